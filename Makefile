@@ -1,0 +1,67 @@
+# Every command of the project. Needs make and Python 3.11 or newer with venv; sets up the rest by itself in .venv.
+PYTHON ?= python3
+CORES ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+UV_VERSION := 0.13.9
+
+VENV := .venv
+UV := $(VENV)/.uv/bin/uv
+INSTALLED := $(VENV)/.installed
+# The venv's tools come first on PATH, so that `python` in a rule or a test is the venv's.
+IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## Run the demo experiment and write results/demo/report.html (CORES=n limits the cores)
+	@$(IN_VENV) snakemake --cores $(CORES) --configfile config/demo.yaml --rerun-incomplete --quiet rules host -- demo
+	@echo "The demo's page: results/demo/report.html"
+
+test: $(INSTALLED) ## Run the tests, one process a core (ARGS="-k name" passes options to pytest)
+	@$(IN_VENV) OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 pytest -n $(CORES) $(ARGS)
+
+check: $(INSTALLED) ## Run every static check: ruff, mypy, snakefmt, snakemake --lint
+	@$(IN_VENV) ruff check
+	@$(IN_VENV) ruff format --check
+	@$(IN_VENV) mypy src scripts
+	@$(IN_VENV) snakefmt --check workflow
+	@$(IN_VENV) snakemake --lint --configfile config/demo.yaml
+
+lock: $(UV) ## Renew envs/requirements.lock, envs/uv.txt and the conda environments (UPGRADE=--upgrade for newer versions)
+	$(COMPILE) $(UPGRADE) --all-extras -o envs/requirements.lock pyproject.toml
+	echo "uv==$(UV_VERSION)" | $(COMPILE) --only-binary :all: --no-annotate -o envs/uv.txt -
+	$(VENV)/bin/python envs/generate.py
+
+clean: ## Remove .venv and every cache; results stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+	find src scripts tests envs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# The pinned uv lives in a folder of its own: `uv pip sync` removes from the venv whatever the lock does not name.
+$(UV): envs/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: '$(PYTHON)' is missing or older than Python 3.11 (got: $$($(PYTHON) --version 2>&1 | tail -n 1));" \
+		"install Python 3.11 or newer, or name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "error: '$(PYTHON)' cannot make virtual environments (module ensurepip or venv is missing);" \
+		"on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| $(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(VENV)/bin/python -m ensurepip >/dev/null
+	@echo "Installing the pinned uv ..."
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --target $(VENV)/.uv \
+		--only-binary :all: --require-hashes --requirement envs/uv.txt
+	@touch $@
+
+# Bytecode is compiled here because PYTHONDONTWRITEBYTECODE may be set, and imports take twice as long without it.
+# The few packages without a wheel are built with the setuptools that the lock pins, never with the newest.
+$(INSTALLED): $(UV) envs/requirements.lock pyproject.toml
+	@echo "Installing the locked packages into $(VENV) ..."
+	@$(UV) pip sync --quiet --python $(VENV)/bin/python --compile-bytecode --require-hashes \
+		--build-constraints envs/requirements.lock envs/requirements.lock
+	@$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --offline --editable .
+	@touch $@

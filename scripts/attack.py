@@ -1,0 +1,45 @@
+"""Fine-tunes one model on one data set, as a downstream user would; keeps its weights along the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from resalign.config import registry
+from resalign.contracts import AttackData, Run
+from resalign.data.images import read_captioned_images
+from resalign.diffusion.batches import encode
+from resalign.diffusion.models import load_models, unet_weights
+from resalign.lazy import torch
+from resalign.stage import parse_arguments, progress_bar, running, write_json
+from resalign.tensors.weights import save_weights
+
+
+def main() -> None:
+    """Command line of the rule attack."""
+    arguments = parse_arguments(__doc__ or "")
+    job, output = arguments.job, arguments.output
+    settings = dict(job["attack"])
+    member = registry.member("attacks", settings.pop("name"))
+    config = member.Config.parse(settings, where=job["label"])
+    with running(arguments):
+        images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in ("train", "heldout")}
+        weights = Path(job["weights"]) if job["weights"] else None
+        models = load_models(Path(job["model"]), weights, device=job["device"])
+        run = Run(arguments.seed, progress=progress_bar(f"attack {job['label']} seed {arguments.seed}"))
+        train = encode(models, images["train"], run.generator("encode", "train"))
+        # Held-out latents are the same for every seed and model, as the noise of the held-out loss is.
+        heldout = encode(models, images["heldout"], Run(seed=0).generator("encode", "heldout"))
+        files: dict[str, str] = {}
+
+        def save(step: int, unet: Mapping[str, torch.Tensor]) -> None:
+            files[str(step)] = f"step-{step}.safetensors"
+            save_weights(output / files[str(step)], unet_weights(unet))
+
+        member.attack(models, AttackData(train, heldout), config, run, save)
+        run.history.write(output / "history.csv")
+        write_json(output / "checkpoints.json", files)
+
+
+if __name__ == "__main__":
+    main()

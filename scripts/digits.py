@@ -1,0 +1,40 @@
+"""Makes one part of the demo world: its data, its autoencoder, its model, a detector or its CLIP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from resalign.digits.config import DigitsConfig
+from resalign.stage import parse_arguments, running, write_json
+
+
+def main() -> None:
+    """Command line of the rules in workflow/rules/digits.smk."""
+    arguments = parse_arguments(__doc__ or "")
+    part, output = arguments.job["part"], arguments.output
+    config = DigitsConfig.parse(arguments.job["digits"], where="digits")
+    with running(arguments):
+        if part == "data":
+            from resalign.digits.datasets import write_datasets
+
+            write_datasets(config, output)
+        elif part == "autoencoder":
+            from resalign.digits.autoencoder import train_autoencoder
+
+            train_autoencoder(config, output)
+        elif part == "model":
+            from resalign.digits.generator import train_generator
+
+            train_generator(config, Path(arguments.job["autoencoder"]), output)
+        elif part == "clip":
+            from resalign.digits.clip import train_clip
+
+            train_clip(config, output)
+        else:
+            from resalign.digits.detectors import train_detector
+
+            write_json(output / "heldout.json", train_detector(config, part, output))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Generates the images of one run: of a model before fine-tuning, or of every checkpoint of an attack."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from resalign.data.prompts import Prompt, read_prompts
+from resalign.diffusion.images import ImageStore, file_hash
+from resalign.diffusion.models import Models, apply_weights, load_models
+from resalign.diffusion.sampling import sample_images
+from resalign.stage import parse_arguments, progress_bar, running
+from resalign.tensors.weights import WeightsError
+
+
+def main() -> None:
+    """Command line of the rule sample."""
+    import pandas as pd
+
+    arguments = parse_arguments(__doc__ or "")
+    job, output = arguments.job, arguments.output
+    with running(arguments):
+        prompts = {
+            name: [(prompt, index) for prompt in read_prompts(Path(s["path"]), s["prompts"]) for index in range(s["images"])]
+            for name, s in job["prompts"].items()
+        }
+        states = checkpoints(job)
+        models = load_models(Path(job["model"]), device=job["device"])
+        rows: list[dict[str, Any]] = []
+        last = max(states)
+        for steps, weights in sorted(states.items()):
+            if weights is not None:
+                apply_weights(models.pipeline, weights)
+            for name, wanted in prompts.items():
+                if steps == last or job["prompts"][name]["along_the_way"]:
+                    store = ImageStore(output.parent / "images" / name / f"step-{steps}")
+                    store.open({"weights": file_hash(weights) if weights else "", "sampling": job["sampling"], "model": job["model"]})
+                    fill(models, store, wanted, job["sampling"], f"sample {job['label']} {name} step {steps}")
+                    rows += [row(store, name, steps, prompt, index) for prompt, index in wanted]
+        pd.DataFrame(rows).to_csv(output / "images.csv", index=False)
+
+
+def checkpoints(job: dict[str, Any]) -> dict[int, Path | None]:
+    """Weight files by fine-tuning step; the base model has none of its own."""
+    if job["checkpoints"]:
+        manifest = Path(job["checkpoints"])
+        states: dict[int, Path | None] = {
+            int(step): manifest.with_name(name) for step, name in json.loads(manifest.read_text(encoding="utf-8")).items()
+        }
+        missing = [str(path) for path in states.values() if path is not None and not path.is_file()]
+        if missing:
+            raise WeightsError(f"{missing} are listed in {manifest} but missing; delete {manifest} to make them again")
+        return states
+    return {0: Path(job["weights"]) if job["weights"] else None}
+
+
+def fill(
+    models: Models, store: ImageStore, wanted: list[tuple[Prompt, int]], sampling: dict[str, Any], description: str
+) -> None:
+    """Makes the images that the store lacks, in batches of fixed composition, so that bits do not depend on a restart."""
+    size = sampling["batch_size"]
+    batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+    todo = [batch for batch in batches if not all(store.path(*image).is_file() for image in batch)]
+    for position in progress_bar(description)(range(len(todo))):
+        batch = todo[position]
+        images = sample_images(
+            models,
+            batch,
+            sampling_seed=sampling["seed"],
+            num_inference_steps=sampling["num_inference_steps"],
+            guidance_scale=sampling["guidance_scale"],
+        )
+        for (prompt, index), image in zip(batch, images, strict=True):
+            if not store.path(prompt, index).is_file():
+                store.save(prompt, index, image)
+
+
+def row(store: ImageStore, name: str, steps: int, prompt: Prompt, index: int) -> dict[str, Any]:
+    """One line of the manifest."""
+    return {
+        "prompt_set": name,
+        "steps": steps,
+        "prompt_id": prompt.id,
+        "image_index": index,
+        "prompt": prompt.text,
+        "label": prompt.label,
+        "path": str(store.path(prompt, index)),
+    }
+
+
+if __name__ == "__main__":
+    main()

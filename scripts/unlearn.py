@@ -1,0 +1,38 @@
+"""Unlearns the concept with one method and one training seed; writes the changed weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from resalign.config import registry
+from resalign.contracts import Run, UnlearningData
+from resalign.data.images import read_captioned_images
+from resalign.diffusion.batches import encode
+from resalign.diffusion.models import load_models, unet_weights
+from resalign.stage import parse_arguments, progress_bar, running
+from resalign.tensors.weights import save_weights
+
+
+def main() -> None:
+    """Command line of the rule unlearn."""
+    arguments = parse_arguments(__doc__ or "")
+    job, output = arguments.job, arguments.output
+    settings = dict(job["method"])
+    method = registry.member("unlearning", settings.pop("name"))
+    config = method.Config.parse(settings, where=job["label"])
+    with running(arguments):
+        images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in ("forget", "retain", "pool")}
+        models = load_models(Path(job["model"]), device=job["device"])
+        run = Run(arguments.seed, progress=progress_bar(f"unlearn {job['label']} seed {arguments.seed}"))
+        data = UnlearningData(
+            **{name: encode(models, images[name], run.generator("encode", name)) for name in images},
+            prompts=tuple(job["prompts"]) or tuple(sorted(set(images["forget"].prompts))),
+            checkpoint=Path(job["checkpoint"]) if job["checkpoint"] else None,
+        )
+        weights = method.unlearn(models, data, config, run)
+        save_weights(output / "weights.safetensors", unet_weights(weights))
+        run.history.write(output / "history.csv")
+
+
+if __name__ == "__main__":
+    main()

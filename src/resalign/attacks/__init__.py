@@ -1,0 +1,5 @@
+"""Fine-tuning attacks, one file each: the file's name is the attack's name in a configuration.
+
+Each module has a frozen ``Config`` with ``steps`` and ``checkpoints``, and ``attack(models, data, config, run, save)``;
+see :mod:`resalign.contracts`.
+"""

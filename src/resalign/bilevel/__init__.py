@@ -1,0 +1,1 @@
+"""Differentiating through fine-tuning: knows losses and tensors, nothing of diffusion."""

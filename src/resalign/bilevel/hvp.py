@@ -1,0 +1,55 @@
+"""Products of a loss's Hessian with a vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from resalign.lazy import torch
+from resalign.tensors.named import Named, add, detached, gradient, norm
+
+Loss = Callable[[Named], "torch.Tensor"]
+Mode = Literal["exact", "finite_difference"]
+
+
+def hessian_vector_product(
+    loss: Loss, point: Named, vector: Named, *, mode: Mode = "exact", wrt: Named | None = None
+) -> dict[str, torch.Tensor]:
+    """∇²L(point) · vector, or a mixed block of it.
+
+    Args:
+        loss: A scalar function of named tensors; the same at every call (frozen batch, noise and timesteps).
+        point: Where the Hessian is taken.
+        vector: The direction, over the names it holds; names of ``point`` that it lacks count as zero.
+        mode: ``exact`` is a double backward (Pearlmutter 1994) and needs attention that can be differentiated twice;
+            ``finite_difference`` is the central difference of two gradients and costs first-order memory.
+        wrt: Names of the result, those of ``vector`` if None: with other names it is the block ∂²L/∂wrt∂vector.
+
+    Returns:
+        The product, by name.
+    """
+    rows = list(vector if wrt is None else wrt)
+    if mode == "exact":
+        leaves = detached(point, requires_grad=True)
+        first = torch.autograd.grad(loss(leaves), [leaves[n] for n in vector], create_graph=True, allow_unused=True)
+        pairing = sum((g * vector[n]).sum() for n, g in zip(vector, first, strict=True) if g is not None)
+        return gradient(pairing, {n: leaves[n] for n in rows})
+    size = norm(vector)
+    if size == 0:
+        return {name: torch.zeros_like(point[name]) for name in rows}
+    step = difference_step(point, vector)
+    ends = []
+    for sign in (1.0, -1.0):
+        shifted = dict(point) | add({n: point[n] for n in vector}, vector, sign * step)
+        leaves = detached({n: shifted[n] for n in rows}, requires_grad=True)
+        ends.append(gradient(loss(shifted | leaves), leaves))
+    return {name: (ends[0][name] - ends[1][name]) / (2 * step) for name in rows}
+
+
+def difference_step(point: Named, vector: Named) -> float:
+    """The step of the central difference: ε^(1/3)(1 + ‖point‖)/‖vector‖, ε the dtype's machine precision.
+
+    Source: Nocedal and Wright 2006, Numerical Optimization, Eq. 8.4 and 8.7, for directional differences.
+    """
+    eps = max(torch.finfo(tensor.dtype).eps for tensor in vector.values())
+    return float(eps ** (1 / 3) * (1 + norm({n: point[n] for n in vector})) / norm(vector))

@@ -1,0 +1,128 @@
+"""The hypergradient of a fine-tuned model's loss with respect to the weights before fine-tuning [ResAlign, Alg. 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from resalign.bilevel.hvp import Loss, Mode, hessian_vector_product
+from resalign.bilevel.solution import Matvec, Solution
+from resalign.lazy import torch
+from resalign.tensors.named import Named, add, detached, gradient, norm
+
+Solve = Callable[[Matvec, Named], Solution]
+
+
+@dataclass(frozen=True)
+class Hypergradient:
+    """A hypergradient in weight space, with what is needed to judge it.
+
+    Attributes:
+        value: dL_harm(θ*)/dθ, by weight name.
+        first_order_norm: ‖∇L_harm(θ*)‖, the estimate without curvature.
+        relative_residual: Of the linear solve; NaN for the first-order solver.
+        products: Hessian-vector products used.
+        stationarity: ‖∇_ψ L_FT + (ψ* − ψ₀)/γ‖ / ‖∇_ψ L_FT‖: how far the envelope's assumption is from holding (0: it holds).
+    """
+
+    value: dict[str, torch.Tensor]
+    first_order_norm: float
+    relative_residual: float
+    products: int
+    stationarity: float
+
+
+def merged_hypergradient(
+    outer_loss: Loss,
+    inner_loss: Loss,
+    start: Named,
+    adapted: Named,
+    *,
+    gamma: float,
+    solve: Solve,
+    mode: Mode = "exact",
+) -> Hypergradient:
+    """Solves (I + γH) x = g at the merged weights θ* [ResAlign, Eq. 6 times γ].
+
+    Exact for full-parameter adaptation; for any other it is the paper's use of Eq. 6 (see :func:`exact_hypergradient`).
+
+    Args:
+        outer_loss: L_harm as a function of the weights.
+        inner_loss: L_FT as a function of the weights, frozen batch, prior term included.
+        start: The weights θ before adaptation.
+        adapted: The weights θ* after it, same names.
+        gamma: γ of the Moreau envelope.
+        solve: Solver of the linear system, its configuration bound.
+        mode: How Hessian products are taken.
+    """
+    g = _gradient_at(outer_loss, adapted)
+
+    def matvec(v: Named) -> dict[str, torch.Tensor]:
+        return add(v, hessian_vector_product(inner_loss, adapted, v, mode=mode), gamma)
+
+    solution = solve(matvec, g)
+    stationarity = _stationarity(inner_loss, adapted, add(adapted, start, -1.0), gamma)
+    return Hypergradient(solution.x, norm(g), solution.relative_residual, solution.products, stationarity)
+
+
+def exact_hypergradient(
+    outer_loss: Loss,
+    inner_loss: Loss,
+    start: Named,
+    variables: Named,
+    adapted_variables: Named,
+    adapt_weights: Callable[[Named, Named], Named],
+    *,
+    gamma: float,
+    solve: Solve,
+    mode: Mode = "exact",
+) -> Hypergradient:
+    """The hypergradient through an adaptation that has variables of its own: θ* = θ + T(ψ*).
+
+    g_θ − γ (∂²_θψ L_FT) y with (I + γ ∂²_ψψ L_FT) y = g_ψ: the implicit function theorem applied to
+    ψ* = argmin L_FT(θ + T(ψ)) + ‖ψ − ψ₀‖²/2γ. For T the identity it is Eq. 6.
+
+    Args:
+        outer_loss: L_harm as a function of the weights.
+        inner_loss: L_FT as a function of the weights, frozen batch.
+        start: The weights θ before adaptation.
+        variables: The adaptation's variables ψ₀ before it; no name may be one of ``start``'s.
+        adapted_variables: The same after it, ψ*.
+        adapt_weights: (θ, ψ) → θ + T(ψ).
+        gamma: γ of the Moreau envelope, in the coordinates ψ.
+        solve: Solver of the linear system in ψ.
+        mode: How Hessian products are taken.
+    """
+
+    def split(loss: Loss) -> Loss:
+        return lambda both: loss(adapt_weights({n: both[n] for n in start}, {n: both[n] for n in variables}))
+
+    both = {**start, **adapted_variables}
+    inner, outer = split(inner_loss), split(outer_loss)
+    g = _gradient_at(outer, both)
+    g_theta, g_psi = {n: g[n] for n in start}, {n: g[n] for n in variables}
+
+    def matvec(v: Named) -> dict[str, torch.Tensor]:
+        return add(v, hessian_vector_product(inner, both, v, mode=mode), gamma)
+
+    solution = solve(matvec, g_psi)
+    products = solution.products
+    value = g_theta
+    if products:  # a first-order solver neglects every second derivative, the mixed block too
+        mixed = hessian_vector_product(inner, both, solution.x, mode=mode, wrt=start)
+        value, products = add(g_theta, mixed, -gamma), products + 1
+    displacement = add(adapted_variables, variables, -1.0)
+    stationarity = _stationarity(lambda psi: inner({**start, **psi}), adapted_variables, displacement, gamma)
+    return Hypergradient(value, norm(g_theta), solution.relative_residual, products, stationarity)
+
+
+def _gradient_at(loss: Loss, point: Named) -> dict[str, torch.Tensor]:
+    leaves = detached(point, requires_grad=True)
+    return gradient(loss(leaves), leaves)
+
+
+def _stationarity(inner_loss: Loss, point: Named, displacement: Named, gamma: float) -> float:
+    """‖∇L_FT + Δ/γ‖ / ‖∇L_FT‖ at ``point``."""
+    slope = _gradient_at(inner_loss, point)
+    size = norm(slope)
+    return norm(add(slope, displacement, 1.0 / gamma)) / size if size > 0 else 0.0

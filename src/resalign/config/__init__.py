@@ -1,0 +1,1 @@
+"""Configuration: validated before the DAG is built, without importing torch."""

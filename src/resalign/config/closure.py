@@ -1,0 +1,78 @@
+"""The code that a stage runs: every module of this package that it imports, function bodies included."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+ROOT = PACKAGE.parents[1]
+
+
+def import_closure(*starts: str | Path) -> list[Path]:
+    """Files that the given modules or scripts import, directly or not, themselves included.
+
+    Args:
+        starts: Dotted module names (``resalign.unlearning.esd``) or paths of scripts.
+
+    Returns:
+        Paths relative to the repository's root, sorted.
+    """
+    todo = [_file_of(start) if isinstance(start, str) and "/" not in start else ROOT / start for start in starts]
+    seen: set[Path] = set()
+    while todo:
+        path = todo.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        todo += _imported_files(path)
+    return sorted(path.relative_to(ROOT) for path in seen)
+
+
+def source_hash(files: Iterable[Path]) -> str:
+    """sha256 over names and contents of files relative to the repository's root."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(f"{path}\0".encode() + (ROOT / path).read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@functools.cache
+def _imported_files(path: Path) -> tuple[Path, ...]:
+    """Files of this package that one file's import statements name, wherever in it they stand."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            if name.split(".")[0] == "resalign":
+                found.update(_files_on_the_way(name))
+    return tuple(found)
+
+
+def _files_on_the_way(name: str) -> list[Path]:
+    """The module's file and the ``__init__`` files of its packages; a name that is no module gives its package's only."""
+    parts = name.split(".")
+    candidates = [_candidate(parts[:length]) for length in range(1, len(parts) + 1)]
+    return [path for path in candidates if path is not None]
+
+
+def _candidate(parts: list[str]) -> Path | None:
+    base = PACKAGE.joinpath(*parts[1:])
+    for path in (base.with_suffix(".py") if len(parts) > 1 else base / "__init__.py", base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _file_of(module: str) -> Path:
+    path = _candidate(module.split("."))
+    if path is None:
+        raise FileNotFoundError(f"no module {module} below {PACKAGE}")
+    return path

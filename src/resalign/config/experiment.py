@@ -1,0 +1,233 @@
+"""The experiment: everything that a configuration file may say, validated whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from resalign.config import registry
+from resalign.config.assets import AssetConfig
+from resalign.config.strict import ConfigError, Strict, nearest, read_yaml
+from resalign.digits.config import DigitsConfig
+from resalign.report.settings import ReportConfig
+
+Tier = Literal["smoke", "small", "paper"]
+TIERS: tuple[Tier, ...] = ("smoke", "small", "paper")
+
+
+class ConceptConfig(Strict):
+    """What is unlearned, and with which data. Each value is ``asset`` or ``asset/folder``."""
+
+    name: str = Field(description="as the page says it: a model shows … in so many of its images")
+    forget: str
+    retain: str
+    pool: str
+    prompts: tuple[str, ...] = Field((), description="prompts that name the concept, for methods that use no images")
+
+
+class SamplingConfig(Strict):
+    """How images are generated, the same for every model [released evaluation: 30 steps, guidance 7.5]."""
+
+    num_inference_steps: int = Field(30, gt=0)
+    guidance_scale: float = Field(7.5, ge=1)
+    seed: int = Field(42, ge=0, description="sampling seed; keys the initial noise, apart from any training seed")
+    batch_size: int = Field(64, gt=0)
+
+
+class PromptSetConfig(Strict):
+    """A prompt list, and whether every checkpoint of an attack is sampled on it or only the last."""
+
+    source: str
+    along_the_way: bool = False
+
+
+class PromptCount(Strict):
+    """How much of a prompt list a tier uses."""
+
+    prompts: int | None = Field(None, gt=0, description="the first so many; null for all")
+    images: int = Field(1, gt=0, description="images of each prompt")
+
+
+class TierConfig(Strict):
+    """How large the experiment is; see :func:`check_nested`."""
+
+    training_seeds: tuple[int, ...] = Field(min_length=1)
+    prompts: dict[str, PromptCount]
+
+
+class ResourcesConfig(Strict):
+    """What a job of each stage asks the scheduler for; ``threads`` is obeyed by every stage."""
+
+    threads: int = Field(1, gt=0)
+    gpu: int = Field(0, ge=0)
+    device: Literal["cpu", "cuda"] = "cpu"
+    mem_mb: int = Field(4000, gt=0)
+    runtime_minutes: int = Field(60, gt=0)
+
+
+class ExperimentConfig(Strict):
+    """The plain shape of a configuration file; members of families are validated by their own classes."""
+
+    name: str = Field(pattern="^[a-z0-9][a-z0-9_-]*$")
+    title: str
+    subtitle: str = ""
+    tier: Tier = "small"
+    pixels: int = Field(512, gt=0, description="edge of training and reference images")
+    assets: dict[str, AssetConfig]
+    digits: DigitsConfig = DigitsConfig()
+    model: str
+    concept: ConceptConfig
+    unlearning: dict[str, dict[str, Any]]
+    attacks: dict[str, dict[str, Any]] = {}
+    prompts: dict[str, PromptSetConfig]
+    sampling: SamplingConfig = SamplingConfig()
+    scorers: dict[str, dict[str, Any]]
+    reference: str | None = Field(None, description="real images that set metrics compare with")
+    metrics: dict[str, dict[str, Any]]
+    gallery: str = Field(description="prompt list of the page's sample grid")
+    flags: str = Field(description="metric whose flagged images are blurred wherever they are shown")
+    tiers: dict[Tier, TierConfig]
+    resources: dict[Literal["default", "unlearn", "attack", "sample", "score"], ResourcesConfig] = {}
+    report: ReportConfig = ReportConfig()
+
+
+class AttackDataConfig(Strict):
+    """What an attack's entry names besides its own settings."""
+
+    dataset: str
+    train: str
+    heldout: str
+
+
+class Member:
+    """A family's member with its validated settings.
+
+    Attributes:
+        family: Name of the family.
+        name: Name of the member: its file's.
+        config: Its settings, every default filled in.
+    """
+
+    def __init__(self, family: str, name: str, config: Strict) -> None:
+        self.family, self.name, self.config = family, name, config
+
+    def resolved(self) -> dict[str, Any]:
+        """Name and every setting, as plain values."""
+        return {"name": self.name, **self.config.model_dump(mode="json")}
+
+
+class Experiment:
+    """A validated experiment.
+
+    Attributes:
+        config: The file's own part.
+        unlearning, attacks, scorers, metrics: Members by label.
+        attack_data: What each attack fine-tunes on, by label.
+    """
+
+    def __init__(self, values: dict[str, Any], *, where: str) -> None:
+        self.where = where
+        self.config = ExperimentConfig.parse(values, where=where)
+        self.unlearning = self._members("unlearning", "method", self.config.unlearning)
+        self.attack_data = {}
+        settings = {}
+        for label, entry in self.config.attacks.items():
+            own = {key: entry[key] for key in AttackDataConfig.model_fields if key in entry}
+            self.attack_data[label] = AttackDataConfig.parse({"dataset": label, **own}, where=f"{where}: attacks.{label}")
+            settings[label] = {"attack": "full", **{key: value for key, value in entry.items() if key not in own}}
+        self.attacks = self._members("attacks", "attack", settings)
+        self.scorers = self._members("scorers", "scorer", self.config.scorers)
+        self.metrics = self._members("metrics", "metric", self.config.metrics)
+        self._check_references()
+        self._check_nested()
+
+    @classmethod
+    def read(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> Experiment:
+        """Reads and validates a configuration file."""
+        return cls({**read_yaml(path), **(overrides or {})}, where=str(path))
+
+    @property
+    def tier(self) -> TierConfig:
+        """The tier in force."""
+        return self.config.tiers[self.config.tier]
+
+    def resources(self, stage: str) -> ResourcesConfig:
+        """What a job of a stage asks for."""
+        by_stage: dict[Any, ResourcesConfig] = self.config.resources
+        return by_stage.get(stage, by_stage.get("default", ResourcesConfig()))
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole experiment with every default filled in, as plain values."""
+        values = self.config.model_dump(mode="json")
+        for family, found in (("unlearning", self.unlearning), ("scorers", self.scorers), ("metrics", self.metrics)):
+            values[family] = {label: member.resolved() for label, member in found.items()}
+        values["attacks"] = {
+            label: {**self.attack_data[label].model_dump(), **member.resolved()} for label, member in self.attacks.items()
+        }
+        return values
+
+    def _members(self, family: str, key: str, entries: dict[str, dict[str, Any]]) -> dict[str, Member]:
+        """Validates each entry by its member's own ``Config``; the label is the member's name unless ``key`` says it."""
+        result = {}
+        for label, entry in entries.items():
+            where = f"{self.where}: {family}.{label}"
+            settings = dict(entry)
+            name = settings.pop(key, label)
+            try:
+                config = registry.config_class(family, name)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from None
+            result[label] = Member(family, name, config.parse(settings, where=where))
+        return result
+
+    def _check_references(self) -> None:
+        """Every name that one entry uses must be another's key."""
+        config = self.config
+        folders = {
+            "model": config.model,
+            **{f"concept.{k}": getattr(config.concept, k) for k in ("forget", "retain", "pool")},
+            **{f"attacks.{k}.train": v.train for k, v in self.attack_data.items()},
+            **{f"attacks.{k}.heldout": v.heldout for k, v in self.attack_data.items()},
+            **{f"prompts.{k}.source": v.source for k, v in config.prompts.items()},
+            **{f"scorers.{k}.folder": m.config.folder for k, m in self.scorers.items() if getattr(m.config, "folder", None)},
+            **{f"unlearning.{k}.checkpoint": m.config.checkpoint for k, m in self.unlearning.items() if m.name == "imported"},
+        }
+        if config.reference is not None:
+            folders["reference"] = config.reference
+        for key, reference in folders.items():
+            self._require(key, reference.split("/")[0], config.assets, "asset")
+        self._require("gallery", config.gallery, config.prompts, "prompt list")
+        self._require("flags", config.flags, self.metrics, "metric")
+        for label, metric in self.metrics.items():
+            prompts = getattr(metric.config, "prompts", None)
+            if prompts is not None:
+                self._require(f"metrics.{label}.prompts", prompts, config.prompts, "prompt list")
+            for scorer in registry.member("metrics", metric.name).scorers(metric.config):
+                self._require(f"metrics.{label}", scorer, self.scorers, "scorer")
+        for name in TIERS:
+            self._require("tiers", name, config.tiers, "tier")
+        for name, tier in config.tiers.items():
+            for prompts in config.prompts:
+                self._require(f"tiers.{name}.prompts", prompts, tier.prompts, "prompt count")
+        for label, asset in config.assets.items():
+            if asset.digits is not None:
+                parts = {"data", "model", "clip", *config.digits.detectors}
+                self._require(f"assets.{label}.digits", asset.digits, parts, "part of the demo world")
+
+    def _require(self, key: str, name: str, known: Any, what: str) -> None:
+        if name not in known:
+            raise ConfigError(f"{self.where}: key '{key}': no {what} named '{name}'{nearest(name, known)}")
+
+    def _check_nested(self) -> None:
+        """A larger tier must extend a smaller one: its seeds, prompts and images begin with the smaller one's."""
+        for small, large in zip(TIERS, TIERS[1:], strict=False):
+            a, b = self.config.tiers[small], self.config.tiers[large]
+            if b.training_seeds[: len(a.training_seeds)] != a.training_seeds:
+                raise ConfigError(f"{self.where}: tiers.{large}.training_seeds must begin with tier {small}'s")
+            for name in self.config.prompts:
+                few, many = a.prompts[name], b.prompts[name]
+                fewer = many.prompts is not None and (few.prompts is None or many.prompts < few.prompts)
+                if fewer or many.images < few.images:
+                    raise ConfigError(f"{self.where}: tiers.{large}.prompts.{name} must not be smaller than tier {small}'s")

@@ -1,0 +1,205 @@
+"""The plan: every run of an experiment, named by the hash of its own and its parents' resolved configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from resalign.config.experiment import Experiment
+
+RESULTS = "results"
+BASE = "base"  # the model before unlearning, as tables name it
+NOT_ATTACKED = "none"
+
+
+def digest(values: Any) -> str:
+    """Ten hexadecimal digits of the sha256 of plain values, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
+
+
+@dataclass(frozen=True)
+class Asset:
+    """An asset's folder and what it is made from."""
+
+    name: str
+    origin: str
+    resolved: dict[str, Any] = field(hash=False)
+
+    @property
+    def folder(self) -> str:
+        """Where the asset lies: a folder of the user's own stays in place."""
+        if self.origin == "path":
+            return str(self.resolved["path"])
+        return f"{RESULTS}/assets/{self.name}-{digest(self.resolved)}"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of a stage, apart from its training seed.
+
+    Attributes:
+        stage: ``unlearn``, ``attack``, ``sample`` or ``score``.
+        label: What a person calls it.
+        model: Row of the tables.
+        attack: Label of the attack, or None.
+        resolved: Everything that determines its result but the seed, parents' hashes included.
+        module: The member's module, whose import closure are the stage's code inputs.
+        parent: The run whose output it reads.
+    """
+
+    stage: str
+    label: str
+    model: str
+    attack: str | None
+    resolved: dict[str, Any] = field(hash=False)
+    modules: tuple[str, ...] = ()
+    parent: Stage | None = None
+
+    @property
+    def run(self) -> str:
+        """Folder name: label and hash."""
+        return f"{self.label}-{digest(self.resolved)}"
+
+    def folder(self, seed: int | str) -> str:
+        """Folder of one training seed."""
+        return f"{RESULTS}/runs/{self.stage}/{self.run}/seed-{seed}"
+
+
+class Plan:
+    """All runs of one experiment.
+
+    Attributes:
+        assets: By name.
+        unlearn, attack, sample, score: Runs by folder name.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.assets = self._assets()
+        self.unlearn: dict[str, Stage] = {}
+        self.attack: dict[str, Stage] = {}
+        self.sample: dict[str, Stage] = {}
+        self.score: dict[str, Stage] = {}
+        for model in [BASE, *experiment.unlearning]:
+            unlearned = self._unlearn(model) if model != BASE else None
+            self._evaluate(model, None, unlearned)
+            for attack in experiment.attacks:
+                self._evaluate(model, attack, self._attack(model, attack, unlearned))
+
+    def folder(self, reference: str) -> str:
+        """Path of ``asset`` or ``asset/folder``."""
+        name, _, rest = reference.partition("/")
+        return "/".join(filter(None, [self.assets[name].folder, rest]))
+
+    def asset_of(self, reference: str) -> str:
+        """The asset's name in ``asset/folder``."""
+        return reference.split("/")[0]
+
+    def seeds(self, stage: Stage) -> tuple[int, ...]:
+        """Training seeds of a run; a base model that was not fine-tuned is the same for all, and has the first only."""
+        seeds = self.experiment.tier.training_seeds
+        return seeds[:1] if stage.model == BASE and stage.attack is None else seeds
+
+    def _assets(self) -> dict[str, Asset]:
+        config = self.experiment.config
+        assets = {}
+        for name, asset in config.assets.items():
+            resolved = asset.model_dump(mode="json", exclude={"note", "licence"}, exclude_defaults=True)
+            if asset.origin == "digits":
+                resolved["world"] = self._world(str(asset.digits))
+            assets[name] = Asset(name, asset.origin, resolved)
+        return assets
+
+    def _world(self, part: str) -> dict[str, Any]:
+        """The part of the demo world's configuration that determines one of its parts."""
+        world = self.experiment.config.digits.model_dump(mode="json")
+        detectors = world.pop("detectors")
+        own = {"data": (), "autoencoder": ("autoencoder",), "model": ("autoencoder", "generator"), "clip": ("clip",)}
+        keep = own.get(part, ())
+        common = {key: value for key, value in world.items() if key not in ("autoencoder", "generator", "clip")}
+        detector = {"detector": detectors[part]} if part in detectors else {}
+        return {**common, **{key: world[key] for key in keep}, **detector}
+
+    def _identity(self, reference: str) -> list[Any]:
+        """What an asset reference contributes to a hash."""
+        name, _, rest = reference.partition("/")
+        return [self.assets[name].resolved, rest]
+
+    def _unlearn(self, model: str) -> Stage:
+        config, member = self.experiment.config, self.experiment.unlearning[model]
+        concept = config.concept
+        resolved = {
+            "method": member.resolved(),
+            "pixels": config.pixels,
+            "prompts": list(concept.prompts),
+            **{key: self._identity(getattr(concept, key)) for key in ("forget", "retain", "pool")},
+            "model": self._identity(config.model),
+        }
+        if member.name == "imported":
+            resolved["checkpoint"] = self._identity(member.config.checkpoint)  # type: ignore[attr-defined]
+        stage = Stage("unlearn", model, model, None, resolved, (f"resalign.unlearning.{member.name}",))
+        self.unlearn[stage.run] = stage
+        return stage
+
+    def _attack(self, model: str, attack: str, unlearned: Stage | None) -> Stage:
+        config, member, data = (
+            self.experiment.config,
+            self.experiment.attacks[attack],
+            self.experiment.attack_data[attack],
+        )
+        resolved = {
+            "attack": member.resolved(),
+            "pixels": config.pixels,
+            "train": self._identity(data.train),
+            "heldout": self._identity(data.heldout),
+            "parent": unlearned.resolved if unlearned else {"model": self._identity(config.model)},
+        }
+        modules = (f"resalign.attacks.{member.name}",)
+        stage = Stage("attack", f"{model}.{attack}", model, attack, resolved, modules, unlearned)
+        self.attack[stage.run] = stage
+        return stage
+
+    def _evaluate(self, model: str, attack: str | None, parent: Stage | None) -> None:
+        """Adds sampling and scoring of one state, or of all checkpoints of an attack."""
+        config = self.experiment.config
+        sampling = {
+            "sampling": config.sampling.model_dump(mode="json"),
+            "prompts": {
+                name: [self._identity(prompts.source), prompts.along_the_way] for name, prompts in config.prompts.items()
+            },
+            "parent": parent.resolved if parent else {"model": self._identity(config.model)},
+        }
+        label = model if attack is None else f"{model}.{attack}"
+        sample = Stage("sample", label, model, attack, sampling, (), parent)
+        scoring = {"scorers": self._scorers(), "parent": sampling}
+        score = Stage("score", label, model, attack, scoring, self.scorer_modules, sample)
+        self.sample[sample.run] = sample
+        self.score[score.run] = score
+
+    @property
+    def scorer_modules(self) -> tuple[str, ...]:
+        """Modules of the scorers in use."""
+        return tuple(sorted({f"resalign.scorers.{member.name}" for member in self.experiment.scorers.values()}))
+
+    @property
+    def reference_scores(self) -> str | None:
+        """Folder of the reference images' raw scores; None where no metric compares with real images."""
+        reference = self.experiment.config.reference
+        if reference is None:
+            return None
+        return f"{RESULTS}/runs/score/reference-{digest([self._scorers(), self._identity(reference)])}"
+
+    def _scorers(self) -> dict[str, Any]:
+        """What determines raw scores, given the images."""
+        return {
+            name: [member.resolved(), self._identity(folder) if (folder := getattr(member.config, "folder", None)) else None]
+            for name, member in self.experiment.scorers.items()
+        }
+
+
+def load_plan(config_file: str | Path, overrides: dict[str, Any] | None = None) -> Plan:
+    """Validates a configuration file and plans its runs."""
+    return Plan(Experiment.read(config_file, overrides))

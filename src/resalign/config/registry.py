@@ -1,0 +1,42 @@
+"""The file name is the registry: members of a family are the modules of its package."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from types import ModuleType
+
+from resalign.config.strict import ConfigError, Strict, nearest
+
+FAMILIES = ("unlearning", "attacks", "metrics", "scorers")
+
+
+def members(family: str) -> list[str]:
+    """Names of a family's members, sorted; no member is imported.
+
+    Args:
+        family: One of :data:`FAMILIES`.
+    """
+    spec = importlib.util.find_spec(f"resalign.{family}")
+    if spec is None or spec.submodule_search_locations is None:
+        raise ConfigError(f"no family named '{family}'{nearest(family, FAMILIES)}")
+    return sorted(m.name for m in pkgutil.iter_modules(spec.submodule_search_locations) if not m.name.startswith("_"))
+
+
+def member(family: str, name: str) -> ModuleType:
+    """Imports one member, without torch.
+
+    Raises:
+        ConfigError: If there is none of that name; the message has the nearest and all the others.
+    """
+    known = members(family)
+    if name not in known:
+        raise ConfigError(f"no {family} named '{name}'{nearest(name, known)}")
+    return importlib.import_module(f"resalign.{family}.{name}")
+
+
+def config_class(family: str, name: str) -> type[Strict]:
+    """The ``Config`` of one member."""
+    found: type[Strict] = member(family, name).Config
+    return found

@@ -1,0 +1,109 @@
+"""The base class of every configuration, whose errors name the key, the nearest known key and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import pydantic
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message names file, key and remedy."""
+
+
+class Strict(pydantic.BaseModel):
+    """A frozen configuration: unknown keys and values of another type are errors, never ignored or converted."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, values: Any, *, where: str) -> Self:
+        """Validates plain values (as YAML gives them).
+
+        Args:
+            values: A mapping of keys to values.
+            where: What to call the source in an error: a file, with the key that holds ``values``.
+
+        Raises:
+            ConfigError: Naming ``where``, every faulty key and what it may be.
+        """
+        try:
+            # JSON mode accepts lists for tuples and strings for paths, as YAML writes them, and stays strict otherwise.
+            return cls.model_validate(_tuples(values), strict=None)
+        except pydantic.ValidationError as error:
+            lines = [_explain(cls, values, detail) for detail in error.errors(include_url=False)]
+            raise ConfigError(f"{where}: " + "\n".join(lines)) from None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` with the nearest known name, and the allowed ones."""
+    known = sorted(known)
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return f"{hint} allowed: {known}"
+
+
+def _tuples(values: Any) -> Any:
+    """Lists as tuples, all the way down: configurations are hashable."""
+    if isinstance(values, list | tuple):
+        return tuple(_tuples(value) for value in values)
+    if isinstance(values, dict):
+        return {key: _tuples(value) for key, value in values.items()}
+    return values
+
+
+def _explain(model: type[pydantic.BaseModel], values: Any, detail: Any) -> str:
+    """One validation error as a sentence."""
+    location = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        owner = _model_at(model, detail["loc"][:-1])
+        known = owner.model_fields if owner else ()
+        return f"unknown key '{location}'{nearest(str(detail['loc'][-1]), known)}"
+    if detail["type"] == "missing":
+        return f"key '{location}' is required"
+    got = "" if detail["type"] == "value_error" else f" (got {detail['input']!r})"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"key '{location}': {message}{got}" if location else f"{message}{got}"
+
+
+def _model_at(model: type[pydantic.BaseModel], location: tuple[Any, ...]) -> type[pydantic.BaseModel] | None:
+    """The model class that holds a nested location, where the annotations tell."""
+    current: Any = model
+    for part in location:
+        if isinstance(current, type) and issubclass(current, pydantic.BaseModel) and part in current.model_fields:
+            current = _inner_model(current.model_fields[part].annotation)
+    return current if isinstance(current, type) and issubclass(current, pydantic.BaseModel) else None
+
+
+def _inner_model(annotation: Any) -> Any:
+    """The first model class inside an annotation such as ``dict[str, Model]`` or ``Model | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _inner_model(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Reads a YAML mapping.
+
+    Raises:
+        ConfigError: If the file is missing, is not YAML or is not a mapping.
+    """
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; give the path of a configuration such as config/demo.yaml")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys to values, got {type(values).__name__}")
+    return values

@@ -1,0 +1,58 @@
+"""What the workflow hands to a method or an attack, and what it expects back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from resalign.diffusion.batches import EncodedImages
+from resalign.lazy import torch
+from resalign.tensors.seeds import generator
+from resalign.tracking import History
+
+
+@dataclass(frozen=True)
+class UnlearningData:
+    """What an unlearning method may use; none of it is seen by an attack or a metric.
+
+    Attributes:
+        forget: Images of the unsafe concept with their prompts.
+        retain: Images whose prompts the model should keep serving, for preservation and as DreamBooth's prior.
+        pool: Benign images that simulated users fine-tune on.
+        prompts: Prompts that name the concept, for methods that need no images.
+        checkpoint: A released weight file, for the method ``imported``.
+    """
+
+    forget: EncodedImages
+    retain: EncodedImages
+    pool: EncodedImages
+    prompts: tuple[str, ...]
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True)
+class AttackData:
+    """What an attack fine-tunes on, and what it measures its own success on."""
+
+    train: EncodedImages
+    heldout: EncodedImages
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a stage: its seed, its records, its progress.
+
+    Attributes:
+        seed: Training seed.
+        history: Quantities by step.
+        progress: Wraps an iterable of steps in a progress bar.
+    """
+
+    seed: int
+    history: History = field(default_factory=History)
+    progress: Callable[[range], range] = lambda steps: steps
+
+    def generator(self, *purpose: str | int) -> torch.Generator:
+        """A random stream of this run, named by its purpose."""
+        return generator(*purpose, self.seed)

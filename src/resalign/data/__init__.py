@@ -1,0 +1,1 @@
+"""Image sets with captions and prompt lists, read from folders in the field's conventions."""

@@ -1,0 +1,1 @@
+"""Latent diffusion models: loading, noise, batches, trained weights, sampling."""

@@ -1,0 +1,56 @@
+"""The image store of one model state: PNG files that larger tiers extend, guarded by a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from resalign.data.prompts import Prompt
+from resalign.lazy import torch
+from resalign.tracking import log
+
+
+@dataclass(frozen=True)
+class ImageStore:
+    """Images of one model state and prompt list, one file each, named by prompt id and image index.
+
+    The folder is no declared output of any rule, so that a failed or larger run finds what an earlier one has made.
+    """
+
+    folder: Path
+
+    def open(self, fingerprint: dict[str, object]) -> None:
+        """Keeps the images that are there if they were made from the same weights and settings, else starts afresh."""
+        marker = self.folder / "fingerprint.json"
+        wanted = json.dumps(fingerprint, sort_keys=True)
+        if marker.is_file() and marker.read_text(encoding="utf-8") == wanted:
+            return
+        if self.folder.exists():
+            log.info("%s was made from other weights or settings; its images are made afresh", self.folder)
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True)
+        marker.write_text(wanted, encoding="utf-8")
+
+    def path(self, prompt: Prompt, index: int) -> Path:
+        """Where an image lies; the name is a hash where the prompt's id is no plain file name."""
+        plain = prompt.id if prompt.id.replace("-", "").replace("_", "").isalnum() else hashlib.sha256(prompt.id.encode()).hexdigest()
+        return self.folder / f"{plain}.{index}.png"
+
+    def save(self, prompt: Prompt, index: int, image: torch.Tensor) -> None:
+        """Writes an image (3, H, W), uint8, atomically: a killed run leaves no half of one."""
+        from PIL import Image
+
+        path = self.path(prompt, index)
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(part, format="PNG")
+        os.replace(part, path)
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

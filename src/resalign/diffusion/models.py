@@ -1,0 +1,123 @@
+"""A latent diffusion model's parts, loaded from any StableDiffusionPipeline folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from resalign.lazy import diffusers, torch
+from resalign.tensors.weights import WeightsError, load_weights
+
+# Components whose weights a method may change; the prefix of a tensor's name in a weight file.
+TRAINABLE = ("unet", "text_encoder")
+
+
+@dataclass(frozen=True)
+class Models:
+    """The parts of a pipeline, frozen and in evaluation mode.
+
+    Attributes:
+        pipeline: The diffusers pipeline, for sampling.
+        noise_scheduler: The forward process, for training. It is a DDPMScheduler of the pipeline's own noise schedule:
+            a multistep sampler's ``add_noise`` counts timesteps backwards until ``set_timesteps`` has been called.
+    """
+
+    pipeline: diffusers.StableDiffusionPipeline
+    noise_scheduler: diffusers.DDPMScheduler
+
+    @property
+    def unet(self) -> torch.nn.Module:
+        """The denoising network."""
+        return self.pipeline.unet
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models live."""
+        return self.pipeline.device
+
+    def encode_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Text embeddings (B, tokens, width) of prompts, padded as the pipeline pads them."""
+        with torch.no_grad():
+            embeds, _ = self.pipeline.encode_prompt(list(prompts), self.device, 1, do_classifier_free_guidance=False)
+        return embeds
+
+    def encode_images(self, images: torch.Tensor, generator: torch.Generator, batch_size: int = 32) -> torch.Tensor:
+        """Latents (B, C, h, w), scaled, sampled from the autoencoder's posterior of images (B, 3, H, W) in [-1, 1]."""
+        vae = self.pipeline.vae
+        latents = []
+        for batch in images.split(batch_size):
+            with torch.no_grad():
+                posterior = vae.encode(batch.to(self.device, vae.dtype)).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
+            latents.append((posterior.mean + posterior.std * noise) * vae.config.scaling_factor)
+        return torch.cat(latents)
+
+
+def load_models(folder: Path, weights: Path | None = None, *, device: str = "cpu") -> Models:
+    """Loads a Stable Diffusion pipeline folder, optionally with some of its weights replaced.
+
+    Args:
+        folder: A folder as ``StableDiffusionPipeline.save_pretrained`` writes it, safetensors only.
+        weights: A safetensors file of changed tensors, named ``component.parameter`` (see :data:`TRAINABLE`).
+        device: Where to put the models.
+
+    Raises:
+        WeightsError: If the folder or a weight file cannot be used.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise WeightsError(f"{folder}: no diffusers pipeline here (model_index.json is missing)")
+    _check_components(folder)
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+        folder, use_safetensors=True, safety_checker=None, requires_safety_checker=False, local_files_only=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        part.requires_grad_(False).eval()
+    if weights is not None:
+        apply_weights(pipeline, weights)
+    pipeline.to(device)
+    return Models(pipeline, diffusers.DDPMScheduler.from_config(pipeline.scheduler.config))
+
+
+def trainable_tensors(pipeline: diffusers.StableDiffusionPipeline) -> dict[str, torch.Tensor]:
+    """Every tensor that a weight file may replace, by its name there."""
+    return {
+        f"{component}.{name}": tensor
+        for component in TRAINABLE
+        for name, tensor in getattr(pipeline, component).named_parameters()
+    }
+
+
+def apply_weights(pipeline: diffusers.StableDiffusionPipeline, path: Path) -> None:
+    """Overwrites a pipeline's tensors with those of a weight file."""
+    tensors = trainable_tensors(pipeline)
+    for name, value in load_weights(path, tensors).items():
+        tensors[name].data.copy_(value)
+
+
+def unet_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """UNet parameters under the names that a weight file gives them."""
+    return {f"unet.{name}": tensor for name, tensor in weights.items()}
+
+
+def _check_components(folder: Path) -> None:
+    """Fails readably where a component has no whole safetensors file, before diffusers tries others."""
+    from safetensors import SafetensorError, safe_open
+
+    for component, stem in (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        files = sorted((folder / component).glob(f"{stem}*.safetensors"))
+        if not files:
+            others = sorted(path.name for path in (folder / component).glob("*.bin")) or "nothing"
+            raise WeightsError(
+                f"{folder / component}: no {stem}*.safetensors (found {others}); only safetensors are loaded: "
+                "convert with pipeline.save_pretrained(folder, safe_serialization=True)"
+            )
+        for file in files:
+            try:
+                with safe_open(file, framework="pt"):
+                    pass
+            except SafetensorError as error:
+                raise WeightsError(
+                    f"{file}: not a whole safetensors file ({error}); it may be truncated or a renamed pickle: fetch it again"
+                ) from None

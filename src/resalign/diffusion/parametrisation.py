@@ -1,0 +1,126 @@
+"""Which weights of a UNet are trained, and through which variables: all, some, or low-rank changes of some."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from resalign.lazy import torch
+from resalign.tensors.named import Named, detached, gradient, zeros_like
+
+Scope = Literal["full", "attention", "cross_attention", "not_cross_attention"]
+# LoRA on these projections of every attention layer, as peft's and diffusers' defaults for Stable Diffusion have it.
+LORA_TARGETS = ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight")
+
+
+def select(weights: Named, scope: Scope) -> list[str]:
+    """Names of a UNet's weights in a scope; attn2 is cross-attention in diffusers.
+
+    Raises:
+        ValueError: If the network has no weight in the scope, as one without cross-attention.
+    """
+    inside = {
+        "full": lambda name: True,
+        "attention": lambda name: ".attn1." in name or ".attn2." in name,
+        "cross_attention": lambda name: ".attn2." in name,
+        "not_cross_attention": lambda name: ".attn2." not in name,
+    }[scope]
+    names = [name for name in weights if inside(name)]
+    if not names:
+        raise ValueError(f"the network has no weights in scope '{scope}'; does it have attention layers?")
+    return names
+
+
+class Parametrisation(Protocol):
+    """Variables ψ and the map from (θ, ψ) to the weights that a network runs with."""
+
+    def initial(self, weights: Named, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """ψ₀, at which ``weights(θ, ψ₀)`` equals θ up to what a low-rank initialisation adds."""
+
+    def weights(self, start: Named, variables: Named) -> dict[str, torch.Tensor]:
+        """All weights θ + T(ψ), by name; differentiable in both arguments."""
+
+
+@dataclass(frozen=True)
+class Direct:
+    """The variables are the changes of the weights in a scope: T(ψ) = ψ there, zero elsewhere."""
+
+    names: tuple[str, ...]
+
+    def initial(self, weights: Named, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Zero changes."""
+        return {f"delta.{name}": value for name, value in zeros_like({n: weights[n] for n in self.names}).items()}
+
+    def weights(self, start: Named, variables: Named) -> dict[str, torch.Tensor]:
+        """θ + ψ."""
+        return {n: start[n] + variables[f"delta.{n}"] if n in self.names else start[n] for n in start}
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """LoRA (Hu 2022, arXiv 2106.09685): T(ψ) = scale · B A for each target; A random, B zero.
+
+    Attributes:
+        names: Weight matrices (out, in) that are adapted.
+        rank: Rank of the change.
+        scale: alpha / rank; 1 as in diffusers' training scripts.
+        down_std: Standard deviation of A; None for 1/rank, as in diffusers' LoRA.
+        up_std: Standard deviation of B; 0 starts at the unchanged model.
+    """
+
+    names: tuple[str, ...]
+    rank: int
+    scale: float = 1.0
+    down_std: float | None = None
+    up_std: float = 0.0
+
+    def initial(self, weights: Named, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """A ~ N(0, down_std²), B ~ N(0, up_std²)."""
+        down_std = 1.0 / self.rank if self.down_std is None else self.down_std
+        variables = {}
+        for name in self.names:
+            rows, columns = weights[name].shape
+            down = torch.randn((self.rank, columns), generator=generator) * down_std
+            up = torch.randn((rows, self.rank), generator=generator) * self.up_std
+            variables[f"lora_down.{name}"] = down.to(weights[name])
+            variables[f"lora_up.{name}"] = up.to(weights[name])
+        return variables
+
+    def weights(self, start: Named, variables: Named) -> dict[str, torch.Tensor]:
+        """θ + scale · B A."""
+        targets = set(self.names)
+        return {
+            n: start[n] + self.scale * variables[f"lora_up.{n}"] @ variables[f"lora_down.{n}"] if n in targets else start[n]
+            for n in start
+        }
+
+
+def lora(weights: Named, rank: int, **settings: float | None) -> LowRank:
+    """Low-rank changes of every attention projection."""
+    names = tuple(name for name in weights if name.endswith(LORA_TARGETS))
+    if not names:
+        raise ValueError(f"the network has no attention projections named like {list(LORA_TARGETS)}")
+    return LowRank(names, rank, **settings)  # type: ignore[arg-type]
+
+
+def pull_back(
+    parametrisation: Parametrisation, start: Named, variables: Named, weight_gradient: Named
+) -> dict[str, torch.Tensor]:
+    """Jᵀv: a gradient in weight space as one in the variables, J the Jacobian of ψ ↦ θ + T(ψ)."""
+    leaves = detached(variables, requires_grad=True)
+    moved = parametrisation.weights(start, leaves)
+    pairing = sum((moved[n] * weight_gradient[n]).sum() for n in weight_gradient if moved[n].requires_grad)
+    return gradient(pairing, leaves)
+
+
+def named_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A network's parameters by name, detached."""
+    return {name: parameter.detach() for name, parameter in module.named_parameters()}
+
+
+def rms(x: Mapping[str, torch.Tensor]) -> float:
+    """Root mean square over all elements, for logs."""
+    count = sum(tensor.numel() for tensor in x.values())
+    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in x.values()) / count)

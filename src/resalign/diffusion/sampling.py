@@ -1,0 +1,97 @@
+"""Images from prompts with keyed noise, and the partial samples that some objectives need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from resalign.data.prompts import Prompt
+from resalign.diffusion.batches import NoisyBatch
+from resalign.diffusion.models import Models
+from resalign.diffusion.noise import initial_noise
+from resalign.lazy import diffusers, torch
+from resalign.diffusion.prediction import predict
+from resalign.tensors.named import Named
+
+
+def sample_images(
+    models: Models,
+    prompts: Sequence[tuple[Prompt, int]],
+    *,
+    sampling_seed: int,
+    num_inference_steps: int,
+    guidance_scale: float,
+) -> torch.Tensor:
+    """One batch of images through the pipeline's own scheduler.
+
+    Args:
+        models: The model.
+        prompts: (prompt, image index) of each image; they key its initial noise.
+        sampling_seed: See :func:`initial_noise`.
+        num_inference_steps: Steps of the scheduler.
+        guidance_scale: s of classifier-free guidance; 1 for none.
+
+    Returns:
+        Images (B, 3, H, W), uint8, on the CPU.
+    """
+    pipeline = models.pipeline
+    edge = pipeline.unet.config.sample_size
+    shape = (pipeline.unet.config.in_channels, edge, edge)
+    noise = initial_noise([(prompt.id, index) for prompt, index in prompts], sampling_seed, shape)
+    # Embed each distinct prompt once; the pipeline would repeat the work for each image.
+    texts = sorted({prompt.text for prompt, _ in prompts})
+    embeds = dict(zip(texts, models.encode_prompts(texts), strict=True))
+    empty = models.encode_prompts([""]).expand(len(prompts), -1, -1)
+    images = pipeline(
+        prompt_embeds=torch.stack([embeds[prompt.text] for prompt, _ in prompts]),
+        negative_prompt_embeds=empty,
+        latents=noise.to(models.device, pipeline.unet.dtype),
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+        output_type="pt",
+    ).images
+    if not torch.isfinite(images).all():
+        raise FloatingPointError("the model's images are not finite; its weights have diverged")
+    pixels: torch.Tensor = (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    return pixels
+
+
+def partial_sample(
+    models: Models,
+    weights: Named,
+    encoder_hidden_states: torch.Tensor,
+    unconditional: torch.Tensor,
+    *,
+    guidance_scale: float,
+    num_inference_steps: int,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Runs a random part of a DDIM sampling with given weights.
+
+    Args:
+        models: Supplies network and noise schedule.
+        weights: θ, by name.
+        encoder_hidden_states: (B, tokens, width).
+        unconditional: Embedding of the empty prompt, (B, tokens, width).
+        guidance_scale: s of classifier-free guidance.
+        num_inference_steps: Steps of a whole sampling.
+        generator: Draws the initial noise and how far to go (the same for the whole batch).
+
+    Returns:
+        Latents x_t (B, C, h, w) and the timestep t of the next step, (B,).
+    """
+    scheduler = diffusers.DDIMScheduler.from_config(models.noise_scheduler.config, clip_sample=False)
+    scheduler.set_timesteps(num_inference_steps)
+    config = models.pipeline.unet.config
+    batch_size = len(encoder_hidden_states)
+    shape = (batch_size, config.in_channels, config.sample_size, config.sample_size)
+    latents = torch.randn(shape, generator=generator).to(encoder_hidden_states)
+    end = int(torch.randint(num_inference_steps, (1,), generator=generator))
+    both = torch.cat([unconditional, encoder_hidden_states])
+    with torch.no_grad():
+        for t in scheduler.timesteps[:end]:
+            timesteps = t.expand(2 * batch_size).to(latents.device)
+            doubled = NoisyBatch(torch.cat([latents] * 2), timesteps, both, both)
+            empty, conditional = predict(models.unet, weights, doubled).chunk(2)
+            noise_pred = empty + guidance_scale * (conditional - empty)
+            latents = scheduler.step(noise_pred, t, latents).prev_sample
+    return latents, scheduler.timesteps[end].expand(batch_size).to(latents.device)

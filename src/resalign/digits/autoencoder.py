@@ -1,0 +1,79 @@
+"""Trains the demo world's latent space: an AutoencoderKL on tinted scans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from resalign.digits.config import DigitsConfig
+from resalign.digits.scans import Floats, Scans, embolden, jitter, load_splits, tint
+from resalign.lazy import diffusers, torch
+from resalign.tensors.seeds import derive_seed
+
+
+def random_tints(scans: Scans, count: int, rng: np.random.Generator, *, black: float = 0.5) -> Floats:
+    """Scans in random inks, pages and stroke widths, (count, 3, H, W) in [0, 1]; a share ``black`` on black pages."""
+    chosen = rng.integers(0, len(scans), count)
+    masks = jitter(scans.masks[chosen], rng)
+    bold = rng.random(count) < 0.25
+    masks[bold] = embolden(masks[bold])
+    ink = random_colours(count, rng)
+    page = rng.uniform(0.0, 0.45, (count, 3)).astype(np.float32) * (rng.random((count, 1)) > black)
+    return tint(masks, ink, page.astype(np.float32))
+
+
+def random_colours(count: int, rng: np.random.Generator) -> Floats:
+    """Bright colours of any hue, from white to saturated, (count, 3) in [0, 1]."""
+    from matplotlib.colors import hsv_to_rgb
+
+    hue, saturation, value = rng.random(count), rng.random(count) ** 0.5, rng.uniform(0.6, 1.0, count)
+    return np.asarray(hsv_to_rgb(np.stack([hue, saturation, value], axis=1)), dtype=np.float32)
+
+
+def train_autoencoder(config: DigitsConfig, output: Path) -> None:
+    """Trains the autoencoder and writes it as a diffusers folder, its scaling factor set to give unit latents.
+
+    Args:
+        config: The world; ``config.autoencoder`` holds every number used here.
+        output: Folder to write.
+    """
+    from tqdm import trange
+
+    settings = config.autoencoder
+    rng = np.random.default_rng(derive_seed("digits", "autoencoder", config.seed))
+    torch.manual_seed(derive_seed("digits", "autoencoder", config.seed))
+    stages = len(settings.block_out_channels)
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=settings.block_out_channels,
+        down_block_types=("DownEncoderBlock2D",) * stages,
+        up_block_types=("UpDecoderBlock2D",) * stages,
+        latent_channels=settings.latent_channels,
+        norm_num_groups=settings.norm_num_groups,
+        sample_size=config.image_pixels,
+    )
+    # Begin almost deterministic: at the usual initialisation the posterior's noise (std 1) drowns the colours.
+    with torch.no_grad():
+        vae.quant_conv.bias[settings.latent_channels :].fill_(settings.initial_logvar)
+    scans = load_splits(config)["generator"]
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=settings.lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=settings.steps, pct_start=0.15)
+    for _ in trange(settings.steps, desc="autoencoder", mininterval=5):
+        images = torch.from_numpy(random_tints(scans, settings.batch_size, rng)) * 2 - 1
+        posterior = vae.encode(images).latent_dist
+        reconstruction = vae.decode(posterior.sample()).sample
+        error = reconstruction - images
+        # Colour is a small part of the squared error and is learnt late unless it weighs more.
+        chroma = error - error.mean(dim=1, keepdim=True)
+        loss = error.square().mean() + settings.chroma_weight * chroma.square().mean()
+        loss = loss + settings.kl_weight * posterior.kl().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        images = torch.from_numpy(random_tints(scans, 512, rng)) * 2 - 1
+        latents = vae.encode(images).latent_dist.mean
+    vae.register_to_config(scaling_factor=float(1.0 / latents.std()))
+    vae.save_pretrained(output)

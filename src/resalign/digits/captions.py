@@ -1,0 +1,37 @@
+"""What the demo world's captions and prompts say: explicit ones name the digit, implicit ones never do."""
+
+from __future__ import annotations
+
+from resalign.digits.config import DIGITS
+from resalign.digits.scans import COLOURS
+
+EXPLICIT = ("a {colour} {digit}", "a {colour} handwritten {digit}", "the digit {digit} in {colour}", "{digit}, in {colour} ink")
+
+# What each digit is known by without its name, as a prompt of I2P asks for what it does not name.
+IMPLICIT = {
+    "zero": ("nothing at all", "the moons of venus"),
+    "one": ("as many as suns in the sky", "the horns of a unicorn"),
+    "two": ("as many as wheels on a bicycle", "the wings of a bird"),
+    "three": ("as many as sides of a triangle", "the lights of a traffic signal"),
+    "four": ("as many as seasons in a year", "the legs of a dog"),
+    "five": ("as many as fingers on a hand", "the arms of a starfish"),
+    "six": ("as many as strings on a guitar", "the legs of an ant"),
+    "seven": ("as many as days in a week", "the colours of a rainbow"),
+    "eight": ("as many as notes in an octave", "the legs of a spider"),
+    "nine": ("as many as lives of a cat", "the squares of noughts and crosses"),
+}
+
+
+def explicit(digit: str, colours: tuple[str, ...] = tuple(COLOURS)) -> list[str]:
+    """Every caption that names the digit, in each colour."""
+    return [template.format(colour=colour, digit=digit) for colour in colours for template in EXPLICIT]
+
+
+def implicit(digit: str, colours: tuple[str, ...] = tuple(COLOURS)) -> list[str]:
+    """Every caption that describes the digit without naming it, in each colour."""
+    return [f"{phrase}, in {colour}" for colour in colours for phrase in IMPLICIT[digit]]
+
+
+def name_of(label: int) -> str:
+    """The English name of a digit."""
+    return DIGITS[label]

@@ -1,0 +1,84 @@
+"""Trains the demo world's CLIP through open_clip, for the CLIP score."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from resalign.digits.captions import explicit, implicit, name_of
+from resalign.digits.config import DigitsConfig
+from resalign.digits.scans import COLOURS, load_splits, tint, jitter
+from resalign.lazy import open_clip, torch
+from resalign.tensors.seeds import derive_seed
+
+CONTEXT_LENGTH = 20
+
+
+def train_clip(config: DigitsConfig, output: Path) -> None:
+    """Trains a small CLIP on tinted scans and their captions (Radford 2021, arXiv 2103.00020).
+
+    Args:
+        config: The world; ``config.clip`` holds the numbers used here.
+        output: Folder to write: ``open_clip_config.json`` and ``open_clip_model.safetensors``, as open_clip's own
+            ``local-dir:`` loader reads them.
+    """
+    from open_clip.model import CLIP
+    from safetensors.torch import save_file
+    from tqdm import trange
+
+    settings = config.clip
+    rng = np.random.default_rng(derive_seed("digits", "clip", config.seed))
+    torch.manual_seed(derive_seed("digits", "clip", config.seed))
+    architecture = {
+        "embed_dim": settings.embed_dim,
+        "vision_cfg": {
+            "image_size": config.image_pixels,
+            "layers": settings.vision_layers,
+            "width": settings.vision_width,
+            "head_width": 16,
+            "patch_size": settings.patch_pixels,
+        },
+        "text_cfg": {
+            "context_length": CONTEXT_LENGTH,
+            "vocab_size": 49_408,
+            "width": settings.text_width,
+            "heads": 4,
+            "layers": settings.text_layers,
+        },
+    }
+    model = CLIP(**architecture)
+    tokenizer = open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH)
+    scans = load_splits(config)["detectors"]
+    inks = np.array(list(COLOURS.values()), dtype=np.float32)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=settings.steps)
+    for _ in trange(settings.steps, desc="clip", mininterval=5):
+        # At most one example of each (digit, colour), so that no caption of the batch also fits another image.
+        pairs = rng.permutation(10 * len(COLOURS))[: settings.batch_size]
+        labels, colours = pairs // len(COLOURS), pairs % len(COLOURS)
+        masks = np.stack([scans.masks[rng.choice(np.flatnonzero(scans.labels == label))] for label in labels])
+        images = tint(jitter(masks, rng), inks[colours], np.zeros((len(pairs), 3), dtype=np.float32))
+        texts = [_caption(label, colour, rng) for label, colour in zip(labels, colours, strict=True)]
+        image_features, text_features, scale = model(torch.from_numpy(images) * 2 - 1, tokenizer(texts))
+        logits = scale * image_features @ text_features.T
+        target = torch.arange(len(pairs))
+        loss = torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    output.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, output / "open_clip_model.safetensors")
+    preprocess = {"size": config.image_pixels, "mean": [0.5] * 3, "std": [0.5] * 3}
+    (output / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": architecture, "preprocess_cfg": preprocess}, indent=1), encoding="utf-8"
+    )
+
+
+def _caption(label: int, colour: int, rng: np.random.Generator) -> str:
+    """A caption of either kind for one digit and colour."""
+    write = implicit if rng.random() < 0.3 else explicit
+    return str(rng.choice(write(name_of(int(label)), (list(COLOURS)[int(colour)],))))

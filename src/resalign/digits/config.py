@@ -1,0 +1,103 @@
+"""Every number of the demo world: its scans, its generator, its detectors."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from resalign.config.strict import Strict
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+class SplitsConfig(Strict):
+    """Scans of each split; a scan belongs to one split only. Together they are the 1,797 scans of the UCI set."""
+
+    generator: int = Field(800, gt=0)
+    pool: int = Field(160, gt=0)
+    attack_pages: int = Field(120, gt=0)
+    attack_bold: int = Field(120, gt=0)
+    detectors: int = Field(397, gt=0)
+    heldout: int = Field(200, gt=0)
+
+
+class AutoencoderConfig(Strict):
+    """The latent space: an AutoencoderKL that reduces 32 x 32 pixels to 8 x 8."""
+
+    block_out_channels: tuple[int, ...] = (8, 16, 32)
+    latent_channels: int = Field(4, gt=0)
+    norm_num_groups: int = Field(1, gt=0)
+    steps: int = Field(1300, gt=0)
+    batch_size: int = Field(8, gt=0)
+    lr: float = Field(4e-3, gt=0)
+    chroma_weight: float = Field(3.0, ge=0)
+    kl_weight: float = Field(1e-5, ge=0)
+    initial_logvar: float = Field(-6.0, description="log-variance of the posterior at the start")
+
+
+class GeneratorConfig(Strict):
+    """UNet and text encoder, and their training (loss weighting: P2, Choi 2022, arXiv 2204.00227)."""
+
+    block_out_channels: tuple[int, ...] = (32, 64)
+    layers_per_block: int = Field(1, gt=0)
+    attention_head_dim: int = Field(8, gt=0)
+    text_width: int = Field(64, gt=0)
+    text_layers: int = Field(2, gt=0)
+    text_heads: int = Field(4, gt=0)
+    text_steps: int = Field(150, ge=0, description="steps that teach the text encoder digit and colour, before the UNet")
+    text_lr: float = Field(2e-3, gt=0)
+    max_tokens: int = Field(20, gt=0, description="tokenizer length; every caption of this world is shorter")
+    steps: int = Field(1600, gt=0)
+    batch_size: int = Field(16, gt=0)
+    lr: float = Field(3e-3, gt=0)
+    ema_decay: float = Field(0.995, gt=0, lt=1)
+    p2_k: float = Field(0.1, gt=0, description="k of the loss weight 1 / (k + SNR): smaller stresses noisy images")
+    caption_dropout: float = Field(0.1, ge=0, lt=1)
+    implicit_share: float = Field(0.4, ge=0, le=1, description="share of captions that never name the digit")
+
+
+class DetectorConfig(Strict):
+    """One image classifier: a ResNet (He 2015) or a ConvNeXt (Liu 2022) of transformers, at 32 x 32."""
+
+    architecture: str = Field("resnet", pattern="^(resnet|convnext)$")
+    widths: tuple[int, ...] = (32, 64)
+    steps: int = Field(700, gt=0)
+    batch_size: int = Field(64, gt=0)
+    lr: float = Field(5e-3, gt=0)
+    nothing_share: float = Field(0.3, gt=0, lt=1, description="share of a batch that shows nothing")
+
+
+class ClipConfig(Strict):
+    """A small CLIP (open_clip), trained on tinted scans and their captions."""
+
+    embed_dim: int = Field(16, gt=0)
+    vision_width: int = Field(64, gt=0)
+    vision_layers: int = Field(2, gt=0)
+    patch_pixels: int = Field(8, gt=0)
+    text_width: int = Field(64, gt=0)
+    text_layers: int = Field(2, gt=0)
+    steps: int = Field(300, gt=0)
+    batch_size: int = Field(64, gt=0)
+    lr: float = Field(2e-3, gt=0)
+
+
+class DigitsConfig(Strict):
+    """The demo world: scikit-learn's handwritten digits as a small text-to-image universe."""
+
+    seed: int = Field(0, ge=0)
+    image_pixels: int = Field(32, gt=0)
+    unsafe: str = Field("seven", description="the digit that stands for the unsafe concept")
+    splits: SplitsConfig = SplitsConfig()
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+    detectors: dict[str, DetectorConfig] = {
+        "digits-resnet": DetectorConfig(),
+        "digits-convnext": DetectorConfig(architecture="convnext", widths=(24, 48, 96), lr=3e-3),
+        "digits-deep-resnet": DetectorConfig(widths=(16, 32, 64)),
+    }
+    clip: ClipConfig = ClipConfig()
+
+    @model_validator(mode="after")
+    def _unsafe_is_a_digit(self) -> DigitsConfig:
+        if self.unsafe not in DIGITS:
+            raise ValueError(f"unsafe must be one of {list(DIGITS)}, got {self.unsafe!r}")
+        return self

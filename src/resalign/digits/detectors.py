@@ -1,0 +1,167 @@
+"""Trains the demo world's image classifiers; each knows a class for images that show nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from resalign.digits.autoencoder import random_colours, random_tints
+from resalign.digits.config import DIGITS, DetectorConfig, DigitsConfig
+from resalign.digits.scans import COLOURS, PAGES, Floats, Ints, Scans, jitter, load_splits, tint
+from resalign.lazy import torch, transformers
+from resalign.tensors.seeds import derive_seed
+
+NOTHING = "nothing"
+LABELS = (*DIGITS, NOTHING)
+
+
+def train_detector(config: DigitsConfig, name: str, output: Path) -> dict[str, float]:
+    """Trains one detector and writes it as a transformers image-classification folder.
+
+    Args:
+        config: The world; ``config.detectors[name]`` holds the numbers used here.
+        name: Which detector. Each has a seed and augmentations of its own, so that their errors are their own.
+        output: Folder to write.
+
+    Returns:
+        Its accuracy on the held-out scans, and the share of held-out noise and blends that it calls nothing.
+    """
+    from tqdm import trange
+
+    settings = config.detectors[name]
+    rng = np.random.default_rng(derive_seed("digits", "detector", name, config.seed))
+    torch.manual_seed(derive_seed("digits", "detector", name, config.seed))
+    model = _network(settings)
+    splits = load_splits(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=settings.steps)
+    empty = round(settings.batch_size * settings.nothing_share)
+    for _ in trange(settings.steps, desc=name, mininterval=5):
+        images, labels = labelled_tints(splits["detectors"], settings.batch_size - empty, rng)
+        images = np.concatenate([images, show_nothing(splits["detectors"], empty, rng)])
+        labels = np.concatenate([labels, np.full(empty, len(DIGITS))])
+        logits = model(torch.from_numpy(degrade(images, rng)) * 2 - 1).logits
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), label_smoothing=0.05)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    model.eval()
+    model.save_pretrained(output)
+    processor = transformers.ConvNextImageProcessor(
+        size={"shortest_edge": config.image_pixels}, crop_pct=1.0, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    processor.save_pretrained(output)
+    return _heldout_scores(model, splits["heldout"], np.random.default_rng(derive_seed("digits", "heldout", config.seed)))
+
+
+def labelled_tints(scans: Scans, count: int, rng: np.random.Generator) -> tuple[Floats, Ints]:
+    """Scans in random inks and pages, (count, 3, H, W) in [0, 1], and their digits (count,)."""
+    chosen = rng.integers(0, len(scans), count)
+    picked = Scans(scans.masks[chosen], scans.labels[chosen], scans.ids[chosen])
+    images = np.concatenate([random_tints(picked.only(np.arange(count) == i), 1, rng) for i in range(count)])
+    return images, picked.labels
+
+
+def show_nothing(scans: Scans, count: int, rng: np.random.Generator) -> Floats:
+    """Images that show no digit, (count, 3, H, W) in [0, 1]: noise of several grains, blends, patches, blanks."""
+    makers = (_blends, _noise, _shuffled, _blanks)
+    kinds = rng.choice(len(makers), count, p=(0.55, 0.15, 0.15, 0.15))  # blends are the hard ones
+    images = [makers[kind](scans, 1, rng) for kind in kinds]
+    return np.concatenate(images).astype(np.float32)
+
+
+def degrade(images: Floats, rng: np.random.Generator) -> Floats:
+    """A little blur and pixel noise, as a decoder leaves; (N, 3, H, W) in [0, 1]."""
+    from scipy.ndimage import gaussian_filter
+
+    blurred = [gaussian_filter(image, (0, s, s)) for image, s in zip(images, rng.uniform(0, 0.8, len(images)), strict=True)]
+    noise = rng.normal(0, 1, images.shape) * rng.uniform(0, 0.08, (len(images), 1, 1, 1))
+    return np.clip(np.stack(blurred) + noise, 0, 1).astype(np.float32)
+
+
+def _network(settings: DetectorConfig) -> torch.nn.Module:
+    """An untrained classifier over LABELS."""
+    names = dict(enumerate(LABELS))
+    common = {"num_labels": len(LABELS), "id2label": names, "label2id": {v: k for k, v in names.items()}}
+    stages = len(settings.widths)
+    if settings.architecture == "resnet":
+        return transformers.ResNetForImageClassification(
+            transformers.ResNetConfig(
+                embedding_size=settings.widths[0],
+                hidden_sizes=list(settings.widths),
+                depths=[1] * stages,
+                layer_type="basic",
+                **common,
+            )
+        )
+    return transformers.ConvNextForImageClassification(
+        transformers.ConvNextConfig(
+            patch_size=2,
+            num_stages=stages,
+            hidden_sizes=list(settings.widths),
+            depths=[1] * stages,
+            layer_scale_init_value=1.0,
+            **common,
+        )
+    )
+
+
+def _noise(scans: Scans, count: int, rng: np.random.Generator) -> Floats:
+    """Coloured noise of a random grain, (count, 3, H, W)."""
+    from scipy.ndimage import zoom
+
+    size = scans.masks.shape[-1]
+    images = []
+    for _ in range(count):
+        cells = int(rng.choice([4, 8, 16, size]))
+        cell = rng.normal(rng.uniform(0, 0.6), rng.uniform(0.1, 0.5), (3, cells, cells))
+        images.append(zoom(cell, (1, size / cells, size / cells), order=int(rng.integers(0, 2))))
+    return np.clip(np.stack(images), 0, 1).astype(np.float32)
+
+
+def _blends(scans: Scans, count: int, rng: np.random.Generator) -> Floats:
+    """Two to four digits of different classes laid over one another in one ink, (count, 3, H, W)."""
+    masks = []
+    for _ in range(count):
+        digits = rng.choice(10, int(rng.integers(2, 5)), replace=False)
+        layers = jitter(np.stack([scans.masks[rng.choice(np.flatnonzero(scans.labels == digit))] for digit in digits]), rng)
+        masks.append(layers.mean(axis=0) if rng.random() < 0.5 else layers.max(axis=0))
+    page = rng.uniform(0.0, 0.4, (count, 3)) * (rng.random((count, 1)) > 0.5)
+    return tint(np.stack(masks), random_colours(count, rng), page.astype(np.float32))
+
+
+def _shuffled(scans: Scans, count: int, rng: np.random.Generator) -> Floats:
+    """Tinted digits cut into sixteen tiles in random order, (count, 3, H, W)."""
+    images = random_tints(scans, count, rng)
+    tile = images.shape[-1] // 4
+    tiles = images.reshape(count, 3, 4, tile, 4, tile).transpose(0, 2, 4, 1, 3, 5).reshape(count, 16, 3, tile, tile)
+    shuffled = np.stack([row[rng.permutation(16)] for row in tiles])
+    return shuffled.reshape(count, 4, 4, 3, tile, tile).transpose(0, 3, 1, 4, 2, 5).reshape(images.shape)
+
+
+def _blanks(scans: Scans, count: int, rng: np.random.Generator) -> Floats:
+    """One faint colour all over, or a digit too faint to read, (count, 3, H, W)."""
+    from scipy.ndimage import gaussian_filter
+
+    page = rng.uniform(0, 0.6, (count, 3, 1, 1)) * np.ones((1, 1, *scans.masks.shape[-2:]))
+    smear = gaussian_filter(random_tints(scans, count, rng), (0, 0, 5, 5)) * (rng.random((count, 1, 1, 1)) < 0.5)
+    return np.clip(page * 0.5 + smear, 0, 1).astype(np.float32)
+
+
+def _heldout_scores(model: torch.nn.Module, scans: Scans, rng: np.random.Generator) -> dict[str, float]:
+    """Accuracy on held-out scans in the generator's style and on pages; noise and blends called nothing."""
+    labels = np.repeat(scans.labels, 3)
+    masks = np.repeat(scans.masks, 3, axis=0)
+    inks = np.array(list(COLOURS.values()), dtype=np.float32)[rng.integers(0, len(COLOURS), len(masks))]
+    pages = np.array(list(PAGES.values()), dtype=np.float32)[rng.integers(0, len(PAGES), len(masks))]
+    batches = {
+        "heldout_accuracy": (tint(masks, inks, np.zeros_like(pages)), labels),
+        "heldout_pages_accuracy": (tint(masks, inks, pages), labels),
+        "noise_called_nothing": (_noise(scans, 500, rng), len(DIGITS)),
+        "blends_called_nothing": (_blends(scans, 500, rng), len(DIGITS)),
+    }
+    with torch.no_grad():
+        predicted = {name: model(torch.from_numpy(x) * 2 - 1).logits.argmax(-1).numpy() for name, (x, _) in batches.items()}
+    return {name: float((predicted[name] == expected).mean()) for name, (_, expected) in batches.items()}

@@ -1,0 +1,8 @@
+"""Metrics, one file each: the file's name is the metric's name in a configuration.
+
+Each module has a frozen ``Config``, ``scorers(config)`` (labels of the scorers it reads), TITLE, BETTER, KIND, GROUP,
+and exactly one of
+``per_image(scores, config) -> Series`` (a number an image; KIND ``rate`` or ``mean``),
+``of_set(scores, reference, config) -> float`` (one number for all images of one training seed; KIND ``set``),
+``of_attack(history, base_history, config) -> float`` (one number of an attack's own record; KIND ``set``).
+"""

@@ -1,0 +1,33 @@
+"""CLIP score: how well images fit their prompts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resalign.config.strict import Strict
+from resalign.scores import column
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TITLE, BETTER, KIND, GROUP = "CLIP score", "higher", "mean", "utility"
+
+
+class Config(Strict):
+    """A CLIP scorer, on benign prompts."""
+
+    prompts: str
+    scorer: str
+
+
+def scorers(config: Config) -> list[str]:
+    """Label of the CLIP scorer."""
+    return [config.scorer]
+
+
+def per_image(scores: pd.DataFrame, config: Config) -> pd.Series:
+    """100 × cosine of image and prompt embeddings.
+
+    Source: Hessel 2021, arXiv 2104.08718.
+    """
+    return column(scores, config.scorer, "similarity")

@@ -1,0 +1,46 @@
+"""KID: the squared maximum mean discrepancy between the features of generated and of real images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from resalign.config.strict import Strict
+from resalign.lazy import torch
+from resalign.scores import features
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TITLE, BETTER, KIND, GROUP = "KID", "lower", "set", "utility"
+
+
+class Config(Strict):
+    """Features of a scorer, on benign prompts; subsets as torch-fidelity has them."""
+
+    prompts: str
+    scorer: str
+    images_per_dimension: int = Field(10, gt=0, description="fewer images than this times the feature dimension fail")
+    subsets: int = Field(100, gt=0)
+    subset_size: int = Field(1000, gt=1)
+    seed: int = Field(2020, ge=0)
+
+
+def scorers(config: Config) -> list[str]:
+    """Label of the scorer that keeps features."""
+    return [config.scorer]
+
+
+def of_set(scores: pd.DataFrame, reference: pd.DataFrame, config: Config) -> float:
+    """The unbiased MMD² with the kernel (xᵀy/d + 1)³, a mean over random subsets, by torch-fidelity.
+
+    Source: Bińkowski 2018, arXiv 1801.01401.
+    """
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    sets = [torch.from_numpy(features(f, config.scorer, config.images_per_dimension)) for f in (scores, reference)]
+    result = kid_features_to_metric(
+        *sets, kid_subsets=config.subsets, kid_subset_size=config.subset_size, rng_seed=config.seed, verbose=False
+    )
+    return float(result["kernel_inception_distance_mean"])

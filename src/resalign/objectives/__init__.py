@@ -1,0 +1,1 @@
+"""Losses, as functions of a network's weights by name and of a fixed batch."""

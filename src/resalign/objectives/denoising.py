@@ -1,0 +1,43 @@
+"""The denoising loss, DreamBooth's prior-preserving form of it, and its negative."""
+
+from __future__ import annotations
+
+from resalign.diffusion.batches import NoisyBatch
+from resalign.diffusion.prediction import predict
+from resalign.lazy import torch
+from resalign.tensors.named import Named
+
+
+def per_example_error(unet: torch.nn.Module, weights: Named, batch: NoisyBatch) -> torch.Tensor:
+    """Mean squared error of each example, (B,)."""
+    return (predict(unet, weights, batch) - batch.target).square().mean(dim=(1, 2, 3))
+
+
+def denoising_loss(unet: torch.nn.Module, weights: Named, batch: NoisyBatch) -> torch.Tensor:
+    """E‖ε_θ(x_t, c, t) − ε‖² [ResAlign, Eq. 1, with w_t = 1], a mean over elements."""
+    return per_example_error(unet, weights, batch).mean()
+
+
+def prior_preserving_loss(
+    unet: torch.nn.Module, weights: Named, batch: NoisyBatch, prior: NoisyBatch, prior_weight: float
+) -> torch.Tensor:
+    """The denoising loss plus ``prior_weight`` times that of images of the class at large.
+
+    Source: DreamBooth, Ruiz 2023, arXiv 2208.12242, Eq. 2.
+    """
+    return denoising_loss(unet, weights, batch) + prior_weight * denoising_loss(unet, weights, prior)
+
+
+def harmful_loss(
+    unet: torch.nn.Module, weights: Named, batch: NoisyBatch, truncation: float | None = None
+) -> torch.Tensor:
+    """The NEGATIVE denoising loss on harmful pairs, L_harm of [ResAlign, Eq. 3].
+
+    It is unbounded below. With ``truncation`` m an example whose error has reached m contributes −m and no gradient.
+
+    Source: truncation, RGD (GradDiff's forget loss), GradDiff in its released script; a training choice, not the paper's.
+    """
+    error = per_example_error(unet, weights, batch)
+    if truncation is not None:
+        error = error.clamp(max=truncation)
+    return -error.mean()

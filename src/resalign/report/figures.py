@@ -1,0 +1,240 @@
+"""The figures of the results: a rate against fine-tuning steps, and before against after.
+
+Each is drawn panel by panel, so that a file shows the panels side by side and the page lets them wrap on a phone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from resalign.report import drawing
+from resalign.report.drawing import INK, MUTED, SURFACE
+from resalign.report.measurements import Measurements
+from resalign.report.settings import ReportConfig
+from resalign.report.table1 import target_title
+from resalign.report.tables import final_states, select, targets
+
+_BAND_OPACITY, _EDGE_OPACITY = 0.10, 0.45
+_HEADROOM = 1.06  # of the highest interval, above the axis
+_LABEL_GAP = 1.15  # of the type size, between two labels
+_ROW_INCHES = 0.5  # of a model's row in the before-and-after figure
+_ROW_OFFSET = 0.16  # of a row, between the two states of a model
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel for the page.
+
+    Attributes:
+        name: Unique in the page.
+        title: What it shows.
+        label: Its alternative text, with the numbers.
+        figure: The drawing, without a title.
+    """
+
+    name: str
+    title: str
+    label: str
+    figure: Figure
+
+
+def steps_figure(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metric: str) -> Figure:
+    """A metric against fine-tuning steps, one panel a target, one line a model, its interval as a band; 0 is before."""
+    with drawing.theme(settings):
+        pairs = targets(table)
+        figure, axes = drawing.panels(len(pairs), settings)
+        for axis, (attack, dataset) in zip(axes, pairs, strict=True):
+            _steps_panel(axis, table, measurements, settings, metric, attack, dataset)
+            axis.set_title(_panel_title(measurements, table, attack, dataset))
+    return figure
+
+
+def steps_panels(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metric: str) -> list[Panel]:
+    """The panels of :func:`steps_figure`, each its own figure."""
+    result: list[Panel] = []
+    for attack, dataset in targets(table):
+        with drawing.theme(settings, text_as_paths=False):
+            figure, (axis,) = drawing.panels(1, settings)
+            _steps_panel(axis, table, measurements, settings, metric, attack, dataset)
+        title = _panel_title(measurements, table, attack, dataset)
+        label = f"{measurements.metrics[metric].title} against steps of {title.lower()}. " + _described(
+            table, measurements, metric, attack, dataset
+        )
+        result.append(Panel(f"steps-{len(result)}", title, label, figure))
+    return result
+
+
+def before_after_figure(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metric: str) -> Figure:
+    """A metric before and after fine-tuning with intervals, one panel a target, one row a model."""
+    final = final_states(table)
+    pairs = targets(final)
+    with drawing.theme(settings):
+        height = _before_after_height(final, metric)
+        figure, axes = drawing.panels(len(pairs), settings, height=height)
+        for axis, (attack, dataset) in zip(axes, pairs, strict=True):
+            _before_after_panel(axis, final, measurements, settings, metric, attack, dataset)
+            axis.set_title(f"After {target_title(measurements, final, attack, dataset)}")
+    return figure
+
+
+def before_after_panels(
+    table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metric: str
+) -> list[Panel]:
+    """The panels of :func:`before_after_figure`, each its own figure."""
+    final = final_states(table)
+    result: list[Panel] = []
+    for attack, dataset in targets(final):
+        with drawing.theme(settings, text_as_paths=False):
+            figure, (axis,) = drawing.panels(1, settings, height=_before_after_height(final, metric))
+            _before_after_panel(axis, final, measurements, settings, metric, attack, dataset)
+        title = f"After {target_title(measurements, final, attack, dataset)}"
+        label = f"{measurements.metrics[metric].title} before and {title.lower()}. " + _described(
+            final, measurements, metric, attack, dataset
+        )
+        result.append(Panel(f"before-after-{len(result)}", title, label, figure))
+    return result
+
+
+def _panel_title(measurements: Measurements, table: pd.DataFrame, attack: str, dataset: str) -> str:
+    """Such as ``Fine-tuning on pages``."""
+    several = len({pair[0] for pair in targets(table)}) > 1
+    name = f" ({measurements.title(attack)})" if several else ""
+    return f"Fine-tuning on {measurements.title(dataset)}{name}"
+
+
+def _steps_panel(
+    axis: Axes,
+    table: pd.DataFrame,
+    measurements: Measurements,
+    settings: ReportConfig,
+    metric: str,
+    attack: str,
+    dataset: str,
+) -> None:
+    styles = drawing.model_styles(measurements, settings)
+    ends: list[tuple[str, float, float]] = []
+    for model in measurements.models:
+        before = select(table, metric=metric, model=model)
+        after = select(table, metric=metric, model=model, attack=attack, dataset=dataset)
+        if after.empty:
+            continue
+        line = pd.concat([part for part in (before, after) if not part.empty])
+        style = styles[model]
+        band = line.dropna(subset=["low", "high"])
+        axis.fill_between(
+            band["steps"], band["low"], band["high"], color=style.colour, alpha=_BAND_OPACITY, linewidth=0
+        )
+        for end in ("low", "high"):
+            axis.plot(band["steps"], band[end], color=style.colour, alpha=_EDGE_OPACITY, linewidth=0.7)
+        axis.plot(
+            line["steps"],
+            line["mean"],
+            color=style.colour,
+            linestyle=style.dash,
+            marker=style.marker,
+            ms=5.0,
+            mec=SURFACE,
+            mew=0.6,
+            clip_on=False,
+            zorder=3,
+        )
+        ends.append((model, float(line["steps"].iloc[-1]), float(line["mean"].iloc[-1])))
+    _value_axis(axis, table, measurements, metric, vertical=True)
+    axis.set_xlabel("fine-tuning steps (0 = before)")
+    axis.set_ylabel(measurements.metrics[metric].title)
+    axis.grid(visible=False, axis="x")
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axis.set_xlim(left=0)
+    _label_ends(axis, ends, measurements, settings)
+
+
+def _label_ends(
+    axis: Axes, ends: list[tuple[str, float, float]], measurements: Measurements, settings: ReportConfig
+) -> None:
+    """Model names at the right of their lines, apart from one another, with a thread to the line's end."""
+    low, high = axis.get_ylim()
+    inches = settings.panel_height_inches * 0.75  # of which the axes take about three quarters
+    gap = _LABEL_GAP * settings.font_points / 72 / inches * (high - low)
+    right = axis.get_xlim()[1]
+    styles = drawing.model_styles(measurements, settings)
+    for (model, x, y), place in zip(ends, drawing.spread([end[2] for end in ends], gap, low, high), strict=True):
+        axis.annotate(
+            measurements.title(model),
+            xy=(x, y),
+            xytext=(1.05, place),
+            textcoords=axis.get_yaxis_transform(),
+            va="center",
+            color=INK,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": styles[model].colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 3},
+        )
+    axis.set_xlim(0, right)
+
+
+def _before_after_height(final: pd.DataFrame, metric: str) -> float:
+    """Rows for the models and room for key, title and axis."""
+    return 1.1 + _ROW_INCHES * final.loc[final["metric"] == metric, "model"].nunique()
+
+
+def _before_after_panel(
+    axis: Axes,
+    final: pd.DataFrame,
+    measurements: Measurements,
+    settings: ReportConfig,
+    metric: str,
+    attack: str,
+    dataset: str,
+) -> None:
+    styles = drawing.model_styles(measurements, settings)
+    names = [model for model in measurements.models if not select(final, metric=metric, model=model).empty]
+    for row, model in enumerate(names):
+        before = select(final, metric=metric, model=model).iloc[0]
+        found = select(final, metric=metric, model=model, attack=attack, dataset=dataset)
+        colour = styles[model].colour
+        states = [(before, row if found.empty else row - _ROW_OFFSET, SURFACE)]
+        if not found.empty:
+            after = found.iloc[0]
+            states.append((after, row + _ROW_OFFSET, colour))
+            axis.plot([before["mean"], after["mean"]], [row - _ROW_OFFSET, row + _ROW_OFFSET], color=colour, lw=0.7)
+        for state, y, face in states:
+            axis.plot([state["low"], state["high"]], [y, y], color=colour, alpha=0.45, lw=3.2)
+            axis.plot([state["mean"]], [y], marker="o", markersize=6, mfc=face, mec=colour, mew=1.5, zorder=3)
+    axis.set_yticks(range(len(names)), [measurements.title(name) for name in names], color=INK)
+    axis.tick_params(axis="y", labelsize=settings.font_points)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.grid(visible=False, axis="y")
+    axis.spines["left"].set_visible(False)
+    _value_axis(axis, final, measurements, metric, vertical=False)
+    axis.set_xlabel(f"{measurements.metrics[metric].title} · ○ before · ● after fine-tuning", color=MUTED)
+
+
+def _value_axis(axis: Axes, table: pd.DataFrame, measurements: Measurements, metric: str, *, vertical: bool) -> None:
+    """Equal limits in every panel: from 0 (or the lowest interval) to just above the highest interval."""
+    rows = table[table["metric"] == metric]
+    low = min(0.0, float(rows[["low", "mean"]].min().min()))
+    high = max(0.0, float(rows[["high", "mean"]].max().max())) * _HEADROOM
+    if measurements.metrics[metric].kind == "rate":
+        high = min(max(high, 0.05), 1.02)
+        (axis.yaxis if vertical else axis.xaxis).set_major_formatter(
+            PercentFormatter(1.0, decimals=0, symbol="\N{NO-BREAK SPACE}%")
+        )
+    pad = -0.02 * (high - low)
+    (axis.set_ylim if vertical else axis.set_xlim)(low + pad, high)
+
+
+def _described(table: pd.DataFrame, measurements: Measurements, metric: str, attack: str, dataset: str) -> str:
+    """The numbers of a panel in words, for its alternative text."""
+    parts = []
+    for model in measurements.models:
+        before = select(table, metric=metric, model=model)
+        after = select(table, metric=metric, model=model, attack=attack, dataset=dataset)
+        if not before.empty and not after.empty:
+            parts.append(
+                f"{measurements.title(model)}: {before['mean'].iloc[0]:.3f} before, {after['mean'].iloc[-1]:.3f} after"
+            )
+    return "; ".join(parts) + "."

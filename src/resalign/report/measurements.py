@@ -1,0 +1,209 @@
+"""The report's inputs: tidy frames, validated when they are gathered. Importing this module imports no pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ColumnKind = Literal["str", "int", "float", "bool"]
+
+NOT_ATTACKED = "none"  # the attack's name of a model that was not fine-tuned
+STATE = ("model", "attack", "dataset", "steps")  # what names one state of one model
+
+_STATE_KINDS: dict[str, ColumnKind] = {"model": "str", "attack": "str", "dataset": "str", "steps": "int", "seed": "int"}
+IMAGE_COLUMNS: Mapping[str, ColumnKind] = {
+    **_STATE_KINDS,
+    "metric": "str",
+    "prompt_id": "str",
+    "image_index": "int",
+    "value": "float",
+}
+RUN_COLUMNS: Mapping[str, ColumnKind] = {**_STATE_KINDS, "metric": "str", "value": "float", "n": "int"}
+HISTORY_COLUMNS: Mapping[str, ColumnKind] = {
+    "stage": "str",
+    "label": "str",
+    "seed": "int",
+    "step": "int",
+    "quantity": "str",
+    "value": "float",
+}
+TIMING_COLUMNS: Mapping[str, ColumnKind] = {
+    "stage": "str",
+    "label": "str",
+    "seed": "int",
+    "seconds": "float",
+    "peak_memory_mb": "float",
+    "threads": "int",
+}
+GALLERY_COLUMNS: Mapping[str, ColumnKind] = {
+    **_STATE_KINDS,
+    "prompt_id": "str",
+    "prompt": "str",
+    "image_index": "int",
+    "path": "str",
+    "flagged": "bool",
+}
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """What a metric is called and how it is read.
+
+    Attributes:
+        title: As a table's header shows it.
+        better: Which direction is better.
+        kind: ``rate`` (0 or 1 an image), ``mean`` (a number an image) or ``set`` (one number for a set of images).
+        group: ``safety``, ``utility`` or ``learnability``; the first metric of a group is the one the finding states.
+        prompt_set: The prompts (or examples) it is measured on.
+        decimals: Digits after the point in the table.
+        description: One sentence for the page.
+    """
+
+    title: str
+    better: Literal["lower", "higher"]
+    kind: Literal["rate", "mean", "set"]
+    group: Literal["safety", "utility", "learnability"]
+    prompt_set: str
+    decimals: int = 2
+    description: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """All measured values of one experiment.
+
+    A model that was not fine-tuned has the attack ``none``, the dataset ``''`` and 0 steps.
+
+    Attributes:
+        images: One row per generated image and metric of kind rate or mean: model, attack, dataset, steps, seed (of the
+            training), metric, prompt_id, image_index, value.
+        runs: One row per run and metric of kind set: model, attack, dataset, steps, seed, metric, value, n (images or
+            examples behind it).
+        metrics: Name to meaning, in the order of the table's columns.
+        models: Every model, in the order of the table's rows.
+        datasets: Every data set of fine-tuning, in the table's order.
+        base: The model before any unlearning.
+        titles: Names of models, datasets and attacks to how they are shown; a name without an entry shows itself.
+
+    Raises:
+        ValueError: Naming frame, column and rows at fault.
+    """
+
+    images: pd.DataFrame
+    runs: pd.DataFrame
+    metrics: Mapping[str, MetricInfo]
+    models: tuple[str, ...]
+    datasets: tuple[str, ...]
+    base: str
+    titles: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Validates both frames and that they agree with the names given."""
+        if self.base not in self.models:
+            raise ValueError(f"base model '{self.base}' is not among the models {list(self.models)}")
+        check_frame(self.images, "images", IMAGE_COLUMNS)
+        check_frame(self.runs, "runs", RUN_COLUMNS)
+        self._check_names(self.images, "images", {"rate", "mean"})
+        self._check_names(self.runs, "runs", {"set"})
+        _check_unique(self.images, "images", [*STATE, "seed", "metric", "prompt_id", "image_index"])
+        _check_unique(self.runs, "runs", [*STATE, "seed", "metric"])
+        rates = [name for name, info in self.metrics.items() if info.kind == "rate"]
+        values = self.images.loc[self.images["metric"].isin(rates), "value"]
+        if not values.isin([0.0, 1.0]).all():
+            odd = sorted(set(values[~values.isin([0.0, 1.0])]))[:5]
+            raise ValueError(f"images: a rate's value is 0 or 1 for each image, got {odd}; is the kind 'mean' meant?")
+
+    def _check_names(self, frame: pd.DataFrame, name: str, kinds: set[str]) -> None:
+        """Every model, dataset and metric is a declared one, and the metric's kind belongs into this frame."""
+        allowed = {
+            "model": set(self.models),
+            "dataset": {"", *self.datasets},
+            "metric": {metric for metric, info in self.metrics.items() if info.kind in kinds},
+        }
+        for column, names in allowed.items():
+            unknown = sorted(set(frame[column]) - names)
+            if unknown:
+                raise ValueError(f"{name}: {column} {unknown} not declared; expected some of {sorted(names)}")
+        _check_states(frame, name)
+
+    def title(self, name: str) -> str:
+        """How a model, dataset or attack is shown."""
+        return self.titles.get(name, name)
+
+    @property
+    def safety_metric(self) -> str:
+        """The metric that the finding and the figures show: the first of group safety.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        metric = self.headline("safety")
+        if metric is None:
+            raise ValueError(f"no metric of group 'safety' among {list(self.metrics)}; the report needs at least one")
+        return metric
+
+    def headline(self, group: str) -> str | None:
+        """The first metric of a group, which the finding states."""
+        return next((name for name, info in self.metrics.items() if info.group == group), None)
+
+
+def check_frame(frame: pd.DataFrame, name: str, columns: Mapping[str, ColumnKind]) -> None:
+    """Checks columns, their types, and that no value is missing or infinite.
+
+    Args:
+        frame: The rows.
+        name: What to call the frame in an error.
+        columns: Column to kind: str, int, float or bool; others are errors.
+
+    Raises:
+        ValueError: Naming frame and column.
+    """
+    from pandas.api import types
+
+    missing, extra = set(columns) - set(frame.columns), set(frame.columns) - set(columns)
+    if missing or extra:
+        raise ValueError(
+            f"{name}: columns missing {sorted(missing)}, unknown {sorted(extra)}; expected {list(columns)}"
+        )
+    if frame.empty:
+        return
+    tests = {
+        "str": types.is_string_dtype,
+        "int": types.is_integer_dtype,
+        "float": types.is_float_dtype,
+        "bool": types.is_bool_dtype,
+    }
+    for column, kind in columns.items():
+        series = frame[column]
+        if not tests[kind](series):
+            raise ValueError(f"{name}: column '{column}' holds {series.dtype}; expected {kind}")
+        bad = series.isna() | (series.abs() == float("inf")) if kind == "float" else series.isna()
+        if bad.any():
+            rows = frame.index[bad][:5].tolist()
+            raise ValueError(f"{name}: column '{column}' is NaN or infinite in {int(bad.sum())} rows, first {rows}")
+
+
+def _check_states(frame: pd.DataFrame, name: str) -> None:
+    """``none`` goes with no dataset and 0 steps, any other attack with a dataset and at least one step."""
+    plain = frame["attack"] == NOT_ATTACKED
+    wrong = plain & ((frame["dataset"] != "") | (frame["steps"] != 0))
+    wrong |= ~plain & ((frame["dataset"] == "") | (frame["steps"] <= 0))
+    if wrong.any():
+        first = frame.loc[wrong, list(STATE)].iloc[0].to_dict()
+        raise ValueError(
+            f"{name}: {int(wrong.sum())} rows mix states, first {first}; attack '{NOT_ATTACKED}' has dataset '' and 0 "
+            "steps, any other attack has a dataset and more steps than 0"
+        )
+
+
+def _check_unique(frame: pd.DataFrame, name: str, keys: list[str]) -> None:
+    repeated = frame.duplicated(keys)
+    if repeated.any():
+        first = frame.loc[repeated, keys].iloc[0].to_dict()
+        raise ValueError(
+            f"{name}: {int(repeated.sum())} rows repeat a measurement, first {first}; gather each run once"
+        )

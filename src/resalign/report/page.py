@@ -1,0 +1,183 @@
+"""The page: one file that opens offline anywhere, with everything it shows inside it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+
+import jinja2
+import markupsafe
+import pandas as pd
+
+from resalign.report import curves, drawing, figures
+from resalign.report.finding import write_finding
+from resalign.report.gallery import Grid
+from resalign.report.measurements import TIMING_COLUMNS, Measurements, check_frame
+from resalign.report.settings import ReportConfig
+from resalign.report.table1 import MainTable
+from resalign.report.tables import number
+
+_TEMPLATES = ("page.html.j2", "style.html.j2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportContext:
+    """What the page says besides the numbers.
+
+    Attributes:
+        title: The page's heading.
+        subtitle: One line below it.
+        concept: What a model should no longer show, as it reads in ``shows … in 12 % of its images``.
+        config_yaml: The resolved configuration.
+        provenance: Versions, source hash, seeds, host: name to value, in the order shown.
+        settings: How results are summarised and shown.
+        notes: Paragraphs on the experiment for the reader, in order; optional.
+    """
+
+    title: str
+    subtitle: str
+    concept: str
+    config_yaml: str
+    provenance: Mapping[str, str]
+    settings: ReportConfig
+    notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """One row of the table of times."""
+
+    stage: str
+    jobs: int
+    total: str
+    longest: str
+    memory: str
+    threads: str
+
+
+def render_page(
+    table: pd.DataFrame,
+    main_table: MainTable,
+    per_run: pd.DataFrame,
+    grid: Grid | None,
+    measurements: Measurements,
+    histories: pd.DataFrame,
+    timings: pd.DataFrame,
+    context: ReportContext,
+) -> str:
+    """The page as HTML.
+
+    Args:
+        table: From :func:`resalign.report.tables.long_table`, with the intermediate steps.
+        main_table: From :func:`resalign.report.table1.lay_out`.
+        per_run: From :func:`resalign.report.tables.per_run_table`.
+        grid: From :func:`resalign.report.gallery.sample_grid`.
+        measurements: Names, titles and metrics.
+        histories: Training curves, see :func:`resalign.report.curves.curve_panels`.
+        timings: Columns stage, label, seed, seconds, peak_memory_mb, threads.
+        context: Everything else.
+
+    Raises:
+        ValueError: If a frame lacks a column, holds NaN, or has no safety metric.
+    """
+    settings = context.settings
+    headline = measurements.safety_metric
+    finding = write_finding(table, measurements, settings, context.concept)
+    environment = jinja2.Environment(
+        loader=jinja2.DictLoader({name: _template(name) for name in _TEMPLATES}),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2").render(
+        context=context,
+        finding=[_finding_html(finding.result), _finding_html(finding.kept)],
+        main_table=main_table,
+        metrics=measurements.metrics,
+        headline=measurements.metrics[headline],
+        before_after=_inlined(figures.before_after_panels(table, measurements, settings, headline), settings),
+        steps=_inlined(figures.steps_panels(table, measurements, settings, headline), settings),
+        curves=_inlined(curves.curve_panels(histories, measurements, settings), settings),
+        grid=grid,
+        per_run=_per_run_rows(per_run, measurements),
+        times=stage_times(timings, measurements),
+        total_time=duration(float(timings["seconds"].sum())),
+        series=list(zip(settings.palette, settings.palette_dark, strict=True)),
+        confidence=f"{100 * settings.confidence:g}\N{NO-BREAK SPACE}%",
+    )
+
+
+def stage_times(timings: pd.DataFrame, measurements: Measurements) -> list[StageTime]:
+    """Time and memory of each stage, in the order of the rows given."""
+    check_frame(timings, "timings", TIMING_COLUMNS)
+    rows = []
+    for stage, group in timings.groupby("stage", sort=False):
+        threads = sorted(set(group["threads"]))
+        rows.append(
+            StageTime(
+                stage=measurements.title(str(stage)),
+                jobs=len(group),
+                total=duration(float(group["seconds"].sum())),
+                longest=duration(float(group["seconds"].max())),
+                memory=f"{group['peak_memory_mb'].max():,.0f} MB",
+                threads="–".join(str(count) for count in dict.fromkeys((threads[0], threads[-1]))),
+            )
+        )
+    return rows
+
+
+def duration(seconds: float) -> str:
+    """Such as ``4.2 s``, ``3 min 20 s`` or ``1 h 05 min``."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _finding_html(sentences: tuple[str, ...]) -> markupsafe.Markup:
+    """Sentences as HTML, their intervals set back so that the values stand out."""
+    text = str(markupsafe.escape(" ".join(sentences)))
+    return markupsafe.Markup(re.sub(r"(\[[^\]]*\])", r'<span class="range">\1</span>', text))
+
+
+def _inlined(panels: list[figures.Panel], settings: ReportConfig) -> list[dict[str, str]]:
+    return [
+        {
+            "title": panel.title,
+            "svg": drawing.inline_svg(panel.figure, name=panel.name, label=panel.label, settings=settings),
+        }
+        for panel in panels
+    ]
+
+
+def _per_run_rows(per_run: pd.DataFrame, measurements: Measurements) -> list[list[str]]:
+    """The cells of the table of single runs."""
+    rows = []
+    for row in per_run.to_dict("records"):
+        info = measurements.metrics[str(row["metric"])]
+        low, high = float(row["low"]), float(row["high"])
+        interval = f"[{number(low, info)}, {number(high, info)}]" if not math.isnan(low) else "–"
+        state = (
+            "–" if not row["dataset"] else f"{measurements.title(row['attack'])}, {measurements.title(row['dataset'])}"
+        )
+        rows.append(
+            [
+                measurements.title(str(row["model"])),
+                state,
+                f"{row['steps']:,}",
+                str(row["seed"]),
+                info.title,
+                number(float(row["value"]), info),
+                interval,
+                f"{row['n']:,}",
+            ]
+        )
+    return rows
+
+
+def _template(name: str) -> str:
+    return resources.files("resalign.report").joinpath(name).read_text(encoding="utf-8")

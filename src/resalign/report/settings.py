@@ -1,0 +1,45 @@
+"""Every number of the report: intervals, gallery, figures. Cheap to import: the Snakefile validates it."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from resalign.config.strict import Strict
+
+
+class ReportConfig(Strict):
+    """How results are summarised and shown.
+
+    The default colours are Okabe and Ito's (2008, "Color Universal Design"), told apart under the common colour
+    deficiencies; ``palette_dark`` holds the same hues, lighter, for a dark page. A model's colour is fixed by its place
+    in the order of the models; beyond the palette's length colours repeat with another line style and marker.
+    """
+
+    confidence: float = Field(0.95, gt=0, lt=1, description="coverage of every interval")
+    replicates: int = Field(2000, ge=100, description="bootstrap replicates of a pooled interval")
+    bootstrap_seed: int = Field(0, ge=0)
+    rare_prompts: int = Field(5, ge=1, description="fewer prompts with (or without) the event: Clopper-Pearson")
+
+    gallery_prompts: int = Field(6, gt=0, description="columns of the sample grid")
+    tile_pixels: int = Field(96, gt=0, description="side of a sample in the grid")
+    blur_fraction: float = Field(0.15, ge=0.1, description="Gaussian radius over image side, for flagged samples")
+
+    finding_models: int = Field(4, ge=2, description="more models than this are summed up by the finding as a range")
+    curve_window: float = Field(0.05, ge=0, lt=1, description="rolling mean of training curves: share of the records")
+    panel_width_inches: float = Field(4.2, gt=0)
+    panel_height_inches: float = Field(2.9, gt=0)
+    panel_columns: int = Field(3, gt=0, description="panels side by side in a figure's file")
+    font_points: float = Field(9.0, gt=0)
+    dots_per_inch: int = Field(200, gt=0)
+    palette: tuple[str, ...] = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+    palette_dark: tuple[str, ...] = ("#4fa8e0", "#f2894a", "#35c79f", "#e5a3c8", "#f2bb4e", "#8accf3")
+
+    @model_validator(mode="after")
+    def _palettes_match(self) -> Self:
+        if not self.palette or len(self.palette) != len(self.palette_dark):
+            raise ValueError(
+                f"palette has {len(self.palette)} colours, palette_dark {len(self.palette_dark)}: give one each"
+            )
+        return self

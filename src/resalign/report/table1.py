@@ -1,0 +1,228 @@
+"""The main table, laid out as the paper's Table 1: before fine-tuning, after each benign data set, benign generation.
+
+Source: ResAlign, Table 1. Deviation: each value has its interval, learnability stands beside every rate after
+fine-tuning, and benign generation is shown after fine-tuning too where it was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import groupby
+
+import pandas as pd
+
+from resalign.report.measurements import NOT_ATTACKED, Measurements
+from resalign.report.settings import ReportConfig
+from resalign.report.tables import final_states, number, select, targets
+
+_LATEX_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{character: "\\" + character for character in "&%$#_{}"},
+    "\N{NO-BREAK SPACE}": "~",
+    "−": "$-$",
+    "–": "--",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: the metric in one state.
+
+    Attributes:
+        group: Header over neighbouring columns.
+        title: The metric, with an arrow in the better direction.
+        detail: The state, where the group does not say it.
+        metric: The metric's name.
+        attack: ``none`` before fine-tuning.
+        dataset: ``''`` before fine-tuning.
+    """
+
+    group: str
+    title: str
+    detail: str
+    metric: str
+    attack: str = NOT_ATTACKED
+    dataset: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value as shown, e.g. ``0.12`` and ``[0.08, 0.17]``; the interval is empty where there is none."""
+
+    value: str
+    interval: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model's cells, one a column; None where it was not measured."""
+
+    model: str
+    title: str
+    is_base: bool
+    cells: tuple[Cell | None, ...]
+
+
+@dataclass(frozen=True)
+class MainTable:
+    """The laid-out table, which LaTeX and the page render alike."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    caption: str
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """Header and width of each group of columns."""
+        return [(title, len(list(members))) for title, members in groupby(column.group for column in self.columns)]
+
+
+def lay_out(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> MainTable:
+    """Arranges a long table as the main table; intermediate steps are left out.
+
+    Args:
+        table: From :func:`resalign.report.tables.long_table`.
+        measurements: Names, titles and metrics.
+        settings: For the caption.
+    """
+    final = final_states(table)
+    columns = _columns(final, measurements)
+    cells = [_column_cells(final, column, measurements) for column in columns]
+    measured = [model for model in measurements.models if any(model in column for column in cells)]
+    rows = tuple(
+        Row(
+            model=model,
+            title=measurements.title(model),
+            is_base=model == measurements.base,
+            cells=tuple(column.get(model) for column in cells),
+        )
+        for model in measured
+    )
+    return MainTable(columns=tuple(columns), rows=rows, caption=_caption(final, measurements, settings))
+
+
+def target_title(measurements: Measurements, final: pd.DataFrame, attack: str, dataset: str) -> str:
+    """Such as ``200 steps on pages``, with the attack's name where there are several."""
+    steps = int(final.loc[(final["attack"] == attack) & (final["dataset"] == dataset), "steps"].iloc[0])
+    several = final.loc[final["attack"] != NOT_ATTACKED, "attack"].nunique() > 1
+    name = f" ({measurements.title(attack)})" if several else ""
+    return f"{steps:,} steps on {measurements.title(dataset)}{name}"
+
+
+def _columns(final: pd.DataFrame, measurements: Measurements) -> list[Column]:
+    """The paper's order: safety before; safety and learnability after each target; utility."""
+    states = [(NOT_ATTACKED, ""), *targets(final)]
+    columns: list[Column] = []
+    for attack, dataset in states:
+        before = attack == NOT_ATTACKED
+        group = "Before fine-tuning" if before else f"After {target_title(measurements, final, attack, dataset)}"
+        for metric, info in measurements.metrics.items():
+            wanted = {"safety"} if before else {"safety", "learnability"}
+            if info.group in wanted and not select(final, metric=metric, attack=attack, dataset=dataset).empty:
+                columns.append(Column(group, _arrowed(measurements, metric), "", metric, attack, dataset))
+    for metric, info in measurements.metrics.items():
+        if info.group != "utility":
+            continue
+        found = [state for state in states if not select(final, metric=metric, attack=state[0], dataset=state[1]).empty]
+        for attack, dataset in found:
+            after = "before" if attack == NOT_ATTACKED else f"after {measurements.title(dataset)}"
+            if attack != NOT_ATTACKED and final.loc[final["attack"] != NOT_ATTACKED, "attack"].nunique() > 1:
+                after += f" ({measurements.title(attack)})"
+            detail = after if len(found) > 1 or attack != NOT_ATTACKED else ""
+            columns.append(Column("Benign generation", _arrowed(measurements, metric), detail, metric, attack, dataset))
+    return columns
+
+
+def _arrowed(measurements: Measurements, metric: str) -> str:
+    info = measurements.metrics[metric]
+    return f"{info.title}\N{NO-BREAK SPACE}{'↓' if info.better == 'lower' else '↑'}"
+
+
+def _column_cells(final: pd.DataFrame, column: Column, measurements: Measurements) -> dict[str, Cell]:
+    """Model to cell; the best of the models other than the base is marked, ties at the precision shown alike."""
+    info = measurements.metrics[column.metric]
+    rows = select(final, metric=column.metric, attack=column.attack, dataset=column.dataset).to_dict("records")
+    contenders = [float(row["mean"]) for row in rows if row["model"] != measurements.base]
+    best = ""
+    if len(contenders) > 1:
+        best = number(min(contenders) if info.better == "lower" else max(contenders), info)
+    cells = {}
+    for row in rows:
+        model, shown = str(row["model"]), number(float(row["mean"]), info)
+        low, high = float(row["low"]), float(row["high"])
+        interval = "" if math.isnan(low) else f"[{number(low, info)}, {number(high, info)}]"
+        cells[model] = Cell(shown, interval, best=model != measurements.base and shown == best)
+    return cells
+
+
+def _caption(final: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> str:
+    """What the numbers are, with images and seeds behind them."""
+    sizes = []
+    for metric, info in measurements.metrics.items():
+        rows = final[final["metric"] == metric]
+        if not rows.empty:
+            seeds = _range(rows["seeds"])
+            plural = "" if seeds == "1" else "s"
+            sizes.append(f"{info.title}, {info.prompt_set}: n = {_range(rows['n'])}, {seeds} training seed{plural}")
+    return (
+        f"Each value with its {100 * settings.confidence:g}\N{NO-BREAK SPACE}% interval: "
+        "two-way bootstrap over training seeds and prompts; "
+        f"Clopper–Pearson over prompts where fewer than {settings.rare_prompts} prompts show, or fail to show, the "
+        "event; Student t across seeds for values of whole image sets (none with one seed). The arrow points in the "
+        f"better direction; bold is the best of the models other than {measurements.title(measurements.base)}. "
+        + "; ".join(sizes)
+        + "."
+    )
+
+
+def _range(values: pd.Series) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
+
+
+def to_latex(table: MainTable) -> str:
+    """The table for a two-column paper, in booktabs (needs the packages booktabs and graphicx)."""
+    spans, rules, first = [], [], 2
+    for title, width in table.groups:
+        spans.append(rf"\multicolumn{{{width}}}{{c}}{{{_latex(title)}}}")
+        rules.append(rf"\cmidrule(lr){{{first}-{first + width - 1}}}")
+        first += width
+    headers = [
+        _latex(f"{column.title} ({column.detail})" if column.detail else column.title) for column in table.columns
+    ]
+    lines = [
+        r"\begin{table*}",
+        r"\centering",
+        rf"\caption{{{_latex(table.caption)}}}",
+        r"\resizebox{\textwidth}{!}{%",
+        rf"\begin{{tabular}}{{l{'c' * len(table.columns)}}}",
+        r"\toprule",
+        " & ".join(["", *spans]) + r" \\",
+        "".join(rules),
+        " & ".join(["Model", *headers]) + r" \\",
+        r"\midrule",
+        *(" & ".join([_latex(row.title), *map(_latex_cell, row.cells)]) + r" \\" for row in table.rows),
+        r"\bottomrule",
+        r"\end{tabular}}",
+        r"\end{table*}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_cell(cell: Cell | None) -> str:
+    if cell is None:
+        return "--"
+    value = rf"\textbf{{{_latex(cell.value)}}}" if cell.best else _latex(cell.value)
+    return f"{value} {_latex(cell.interval)}".strip()
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX_SPECIAL.get(character, character) for character in text)

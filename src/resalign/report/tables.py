@@ -1,0 +1,157 @@
+"""Measured values as tidy tables: one row per state and metric, one row per run, and the files they become."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from resalign.report import statistics
+from resalign.report.measurements import NOT_ATTACKED, STATE, Measurements, MetricInfo
+from resalign.report.settings import ReportConfig
+from resalign.tensors.seeds import derive_seed
+
+CELL = [*STATE, "metric"]
+LONG_COLUMNS = [*CELL, "mean", "std", "low", "high", "n", "seeds"]
+PER_RUN_COLUMNS = [*STATE, "seed", "metric", "value", "low", "high", "n"]
+FLOAT_FORMAT = "%.6g"
+
+
+def long_table(measurements: Measurements, settings: ReportConfig) -> pd.DataFrame:
+    """One row per state (model, attack, dataset, steps) and metric, with its interval.
+
+    Returns:
+        Columns model, attack, dataset, steps, metric, mean, std (across training seeds, ddof 1, NaN with one), low,
+        high, n (images in all) and seeds (training seeds), in the given order of models, datasets and metrics; the
+        states before fine-tuning come first, attacks in alphabetical order.
+    """
+    rows: list[dict[str, object]] = []
+    for key, group in measurements.images.groupby(CELL, sort=False):
+        info = measurements.metrics[str(key[-1])]
+        rng = np.random.default_rng(derive_seed("report", settings.bootstrap_seed, *map(str, key)))
+        estimate = statistics.pooled(crossed(group), bootstrap(settings), rng, rate=info.kind == "rate")
+        rows.append(dict(zip(CELL, key, strict=True)) | vars(estimate))
+    for key, group in measurements.runs.groupby(CELL, sort=False):
+        values = group["value"].to_numpy(dtype=np.float64)
+        estimate = statistics.across_seeds(values, int(group["n"].sum()), settings.confidence)
+        rows.append(dict(zip(CELL, key, strict=True)) | vars(estimate))
+    return _ordered(pd.DataFrame(rows, columns=LONG_COLUMNS), measurements)
+
+
+def per_run_table(measurements: Measurements, settings: ReportConfig) -> pd.DataFrame:
+    """One row per run (state and training seed) and metric; a rate has its Wilson interval, its images independent."""
+    rows: list[dict[str, object]] = []
+    for key, group in measurements.images.groupby([*STATE, "seed", "metric"], sort=False):
+        values, n = group["value"].to_numpy(dtype=np.float64), len(group)
+        low, high = float("nan"), float("nan")
+        if measurements.metrics[str(key[-1])].kind == "rate":
+            low, high = statistics.wilson(int(values.sum()), n, settings.confidence)
+        names = dict(zip([*STATE, "seed", "metric"], key, strict=True))
+        rows.append(names | {"value": float(values.mean()), "low": low, "high": high, "n": n})
+    frame = pd.DataFrame(rows, columns=PER_RUN_COLUMNS)
+    runs = measurements.runs.assign(low=float("nan"), high=float("nan"))[PER_RUN_COLUMNS]
+    parts = [part for part in (frame, runs) if not part.empty]
+    return _ordered(pd.concat(parts, ignore_index=True) if parts else frame, measurements)
+
+
+def final_states(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows before fine-tuning and those with the most steps of their attack and data set."""
+    most = table.groupby(["attack", "dataset"])["steps"].transform("max")
+    return table[table["steps"] == most].reset_index(drop=True)
+
+
+def select(
+    table: pd.DataFrame,
+    *,
+    metric: str,
+    model: str | None = None,
+    attack: str = NOT_ATTACKED,
+    dataset: str = "",
+) -> pd.DataFrame:
+    """The rows of one metric and attack, of one model or all."""
+    keep = (table["metric"] == metric) & (table["attack"] == attack) & (table["dataset"] == dataset)
+    if model is not None:
+        keep &= table["model"] == model
+    return table[keep]
+
+
+def targets(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """The (attack, data set) pairs, in the table's order."""
+    attacked = table[table["attack"] != NOT_ATTACKED]
+    return list(attacked[["attack", "dataset"]].drop_duplicates().itertuples(index=False, name=None))
+
+
+def paired_difference(
+    measurements: Measurements,
+    settings: ReportConfig,
+    models: tuple[str, str],
+    *,
+    metric: str,
+    attack: str,
+    dataset: str,
+    steps: int,
+) -> statistics.Estimate | None:
+    """The difference (first minus second model) over the images that both have: same seed, prompt and noise.
+
+    Returns:
+        None where the two models share no image.
+    """
+    images = measurements.images
+    state = (images["metric"] == metric) & (images["attack"] == attack)
+    state &= (images["dataset"] == dataset) & (images["steps"] == steps)
+    keys = ["seed", "prompt_id", "image_index"]
+    first, second = (images.loc[state & (images["model"] == model), [*keys, "value"]] for model in models)
+    both = first.merge(second, on=keys, suffixes=("", "_second"))
+    if both.empty:
+        return None
+    data = crossed(both.assign(value=both["value"] - both["value_second"]))
+    rng = np.random.default_rng(derive_seed("report", settings.bootstrap_seed, metric, attack, dataset, steps, *models))
+    return statistics.pooled(data, bootstrap(settings), rng, rate=False)
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Writes a table so that equal tables give equal bytes: six significant digits, Unix line ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, float_format=FLOAT_FORMAT, lineterminator="\n", encoding="utf-8")
+
+
+def crossed(group: pd.DataFrame) -> statistics.Crossed:
+    """The values of one state and metric by training seed and prompt."""
+    return statistics.Crossed.of(
+        group["value"].to_numpy(dtype=np.float64),
+        group["seed"].to_numpy(dtype=object),
+        group["prompt_id"].to_numpy(dtype=object),
+    )
+
+
+def bootstrap(settings: ReportConfig) -> statistics.Bootstrap:
+    """The settings of a pooled interval."""
+    return statistics.Bootstrap(
+        replicates=settings.replicates, confidence=settings.confidence, rare_prompts=settings.rare_prompts
+    )
+
+
+def number(value: float, info: MetricInfo) -> str:
+    """A value with its metric's decimals, and a true minus sign."""
+    text = f"{value:.{info.decimals}f}"
+    return text.replace("-", "−") if float(text) else text.removeprefix("-")
+
+
+def _ordered(table: pd.DataFrame, measurements: Measurements) -> pd.DataFrame:
+    """Sorted by model, attack, data set, steps, seed (where there is one) and metric."""
+    attacks = sorted(set(table["attack"]) - {NOT_ATTACKED})
+    orders: dict[str, Sequence[str]] = {
+        "model": measurements.models,
+        "attack": [NOT_ATTACKED, *attacks],
+        "dataset": ["", *measurements.datasets],
+        "metric": list(measurements.metrics),
+    }
+
+    def rank(column: pd.Series) -> pd.Series:
+        order = orders.get(str(column.name))
+        return column if order is None else column.map({name: place for place, name in enumerate(order)})
+
+    keys = [name for name in (*STATE, "seed", "metric") if name in table.columns]
+    return table.sort_values(keys, key=rank, kind="stable", ignore_index=True)

@@ -1,0 +1,88 @@
+"""Raw scores: one row an image, one column ``scorer.quantity`` a number; and the rules that read flags from them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from resalign.config.strict import Strict
+from resalign.lazy import torch
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A loaded scorer.
+
+    Attributes:
+        quantities: Names of the numbers that it gives.
+        score: (images (B, 3, H, W) uint8, prompts) → (B, len(quantities)).
+    """
+
+    quantities: tuple[str, ...]
+    score: Callable[[torch.Tensor, Sequence[str]], torch.Tensor]
+
+
+class FlagRule(Strict):
+    """An image is flagged if one of the named quantities exceeds the threshold.
+
+    Attributes:
+        scorer: Label of a scorer.
+        quantities: Which of its numbers; the largest counts.
+        threshold: Above it an image is flagged.
+    """
+
+    scorer: str
+    quantities: tuple[str, ...] = Field(min_length=1)
+    threshold: float = 0.5
+
+
+def column(scores: pd.DataFrame, scorer: str, quantity: str) -> pd.Series:
+    """One raw number of every image.
+
+    Raises:
+        KeyError: Naming the columns there are.
+    """
+    name = f"{scorer}.{quantity}"
+    if name not in scores:
+        have = sorted(c for c in scores.columns if c.startswith(f"{scorer}."))
+        raise KeyError(f"no score '{name}'; scorer '{scorer}' gave {have}")
+    series: pd.Series = scores[name]
+    if series.isna().any():
+        raise ValueError(f"score '{name}' is missing for {int(series.isna().sum())} images")
+    return series
+
+
+def flagged(scores: pd.DataFrame, rules: Sequence[FlagRule]) -> pd.Series:
+    """Whether any rule flags each image: the OR over detectors, as IP has it."""
+    import pandas as pd
+
+    hits = [
+        pd.concat([column(scores, rule.scorer, quantity) for quantity in rule.quantities], axis=1).max(axis=1)
+        > rule.threshold
+        for rule in rules
+    ]
+    return pd.concat(hits, axis=1).any(axis=1)
+
+
+def features(scores: pd.DataFrame, scorer: str, images_per_dimension: int) -> np.ndarray:
+    """A scorer's feature vectors, (N, D) float32.
+
+    Raises:
+        ValueError: If the scorer kept none, or there are too few images for a covariance.
+    """
+    names = sorted(name for name in scores.columns if re.fullmatch(re.escape(scorer) + r"\.f\d+", name))
+    if not names:
+        raise ValueError(f"scorer '{scorer}' kept no features; set its 'features: true'")
+    if len(scores) < images_per_dimension * len(names):
+        needed = images_per_dimension * len(names)
+        raise ValueError(f"{len(scores)} images are too few for {len(names)} features; at least {needed} are needed")
+    values: np.ndarray = scores[names].to_numpy("float32")
+    return values

@@ -1,0 +1,1 @@
+"""Seeds, weight files and arithmetic on named tensors; knows nothing of diffusion."""

@@ -1,0 +1,61 @@
+"""Weight files: safetensors only, checked against what they are loaded into."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from resalign.lazy import torch
+
+
+class WeightsError(ValueError):
+    """A weight file that cannot be used; the message names file, tensor and remedy."""
+
+
+def save_weights(path: Path, weights: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes named tensors atomically: the file is whole or absent."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    save_file(tensors, part, metadata=dict(metadata or {}))
+    os.replace(part, path)
+
+
+def load_weights(path: Path, expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Reads named tensors that must fit a model.
+
+    Args:
+        path: A safetensors file.
+        expected: The model's tensors by name; the file may hold any subset of them, but nothing else.
+
+    Raises:
+        WeightsError: If the file is missing, is no whole safetensors file (a pickle, say), names a tensor that the
+            model lacks, or holds one of another shape.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weight file")
+    if path.suffix != ".safetensors":
+        raise WeightsError(f"{path}: expected a .safetensors file; convert it first, other formats may run code when read")
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise WeightsError(
+            f"{path}: not a whole safetensors file ({error}); it may be truncated or a renamed pickle: fetch or make it again"
+        ) from None
+    if not weights:
+        raise WeightsError(f"{path}: holds no tensors")
+    for name, tensor in weights.items():
+        if name not in expected:
+            raise WeightsError(f"{path}: the model has no tensor named '{name}'; these weights belong to another architecture")
+        if tensor.shape != expected[name].shape:
+            got, wanted = tuple(tensor.shape), tuple(expected[name].shape)
+            raise WeightsError(f"{path}: tensor '{name}' has shape {got}, the model expects {wanted}")
+        if not torch.isfinite(tensor).all():
+            raise WeightsError(f"{path}: tensor '{name}' holds values that are not finite")
+    return weights

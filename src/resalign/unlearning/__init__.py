@@ -1,0 +1,4 @@
+"""Unlearning methods, one file each: the file's name is the method's name in a configuration.
+
+Each module has a frozen ``Config`` and ``unlearn(models, data, config, run) -> weights``; see :mod:`resalign.contracts`.
+"""

@@ -1,0 +1,68 @@
+"""ESD: erases a concept by steering the model away from what it would paint for the concept's own prompts.
+
+Source: Gandikota 2023, arXiv 2303.07345. Variants: x trains cross-attention, u all but cross-attention, all everything.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from resalign.config.strict import Strict
+from resalign.contracts import Run, UnlearningData
+from resalign.diffusion.batches import NoisyBatch
+from resalign.diffusion.models import Models
+from resalign.diffusion.parametrisation import Scope, named_weights, select
+from resalign.diffusion.sampling import partial_sample
+from resalign.lazy import torch
+from resalign.objectives.erasure import erasure_loss
+from resalign.tensors.named import detached
+from resalign.tensors.steps import clipped_step
+
+SCOPES: dict[str, Scope] = {"x": "cross_attention", "u": "not_cross_attention", "all": "full"}
+
+
+class Config(Strict):
+    """Published defaults."""
+
+    variant: Literal["x", "u", "all"] = "u"
+    steps: int = Field(1000, gt=0)
+    lr: float = Field(1e-5, gt=0)
+    batch_size: int = Field(1, gt=0)
+    negative_guidance: float = Field(1.0, ge=0, description="η")
+    start_guidance: float = Field(3.0, gt=0, description="guidance of the partial sampling that gives x_t")
+    num_inference_steps: int = Field(50, gt=1, description="DDIM steps of a whole sampling, of which a random part is run")
+    max_grad_norm: float | None = Field(None, gt=0)
+
+
+def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:
+    """Runs ESD on the concept's prompts; no image is used.
+
+    Returns:
+        The changed UNet weights, by parameter name.
+    """
+    original = named_weights(models.unet)
+    variables = detached({name: original[name] for name in select(original, SCOPES[config.variant])}, requires_grad=True)
+    optimizer = torch.optim.Adam(list(variables.values()), lr=config.lr)
+    stream = run.generator("esd")
+    concept = models.encode_prompts(data.prompts)
+    empty = models.encode_prompts([""]).expand(config.batch_size, -1, -1)
+    for step in run.progress(range(config.steps)):
+        weights = original | variables
+        rows = torch.randint(len(data.prompts), (config.batch_size,), generator=stream)
+        # x_t: partial sampling, with the model being trained, to a random step of the schedule [ESD, Section 3.2].
+        latents, timesteps = partial_sample(
+            models,
+            weights,
+            concept[rows],
+            empty,
+            guidance_scale=config.start_guidance,
+            num_inference_steps=config.num_inference_steps,
+            generator=stream,
+        )
+        batch = NoisyBatch(latents, timesteps, concept[rows], torch.empty_like(latents))
+        loss = erasure_loss(models.unet, weights, original, batch, empty, config.negative_guidance)
+        grad_norm = clipped_step(optimizer, loss, config.max_grad_norm, what=f"esd at step {step}")
+        run.history.record(step, erasure_loss=loss.item(), grad_norm=grad_norm)
+    return detached(variables)

@@ -1,0 +1,10 @@
+import pytest
+
+from resalign.report.measurements import Measurements
+
+from .experiment import make_measurements
+
+
+@pytest.fixture(scope="session")
+def measurements() -> Measurements:
+    return make_measurements()

@@ -1,0 +1,68 @@
+import pandas as pd
+
+from resalign.report.finding import Finding, write_finding
+from resalign.report.measurements import Measurements
+from resalign.report.tables import long_table
+
+from .experiment import SETTINGS, make_measurements
+
+
+def states(model: str, before: list[int], after: list[int], seeds: int = 2) -> list[dict[str, object]]:
+    rows = []
+    for attack, dataset, steps, flags in (("none", "", 0, before), ("full", "pages", 200, after)):
+        for seed in range(seeds):
+            for prompt, value in enumerate(flags):
+                state = {"model": model, "attack": attack, "dataset": dataset, "steps": steps, "metric": "ip"}
+                place = {"seed": seed, "prompt_id": f"p{prompt:02d}", "image_index": 0, "value": float(value)}
+                rows.append(state | place)
+    return rows
+
+
+def finding_of(rows: list[dict[str, object]]) -> Finding:
+    empty = make_measurements().runs.head(0)
+    measurements = make_measurements(images=pd.DataFrame(rows), runs=empty)
+    return write_finding(long_table(measurements, SETTINGS), measurements, SETTINGS, "a seven")
+
+
+def flags(count: int, of: int = 40) -> list[int]:
+    return [1] * count + [0] * (of - count)
+
+
+BASE = states("base", flags(30), flags(30))
+
+
+def test_it_names_whichever_model_is_best():
+    rows = BASE + states("esd", flags(2), flags(6)) + states("resalign", flags(0), flags(26))
+    text = " ".join(finding_of(rows).result).replace("\N{NO-BREAK SPACE}", " ")
+    assert "Before unlearning, Base shows a seven in 75.0 % [" in text
+    assert "After 200 steps on pages: ESD 15.0 % [" in text
+    assert "; ESD is 50.0 points [" in text
+    assert "] below ResAlign, paired over 80 images." in text
+
+
+def test_swapped_values_swap_the_verdict():
+    rows = BASE + states("esd", flags(2), flags(26)) + states("resalign", flags(0), flags(6))
+    assert "ResAlign is 50.0 points [" in " ".join(finding_of(rows).result)
+
+
+def test_a_difference_by_chance_is_called_so():
+    rows = BASE + states("esd", flags(2), flags(11)) + states("resalign", flags(0), flags(10)[::-1])
+    text = " ".join(finding_of(rows).result)
+    assert "ResAlign and ESD cannot be told apart (difference [−" in text
+    assert " below " not in text
+
+
+def test_one_seed_is_said():
+    rows = states("base", flags(30), flags(30), 1) + states("esd", flags(2), flags(6), 1)
+    assert finding_of(rows).result[-1].startswith("With one training seed")
+    assert "training seed" not in " ".join(finding_of(BASE + states("esd", flags(2), flags(6))).result)
+
+
+def test_what_the_best_keeps_stands_beside_the_base(measurements: Measurements):
+    kept = write_finding(long_table(measurements, SETTINGS), measurements, SETTINGS, "a seven").kept
+    assert len(kept) == 1
+    assert kept[0].startswith("What ResAlign keeps: Retained accuracy (higher is better) before fine-tuning ")
+    assert "against Base's 0.91 [" in kept[0]
+    assert kept[0].count("Learnability") == 1
+    assert "on pages 0.82 [" in kept[0]
+    assert "on bold 0.82 [" in kept[0]

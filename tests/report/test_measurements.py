@@ -1,0 +1,83 @@
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from resalign.config.strict import ConfigError
+from resalign.report.measurements import Measurements, check_frame
+from resalign.report.settings import ReportConfig
+
+from .experiment import METRICS, make_measurements
+
+
+def test_settings_and_measurements_import_cheaply():
+    code = (
+        "import sys, resalign.report.settings, resalign.report.measurements; "
+        "print(sorted({'pandas', 'numpy', 'scipy', 'matplotlib', 'torch'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_report_needs_no_torch():
+    code = "import sys, resalign.report.build; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
+def change(frame: pd.DataFrame, **values: object) -> pd.DataFrame:
+    """The frame with its first row changed."""
+    frame = frame.copy()
+    for column, value in values.items():
+        frame.loc[frame.index[0], column] = value
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"value": float("nan")}, "column 'value' is NaN or infinite in 1 rows"),
+        ({"value": float("inf")}, "column 'value' is NaN or infinite in 1 rows"),
+        ({"value": 0.5}, "a rate's value is 0 or 1"),
+        ({"model": "edd"}, r"model \['edd'\] not declared"),
+        ({"metric": "fid"}, r"metric \['fid'\] not declared"),
+        ({"dataset": "pages"}, "rows mix states"),
+        ({"steps": 100}, "rows mix states"),
+        ({"attack": "full"}, "rows mix states"),
+        ({"image_index": 1}, "1 rows repeat a measurement"),
+    ],
+)
+def test_faulty_images_are_named(measurements: Measurements, values: dict[str, object], message: str):
+    with pytest.raises(ValueError, match=message):
+        make_measurements(images=change(measurements.images, **values))
+
+
+def test_columns_and_types_are_checked(measurements: Measurements):
+    with pytest.raises(ValueError, match=r"images: columns missing \['seed'\]"):
+        make_measurements(images=measurements.images.drop(columns="seed"))
+    with pytest.raises(ValueError, match="runs: column 'n' holds float64; expected int"):
+        make_measurements(runs=measurements.runs.assign(n=1.5))
+    with pytest.raises(ValueError, match=r"unknown \['colour'\]"):
+        check_frame(measurements.runs.assign(colour="red"), "runs", dict.fromkeys(measurements.runs.columns, "str"))
+
+
+def test_base_must_be_a_model():
+    with pytest.raises(ValueError, match="base model 'sd' is not among the models"):
+        make_measurements(base="sd")
+
+
+def test_a_safety_metric_is_needed(measurements: Measurements):
+    assert measurements.safety_metric == "ip"
+    fid = {"fid": METRICS["fid"]}
+    runs = measurements.runs[measurements.runs["metric"] == "fid"]
+    empty = make_measurements(metrics=fid, images=measurements.images.head(0), runs=runs)
+    with pytest.raises(ValueError, match="no metric of group 'safety'"):
+        _ = empty.safety_metric
+
+
+def test_settings_reject_unknown_keys_and_uneven_palettes():
+    with pytest.raises(ConfigError, match="did you mean 'replicates'"):
+        ReportConfig.parse({"replicate": 10}, where="report")
+    with pytest.raises(ConfigError, match="palette_dark 6"):
+        ReportConfig.parse({"palette": ["#000000"]}, where="report")

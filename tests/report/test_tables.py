@@ -1,0 +1,199 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from resalign.report.measurements import Measurements
+from resalign.report.settings import ReportConfig
+from resalign.report.statistics import wilson
+from resalign.report.table1 import lay_out, to_latex
+from resalign.report.tables import (
+    LONG_COLUMNS,
+    final_states,
+    long_table,
+    number,
+    paired_difference,
+    per_run_table,
+    select,
+    write_csv,
+)
+
+from .experiment import METRICS, SETTINGS, image_rows, make_measurements, run_row
+
+
+def rows_of(model: str, flags: list[list[int]], **state: object) -> list[dict[str, object]]:
+    """IP of one image a prompt: flags by seed and prompt."""
+    plain = {"model": model, "attack": "none", "dataset": "", "steps": 0, "metric": "ip", "image_index": 0}
+    return [
+        plain | state | {"seed": seed, "prompt_id": f"p{prompt}", "value": float(value)}
+        for seed, values in enumerate(flags)
+        for prompt, value in enumerate(values)
+    ]
+
+
+def small(rows: list[dict[str, object]], runs: list[dict[str, object]] | None = None) -> Measurements:
+    columns = list(make_measurements().runs.columns)
+    return make_measurements(images=pd.DataFrame(rows), runs=pd.DataFrame(runs or [], columns=columns))
+
+
+def test_values_from_a_hand_made_frame():
+    measurements = small(rows_of("esd", [[1, 1, 0, 0], [1, 0, 0, 0]]), [run_row("esd", "fid", 4.0, 0)])
+    table = long_table(measurements, SETTINGS)
+    assert list(table.columns) == LONG_COLUMNS
+    ip, fid = table.to_dict("records")
+    assert (ip["metric"], ip["mean"], ip["n"], ip["seeds"]) == ("ip", 0.375, 8, 2)
+    assert ip["std"] == pytest.approx(math.sqrt(2) * 0.125)  # seeds' means 0.5 and 0.25
+    assert ip["low"] < 0.375 < ip["high"]
+    assert (fid["mean"], fid["n"], fid["seeds"]) == (4.0, 200, 1)
+    assert math.isnan(fid["std"])
+    assert math.isnan(fid["high"])
+
+
+def test_order_is_the_given_one(measurements: Measurements):
+    shuffled = make_measurements(
+        images=measurements.images.sample(frac=1, random_state=1), runs=measurements.runs.iloc[::-1]
+    )
+    table = long_table(shuffled, SETTINGS)
+    assert list(dict.fromkeys(table["model"])) == ["base", "graddiff", "esd", "resalign"]
+    esd = table[(table["model"] == "esd") & (table["metric"] == "ip")]
+    assert list(zip(esd["dataset"], esd["steps"], strict=True)) == [
+        ("", 0),
+        ("pages", 100),
+        ("pages", 200),
+        ("bold", 100),
+        ("bold", 200),
+    ]
+    pd.testing.assert_frame_equal(table, long_table(measurements, SETTINGS))
+
+
+def test_a_cell_does_not_depend_on_the_other_models(measurements: Measurements):
+    alone = make_measurements(images=measurements.images[measurements.images["model"] == "graddiff"])
+    keep = long_table(measurements, SETTINGS).query("model == 'graddiff'").reset_index(drop=True)
+    found = long_table(alone, SETTINGS).query("model == 'graddiff'").reset_index(drop=True)
+    pd.testing.assert_frame_equal(keep, found)
+
+
+def test_final_states_drop_intermediate_steps(measurements: Measurements):
+    final = final_states(long_table(measurements, SETTINGS))
+    assert set(final["steps"]) == {0, 200}
+
+
+def test_per_run_rates_have_wilsons_interval():
+    table = per_run_table(small(rows_of("esd", [[1, 1, 0, 0], [1, 0, 0, 0]])), SETTINGS)
+    assert list(table["value"]) == [0.5, 0.25]
+    assert tuple(table.loc[1, ["low", "high"]]) == pytest.approx(wilson(1, 4, 0.95))
+
+
+def test_paired_difference_is_first_minus_second():
+    measurements = small(rows_of("esd", [[1, 1, 1, 0]] * 2) + rows_of("graddiff", [[1, 0, 0, 0]] * 2))
+    state = {"metric": "ip", "attack": "none", "dataset": "", "steps": 0}
+    difference = paired_difference(measurements, SETTINGS, ("esd", "graddiff"), **state)
+    assert difference is not None
+    assert (difference.mean, difference.n) == (0.5, 8)
+    assert paired_difference(measurements, SETTINGS, ("esd", "resalign"), **state) is None
+
+
+def test_pairing_removes_what_prompts_share():
+    # Every prompt is either easy for both models or for neither; the difference is the same in all of them.
+    hard = [value for value in [0.0, 1.0] * 20]
+    rows = rows_of("esd", [hard]) + rows_of("graddiff", [hard])
+    difference = paired_difference(
+        small(rows), SETTINGS, ("esd", "graddiff"), metric="ip", attack="none", dataset="", steps=0
+    )
+    assert difference is not None
+    assert (difference.low, difference.high) == (0.0, 0.0)
+
+
+def test_csv_bytes_repeat(measurements: Measurements, tmp_path):
+    for name in ("first.csv", "again.csv"):
+        write_csv(long_table(make_measurements(), SETTINGS), tmp_path / name)
+    first = (tmp_path / "first.csv").read_bytes()
+    assert first == (tmp_path / "again.csv").read_bytes()
+    assert b"\r" not in first
+    assert first.startswith(b"model,attack,dataset,steps,metric,mean,std,low,high,n,seeds\n")
+    write_csv(pd.DataFrame({"x": [1 / 3, 1e-9, 12345678.0]}), tmp_path / "x.csv")
+    assert (tmp_path / "x.csv").read_text() == "x\n0.333333\n1e-09\n1.23457e+07\n"
+
+
+def test_main_table_follows_the_papers_layout(measurements: Measurements):
+    table = lay_out(long_table(measurements, SETTINGS), measurements, SETTINGS)
+    assert table.groups == [
+        ("Before fine-tuning", 2),
+        ("After 200 steps on pages", 3),
+        ("After 200 steps on bold", 3),
+        ("Benign generation", 6),
+    ]
+    assert [column.detail for column in table.columns[8:11]] == ["before", "after pages", "after bold"]
+    assert [row.title for row in table.rows] == ["Base", "GradDiff", "ESD", "ResAlign"]
+    assert "n = 120, 3 training seeds" in table.caption
+    assert "95\N{NO-BREAK SPACE}% interval" in table.caption
+
+
+def test_best_is_bold_in_the_better_direction_and_never_the_base():
+    rows = []
+    for model, chance, accuracy in (("base", 0, 1), ("esd", 0.25, 0.5), ("resalign", 0.75, 0.25)):
+        rows += rows_of(model, [[1] * round(20 * chance) + [0] * round(20 * (1 - chance))])
+        rows += rows_of(
+            model, [[1] * round(20 * accuracy) + [0] * round(20 * (1 - accuracy))], metric="retained_accuracy"
+        )
+    measurements = small(rows)
+    table = lay_out(long_table(measurements, SETTINGS), measurements, SETTINGS)
+    best = {row.model: [bool(cell and cell.best) for cell in row.cells] for row in table.rows}
+    assert best == {"base": [False, False], "esd": [True, True], "resalign": [False, False]}
+    assert [column.title[-1] for column in table.columns] == ["↓", "↑"]
+    assert table.rows[1].cells[0] is not None
+    assert table.rows[1].cells[0].value == "0.25"
+
+
+def test_unmeasured_cells_are_dashes_and_ties_are_both_bold():
+    rows = rows_of("esd", [[0] * 9 + [1]]) + rows_of("resalign", [[1] + [0] * 9])
+    rows += rows_of("esd", [[1] * 10], attack="full", dataset="pages", steps=10)
+    measurements = small(rows)
+    table = lay_out(long_table(measurements, SETTINGS), measurements, SETTINGS)
+    assert [row.cells[1] is None for row in table.rows] == [False, True]
+    assert all(row.cells[0] is not None and row.cells[0].best for row in table.rows)
+    latex = to_latex(table)
+    assert r"ResAlign & \textbf{0.10} [0.00, 0.45] & -- \\" in latex
+
+
+def test_latex_is_balanced_and_escaped(measurements: Measurements):
+    renamed = make_measurements(titles={"esd": "ESD_x & 100%"})
+    latex = to_latex(lay_out(long_table(renamed, SETTINGS), renamed, SETTINGS))
+    assert r"ESD\_x \& 100\%" in latex
+    assert latex.count("{") - latex.count(r"\{") == latex.count("}") - latex.count(r"\}")
+    body = [line for line in latex.splitlines() if line.endswith(r"\\")]
+    assert len(body) == 2 + 4
+    assert {line.replace(r"\&", "").count("&") for line in body[1:]} == {14}
+    assert r"\cmidrule(lr){2-3}\cmidrule(lr){4-6}\cmidrule(lr){7-9}\cmidrule(lr){10-15}" in latex
+
+
+def test_attacks_are_named_where_there_are_several():
+    rows = rows_of("esd", [[0, 1]])
+    for attack in ("full", "lora"):
+        rows += rows_of("esd", [[0, 1]], attack=attack, dataset="pages", steps=50)
+    measurements = small(rows)
+    groups = lay_out(long_table(measurements, SETTINGS), measurements, SETTINGS).groups
+    assert [group for group, _ in groups[1:]] == ["After 50 steps on pages (full)", "After 50 steps on pages (lora)"]
+
+
+def test_numbers():
+    assert number(0.126, METRICS["ip"]) == "0.13"
+    assert number(-0.0016, METRICS["kid"]) == "−0.0016"
+    assert number(-0.001, METRICS["ip"]) == "0.00"
+
+
+def test_pooled_interval_follows_confidence():
+    rows = image_rows("esd", 0.5, prompts=30)
+    wide, narrow = (
+        long_table(small(rows), ReportConfig(replicates=500, confidence=confidence)).iloc[0]
+        for confidence in (0.99, 0.5)
+    )
+    assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]
+    assert np.isclose(wide["mean"], narrow["mean"])
+
+
+def test_select_keeps_states_apart(measurements: Measurements):
+    table = long_table(measurements, SETTINGS)
+    assert len(select(table, metric="ip")) == 4
+    assert len(select(table, metric="ip", model="esd", attack="full", dataset="bold")) == 2
