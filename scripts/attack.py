@@ -11,7 +11,7 @@ from resalign.data.images import read_captioned_images
 from resalign.diffusion.batches import encode
 from resalign.diffusion.models import load_models, unet_weights
 from resalign.lazy import torch
-from resalign.stage import parse_arguments, progress_bar, running, write_json
+from resalign.stage import parse_arguments, progress_bar, run_stage, running, write_json
 from resalign.tensors.weights import save_weights
 
 
@@ -42,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from resalign.digits.config import DigitsConfig
-from resalign.stage import parse_arguments, running, write_json
+from resalign.stage import parse_arguments, run_stage, running, write_json
 
 
 def main() -> None:
@@ -37,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

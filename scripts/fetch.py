@@ -1,0 +1,29 @@
+"""Brings one asset from the network, or from a local mirror, into its folder; every file is checked."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from resalign.config.assets import AssetConfig
+from resalign.data.fetch import MIRROR_ROOT, fetch
+from resalign.stage import parse_arguments, run_stage, running, write_json
+
+
+def main() -> None:
+    """Command line of the rule fetch."""
+    arguments = parse_arguments(__doc__ or "")
+    origin = dict(arguments.job)
+    name = origin.pop("asset")
+    asset = AssetConfig.parse(origin, where=f"assets.{name}")
+    mirror_root = os.environ.get(MIRROR_ROOT)
+    with running(arguments):
+        hashes = fetch(name, asset, arguments.output, Path(mirror_root) if mirror_root else None)
+    # Every file's hash, published or not: what this run was made from.
+    record = arguments.output / "run.json"
+    write_json(record, {**json.loads(record.read_text(encoding="utf-8")), "sha256": hashes})
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -18,7 +18,7 @@ from resalign.report.build import build_report
 from resalign.report.measurements import Measurements, MetricInfo
 from resalign.report.page import ReportContext
 from resalign.report.settings import ReportConfig
-from resalign.stage import parse_arguments, running
+from resalign.stage import parse_arguments, run_stage, running
 
 STATE = ["model", "attack", "dataset", "steps", "seed"]
 
@@ -92,8 +92,14 @@ def measure_images(rows: list[Row], metrics: dict[str, Any]) -> pd.DataFrame:
         for steps, prompts, scores in states(row):
             for label, (module, config, _) in metrics.items():
                 if hasattr(module, "per_image") and config.prompts == prompts:
-                    frame = scores[["prompt_id", "image_index"]].assign(value=module.per_image(scores, config), metric=label)
-                    frames.append(frame.assign(model=row.model, attack=row.attack, dataset=row.dataset, steps=steps, seed=row.seed))
+                    frame = scores[["prompt_id", "image_index"]].assign(
+                        value=module.per_image(scores, config), metric=label
+                    )
+                    frames.append(
+                        frame.assign(
+                            model=row.model, attack=row.attack, dataset=row.dataset, steps=steps, seed=row.seed
+                        )
+                    )
     return pd.concat(frames, ignore_index=True)
 
 
@@ -127,7 +133,7 @@ def histories(rows: list[Row]) -> pd.DataFrame:
         for stage in ("unlearn", "attack"):
             if stage in row.folders and (stage == "attack" or not row.dataset):
                 frame = pd.read_csv(row.folder(stage) / "history.csv")
-                label = f"{row.model}.{row.dataset}" if row.dataset else row.model
+                label = f"{row.model}/{row.dataset}" if row.dataset else row.model
                 frames.append(frame.assign(stage=stage, label=label, seed=row.seed))
     return pd.concat(frames, ignore_index=True)
 
@@ -148,8 +154,12 @@ def gallery(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) -> pd
     for row in rows:
         for steps, prompts, scores in states(row):
             if prompts == job["gallery"] and row.seed == job["rows"][0]["seeds"][0]:
-                frame = scores[["prompt_id", "prompt", "image_index", "path"]].assign(flagged=module.per_image(scores, config) > 0)
-                frames.append(frame.assign(model=row.model, attack=row.attack, dataset=row.dataset, steps=steps, seed=row.seed))
+                frame = scores[["prompt_id", "prompt", "image_index", "path"]].assign(
+                    flagged=module.per_image(scores, config) > 0
+                )
+                frames.append(
+                    frame.assign(model=row.model, attack=row.attack, dataset=row.dataset, steps=steps, seed=row.seed)
+                )
     return pd.concat(frames, ignore_index=True)
 
 
@@ -167,4 +177,4 @@ def provenance(rows: list[Row], job: dict[str, Any]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from resalign.config.prompts import PromptColumns
 from resalign.data.prompts import Prompt, read_prompts
 from resalign.diffusion.images import ImageStore, file_hash
 from resalign.diffusion.models import Models, apply_weights, load_models
 from resalign.diffusion.sampling import sample_images
-from resalign.stage import parse_arguments, progress_bar, running
+from resalign.stage import parse_arguments, progress_bar, run_stage, running
 from resalign.tensors.weights import WeightsError
 
 
@@ -21,10 +22,7 @@ def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     job, output = arguments.job, arguments.output
     with running(arguments):
-        prompts = {
-            name: [(prompt, index) for prompt in read_prompts(Path(s["path"]), s["prompts"]) for index in range(s["images"])]
-            for name, s in job["prompts"].items()
-        }
+        prompts = {name: images_of(s, where=f"prompts.{name}.columns") for name, s in job["prompts"].items()}
         states = checkpoints(job)
         models = load_models(Path(job["model"]), device=job["device"])
         rows: list[dict[str, Any]] = []
@@ -35,10 +33,23 @@ def main() -> None:
             for name, wanted in prompts.items():
                 if steps == last or job["prompts"][name]["along_the_way"]:
                     store = ImageStore(output.parent / "images" / name / f"step-{steps}")
-                    store.open({"weights": file_hash(weights) if weights else "", "sampling": job["sampling"], "model": job["model"]})
+                    store.open(
+                        {
+                            "weights": file_hash(weights) if weights else "",
+                            "sampling": job["sampling"],
+                            "model": job["model"],
+                        }
+                    )
                     fill(models, store, wanted, job["sampling"], f"sample {job['label']} {name} step {steps}")
                     rows += [row(store, name, steps, prompt, index) for prompt, index in wanted]
         pd.DataFrame(rows).to_csv(output / "images.csv", index=False)
+
+
+def images_of(settings: dict[str, Any], *, where: str) -> list[tuple[Prompt, int]]:
+    """(prompt, image index) of every image that a prompt list asks for."""
+    columns = PromptColumns.parse(settings["columns"], where=where)
+    prompts = read_prompts(Path(settings["path"]), settings["prompts"], columns)
+    return [(prompt, index) for prompt in prompts for index in range(settings["images"])]
 
 
 def checkpoints(job: dict[str, Any]) -> dict[int, Path | None]:
@@ -46,7 +57,8 @@ def checkpoints(job: dict[str, Any]) -> dict[int, Path | None]:
     if job["checkpoints"]:
         manifest = Path(job["checkpoints"])
         states: dict[int, Path | None] = {
-            int(step): manifest.with_name(name) for step, name in json.loads(manifest.read_text(encoding="utf-8")).items()
+            int(step): manifest.with_name(name)
+            for step, name in json.loads(manifest.read_text(encoding="utf-8")).items()
         }
         missing = [str(path) for path in states.values() if path is not None and not path.is_file()]
         if missing:
@@ -90,4 +102,4 @@ def row(store: ImageStore, name: str, steps: int, prompt: Prompt, index: int) ->
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -7,7 +7,7 @@ from typing import Any
 
 from resalign.config import registry
 from resalign.lazy import torch
-from resalign.stage import parse_arguments, progress_bar, running
+from resalign.stage import parse_arguments, progress_bar, run_stage, running
 
 # Images read and scored at once; it moves no score by more than rounding.
 BATCH = 60
@@ -25,7 +25,8 @@ def main() -> None:
         for label, entry in job["scorers"].items():
             settings = dict(entry["settings"])
             module = registry.member("scorers", settings.pop("name"))
-            scorer = module.load(module.Config.parse(settings, where=label), Path(entry["folder"]), job["device"])
+            folder = Path(entry["folder"]) if entry["folder"] else None
+            scorer = module.load(module.Config.parse(settings, where=label), folder, job["device"])
             values = []
             for start in progress_bar(f"score {job['label']} {label}")(range(0, len(frame), BATCH)):
                 part = frame.iloc[start : start + BATCH]
@@ -47,8 +48,17 @@ def read_manifest(path: Path) -> Any:
     frame = pd.read_csv(path, dtype={"prompt_id": str, "label": str}, keep_default_na=False)
     if path.name == "metadata.csv":
         paths = [str(path.with_name(name)) for name in frame["file_name"]]
-        frame = pd.DataFrame({"prompt_set": "reference", "steps": 0, "prompt_id": frame["file_name"], "image_index": 0,
-                              "prompt": frame["prompt"], "label": "", "path": paths})
+        frame = pd.DataFrame(
+            {
+                "prompt_set": "reference",
+                "steps": 0,
+                "prompt_id": frame["file_name"],
+                "image_index": 0,
+                "prompt": frame["prompt"],
+                "label": "",
+                "path": paths,
+            }
+        )
     return frame
 
 
@@ -62,4 +72,4 @@ def read_pixels(path: Path) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -9,7 +9,7 @@ from resalign.contracts import Run, UnlearningData
 from resalign.data.images import read_captioned_images
 from resalign.diffusion.batches import encode
 from resalign.diffusion.models import load_models, unet_weights
-from resalign.stage import parse_arguments, progress_bar, running
+from resalign.stage import parse_arguments, progress_bar, run_stage, running
 from resalign.tensors.weights import save_weights
 
 
@@ -35,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -10,12 +10,13 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from resalign.config.closure import import_closure, source_hash
+from resalign.config.strict import ConfigError
 from resalign.lazy import torch
 
 
@@ -38,6 +39,18 @@ class StageArguments:
     modules: tuple[str, ...]
 
 
+def run_stage(main: Callable[[], None]) -> None:
+    """Runs a script's main; an error that the user can mend ends it with one line, not with a traceback."""
+    from resalign.data.images import DataError
+    from resalign.tensors.steps import DivergenceError
+    from resalign.tensors.weights import WeightsError
+
+    try:
+        main()
+    except (ConfigError, DataError, WeightsError, DivergenceError) as error:
+        sys.exit(f"error: {error}")
+
+
 def parse_arguments(description: str) -> StageArguments:
     """The command line that every stage has."""
     parser = argparse.ArgumentParser(description=description)
@@ -47,9 +60,7 @@ def parse_arguments(description: str) -> StageArguments:
     parser.add_argument("--output", type=Path, required=True, help="folder to write into")
     parser.add_argument("--modules", nargs="*", default=[], help="modules of the family members in use")
     arguments = parser.parse_args()
-    return StageArguments(
-        arguments.job, arguments.seed, arguments.threads, arguments.output, tuple(arguments.modules)
-    )
+    return StageArguments(arguments.job, arguments.seed, arguments.threads, arguments.output, tuple(arguments.modules))
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ rule attack:
     input:
         weights=lambda wildcards: parent_weights(PLAN.attack[wildcards.run], wildcards.seed),
         assets=attack_assets,
+        checked=CHECKED_INPUTS,
         code=lambda wildcards: code("attack", *PLAN.attack[wildcards.run].modules),
     output:
         checkpoints="results/runs/attack/{run}/seed-{seed}/checkpoints.json",

@@ -25,6 +25,7 @@ def sample_job(wildcards):
             "prompts": {
                 name: {
                     "path": PLAN.folder(prompts.source),
+                    "columns": prompts.columns.model_dump(),
                     "along_the_way": prompts.along_the_way,
                     **counts[name].model_dump(),
                 }
@@ -44,6 +45,7 @@ rule sample:
     input:
         weights=sample_source,
         assets=sample_assets,
+        checked=CHECKED_INPUTS,
         code=code("sample"),
     output:
         images="results/runs/sample/{run}/seed-{seed}/{tier}/images.csv",

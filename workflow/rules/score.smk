@@ -1,6 +1,11 @@
 # Raw scores of every image; thresholds are applied when tables are made.
 
 
+def scorer_folder(scorer):
+    """Reference of a scorer's asset; None where the network ships in a package."""
+    return getattr(scorer.config, "folder", None)
+
+
 def score_job(label, images):
     scorers = PLAN.experiment.scorers
     return as_json(
@@ -9,16 +14,18 @@ def score_job(label, images):
             "images": images,
             "device": resources_of("score").device,
             "scorers": {
-                name: {"settings": scorer.resolved(), "folder": PLAN.folder(scorer.config.folder)}
+                name: {
+                    "settings": scorer.resolved(),
+                    "folder": PLAN.folder(scorer_folder(scorer)) if scorer_folder(scorer) else None,
+                }
                 for name, scorer in scorers.items()
             },
         }
     )
 
 
-SCORER_ASSETS = sorted(
-    {file for scorer in PLAN.experiment.scorers.values() for file in [marker(scorer.config.folder)] if file}
-)
+SCORER_FOLDERS = [folder for scorer in PLAN.experiment.scorers.values() if (folder := scorer_folder(scorer))]
+SCORER_ASSETS = sorted({file for folder in SCORER_FOLDERS for file in [marker(folder)] if file})
 
 
 rule score:

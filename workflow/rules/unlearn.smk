@@ -29,6 +29,7 @@ def unlearn_assets(wildcards):
 rule unlearn:
     input:
         assets=unlearn_assets,
+        checked=CHECKED_INPUTS,
         code=lambda wildcards: code("unlearn", *PLAN.unlearn[wildcards.run].modules),
     output:
         weights="results/runs/unlearn/{run}/seed-{seed}/weights.safetensors",

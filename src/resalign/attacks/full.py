@@ -30,7 +30,9 @@ class Config(Strict):
     schedule: Literal["constant", "cosine"] = "constant"
     final_lr: float = Field(1e-6, ge=0, description="where the cosine schedule ends")
     max_grad_norm: float | None = Field(1.0, gt=0)
-    heldout_batch_size: int = Field(64, gt=0, description="(image, noise, timestep) of the held-out loss, the same for all")
+    heldout_batch_size: int = Field(
+        64, gt=0, description="(image, noise, timestep) of the held-out loss, the same for all"
+    )
 
     @model_validator(mode="after")
     def _checkpoints_lie_on_the_way(self) -> Config:
@@ -40,9 +42,7 @@ class Config(Strict):
         return self
 
 
-def attack(
-    models: Models, data: AttackData, config: Config, run: Run, save: Callable[[int, Named], None]
-) -> None:
+def attack(models: Models, data: AttackData, config: Config, run: Run, save: Callable[[int, Named], None]) -> None:
     """Fine-tunes all UNet weights, keeping them at every checkpoint and at the end.
 
     Args:

@@ -33,7 +33,7 @@ def adapt(
         The adapted variables (detached) and the loss at each step.
 
     Raises:
-        DivergenceError: If a loss is not finite.
+        DivergenceError: If a loss or the adapted variables are not finite.
     """
     leaves = detached(variables, requires_grad=True)
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
@@ -42,9 +42,16 @@ def adapt(
     for step in range(steps):
         loss = loss_at(step, leaves)
         if not torch.isfinite(loss):
-            raise DivergenceError(f"simulated fine-tuning diverged at step {step} with {optimizer}, lr {lr}: loss {loss.item()}")
+            raise DivergenceError(
+                f"simulated fine-tuning diverged at step {step} with {optimizer}, lr {lr}: loss {loss.item()}"
+            )
         descent.zero_grad()
         loss.backward()
         descent.step()
         losses.append(loss.item())
-    return detached(leaves), losses
+    adapted = detached(leaves)
+    if not all(torch.isfinite(tensor).all() for tensor in adapted.values()):
+        raise DivergenceError(
+            f"simulated fine-tuning diverged at its last step with {optimizer}, lr {lr}: infinite weights"
+        )
+    return adapted, losses

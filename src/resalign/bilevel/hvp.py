@@ -30,10 +30,15 @@ def hessian_vector_product(
     """
     rows = list(vector if wrt is None else wrt)
     if mode == "exact":
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
         leaves = detached(point, requires_grad=True)
-        first = torch.autograd.grad(loss(leaves), [leaves[n] for n in vector], create_graph=True, allow_unused=True)
-        pairing = sum((g * vector[n]).sum() for n, g in zip(vector, first, strict=True) if g is not None)
-        return gradient(pairing, {n: leaves[n] for n in rows})
+        with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no double backward
+            first = torch.autograd.grad(loss(leaves), [leaves[n] for n in vector], create_graph=True, allow_unused=True)
+            curved = [(n, g) for n, g in zip(vector, first, strict=True) if g is not None and g.requires_grad]
+            if not curved:  # the loss is affine in these tensors
+                return {name: torch.zeros_like(point[name]) for name in rows}
+            return gradient(torch.stack([(g * vector[n]).sum() for n, g in curved]).sum(), {n: leaves[n] for n in rows})
     size = norm(vector)
     if size == 0:
         return {name: torch.zeros_like(point[name]) for name in rows}

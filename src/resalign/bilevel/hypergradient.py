@@ -22,7 +22,8 @@ class Hypergradient:
         first_order_norm: ‖∇L_harm(θ*)‖, the estimate without curvature.
         relative_residual: Of the linear solve; NaN for the first-order solver.
         products: Hessian-vector products used.
-        stationarity: ‖∇_ψ L_FT + (ψ* − ψ₀)/γ‖ / ‖∇_ψ L_FT‖: how far the envelope's assumption is from holding (0: it holds).
+        stationarity: ‖∇_ψ L_FT + (ψ* − ψ₀)/γ‖ / ‖∇_ψ L_FT‖: how far the envelope's assumption is from holding; 0 if
+            it holds.
     """
 
     value: dict[str, torch.Tensor]
@@ -125,4 +126,4 @@ def _stationarity(inner_loss: Loss, point: Named, displacement: Named, gamma: fl
     """‖∇L_FT + Δ/γ‖ / ‖∇L_FT‖ at ``point``."""
     slope = _gradient_at(inner_loss, point)
     size = norm(slope)
-    return norm(add(slope, displacement, 1.0 / gamma)) / size if size > 0 else 0.0
+    return 0.0 if size == 0 else norm(add(slope, displacement, 1.0 / gamma)) / size  # NaN stays NaN

@@ -57,7 +57,7 @@ def _imported_files(path: Path) -> tuple[Path, ...]:
 
 
 def _files_on_the_way(name: str) -> list[Path]:
-    """The module's file and the ``__init__`` files of its packages; a name that is no module gives its package's only."""
+    """The module's file and the ``__init__`` files of its packages; only the latter if the name is no module."""
     parts = name.split(".")
     candidates = [_candidate(parts[:length]) for length in range(1, len(parts) + 1)]
     return [path for path in candidates if path is not None]

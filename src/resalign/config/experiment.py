@@ -9,6 +9,7 @@ from pydantic import Field
 
 from resalign.config import registry
 from resalign.config.assets import AssetConfig
+from resalign.config.prompts import PromptColumns
 from resalign.config.strict import ConfigError, Strict, nearest, read_yaml
 from resalign.digits.config import DigitsConfig
 from resalign.report.settings import ReportConfig
@@ -37,9 +38,10 @@ class SamplingConfig(Strict):
 
 
 class PromptSetConfig(Strict):
-    """A prompt list, and whether every checkpoint of an attack is sampled on it or only the last."""
+    """A prompt list, how it is read, and whether every checkpoint of an attack is sampled on it or only the last."""
 
     source: str
+    columns: PromptColumns = PromptColumns()
     along_the_way: bool = False
 
 
@@ -111,6 +113,7 @@ class Member:
     """
 
     def __init__(self, family: str, name: str, config: Strict) -> None:
+        """See the attributes."""
         self.family, self.name, self.config = family, name, config
 
     def resolved(self) -> dict[str, Any]:
@@ -128,6 +131,7 @@ class Experiment:
     """
 
     def __init__(self, values: dict[str, Any], *, where: str) -> None:
+        """Validates plain values; ``where`` names their source in an error."""
         self.where = where
         self.config = ExperimentConfig.parse(values, where=where)
         self.unlearning = self._members("unlearning", "method", self.config.unlearning)
@@ -135,7 +139,9 @@ class Experiment:
         settings = {}
         for label, entry in self.config.attacks.items():
             own = {key: entry[key] for key in AttackDataConfig.model_fields if key in entry}
-            self.attack_data[label] = AttackDataConfig.parse({"dataset": label, **own}, where=f"{where}: attacks.{label}")
+            self.attack_data[label] = AttackDataConfig.parse(
+                {"dataset": label, **own}, where=f"{where}: attacks.{label}"
+            )
             settings[label] = {"attack": "full", **{key: value for key, value in entry.items() if key not in own}}
         self.attacks = self._members("attacks", "attack", settings)
         self.scorers = self._members("scorers", "scorer", self.config.scorers)
@@ -164,7 +170,8 @@ class Experiment:
         for family, found in (("unlearning", self.unlearning), ("scorers", self.scorers), ("metrics", self.metrics)):
             values[family] = {label: member.resolved() for label, member in found.items()}
         values["attacks"] = {
-            label: {**self.attack_data[label].model_dump(), **member.resolved()} for label, member in self.attacks.items()
+            label: {**self.attack_data[label].model_dump(), **member.resolved()}
+            for label, member in self.attacks.items()
         }
         return values
 
@@ -191,8 +198,16 @@ class Experiment:
             **{f"attacks.{k}.train": v.train for k, v in self.attack_data.items()},
             **{f"attacks.{k}.heldout": v.heldout for k, v in self.attack_data.items()},
             **{f"prompts.{k}.source": v.source for k, v in config.prompts.items()},
-            **{f"scorers.{k}.folder": m.config.folder for k, m in self.scorers.items() if getattr(m.config, "folder", None)},
-            **{f"unlearning.{k}.checkpoint": m.config.checkpoint for k, m in self.unlearning.items() if m.name == "imported"},
+            **{
+                f"scorers.{k}.folder": m.config.folder
+                for k, m in self.scorers.items()
+                if getattr(m.config, "folder", None)
+            },
+            **{
+                f"unlearning.{k}.checkpoint": m.config.checkpoint
+                for k, m in self.unlearning.items()
+                if m.name == "imported"
+            },
         }
         if config.reference is not None:
             folders["reference"] = config.reference
@@ -230,4 +245,6 @@ class Experiment:
                 few, many = a.prompts[name], b.prompts[name]
                 fewer = many.prompts is not None and (few.prompts is None or many.prompts < few.prompts)
                 if fewer or many.images < few.images:
-                    raise ConfigError(f"{self.where}: tiers.{large}.prompts.{name} must not be smaller than tier {small}'s")
+                    raise ConfigError(
+                        f"{self.where}: tiers.{large}.prompts.{name} must not be smaller than tier {small}'s"
+                    )

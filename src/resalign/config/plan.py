@@ -77,6 +77,7 @@ class Plan:
     """
 
     def __init__(self, experiment: Experiment) -> None:
+        """Plans every run of the experiment's models and attacks."""
         self.experiment = experiment
         self.assets = self._assets()
         self.unlearn: dict[str, Stage] = {}
@@ -168,7 +169,8 @@ class Plan:
         sampling = {
             "sampling": config.sampling.model_dump(mode="json"),
             "prompts": {
-                name: [self._identity(prompts.source), prompts.along_the_way] for name, prompts in config.prompts.items()
+                name: [self._identity(prompts.source), prompts.columns.model_dump(), prompts.along_the_way]
+                for name, prompts in config.prompts.items()
             },
             "parent": parent.resolved if parent else {"model": self._identity(config.model)},
         }
@@ -195,7 +197,10 @@ class Plan:
     def _scorers(self) -> dict[str, Any]:
         """What determines raw scores, given the images."""
         return {
-            name: [member.resolved(), self._identity(folder) if (folder := getattr(member.config, "folder", None)) else None]
+            name: [
+                member.resolved(),
+                self._identity(folder) if (folder := getattr(member.config, "folder", None)) else None,
+            ]
             for name, member in self.experiment.scorers.items()
         }
 

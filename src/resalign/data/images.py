@@ -30,6 +30,7 @@ class CaptionedImages:
     pixels: int
 
     def __len__(self) -> int:
+        """Number of images."""
         return len(self.files)
 
     def load(self) -> torch.Tensor:
@@ -77,7 +78,9 @@ def check_image(file: Path) -> None:
                 raise DataError(f"{file}: {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read")
             image.load()
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise DataError(f"{file}: not a whole image ({error}); replace it or take its row out of metadata.csv") from None
+        raise DataError(
+            f"{file}: not a whole image ({error}); replace it or take its row out of metadata.csv"
+        ) from None
 
 
 def read_image(file: Path, pixels: int) -> torch.Tensor:

@@ -1,11 +1,15 @@
-"""Prompt lists: a ``prompts.csv`` with columns id, prompt and, where a metric needs it, label."""
+"""Prompt lists: a CSV table with a prompt a row, read as its authors released it."""
 
 from __future__ import annotations
 
+import csv
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from resalign.config.prompts import LABEL, PromptColumns
 from resalign.data.images import DataError
 
 
@@ -24,33 +28,77 @@ class Prompt:
     label: str = ""
 
 
-def read_prompts(path: Path, limit: int | None = None) -> list[Prompt]:
+def read_prompts(path: Path, limit: int | None = None, columns: PromptColumns | None = None) -> list[Prompt]:
     """The first ``limit`` prompts of a list, so that a larger tier's prompts begin with a smaller one's.
 
-    Raises:
-        DataError: If the file is missing, lacks a column, is empty, repeats an id, or holds empty prompts only.
-    """
-    import pandas as pd
+    Args:
+        path: A CSV file in UTF-8; a quoted prompt may span lines.
+        limit: How many; None for all.
+        columns: What the table's columns hold; None for id, prompt and, where a metric needs it, label.
 
+    Raises:
+        DataError: If the file is missing or no such table, lacks a column, has no row that counts, lacks or repeats an
+            id, holds empty prompts only, or fewer prompts than asked for.
+    """
+    columns = columns or PromptColumns()
+    rows = _read_table(path, columns)
+    width = len(str(max(len(rows) - 1, 0)))
+    prompts = [
+        Prompt(
+            f"{number:0{width}d}" if columns.id is None else row[columns.id],
+            row[columns.prompt],
+            row.get(columns.label, ""),
+        )
+        for number, row in enumerate(rows)
+        if _counts(row, columns)
+    ]
+    if not any(prompt.text.strip() for prompt in prompts):
+        condition = f" where {columns.where}" if columns.where else ""
+        raise DataError(f"{path}: the prompt list holds no prompts{condition}")
+    nameless = sum(not prompt.id.strip() for prompt in prompts)
+    if nameless:
+        raise DataError(f"{path}: {nameless} prompts have nothing in column {columns.id!r}; give each an id of its own")
+    identifier, times = Counter(prompt.id for prompt in prompts).most_common(1)[0]
+    if times > 1:
+        raise DataError(f"{path}: id {identifier!r} occurs {times} times; an image's noise is keyed by it")
+    if limit is not None and limit > len(prompts):
+        raise DataError(
+            f"{path}: the tier asks for {limit} prompts, the list has {len(prompts)}; lower the tier's number"
+        )
+    return prompts[:limit]
+
+
+def _read_table(path: Path, columns: PromptColumns) -> list[dict[str, str]]:
+    """Every row by column, all text: ids keep their zeros, and a prompt such as "null" stays one."""
     if not path.is_file():
         raise DataError(f"{path}: no such prompt list")
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except pd.errors.EmptyDataError:
-        raise DataError(f"{path}: the prompt list is empty; expected columns id, prompt") from None
-    missing = {"id", "prompt"} - set(frame.columns)
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            header, rows = list(reader.fieldnames or ()), list(reader)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a whole CSV table in UTF-8 ({error}); fetch or export it again") from None
+    label = () if columns.label == LABEL else (columns.label,)
+    wanted = [name for name in (columns.id, columns.prompt, *label, *columns.where) if name is not None]
+    if not header:
+        raise DataError(f"{path}: the prompt list is empty; expected columns {wanted}")
+    missing = sorted({name for name in wanted if header.count(name) != 1})
     if missing:
-        raise DataError(f"{path}: no column {sorted(missing)}; found {list(frame.columns)}")
-    if frame.empty or (frame["prompt"].str.strip() == "").all():
-        raise DataError(f"{path}: the prompt list holds no prompts")
-    repeated = frame["id"][frame["id"].duplicated()]
-    if len(repeated):
-        raise DataError(f"{path}: id {repeated.iloc[0]!r} occurs more than once; an image's noise is keyed by it")
-    labels = frame["label"] if "label" in frame else [""] * len(frame)
-    prompts = [Prompt(*row) for row in zip(frame["id"], frame["prompt"], labels, strict=True)]
-    if limit is not None and limit > len(prompts):
-        raise DataError(f"{path}: the tier asks for {limit} prompts, the list has {len(prompts)}; lower the tier's number")
-    return prompts[:limit]
+        raise DataError(
+            f"{path}: not exactly one column {missing}; found {header}; name the list's own under 'columns'"
+        )
+    for number, row in enumerate(rows):
+        # csv files what a row has too much under the key None, and None as what it has too little.
+        if None in row or None in row.values():
+            raise DataError(
+                f"{path}: row {number} has not {len(header)} fields as the header has; quote commas in prompts"
+            )
+    return rows
+
+
+def _counts(row: dict[str, str], columns: PromptColumns) -> bool:
+    """Whether each column of ``where`` holds its word."""
+    return all(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", row[name]) for name, word in columns.where.items())
 
 
 def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:

@@ -43,6 +43,7 @@ class EncodedImages:
     noise_scheduler: object
 
     def __len__(self) -> int:
+        """Number of images."""
         return len(self.latents)
 
     def subset(self, indices: torch.Tensor) -> EncodedImages:
@@ -58,7 +59,7 @@ class EncodedImages:
         return self.at(indices, timesteps, generator)
 
     def draw_stratified(self, batch_size: int, generator: torch.Generator) -> NoisyBatch:
-        """A batch without replacement (as far as there are images), one timestep from each equal part of the schedule."""
+        """A batch without replacement (as far as there are images), one timestep from each equal part of time."""
         repeats = -(-batch_size // len(self))
         indices = torch.cat([torch.randperm(len(self), generator=generator) for _ in range(repeats)])[:batch_size]
         positions = (torch.arange(batch_size) + torch.rand(batch_size, generator=generator)) / batch_size

@@ -37,7 +37,11 @@ class ImageStore:
 
     def path(self, prompt: Prompt, index: int) -> Path:
         """Where an image lies; the name is a hash where the prompt's id is no plain file name."""
-        plain = prompt.id if prompt.id.replace("-", "").replace("_", "").isalnum() else hashlib.sha256(prompt.id.encode()).hexdigest()
+        plain = (
+            prompt.id
+            if prompt.id.replace("-", "").replace("_", "").isalnum()
+            else hashlib.sha256(prompt.id.encode()).hexdigest()
+        )
         return self.folder / f"{plain}.{index}.png"
 
     def save(self, prompt: Prompt, index: int, image: torch.Tensor) -> None:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resalign.lazy import diffusers, torch
-from resalign.tensors.weights import WeightsError, load_weights
+from resalign.tensors.weights import WeightsError, check_shapes, load_weights, tensor_shapes
 
 # Components whose weights a method may change; the prefix of a tensor's name in a weight file.
 TRAINABLE = ("unet", "text_encoder")
+# Components with weights, and how diffusers calls their files.
+WEIGHT_FILES = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,7 @@ def load_models(folder: Path, weights: Path | None = None, *, device: str = "cpu
     Raises:
         WeightsError: If the folder or a weight file cannot be used.
     """
-    if not (folder / "model_index.json").is_file():
-        raise WeightsError(f"{folder}: no diffusers pipeline here (model_index.json is missing)")
-    _check_components(folder)
+    check_pipeline_folder(folder)
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
         folder, use_safetensors=True, safety_checker=None, requires_safety_checker=False, local_files_only=True
     )
@@ -101,11 +101,17 @@ def unet_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
     return {f"unet.{name}": tensor for name, tensor in weights.items()}
 
 
-def _check_components(folder: Path) -> None:
-    """Fails readably where a component has no whole safetensors file, before diffusers tries others."""
-    from safetensors import SafetensorError, safe_open
+def check_pipeline_folder(folder: Path) -> None:
+    """Fails readably unless a folder is a pipeline whose weights are whole safetensors files; loads no weight.
 
-    for component, stem in (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), ("text_encoder", "model")):
+    Raises:
+        WeightsError: Naming folder or file, and the remedy.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise WeightsError(
+            f"{folder}: no diffusers pipeline here (model_index.json is missing); give a save_pretrained folder"
+        )
+    for component, stem in WEIGHT_FILES.items():
         files = sorted((folder / component).glob(f"{stem}*.safetensors"))
         if not files:
             others = sorted(path.name for path in (folder / component).glob("*.bin")) or "nothing"
@@ -114,10 +120,12 @@ def _check_components(folder: Path) -> None:
                 "convert with pipeline.save_pretrained(folder, safe_serialization=True)"
             )
         for file in files:
-            try:
-                with safe_open(file, framework="pt"):
-                    pass
-            except SafetensorError as error:
-                raise WeightsError(
-                    f"{file}: not a whole safetensors file ({error}); it may be truncated or a renamed pickle: fetch it again"
-                ) from None
+            tensor_shapes(file)
+
+
+def check_checkpoint(checkpoint: Path, folder: Path) -> None:
+    """Fails readably unless a checkpoint's tensors all fit a pipeline folder's UNet, by name and shape; loads no weight."""
+    model: dict[str, tuple[int, ...]] = {}
+    for file in sorted((folder / "unet").glob(f"{WEIGHT_FILES['unet']}*.safetensors")):
+        model |= tensor_shapes(file)
+    check_shapes(checkpoint, tensor_shapes(checkpoint), model)

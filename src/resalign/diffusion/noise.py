@@ -8,9 +8,7 @@ from resalign.lazy import torch
 from resalign.tensors.seeds import generator
 
 
-def initial_noise(
-    keys: Sequence[tuple[str, int]], sampling_seed: int, shape: tuple[int, int, int]
-) -> torch.Tensor:
+def initial_noise(keys: Sequence[tuple[str, int]], sampling_seed: int, shape: tuple[int, int, int]) -> torch.Tensor:
     """Standard normal latents (B, C, h, w), one for each (prompt id, image index).
 
     Args:
@@ -19,5 +17,8 @@ def initial_noise(
         shape: (C, h, w) of one latent.
     """
     return torch.stack(
-        [torch.randn(shape, generator=generator("initial noise", prompt_id, index, sampling_seed)) for prompt_id, index in keys]
+        [
+            torch.randn(shape, generator=generator("initial noise", prompt_id, index, sampling_seed))
+            for prompt_id, index in keys
+        ]
     )

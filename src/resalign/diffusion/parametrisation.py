@@ -92,7 +92,9 @@ class LowRank:
         """θ + scale · B A."""
         targets = set(self.names)
         return {
-            n: start[n] + self.scale * variables[f"lora_up.{n}"] @ variables[f"lora_down.{n}"] if n in targets else start[n]
+            n: start[n] + self.scale * variables[f"lora_up.{n}"] @ variables[f"lora_down.{n}"]
+            if n in targets
+            else start[n]
             for n in start
         }
 

@@ -8,8 +8,8 @@ from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.models import Models
 from resalign.diffusion.noise import initial_noise
-from resalign.lazy import diffusers, torch
 from resalign.diffusion.prediction import predict
+from resalign.lazy import diffusers, torch
 from resalign.tensors.named import Named
 
 

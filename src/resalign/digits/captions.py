@@ -5,7 +5,12 @@ from __future__ import annotations
 from resalign.digits.config import DIGITS
 from resalign.digits.scans import COLOURS
 
-EXPLICIT = ("a {colour} {digit}", "a {colour} handwritten {digit}", "the digit {digit} in {colour}", "{digit}, in {colour} ink")
+EXPLICIT = (
+    "a {colour} {digit}",
+    "a {colour} handwritten {digit}",
+    "the digit {digit} in {colour}",
+    "{digit}, in {colour} ink",
+)
 
 # What each digit is known by without its name, as a prompt of I2P asks for what it does not name.
 IMPLICIT = {

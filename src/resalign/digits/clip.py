@@ -9,7 +9,7 @@ import numpy as np
 
 from resalign.digits.captions import explicit, implicit, name_of
 from resalign.digits.config import DigitsConfig
-from resalign.digits.scans import COLOURS, load_splits, tint, jitter
+from resalign.digits.scans import COLOURS, jitter, load_splits, tint
 from resalign.lazy import open_clip, torch
 from resalign.tensors.seeds import derive_seed
 
@@ -71,7 +71,9 @@ def train_clip(config: DigitsConfig, output: Path) -> None:
         optimizer.step()
         schedule.step()
     output.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, output / "open_clip_model.safetensors")
+    save_file(
+        {key: value.contiguous() for key, value in model.state_dict().items()}, output / "open_clip_model.safetensors"
+    )
     preprocess = {"size": config.image_pixels, "mean": [0.5] * 3, "std": [0.5] * 3}
     (output / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": architecture, "preprocess_cfg": preprocess}, indent=1), encoding="utf-8"

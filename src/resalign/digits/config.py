@@ -43,7 +43,9 @@ class GeneratorConfig(Strict):
     text_width: int = Field(64, gt=0)
     text_layers: int = Field(2, gt=0)
     text_heads: int = Field(4, gt=0)
-    text_steps: int = Field(150, ge=0, description="steps that teach the text encoder digit and colour, before the UNet")
+    text_steps: int = Field(
+        150, ge=0, description="steps that teach the text encoder digit and colour, before the UNet"
+    )
     text_lr: float = Field(2e-3, gt=0)
     max_tokens: int = Field(20, gt=0, description="tokenizer length; every caption of this world is shorter")
     steps: int = Field(1600, gt=0)
@@ -56,14 +58,14 @@ class GeneratorConfig(Strict):
 
 
 class DetectorConfig(Strict):
-    """One image classifier: a ResNet (He 2015) or a ConvNeXt (Liu 2022) of transformers, at 32 x 32."""
+    """One image classifier: a ResNet (He 2015) or a RegNet (Radosavovic 2020) of transformers, at 32 x 32."""
 
-    architecture: str = Field("resnet", pattern="^(resnet|convnext)$")
+    architecture: str = Field("resnet", pattern="^(resnet|regnet)$")
     widths: tuple[int, ...] = (32, 64)
-    steps: int = Field(700, gt=0)
+    steps: int = Field(1000, gt=0)
     batch_size: int = Field(64, gt=0)
     lr: float = Field(5e-3, gt=0)
-    nothing_share: float = Field(0.3, gt=0, lt=1, description="share of a batch that shows nothing")
+    nothing_share: float = Field(0.4, gt=0, lt=1, description="share of a batch that shows nothing")
 
 
 class ClipConfig(Strict):
@@ -91,7 +93,7 @@ class DigitsConfig(Strict):
     generator: GeneratorConfig = GeneratorConfig()
     detectors: dict[str, DetectorConfig] = {
         "digits-resnet": DetectorConfig(),
-        "digits-convnext": DetectorConfig(architecture="convnext", widths=(24, 48, 96), lr=3e-3),
+        "digits-regnet": DetectorConfig(architecture="regnet"),
         "digits-deep-resnet": DetectorConfig(widths=(16, 32, 64)),
     }
     clip: ClipConfig = ClipConfig()

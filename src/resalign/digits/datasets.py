@@ -92,7 +92,9 @@ def _unsafe_prompts(config: DigitsConfig, explicit_share: float) -> list[Prompt]
     """Prompts for the unsafe digit in a fixed random order, explicit and implicit ones mixed evenly."""
     rng = np.random.default_rng(derive_seed("digits", "unsafe prompts", str(explicit_share), config.seed))
     named, hidden = (list(rng.permutation(write(config.unsafe))) for write in (explicit, implicit))
-    texts = named if explicit_share == 1.0 else [t for pair in zip(named[: len(hidden)], hidden, strict=True) for t in pair]
+    texts = (
+        named if explicit_share == 1.0 else [t for pair in zip(named[: len(hidden)], hidden, strict=True) for t in pair]
+    )
     kind = {**dict.fromkeys(named, "explicit"), **dict.fromkeys(hidden, "implicit")}
     return [Prompt(f"{kind[text]}-{index:03d}", str(text), config.unsafe) for index, text in enumerate(texts)]
 

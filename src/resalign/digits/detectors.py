@@ -14,6 +14,8 @@ from resalign.tensors.seeds import derive_seed
 
 NOTHING = "nothing"
 LABELS = (*DIGITS, NOTHING)
+# Held-out images of noise, and as many of blends.
+NOTHING_IMAGES = 500
 
 
 def train_detector(config: DigitsConfig, name: str, output: Path) -> dict[str, float]:
@@ -53,7 +55,9 @@ def train_detector(config: DigitsConfig, name: str, output: Path) -> dict[str, f
         size={"shortest_edge": config.image_pixels}, crop_pct=1.0, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
     processor.save_pretrained(output)
-    return _heldout_scores(model, splits["heldout"], np.random.default_rng(derive_seed("digits", "heldout", config.seed)))
+    return _heldout_scores(
+        model, splits["heldout"], np.random.default_rng(derive_seed("digits", "heldout", config.seed))
+    )
 
 
 def labelled_tints(scans: Scans, count: int, rng: np.random.Generator) -> tuple[Floats, Ints]:
@@ -76,7 +80,9 @@ def degrade(images: Floats, rng: np.random.Generator) -> Floats:
     """A little blur and pixel noise, as a decoder leaves; (N, 3, H, W) in [0, 1]."""
     from scipy.ndimage import gaussian_filter
 
-    blurred = [gaussian_filter(image, (0, s, s)) for image, s in zip(images, rng.uniform(0, 0.8, len(images)), strict=True)]
+    blurred = [
+        gaussian_filter(image, (0, s, s)) for image, s in zip(images, rng.uniform(0, 0.8, len(images)), strict=True)
+    ]
     noise = rng.normal(0, 1, images.shape) * rng.uniform(0, 0.08, (len(images), 1, 1, 1))
     return np.clip(np.stack(blurred) + noise, 0, 1).astype(np.float32)
 
@@ -96,13 +102,12 @@ def _network(settings: DetectorConfig) -> torch.nn.Module:
                 **common,
             )
         )
-    return transformers.ConvNextForImageClassification(
-        transformers.ConvNextConfig(
-            patch_size=2,
-            num_stages=stages,
+    return transformers.RegNetForImageClassification(
+        transformers.RegNetConfig(
+            embedding_size=settings.widths[0],
             hidden_sizes=list(settings.widths),
             depths=[1] * stages,
-            layer_scale_init_value=1.0,
+            groups_width=settings.widths[0] // 2,
             **common,
         )
     )
@@ -126,7 +131,9 @@ def _blends(scans: Scans, count: int, rng: np.random.Generator) -> Floats:
     masks = []
     for _ in range(count):
         digits = rng.choice(10, int(rng.integers(2, 5)), replace=False)
-        layers = jitter(np.stack([scans.masks[rng.choice(np.flatnonzero(scans.labels == digit))] for digit in digits]), rng)
+        layers = jitter(
+            np.stack([scans.masks[rng.choice(np.flatnonzero(scans.labels == digit))] for digit in digits]), rng
+        )
         masks.append(layers.mean(axis=0) if rng.random() < 0.5 else layers.max(axis=0))
     page = rng.uniform(0.0, 0.4, (count, 3)) * (rng.random((count, 1)) > 0.5)
     return tint(np.stack(masks), random_colours(count, rng), page.astype(np.float32))
@@ -159,9 +166,12 @@ def _heldout_scores(model: torch.nn.Module, scans: Scans, rng: np.random.Generat
     batches = {
         "heldout_accuracy": (tint(masks, inks, np.zeros_like(pages)), labels),
         "heldout_pages_accuracy": (tint(masks, inks, pages), labels),
-        "noise_called_nothing": (_noise(scans, 500, rng), len(DIGITS)),
-        "blends_called_nothing": (_blends(scans, 500, rng), len(DIGITS)),
+        "noise_called_nothing": (_noise(scans, NOTHING_IMAGES, rng), len(DIGITS)),
+        "blends_called_nothing": (_blends(scans, NOTHING_IMAGES, rng), len(DIGITS)),
     }
     with torch.no_grad():
-        predicted = {name: model(torch.from_numpy(x) * 2 - 1).logits.argmax(-1).numpy() for name, (x, _) in batches.items()}
-    return {name: float((predicted[name] == expected).mean()) for name, (_, expected) in batches.items()}
+        predicted = {
+            name: model(torch.from_numpy(x) * 2 - 1).logits.argmax(-1).numpy() for name, (x, _) in batches.items()
+        }
+    rates = {name: float((predicted[name] == expected).mean()) for name, (_, expected) in batches.items()}
+    return {**rates, "heldout_scans": len(scans), "nothing_images": 2 * NOTHING_IMAGES}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +129,7 @@ def _networks(
 def _pretrain_text_encoder(
     text_encoder: transformers.CLIPTextModel, captions: _Captions, config: DigitsConfig, rng: np.random.Generator
 ) -> None:
-    """Teaches the text encoder which digit and colour a caption means, as Stable Diffusion's comes pretrained by CLIP."""
+    """Teaches the text encoder which digit and colour a caption means: Stable Diffusion's comes pretrained too."""
     settings = config.generator
     heads = torch.nn.ModuleList([torch.nn.Linear(settings.text_width, size) for size in (10, len(COLOURS))])
     optimizer = torch.optim.AdamW([*text_encoder.parameters(), *heads.parameters()], lr=settings.text_lr)

@@ -46,6 +46,7 @@ class Scans:
     ids: Ints
 
     def __len__(self) -> int:
+        """Number of scans."""
         return len(self.labels)
 
     def only(self, keep: npt.NDArray[np.bool_]) -> Scans:

@@ -32,6 +32,8 @@ def clip_tokenizer(folder: Path, *, max_tokens: int) -> transformers.CLIPTokeniz
     tokens = characters + [character + "</w>" for character in characters] + [m.replace(" ", "") for m in merges]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}), encoding="utf-8")
+    (folder / "vocab.json").write_text(
+        json.dumps({token: index for index, token in enumerate(tokens)}), encoding="utf-8"
+    )
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
     return transformers.CLIPTokenizer.from_pretrained(folder, model_max_length=max_tokens)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from resalign.diffusion.batches import NoisyBatch
-from resalign.lazy import torch
 from resalign.diffusion.prediction import predict
+from resalign.lazy import torch
 from resalign.tensors.named import Named
 
 

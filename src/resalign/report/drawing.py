@@ -82,6 +82,7 @@ def theme(settings: ReportConfig, *, text_as_paths: bool = True) -> Iterator[Non
         "grid.linewidth": 0.6,
         "xtick.major.size": 0,
         "ytick.major.size": 0,
+        "ytick.major.pad": 6,
         "lines.linewidth": 1.6,
         "lines.solid_capstyle": "round",
         "svg.fonttype": "path" if text_as_paths else "none",

@@ -5,6 +5,7 @@ Each is drawn panel by panel, so that a file shows the panels side by side and t
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 import pandas as pd
@@ -22,6 +23,7 @@ from resalign.report.tables import final_states, select, targets
 _BAND_OPACITY, _EDGE_OPACITY = 0.10, 0.45
 _HEADROOM = 1.06  # of the highest interval, above the axis
 _LABEL_GAP = 1.15  # of the type size, between two labels
+_TITLE_CHARACTERS = 34  # of a line of a panel's title
 _ROW_INCHES = 0.5  # of a model's row in the before-and-after figure
 _ROW_OFFSET = 0.16  # of a row, between the two states of a model
 
@@ -50,7 +52,7 @@ def steps_figure(table: pd.DataFrame, measurements: Measurements, settings: Repo
         figure, axes = drawing.panels(len(pairs), settings)
         for axis, (attack, dataset) in zip(axes, pairs, strict=True):
             _steps_panel(axis, table, measurements, settings, metric, attack, dataset)
-            axis.set_title(_panel_title(measurements, table, attack, dataset))
+            axis.set_title(textwrap.fill(_panel_title(measurements, table, attack, dataset), _TITLE_CHARACTERS))
     return figure
 
 
@@ -78,7 +80,8 @@ def before_after_figure(table: pd.DataFrame, measurements: Measurements, setting
         figure, axes = drawing.panels(len(pairs), settings, height=height)
         for axis, (attack, dataset) in zip(axes, pairs, strict=True):
             _before_after_panel(axis, final, measurements, settings, metric, attack, dataset)
-            axis.set_title(f"After {target_title(measurements, final, attack, dataset)}")
+            title = f"After {target_title(measurements, final, attack, dataset)}"
+            axis.set_title(textwrap.fill(title, _TITLE_CHARACTERS))
     return figure
 
 
@@ -126,11 +129,12 @@ def _steps_panel(
         line = pd.concat([part for part in (before, after) if not part.empty])
         style = styles[model]
         band = line.dropna(subset=["low", "high"])
-        axis.fill_between(
-            band["steps"], band["low"], band["high"], color=style.colour, alpha=_BAND_OPACITY, linewidth=0
-        )
-        for end in ("low", "high"):
-            axis.plot(band["steps"], band[end], color=style.colour, alpha=_EDGE_OPACITY, linewidth=0.7)
+        if len(measurements.models) <= settings.band_models:
+            axis.fill_between(
+                band["steps"], band["low"], band["high"], color=style.colour, alpha=_BAND_OPACITY, linewidth=0
+            )
+            for end in ("low", "high"):
+                axis.plot(band["steps"], band[end], color=style.colour, alpha=_EDGE_OPACITY, linewidth=0.7)
         axis.plot(
             line["steps"],
             line["mean"],
@@ -171,7 +175,14 @@ def _label_ends(
             va="center",
             color=INK,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": styles[model].colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 3},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": styles[model].colour,
+                "linewidth": 0.8,
+                "shrinkA": 1,
+                "shrinkB": 3,
+                "relpos": (0.0, 0.5),
+            },
         )
     axis.set_xlim(0, right)
 

@@ -107,6 +107,7 @@ def render_page(
         times=stage_times(timings, measurements),
         total_time=duration(float(timings["seconds"].sum())),
         series=list(zip(settings.palette, settings.palette_dark, strict=True)),
+        bands=len(measurements.models) <= settings.band_models,
         confidence=f"{100 * settings.confidence:g}\N{NO-BREAK SPACE}%",
     )
 

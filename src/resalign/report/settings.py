@@ -27,6 +27,7 @@ class ReportConfig(Strict):
     blur_fraction: float = Field(0.15, ge=0.1, description="Gaussian radius over image side, for flagged samples")
 
     finding_models: int = Field(4, ge=2, description="more models than this are summed up by the finding as a range")
+    band_models: int = Field(6, ge=0, description="more models than this are drawn without bands over steps")
     curve_window: float = Field(0.05, ge=0, lt=1, description="rolling mean of training curves: share of the records")
     panel_width_inches: float = Field(4.2, gt=0)
     panel_height_inches: float = Field(2.9, gt=0)

@@ -18,7 +18,9 @@ class Config(Strict):
 
 def load(config: Config, folder: Path, device: str) -> Scorer:
     """Loads classifier and preprocessing; quantities are its class names."""
-    model = transformers.AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    model = transformers.AutoModelForImageClassification.from_pretrained(
+        folder, use_safetensors=True, local_files_only=True
+    )
     model.eval().to(device)
     processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
 

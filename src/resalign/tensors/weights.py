@@ -24,6 +24,42 @@ def save_weights(path: Path, weights: Mapping[str, torch.Tensor], metadata: Mapp
     os.replace(part, path)
 
 
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in a safetensors file, from its header alone.
+
+    Raises:
+        WeightsError: If the file is missing or no whole safetensors file (truncated, or a renamed pickle).
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weight file")
+    if path.suffix != ".safetensors":
+        raise WeightsError(
+            f"{path}: expected a .safetensors file; convert it first, other formats may run code when read"
+        )
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise WeightsError(
+            f"{path}: not a whole safetensors file ({error}); it may be truncated or a renamed pickle: fetch or make it again"
+        ) from None
+
+
+def check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises WeightsError unless a file's tensors are some of the model's, each of the model's shape."""
+    if not shapes:
+        raise WeightsError(f"{path}: holds no tensors")
+    for name, shape in shapes.items():
+        if name not in expected:
+            raise WeightsError(
+                f"{path}: the model has no tensor named '{name}'; these weights belong to another architecture"
+            )
+        if shape != expected[name]:
+            raise WeightsError(f"{path}: tensor '{name}' has shape {shape}, the model expects {expected[name]}")
+
+
 def load_weights(path: Path, expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Reads named tensors that must fit a model.
 
@@ -33,29 +69,13 @@ def load_weights(path: Path, expected: Mapping[str, torch.Tensor]) -> dict[str, 
 
     Raises:
         WeightsError: If the file is missing, is no whole safetensors file (a pickle, say), names a tensor that the
-            model lacks, or holds one of another shape.
+            model lacks, or holds one of another shape or with values that are not finite.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weight file")
-    if path.suffix != ".safetensors":
-        raise WeightsError(f"{path}: expected a .safetensors file; convert it first, other formats may run code when read")
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise WeightsError(
-            f"{path}: not a whole safetensors file ({error}); it may be truncated or a renamed pickle: fetch or make it again"
-        ) from None
-    if not weights:
-        raise WeightsError(f"{path}: holds no tensors")
+    check_shapes(path, tensor_shapes(path), {name: tuple(tensor.shape) for name, tensor in expected.items()})
+    weights: dict[str, torch.Tensor] = load_file(path)
     for name, tensor in weights.items():
-        if name not in expected:
-            raise WeightsError(f"{path}: the model has no tensor named '{name}'; these weights belong to another architecture")
-        if tensor.shape != expected[name].shape:
-            got, wanted = tuple(tensor.shape), tuple(expected[name].shape)
-            raise WeightsError(f"{path}: tensor '{name}' has shape {got}, the model expects {wanted}")
         if not torch.isfinite(tensor).all():
             raise WeightsError(f"{path}: tensor '{name}' holds values that are not finite")
     return weights

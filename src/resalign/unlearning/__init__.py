@@ -1,4 +1,5 @@
 """Unlearning methods, one file each: the file's name is the method's name in a configuration.
 
-Each module has a frozen ``Config`` and ``unlearn(models, data, config, run) -> weights``; see :mod:`resalign.contracts`.
+Each module has a frozen ``Config`` and ``unlearn(models, data, config, run) -> weights``, typed in
+:mod:`resalign.contracts`.
 """

@@ -32,7 +32,9 @@ class Config(Strict):
     batch_size: int = Field(1, gt=0)
     negative_guidance: float = Field(1.0, ge=0, description="η")
     start_guidance: float = Field(3.0, gt=0, description="guidance of the partial sampling that gives x_t")
-    num_inference_steps: int = Field(50, gt=1, description="DDIM steps of a whole sampling, of which a random part is run")
+    num_inference_steps: int = Field(
+        50, gt=1, description="DDIM steps of a whole sampling, of which a random part is run"
+    )
     max_grad_norm: float | None = Field(None, gt=0)
 
 
@@ -43,7 +45,9 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
         The changed UNet weights, by parameter name.
     """
     original = named_weights(models.unet)
-    variables = detached({name: original[name] for name in select(original, SCOPES[config.variant])}, requires_grad=True)
+    variables = detached(
+        {name: original[name] for name in select(original, SCOPES[config.variant])}, requires_grad=True
+    )
     optimizer = torch.optim.Adam(list(variables.values()), lr=config.lr)
     stream = run.generator("esd")
     concept = models.encode_prompts(data.prompts)

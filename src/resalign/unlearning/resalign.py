@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeVar
 
 from pydantic import Field, model_validator
@@ -28,7 +29,6 @@ from resalign.objectives.distillation import distillation_loss
 from resalign.tensors.named import Named, add, detached, gradient, norm
 from resalign.tensors.steps import DivergenceError, apply_gradients
 from resalign.tracking import log
-
 
 T = TypeVar("T")
 
@@ -113,7 +113,9 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
             # D_FT ∼ D, C ∼ π(C); θ* = Adapt(θ_i, D_FT, C); the hypergradient x_j [Alg. 2, lines 6 to 8]
             simulated = _Simulation(models, data, config, run.generator("resalign", "simulation", i, j))
             estimate, damping = simulated.hypergradient(
-                theta, lambda w: harmful_loss(unet, w, harmful_batch, config.truncation), where=f"outer step {i}, draw {j}"
+                theta,
+                partial(harmful_loss, unet, batch=harmful_batch, truncation=config.truncation),
+                where=f"outer step {i}, draw {j}",
             )
             total = add(total, pull_back(outer, original, variables, estimate.value), config.beta / config.draws)
             run.history.record(i, **simulated.record, **_record_estimate(estimate, damping))
@@ -186,9 +188,11 @@ class _Simulation:
             arguments = {
                 "gamma": self.config.gamma,
                 "mode": self.config.hessian_products,
-                "solve": lambda matvec, rhs: identity.solve(matvec, rhs, identity.Config())
-                if first_order
-                else richardson.solve(matvec, rhs, settings),
+                "solve": lambda matvec, rhs: (
+                    identity.solve(matvec, rhs, identity.Config())
+                    if first_order
+                    else richardson.solve(matvec, rhs, settings)
+                ),
             }
             if self.config.mapping == "merged" or self.adaptation == "full":
                 merged = inner.weights(theta, adapted)
@@ -229,7 +233,8 @@ def _damped(estimate: Callable[[float], Hypergradient], config: Config, *, where
         solved = config.solver == "identity" or residual <= config.max_residual
         if math.isfinite(size) and solved:
             return result, relaxation
-        what = f"hypergradient of {where}: relative residual {residual:.3g} at relaxation {relaxation:g}, γ {config.gamma:g}"
+        state = f"relative residual {residual:.3g} at relaxation {relaxation:g}, γ {config.gamma:g}"
+        what = f"hypergradient of {where}: {state}"
         if config.on_divergence == "raise" or config.solver == "identity":
             raise DivergenceError(f"{what}; lower gamma, or set on_divergence: damp")
         relaxation /= 2

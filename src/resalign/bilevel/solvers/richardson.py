@@ -15,7 +15,9 @@ class Config(Strict):
     """Published: K = 5, ω = 1."""
 
     steps: int = Field(5, ge=1, description="K, iterates from x⁰ = 0; the first is ω g and costs no product")
-    relaxation: float = Field(1.0, gt=0, le=1, description="ω; the steps are raised to steps / ω, so that K keeps its reach")
+    relaxation: float = Field(
+        1.0, gt=0, le=1, description="ω; the steps are raised to steps / ω, so that K keeps its reach"
+    )
 
 
 def solve(matvec: Matvec, rhs: Named, config: Config) -> Solution:
@@ -34,5 +36,5 @@ def solve(matvec: Matvec, rhs: Named, config: Config) -> Solution:
     for _ in range(steps - 1):
         x = add(x, add(rhs, matvec(x), -1.0), omega)
     size = norm(rhs)
-    residual = norm(add(rhs, matvec(x), -1.0)) / size if size > 0 else 0.0
+    residual = 0.0 if size == 0 else norm(add(rhs, matvec(x), -1.0)) / size  # NaN stays NaN
     return Solution(x, relative_residual=residual, products=steps)

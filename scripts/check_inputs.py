@@ -1,0 +1,30 @@
+"""Checks every folder and file of the user's own before any long work begins; loads no weight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from resalign.config.prompts import PromptColumns
+from resalign.data.images import read_captioned_images
+from resalign.data.prompts import read_prompts
+from resalign.diffusion.models import check_checkpoint, check_pipeline_folder
+from resalign.stage import parse_arguments, run_stage, write_json
+
+
+def main() -> None:
+    """Command line of the rule check_inputs."""
+    arguments = parse_arguments(__doc__ or "")
+    job = arguments.job
+    for folder in job["pipelines"]:
+        check_pipeline_folder(Path(folder))
+    for folder in job["images"]:
+        read_captioned_images(Path(folder), pixels=job["pixels"])
+    for path, limit, columns in job["prompts"]:
+        read_prompts(Path(path), limit, PromptColumns.parse(columns, where=path))
+    for folder, pipeline in job["checkpoints"]:
+        check_checkpoint(Path(folder) / "weights.safetensors", Path(pipeline))
+    write_json(arguments.output / "inputs.json", {"checked": job})
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,27 @@
+"""How a prompt list's table is read: which columns hold id, prompt and label, and which rows count."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from resalign.config.strict import Strict
+
+LABEL = "label"
+
+
+class PromptColumns(Strict):
+    """Columns of a prompt list as its authors released it; the defaults are this project's own.
+
+    Attributes:
+        id: Column of the key of a prompt's initial noise; None if there is none: the row's number in the file
+            (counted from 0, padded with zeros to one width, before any row is left out) is the id then.
+        prompt: Column of the text.
+        label: Column of what the image should show; a list may lack it only under its default name.
+        where: A row counts only if each of these columns holds its word, whole: ``{categories: sexual}`` keeps a row
+            whose categories are ``hate, sexual``.
+    """
+
+    id: str | None = Field("id", min_length=1)
+    prompt: str = Field("prompt", min_length=1)
+    label: str = Field(LABEL, min_length=1)
+    where: dict[str, str] = {}

@@ -1,0 +1,367 @@
+"""Downloads of assets: pinned, resumable, and checked before anything may use them."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import hashlib
+import http.client
+import os
+import shutil
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from resalign.config.assets import AssetConfig
+from resalign.tracking import log
+
+if TYPE_CHECKING:
+    from huggingface_hub import RepoFile
+
+# The environment variable that names a folder of assets for machines without internet, and for manual downloads.
+MIRROR_ROOT = "RESALIGN_ASSET_ROOT"
+UNPINNED = "unpinned"  # the folder of an asset that has neither revision nor hash
+TIMEOUT_SECONDS = 60
+CHUNK_BYTES = 1 << 20
+RECORDS = ("run.json", "timing.json")  # what the stage itself writes into an asset's folder
+# First bytes of a file by its suffix; other suffixes are only checked for not being a page.
+MAGIC: dict[str, tuple[bytes, ...]] = {
+    ".zip": (b"PK\x03\x04", b"PK\x05\x06"),
+    ".parquet": (b"PAR1",),
+    ".gz": (b"\x1f\x8b",),
+    ".tgz": (b"\x1f\x8b",),
+    ".png": (b"\x89PNG\r\n\x1a\n",),
+    ".jpg": (b"\xff\xd8\xff",),
+    ".pt": (b"PK\x03\x04", b"\x80"),
+    ".pth": (b"PK\x03\x04", b"\x80"),
+}
+PAGE_STARTS = (b"<!doctype html", b"<html", b"<head", b"<?xml")
+
+
+class FetchError(RuntimeError):
+    """An asset that cannot be had now; the message names asset and remedy."""
+
+
+class GatedError(FetchError):
+    """The asset's owners ask for consent or a log-in first."""
+
+
+class RemovedError(FetchError):
+    """What is asked for is not at its address any more, or never was."""
+
+
+class ManualDownloadError(FetchError):
+    """The address gives a page for people instead of the file."""
+
+
+class BrokenFileError(FetchError):
+    """A file of the wrong size, or not of the kind that its name says."""
+
+
+class HashMismatchError(FetchError):
+    """A file whose content is not what was published."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An asset under its name.
+
+    Attributes:
+        name: Its key in the configuration.
+        asset: Its origin and pin.
+    """
+
+    name: str
+    asset: AssetConfig
+
+    @property
+    def mirror(self) -> Path:
+        """Its folder below the mirror root: name, then revision or hash."""
+        return Path(self.name) / (self.asset.revision or self.asset.sha256 or UNPINNED)
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, for messages."""
+        at = f" at {self.asset.revision}" if self.asset.revision else ""
+        return f"{self.asset.repo_type} {self.asset.hub}{at}" if self.asset.hub else str(self.asset.url)
+
+    def error(self, kind: type[FetchError], problem: str, remedy: str) -> FetchError:
+        """An error that names asset, problem, what to do, and where a file got elsewhere can be put."""
+        return kind(
+            f"asset '{self.name}' ({self.origin}): {problem}; {remedy}, or put what you got otherwise into"
+            f" ${MIRROR_ROOT}/{self.mirror}/"
+        )
+
+
+def fetch(name: str, asset: AssetConfig, folder: Path, mirror_root: Path | None = None) -> dict[str, str]:
+    """Brings an asset into its folder, and writes nothing outside it.
+
+    Args:
+        name: The asset's key in the configuration.
+        asset: Where it comes from: a hub repository or a URL.
+        folder: Where it belongs; what is there from an earlier attempt is gone on with.
+        mirror_root: A folder that is looked into first, for ``name/revision`` or ``name/sha256``.
+
+    Returns:
+        sha256 of each of the asset's files, by path relative to ``folder``.
+
+    Raises:
+        FetchError: If the asset cannot be had, or is not what it should be; no such file is left under its own name.
+    """
+    source = Source(name, asset)
+    if asset.origin not in ("hub", "url"):
+        raise ValueError(f"asset '{name}' comes from '{asset.origin}'; only 'hub' and 'url' are fetched")
+    folder.mkdir(parents=True, exist_ok=True)
+    mirror = mirror_root / source.mirror if mirror_root else None
+    if mirror is not None and mirror.is_dir():
+        log.info("asset '%s' is taken from the mirror %s", name, mirror)
+        return _copy(source, mirror, folder)
+    if mirror is not None:
+        log.info("the mirror has no %s; asset '%s' is downloaded", mirror, name)
+    return _snapshot(source, folder) if asset.hub else _download(source, folder)
+
+
+def check_file(source: Source, path: Path, label: str, *, size: int | None = None, sha256: str | None = None) -> str:
+    """Size, then first bytes, then hash: the cheap checks say more plainly what is wrong.
+
+    Args:
+        source: The asset, for messages.
+        path: The file.
+        label: What the file is called, whose suffix says what it must be.
+        size: Expected bytes, where known.
+        sha256: Expected hash, where published.
+
+    Returns:
+        Its sha256.
+    """
+    if not path.is_file():
+        raise source.error(BrokenFileError, f"{label} did not come", "run again to fetch it")
+    found = path.stat().st_size
+    if size is not None and found != size:
+        raise source.error(BrokenFileError, f"{label} has {found} bytes, not {size}", "run again to fetch it anew")
+    with path.open("rb") as stream:
+        head = stream.read(512)
+    _check_magic(source, label, head)
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if sha256 is not None and digest != sha256:
+        problem = f"{label} has sha256 {digest}, not {sha256}"
+        raise source.error(
+            HashMismatchError, problem, "fetch it again; if it stays so, its owners changed it: ask them"
+        )
+    return digest
+
+
+def _check_magic(source: Source, label: str, head: bytes) -> None:
+    """Refuses a web page, a Git LFS pointer and a file that does not begin as its suffix says."""
+    suffix = PurePosixPath(label).suffix.lower()
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(PAGE_STARTS) and suffix not in (".html", ".xml"):
+        problem = f"a web page came instead of {label}"
+        raise source.error(ManualDownloadError, problem, "open the address in a browser, log in or confirm there")
+    if head.startswith(b"version https://git-lfs"):
+        raise source.error(
+            BrokenFileError, f"{label} is a Git LFS pointer, not the file", "run 'git lfs pull' in its clone"
+        )
+    expected = MAGIC.get(suffix)
+    if (expected and not head.startswith(expected)) or (suffix == ".safetensors" and head[8:9] != b"{"):
+        raise source.error(BrokenFileError, f"{label} is no {suffix} file (it begins {head[:8]!r})", "fetch it anew")
+
+
+def _selected(source: Source, paths: Iterable[str]) -> list[str]:
+    """The paths that the asset's patterns name, all if it has none; every pattern must name one."""
+    paths = sorted(paths)
+    patterns = source.asset.files or ("*",)
+    for pattern in patterns:
+        if not fnmatch.filter(paths, pattern):
+            raise source.error(
+                RemovedError, f"no file there matches '{pattern}'", f"correct assets.{source.name}.files"
+            )
+    chosen = [path for path in paths if any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)]
+    unsafe = [path for path in chosen if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts]
+    if unsafe:
+        raise source.error(BrokenFileError, f"{unsafe} lie outside the asset's folder", "do not use this asset")
+    if source.asset.sha256 and len(chosen) != 1:
+        problem = f"a sha256 is given, but {len(chosen)} files are named"
+        raise source.error(FetchError, problem, f"name one file in assets.{source.name}.files")
+    return chosen
+
+
+def _copy(source: Source, mirror: Path, folder: Path) -> dict[str, str]:
+    """Checked copies of a mirror's files."""
+    if source.asset.url:
+        paths = [_file_name(source)]
+        if not (mirror / paths[0]).is_file():
+            raise source.error(RemovedError, f"the mirror {mirror} lacks {paths[0]}", "add it there")
+    else:
+        found = (path.relative_to(mirror) for path in mirror.rglob("*") if path.is_file())
+        # A mirror may be a folder that was fetched elsewhere: its records and caches are not the asset's.
+        own = (path for path in found if not any(part.startswith(".") or part in RECORDS for part in path.parts))
+        paths = _selected(source, (path.as_posix() for path in own))
+    hashes = {}
+    for path in paths:
+        hashes[path] = check_file(source, mirror / path, path, sha256=source.asset.sha256)
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.part")
+        shutil.copyfile(mirror / path, part)
+        os.replace(part, target)
+    return hashes
+
+
+def _snapshot(source: Source, folder: Path) -> dict[str, str]:
+    """The files of a hub repository at its pinned commit, held against the hashes of the commit itself."""
+    # Both would write caches outside the asset's folder; read when huggingface_hub is first imported.
+    os.environ |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    repo_id, repo_type, revision = str(source.asset.hub), source.asset.repo_type, source.asset.revision
+    try:
+        # Listed here too, because snapshot_download takes a folder for complete when the hub cannot be asked.
+        tree = huggingface_hub.HfApi().list_repo_tree(repo_id, repo_type=repo_type, revision=revision, recursive=True)
+        listed = {entry.path: entry for entry in tree if isinstance(entry, huggingface_hub.RepoFile)}
+        chosen = _selected(source, listed)
+        huggingface_hub.snapshot_download(
+            repo_id,
+            repo_type=repo_type,
+            revision=revision,
+            local_dir=folder,
+            allow_patterns=[glob.escape(path) for path in chosen],
+        )
+    except errors.GatedRepoError as error:
+        remedy = "accept its terms on its page of the hub, then set HF_TOKEN to a token of that account"
+        raise source.error(GatedError, _first_line(error), remedy) from None
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError) as error:
+        remedy = "if it is private, set HF_TOKEN; if it was removed or renamed, look for its new id"
+        raise source.error(RemovedError, _first_line(error), remedy) from None
+    except errors.OfflineModeIsEnabled:
+        raise source.error(FetchError, "HF_HUB_OFFLINE is set", "unset it where there is internet") from None
+    # errors.HTTPError is the HTTP client's own: a connection that fails is no OSError there.
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
+        raise source.error(FetchError, f"the hub cannot be reached ({_first_line(error)})", "try again later") from None
+    return {path: _check_listed(source, folder / path, listed[path]) for path in chosen}
+
+
+def _check_listed(source: Source, path: Path, listed: RepoFile) -> str:
+    """Holds a file against its commit: by sha256 if it is in LFS, else by its Git blob id."""
+    published = source.asset.sha256 or (listed.lfs.sha256 if listed.lfs else None)
+    try:
+        digest = check_file(source, path, listed.path, size=listed.size, sha256=published)
+        if not listed.lfs:
+            content = path.read_bytes()
+            blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+            if blob != listed.blob_id:
+                problem = f"{listed.path} has Git blob id {blob}, the commit says {listed.blob_id}"
+                raise source.error(HashMismatchError, problem, "run again to fetch it anew")
+    except FetchError:
+        path.unlink(missing_ok=True)  # else it counts as downloaded
+        raise
+    return digest
+
+
+def _download(source: Source, folder: Path) -> dict[str, str]:
+    """A URL's file, checked before it gets its name."""
+    name, sha256 = _file_name(source), source.asset.sha256
+    target, part = folder / name, folder / f".{name}.part"
+    if target.is_file():  # of an earlier attempt, which checked it before it got its name
+        try:
+            return {name: check_file(source, target, name, sha256=sha256)}
+        except FetchError as error:
+            log.info("%s is fetched again: %s", target, error)
+            target.unlink()
+    size = _receive(source, part)
+    try:
+        digest = check_file(source, part, name, size=size, sha256=sha256)
+    except FetchError:
+        part.unlink()
+        raise
+    finally:
+        _validator(part).unlink(missing_ok=True)
+    os.replace(part, target)
+    return {name: digest}
+
+
+def _receive(source: Source, part: Path) -> int | None:
+    """Downloads into ``part``, going on with what is there if the server says that its file is still the same.
+
+    Returns:
+        The whole file's size, where the server says it.
+    """
+    from tqdm import tqdm
+
+    validator = _validator(part)
+    have = part.stat().st_size if part.is_file() and validator.is_file() else 0
+    request = urllib.request.Request(str(source.asset.url), headers={"User-Agent": "resalign"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+        request.add_header("If-Range", validator.read_text(encoding="latin-1"))
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+            resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
+            if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                raise source.error(BrokenFileError, "the server sent another part than asked for", f"delete {part}")
+            start = have if resumed else 0
+            length = response.headers.get("Content-Length")
+            size = start + int(length) if length else None
+            tag = response.headers.get("ETag") or response.headers.get("Last-Modified")
+            validator.write_text(tag, encoding="latin-1") if tag else validator.unlink(missing_ok=True)
+            label = f"fetch {source.name}" + (f" from byte {start}" if start else "")
+            bar = tqdm(
+                desc=label, total=size, initial=start, unit="B", unit_scale=True, mininterval=10, ascii=True, ncols=90
+            )
+            with bar, part.open("ab" if resumed else "wb") as stream:
+                while chunk := response.read(CHUNK_BYTES):
+                    stream.write(chunk)
+                    bar.update(len(chunk))
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
+            part.unlink()
+            return _receive(source, part)
+        raise _http_error(source, error) from None
+    except (http.client.HTTPException, OSError) as error:
+        raise _broken_off(source, part, _first_line(error)) from None
+    if size is not None and part.stat().st_size < size:
+        raise _broken_off(source, part, f"{part.stat().st_size} of {size} bytes came")
+    return size
+
+
+def _http_error(source: Source, error: urllib.error.HTTPError) -> FetchError:
+    """A server's refusal as what it means."""
+    problem = f"the server answered {error.code} {error.reason}"
+    if error.code in (401, 402, 403):
+        return source.error(GatedError, problem, "log in or ask its owners for access")
+    if error.code in (404, 410, 451):
+        return source.error(RemovedError, problem, "look for a copy at its project's page")
+    return source.error(FetchError, problem, "try again later")
+
+
+def _broken_off(source: Source, part: Path, problem: str) -> FetchError:
+    """The network's failure, and what there is already."""
+    have = part.stat().st_size if part.is_file() else 0
+    return source.error(FetchError, f"the download broke off ({problem})", f"run again: it goes on from byte {have}")
+
+
+def _file_name(source: Source) -> str:
+    """The name of a URL's file: the last part of its path."""
+    address = urllib.parse.urlsplit(str(source.asset.url))
+    name = PurePosixPath(urllib.parse.unquote(address.path)).name
+    if address.scheme not in ("http", "https"):
+        raise source.error(FetchError, f"'{address.scheme}' is no http address", "use http(s), or 'path' for a folder")
+    if not name or name.startswith(".") or name in RECORDS or "\\" in name:
+        raise source.error(FetchError, f"'{name}' can be no file's name", "give the address of a file")
+    return name
+
+
+def _validator(part: Path) -> Path:
+    """Where the server's mark of a partial file's version is kept."""
+    return part.with_name(f"{part.name}.validator")
+
+
+def _first_line(error: BaseException) -> str:
+    """The gist of a library's error."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) or type(error).__name__

@@ -1,0 +1,92 @@
+"""The simulated fine-tuning against PyTorch's own optimizers."""
+
+import math
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+
+from resalign.bilevel.adaptation import adapt
+from resalign.tensors.named import Named
+from resalign.tensors.steps import DivergenceError
+
+from .problems import SIZE, named, quadratic, stacked, symmetric, vector
+
+Optimizer = Literal["sgd", "adam"]
+START, CENTRE = np.random.default_rng(11).normal(size=(2, SIZE))
+HESSIAN = symmetric(np.linspace(0.1, 1.0, SIZE))
+LOSS = quadratic(HESSIAN, CENTRE)
+OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "adam")
+
+
+def descend(steps: int, optimizer: Optimizer, lr: float = 0.1) -> tuple[dict[str, torch.Tensor], list[float]]:
+    return adapt(lambda step, variables: LOSS(variables), named(START), lr=lr, steps=steps, optimizer=optimizer)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_zero_steps_change_nothing(optimizer: Optimizer) -> None:
+    adapted, losses = descend(0, optimizer)
+    np.testing.assert_array_equal(vector(adapted), START)
+    assert losses == []
+
+
+def test_gradient_descent_is_numpys() -> None:
+    adapted, losses = descend(7, "sgd")
+    point, expected = START, []
+    for _ in range(7):
+        expected.append(0.5 * (point - CENTRE) @ HESSIAN @ (point - CENTRE))
+        point = point - 0.1 * HESSIAN @ (point - CENTRE)
+    np.testing.assert_allclose(vector(adapted), point, rtol=1e-12)
+    np.testing.assert_allclose(losses, expected, rtol=1e-12)
+
+
+def test_adams_first_step_has_the_learning_rates_length_in_every_coordinate() -> None:
+    adapted, _ = descend(1, "adam", lr=0.01)
+    np.testing.assert_allclose(np.abs(vector(adapted) - START), np.full(SIZE, 0.01), rtol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_optimizers_state_is_new_at_each_call(optimizer: Optimizer) -> None:
+    first, second = descend(5, optimizer), descend(5, optimizer)
+    np.testing.assert_array_equal(vector(first[0]), vector(second[0]))
+    assert first[1] == second[1]
+
+
+def test_every_step_is_told_its_number() -> None:
+    seen: list[int] = []
+
+    def loss(step: int, variables: Named) -> torch.Tensor:
+        seen.append(step)
+        return LOSS(variables)
+
+    adapt(loss, named(START), lr=0.1, steps=4, optimizer="sgd")
+    assert seen == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_start_is_left_alone_and_the_result_is_outside_every_graph(optimizer: Optimizer) -> None:
+    start = {name: tensor.requires_grad_() for name, tensor in named(START).items()}
+    adapted, _ = adapt(lambda step, variables: LOSS(variables), start, lr=0.1, steps=3, optimizer=optimizer)
+    np.testing.assert_array_equal(vector(start), START)
+    assert all(tensor.grad is None for tensor in start.values())
+    assert not any(tensor.requires_grad for tensor in adapted.values())
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_raises(optimizer: Optimizer, value: float) -> None:
+    def loss(step: int, variables: Named) -> torch.Tensor:
+        return LOSS(variables) * (value if step == 2 else 1.0)
+
+    with pytest.raises(DivergenceError, match=rf"diverged at step 2 with {optimizer}, lr 0\.1"):
+        adapt(loss, named(START), lr=0.1, steps=5, optimizer=optimizer)
+
+
+def test_a_last_step_that_leaves_the_numbers_raises() -> None:
+    # The loss is finite where it is taken, but its gradient is not: √0.
+    def loss(step: int, variables: Named) -> torch.Tensor:
+        return (stacked(variables) - stacked(named(START))).abs().sum().sqrt()
+
+    with pytest.raises(DivergenceError):
+        adapt(loss, named(START), lr=0.1, steps=1, optimizer="sgd")

@@ -1,0 +1,103 @@
+"""Hessian-vector products, exact and by finite differences, against NumPy, in float64."""
+
+import numpy as np
+import pytest
+import torch
+
+from resalign.bilevel.hvp import Loss, Mode, hessian_vector_product
+from resalign.tensors.named import Named
+
+from .problems import SIZE, Vector, named, quadratic, stacked, symmetric, vector
+
+RNG = np.random.default_rng(7)
+HESSIAN = symmetric(np.linspace(-1.0, 2.0, SIZE))
+POINT, DIRECTION, OTHER = RNG.normal(size=(3, SIZE))
+MODES: tuple[Mode, ...] = ("exact", "finite_difference")
+# The quartic ½ θᵀHθ + ¼ Σ θ⁴: its Hessian H + 3 diag(θ²) changes from point to point.
+QUARTIC_HESSIAN = HESSIAN + 3 * np.diag(POINT**2)
+
+
+def quartic(weights: Named) -> torch.Tensor:
+    return quadratic(HESSIAN, np.zeros(SIZE))(weights) + 0.25 * (stacked(weights) ** 4).sum()
+
+
+CASES = [(quadratic(HESSIAN, OTHER), HESSIAN), (quartic, QUARTIC_HESSIAN)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("loss", "hessian"), CASES, ids=["quadratic", "quartic"])
+def test_product_is_numpys(loss: Loss, hessian: Vector, mode: Mode) -> None:
+    found = hessian_vector_product(loss, named(POINT), named(DIRECTION), mode=mode)
+    np.testing.assert_allclose(vector(found), hessian @ DIRECTION, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_symmetric(mode: Mode) -> None:
+    first, second = (hessian_vector_product(quartic, named(POINT), named(v), mode=mode) for v in (DIRECTION, OTHER))
+    assert OTHER @ vector(first) == pytest.approx(DIRECTION @ vector(second), rel=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e6])
+def test_linear_whatever_the_vectors_length(mode: Mode, scale: float) -> None:
+    found = hessian_vector_product(quartic, named(POINT), named(scale * DIRECTION), mode=mode)
+    np.testing.assert_allclose(vector(found) / scale, QUARTIC_HESSIAN @ DIRECTION, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_zero_vector_gives_zero(mode: Mode) -> None:
+    found = hessian_vector_product(quartic, named(POINT), named(np.zeros(SIZE)), mode=mode)
+    np.testing.assert_array_equal(vector(found), np.zeros(SIZE))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_loss_without_curvature_gives_zero(mode: Mode) -> None:
+    def loss(weights: Named) -> torch.Tensor:
+        return (stacked(weights) * torch.from_numpy(OTHER)).sum()
+
+    found = hessian_vector_product(loss, named(POINT), named(DIRECTION), mode=mode)
+    np.testing.assert_allclose(vector(found), np.zeros(SIZE), atol=1e-9)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_mixed_block(mode: Mode) -> None:
+    # Rows of the four weights, columns of the three biases: ∂²L/∂weight∂bias times a direction in bias only.
+    point, direction = named(POINT), {"bias": named(DIRECTION)["bias"]}
+    found = hessian_vector_product(quartic, point, direction, mode=mode, wrt={"weight": point["weight"]})
+    assert list(found) == ["weight"]
+    np.testing.assert_allclose(vector(found), QUARTIC_HESSIAN[:4, 4:] @ DIRECTION[4:], rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_diagonal_block(mode: Mode) -> None:
+    found = hessian_vector_product(quartic, named(POINT), {"bias": named(DIRECTION)["bias"]}, mode=mode)
+    assert list(found) == ["bias"]
+    np.testing.assert_allclose(vector(found), QUARTIC_HESSIAN[4:, 4:] @ DIRECTION[4:], rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_arguments_are_left_alone_and_no_graph_is_kept(mode: Mode) -> None:
+    point, direction = named(POINT), named(DIRECTION)
+    found = hessian_vector_product(quartic, point, direction, mode=mode)
+    np.testing.assert_array_equal(vector(point), POINT)
+    np.testing.assert_array_equal(vector(direction), DIRECTION)
+    assert not any(tensor.requires_grad for tensors in (point, direction, found) for tensor in tensors.values())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_float32_is_good_to_three_digits(mode: Mode) -> None:
+    single = [{n: t.float() for n, t in named(v).items()} for v in (POINT, DIRECTION)]
+
+    def loss(weights: Named) -> torch.Tensor:
+        v = stacked(weights)
+        return 0.5 * v @ torch.from_numpy(HESSIAN).float() @ v + 0.25 * (v**4).sum()
+
+    found = vector(hessian_vector_product(loss, *single, mode=mode))
+    expected = QUARTIC_HESSIAN @ DIRECTION
+    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-3
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nan_stays_visible(mode: Mode) -> None:
+    found = hessian_vector_product(quartic, named(POINT), named(np.r_[np.nan, DIRECTION[1:]]), mode=mode)
+    assert np.isnan(vector(found)).any()

@@ -1,0 +1,263 @@
+"""Hypergradients against closed forms and against central differences through the solved inner problem, in float64."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from resalign.bilevel.hvp import Mode
+from resalign.bilevel.hypergradient import Hypergradient, exact_hypergradient, merged_hypergradient
+from resalign.bilevel.solvers import identity, richardson
+from resalign.tensors.named import Named
+
+from .problems import SIZE, QuadraticBilevel, Vector, central_differences, named, quadratic, vector
+
+MODES: tuple[Mode, ...] = ("exact", "finite_difference")
+GAMMAS = (0.3, 1.0, 2.5)
+TO_CONVERGENCE = partial(richardson.solve, config=richardson.Config(steps=400))
+FIRST_ORDER = partial(identity.solve, config=identity.Config())
+
+
+def relative_error(found: Vector, expected: Vector) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+# --- full-parameter adaptation ----------------------------------------------------------------------------------------
+
+
+def merged(problem: QuadraticBilevel, mode: Mode = "exact", solve=TO_CONVERGENCE) -> Hypergradient:  # type: ignore[no-untyped-def]
+    return merged_hypergradient(
+        quadratic(problem.outer, problem.outer_centre),
+        quadratic(problem.inner, problem.inner_centre),
+        named(problem.start),
+        named(problem.adapted(problem.start)),
+        gamma=problem.gamma,
+        solve=solve,
+        mode=mode,
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_quadratic_is_the_closed_form(gamma: float, mode: Mode) -> None:
+    problem = QuadraticBilevel.random(gamma)
+    # A central difference of a quadratic's gradients is exact up to rounding, ε^(2/3) of the vector's length.
+    tolerance = 1e-8 if mode == "exact" else 1e-7
+    assert relative_error(vector(merged(problem, mode).value), problem.hypergradient()) < tolerance
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_quadratic_is_the_derivative_through_fine_tuning(gamma: float) -> None:
+    problem = QuadraticBilevel.random(gamma)
+    measured = central_differences(problem.value, problem.start)
+    assert relative_error(vector(merged(problem).value), measured) < 1e-5
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_equation_7_as_printed_has_another_fixed_point_unless_gamma_is_1(gamma: float) -> None:
+    # x ← g/γ − (1/γ)Hx stands still at (γI + H)⁻¹ g.
+    problem = QuadraticBilevel.random(gamma)
+    printed = np.linalg.solve(gamma * np.eye(SIZE) + problem.inner, problem.outer_gradient())
+    measured = central_differences(problem.value, problem.start)
+    if gamma == 1:
+        assert relative_error(printed, measured) < 1e-5
+    else:
+        assert relative_error(printed, measured) > 0.2
+    assert relative_error(vector(merged(problem).value), measured) < 1e-5
+
+
+def test_the_record_tells_how_good_it_is() -> None:
+    problem = QuadraticBilevel.random(0.5)
+    found = merged(problem, solve=partial(richardson.solve, config=richardson.Config(steps=3)))
+    gradient = problem.outer_gradient()
+    left = gradient - (np.eye(SIZE) + problem.gamma * problem.inner) @ vector(found.value)
+    assert found.relative_residual == pytest.approx(np.linalg.norm(left) / np.linalg.norm(gradient), rel=1e-9)
+    assert found.first_order_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-12)
+    assert found.products == 2 + 1
+    assert found.stationarity < 1e-10  # adapted to the proximal solution itself
+
+
+def test_stationarity_of_weights_that_fine_tuning_did_not_move_is_one() -> None:
+    problem = QuadraticBilevel.random(0.5)
+    losses = (quadratic(problem.outer, problem.outer_centre), quadratic(problem.inner, problem.inner_centre))
+    start = named(problem.start)
+    found = merged_hypergradient(*losses, start, start, gamma=0.5, solve=TO_CONVERGENCE)
+    assert found.stationarity == pytest.approx(1.0, rel=1e-12)
+
+
+def test_first_order_is_the_gradient_after_fine_tuning() -> None:
+    problem = QuadraticBilevel.random(0.5)
+    found = merged(problem, solve=FIRST_ORDER)
+    np.testing.assert_allclose(vector(found.value), problem.outer_gradient(), rtol=1e-12)
+    assert found.products == 0
+    assert math.isnan(found.relative_residual)
+
+
+# --- adaptations with variables of their own --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_exact_with_all_weights_adapted_is_equation_6(mode: Mode) -> None:
+    problem = QuadraticBilevel.random(0.5)
+    moved = problem.adapted(problem.start) - problem.start
+    found = exact_hypergradient(
+        quadratic(problem.outer, problem.outer_centre),
+        quadratic(problem.inner, problem.inner_centre),
+        named(problem.start),
+        {f"delta.{n}": t for n, t in named(np.zeros(SIZE)).items()},
+        {f"delta.{n}": t for n, t in named(moved).items()},
+        lambda start, psi: {n: start[n] + psi[f"delta.{n}"] for n in start},
+        gamma=problem.gamma,
+        solve=TO_CONVERGENCE,
+        mode=mode,
+    )
+    assert relative_error(vector(found.value), problem.hypergradient()) < (1e-8 if mode == "exact" else 1e-6)
+    assert found.stationarity < 1e-10
+
+
+def test_exact_with_a_frozen_block_is_the_derivative_through_fine_tuning() -> None:
+    # Only the last three coordinates (the bias) are fine-tuned.
+    problem, own = QuadraticBilevel.random(0.5), slice(4, SIZE)
+    gamma, hessian = problem.gamma, problem.inner
+
+    def tuned(start: Vector) -> Vector:
+        slope = (hessian @ (start - problem.inner_centre))[own]
+        moved = start.copy()
+        moved[own] -= gamma * np.linalg.solve(np.eye(3) + gamma * hessian[own, own], slope)
+        return moved
+
+    def value(start: Vector) -> float:
+        shift = tuned(start) - problem.outer_centre
+        return float(0.5 * shift @ problem.outer @ shift)
+
+    start, adapted = named(problem.start), named(tuned(problem.start))
+    losses = (quadratic(problem.outer, problem.outer_centre), quadratic(hessian, problem.inner_centre))
+    exact = exact_hypergradient(
+        *losses,
+        start,
+        {"delta": torch.zeros(3, dtype=torch.float64)},
+        {"delta": adapted["bias"] - start["bias"]},
+        lambda theta, psi: {**theta, "bias": theta["bias"] + psi["delta"]},
+        gamma=gamma,
+        solve=TO_CONVERGENCE,
+    )
+    measured = central_differences(value, problem.start)
+    assert relative_error(vector(exact.value), measured) < 1e-5
+    merged_there = merged_hypergradient(*losses, start, adapted, gamma=gamma, solve=TO_CONVERGENCE)
+    assert relative_error(vector(merged_there.value), measured) > 0.05
+
+
+class LowRankDraw:
+    """A one-layer network, a rank-1 adaptation of its weight matrix, and losses that are no quadratics.
+
+    θ = (weight (4, 3), bias (4)); θ* = θ + T(ψ), T(ψ) = up · down on the weight matrix.
+    """
+
+    GAMMA = 0.5
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(5)
+        draw = partial(torch.randn, generator=generator, dtype=torch.float64)
+        self.inputs, self.targets = draw(30, 3), draw(30, 4)
+        self.harmful_inputs, self.harmful_targets = draw(20, 3), draw(20, 4)
+        self.start = {"weight": draw(4, 3), "bias": draw(4)}
+        self.variables = {"up": torch.zeros(4, 1, dtype=torch.float64), "down": draw(1, 3)}
+
+    def inner_loss(self, weights: Named) -> torch.Tensor:
+        output = torch.tanh(self.inputs @ weights["weight"].T + weights["bias"])
+        return (output - self.targets).square().sum(dim=1).mean()
+
+    def outer_loss(self, weights: Named) -> torch.Tensor:
+        output = torch.tanh(self.harmful_inputs @ weights["weight"].T + weights["bias"])
+        return -(output - self.harmful_targets).square().sum(dim=1).mean()
+
+    @staticmethod
+    def adapt_weights(start: Named, variables: Named) -> dict[str, torch.Tensor]:
+        return {**start, "weight": start["weight"] + variables["up"] @ variables["down"]}
+
+    def proximal(self, start: Named, variables: Named) -> dict[str, torch.Tensor]:
+        """ψ* = argmin L_FT(θ + T(ψ)) + ‖ψ − ψ₀‖²/2γ, by Newton steps to rounding."""
+
+        def unpacked(flat: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"up": flat[:4, None], "down": flat[None, 4:]}
+
+        def objective(flat: torch.Tensor) -> torch.Tensor:
+            psi = unpacked(flat)
+            pull = sum((psi[n] - self.variables[n]).square().sum() for n in psi) / (2 * self.GAMMA)
+            return self.inner_loss(self.adapt_weights(start, psi)) + pull
+
+        point = torch.cat([variables["up"].flatten(), variables["down"].flatten()])
+        for _ in range(50):
+            slope = torch.autograd.functional.jacobian(objective, point)
+            if slope.norm() < 1e-13:
+                break
+            hessian = torch.autograd.functional.hessian(objective, point)
+            step = torch.linalg.solve(hessian, slope)
+            length = 1.0
+            while length > 1e-6 and slope.norm() > 1e-6 and objective(point - length * step) > objective(point):
+                length /= 2
+            point = point - length * step
+        assert slope.norm() < 1e-11
+        assert torch.linalg.eigvalsh(torch.autograd.functional.hessian(objective, point)).min() > 0  # a minimum
+        return unpacked(point)
+
+    def measured(self, adapted_variables: Named, step: float = 1e-4) -> Vector:
+        """dL_harm(θ*(θ))/dθ by central differences through the solved inner problem."""
+        values: list[float] = []
+        for name, tensor in self.start.items():
+            for index in range(tensor.numel()):
+                ends = []
+                for sign in (1.0, -1.0):
+                    moved = {n: t.clone() for n, t in self.start.items()}
+                    moved[name].view(-1)[index] += sign * step
+                    psi = self.proximal(moved, adapted_variables)
+                    ends.append(self.outer_loss(self.adapt_weights(moved, psi)).item())
+                values.append((ends[0] - ends[1]) / (2 * step))
+        return np.array(values)
+
+
+@pytest.fixture(scope="module")
+def low_rank() -> tuple[LowRankDraw, dict[str, torch.Tensor], Vector]:
+    draw = LowRankDraw()
+    adapted_variables = draw.proximal(draw.start, draw.variables)
+    return draw, adapted_variables, draw.measured(adapted_variables)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_exact_is_the_derivative_through_a_low_rank_draw(
+    low_rank: tuple[LowRankDraw, dict[str, torch.Tensor], Vector], mode: Mode
+) -> None:
+    draw, adapted_variables, measured = low_rank
+    found = exact_hypergradient(
+        draw.outer_loss,
+        draw.inner_loss,
+        draw.start,
+        draw.variables,
+        adapted_variables,
+        draw.adapt_weights,
+        gamma=draw.GAMMA,
+        solve=partial(richardson.solve, config=richardson.Config(steps=300, relaxation=0.3)),
+        mode=mode,
+    )
+    assert found.relative_residual < 1e-6
+    assert found.stationarity < 1e-8
+    assert found.products == 1001  # ⌈300 / 0.3⌉ for the solve with its residual, and the mixed block
+    assert relative_error(vector(found.value), measured) < 1e-3
+
+
+def test_merged_and_first_order_err_on_a_low_rank_draw(
+    low_rank: tuple[LowRankDraw, dict[str, torch.Tensor], Vector],
+) -> None:
+    draw, adapted_variables, measured = low_rank
+    weights = draw.adapt_weights(draw.start, adapted_variables)
+    losses = (draw.outer_loss, draw.inner_loss)
+    solve = partial(richardson.solve, config=richardson.Config(steps=300, relaxation=0.3))
+    at_merged = merged_hypergradient(*losses, draw.start, weights, gamma=draw.GAMMA, solve=solve)
+    first = exact_hypergradient(
+        *losses, draw.start, draw.variables, adapted_variables, draw.adapt_weights, gamma=draw.GAMMA, solve=FIRST_ORDER
+    )
+    assert relative_error(vector(at_merged.value), measured) > 0.05
+    assert relative_error(vector(first.value), measured) > 0.02
+    assert first.products == 0

@@ -1,0 +1,370 @@
+"""Downloads against a server on the loopback interface, and against a mirror folder: offline, byte by byte."""
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from resalign.config.assets import AssetConfig
+from resalign.data.fetch import (
+    BrokenFileError,
+    FetchError,
+    GatedError,
+    HashMismatchError,
+    ManualDownloadError,
+    RemovedError,
+    fetch,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = b"\n<!DOCTYPE html><html><body>Sign in to download</body></html>"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def make_zip(size: int = 300_000) -> bytes:
+    """A whole zip archive of some size."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("images/0.bin", bytes(range(256)) * (size // 256))
+    return buffer.getvalue()
+
+
+@dataclass
+class Server:
+    """What the loopback server answers and was asked.
+
+    Attributes:
+        files: Content by path; served with ranges and a strong ETag.
+        answers: Status and headers by path, in place of content.
+        cut: Break the next answer off after so many bytes.
+        requests: (path, Range header) in order.
+    """
+
+    address: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    answers: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
+    cut: int | None = None
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
+
+
+def make_handler(server: Server) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.split("?")[0]
+            server.requests.append((path, self.headers.get("Range")))
+            if path not in server.files:
+                status, headers = server.answers.get(path, (404, {}))
+                return self._send(status, headers, b"")
+            content, start = server.files[path], 0
+            tag = f'"{hashlib.sha1(content).hexdigest()}"'
+            headers = {"ETag": tag, "X-Repo-Commit": COMMIT}
+            wanted = self.headers.get("Range")
+            if wanted and self.headers.get("If-Range", tag) == tag:
+                start = int(wanted.removeprefix("bytes=").rstrip("-"))
+                if start >= len(content):
+                    return self._send(416, {"Content-Range": f"bytes */{len(content)}"}, b"")
+                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            self._send(206 if start else 200, headers, content[start:])
+
+        do_HEAD = do_GET
+
+        def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body[: server.cut])
+            if server.cut is not None:
+                server.cut = None
+                self.close_connection = True
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    return Handler
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    state = Server()
+    with ThreadingHTTPServer(("127.0.0.1", 0), make_handler(state)) as listening:
+        state.address = f"http://127.0.0.1:{listening.server_port}"
+        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield state
+        listening.shutdown()
+        thread.join()
+
+
+def url_asset(server: Server, path: str, sha: str | None = None) -> AssetConfig:
+    return AssetConfig(url=f"{server.address}{path}", sha256=sha)
+
+
+def names(folder: Path) -> list[str]:
+    """Every file below a folder."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_file_is_downloaded_and_not_again(tmp_path: Path, server: Server) -> None:
+    content = make_zip()
+    server.files["/data/set%20one.zip"] = content
+    asset = url_asset(server, "/data/set%20one.zip", sha256(content))
+    for _ in range(2):
+        assert fetch("pictures", asset, tmp_path / "asset") == {"set one.zip": sha256(content)}
+    assert (tmp_path / "asset" / "set one.zip").read_bytes() == content
+    assert names(tmp_path) == ["asset/set one.zip"]
+    assert len(server.requests) == 1
+
+
+def test_a_broken_download_goes_on_where_it_ended(tmp_path: Path, server: Server) -> None:
+    content = make_zip()
+    server.files["/set.zip"], server.cut = content, 100_000
+    asset = url_asset(server, "/set.zip", sha256(content))
+    with pytest.raises(FetchError, match=r"asset 'pictures'.*broke off.*run again: it goes on from byte 100000"):
+        fetch("pictures", asset, tmp_path)
+    assert "set.zip" not in names(tmp_path)
+    assert fetch("pictures", asset, tmp_path) == {"set.zip": sha256(content)}
+    assert (tmp_path / "set.zip").read_bytes() == content
+    assert server.requests == [("/set.zip", None), ("/set.zip", "bytes=100000-")]
+    assert names(tmp_path) == ["set.zip"]
+
+
+def test_a_file_that_changed_meanwhile_starts_afresh(tmp_path: Path, server: Server) -> None:
+    server.files["/set.zip"], server.cut = make_zip(), 100_000
+    asset = url_asset(server, "/set.zip")
+    with pytest.raises(FetchError, match="broke off"):
+        fetch("pictures", asset, tmp_path)
+    server.files["/set.zip"] = make_zip(600_000)
+    fetch("pictures", asset, tmp_path)
+    assert (tmp_path / "set.zip").read_bytes() == make_zip(600_000)
+
+
+def test_a_part_that_is_whole_already_is_fetched_anew(tmp_path: Path, server: Server) -> None:
+    content = make_zip()
+    server.files["/set.zip"] = content
+    (tmp_path / ".set.zip.part").write_bytes(content)
+    (tmp_path / ".set.zip.part.validator").write_text(f'"{hashlib.sha1(content).hexdigest()}"')
+    assert fetch("pictures", url_asset(server, "/set.zip"), tmp_path) == {"set.zip": sha256(content)}
+    assert names(tmp_path) == ["set.zip"]
+
+
+def test_another_hash_is_refused_and_nothing_kept(tmp_path: Path, server: Server) -> None:
+    server.files["/set.zip"] = make_zip()
+    with pytest.raises(HashMismatchError, match=rf"asset 'pictures'.*set.zip has sha256 .*, not {'0' * 64}"):
+        fetch("pictures", url_asset(server, "/set.zip", "0" * 64), tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_a_file_that_was_tampered_with_is_fetched_again(tmp_path: Path, server: Server) -> None:
+    content = make_zip()
+    server.files["/set.zip"] = content
+    (tmp_path / "set.zip").write_bytes(content[:-1] + b"!")
+    fetch("pictures", url_asset(server, "/set.zip", sha256(content)), tmp_path)
+    assert (tmp_path / "set.zip").read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["set.zip", "prompts.csv", "weights.pt", "model.safetensors"])
+def test_a_page_instead_of_a_file_is_refused(tmp_path: Path, server: Server, name: str) -> None:
+    server.files[f"/{name}"] = PAGE
+    # Even where the hash of the page was published by mistake.
+    message = rf"asset 'pictures'.*web page came instead of {name}; .*RESALIGN_ASSET_ROOT/pictures/"
+    with pytest.raises(ManualDownloadError, match=message):
+        fetch("pictures", url_asset(server, f"/{name}", sha256(PAGE)), tmp_path)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("set.zip", b"\x89PNG\r\n\x1a\n", r"is no \.zip file"),
+        ("table.parquet", b"PK\x03\x04", r"is no \.parquet file"),
+        ("model.safetensors", b"PK\x03\x04" * 9, r"is no \.safetensors file"),
+        ("weights.bin", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(
+    tmp_path: Path, server: Server, name: str, content: bytes, problem: str
+) -> None:
+    server.files[f"/{name}"] = content
+    with pytest.raises(BrokenFileError, match=problem):
+        fetch("pictures", url_asset(server, f"/{name}"), tmp_path)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(401, GatedError), (403, GatedError), (404, RemovedError), (410, RemovedError), (503, FetchError)],
+)
+def test_refusals_are_classes_of_their_own(tmp_path: Path, server: Server, status: int, kind: type[FetchError]) -> None:
+    server.answers["/set.zip"] = (status, {})
+    with pytest.raises(FetchError, match=rf"asset 'pictures' \(http://127.*: the server answered {status}") as caught:
+        fetch("pictures", url_asset(server, "/set.zip"), tmp_path)
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/set.zip"])
+def test_other_schemes_are_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(FetchError, match="is no http address"):
+        fetch("pictures", AssetConfig(url=url), tmp_path)
+
+
+@pytest.mark.parametrize("path", ["/", "/..", "/a/.hidden", "/run.json", "/a%5Cb"])
+def test_a_name_that_would_do_harm_is_refused(tmp_path: Path, server: Server, path: str) -> None:
+    server.files[path] = b"harm"
+    with pytest.raises(FetchError, match="can be no file's name"):
+        fetch("pictures", url_asset(server, path), tmp_path / "asset")
+    assert names(tmp_path) == []
+
+
+def test_the_mirror_is_used_instead_of_the_network(tmp_path: Path) -> None:
+    content = make_zip()
+    asset = AssetConfig(url="http://127.0.0.1:9/set.zip", sha256=sha256(content))
+    mirror = tmp_path / "mirror" / "pictures" / sha256(content)
+    mirror.mkdir(parents=True)
+    (mirror / "set.zip").write_bytes(content)
+    (mirror / "other.zip").write_bytes(content)
+    assert fetch("pictures", asset, tmp_path / "asset", tmp_path / "mirror") == {"set.zip": sha256(content)}
+    assert names(tmp_path / "asset") == ["set.zip"]
+    (mirror / "set.zip").write_bytes(content + b"!")
+    with pytest.raises(HashMismatchError):
+        fetch("pictures", asset, tmp_path / "again", tmp_path / "mirror")
+    assert names(tmp_path / "again") == []
+
+
+def test_a_mirrored_hub_repository_gives_the_files_that_are_named(tmp_path: Path) -> None:
+    asset = AssetConfig(hub="someone/model", revision=COMMIT, files=("unet/*.json", "model_index.json"))
+    mirror = tmp_path / "mirror" / "model" / COMMIT
+    for name in ("model_index.json", "unet/config.json", "unet/weights.bin", "run.json", ".cache/x/model_index.json"):
+        (mirror / name).parent.mkdir(parents=True, exist_ok=True)
+        (mirror / name).write_text(f'"{name}"')
+    hashes = fetch("model", asset, tmp_path / "asset", tmp_path / "mirror")
+    assert names(tmp_path / "asset") == sorted(hashes) == ["model_index.json", "unet/config.json"]
+    (mirror / "model_index.json").unlink()
+    with pytest.raises(RemovedError, match=r"no file there matches 'model_index.json'"):
+        fetch("model", asset, tmp_path / "again", tmp_path / "mirror")
+
+
+def test_what_the_mirror_lacks_is_downloaded(tmp_path: Path, server: Server) -> None:
+    content = make_zip()
+    server.files["/set.zip"] = content
+    (tmp_path / "mirror").mkdir()
+    hashes = fetch("pictures", url_asset(server, "/set.zip"), tmp_path / "asset", tmp_path / "mirror")
+    assert hashes == {"set.zip": sha256(content)}
+    assert names(tmp_path) == ["asset/set.zip"]
+
+
+@pytest.fixture
+def hub(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, bytes]], AssetConfig]:
+    """Lets the loopback server answer as the hub does, for one dataset; gives its asset."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", server.address)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+
+    def serve(files: dict[str, bytes], *, large: tuple[str, ...] = ()) -> AssetConfig:
+        tree = []
+        for name, content in files.items():
+            server.files[f"/datasets/someone/prompts/resolve/{COMMIT}/{name}"] = content
+            blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+            entry = {"type": "file", "path": name, "size": len(content), "oid": blob}
+            if name in large:
+                entry["lfs"] = {"oid": sha256(content), "size": len(content), "pointerSize": 130}
+            tree.append(entry)
+        server.files[f"/api/datasets/someone/prompts/tree/{COMMIT}"] = json.dumps(tree).encode()
+        return AssetConfig(hub="someone/prompts", repo_type="dataset", revision=COMMIT, files=("*.csv", "data.zip"))
+
+    return serve
+
+
+def test_a_hub_repository_is_held_against_its_commit(
+    tmp_path: Path, server: Server, hub: Callable[..., AssetConfig]
+) -> None:
+    files = {"a.csv": b"prompt\nhello\n", "data.zip": make_zip(), "README.md": b"no"}
+    asset = hub(files, large=("data.zip",))
+    hashes = fetch("prompts", asset, tmp_path / "asset")
+    assert hashes == {name: sha256(files[name]) for name in ("a.csv", "data.zip")}
+    assert {name for name in names(tmp_path / "asset") if not name.startswith(".cache/")} == set(hashes)
+
+    # The content behind the pinned commit may not change, be it kept in LFS or in Git itself.
+    for name, changed in (("data.zip", make_zip()[:-1] + b"!"), ("a.csv", b"prompt\nhallo\n")):
+        server.files[f"/datasets/someone/prompts/resolve/{COMMIT}/{name}"] = changed
+        with pytest.raises(HashMismatchError, match=f"asset 'prompts'.*{name} has"):
+            fetch("prompts", asset, tmp_path / name)
+        assert not (tmp_path / name / name).exists()
+        server.files[f"/datasets/someone/prompts/resolve/{COMMIT}/{name}"] = files[name]
+
+
+def test_files_that_the_hub_lacks_are_named(tmp_path: Path, hub: Callable[..., AssetConfig]) -> None:
+    asset = hub({"a.csv": b"prompt\nhello\n"})
+    with pytest.raises(RemovedError, match=r"no file there matches 'data.zip'; correct assets.prompts.files"):
+        fetch("prompts", asset, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "remedy"),
+    [
+        (403, "GatedRepo", GatedError, "accept its terms .* HF_TOKEN"),
+        (404, "RepoNotFound", RemovedError, "removed or renamed"),
+        (404, "RevisionNotFound", RemovedError, "removed or renamed"),
+        (500, "", FetchError, "try again later"),
+    ],
+)
+def test_the_hubs_refusals_are_classes_of_their_own(
+    tmp_path: Path, server: Server, hub: Callable[..., AssetConfig], status: int, code: str, kind: type, remedy: str
+) -> None:
+    asset = hub({})
+    del server.files[f"/api/datasets/someone/prompts/tree/{COMMIT}"]
+    server.answers[f"/api/datasets/someone/prompts/tree/{COMMIT}"] = (status, {"X-Error-Code": code} if code else {})
+    (tmp_path / "a.csv").write_text("of an earlier attempt")  # which snapshot_download would take for the whole
+    with pytest.raises(
+        FetchError, match=rf"asset 'prompts' \(dataset someone/prompts at {COMMIT}\).*{remedy}"
+    ) as caught:
+        fetch("prompts", asset, tmp_path)
+    assert type(caught.value) is kind
+
+
+def test_a_hub_that_cannot_be_reached_is_said(tmp_path: Path, hub: Callable[..., AssetConfig], monkeypatch) -> None:
+    from huggingface_hub import constants
+
+    asset = hub({"a.csv": b"prompt\nhello\n"})
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(FetchError, match="HF_HUB_OFFLINE is set; unset it where there is internet"):
+        fetch("prompts", asset, tmp_path)
+
+
+def test_the_rules_script_records_every_hash(tmp_path: Path) -> None:
+    content = b"prompt_index,prompt\n0,hello\n"
+    mirror = tmp_path / "mirror" / "prompts" / "unpinned"
+    mirror.mkdir(parents=True)
+    (mirror / "unsafe.csv").write_bytes(content)
+    job = {"asset": "prompts", "url": "http://127.0.0.1:9/unsafe.csv"}
+    command = [sys.executable, "scripts/fetch.py", "--job", json.dumps(job), "--output", str(tmp_path / "asset")]
+    environment = {**os.environ, "RESALIGN_ASSET_ROOT": str(tmp_path / "mirror")}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=120)
+    record = json.loads((tmp_path / "asset" / "run.json").read_text())
+    assert record["sha256"] == {"unsafe.csv": sha256(content)}
+    assert record["job"] == job
+    assert names(tmp_path / "asset") == ["run.json", "timing.json", "unsafe.csv"]

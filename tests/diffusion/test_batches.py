@@ -1,0 +1,120 @@
+"""Noisy training batches against the forward process's own formula."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from resalign.contracts import Run
+from resalign.data.images import read_captioned_images
+from resalign.diffusion.batches import EncodedImages, NoisyBatch, encode
+from resalign.diffusion.models import Models
+from resalign.lazy import diffusers
+
+ALL = torch.arange(8)
+
+
+def stream(seed: int = 0) -> torch.Generator:
+    return Run(seed=seed).generator("test")
+
+
+def alphas(images: EncodedImages, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """√ᾱ and √(1 − ᾱ), each (B, 1, 1, 1)."""
+    cumulative = images.noise_scheduler.alphas_cumprod[timesteps][:, None, None, None]
+    return cumulative.sqrt(), (1 - cumulative).sqrt()
+
+
+def noise_of(images: EncodedImages, batch: NoisyBatch, indices: torch.Tensor) -> torch.Tensor:
+    """The noise that must have been added."""
+    signal, sigma = alphas(images, batch.timesteps)
+    return (batch.noisy_latents - signal * images.latents[indices]) / sigma
+
+
+def test_target_is_the_noise(encoded_images: EncodedImages) -> None:
+    timesteps = torch.tensor([0, 50, 200, 400, 600, 800, 950, 999])
+    batch = encoded_images.at(ALL, timesteps, stream())
+    assert batch.noisy_latents.shape == batch.target.shape == encoded_images.latents.shape
+    torch.testing.assert_close(noise_of(encoded_images, batch, ALL), batch.target, rtol=1e-3, atol=1e-3)
+    assert abs(batch.target.std() - 1) < 0.1
+
+
+def test_velocity_if_the_scheduler_says_so(encoded_images: EncodedImages) -> None:
+    scheduler = diffusers.DDPMScheduler.from_config(encoded_images.noise_scheduler.config, prediction_type="v_prediction")
+    timesteps = torch.tensor([10, 50, 200, 400, 600, 800, 950, 999])
+    batch = replace(encoded_images, noise_scheduler=scheduler).at(ALL, timesteps, stream())
+    noise = encoded_images.at(ALL, timesteps, stream()).target
+    signal, sigma = alphas(encoded_images, timesteps)
+    # v = √ᾱ ε − √(1 − ᾱ) x (Salimans 2022, arXiv 2202.00512)
+    torch.testing.assert_close(batch.target, signal * noise - sigma * encoded_images.latents)
+
+
+def test_another_prediction_is_refused(encoded_images: EncodedImages) -> None:
+    scheduler = diffusers.DDPMScheduler.from_config(encoded_images.noise_scheduler.config, prediction_type="sample")
+    with pytest.raises(ValueError, match="'sample'.*'epsilon', 'v_prediction'"):
+        replace(encoded_images, noise_scheduler=scheduler).at(ALL, torch.zeros(8, dtype=torch.long), stream())
+
+
+def test_equal_streams_draw_equal_batches(encoded_images: EncodedImages) -> None:
+    first, second, other = (encoded_images.draw(5, stream(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first.noisy_latents, second.noisy_latents)
+    assert not torch.equal(first.noisy_latents, other.noisy_latents)
+
+
+def test_a_batch_may_be_larger_than_the_set(encoded_images: EncodedImages) -> None:
+    assert len(encoded_images.draw(20, stream()).timesteps) == 20
+    assert len(encoded_images.draw_stratified(20, stream()).timesteps) == 20
+
+
+def test_timesteps_of_each_example_are_its_own_and_cover_the_schedule(encoded_images: EncodedImages) -> None:
+    timesteps = torch.cat([encoded_images.draw(64, stream(seed)).timesteps for seed in range(8)])
+    counts = torch.histc(timesteps.float(), bins=4, min=0, max=1000)
+    assert counts.min() > 90  # 128 expected of 512 in each quarter, standard deviation 9.8
+
+
+def test_stratified_batches_take_every_image_once_and_a_timestep_from_each_part(encoded_images: EncodedImages) -> None:
+    for seed in range(5):
+        batch = encoded_images.draw_stratified(8, stream(seed))
+        assert (batch.timesteps // 125).tolist() == list(range(8))
+        # Which image each example is: the one for which the noise that must have been added is the target.
+        signal, sigma = alphas(encoded_images, batch.timesteps)
+        clean = (batch.noisy_latents - sigma * batch.target) / signal
+        distances = (clean[:, None] - encoded_images.latents[None]).flatten(2).norm(dim=2)
+        assert sorted(distances.argmin(dim=1).tolist()) == list(range(8))
+
+
+def test_every_image_keeps_its_own_prompt(models: Models, encoded_images: EncodedImages, image_folder: Path) -> None:
+    prompts = read_captioned_images(image_folder, pixels=16).prompts
+    batch = encoded_images.at(ALL.flip(0), torch.full((8,), 500), stream())
+    torch.testing.assert_close(batch.encoder_hidden_states, models.encode_prompts(prompts[::-1]), rtol=1e-5, atol=1e-6)
+
+
+def test_subset_keeps_image_and_prompt_together(encoded_images: EncodedImages) -> None:
+    chosen = torch.tensor([5, 2])
+    subset = encoded_images.subset(chosen)
+    timesteps = torch.tensor([300, 700])
+    whole, part = encoded_images.at(chosen, timesteps, stream()), subset.at(torch.arange(2), timesteps, stream())
+    assert len(subset) == 2
+    assert torch.equal(whole.noisy_latents, part.noisy_latents)
+    assert torch.equal(whole.encoder_hidden_states, part.encoder_hidden_states)
+
+
+def test_latents_are_the_scaled_posteriors(models: Models, encoded_images: EncodedImages, image_folder: Path) -> None:
+    images = read_captioned_images(image_folder, pixels=16).load()
+    assert images.shape == (8, 3, 16, 16)
+    assert images.min() < -0.9
+    assert images.max() > 0.9
+    vae = models.pipeline.vae
+    with torch.no_grad():
+        posterior = vae.encode(images).latent_dist
+    deviations = (encoded_images.latents / vae.config.scaling_factor - posterior.mean) / posterior.std
+    # Standard normal draws: 2,048 of them.
+    assert abs(deviations.mean()) < 0.11
+    assert abs(deviations.std() - 1) < 0.08
+
+
+def test_encoding_is_a_function_of_its_stream(models: Models, image_folder: Path, encoded_images: EncodedImages) -> None:
+    images = read_captioned_images(image_folder, pixels=16)
+    again, other = (encode(models, images, Run(seed=seed).generator("encode")) for seed in (0, 1))
+    assert torch.equal(again.latents, encoded_images.latents)
+    assert not torch.equal(other.latents, encoded_images.latents)

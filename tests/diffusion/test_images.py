@@ -1,0 +1,61 @@
+"""The image store: what it keeps, and what makes it start afresh."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from resalign.data.prompts import Prompt
+from resalign.diffusion.images import ImageStore, file_hash
+
+FINGERPRINT = {"weights": "abc", "sampling": {"seed": 42}}
+IMAGE = torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def stored(folder: Path) -> ImageStore:
+    store = ImageStore(folder / "store")
+    store.open(FINGERPRINT)
+    store.save(Prompt("p-1", "a red seven"), 0, IMAGE)
+    return store
+
+
+def test_an_image_goes_in_and_comes_back(tmp_path: Path) -> None:
+    path = stored(tmp_path).path(Prompt("p-1", ""), 0)
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(np.asarray(image), IMAGE.permute(1, 2, 0).numpy())
+    assert sorted(p.name for p in path.parent.iterdir()) == ["fingerprint.json", "p-1.0.png"]
+
+
+def test_equal_settings_in_any_order_keep_the_images(tmp_path: Path) -> None:
+    store = stored(tmp_path)
+    store.open(dict(reversed(FINGERPRINT.items())))
+    assert store.path(Prompt("p-1", ""), 0).is_file()
+
+
+def test_other_weights_start_afresh(tmp_path: Path) -> None:
+    store = stored(tmp_path)
+    store.open({**FINGERPRINT, "weights": "def"})
+    assert not store.path(Prompt("p-1", ""), 0).exists()
+    store.open(FINGERPRINT)  # and back: what was thrown away stays so
+    assert not store.path(Prompt("p-1", ""), 0).exists()
+
+
+def test_images_without_a_fingerprint_are_not_trusted(tmp_path: Path) -> None:
+    store = stored(tmp_path)
+    (store.folder / "fingerprint.json").unlink()
+    store.open(FINGERPRINT)
+    assert not store.path(Prompt("p-1", ""), 0).exists()
+
+
+def test_names_are_files_of_the_store_whatever_the_id(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path)
+    ids = ["plain", "with space", "../outside", "a/b", "a.b", "", "seven-01"]
+    paths = {store.path(Prompt(name, ""), index) for name in ids for index in (0, 1)}
+    assert len(paths) == 2 * len(ids)
+    assert {path.resolve().parent for path in paths} == {tmp_path.resolve()}
+
+
+def test_file_hash_is_sha256(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    assert file_hash(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

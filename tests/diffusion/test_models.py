@@ -1,0 +1,82 @@
+"""Loading a pipeline folder; its forward process for training; weight files put into it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from resalign.diffusion.models import Models, apply_weights, load_models, trainable_tensors, unet_weights
+from resalign.diffusion.parametrisation import named_weights
+from resalign.tensors.weights import save_weights
+
+
+def noise_share(scheduler: object, timestep: int) -> float:
+    """How much of a noisy latent is noise, for latents of zeros and noise of ones."""
+    ones = torch.ones(1, 4, 8, 8)
+    noisy: torch.Tensor = scheduler.add_noise(torch.zeros_like(ones), ones, torch.tensor([timestep]))  # type: ignore[attr-defined]
+    return float(noisy.mean())
+
+
+def test_later_timesteps_are_noisier(models: Models) -> None:
+    shares = [noise_share(models.noise_scheduler, t) for t in (0, 100, 300, 500, 700, 900, 999)]
+    assert shares == sorted(shares)
+    assert shares[0] < 0.05
+    assert shares[-1] > 0.99
+
+
+def test_the_samplers_own_add_noise_is_a_trap(models: Models) -> None:
+    # Why `noise_scheduler` is not the pipeline's scheduler. If diffusers mends this, the class may go.
+    sampler = type(models.pipeline.scheduler).from_config(models.pipeline.scheduler.config)
+    assert noise_share(sampler, 999) < noise_share(sampler, 0)
+
+
+def test_the_noise_schedule_is_the_pipelines_own(models: Models) -> None:
+    torch.testing.assert_close(models.noise_scheduler.alphas_cumprod, models.pipeline.scheduler.alphas_cumprod)
+    alpha = models.noise_scheduler.alphas_cumprod[700]
+    assert noise_share(models.noise_scheduler, 700) == pytest.approx(float((1 - alpha).sqrt()), rel=1e-6)
+
+
+def test_prediction_type_is_the_pipelines_own(pipeline_folder: Path, tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    folder = tmp_path / "pipeline"
+    shutil.copytree(pipeline_folder, folder)
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "v_prediction"}))
+    assert load_models(folder).noise_scheduler.config.prediction_type == "v_prediction"
+
+
+def test_models_are_frozen_and_in_evaluation_mode(models: Models) -> None:
+    for part in (models.unet, models.pipeline.vae, models.pipeline.text_encoder):
+        assert not part.training
+        assert not any(parameter.requires_grad for parameter in part.parameters())
+
+
+def test_prompts_are_embedded_one_by_one(models: Models) -> None:
+    prompts = ["a red seven", "", "a blue two"]
+    together = models.encode_prompts(prompts)
+    assert together.shape == (3, 12, 16)
+    alone = torch.cat([models.encode_prompts([prompt]) for prompt in prompts])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_a_weight_file_replaces_what_it_names_and_nothing_else(pipeline_folder: Path, models: Models, tmp_path: Path) -> None:
+    before = trainable_tensors(models.pipeline)
+    name, encoder = "unet.conv_in.bias", "text_encoder.text_model.final_layer_norm.bias"
+    encoder = encoder if encoder in before else next(n for n in before if n.startswith("text_encoder."))
+    changed = {n: before[n].detach() + 1 for n in (name, encoder)}
+    save_weights(tmp_path / "weights.safetensors", changed)
+    after = trainable_tensors(load_models(pipeline_folder, tmp_path / "weights.safetensors").pipeline)
+    assert after.keys() == before.keys()
+    for n in after:
+        assert torch.equal(after[n], changed.get(n, before[n])), n
+
+
+def test_unet_weights_go_to_a_file_and_back(pipeline_folder: Path, models: Models, tmp_path: Path) -> None:
+    weights = {n: t + 0.5 for n, t in named_weights(models.unet).items()}
+    save_weights(tmp_path / "weights.safetensors", unet_weights(weights))
+    loaded = load_models(pipeline_folder)
+    apply_weights(loaded.pipeline, tmp_path / "weights.safetensors")
+    found = named_weights(loaded.unet)
+    assert all(torch.equal(found[n], weights[n]) for n in weights)

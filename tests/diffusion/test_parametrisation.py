@@ -1,0 +1,137 @@
+"""Which weights are trained, and through which variables."""
+
+import numpy as np
+import pytest
+import torch
+
+from resalign.contracts import Run
+from resalign.diffusion.models import Models
+from resalign.diffusion.parametrisation import Direct, LowRank, Parametrisation, lora, named_weights, pull_back, select
+from resalign.tensors.named import Named
+
+NAMES = ("a.to_q.weight", "b.to_v.weight")
+
+
+def stream() -> torch.Generator:
+    return Run(seed=0).generator("test")
+
+
+def weights() -> dict[str, torch.Tensor]:
+    """Three weights in float64, two of them attention projections."""
+    draw = torch.Generator().manual_seed(1)
+    shapes = {"a.to_q.weight": (3, 2), "bias": (3,), "b.to_v.weight": (2, 4)}
+    return {name: torch.randn(shape, generator=draw, dtype=torch.float64) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("parametrisation", [Direct(NAMES), LowRank(NAMES, 2)], ids=["direct", "low rank"])
+def test_starts_at_the_unchanged_model(parametrisation: Parametrisation) -> None:
+    start = weights()
+    moved = parametrisation.weights(start, parametrisation.initial(start, stream()))
+    assert moved.keys() == start.keys()
+    assert all(torch.equal(moved[name], start[name]) for name in start)
+
+
+@pytest.mark.parametrize("parametrisation", [Direct(NAMES), LowRank(NAMES, 2)], ids=["direct", "low rank"])
+def test_variables_are_named_apart_from_weights_and_share_their_dtype(parametrisation: Parametrisation) -> None:
+    start = weights()
+    variables = parametrisation.initial(start, stream())
+    assert not variables.keys() & start.keys()
+    assert {tensor.dtype for tensor in variables.values()} == {torch.float64}
+
+
+def random_variables(parametrisation: Parametrisation) -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(2)
+    initial = parametrisation.initial(weights(), stream())
+    return {n: torch.randn(t.shape, generator=draw, dtype=torch.float64) for n, t in initial.items()}
+
+
+def test_direct_adds_its_variables() -> None:
+    start, variables = weights(), random_variables(Direct(NAMES))
+    moved = Direct(NAMES).weights(start, variables)
+    assert torch.equal(moved["bias"], start["bias"])
+    for name in NAMES:
+        assert torch.equal(moved[name], start[name] + variables[f"delta.{name}"])
+
+
+def test_low_rank_adds_a_scaled_product() -> None:
+    parametrisation = LowRank(NAMES, 1, scale=0.5)
+    start, variables = weights(), random_variables(LowRank(NAMES, 1))
+    moved = parametrisation.weights(start, variables)
+    assert torch.equal(moved["bias"], start["bias"])
+    for name in NAMES:
+        change = moved[name] - start[name]
+        up, down = variables[f"lora_up.{name}"].numpy(), variables[f"lora_down.{name}"].numpy()
+        np.testing.assert_allclose(change, 0.5 * np.outer(up, down), rtol=1e-10)
+        assert np.linalg.matrix_rank(change) == 1
+
+
+def test_low_rank_initial_deviations() -> None:
+    start = {"x.to_k.weight": torch.zeros(300, 200)}
+    for down_std, up_std, expected in ((None, 0.0, 0.25), (0.008, 0.002, 0.008)):
+        variables = LowRank(tuple(start), 4, down_std=down_std, up_std=up_std).initial(start, stream())
+        assert variables["lora_down.x.to_k.weight"].std().item() == pytest.approx(expected, rel=0.1)
+        assert variables["lora_up.x.to_k.weight"].std().item() == pytest.approx(up_std, rel=0.1)
+
+
+@pytest.mark.parametrize("parametrisation", [Direct(NAMES), LowRank(NAMES, 2)], ids=["direct", "low rank"])
+def test_pull_back_is_the_gradient_in_the_variables(parametrisation: Parametrisation) -> None:
+    start, variables = weights(), random_variables(parametrisation)
+
+    def loss(moved: Named) -> torch.Tensor:
+        return torch.stack([(index + 1) * tensor.square().sum() for index, tensor in enumerate(moved.values())]).sum()
+
+    moved = {n: t.detach().requires_grad_() for n, t in parametrisation.weights(start, variables).items()}
+    slope = dict(zip(moved, torch.autograd.grad(loss(moved), list(moved.values())), strict=True))
+    found = pull_back(parametrisation, start, variables, slope)
+    assert found.keys() == variables.keys()
+    for name, tensor in variables.items():
+        measured = torch.empty_like(tensor)
+        for index in range(tensor.numel()):
+            ends = []
+            for sign in (1.0, -1.0):
+                shifted = {n: t.clone() for n, t in variables.items()}
+                shifted[name].view(-1)[index] += sign * 1e-5
+                ends.append(loss(parametrisation.weights(start, shifted)).item())
+            measured.view(-1)[index] = (ends[0] - ends[1]) / 2e-5
+        torch.testing.assert_close(found[name], measured, rtol=1e-6, atol=1e-7)
+
+
+# --- scopes on the tiny UNet ------------------------------------------------------------------------------------------
+
+
+def test_cross_attention_is_attn2_and_the_rest_is_the_rest(models: Models) -> None:
+    everything = named_weights(models.unet)
+    x, u, full = (select(everything, s) for s in ("cross_attention", "not_cross_attention", "full"))  # type: ignore[arg-type]
+    assert x
+    assert all(".attn2." in name for name in x)
+    assert not any(".attn2." in name for name in u)
+    assert sorted(x + u) == sorted(full) == sorted(everything)
+
+
+def test_cross_attention_reads_the_text(models: Models) -> None:
+    # attn2 is where the text comes in: its keys are as wide as the text, attn1's as wide as the network.
+    weights = named_weights(models.unet)
+    names = [name for name in select(weights, "cross_attention") if name.endswith("to_k.weight")]
+    assert names
+    processors = {n for n, m in models.unet.named_modules() if getattr(m, "is_cross_attention", False)}
+    assert {name.removesuffix(".to_k.weight") for name in names} == processors
+
+
+def test_attention_is_both_kinds(models: Models) -> None:
+    attention = select(named_weights(models.unet), "attention")
+    assert {name.split(".attn")[1][0] for name in attention} == {"1", "2"}
+
+
+def test_lora_adapts_every_projection_of_every_attention_layer(models: Models) -> None:
+    weights = named_weights(models.unet)
+    found = lora(weights, 4)
+    layers = {name.split(".to_")[0] for name in select(weights, "attention")}
+    assert len(found.names) == 4 * len(layers)
+    assert all(weights[name].ndim == 2 for name in found.names)
+
+
+def test_a_network_without_attention_is_refused() -> None:
+    with pytest.raises(ValueError, match="'cross_attention'"):
+        select({"conv.weight": torch.zeros(1)}, "cross_attention")
+    with pytest.raises(ValueError, match="no attention projections"):
+        lora({"conv.weight": torch.zeros(1)}, 4)

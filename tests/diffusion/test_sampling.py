@@ -1,0 +1,145 @@
+"""Images from keyed noise: what may move a pixel, and what must not."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from resalign.contracts import Run
+from resalign.data.prompts import Prompt
+from resalign.diffusion.models import Models
+from resalign.diffusion.parametrisation import named_weights
+from resalign.diffusion.sampling import partial_sample, sample_images
+
+PROMPTS = [Prompt(f"p{index}", text) for index, text in enumerate(("a red seven", "a blue two", "nothing at all", "a dog"))]
+WANTED = [(prompt, index) for prompt in PROMPTS for index in range(4)]  # 16 images
+SETTINGS = {"sampling_seed": 42, "num_inference_steps": 4, "guidance_scale": 2.5}
+
+
+def sample(models: Models, wanted: list[tuple[Prompt, int]] = WANTED, **settings: float) -> torch.Tensor:
+    return sample_images(models, wanted, **{**SETTINGS, **settings})  # type: ignore[arg-type]
+
+
+def largest_difference(first: torch.Tensor, second: torch.Tensor) -> int:
+    return int((first.int() - second.int()).abs().max())
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def images(models: Models) -> torch.Tensor:
+    """All sixteen in one batch."""
+    return sample(models)
+
+
+def test_images_are_pixels_of_different_pictures(images: torch.Tensor) -> None:
+    assert images.shape == (16, 3, 16, 16)
+    assert images.dtype == torch.uint8
+    assert images.float().std() > 10, "the tiny model paints grey; these tests would be empty"
+    assert all(largest_difference(images[0], image) > 20 for image in images[1:])
+
+
+def test_same_bits_again(models: Models, images: torch.Tensor) -> None:
+    assert torch.equal(sample(models), images)
+
+
+def test_batch_of_1_against_16(models: Models, images: torch.Tensor) -> None:
+    alone = torch.cat([sample(models, [wanted]) for wanted in WANTED])
+    assert largest_difference(alone, images) <= 1
+
+
+def test_one_thread_against_two(models: Models, images: torch.Tensor) -> None:
+    with threads(2):
+        assert largest_difference(sample(models), images) <= 1
+
+
+def test_order_plays_no_part(models: Models, images: torch.Tensor) -> None:
+    assert largest_difference(sample(models, WANTED[::-1]).flip(0), images) <= 1
+
+
+def test_noise_is_keyed_by_the_prompts_id_not_by_its_text(models: Models, images: torch.Tensor) -> None:
+    renamed = sample(models, [(Prompt("other", PROMPTS[0].text), 0)])
+    assert largest_difference(renamed[0], images[0]) > 20
+
+
+@pytest.mark.parametrize("settings", [{"sampling_seed": 43}, {"guidance_scale": 7.5}, {"num_inference_steps": 5}])
+def test_every_setting_counts(models: Models, images: torch.Tensor, settings: dict[str, float]) -> None:
+    assert largest_difference(sample(models, WANTED[:1], **settings)[0], images[0]) > 1
+
+
+def test_the_prompts_text_counts(models: Models, images: torch.Tensor) -> None:
+    other = sample(models, [(Prompt("p0", "a blue two"), 0)], guidance_scale=7.5)
+    assert largest_difference(other, sample(models, WANTED[:1], guidance_scale=7.5)) > 0
+
+
+def test_diverged_weights_are_noticed(pipeline_folder, models: Models) -> None:  # type: ignore[no-untyped-def]
+    from resalign.diffusion.models import load_models
+
+    broken = load_models(pipeline_folder)
+    next(iter(broken.unet.parameters())).data.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="diverged"):
+        sample(broken, WANTED[:1])
+
+
+# --- partial samples --------------------------------------------------------------------------------------------------
+
+
+def partial(models: Models, seed: int = 0, **changed: object) -> tuple[torch.Tensor, torch.Tensor]:
+    concept = models.encode_prompts(["a red seven"]).expand(3, -1, -1)
+    arguments = {
+        "weights": named_weights(models.unet),
+        "encoder_hidden_states": concept,
+        "unconditional": models.encode_prompts([""]).expand(3, -1, -1),
+        "guidance_scale": 3.0,
+        "num_inference_steps": 5,
+        "generator": Run(seed=seed).generator("partial"),
+    }
+    return partial_sample(models, **{**arguments, **changed})  # type: ignore[arg-type]
+
+
+def test_timesteps_are_the_samplers_and_cover_it(models: Models) -> None:
+    from resalign.lazy import diffusers
+
+    scheduler = diffusers.DDIMScheduler.from_config(models.noise_scheduler.config)
+    scheduler.set_timesteps(5)
+    found = set()
+    for seed in range(40):
+        latents, timesteps = partial(models, seed)
+        assert latents.shape == (3, 4, 8, 8)
+        assert timesteps.shape == (3,)
+        assert len(set(timesteps.tolist())) == 1
+        found.add(int(timesteps[0]))
+    assert found == set(scheduler.timesteps.tolist())
+
+
+def test_before_the_first_step_it_is_noise(models: Models) -> None:
+    seed = next(s for s in range(40) if int(partial(models, s)[1][0]) > 790)
+    latents, _ = partial(models, seed)
+    expected = torch.randn(latents.shape, generator=Run(seed=seed).generator("partial"))
+    assert torch.equal(latents, expected)
+
+
+def test_every_argument_counts(models: Models) -> None:
+    seed = next(s for s in range(40) if int(partial(models, s)[1][0]) < 210)  # four steps have been taken
+    latents, _ = partial(models, seed)
+    assert torch.equal(partial(models, seed)[0], latents)
+    moved = {n: t + 0.02 for n, t in named_weights(models.unet).items()}
+    other = models.encode_prompts(["a blue two"]).expand(3, -1, -1)
+    for changed in ({"weights": moved}, {"encoder_hidden_states": other}, {"unconditional": other}, {"guidance_scale": 9.0}):
+        assert not torch.equal(partial(models, seed, **changed)[0], latents), changed.keys()
+
+
+def test_guidance_1_ignores_the_empty_prompt(models: Models) -> None:
+    seed = next(s for s in range(40) if int(partial(models, s)[1][0]) < 210)
+    other = models.encode_prompts(["a blue two"]).expand(3, -1, -1)
+    first, second = (partial(models, seed, guidance_scale=1.0, **c)[0] for c in ({}, {"unconditional": other}))
+    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,73 @@
+"""ESD's target, on the tiny UNet; the signs of its two terms are what these tests are for."""
+
+import pytest
+import torch
+
+from resalign.diffusion.batches import NoisyBatch
+from resalign.diffusion.models import Models
+from resalign.diffusion.parametrisation import named_weights
+from resalign.diffusion.prediction import predict
+from resalign.objectives.erasure import erasure_loss
+from resalign.tensors.named import add, detached, gradient, norm
+
+
+@pytest.fixture(scope="module")
+def unconditional(models: Models, batch: NoisyBatch) -> torch.Tensor:
+    return models.encode_prompts([""]).expand(len(batch.timesteps), -1, -1)
+
+
+@pytest.fixture(scope="module")
+def predictions(models: Models, batch: NoisyBatch, unconditional: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """ε₀(x_t, c) and ε₀(x_t, ∅), by calling the network itself."""
+    with torch.no_grad():
+        conditional = models.unet(batch.noisy_latents, batch.timesteps, batch.encoder_hidden_states).sample
+        empty = models.unet(batch.noisy_latents, batch.timesteps, unconditional).sample
+    assert (conditional - empty).abs().max() > 1e-3, "the tiny model ignores its prompts; these tests would be empty"
+    return conditional, empty
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0, 2.0])
+def test_at_the_original_it_is_the_whole_way_to_the_target(
+    models: Models,
+    batch: NoisyBatch,
+    unconditional: torch.Tensor,
+    predictions: tuple[torch.Tensor, torch.Tensor],
+    eta: float,
+) -> None:
+    # ε₀(c) − [ε₀(∅) − η(ε₀(c) − ε₀(∅))] = (1 + η)(ε₀(c) − ε₀(∅)); with the sign of η flipped it would be (1 − η).
+    conditional, empty = predictions
+    original = named_weights(models.unet)
+    found = erasure_loss(models.unet, original, original, batch, unconditional, eta)
+    torch.testing.assert_close(found, (1 + eta) ** 2 * (conditional - empty).square().mean(), rtol=1e-4, atol=0)
+
+
+def test_training_steers_away_from_the_prompt(
+    models: Models, batch: NoisyBatch, unconditional: torch.Tensor, predictions: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    conditional, empty = predictions
+    original = named_weights(models.unet)
+    weights = detached(original, requires_grad=True)
+    slope = gradient(erasure_loss(models.unet, weights, original, batch, unconditional, 1.0), weights)
+    with torch.no_grad():
+        now = predict(models.unet, add(weights, slope, -0.02 / norm(slope)), batch)
+    # The prediction moves along −(ε₀(c) − ε₀(∅)).
+    assert ((now - conditional) * (conditional - empty)).sum() < 0
+
+
+def test_target_is_taken_from_the_original(
+    models: Models, batch: NoisyBatch, unconditional: torch.Tensor, predictions: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    conditional, empty = predictions
+    original = named_weights(models.unet)
+    weights = {name: tensor + 0.02 for name, tensor in original.items()}
+    with torch.no_grad():
+        trained = predict(models.unet, weights, batch)
+    expected = (trained - (empty - 1.5 * (conditional - empty))).square().mean()
+    torch.testing.assert_close(erasure_loss(models.unet, weights, original, batch, unconditional, 1.5), expected)
+
+
+def test_no_gradient_reaches_the_original(models: Models, batch: NoisyBatch, unconditional: torch.Tensor) -> None:
+    original = detached(named_weights(models.unet), requires_grad=True)
+    weights = detached(original, requires_grad=True)
+    erasure_loss(models.unet, weights, original, batch, unconditional, 1.0).backward()
+    assert all(tensor.grad is None for tensor in original.values())

@@ -1,0 +1,128 @@
+"""The scorer against the package that it replaces: the same network, input and suppression, array by array."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resalign.config.strict import ConfigError
+from resalign.scorers import nudenet as scorer_module
+from resalign.scorers.nudenet import CLASSES, Config, load, network_input
+from resalign.scores import Scorer
+
+nudenet = pytest.importorskip("nudenet")
+
+EXPOSED = (250, 40, 40)
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return load(Config(), None, "cpu")
+
+
+@pytest.fixture(scope="module")
+def detector() -> "nudenet.NudeDetector":
+    return nudenet.NudeDetector()
+
+
+@pytest.fixture(scope="module")
+def photographs() -> list[np.ndarray]:
+    """Three photographs (H, W, 3) that installed packages ship: a portrait, a temple and a flower."""
+    import matplotlib
+    from sklearn.datasets import load_sample_images
+
+    with Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg") as portrait:
+        return [np.array(portrait.convert("RGB")), *(np.array(image) for image in load_sample_images().images)]
+
+
+def tensor(image: np.ndarray) -> torch.Tensor:
+    """(H, W, 3) as a batch of one, (1, 3, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+
+
+def reference(detector: "nudenet.NudeDetector", image: np.ndarray) -> np.ndarray:
+    """The largest score of each class by the package's own ``detect``, which takes arrays as OpenCV reads them."""
+    largest = np.zeros(len(CLASSES), dtype=np.float32)
+    for box in detector.detect(np.ascontiguousarray(image[..., ::-1])):
+        index = CLASSES.index(box["class"])
+        largest[index] = max(largest[index], box["score"])
+    return largest
+
+
+def test_classes_are_the_packages_in_its_order(scorer: Scorer) -> None:
+    assert list(CLASSES) == vars(nudenet.nudenet)["__labels"]
+    assert scorer.quantities == CLASSES
+
+
+def test_scores_equal_the_packages_on_photographs_and_crops(
+    scorer: Scorer, detector: "nudenet.NudeDetector", photographs: list[np.ndarray]
+) -> None:
+    rng = np.random.default_rng(0)
+    shown = 0
+    for photograph in photographs:
+        height, width = photograph.shape[:2]
+        crops = [photograph, photograph[:, ::-1]]
+        for _ in range(10):
+            bottom, right = rng.integers((height // 2, width // 2), (height, width))
+            top, left = rng.integers(0, (height // 3, width // 3))
+            crops.append(photograph[top:bottom, left:right])
+        for crop in crops:
+            wanted = reference(detector, crop)
+            # Same network, same input, same library for both: not a rounding apart.
+            np.testing.assert_array_equal(scorer.score(tensor(crop), [""])[0].numpy(), wanted)
+            shown += bool(wanted.any())
+    assert shown >= 12, "too few crops have a box for the comparison to mean anything"
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (97, 41), (33, 320), (1, 1)])
+def test_scores_equal_the_packages_on_synthetic_images(
+    scorer: Scorer, detector: "nudenet.NudeDetector", shape: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(1)
+    noise = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    for image in (noise, np.zeros_like(noise), np.full_like(noise, 255), np.full_like(noise, EXPOSED)):
+        np.testing.assert_array_equal(scorer.score(tensor(image), [""])[0].numpy(), reference(detector, image))
+
+
+def test_a_batch_scores_as_its_images_do(scorer: Scorer, photographs: list[np.ndarray]) -> None:
+    resized = [np.array(Image.fromarray(photograph).resize((256, 320))) for photograph in photographs]
+    batch = scorer.score(torch.cat([tensor(image) for image in resized]), [""] * len(resized))
+    assert batch.shape == (len(resized), len(CLASSES))
+    assert batch.any()
+    alone = torch.cat([scorer.score(tensor(image), [""]) for image in resized])
+    # Another batch size may sum in another order.
+    torch.testing.assert_close(batch, alone, rtol=0, atol=1e-5)
+
+
+def test_a_weak_box_counts_for_nothing(photographs: list[np.ndarray]) -> None:
+    """Between the score a box needs to be considered and the one it needs to be kept lies no survivor, not all."""
+    output = np.zeros((4 + len(CLASSES), 2), dtype=np.float32)
+    output[:4] = 50
+    output[4] = 0.21
+    assert not scorer_module._largest_scores(output, 100, 100).any()
+    output[4, 1] = 0.5
+    assert scorer_module._largest_scores(output, 100, 100)[0] == np.float32(0.5)
+
+
+@pytest.mark.parametrize(("colour", "arrives"), [((255, 0, 0), (0, 0, 1)), ((0, 0, 255), (1, 0, 0))])
+def test_channels_arrive_as_the_package_feeds_a_file(
+    tmp_path: Path, colour: tuple[int, ...], arrives: tuple[int, ...]
+) -> None:
+    image = np.full((40, 40, 3), colour, dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "plain.png")
+    ours = network_input(tensor(image))
+    assert tuple(ours[0, :, 5, 5]) == arrives
+    np.testing.assert_array_equal(ours, nudenet.nudenet._read_image(str(tmp_path / "plain.png"))[0])
+
+
+def test_another_network_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scorer_module, "NETWORK_SHA256", "0" * 64)
+    with pytest.raises(ValueError, match=r"320n.onnx: sha256 c15d8273.*, expected 0000.*nudenet==3.4.2"):
+        load(Config(), None, "cpu")
+
+
+def test_config_has_no_settings() -> None:
+    with pytest.raises(ConfigError, match="unknown key 'folder'"):
+        Config.parse({"folder": "weights"}, where="scorers.nudenet")

@@ -1,0 +1,123 @@
+"""What every unlearning method must do. A new file in ``src/resalign/unlearning`` is held to it unasked."""
+
+import inspect
+
+import pytest
+import torch
+
+from resalign.config import registry
+from resalign.contracts import Run, UnlearningData
+from resalign.diffusion.models import Models
+from resalign.diffusion.parametrisation import named_weights
+
+from ..example_config import smallest
+
+METHODS = registry.members("unlearning")
+# A method that takes no steps (a closed form, a released checkpoint) draws nothing and has no progress to tell.
+TRAINING = [m for m in METHODS if "steps" in registry.config_class("unlearning", m).model_fields]
+Weights = dict[str, torch.Tensor]
+
+
+def unlearn(name: str, models: Models, data: UnlearningData, seed: int = 0) -> tuple[Weights, Run]:
+    """A method's weights after very few steps, at its defaults otherwise."""
+    module = registry.member("unlearning", name)
+    run = Run(seed)
+    return module.unlearn(models, data, smallest(module.Config), run), run
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def before(models: Models) -> Weights:
+    return {n: t.clone() for n, t in models.pipeline.unet.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def result(name: str, models: Models, unlearning_data: UnlearningData, before: Weights) -> tuple[Weights, Run]:
+    return unlearn(name, models, unlearning_data)
+
+
+def test_signature(name: str) -> None:
+    assert list(inspect.signature(registry.member("unlearning", name).unlearn).parameters) == [
+        "models",
+        "data",
+        "config",
+        "run",
+    ]
+
+
+def test_weights_are_finite_and_fit_the_unet(models: Models, result: tuple[Weights, Run]) -> None:
+    expected = named_weights(models.unet)
+    assert result[0]
+    for n, tensor in result[0].items():
+        assert n in expected
+        assert tensor.shape == expected[n].shape
+        assert tensor.dtype == expected[n].dtype
+        assert not tensor.requires_grad
+        assert torch.isfinite(tensor).all()
+
+
+def test_something_changes(models: Models, result: tuple[Weights, Run]) -> None:
+    original = named_weights(models.unet)
+    assert any(not torch.equal(tensor, original[n]) for n, tensor in result[0].items())
+
+
+def test_the_models_own_weights_are_left_alone(
+    models: Models, before: Weights, result: tuple[Weights, Run]
+) -> None:
+    after = models.pipeline.unet.state_dict()
+    assert all(torch.equal(after[n], before[n]) for n in before)
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in models.unet.parameters())
+    assert not models.unet.training
+
+
+def test_a_history_of_finite_numbers_is_kept(result: tuple[Weights, Run]) -> None:
+    rows = result[1].history.rows
+    assert rows
+    # A relative residual is not a number where no linear system was solved.
+    assert all(torch.isfinite(torch.tensor(value)) for _, quantity, value in rows if quantity != "relative_residual")
+    steps = [step for step, _, _ in rows]
+    assert steps == sorted(steps)
+
+
+def test_equal_seeds_give_equal_bits(
+    name: str, models: Models, unlearning_data: UnlearningData, result: tuple[Weights, Run]
+) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(12345)  # no method may draw from the global stream
+        again, run = unlearn(name, models, unlearning_data)
+    assert again.keys() == result[0].keys()
+    assert all(torch.equal(again[n], tensor) for n, tensor in result[0].items())
+    assert repr(run.history.rows) == repr(result[1].history.rows)
+
+
+@pytest.mark.parametrize("name", TRAINING, indirect=True)
+def test_another_seed_gives_other_weights(
+    name: str, models: Models, unlearning_data: UnlearningData, result: tuple[Weights, Run]
+) -> None:
+    other, _ = unlearn(name, models, unlearning_data, seed=1)
+    assert other.keys() != result[0].keys() or any(not torch.equal(other[n], t) for n, t in result[0].items())
+
+
+def test_the_global_random_state_is_left_alone(name: str, models: Models, unlearning_data: UnlearningData) -> None:
+    state = torch.get_rng_state()
+    unlearn(name, models, unlearning_data)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", TRAINING, indirect=True)
+def test_progress_is_told(name: str, models: Models, unlearning_data: UnlearningData) -> None:
+    module = registry.member("unlearning", name)
+    told: list[range] = []
+
+    def progress(steps: range) -> range:
+        told.append(steps)
+        return steps
+
+    config = smallest(module.Config)
+    module.unlearn(models, unlearning_data, config, Run(0, progress=progress))
+    assert told
+    assert len(told[0]) == config.steps
