@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import yaml
@@ -81,8 +81,9 @@ def read_scores(path: Path) -> pd.DataFrame:
 
 def states(row: Row) -> Iterator[tuple[int, str, pd.DataFrame]]:
     """(steps, prompt list, scores) of one run."""
-    for (steps, prompts), group in read_scores(row.folder("score") / "scores.parquet").groupby(["steps", "prompt_set"]):
-        yield int(steps), str(prompts), group
+    for state, group in read_scores(row.folder("score") / "scores.parquet").groupby(["steps", "prompt_set"]):
+        steps, prompts = cast("tuple[int, str]", state)
+        yield int(steps), prompts, group
 
 
 def measure_images(rows: list[Row], metrics: dict[str, Any]) -> pd.DataFrame:

@@ -70,7 +70,7 @@ def checkpoints(job: dict[str, Any]) -> dict[int, Path | None]:
 def fill(
     models: Models, store: ImageStore, wanted: list[tuple[Prompt, int]], sampling: dict[str, Any], description: str
 ) -> None:
-    """Makes the images that the store lacks, in batches of fixed composition, so that bits do not depend on a restart."""
+    """Makes the images that the store lacks, in batches of fixed composition: bits do not depend on a restart."""
     size = sampling["batch_size"]
     batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
     todo = [batch for batch in batches if not all(store.path(*image).is_file() for image in batch)]

@@ -271,10 +271,11 @@ def test_what_the_mirror_lacks_is_downloaded(tmp_path: Path, server: Server) -> 
 
 
 @pytest.fixture
-def hub(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, bytes]], AssetConfig]:
+def hub(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AssetConfig]]:
     """Lets the loopback server answer as the hub does, for one dataset; gives its asset."""
-    from huggingface_hub import constants
+    from huggingface_hub import close_session, constants
 
+    close_session()  # whose settings are those of an earlier test
     monkeypatch.setattr(constants, "ENDPOINT", server.address)
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
@@ -296,7 +297,8 @@ def hub(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, 
         server.files[f"/api/datasets/someone/prompts/tree/{COMMIT}"] = json.dumps(tree).encode()
         return AssetConfig(hub="someone/prompts", repo_type="dataset", revision=COMMIT, files=("*.csv", "data.zip"))
 
-    return serve
+    yield serve
+    close_session()
 
 
 def test_a_hub_repository_is_held_against_its_commit(
@@ -329,7 +331,7 @@ def test_files_that_the_hub_lacks_are_named(tmp_path: Path, hub: Callable[..., A
         (403, "GatedRepo", GatedError, "accept its terms .* HF_TOKEN"),
         (404, "RepoNotFound", RemovedError, "removed or renamed"),
         (404, "RevisionNotFound", RemovedError, "removed or renamed"),
-        (500, "", FetchError, "try again later"),
+        (409, "", FetchError, "try again later"),
     ],
 )
 def test_the_hubs_refusals_are_classes_of_their_own(
@@ -346,7 +348,9 @@ def test_the_hubs_refusals_are_classes_of_their_own(
     assert type(caught.value) is kind
 
 
-def test_a_hub_that_cannot_be_reached_is_said(tmp_path: Path, hub: Callable[..., AssetConfig], monkeypatch) -> None:
+def test_a_hub_that_cannot_be_reached_is_said(
+    tmp_path: Path, hub: Callable[..., AssetConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from huggingface_hub import constants
 
     asset = hub({"a.csv": b"prompt\nhello\n"})

@@ -1,11 +1,6 @@
 # Raw scores of every image; thresholds are applied when tables are made.
 
 
-def scorer_folder(scorer):
-    """Reference of a scorer's asset; None where the network ships in a package."""
-    return getattr(scorer.config, "folder", None)
-
-
 def score_job(label, images):
     scorers = PLAN.experiment.scorers
     return as_json(
@@ -16,7 +11,8 @@ def score_job(label, images):
             "scorers": {
                 name: {
                     "settings": scorer.resolved(),
-                    "folder": PLAN.folder(scorer_folder(scorer)) if scorer_folder(scorer) else None,
+                    # None where the network ships in a package
+                    "folder": PLAN.folder(scorer.asset) if scorer.asset else None,
                 }
                 for name, scorer in scorers.items()
             },
@@ -24,8 +20,9 @@ def score_job(label, images):
     )
 
 
-SCORER_FOLDERS = [folder for scorer in PLAN.experiment.scorers.values() if (folder := scorer_folder(scorer))]
-SCORER_ASSETS = sorted({file for folder in SCORER_FOLDERS for file in [marker(folder)] if file})
+SCORER_ASSETS = sorted(
+    {file for scorer in PLAN.experiment.scorers.values() if scorer.asset for file in [marker(scorer.asset)] if file}
+)
 
 
 rule score:

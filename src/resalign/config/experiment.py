@@ -116,6 +116,12 @@ class Member:
         """See the attributes."""
         self.family, self.name, self.config = family, name, config
 
+    @property
+    def asset(self) -> str | None:
+        """The asset that the member itself loads: a scorer's ``folder``, an imported model's ``checkpoint``."""
+        found: str | None = getattr(self.config, "folder", None) or getattr(self.config, "checkpoint", None)
+        return found
+
     def resolved(self) -> dict[str, Any]:
         """Name and every setting, as plain values."""
         return {"name": self.name, **self.config.model_dump(mode="json")}
@@ -176,7 +182,7 @@ class Experiment:
         return values
 
     def _members(self, family: str, key: str, entries: dict[str, dict[str, Any]]) -> dict[str, Member]:
-        """Validates each entry by its member's own ``Config``; the label is the member's name unless ``key`` says it."""
+        """Validates each entry by its member's own ``Config``; the label is its name unless ``key`` says it."""
         result = {}
         for label, entry in entries.items():
             where = f"{self.where}: {family}.{label}"
@@ -198,16 +204,8 @@ class Experiment:
             **{f"attacks.{k}.train": v.train for k, v in self.attack_data.items()},
             **{f"attacks.{k}.heldout": v.heldout for k, v in self.attack_data.items()},
             **{f"prompts.{k}.source": v.source for k, v in config.prompts.items()},
-            **{
-                f"scorers.{k}.folder": m.config.folder
-                for k, m in self.scorers.items()
-                if getattr(m.config, "folder", None)
-            },
-            **{
-                f"unlearning.{k}.checkpoint": m.config.checkpoint
-                for k, m in self.unlearning.items()
-                if m.name == "imported"
-            },
+            **{f"scorers.{k}.folder": m.asset for k, m in self.scorers.items() if m.asset},
+            **{f"unlearning.{k}.checkpoint": m.asset for k, m in self.unlearning.items() if m.asset},
         }
         if config.reference is not None:
             folders["reference"] = config.reference

@@ -139,8 +139,8 @@ class Plan:
             **{key: self._identity(getattr(concept, key)) for key in ("forget", "retain", "pool")},
             "model": self._identity(config.model),
         }
-        if member.name == "imported":
-            resolved["checkpoint"] = self._identity(member.config.checkpoint)  # type: ignore[attr-defined]
+        if member.asset:
+            resolved["checkpoint"] = self._identity(member.asset)
         stage = Stage("unlearn", model, model, None, resolved, (f"resalign.unlearning.{member.name}",))
         self.unlearn[stage.run] = stage
         return stage
@@ -199,7 +199,7 @@ class Plan:
         return {
             name: [
                 member.resolved(),
-                self._identity(folder) if (folder := getattr(member.config, "folder", None)) else None,
+                self._identity(member.asset) if member.asset else None,
             ]
             for name, member in self.experiment.scorers.items()
         }

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from resalign.config.assets import AssetConfig
+from resalign.data.images import DataError
 from resalign.tracking import log
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ MAGIC: dict[str, tuple[bytes, ...]] = {
 PAGE_STARTS = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 
 
-class FetchError(RuntimeError):
+class FetchError(DataError):
     """An asset that cannot be had now; the message names asset and remedy."""
 
 
@@ -242,7 +243,9 @@ def _snapshot(source: Source, folder: Path) -> dict[str, str]:
         raise source.error(FetchError, "HF_HUB_OFFLINE is set", "unset it where there is internet") from None
     # errors.HTTPError is the HTTP client's own: a connection that fails is no OSError there.
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
-        raise source.error(FetchError, f"the hub cannot be reached ({_first_line(error)})", "try again later") from None
+        raise source.error(
+            FetchError, f"the hub refused or did not answer ({_first_line(error)})", "try again later"
+        ) from None
     return {path: _check_listed(source, folder / path, listed[path]) for path in chosen}
 
 
@@ -318,6 +321,7 @@ def _receive(source: Source, part: Path) -> int | None:
                     stream.write(chunk)
                     bar.update(len(chunk))
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
             part.unlink()
             return _receive(source, part)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from resalign.data.images import CaptionedImages
 from resalign.diffusion.models import Models
-from resalign.lazy import torch
+from resalign.lazy import diffusers, torch
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class EncodedImages:
     latents: torch.Tensor
     encoder_hidden_states: torch.Tensor
     prompt_rows: torch.Tensor
-    noise_scheduler: object
+    noise_scheduler: diffusers.DDPMScheduler
 
     def __len__(self) -> int:
         """Number of images."""

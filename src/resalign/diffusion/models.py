@@ -124,7 +124,7 @@ def check_pipeline_folder(folder: Path) -> None:
 
 
 def check_checkpoint(checkpoint: Path, folder: Path) -> None:
-    """Fails readably unless a checkpoint's tensors all fit a pipeline folder's UNet, by name and shape; loads no weight."""
+    """Fails readably unless a checkpoint's tensors fit a pipeline folder's UNet by name and shape; loads no weight."""
     model: dict[str, tuple[int, ...]] = {}
     for file in sorted((folder / "unet").glob(f"{WEIGHT_FILES['unet']}*.safetensors")):
         model |= tensor_shapes(file)

@@ -99,12 +99,12 @@ class LowRank:
         }
 
 
-def lora(weights: Named, rank: int, **settings: float | None) -> LowRank:
-    """Low-rank changes of every attention projection."""
+def lora(weights: Named, rank: int, *, down_std: float | None = None, up_std: float = 0.0) -> LowRank:
+    """Low-rank changes of every attention projection; see :class:`LowRank`."""
     names = tuple(name for name in weights if name.endswith(LORA_TARGETS))
     if not names:
         raise ValueError(f"the network has no attention projections named like {list(LORA_TARGETS)}")
-    return LowRank(names, rank, **settings)  # type: ignore[arg-type]
+    return LowRank(names, rank, down_std=down_std, up_std=up_std)
 
 
 def pull_back(
@@ -113,7 +113,7 @@ def pull_back(
     """Jᵀv: a gradient in weight space as one in the variables, J the Jacobian of ψ ↦ θ + T(ψ)."""
     leaves = detached(variables, requires_grad=True)
     moved = parametrisation.weights(start, leaves)
-    pairing = sum((moved[n] * weight_gradient[n]).sum() for n in weight_gradient if moved[n].requires_grad)
+    pairing = torch.stack([(moved[name] * weight_gradient[name]).sum() for name in weight_gradient]).sum()
     return gradient(pairing, leaves)
 
 

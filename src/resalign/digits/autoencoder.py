@@ -58,7 +58,7 @@ def train_autoencoder(config: DigitsConfig, output: Path) -> None:
     scans = load_splits(config)["generator"]
     optimizer = torch.optim.AdamW(vae.parameters(), lr=settings.lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=settings.steps, pct_start=0.15)
-    for _ in trange(settings.steps, desc="autoencoder", mininterval=5):
+    for _ in trange(settings.steps, desc="autoencoder", mininterval=10, ascii=True, ncols=90):
         images = torch.from_numpy(random_tints(scans, settings.batch_size, rng)) * 2 - 1
         posterior = vae.encode(images).latent_dist
         reconstruction = vae.decode(posterior.sample()).sample

@@ -54,7 +54,7 @@ def train_clip(config: DigitsConfig, output: Path) -> None:
     inks = np.array(list(COLOURS.values()), dtype=np.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=settings.steps)
-    for _ in trange(settings.steps, desc="clip", mininterval=5):
+    for _ in trange(settings.steps, desc="clip", mininterval=10, ascii=True, ncols=90):
         # At most one example of each (digit, colour), so that no caption of the batch also fits another image.
         pairs = rng.permutation(10 * len(COLOURS))[: settings.batch_size]
         labels, colours = pairs // len(COLOURS), pairs % len(COLOURS)

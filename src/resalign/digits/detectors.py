@@ -39,7 +39,7 @@ def train_detector(config: DigitsConfig, name: str, output: Path) -> dict[str, f
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=settings.steps)
     empty = round(settings.batch_size * settings.nothing_share)
-    for _ in trange(settings.steps, desc=name, mininterval=5):
+    for _ in trange(settings.steps, desc=name, mininterval=10, ascii=True, ncols=90):
         images, labels = labelled_tints(splits["detectors"], settings.batch_size - empty, rng)
         images = np.concatenate([images, show_nothing(splits["detectors"], empty, rng)])
         labels = np.concatenate([labels, np.full(empty, len(DIGITS))])
@@ -87,7 +87,7 @@ def degrade(images: Floats, rng: np.random.Generator) -> Floats:
     return np.clip(np.stack(blurred) + noise, 0, 1).astype(np.float32)
 
 
-def _network(settings: DetectorConfig) -> torch.nn.Module:
+def _network(settings: DetectorConfig) -> transformers.PreTrainedModel:
     """An untrained classifier over LABELS."""
     names = dict(enumerate(LABELS))
     common = {"num_labels": len(LABELS), "id2label": names, "label2id": {v: k for k, v in names.items()}}
@@ -157,7 +157,7 @@ def _blanks(scans: Scans, count: int, rng: np.random.Generator) -> Floats:
     return np.clip(page * 0.5 + smear, 0, 1).astype(np.float32)
 
 
-def _heldout_scores(model: torch.nn.Module, scans: Scans, rng: np.random.Generator) -> dict[str, float]:
+def _heldout_scores(model: transformers.PreTrainedModel, scans: Scans, rng: np.random.Generator) -> dict[str, float]:
     """Accuracy on held-out scans in the generator's style and on pages; noise and blends called nothing."""
     labels = np.repeat(scans.labels, 3)
     masks = np.repeat(scans.masks, 3, axis=0)

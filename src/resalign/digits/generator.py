@@ -47,7 +47,7 @@ def train_generator(config: DigitsConfig, autoencoder: Path, output: Path) -> No
     averaged = [parameter.detach().clone() for parameter in parameters]
     train_timesteps = noise_scheduler.config["num_train_timesteps"]
 
-    for _ in trange(settings.steps, desc="generator", mininterval=5):
+    for _ in trange(settings.steps, desc="generator", mininterval=10, ascii=True, ncols=90):
         chosen = rng.integers(0, len(latents), settings.batch_size)
         # Stratified timesteps: one from each of batch_size equal parts, in random order.
         strata = (rng.permutation(settings.batch_size) + rng.random(settings.batch_size)) / settings.batch_size
@@ -139,9 +139,10 @@ def _pretrain_text_encoder(
         ids, inverse = captions.draw(labels, colours, rng, dropout=0.0)
         pooled = text_encoder(ids).pooler_output[inverse]
         targets = (torch.from_numpy(labels), torch.from_numpy(colours))
-        loss = sum(
+        losses = [
             torch.nn.functional.cross_entropy(head(pooled), target) for head, target in zip(heads, targets, strict=True)
-        )
+        ]
+        loss = torch.stack(losses).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

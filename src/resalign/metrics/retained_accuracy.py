@@ -35,4 +35,5 @@ def per_image(scores: pd.DataFrame, config: Config) -> pd.Series:
     unknown = set(scores["label"]) - {name.removeprefix(prefix) for name in classes.columns}
     if unknown:
         raise ValueError(f"labels {sorted(unknown)} are no classes of scorer '{config.scorer}'")
-    return (classes.idxmax(axis=1).str.removeprefix(prefix) == scores["label"]).astype(float)
+    names = {name: name.removeprefix(prefix) for name in classes.columns}
+    return (classes.rename(columns=names).idxmax(axis=1) == scores["label"]).astype(float)

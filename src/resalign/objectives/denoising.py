@@ -35,7 +35,7 @@ def harmful_loss(
 
     It is unbounded below. With ``truncation`` m an example whose error has reached m contributes −m and no gradient.
 
-    Source: truncation, RGD (GradDiff's forget loss), GradDiff in its released script; a training choice, not the paper's.
+    Source: the truncation is that of GradDiff in RGD's released script; a training choice, not the paper's.
     """
     error = per_example_error(unet, weights, batch)
     if truncation is not None:

@@ -43,7 +43,7 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
         raise WeightsError(
-            f"{path}: not a whole safetensors file ({error}); it may be truncated or a renamed pickle: fetch or make it again"
+            f"{path}: not a whole safetensors file ({error}); truncated, or a renamed pickle? fetch or make it again"
         ) from None
 
 

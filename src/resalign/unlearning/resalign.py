@@ -16,11 +16,12 @@ from pydantic import Field, model_validator
 
 from resalign.bilevel.adaptation import adapt
 from resalign.bilevel.hvp import Loss, Mode
-from resalign.bilevel.hypergradient import Hypergradient, exact_hypergradient, merged_hypergradient
+from resalign.bilevel.hypergradient import Hypergradient, Solve, exact_hypergradient, merged_hypergradient
 from resalign.bilevel.solvers import identity, richardson
 from resalign.bilevel.solvers.richardson import Config as RichardsonConfig
 from resalign.config.strict import Strict
 from resalign.contracts import Run, UnlearningData
+from resalign.diffusion.batches import EncodedImages, NoisyBatch
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import Direct, Parametrisation, Scope, lora, named_weights, pull_back, select
 from resalign.lazy import torch
@@ -182,29 +183,23 @@ class _Simulation:
         self.record |= {"inner_loss": losses[-1]}
         frozen = self._inner_loss(self.config.hessian_batch_size, stratified=True)
 
+        gamma, mode = self.config.gamma, self.config.hessian_products
+
         def estimate(relaxation: float) -> Hypergradient:
-            settings = self.config.richardson.model_copy(update={"relaxation": relaxation})
-            first_order = self.config.solver == "identity"
-            arguments = {
-                "gamma": self.config.gamma,
-                "mode": self.config.hessian_products,
-                "solve": lambda matvec, rhs: (
-                    identity.solve(matvec, rhs, identity.Config())
-                    if first_order
-                    else richardson.solve(matvec, rhs, settings)
-                ),
-            }
+            solve = _solver(self.config, relaxation)
             if self.config.mapping == "merged" or self.adaptation == "full":
                 merged = inner.weights(theta, adapted)
-                return merged_hypergradient(outer_loss, frozen, theta, merged, **arguments)
-            return exact_hypergradient(outer_loss, frozen, theta, start, adapted, inner.weights, **arguments)
+                return merged_hypergradient(outer_loss, frozen, theta, merged, gamma=gamma, solve=solve, mode=mode)
+            return exact_hypergradient(
+                outer_loss, frozen, theta, start, adapted, inner.weights, gamma=gamma, solve=solve, mode=mode
+            )
 
         return _damped(estimate, self.config, where=f"{where} ({self})")
 
     def _inner_loss(self, batch_size: int, *, stratified: bool = False) -> Loss:
         """L_FT on one batch, frozen: the same function of the weights at every call."""
 
-        def draw(images):  # type: ignore[no-untyped-def]
+        def draw(images: EncodedImages) -> NoisyBatch:
             return (images.draw_stratified if stratified else images.draw)(batch_size, self.stream)
 
         unet, batch = self.models.unet, draw(self.images)
@@ -220,6 +215,14 @@ class _Simulation:
         return f"{self.adaptation}, {self.optimizer}, lr {self.lr:g}, {self.steps} steps, {self.loss} loss"
 
 
+def _solver(config: Config, relaxation: float) -> Solve:
+    """The configured solver of (I + γH)x = g, at a relaxation."""
+    if config.solver == "identity":
+        return lambda matvec, rhs: identity.solve(matvec, rhs, identity.Config())
+    settings = config.richardson.model_copy(update={"relaxation": relaxation})
+    return lambda matvec, rhs: richardson.solve(matvec, rhs, settings)
+
+
 def _damped(estimate: Callable[[float], Hypergradient], config: Config, *, where: str) -> tuple[Hypergradient, float]:
     """An estimate whose solve has not diverged, halving the relaxation (and raising K with it) if so configured.
 
@@ -227,7 +230,10 @@ def _damped(estimate: Callable[[float], Hypergradient], config: Config, *, where
         DivergenceError: If the residual stays above ``max_residual``, or no damping is allowed.
     """
     relaxation = config.richardson.relaxation
-    for _ in range(config.max_damping + 1):
+    for halvings in range(config.max_damping + 1):
+        if halvings:
+            relaxation /= 2
+            log.warning("%s; retrying at %g", what, relaxation)
         result = estimate(relaxation)
         size, residual = norm(result.value), result.relative_residual
         solved = config.solver == "identity" or residual <= config.max_residual
@@ -237,6 +243,4 @@ def _damped(estimate: Callable[[float], Hypergradient], config: Config, *, where
         what = f"hypergradient of {where}: {state}"
         if config.on_divergence == "raise" or config.solver == "identity":
             raise DivergenceError(f"{what}; lower gamma, or set on_divergence: damp")
-        relaxation /= 2
-        log.warning("%s; retrying at %g", what, relaxation)
     raise DivergenceError(f"{what} after {config.max_damping} halvings; lower gamma")
