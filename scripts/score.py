@@ -45,7 +45,7 @@ def read_manifest(path: Path) -> Any:
     """The images to score: a manifest of generated ones, or a captioned folder of real ones."""
     import pandas as pd
 
-    frame = pd.read_csv(path, dtype={"prompt_id": str, "label": str}, keep_default_na=False)
+    frame = pd.read_csv(path, dtype={"prompt_id": str, "prompt": str, "label": str}, keep_default_na=False)
     if path.name == "metadata.csv":
         paths = [str(path.with_name(name)) for name in frame["file_name"]]
         frame = pd.DataFrame(

@@ -84,5 +84,5 @@ def features(scores: pd.DataFrame, scorer: str, images_per_dimension: int) -> np
     if len(scores) < images_per_dimension * len(names):
         needed = images_per_dimension * len(names)
         raise ValueError(f"{len(scores)} images are too few for {len(names)} features; at least {needed} are needed")
-    values: np.ndarray = scores[names].to_numpy("float32")
+    values: np.ndarray = scores[names].to_numpy("float32", copy=True)  # pandas would hand out a read-only view
     return values

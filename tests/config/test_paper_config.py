@@ -116,7 +116,7 @@ def test_every_model_attack_and_seed_is_planned(plan: Plan) -> None:
 @pytest.mark.parametrize("profile", [[], ["--profile", "slurm"]], ids=["here", "slurm"])
 def test_the_whole_grid_is_planned_offline(profile: list[str]) -> None:
     started = time.monotonic()
-    command = [sys.executable, "-m", "snakemake", *profile, "-n", "--nolock", "all"]
+    command = [sys.executable, "-m", "snakemake", *profile, "-n", "-F", "--nolock", "all"]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert time.monotonic() - started < PLAN_SECONDS

@@ -40,7 +40,9 @@ def test_target_is_the_noise(encoded_images: EncodedImages) -> None:
 
 
 def test_velocity_if_the_scheduler_says_so(encoded_images: EncodedImages) -> None:
-    scheduler = diffusers.DDPMScheduler.from_config(encoded_images.noise_scheduler.config, prediction_type="v_prediction")
+    scheduler = diffusers.DDPMScheduler.from_config(
+        encoded_images.noise_scheduler.config, prediction_type="v_prediction"
+    )
     timesteps = torch.tensor([10, 50, 200, 400, 600, 800, 950, 999])
     batch = replace(encoded_images, noise_scheduler=scheduler).at(ALL, timesteps, stream())
     noise = encoded_images.at(ALL, timesteps, stream()).target
@@ -113,7 +115,9 @@ def test_latents_are_the_scaled_posteriors(models: Models, encoded_images: Encod
     assert abs(deviations.std() - 1) < 0.08
 
 
-def test_encoding_is_a_function_of_its_stream(models: Models, image_folder: Path, encoded_images: EncodedImages) -> None:
+def test_encoding_is_a_function_of_its_stream(
+    models: Models, image_folder: Path, encoded_images: EncodedImages
+) -> None:
     images = read_captioned_images(image_folder, pixels=16)
     again, other = (encode(models, images, Run(seed=seed).generator("encode")) for seed in (0, 1))
     assert torch.equal(again.latents, encoded_images.latents)

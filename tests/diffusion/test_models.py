@@ -61,7 +61,9 @@ def test_prompts_are_embedded_one_by_one(models: Models) -> None:
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
 
 
-def test_a_weight_file_replaces_what_it_names_and_nothing_else(pipeline_folder: Path, models: Models, tmp_path: Path) -> None:
+def test_a_weight_file_replaces_what_it_names_and_nothing_else(
+    pipeline_folder: Path, models: Models, tmp_path: Path
+) -> None:
     before = trainable_tensors(models.pipeline)
     name, encoder = "unet.conv_in.bias", "text_encoder.text_model.final_layer_norm.bias"
     encoder = encoder if encoder in before else next(n for n in before if n.startswith("text_encoder."))

@@ -12,7 +12,9 @@ from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
 from resalign.diffusion.sampling import partial_sample, sample_images
 
-PROMPTS = [Prompt(f"p{index}", text) for index, text in enumerate(("a red seven", "a blue two", "nothing at all", "a dog"))]
+PROMPTS = [
+    Prompt(f"p{index}", text) for index, text in enumerate(("a red seven", "a blue two", "nothing at all", "a dog"))
+]
 WANTED = [(prompt, index) for prompt in PROMPTS for index in range(4)]  # 16 images
 SETTINGS = {"sampling_seed": 42, "num_inference_steps": 4, "guidance_scale": 2.5}
 
@@ -134,7 +136,12 @@ def test_every_argument_counts(models: Models) -> None:
     assert torch.equal(partial(models, seed)[0], latents)
     moved = {n: t + 0.02 for n, t in named_weights(models.unet).items()}
     other = models.encode_prompts(["a blue two"]).expand(3, -1, -1)
-    for changed in ({"weights": moved}, {"encoder_hidden_states": other}, {"unconditional": other}, {"guidance_scale": 9.0}):
+    for changed in (
+        {"weights": moved},
+        {"encoder_hidden_states": other},
+        {"unconditional": other},
+        {"guidance_scale": 9.0},
+    ):
         assert not torch.equal(partial(models, seed, **changed)[0], latents), changed.keys()
 
 

@@ -35,13 +35,18 @@ def test_mean_squared_distance_of_the_predictions(models: Models, batch: NoisyBa
 
 
 def test_the_images_noise_plays_no_part(models: Models, batch: NoisyBatch) -> None:
-    other = NoisyBatch(batch.noisy_latents, batch.timesteps, batch.encoder_hidden_states, torch.zeros_like(batch.target))
+    other = NoisyBatch(
+        batch.noisy_latents, batch.timesteps, batch.encoder_hidden_states, torch.zeros_like(batch.target)
+    )
     arguments = (models.unet, moved(models), named_weights(models.unet))
     assert distillation_loss(*arguments, batch) == distillation_loss(*arguments, other)
 
 
 def test_no_gradient_reaches_the_original(models: Models, batch: NoisyBatch) -> None:
-    weights, original = detached(moved(models), requires_grad=True), detached(named_weights(models.unet), requires_grad=True)
+    weights, original = (
+        detached(moved(models), requires_grad=True),
+        detached(named_weights(models.unet), requires_grad=True),
+    )
     distillation_loss(models.unet, weights, original, batch).backward()
     assert all(tensor.grad is None for tensor in original.values())
     assert any(tensor.grad is not None and tensor.grad.abs().max() > 0 for tensor in weights.values())

@@ -96,7 +96,29 @@ def test_a_batch_scores_as_its_images_do(scorer: Scorer, photographs: list[np.nd
     torch.testing.assert_close(batch, alone, rtol=0, atol=1e-5)
 
 
-def test_a_weak_box_counts_for_nothing(photographs: list[np.ndarray]) -> None:
+@pytest.mark.parametrize(("height", "width"), [(512, 512), (480, 640), (90, 31)])
+def test_suppression_is_the_packages(height: int, width: int) -> None:
+    """On crowds of overlapping boxes, many across the image's edges and into its padding, as no photograph has them."""
+    rng = np.random.default_rng(2)
+    edge, changed = max(height, width), 0
+    for _ in range(40):
+        output = np.zeros((4 + len(CLASSES), 300), dtype=np.float32)
+        output[:2] = rng.uniform(-20, 340, (2, 300))
+        output[2:4] = rng.uniform(5, 200, (2, 300))
+        output[4:] = rng.uniform(0, 1, (len(CLASSES), 300)) ** 20
+        boxes = nudenet.nudenet._postprocess(
+            [output[None]], edge - width, edge - height, edge / width, edge / height, width, height, 320, 320
+        )
+        wanted = np.zeros(len(CLASSES), dtype=np.float32)
+        for box in boxes:
+            wanted[CLASSES.index(box["class"])] = max(wanted[CLASSES.index(box["class"])], box["score"])
+        np.testing.assert_array_equal(scorer_module._largest_scores(output, height, width), wanted)
+        unsuppressed = np.where(output[4:] == output[4:].max(axis=0), output[4:], 0).max(axis=1)
+        changed += not np.array_equal(wanted, unsuppressed)
+    assert changed > 20, "suppression must make a difference for the comparison to mean anything"
+
+
+def test_a_weak_box_counts_for_nothing() -> None:
     """Between the score a box needs to be considered and the one it needs to be kept lies no survivor, not all."""
     output = np.zeros((4 + len(CLASSES), 2), dtype=np.float32)
     output[:4] = 50

@@ -9,8 +9,7 @@ from resalign.config import registry
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
-
-from ..example_config import smallest
+from tests.example_config import smallest
 
 METHODS = registry.members("unlearning")
 # A method that takes no steps (a closed form, a released checkpoint) draws nothing and has no progress to tell.
@@ -65,9 +64,7 @@ def test_something_changes(models: Models, result: tuple[Weights, Run]) -> None:
     assert any(not torch.equal(tensor, original[n]) for n, tensor in result[0].items())
 
 
-def test_the_models_own_weights_are_left_alone(
-    models: Models, before: Weights, result: tuple[Weights, Run]
-) -> None:
+def test_the_models_own_weights_are_left_alone(models: Models, before: Weights, result: tuple[Weights, Run]) -> None:
     after = models.pipeline.unet.state_dict()
     assert all(torch.equal(after[n], before[n]) for n in before)
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in models.unet.parameters())

@@ -75,7 +75,9 @@ def test_two_steps_without_beta_are_two_steps_of_the_two_terms(models: Models, u
     for _ in range(2):
         leaves = detached(weights, requires_grad=True)
         harmful = harmful_loss(models.unet, leaves, unlearning_data.forget.draw(3, stream))
-        retain = gradient(distillation_loss(models.unet, leaves, original, unlearning_data.retain.draw(4, stream)), leaves)
+        retain = gradient(
+            distillation_loss(models.unet, leaves, original, unlearning_data.retain.draw(4, stream)), leaves
+        )
         weights = add(weights, add(gradient(harmful, leaves), retain, alpha), -lr)
     found, _ = outer_gradient(models, unlearning_data, beta=0.0, steps=2, lr=lr, alpha=alpha)
     assert relative_error(found, add(original, weights, -1.0)) < 1e-4
@@ -84,7 +86,7 @@ def test_two_steps_without_beta_are_two_steps_of_the_two_terms(models: Models, u
 
 @pytest.mark.parametrize("draws", [1, 3])
 def test_draws_are_averaged_with_weight_beta(models: Models, unlearning_data: UnlearningData, draws: int) -> None:
-    # A first-order hypergradient through a fine-tuning that moves nothing is ∇L_harm(θ), so that (1 − β) and β add to 1.
+    # A first-order hypergradient through a fine-tuning that moves nothing is ∇L_harm(θ): (1 − β) and β add to 1.
     still = {**FULL_DRAW, "lr": [1e-12]}
     found, _ = outer_gradient(models, unlearning_data, beta=0.7, draws=draws, solver="identity", simulation=still)
     harmful, _ = two_terms(models, unlearning_data)
@@ -98,7 +100,9 @@ def test_affine_in_beta(models: Models, unlearning_data: UnlearningData) -> None
     assert relative_error(half, add(without, add(whole, without, -1.0), 0.5)) < 1e-4
 
 
-def test_hypergradient_through_no_curvature_is_the_first_order_one(models: Models, unlearning_data: UnlearningData) -> None:
+def test_hypergradient_through_no_curvature_is_the_first_order_one(
+    models: Models, unlearning_data: UnlearningData
+) -> None:
     found, run = outer_gradient(models, unlearning_data, gamma=1e-7)
     first, _ = outer_gradient(models, unlearning_data, solver="identity")
     assert relative_error(found, first) < 1e-5
@@ -137,7 +141,11 @@ def test_makes_the_harmful_loss_hard_to_recover_by_fine_tuning(models: Models, u
     def error_after_fine_tuning(weights: Named) -> float:
         stream = Run(6).generator("test")
         tuned, _ = adapt(
-            lambda step, w: denoising_loss(models.unet, w, pool.draw(4, stream)), weights, lr=1e-2, steps=5, optimizer="sgd"
+            lambda step, w: denoising_loss(models.unet, w, pool.draw(4, stream)),
+            weights,
+            lr=1e-2,
+            steps=5,
+            optimizer="sgd",
         )
         return float(denoising_loss(models.unet, tuned, harmful))
 
@@ -180,9 +188,7 @@ def test_a_diverged_solve_raises(models: Models, unlearning_data: UnlearningData
         outer_gradient(models, unlearning_data, gamma=1e4)
 
 
-def test_or_is_damped_openly(
-    models: Models, unlearning_data: UnlearningData, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_or_is_damped_openly(models: Models, unlearning_data: UnlearningData, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(DivergenceError):
         outer_gradient(models, unlearning_data, **OUTSIDE)
     with caplog.at_level(logging.WARNING, logger="resalign"):

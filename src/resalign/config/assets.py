@@ -15,6 +15,7 @@ class AssetConfig(Strict):
     Attributes:
         digits: Part of the demo world, made by a rule: ``data``, ``model``, ``clip`` or the name of a detector.
         hub: Hugging Face repository id; needs ``revision``.
+        sha256: Of the one file of a ``url`` asset, or of a ``hub`` asset that lists exactly one.
         url: File to download; needs ``sha256`` unless none was published.
         path: Folder of the user's own, used in place.
     """

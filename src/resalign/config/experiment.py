@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from resalign.config import registry
 from resalign.config.assets import AssetConfig
@@ -16,6 +17,9 @@ from resalign.report.settings import ReportConfig
 
 Tier = Literal["smoke", "small", "paper"]
 TIERS: tuple[Tier, ...] = ("smoke", "small", "paper")
+BASE = "base"  # the model before unlearning, as tables name it
+# What a person calls an entry is part of file names, and of Snakemake's wildcards.
+LABEL = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class ConceptConfig(Strict):
@@ -55,8 +59,14 @@ class PromptCount(Strict):
 class TierConfig(Strict):
     """How large the experiment is; see :func:`check_nested`."""
 
-    training_seeds: tuple[int, ...] = Field(min_length=1)
+    training_seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     prompts: dict[str, PromptCount]
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> TierConfig:
+        if len(set(self.training_seeds)) < len(self.training_seeds):
+            raise ValueError(f"training_seeds must differ, got {list(self.training_seeds)}")
+        return self
 
 
 class ResourcesConfig(Strict):
@@ -154,6 +164,7 @@ class Experiment:
         self.metrics = self._members("metrics", "metric", self.config.metrics)
         self._check_references()
         self._check_nested()
+        self._check_combinations()
 
     @classmethod
     def read(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> Experiment:
@@ -246,3 +257,28 @@ class Experiment:
                     raise ConfigError(
                         f"{self.where}: tiers.{large}.prompts.{name} must not be smaller than tier {small}'s"
                     )
+
+    def _check_combinations(self) -> None:
+        """What cannot give a table is refused here, not after hours of work."""
+        for key in ("assets", "unlearning", "attacks", "prompts"):
+            for label in getattr(self.config, key):
+                if not LABEL.fullmatch(label):
+                    raise ConfigError(f"{self.where}: {key}.{label}: use letters, digits, '_', '.', '-'; files have it")
+        if BASE in self.unlearning:
+            raise ConfigError(f"{self.where}: unlearning.{BASE}: so the model before unlearning is called; rename it")
+        rows: dict[tuple[str, str], str] = {}
+        for label, attack in self.attacks.items():
+            row = (attack.name, self.attack_data[label].dataset)
+            if row in rows:
+                raise ConfigError(
+                    f"{self.where}: attacks.{label} and attacks.{rows[row]} would be one row of the table, "
+                    f"'{row[0]}' on '{row[1]}'; give one of them a 'dataset' of its own"
+                )
+            rows[row] = label
+        modules = {label: registry.member("metrics", metric.name) for label, metric in self.metrics.items()}
+        flags = modules[self.config.flags]
+        if not hasattr(flags, "per_image") or flags.GROUP != "safety":
+            raise ConfigError(f"{self.where}: key 'flags': metric '{self.config.flags}' flags no single image; ip does")
+        for label, module in modules.items():
+            if hasattr(module, "of_set") and self.config.reference is None:
+                raise ConfigError(f"{self.where}: metrics.{label} compares with real images; give the key 'reference'")

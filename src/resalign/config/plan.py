@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resalign.config.experiment import Experiment
+from resalign.config.experiment import BASE, Experiment
 
 RESULTS = "results"
-BASE = "base"  # the model before unlearning, as tables name it
 NOT_ATTACKED = "none"
 
 
@@ -94,6 +93,11 @@ class Plan:
         """Path of ``asset`` or ``asset/folder``."""
         name, _, rest = reference.partition("/")
         return "/".join(filter(None, [self.assets[name].folder, rest]))
+
+    @property
+    def tier(self) -> str:
+        """Name of the tier in force."""
+        return self.experiment.config.tier
 
     def asset_of(self, reference: str) -> str:
         """The asset's name in ``asset/folder``."""

@@ -346,7 +346,8 @@ def _http_error(source: Source, error: urllib.error.HTTPError) -> FetchError:
 def _broken_off(source: Source, part: Path, problem: str) -> FetchError:
     """The network's failure, and what there is already."""
     have = part.stat().st_size if part.is_file() else 0
-    return source.error(FetchError, f"the download broke off ({problem})", f"run again: it goes on from byte {have}")
+    remedy = f"run again: it goes on from byte {have}" if have else "run again where there is internet"
+    return source.error(FetchError, f"the download broke off ({problem})", remedy)
 
 
 def _file_name(source: Source) -> str:

@@ -12,11 +12,11 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 class SplitsConfig(Strict):
     """Scans of each split; a scan belongs to one split only. Together they are the 1,797 scans of the UCI set."""
 
-    generator: int = Field(800, gt=0)
+    generator: int = Field(700, gt=0)
     pool: int = Field(160, gt=0)
     attack_pages: int = Field(120, gt=0)
     attack_bold: int = Field(120, gt=0)
-    detectors: int = Field(397, gt=0)
+    detectors: int = Field(497, gt=0)
     heldout: int = Field(200, gt=0)
 
 

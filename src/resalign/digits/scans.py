@@ -26,7 +26,12 @@ COLOURS = {
     "white": (0.95, 0.95, 0.95),
 }
 # Page colours of the source that the simulated fine-tuning and the first attack share.
-PAGES = {"navy": (0.05, 0.10, 0.40), "maroon": (0.40, 0.05, 0.12), "forest": (0.03, 0.30, 0.12)}
+PAGES = {
+    "navy": (0.05, 0.10, 0.40),
+    "maroon": (0.40, 0.05, 0.12),
+    "forest": (0.03, 0.30, 0.12),
+    "black": (0.0, 0.0, 0.0),
+}
 # Ink of the second attack's style, which no other split has.
 BOLD_COLOURS = {"orange": (1.00, 0.60, 0.10), "cyan": (0.15, 0.85, 0.90)}
 

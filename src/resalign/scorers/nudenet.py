@@ -60,7 +60,7 @@ def load(config: Config, folder: Path | None, device: str) -> Scorer:
     Raises:
         ValueError: If the installed network is not the pinned one.
     """
-    import onnxruntime  # type: ignore[import-untyped]
+    import onnxruntime
 
     if device != "cpu":
         log.info(

@@ -229,18 +229,16 @@ def _damped(estimate: Callable[[float], Hypergradient], config: Config, *, where
     Raises:
         DivergenceError: If the residual stays above ``max_residual``, or no damping is allowed.
     """
-    relaxation = config.richardson.relaxation
-    for halvings in range(config.max_damping + 1):
-        if halvings:
-            relaxation /= 2
-            log.warning("%s; retrying at %g", what, relaxation)
+    relaxation, halvings_left = config.richardson.relaxation, config.max_damping
+    if config.on_divergence == "raise" or config.solver == "identity":
+        halvings_left = 0
+    while True:
         result = estimate(relaxation)
         size, residual = norm(result.value), result.relative_residual
-        solved = config.solver == "identity" or residual <= config.max_residual
-        if math.isfinite(size) and solved:
+        if math.isfinite(size) and (config.solver == "identity" or residual <= config.max_residual):
             return result, relaxation
         state = f"relative residual {residual:.3g} at relaxation {relaxation:g}, γ {config.gamma:g}"
-        what = f"hypergradient of {where}: {state}"
-        if config.on_divergence == "raise" or config.solver == "identity":
-            raise DivergenceError(f"{what}; lower gamma, or set on_divergence: damp")
-    raise DivergenceError(f"{what} after {config.max_damping} halvings; lower gamma")
+        if not halvings_left:
+            raise DivergenceError(f"hypergradient of {where}: {state}; lower gamma, or set on_divergence: damp")
+        relaxation, halvings_left = relaxation / 2, halvings_left - 1
+        log.warning("hypergradient of %s: %s; retrying at relaxation %g", where, state, relaxation)

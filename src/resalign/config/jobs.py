@@ -1,0 +1,316 @@
+"""What the workflow's rules tell the scripts: for each stage its job as JSON, and the files that it reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from resalign.config.closure import import_closure
+from resalign.config.plan import BASE, NOT_ATTACKED, RESULTS, Plan, Stage
+
+# Module of each part of the demo world; every other part is a detector.
+DIGITS_MODULES = {"data": "datasets", "autoencoder": "autoencoder", "model": "generator", "clip": "clip"}
+
+
+def as_json(values: Any) -> str:
+    """Plain values as one string that does not depend on the order of keys: Snakemake compares params as text."""
+    return json.dumps(values, sort_keys=True)
+
+
+def code(script: str, *modules: str) -> list[str]:
+    """A stage's code inputs: its script and everything of the package that it or its members import."""
+    return [str(path) for path in import_closure(f"scripts/{script}.py", *modules)]
+
+
+def markers(plan: Plan, references: Iterable[str]) -> list[str]:
+    """Files that say that assets are complete; an asset of the user's own lies in place and has none."""
+    assets = {plan.asset_of(reference) for reference in references}
+    return sorted(f"{plan.assets[name].folder}/run.json" for name in assets if plan.assets[name].origin != "path")
+
+
+# --- the demo world -------------------------------------------------------------------------------------------------
+
+
+def digits_parts(plan: Plan) -> dict[str, str]:
+    """Part of the demo world by folder; the model's autoencoder is a part of its own, in a folder beside the model."""
+    parts = {asset.folder: asset.resolved["digits"] for asset in plan.assets.values() if asset.origin == "digits"}
+    return {**{autoencoder_of(folder): "autoencoder" for folder, part in parts.items() if part == "model"}, **parts}
+
+
+def autoencoder_of(model_folder: str) -> str:
+    """Folder of a demo model's autoencoder."""
+    return f"{model_folder}-autoencoder"
+
+
+def digits_code(part: str) -> list[str]:
+    """The code that makes one part: its own module's closure, so that editing a detector retrains no generator."""
+    module = DIGITS_MODULES.get(part, "detectors")
+    return ["scripts/digits.py", *(str(path) for path in import_closure("resalign.stage", f"resalign.digits.{module}"))]
+
+
+def digits_job(plan: Plan, folder: str) -> str:
+    """What scripts/digits.py needs to make the part that lies in a folder."""
+    part = digits_parts(plan)[folder]
+    world = plan.experiment.config.digits.model_dump(mode="json")
+    return as_json({"part": part, "digits": world, "autoencoder": autoencoder_of(folder) if part == "model" else None})
+
+
+def bars_files(plan: Plan) -> dict[str, str]:
+    """Scores of the untouched model and of the reference images."""
+    base = next(stage for stage in plan.score.values() if stage.model == BASE and stage.attack is None)
+    return {
+        "scores": f"{base.folder(plan.seeds(base)[0])}/{plan.tier}/scores.parquet",
+        "reference": f"{plan.reference_scores}/scores.parquet",
+    }
+
+
+def bars_job(plan: Plan) -> str:
+    """What scripts/digits_bars.py needs."""
+    metrics = {
+        name: plan.experiment.metrics[name].config.model_dump(mode="json") for name in ("ip", "retained_accuracy")
+    }
+    detectors = {part: folder for folder, part in digits_parts(plan).items() if part not in DIGITS_MODULES}
+    return as_json({**bars_files(plan), **metrics, "detectors": detectors})
+
+
+# --- the user's own files -------------------------------------------------------------------------------------------
+
+
+def own_inputs(plan: Plan) -> dict[str, Any]:
+    """Everything of the user's own, by what it must be; see scripts/check_inputs.py."""
+    experiment, config = plan.experiment, plan.experiment.config
+    images = [config.concept.forget, config.concept.retain, config.concept.pool]
+    images += [reference for data in experiment.attack_data.values() for reference in (data.train, data.heldout)]
+    images += [config.reference] if config.reference else []
+    released = [member.asset for member in experiment.unlearning.values() if member.asset]
+
+    def own(reference: str) -> bool:
+        return plan.assets[plan.asset_of(reference)].origin == "path"
+
+    return {
+        "pixels": config.pixels,
+        "pipelines": [plan.folder(config.model)] if own(config.model) else [],
+        "images": sorted({plan.folder(reference) for reference in images if own(reference)}),
+        "prompts": [
+            [plan.folder(p.source), experiment.tier.prompts[name].prompts, p.columns.model_dump(mode="json")]
+            for name, p in config.prompts.items()
+            if own(p.source)
+        ],
+        # A checkpoint's shapes can be held against the model's only where both lie here already.
+        "checkpoints": [
+            [plan.folder(reference), plan.folder(config.model)]
+            for reference in released
+            if own(reference) and own(config.model)
+        ],
+    }
+
+
+def checked_inputs(plan: Plan) -> list[str]:
+    """The file that says that the user's own inputs were checked; empty where there are none."""
+    found = own_inputs(plan)
+    has_any = any(found[kind] for kind in ("pipelines", "images", "prompts", "checkpoints"))
+    return [f"{RESULTS}/{plan.experiment.config.name}/inputs.json"] if has_any else []
+
+
+# --- unlearning, attacks, sampling, scoring --------------------------------------------------------------------------
+
+
+def parent_weights(stage: Stage, seed: str) -> list[str]:
+    """The unlearned weights that a run starts from; the base model has none of its own."""
+    return [f"{stage.parent.folder(seed)}/weights.safetensors"] if stage.parent else []
+
+
+def unlearn_assets(plan: Plan, run: str) -> list[str]:
+    """Markers of the assets that an unlearning run reads."""
+    config, member = plan.experiment.config, plan.experiment.unlearning[plan.unlearn[run].model]
+    references = [config.model, config.concept.forget, config.concept.retain, config.concept.pool]
+    return markers(plan, [*references, *([member.asset] if member.asset else [])])
+
+
+def unlearn_job(plan: Plan, run: str) -> str:
+    """What scripts/unlearn.py needs."""
+    stage, config = plan.unlearn[run], plan.experiment.config
+    member = plan.experiment.unlearning[stage.model]
+    return as_json(
+        {
+            "label": stage.label,
+            "method": member.resolved(),
+            "prompts": config.concept.prompts,
+            "pixels": config.pixels,
+            "device": plan.experiment.resources("unlearn").device,
+            "checkpoint": plan.folder(member.asset) if member.asset else None,
+            "model": plan.folder(config.model),
+            **{name: plan.folder(getattr(config.concept, name)) for name in ("forget", "retain", "pool")},
+        }
+    )
+
+
+def attack_assets(plan: Plan, run: str) -> list[str]:
+    """Markers of the assets that an attack reads."""
+    data = plan.experiment.attack_data[plan.attack[run].attack or ""]
+    return markers(plan, [plan.experiment.config.model, data.train, data.heldout])
+
+
+def attack_job(plan: Plan, run: str, seed: str) -> str:
+    """What scripts/attack.py needs."""
+    stage, config = plan.attack[run], plan.experiment.config
+    data = plan.experiment.attack_data[stage.attack or ""]
+    return as_json(
+        {
+            "label": stage.label,
+            "attack": plan.experiment.attacks[stage.attack or ""].resolved(),
+            "pixels": config.pixels,
+            "device": plan.experiment.resources("attack").device,
+            "model": plan.folder(config.model),
+            "weights": next(iter(parent_weights(stage, seed)), None),
+            "train": plan.folder(data.train),
+            "heldout": plan.folder(data.heldout),
+        }
+    )
+
+
+def sample_assets(plan: Plan) -> list[str]:
+    """Markers of the assets that sampling reads."""
+    config = plan.experiment.config
+    return markers(plan, [config.model, *(prompts.source for prompts in config.prompts.values())])
+
+
+def sample_source(plan: Plan, run: str, seed: str) -> list[str]:
+    """The weights that are sampled: an attack's checkpoints, an unlearned model's weights, or none for the base model."""
+    stage = plan.sample[run]
+    if stage.attack and stage.parent:
+        return [f"{stage.parent.folder(seed)}/checkpoints.json"]
+    return parent_weights(stage, seed)
+
+
+def sample_job(plan: Plan, run: str, seed: str, tier: str) -> str:
+    """What scripts/sample.py needs."""
+    stage, config = plan.sample[run], plan.experiment.config
+    counts = {str(name): count for name, count in config.tiers.items()}[tier].prompts
+    source = next(iter(sample_source(plan, run, seed)), None)
+    return as_json(
+        {
+            "label": f"{stage.label} seed {seed}",
+            "model": plan.folder(config.model),
+            "weights": None if stage.attack else source,
+            "checkpoints": source if stage.attack else None,
+            "device": plan.experiment.resources("sample").device,
+            "sampling": config.sampling.model_dump(mode="json"),
+            "prompts": {
+                name: {
+                    "path": plan.folder(prompts.source),
+                    "columns": prompts.columns.model_dump(mode="json"),
+                    "along_the_way": prompts.along_the_way,
+                    **counts[name].model_dump(),
+                }
+                for name, prompts in config.prompts.items()
+            },
+        }
+    )
+
+
+def scorer_assets(plan: Plan) -> list[str]:
+    """Markers of the scorers' networks."""
+    return markers(plan, [member.asset for member in plan.experiment.scorers.values() if member.asset])
+
+
+def score_images(plan: Plan, run: str, seed: str, tier: str) -> str:
+    """The manifest of the images that a scoring run reads."""
+    stage = plan.score[run]
+    assert stage.parent is not None
+    return f"{stage.parent.folder(seed)}/{tier}/images.csv"
+
+
+def score_job(plan: Plan, label: str, images: str) -> str:
+    """What scripts/score.py needs."""
+    scorers = {
+        name: {"settings": scorer.resolved(), "folder": plan.folder(scorer.asset) if scorer.asset else None}
+        for name, scorer in plan.experiment.scorers.items()
+    }
+    return as_json(
+        {"label": label, "images": images, "device": plan.experiment.resources("score").device, "scorers": scorers}
+    )
+
+
+# --- the report -----------------------------------------------------------------------------------------------------
+
+
+def report_rows(plan: Plan) -> list[dict[str, Any]]:
+    """Every model, fine-tuned or not, with the folders of its stages; {seed} stands for a training seed."""
+    rows = []
+    for score in plan.score.values():
+        folders, stage = {}, score
+        while stage:
+            tier = f"/{plan.tier}" if stage.stage in ("sample", "score") else ""
+            folders[stage.stage] = stage.folder("{seed}") + tier
+            if stage.parent is None:
+                break
+            stage = stage.parent
+        rows.append(
+            {
+                "model": score.model,
+                "attack": plan.experiment.attacks[score.attack].name if score.attack else NOT_ATTACKED,
+                "dataset": plan.experiment.attack_data[score.attack].dataset if score.attack else "",
+                "seeds": plan.seeds(score),
+                "folders": folders,
+            }
+        )
+    return rows
+
+
+def report_timings(plan: Plan) -> list[tuple[str, str, int, str]]:
+    """(stage, label, seed, folder) of every job behind the report, each once."""
+    found = {}
+    for row in report_rows(plan):
+        for stage, folder in row["folders"].items():
+            # An unlearning run stands behind several rows; its label is the model's alone.
+            label = row["model"] if stage == "unlearn" or not row["dataset"] else f"{row['model']}/{row['dataset']}"
+            for seed in row["seeds"]:
+                found[folder.format(seed=seed)] = (stage, label, seed)
+    for asset in plan.assets.values():
+        if asset.origin != "path":
+            found[asset.folder] = ("assets", asset.name, 0)
+    for folder, part in digits_parts(plan).items():
+        found[folder] = ("assets", part, 0)
+    return [(*key, folder) for folder, key in found.items()]
+
+
+def report_files(plan: Plan) -> list[str]:
+    """Every file that the report reads: scores, the reference's scores, and the times of all jobs."""
+    scores = [
+        f"{row['folders']['score'].format(seed=seed)}/scores.parquet"
+        for row in report_rows(plan)
+        for seed in row["seeds"]
+    ]
+    reference = [f"{plan.reference_scores}/scores.parquet"] if plan.reference_scores else []
+    return [*scores, *reference, *(f"{folder}/timing.json" for *_, folder in report_timings(plan))]
+
+
+def report_job(plan: Plan) -> str:
+    """What scripts/report.py needs."""
+    experiment, config = plan.experiment, plan.experiment.config
+    attacked = experiment.attack_data.values()
+    return as_json(
+        {
+            "name": config.name,
+            "title": config.title,
+            "subtitle": config.subtitle,
+            "concept": config.concept.name,
+            "tier": plan.tier,
+            "training_seeds": experiment.tier.training_seeds,
+            "sampling_seed": config.sampling.seed,
+            "config": experiment.resolved(),
+            "models": [BASE, *experiment.unlearning],
+            "base": BASE,
+            "datasets": list(dict.fromkeys(data.dataset for data in attacked)),
+            "heldout": {data.dataset: f"{plan.folder(data.heldout)}/metadata.csv" for data in attacked},
+            "metrics": {label: metric.resolved() for label, metric in experiment.metrics.items()},
+            "gallery": config.gallery,
+            "flags": config.flags,
+            "report": config.report.model_dump(mode="json"),
+            "reference": f"{plan.reference_scores}/scores.parquet" if plan.reference_scores else None,
+            "rows": report_rows(plan),
+            "timings": report_timings(plan),
+        }
+    )

@@ -1,0 +1,146 @@
+"""What every fine-tuning attack must do. A new file in ``src/resalign/attacks`` is held to it unasked."""
+
+import inspect
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from resalign.config import registry
+from resalign.config.strict import ConfigError
+from resalign.contracts import AttackData, Run
+from resalign.diffusion.models import Models
+from resalign.diffusion.parametrisation import named_weights
+from resalign.tensors.named import Named
+from tests.example_config import smallest
+
+ATTACKS = registry.members("attacks")
+STEPS, CHECKPOINTS = 4, [1, 3]
+
+
+@dataclass
+class Recorded:
+    """One attack: what it saved, in order, and its run."""
+
+    run: Run
+    saved: list[tuple[int, dict[str, torch.Tensor]]] = field(default_factory=list)
+
+    def save(self, step: int, weights: Named) -> None:
+        self.saved.append((step, dict(weights)))
+
+    def heldout(self) -> dict[int, float]:
+        return {step: value for step, name, value in self.run.history.rows if name == "heldout_loss"}
+
+
+def attack(name: str, models: Models, data: AttackData, seed: int = 0, **settings: object) -> Recorded:
+    """An attack of a few steps, at its defaults otherwise."""
+    module = registry.member("attacks", name)
+    recorded = Recorded(Run(seed))
+    config = smallest(module.Config, **{"steps": STEPS, "checkpoints": CHECKPOINTS, **settings})
+    module.attack(models, data, config, recorded.run, recorded.save)
+    return recorded
+
+
+@pytest.fixture(scope="module", params=ATTACKS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def before(models: Models) -> dict[str, torch.Tensor]:
+    return {n: t.clone() for n, t in models.pipeline.unet.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def result(name: str, models: Models, attack_data: AttackData, before: dict[str, torch.Tensor]) -> Recorded:
+    return attack(name, models, attack_data)
+
+
+def test_signature(name: str) -> None:
+    assert list(inspect.signature(registry.member("attacks", name).attack).parameters) == [
+        "models",
+        "data",
+        "config",
+        "run",
+        "save",
+    ]
+
+
+def test_weights_are_kept_at_every_checkpoint_and_at_the_end(models: Models, result: Recorded) -> None:
+    assert [step for step, _ in result.saved] == [*CHECKPOINTS, STEPS]
+    expected = named_weights(models.unet)
+    for _, weights in result.saved:
+        assert weights
+        for n, tensor in weights.items():
+            assert tensor.shape == expected[n].shape
+            assert not tensor.requires_grad
+            assert torch.isfinite(tensor).all()
+
+
+def test_kept_weights_are_those_of_their_step(result: Recorded) -> None:
+    # An attack that kept references to the weights that it trains on would keep the last step's three times.
+    for (_, earlier), (_, later) in zip(result.saved, result.saved[1:], strict=False):
+        assert any(not torch.equal(earlier[n], later[n]) for n in earlier)
+
+
+def test_heldout_loss_is_recorded_from_the_start_to_the_end(result: Recorded) -> None:
+    assert sorted(result.heldout()) == [0, *CHECKPOINTS, STEPS]
+
+
+def test_the_first_heldout_loss_is_the_untouched_models(
+    name: str, models: Models, attack_data: AttackData, result: Recorded
+) -> None:
+    untouched = attack(name, models, attack_data, steps=0, checkpoints=[]).heldout()
+    assert untouched == {0: result.heldout()[0]}
+
+
+def test_heldout_examples_are_the_same_for_every_seed(
+    name: str, models: Models, attack_data: AttackData, result: Recorded
+) -> None:
+    other = attack(name, models, attack_data, seed=1)
+    assert other.heldout()[0] == result.heldout()[0]
+    assert other.heldout()[STEPS] != result.heldout()[STEPS]
+
+
+def test_zero_steps_change_nothing(name: str, models: Models, attack_data: AttackData) -> None:
+    [(step, weights)] = attack(name, models, attack_data, steps=0, checkpoints=[]).saved
+    original = named_weights(models.unet)
+    assert step == 0
+    assert all(torch.equal(tensor, original[n]) for n, tensor in weights.items())
+
+
+def test_the_models_own_weights_are_left_alone(
+    models: Models, before: dict[str, torch.Tensor], result: Recorded
+) -> None:
+    after = models.pipeline.unet.state_dict()
+    assert all(torch.equal(after[n], before[n]) for n in before)
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in models.unet.parameters())
+
+
+def test_equal_seeds_give_equal_bits(name: str, models: Models, attack_data: AttackData, result: Recorded) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(12345)  # no attack may draw from the global stream
+        again = attack(name, models, attack_data)
+    for (_, first), (_, second) in zip(again.saved, result.saved, strict=True):
+        assert all(torch.equal(first[n], second[n]) for n in first)
+    assert again.run.history.rows == result.run.history.rows
+
+
+def test_another_seed_gives_other_weights(name: str, models: Models, attack_data: AttackData, result: Recorded) -> None:
+    other = attack(name, models, attack_data, seed=1).saved[-1][1]
+    assert any(not torch.equal(tensor, result.saved[-1][1][n]) for n, tensor in other.items())
+
+
+def test_checkpoints_do_not_change_the_outcome(
+    name: str, models: Models, attack_data: AttackData, result: Recorded
+) -> None:
+    without = attack(name, models, attack_data, checkpoints=[])
+    assert [step for step, _ in without.saved] == [STEPS]
+    assert all(torch.equal(without.saved[0][1][n], tensor) for n, tensor in result.saved[-1][1].items())
+
+
+@pytest.mark.parametrize("outside", [[0], [STEPS], [STEPS + 1], [-1]])
+def test_checkpoints_lie_on_the_way(name: str, outside: list[int]) -> None:
+    config_class = registry.config_class("attacks", name)
+    with pytest.raises(ConfigError, match="checkpoints"):
+        config_class.parse({"steps": STEPS, "checkpoints": outside}, where="test")

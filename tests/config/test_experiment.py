@@ -1,0 +1,226 @@
+"""Whole experiments: every mistake ends in one error that names file and key, before anything is planned."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resalign.config.experiment import Experiment
+from resalign.config.strict import ConfigError
+
+from .conftest import DELETED, ROOT, Demo
+
+Read = Callable[..., Experiment]
+
+
+def error(read: Read, changes: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read(changes)
+    text = str(caught.value)
+    assert text.startswith("config/demo.yaml: ")
+    return text
+
+
+def test_the_demo_is_valid_and_so_is_every_file_beside_it() -> None:
+    files = sorted((ROOT / "config").glob("*.yaml"))
+    assert files
+    for file in files:
+        Experiment.read(file)
+
+
+def test_overrides_go_over_the_file() -> None:
+    assert Experiment.read(ROOT / "config" / "demo.yaml", {"tier": "smoke"}).config.tier == "smoke"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"samplng": {}}, "unknown key 'samplng'; did you mean 'sampling'?"),
+        ({"sampling.sead": 1}, "unknown key 'sampling.sead'; did you mean 'seed'?"),
+        ({"concept.forgett": "x"}, "unknown key 'concept.forgett'; did you mean 'forget'?"),
+        ({"assets.digits-data.digit": "x"}, "unknown key 'assets.digits-data.digit'; did you mean 'digits'?"),
+        ({"prompts.unsafe.sorce": "x"}, "unknown key 'prompts.unsafe.sorce'; did you mean 'source'?"),
+        ({"tiers.smoke.training_seed": [0]}, "unknown key 'tiers.smoke.training_seed'; did you mean 'training_seeds'?"),
+        ({"tiers.smoke.prompts.benign.image": 1}, "'tiers.smoke.prompts.benign.image'; did you mean 'images'?"),
+        ({"digits.generator.stepz": 1}, "unknown key 'digits.generator.stepz'; did you mean 'steps'?"),
+        ({"resources.sample": {"thread": 1}}, "unknown key 'resources.sample.thread'; did you mean 'threads'?"),
+        ({"unlearning.esd.varient": "x"}, "unlearning.esd: unknown key 'varient'; did you mean 'variant'?"),
+        (
+            {"unlearning.resalign.simulation.lrs": [0.1]},
+            "unlearning.resalign: unknown key 'simulation.lrs'; did you mean 'lr'?",
+        ),
+        ({"attacks.pages.stps": 1}, "attacks.pages: unknown key 'stps'; did you mean 'steps'?"),
+        ({"scorers.clip.feature": True}, "scorers.clip: unknown key 'feature'; did you mean 'features'?"),
+        ({"metrics.us.rules": []}, "metrics.us: unknown key 'rules'; did you mean 'rule'?"),
+        ({"metrics.us.rule.treshold": 0.5}, "metrics.us: unknown key 'rule.treshold'; did you mean 'threshold'?"),
+    ],
+)
+def test_misspelt_keys_name_the_nearest(read: Read, changes: dict[str, Any], expected: str) -> None:
+    assert expected in error(read, changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"pixels": "32"}, "key 'pixels'"),
+        ({"name": "Demo one"}, "key 'name'"),
+        ({"tier": "large"}, "key 'tier': Input should be 'smoke', 'small' or 'paper' (got 'large')"),
+        ({"tiers.huge": {}}, "key 'tiers.huge"),
+        ({"sampling.guidance_scale": 0.5}, "key 'sampling.guidance_scale'"),
+        ({"tiers.smoke.training_seeds": []}, "key 'tiers.smoke.training_seeds'"),
+        ({"unlearning.esd.lr": -1.0e-4}, "unlearning.esd: key 'lr': Input should be greater than 0 (got -0.0001)"),
+        ({"unlearning.esd.lr": "1e-4"}, "unlearning.esd: key 'lr': Input should be a valid number (got '1e-4')"),
+        ({"unlearning.esd.steps": 1.5}, "unlearning.esd: key 'steps'"),
+        ({"unlearning.esd.variant": "y"}, "unlearning.esd: key 'variant': Input should be 'x', 'u' or 'all' (got 'y')"),
+        ({"attacks.bold.lr": 0}, "attacks.bold: key 'lr'"),
+        ({"attacks.bold.checkpoints": [200]}, "attacks.bold: checkpoints must lie strictly between 0 and steps (200)"),
+        ({"unlearning.esd": None}, "key 'unlearning.esd'"),
+        ({"attacks.pages.train": DELETED}, "attacks.pages: key 'train' is required"),
+        ({"scorers.clip.folder": DELETED}, "scorers.clip: key 'folder' is required"),
+        ({"metrics.fid.scorer": DELETED}, "metrics.fid: key 'scorer' is required"),
+        ({"model": DELETED}, "key 'model' is required"),
+        ({"assets.digits-data": {"digits": "data", "path": "x"}}, "give exactly one of digits, hub, url, path"),
+        ({"assets.digits-data": {}}, "give exactly one of digits, hub, url, path"),
+        ({"assets.digits-data": {"hub": "a/b"}}, "hub asset 'a/b' needs a revision"),
+        ({"digits.unsafe": "seventy"}, "unsafe must be one of"),
+    ],
+)
+def test_faulty_values_name_their_key(read: Read, changes: dict[str, Any], expected: str) -> None:
+    assert expected in error(read, changes)
+
+
+@pytest.mark.parametrize(
+    ("family", "what", "key", "nearest"),
+    [
+        ("unlearning", "unlearning", "method", "esd"),
+        ("attacks", "attacks", "attack", "full"),
+        ("scorers", "scorers", "scorer", "clip"),
+        ("metrics", "metrics", "metric", "fid"),
+    ],
+)
+def test_unknown_members_name_the_nearest(read: Read, family: str, what: str, key: str, nearest: str) -> None:
+    misspelt = f"{nearest}x"
+    entry = {key: misspelt, "train": "digits-data/pool", "heldout": "digits-data/pool"} if family == "attacks" else {}
+    text = error(read, {f"{family}.{misspelt}": entry})
+    assert f"{family}.{misspelt}: no {what} named '{misspelt}'; did you mean '{nearest}'? allowed: [" in text
+    text = error(read, {f"{family}.label": {**entry, key: misspelt}})
+    assert f"{family}.label: no {what} named '{misspelt}'; did you mean '{nearest}'?" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "got"),
+    [
+        ({"model": "digit-model"}, "model", "asset named 'digit-model'; did you mean 'digits-model'?"),
+        ({"concept.pool": "digits-dat/pool"}, "concept.pool", "asset named 'digits-dat'; did you mean 'digits-data'?"),
+        ({"attacks.pages.train": "x/train"}, "attacks.pages.train", "asset named 'x'"),
+        ({"attacks.pages.heldout": "x/train"}, "attacks.pages.heldout", "asset named 'x'"),
+        ({"prompts.unsafe.source": "x/p.csv"}, "prompts.unsafe.source", "asset named 'x'"),
+        ({"scorers.resnet.folder": "x"}, "scorers.resnet.folder", "asset named 'x'"),
+        ({"reference": "x"}, "reference", "asset named 'x'"),
+        (
+            {"unlearning.mace": {"method": "imported", "checkpoint": "x"}},
+            "unlearning.mace.checkpoint",
+            "asset named 'x'",
+        ),
+        ({"gallery": "unsaf"}, "gallery", "prompt list named 'unsaf'; did you mean 'unsafe'?"),
+        ({"flags": "pi"}, "flags", "metric named 'pi'; did you mean 'ip'?"),
+        ({"metrics.ip.prompts": "x"}, "metrics.ip.prompts", "prompt list named 'x'"),
+        ({"metrics.fid.scorer": "klip"}, "metrics.fid", "scorer named 'klip'; did you mean 'clip'?"),
+        ({"metrics.us.rule.scorer": "resnt"}, "metrics.us", "scorer named 'resnt'; did you mean 'resnet'?"),
+        ({"tiers.paper": DELETED}, "tiers", "tier named 'paper'"),
+        ({"tiers.paper.prompts.benign": DELETED}, "tiers.paper.prompts", "prompt count named 'benign'"),
+        (
+            {"assets.digits-data.digits": "dta"},
+            "assets.digits-data.digits",
+            "demo world named 'dta'; did you mean 'data'?",
+        ),
+    ],
+)
+def test_dangling_references_name_key_and_nearest(read: Read, changes: dict[str, Any], key: str, got: str) -> None:
+    assert f"key '{key}': no " in error(read, changes)
+    assert got in error(read, changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"tiers.small.training_seeds": [1, 2]}, "tiers.small.training_seeds must begin with tier smoke's"),
+        ({"tiers.paper.training_seeds": [0]}, "tiers.paper.training_seeds must begin with tier small's"),
+        ({"tiers.small.prompts.benign.prompts": 9}, "tiers.small.prompts.benign must not be smaller than tier smoke's"),
+        ({"tiers.paper.prompts.unsafe.images": 1}, "tiers.paper.prompts.unsafe must not be smaller than tier small's"),
+        ({"tiers.smoke.prompts.benign.prompts": None}, "tiers.small.prompts.benign must not be smaller"),
+    ],
+)
+def test_tiers_are_nested(read: Read, changes: dict[str, Any], key: str) -> None:
+    assert key in error(read, changes)
+
+
+def test_all_prompts_are_no_fewer_than_some(read: Read) -> None:
+    read({"tiers.paper.prompts.benign.prompts": None})
+
+
+# --- combinations that cannot give a table, found before hours of work and not after ----------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        # Flags are read from single images.
+        ({"flags": "fid"}, "flags"),
+        ({"flags": "learnability"}, "flags"),
+        # FID and KID compare with real images.
+        ({"reference": None}, "reference"),
+        # The table has one row a model, attack and data set: two attacks cannot share one.
+        ({"attacks.bold.dataset": "pages"}, "attacks.bold"),
+        # The table's first row is the model before unlearning.
+        ({"unlearning.base": {"method": "esd"}}, "unlearning.base"),
+        # Labels are parts of file names.
+        ({"unlearning.my esd": {"method": "esd"}}, "unlearning.my esd"),
+        ({"unlearning.a/b": {"method": "esd"}}, "unlearning.a/b"),
+        ({"attacks.a b": {"train": "digits-data/pool", "heldout": "digits-data/pool"}}, "attacks.a b"),
+        ({"assets.a b": {"digits": "clip"}}, "assets.a b"),
+        (
+            {
+                "prompts.a/b": {"source": "digits-data/x"},
+                **{f"tiers.{t}.prompts.a/b": {} for t in ("smoke", "small", "paper")},
+            },
+            "prompts.a/b",
+        ),
+        # Seeds are parts of file names, and a seed counted twice would narrow every interval.
+        ({"tiers.paper.training_seeds": [0, 1, -2]}, "tiers.paper.training_seeds"),
+        ({"tiers.paper.training_seeds": [0, 1, 1]}, "'tiers.paper': training_seeds must differ"),
+    ],
+)
+def test_impossible_combinations_are_refused(read: Read, changes: dict[str, Any], key: str) -> None:
+    assert key in error(read, changes)
+
+
+# --- what is resolved -------------------------------------------------------------------------------------------------
+
+
+def test_resolved_holds_every_default_once_and_reads_back(read: Read, demo: Demo) -> None:
+    resolved = read().resolved()
+    assert resolved["unlearning"]["esd"]["start_guidance"] == 3.0
+    assert resolved["attacks"]["pages"]["name"] == "full"
+    assert resolved["sampling"]["seed"] == 42
+    assert set(demo()) <= set(resolved)
+
+
+def test_a_stage_without_resources_gets_the_default(read: Read) -> None:
+    experiment = read({"resources": {"default": {"threads": 3}, "attack": {"mem_mb": 1}}})
+    assert experiment.resources("unlearn").threads == 3
+    assert experiment.resources("attack").mem_mb == 1
+    assert experiment.resources("attack").threads == 1
+    assert read({"resources": {}}).resources("score").device == "cpu"
+
+
+def test_attacks_are_named_by_their_data(read: Read) -> None:
+    experiment = read()
+    assert experiment.attacks["pages"].name == "full"
+    assert experiment.attack_data["pages"].dataset == "pages"
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing\.yaml: no such file"):
+        Experiment.read(tmp_path / "nothing.yaml")

@@ -1,0 +1,193 @@
+"""The plan: runs named by the hash of all that determines them, and of nothing else."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from resalign.config.experiment import Experiment
+from resalign.config.plan import Plan, digest
+
+from .conftest import Demo
+
+STAGES = ("unlearn", "attack", "sample", "score")
+PlanOf = Callable[..., Plan]
+
+
+@pytest.fixture(scope="module")
+def plan(demo: Demo) -> PlanOf:
+    return lambda changes=None: Plan(Experiment(demo(changes), where="config/demo.yaml"))
+
+
+def runs(plan: Plan) -> dict[str, set[str]]:
+    return {stage: set(getattr(plan, stage)) for stage in STAGES}
+
+
+def labels(names: set[str]) -> set[str]:
+    return {name.rpartition("-")[0] for name in names}
+
+
+def changed(plan: PlanOf, changes: dict[str, Any], base: dict[str, Any] | None = None) -> dict[str, set[str]]:
+    """Labels of the runs that a change of the configuration renames, by stage."""
+    before, after = runs(plan(base)), runs(plan({**(base or {}), **changes}))
+    return {stage: labels(after[stage] - before[stage]) for stage in STAGES}
+
+
+# --- digest -----------------------------------------------------------------------------------------------------------
+
+
+def test_digest_is_independent_of_the_order_of_keys() -> None:
+    assert digest({"a": 1, "b": {"c": [1, 2], "d": None}}) == digest({"b": {"d": None, "c": [1, 2]}, "a": 1})
+
+
+@pytest.mark.parametrize("other", [{"a": 2}, {"a": "1"}, {"a": [1]}, {"b": 1}, {"a": 1, "b": None}, {"a": 1.5}])
+def test_digest_sees_every_value(other: dict[str, Any]) -> None:
+    assert digest({"a": 1}) != digest(other)
+
+
+def test_digest_is_pinned() -> None:
+    # Result folders carry it: another digest would orphan every result on disk.
+    assert digest({"a": 1}) == "f9d86028c6"
+
+
+def test_the_order_of_a_configuration_file_plays_no_part(plan: PlanOf, demo: Demo) -> None:
+    def turned(values: Any) -> Any:
+        return {key: turned(value) for key, value in reversed(values.items())} if isinstance(values, dict) else values
+
+    again = Plan(Experiment(turned(demo()), where="test"))
+    assert runs(again) == runs(plan())
+
+
+# --- what a change renames --------------------------------------------------------------------------------------------
+
+ESD = {"unlearn": {"esd"}, "attack": {"esd.pages", "esd.bold"}}
+ESD |= {stage: {"esd", "esd.pages", "esd.bold"} for stage in ("sample", "score")}
+EVERY_MODEL = {"base", "graddiff", "esd", "resalign"}
+NOTHING: dict[str, set[str]] = {stage: set() for stage in STAGES}
+
+
+def attacked(*attacks: str) -> set[str]:
+    return {f"{model}.{attack}" for model in EVERY_MODEL for attack in attacks}
+
+
+def test_one_methods_learning_rate_renames_its_own_runs_only(plan: PlanOf) -> None:
+    assert changed(plan, {"unlearning.esd.lr": 2.0e-4}) == ESD
+
+
+def test_a_default_written_out_renames_nothing(plan: PlanOf) -> None:
+    assert changed(plan, {"unlearning.esd.start_guidance": 3.0, "attacks.pages.optimizer": "adamw"}) == NOTHING
+
+
+def test_one_attacks_settings_rename_its_runs_only(plan: PlanOf) -> None:
+    expected = {"unlearn": set(), "attack": attacked("bold"), "sample": attacked("bold"), "score": attacked("bold")}
+    assert changed(plan, {"attacks.bold.lr": 1.0e-4}) == expected
+
+
+def test_sampling_renames_samples_and_scores(plan: PlanOf) -> None:
+    states = EVERY_MODEL | attacked("pages", "bold")
+    expected = {"unlearn": set(), "attack": set(), "sample": states, "score": states}
+    assert changed(plan, {"sampling.seed": 43}) == expected
+
+
+def test_a_scorer_renames_scores_only(plan: PlanOf) -> None:
+    states = EVERY_MODEL | attacked("pages", "bold")
+    found = changed(
+        plan, {"scorers.clip.features": False, "metrics.kid.scorer": "resnet", "metrics.fid.scorer": "resnet"}
+    )
+    assert found == {**NOTHING, "score": states}
+
+
+def test_what_only_the_tables_read_renames_nothing(plan: PlanOf) -> None:
+    for changes in (
+        {"metrics.us.rule.threshold": 0.9},
+        {"report": {"replicates": 100}},
+        {"name": "other", "title": "Other"},
+        {"tier": "smoke"},
+        {"tiers.paper.training_seeds": [0, 1, 2]},
+        {"resources": {"default": {"threads": 2}}},
+        {"assets.digits-data.note": "a note"},
+    ):
+        assert changed(plan, changes) == NOTHING, changes
+
+
+def test_the_demo_worlds_generator_renames_every_run_but_not_the_detectors(plan: PlanOf) -> None:
+    changes = {"digits": {"generator": {"steps": 10}}}
+    found = changed(plan, changes)
+    assert found["unlearn"] == EVERY_MODEL - {"base"}
+    assert found["score"] == EVERY_MODEL | attacked("pages", "bold")
+    before, after = plan(), plan(changes)
+    moved = {name for name in before.assets if before.assets[name].folder != after.assets[name].folder}
+    assert moved == {"digits-model"}
+
+
+def test_a_detector_renames_its_asset_and_the_scores(plan: PlanOf) -> None:
+    from resalign.digits.config import DetectorConfig, DigitsConfig
+
+    detectors = {name: d.model_dump(mode="json") for name, d in DigitsConfig().detectors.items()}
+    assert DetectorConfig().steps != 10
+    detectors["digits-resnet"]["steps"] = 10
+    changes = {"digits": {"detectors": detectors}}
+    assert changed(plan, changes) == {**NOTHING, "score": EVERY_MODEL | attacked("pages", "bold")}
+    before, after = plan(), plan(changes)
+    moved = {name for name in before.assets if before.assets[name].folder != after.assets[name].folder}
+    assert moved == {"digits-resnet"}
+
+
+@pytest.mark.parametrize("key", ["concept.forget", "concept.retain", "concept.pool"])
+def test_the_concepts_data_rename_every_method(plan: PlanOf, key: str) -> None:
+    found = changed(plan, {key: "digits-data/other"})
+    assert found["unlearn"] == EVERY_MODEL - {"base"}
+    assert "base.pages" not in found["attack"]
+
+
+# --- sharing ----------------------------------------------------------------------------------------------------------
+
+
+def test_experiments_share_equal_runs(plan: PlanOf) -> None:
+    # An ablation has a method more, another table, fewer attacks: what it has in common lies where it lay.
+    ablation = {"name": "ablation", "unlearning.first-order": {"method": "resalign", "solver": "identity"}}
+    one, other = runs(plan()), runs(plan(ablation))
+    for stage in STAGES:
+        assert one[stage] < other[stage]
+        assert all(name.startswith("first-order") for name in other[stage] - one[stage])
+
+
+def test_two_labels_of_equal_settings_do_not_share_a_folder(plan: PlanOf) -> None:
+    settings = {"method": "graddiff", "steps": 1}
+    twice = plan({"unlearning.a": settings, "unlearning.b": settings})
+    assert {"a", "b"} <= labels(set(twice.unlearn))
+    assert len({stage.folder(0) for stage in twice.unlearn.values()}) == len(twice.unlearn)
+
+
+def test_every_run_has_a_folder_of_its_own(plan: PlanOf) -> None:
+    found = plan()
+    folders = [s.folder(seed) for stage in STAGES for s in getattr(found, stage).values() for seed in found.seeds(s)]
+    assert len(set(folders)) == len(folders)
+    assert all(folder.startswith("results/runs/") for folder in folders)
+
+
+def test_the_untouched_model_is_sampled_once_for_all_seeds(plan: PlanOf) -> None:
+    found = plan()
+    seeds = {stage.label: found.seeds(stage) for stage in found.sample.values()}
+    assert seeds["base"] == (0,)
+    assert seeds["base.pages"] == seeds["esd"] == (0, 1)
+
+
+def test_parents_are_the_runs_that_they_read(plan: PlanOf) -> None:
+    for score in plan().score.values():
+        assert score.parent is not None
+        assert (score.parent.stage, score.parent.label) == ("sample", score.label)
+        trained = score.parent.parent
+        if score.attack:
+            assert trained is not None
+            assert (trained.stage, trained.label) == ("attack", score.label)
+            trained = trained.parent
+        assert (trained is None) == (score.model == "base")
+        assert trained is None or (trained.stage, trained.label) == ("unlearn", score.model)
+
+
+def test_folders_of_references(plan: PlanOf) -> None:
+    found = plan({"assets.mine": {"path": "/data/my images"}, "concept.pool": "mine/pool"})
+    assert found.folder("mine/pool") == "/data/my images/pool"
+    assert found.folder("digits-data/pages/train") == f"{found.assets['digits-data'].folder}/pages/train"
+    assert found.assets["digits-data"].folder.startswith("results/assets/digits-data-")

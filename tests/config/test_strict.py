@@ -1,0 +1,132 @@
+"""The base class of configurations: nothing unknown, nothing converted, and errors that can be acted on."""
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from pydantic import Field, model_validator
+
+from resalign.config.strict import ConfigError, Strict, nearest, read_yaml
+
+
+class Inner(Strict):
+    threshold: float = 0.5
+    names: tuple[str, ...] = ()
+
+
+class Outer(Strict):
+    steps: int = Field(5, gt=0)
+    lr: float = 1e-4
+    mode: Literal["exact", "printed"] = "exact"
+    flag: bool = False
+    inner: Inner = Inner()
+    several: dict[str, Inner] = {}
+    listed: tuple[Inner, ...] = ()
+    either: Inner | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> "Outer":
+        if self.flag and self.steps == 1:
+            raise ValueError("flag needs more than one of steps")
+        return self
+
+
+def message(values: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        Outer.parse(values, where="file.yaml: entry")
+    text = str(caught.value)
+    assert text.startswith("file.yaml: entry: ")
+    return text
+
+
+def test_values_as_yaml_gives_them() -> None:
+    values = {
+        "steps": 3,
+        "lr": 1,
+        "mode": "printed",
+        "inner": {"names": ["a", "b"]},
+        "several": {"x": {"threshold": 0}},
+    }
+    config = Outer.parse(values, where="test")
+    assert config.inner.names == ("a", "b")
+    assert config.lr == 1.0
+    assert config.several["x"].threshold == 0.0
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "suggestion"),
+    [
+        ({"stesp": 5}, "stesp", "steps"),
+        ({"inner": {"treshold": 0.1}}, "inner.treshold", "threshold"),
+        ({"several": {"x": {"treshold": 0.1}}}, "several.x.treshold", "threshold"),
+        ({"listed": [{}, {"treshold": 0.1}]}, "listed.1.treshold", "threshold"),
+        ({"either": {"treshold": 0.1}}, "either.treshold", "threshold"),
+    ],
+)
+def test_unknown_keys_name_the_nearest(values: object, key: str, suggestion: str) -> None:
+    text = message(values)
+    assert f"unknown key '{key}'" in text
+    assert f"did you mean '{suggestion}'?" in text
+    assert f"'{suggestion}'" in text.split("allowed: ")[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "got"),
+    [
+        ({"steps": "5"}, "steps", "'5'"),
+        ({"steps": 5.0}, "steps", "5.0"),
+        ({"steps": True}, "steps", "True"),
+        ({"steps": -1}, "steps", "-1"),
+        ({"lr": "1e-4"}, "lr", "'1e-4'"),  # YAML 1.1 reads 1e-4 as a string: it wants 1.0e-4
+        ({"lr": float("nan")}, "lr", "nan"),
+        ({"flag": "yes"}, "flag", "'yes'"),
+        ({"flag": 1}, "flag", "1"),
+        ({"mode": "exct"}, "mode", "'exct'"),
+        ({"inner": {"names": "a"}}, "inner.names", "'a'"),
+        ({"inner": None}, "inner", "None"),
+    ],
+)
+def test_values_of_another_type_name_key_and_value(values: object, key: str, got: str) -> None:
+    text = message(values)
+    assert f"key '{key}'" in text
+    assert f"(got {got})" in text
+
+
+def test_a_choice_names_what_is_allowed() -> None:
+    assert "'exact' or 'printed'" in message({"mode": "exct"})
+
+
+def test_every_error_is_told_at_once() -> None:
+    text = message({"stesp": 5, "lr": "fast", "inner": {"names": [1]}})
+    assert all(part in text for part in ("stesp", "key 'lr'", "key 'inner.names.0'"))
+
+
+def test_a_rule_over_several_keys_is_told_in_its_own_words() -> None:
+    assert message({"flag": True, "steps": 1}) == "file.yaml: entry: flag needs more than one of steps"
+
+
+@pytest.mark.parametrize("values", [None, [], "text", 3])
+def test_no_mapping_at_all(values: object) -> None:
+    assert "dictionary" in message(values) or "mapping" in message(values)
+
+
+def test_nearest_lists_what_is_allowed() -> None:
+    assert nearest("edd", ["esd", "graddiff"]) == "; did you mean 'esd'? allowed: ['esd', 'graddiff']"
+    assert nearest("zzz", ["esd", "graddiff"]).endswith("allowed: ['esd', 'graddiff']")
+    assert "did you mean" not in nearest("zzz", ["esd", "graddiff"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a: [1, 2", "not valid YAML"), ("- a\n- b\n", "expected a mapping"), ("", "expected a mapping")],
+)
+def test_files_that_are_no_mapping(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"broken.yaml: {expected}"):
+        read_yaml(path)
+
+
+def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file; give the path"):
+        read_yaml(tmp_path / "none.yaml")

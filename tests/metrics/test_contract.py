@@ -1,0 +1,50 @@
+"""What every metric must do. A new file in ``src/resalign/metrics`` is held to it unasked."""
+
+import inspect
+from types import ModuleType
+
+import pytest
+
+from resalign.config import registry
+from tests.example_config import smallest
+
+KINDS = {"per_image": {"rate", "mean"}, "of_set": {"set"}, "of_attack": {"set"}}
+PARAMETERS = {
+    "per_image": ["scores", "config"],
+    "of_set": ["scores", "reference", "config"],
+    "of_attack": ["history", "base_history", "config"],
+}
+
+
+@pytest.fixture(params=registry.members("metrics"))
+def metric(request: pytest.FixtureRequest) -> ModuleType:
+    return registry.member("metrics", request.param)
+
+
+def function(metric: ModuleType) -> str:
+    [name] = [name for name in KINDS if hasattr(metric, name)]
+    return name
+
+
+def test_exactly_one_way_to_be_computed(metric: ModuleType) -> None:
+    assert sum(hasattr(metric, name) for name in KINDS) == 1
+    assert list(inspect.signature(getattr(metric, function(metric))).parameters) == PARAMETERS[function(metric)]
+
+
+def test_says_how_it_is_shown(metric: ModuleType) -> None:
+    assert metric.TITLE
+    assert metric.BETTER in ("lower", "higher")
+    assert metric.GROUP in ("safety", "utility", "learnability")
+    assert metric.KIND in KINDS[function(metric)]
+    assert (metric.GROUP == "safety") <= (metric.BETTER == "lower")
+
+
+def test_names_its_scorers(metric: ModuleType) -> None:
+    found = metric.scorers(smallest(metric.Config))
+    assert isinstance(found, list)
+    assert all(isinstance(label, str) for label in found)
+    assert (found == []) == (function(metric) == "of_attack")
+
+
+def test_says_which_prompts_it_is_measured_on(metric: ModuleType) -> None:
+    assert ("prompts" in metric.Config.model_fields) == (function(metric) != "of_attack")
