@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from resalign.config.closure import import_closure
-from resalign.config.plan import BASE, NOT_ATTACKED, RESULTS, Plan, Stage
+from resalign.config.experiment import BASE
+from resalign.config.plan import NOT_ATTACKED, RESULTS, Plan, Stage
 
 # Module of each part of the demo world; every other part is a detector.
 DIGITS_MODULES = {"data": "datasets", "autoencoder": "autoencoder", "model": "generator", "clip": "clip"}
@@ -177,7 +178,7 @@ def sample_assets(plan: Plan) -> list[str]:
 
 
 def sample_source(plan: Plan, run: str, seed: str) -> list[str]:
-    """The weights that are sampled: an attack's checkpoints, an unlearned model's weights, or none for the base model."""
+    """The weights that are sampled: an attack's checkpoints, an unlearned model's weights, none for the base model."""
     stage = plan.sample[run]
     if stage.attack and stage.parent:
         return [f"{stage.parent.folder(seed)}/checkpoints.json"]

@@ -62,7 +62,7 @@ class DetectorConfig(Strict):
 
     architecture: str = Field("resnet", pattern="^(resnet|regnet)$")
     widths: tuple[int, ...] = (32, 64)
-    steps: int = Field(1000, gt=0)
+    steps: int = Field(800, gt=0)
     batch_size: int = Field(64, gt=0)
     lr: float = Field(5e-3, gt=0)
     nothing_share: float = Field(0.4, gt=0, lt=1, description="share of a batch that shows nothing")
@@ -93,7 +93,7 @@ class DigitsConfig(Strict):
     generator: GeneratorConfig = GeneratorConfig()
     detectors: dict[str, DetectorConfig] = {
         "digits-resnet": DetectorConfig(),
-        "digits-regnet": DetectorConfig(architecture="regnet"),
+        "digits-regnet": DetectorConfig(architecture="regnet", steps=1200, lr=4e-3),
         "digits-deep-resnet": DetectorConfig(widths=(16, 32, 64)),
     }
     clip: ClipConfig = ClipConfig()

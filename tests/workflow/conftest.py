@@ -1,0 +1,106 @@
+"""A copy of the repository whose planned outputs all exist and are current, and what Snakemake would do there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("src", "scripts", "workflow", "config", "envs")
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A working copy of its own; ``resalign`` is imported from there.
+
+    Attributes:
+        folder: Its root.
+        config: Configuration file, relative to it.
+    """
+
+    folder: Path
+    config: str = "config/demo.yaml"
+    tier: str = "smoke"
+
+    def snakemake(self, *options: str) -> subprocess.CompletedProcess[str]:
+        """Runs Snakemake in the copy."""
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", *options]
+        command += ["--configfile", self.config, "--config", f"tier={self.tier}"]
+        environment = {**os.environ, "PYTHONPATH": str(self.folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
+
+    def planned(self) -> dict[str, set[str]]:
+        """Labels of the runs that a dry run would make, by rule; '' for a rule without wildcards."""
+        finished = self.snakemake("--dry-run")
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+        jobs: dict[str, set[str]] = {}
+        for block in re.split(r"^\[.*\]\n", finished.stdout, flags=re.MULTILINE)[1:]:
+            rule = re.match(r"(?:local)?rule (\w+):", block)
+            assert rule, block
+            run = re.search(r"^    wildcards: run=(\S+)-[0-9a-f]{10},", block, flags=re.MULTILINE)
+            jobs.setdefault(rule[1], set()).add(run[1] if run else "")
+        jobs.pop("all", None)
+        assert jobs or "Nothing to be done" in finished.stdout
+        return jobs
+
+    def make_everything(self) -> None:
+        """Writes every output of the plan, empty but for a word, and records it as made by the present code."""
+        summary = self.snakemake("--summary")
+        assert summary.returncode == 0, summary.stderr
+        rows = [line.split("\t") for line in summary.stdout.splitlines()]
+        assert rows[0][0] == "output_file"
+        for output, *_ in rows[1:]:
+            path = self.folder / output
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}")
+        touched = self.snakemake("--touch", "--forceall")
+        assert touched.returncode == 0, touched.stderr
+
+    def edited(self, name: str, edit: Callable[[str], str]) -> "Edit":
+        """The file ``name``, edited inside a ``with`` block and put back after it."""
+        return Edit(self.folder / name, edit)
+
+
+@dataclass
+class Edit:
+    """See :meth:`Checkout.edited`."""
+
+    path: Path
+    edit: Callable[[str], str]
+    before: str | None = field(default=None, init=False)
+
+    def __enter__(self) -> Path:
+        self.before = self.path.read_text() if self.path.exists() else None
+        after = self.edit(self.before or "")
+        assert after != self.before, f"the edit of {self.path} changes nothing"
+        self.path.write_text(after)
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        if self.before is None:
+            self.path.unlink()
+        else:
+            self.path.write_text(self.before)
+
+
+def copy_repository(folder: Path) -> Path:
+    """The parts of the repository that the workflow is made of."""
+    for part in PARTS:
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    (folder / "tests").mkdir()
+    shutil.copy(Path(__file__), folder / "tests" / "test_example.py")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A copy in which the demo has been run (its files are empty, but Snakemake does not know)."""
+    checkout = Checkout(copy_repository(tmp_path_factory.mktemp("finished") / "repository"))
+    checkout.make_everything()
+    return checkout

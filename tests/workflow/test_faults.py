@@ -1,0 +1,33 @@
+"""Faulty configurations and inputs of the user's own, as the command line tells them."""
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import Checkout
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, str]]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_text()) for path in files}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("unlearning:\n", "unlearning:\n  edd: {}\n", ["unlearning.edd", "no unlearning named 'edd'", "mean 'esd'?"]),
+        ("tier: small\n", "tier: small\nsamplng: {}\n", ["unknown key 'samplng'", "mean 'sampling'?"]),
+    ],
+)
+def test_a_faulty_configuration_ends_in_one_readable_error(
+    finished: Checkout, old: str, new: str, expected: list[str]
+) -> None:
+    before = snapshot(finished.folder / "results")
+    with finished.edited("config/demo.yaml", lambda text: text.replace(old, new, 1)):
+        told = finished.snakemake("--dry-run")
+    output = told.stdout + told.stderr
+    assert told.returncode != 0
+    assert "Traceback" not in output
+    [line] = [line for line in output.splitlines() if "config/demo.yaml: " in line]
+    assert all(part in line for part in expected), line
+    assert snapshot(finished.folder / "results") == before

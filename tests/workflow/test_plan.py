@@ -1,0 +1,123 @@
+"""What Snakemake would run after an edit: exactly what the edit can have changed, and nothing else."""
+
+import re
+
+import pytest
+import yaml
+
+from resalign.config import registry
+
+from .conftest import Checkout
+
+# What every edit of one method makes anew: its weights, both attacks on it, images and scores of all three states.
+ATTACKS = ("pages", "bold")
+REPORT = {"report": {""}}
+
+
+def runs_of(*models: str) -> dict[str, set[str]]:
+    attacked = {f"{model}.{attack}" for model in models for attack in ATTACKS}
+    states = set(models) | attacked
+    return {"unlearn": set(models) - {"base"}, "attack": attacked, "sample": states, "score": states, **REPORT}
+
+
+def comment_in_body(text: str) -> str:
+    """A comment as the first line of the file's last function body."""
+    head, signature, body = re.split(
+        r"(\n    \"\"\"[^\"]*\"\"\"\n)(?!.*\n    \"\"\")", text, maxsplit=1, flags=re.DOTALL
+    )
+    return f"{head}{signature}    # an edit\n{body}"
+
+
+def test_nothing_is_to_be_done_when_all_is_made(finished: Checkout) -> None:
+    assert finished.planned() == {}
+
+
+def test_editing_a_method_reruns_its_own_jobs_only(finished: Checkout) -> None:
+    with finished.edited("src/resalign/unlearning/esd.py", comment_in_body):
+        assert finished.planned() == runs_of("esd")
+
+
+def test_editing_a_module_that_resalign_imports_reruns_resalign(finished: Checkout) -> None:
+    with finished.edited("src/resalign/bilevel/hvp.py", comment_in_body):
+        assert finished.planned() == runs_of("resalign")
+
+
+def test_editing_a_metric_remakes_the_tables_only(finished: Checkout) -> None:
+    with finished.edited("src/resalign/metrics/ip.py", comment_in_body):
+        assert finished.planned() == REPORT
+
+
+def test_editing_an_attack_reruns_attacks_and_what_follows(finished: Checkout) -> None:
+    attacked = runs_of("base", "graddiff", "esd", "resalign")["attack"]
+    with finished.edited("src/resalign/attacks/full.py", comment_in_body):
+        assert finished.planned() == {"attack": attacked, "sample": attacked, "score": attacked, **REPORT}
+
+
+@pytest.mark.parametrize("name", ["tests/test_example.py", "src/resalign/unlearning/imported.py", "README.md"])
+def test_editing_what_no_job_uses_reruns_nothing(finished: Checkout, name: str) -> None:
+    with finished.edited(name, lambda text: f"{text}\n# an edit\n"):
+        assert finished.planned() == {}
+
+
+def test_a_new_setting_of_one_method_plans_its_runs_under_new_names(finished: Checkout) -> None:
+    def halved(text: str) -> str:
+        config = yaml.safe_load(text)
+        config["unlearning"]["esd"]["lr"] /= 2
+        return yaml.safe_dump(config)
+
+    with finished.edited("config/demo.yaml", halved):
+        assert finished.planned() == runs_of("esd")
+
+
+def test_a_new_threshold_remakes_the_tables_only(finished: Checkout) -> None:
+    def stricter(text: str) -> str:
+        config = yaml.safe_load(text)
+        config["metrics"]["us"]["rule"]["threshold"] = 0.9
+        return yaml.safe_dump(config)
+
+    with finished.edited("config/demo.yaml", stricter):
+        assert finished.planned() == REPORT
+
+
+def test_a_configuration_in_another_order_changes_nothing(finished: Checkout) -> None:
+    def shuffled(text: str) -> str:
+        config = yaml.safe_load(text)
+        for place in (config["scorers"], config["sampling"], config["unlearning"]["esd"], config["tiers"]["smoke"]):
+            items = list(place.items())
+            place.clear()
+            place.update(reversed(items))
+        return yaml.safe_dump(dict(reversed(config.items())), sort_keys=False)
+
+    with finished.edited("config/demo.yaml", shuffled):
+        assert finished.planned() == {}
+
+
+def test_a_new_file_is_a_new_method_with_no_other_edit(finished: Checkout) -> None:
+    assert "gentler" not in registry.members("unlearning")
+    source = (finished.folder / "src/resalign/unlearning/graddiff.py").read_text()
+    entry = "unlearning:\n  gentler: {steps: 5}\n"
+    with finished.edited("src/resalign/unlearning/gentler.py", lambda _: source):
+        assert finished.planned() == {}
+        with finished.edited("config/demo.yaml", lambda text: text.replace("unlearning:\n", entry)):
+            assert finished.planned() == runs_of("gentler")
+
+
+def test_another_part_of_the_demo_world_is_made_anew_alone(finished: Checkout) -> None:
+    def longer(text: str) -> str:
+        return text + "digits: {clip: {steps: 301}}\n"
+
+    assert "\ndigits:" not in (finished.folder / "config/demo.yaml").read_text()
+    states = runs_of("base", "graddiff", "esd", "resalign")["score"]
+    with finished.edited("config/demo.yaml", longer):
+        planned = finished.planned()
+    assert planned == {"digits_clip": {""}, "score": states, "score_reference": {""}, **REPORT}
+
+
+def test_a_larger_tier_keeps_every_weight(finished: Checkout) -> None:
+    # The smoke tier's one seed is the small tier's first: it is neither unlearned nor attacked again.
+    larger = Checkout(finished.folder, tier="small")
+    dry = larger.snakemake("--dry-run").stdout
+    trained = re.findall(r"rule (?:unlearn|attack):\n(?:    .*\n)*?    wildcards: run=\S+ seed=(\d+)", dry)
+    assert set(trained) == {"1"}
+    sampled = re.findall(r"rule sample:\n(?:    .*\n)*?    wildcards: run=\S+ seed=(\d+), tier=(\w+)", dry)
+    assert set(sampled) == {("0", "small"), ("1", "small")}
