@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from resalign.config.closure import import_closure, source_hash
 from resalign.config.prompts import PromptColumns
 from resalign.data.prompts import Prompt, read_prompts
 from resalign.diffusion.images import ImageStore, file_hash
@@ -25,6 +26,7 @@ def main() -> None:
         prompts = {name: images_of(s, where=f"prompts.{name}.columns") for name, s in job["prompts"].items()}
         states = checkpoints(job)
         models = load_models(Path(job["model"]), device=job["device"])
+        source = source_hash(import_closure("scripts/sample.py"))
         rows: list[dict[str, Any]] = []
         last = max(states)
         for steps, weights in sorted(states.items()):
@@ -38,6 +40,7 @@ def main() -> None:
                             "weights": file_hash(weights) if weights else "",
                             "sampling": job["sampling"],
                             "model": job["model"],
+                            "code": source,
                         }
                     )
                     fill(models, store, wanted, job["sampling"], f"sample {job['label']} {name} step {steps}")

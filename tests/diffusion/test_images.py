@@ -9,6 +9,7 @@ from PIL import Image
 from resalign.data.prompts import Prompt
 from resalign.diffusion.images import ImageStore, file_hash
 
+PROMPT = Prompt("p-1", "a red seven")
 FINGERPRINT = {"weights": "abc", "sampling": {"seed": 42}}
 IMAGE = torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -16,36 +17,37 @@ IMAGE = torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8, generator=torch.Gene
 def stored(folder: Path) -> ImageStore:
     store = ImageStore(folder / "store")
     store.open(FINGERPRINT)
-    store.save(Prompt("p-1", "a red seven"), 0, IMAGE)
+    store.save(PROMPT, 0, IMAGE)
     return store
 
 
 def test_an_image_goes_in_and_comes_back(tmp_path: Path) -> None:
-    path = stored(tmp_path).path(Prompt("p-1", ""), 0)
+    path = stored(tmp_path).path(PROMPT, 0)
     with Image.open(path) as image:
         np.testing.assert_array_equal(np.asarray(image), IMAGE.permute(1, 2, 0).numpy())
-    assert sorted(p.name for p in path.parent.iterdir()) == ["fingerprint.json", "p-1.0.png"]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["fingerprint.json", path.name]
+    assert path.name.startswith("p-1.")
 
 
 def test_equal_settings_in_any_order_keep_the_images(tmp_path: Path) -> None:
     store = stored(tmp_path)
     store.open(dict(reversed(FINGERPRINT.items())))
-    assert store.path(Prompt("p-1", ""), 0).is_file()
+    assert store.path(PROMPT, 0).is_file()
 
 
 def test_other_weights_start_afresh(tmp_path: Path) -> None:
     store = stored(tmp_path)
     store.open({**FINGERPRINT, "weights": "def"})
-    assert not store.path(Prompt("p-1", ""), 0).exists()
+    assert not store.path(PROMPT, 0).exists()
     store.open(FINGERPRINT)  # and back: what was thrown away stays so
-    assert not store.path(Prompt("p-1", ""), 0).exists()
+    assert not store.path(PROMPT, 0).exists()
 
 
 def test_images_without_a_fingerprint_are_not_trusted(tmp_path: Path) -> None:
     store = stored(tmp_path)
     (store.folder / "fingerprint.json").unlink()
     store.open(FINGERPRINT)
-    assert not store.path(Prompt("p-1", ""), 0).exists()
+    assert not store.path(PROMPT, 0).exists()
 
 
 def test_names_are_files_of_the_store_whatever_the_id(tmp_path: Path) -> None:
@@ -54,6 +56,10 @@ def test_names_are_files_of_the_store_whatever_the_id(tmp_path: Path) -> None:
     paths = {store.path(Prompt(name, ""), index) for name in ids for index in (0, 1)}
     assert len(paths) == 2 * len(ids)
     assert {path.resolve().parent for path in paths} == {tmp_path.resolve()}
+
+
+def test_a_prompt_whose_text_has_changed_is_another_image(tmp_path: Path) -> None:
+    assert not stored(tmp_path).path(Prompt("p-1", "a blue two"), 0).exists()
 
 
 def test_file_hash_is_sha256(tmp_path: Path) -> None:

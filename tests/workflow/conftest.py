@@ -32,8 +32,9 @@ class Checkout:
         """Runs Snakemake in the copy."""
         command = [sys.executable, "-m", "snakemake", "--cores", "1", *options]
         command += ["--configfile", self.config, "--config", f"tier={self.tier}"]
-        environment = {**os.environ, "PYTHONPATH": str(self.folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        ours = {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.run(command, cwd=self.folder, env={**os.environ, **ours}, capture_output=True, text=True)
 
     def planned(self) -> dict[str, set[str]]:
         """Labels of the runs that a dry run would make, by rule; '' for a rule without wildcards."""

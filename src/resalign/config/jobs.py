@@ -53,8 +53,8 @@ def digits_code(part: str) -> list[str]:
 def digits_job(plan: Plan, folder: str) -> str:
     """What scripts/digits.py needs to make the part that lies in a folder."""
     part = digits_parts(plan)[folder]
-    world = plan.experiment.config.digits.model_dump(mode="json")
-    return as_json({"part": part, "digits": world, "autoencoder": autoencoder_of(folder) if part == "model" else None})
+    # Only what determines the part: a setting of another part is no reason to make this one anew.
+    return as_json({"part": part, "digits": plan.world(part), "autoencoder": autoencoder_of(folder) if part == "model" else None})
 
 
 def bars_files(plan: Plan) -> dict[str, str]:

@@ -114,18 +114,18 @@ class Plan:
         for name, asset in config.assets.items():
             resolved = asset.model_dump(mode="json", exclude={"note", "licence"}, exclude_defaults=True)
             if asset.origin == "digits":
-                resolved["world"] = self._world(str(asset.digits))
+                resolved["world"] = self.world(str(asset.digits))
             assets[name] = Asset(name, asset.origin, resolved)
         return assets
 
-    def _world(self, part: str) -> dict[str, Any]:
-        """The part of the demo world's configuration that determines one of its parts."""
+    def world(self, part: str) -> dict[str, Any]:
+        """The part of the demo world's configuration that determines one of its parts, readable as a whole one."""
         world = self.experiment.config.digits.model_dump(mode="json")
         detectors = world.pop("detectors")
         own = {"data": (), "autoencoder": ("autoencoder",), "model": ("autoencoder", "generator"), "clip": ("clip",)}
         keep = own.get(part, ())
         common = {key: value for key, value in world.items() if key not in ("autoencoder", "generator", "clip")}
-        detector = {"detector": detectors[part]} if part in detectors else {}
+        detector = {"detectors": {part: detectors[part]}} if part in detectors else {}
         return {**common, **{key: world[key] for key in keep}, **detector}
 
     def _identity(self, reference: str) -> list[Any]:

@@ -16,7 +16,7 @@ from resalign.tracking import log
 
 @dataclass(frozen=True)
 class ImageStore:
-    """Images of one model state and prompt list, one file each, named by prompt id and image index.
+    """Images of one model state and prompt list, one file each, named by prompt and image index.
 
     The folder is no declared output of any rule, so that a failed or larger run finds what an earlier one has made.
     """
@@ -36,13 +36,11 @@ class ImageStore:
         marker.write_text(wanted, encoding="utf-8")
 
     def path(self, prompt: Prompt, index: int) -> Path:
-        """Where an image lies; the name is a hash where the prompt's id is no plain file name."""
-        plain = (
-            prompt.id
-            if prompt.id.replace("-", "").replace("_", "").isalnum()
-            else hashlib.sha256(prompt.id.encode()).hexdigest()
-        )
-        return self.folder / f"{plain}.{index}.png"
+        """Where an image lies; the prompt's text has a part in the name, for a list may change under its ids."""
+        plain = prompt.id.replace("-", "").replace("_", "").isalnum()
+        key = prompt.id if plain else hashlib.sha256(prompt.id.encode()).hexdigest()
+        text = hashlib.sha256(prompt.text.encode()).hexdigest()[:8]
+        return self.folder / f"{key}.{text}.{index}.png"
 
     def save(self, prompt: Prompt, index: int, image: torch.Tensor) -> None:
         """Writes an image (3, H, W), uint8, atomically: a killed run leaves no half of one."""
