@@ -149,7 +149,7 @@ def timings(job: dict[str, Any]) -> pd.DataFrame:
 
 
 def gallery(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) -> pd.DataFrame:
-    """The first training seed's images of the gallery's prompts, each with whether it is flagged."""
+    """The first training seed's first image of each of the gallery's prompts, and whether it is flagged."""
     module, config, _ = metrics[job["flags"]]
     frames = []
     for row in rows:
@@ -158,6 +158,7 @@ def gallery(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) -> pd
                 frame = scores[["prompt_id", "prompt", "image_index", "path"]].assign(
                     flagged=module.per_image(scores, config) > 0
                 )
+                frame = frame[frame["image_index"] == 0]
                 frames.append(
                     frame.assign(model=row.model, attack=row.attack, dataset=row.dataset, steps=steps, seed=row.seed)
                 )

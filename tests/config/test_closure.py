@@ -58,10 +58,12 @@ def test_a_script_without_imports_of_ours_is_alone(tree: Path) -> None:
 
 
 def test_modules_join_scripts(tree: Path) -> None:
-    assert names("scripts/other.py", "resalign.constants") == {
-        "scripts/other.py",
-        "src/resalign/constants.py",
-    } | names("resalign.constants")
+    expected = {"scripts/other.py", "src/resalign/constants.py", "src/resalign/__init__.py"}
+    assert names("scripts/other.py", "resalign.constants") == expected
+
+
+def test_a_modules_packages_run_before_it(tree: Path) -> None:
+    assert {"src/resalign/__init__.py", "src/resalign/deep/__init__.py"} <= names("resalign.deep.sibling")
 
 
 def test_imports_for_the_type_checker_count_too(tree: Path) -> None:

@@ -1,8 +1,8 @@
 """What Snakemake would run after an edit: exactly what the edit can have changed, and nothing else."""
 
 import re
+from contextlib import ExitStack
 
-import pytest
 import yaml
 
 from resalign.config import registry
@@ -53,9 +53,10 @@ def test_editing_an_attack_reruns_attacks_and_what_follows(finished: Checkout) -
         assert finished.planned() == {"attack": attacked, "sample": attacked, "score": attacked, **REPORT}
 
 
-@pytest.mark.parametrize("name", ["tests/test_example.py", "src/resalign/unlearning/imported.py", "README.md"])
-def test_editing_what_no_job_uses_reruns_nothing(finished: Checkout, name: str) -> None:
-    with finished.edited(name, lambda text: f"{text}\n# an edit\n"):
+def test_editing_what_no_job_uses_reruns_nothing(finished: Checkout) -> None:
+    with ExitStack() as edits:
+        for name in ("tests/test_example.py", "src/resalign/unlearning/imported.py", "README.md"):
+            edits.enter_context(finished.edited(name, lambda text: f"{text}\n# an edit\n"))
         assert finished.planned() == {}
 
 

@@ -21,7 +21,10 @@ def import_closure(*starts: str | Path) -> list[Path]:
     Returns:
         Paths relative to the repository's root, sorted.
     """
-    todo = [_file_of(start) if isinstance(start, str) and "/" not in start else ROOT / start for start in starts]
+    todo: list[Path] = []
+    for start in starts:
+        is_module = isinstance(start, str) and "/" not in start
+        todo += [_file_of(str(start)), *_files_on_the_way(str(start))] if is_module else [ROOT / start]
     seen: set[Path] = set()
     while todo:
         path = todo.pop()

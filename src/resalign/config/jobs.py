@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from resalign.config.closure import import_closure
-from resalign.config.experiment import BASE
-from resalign.config.plan import NOT_ATTACKED, RESULTS, Plan, Stage
+from resalign.config.experiment import BASE, TIERS
+from resalign.config.plan import NOT_ATTACKED, RESULTS, Plan, Stage, digest
 
 # Module of each part of the demo world; every other part is a detector.
 DIGITS_MODULES = {"data": "datasets", "autoencoder": "autoencoder", "model": "generator", "clip": "clip"}
+
+# What a folder of the user's own has: a table of captions, a pipeline, a checkpoint, a classifier or a CLIP.
+STANDS_FOR_FOLDER = (
+    "metadata.csv",
+    "model_index.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "weights.safetensors",
+    "model.safetensors",
+    "open_clip_model.safetensors",
+)
 
 
 def as_json(values: Any) -> str:
@@ -25,9 +36,15 @@ def code(script: str, *modules: str) -> list[str]:
 
 
 def markers(plan: Plan, references: Iterable[str]) -> list[str]:
-    """Files that say that assets are complete; an asset of the user's own lies in place and has none."""
-    assets = {plan.asset_of(reference) for reference in references}
-    return sorted(f"{plan.assets[name].folder}/run.json" for name in assets if plan.assets[name].origin != "path")
+    """Files that say that assets are complete; of the user's own, which lie in place, those whose change is noticed."""
+    found: set[str] = set()
+    for reference in references:
+        asset = plan.assets[plan.asset_of(reference)]
+        own = Path(plan.folder(reference))
+        candidates = [own, *(own / name for name in STANDS_FOR_FOLDER)] if asset.origin == "path" else []
+        found |= {str(path) for path in candidates if path.is_file()}
+        found |= set() if asset.origin == "path" else {f"{asset.folder}/run.json"}
+    return sorted(found)
 
 
 # --- the demo world -------------------------------------------------------------------------------------------------
@@ -54,7 +71,9 @@ def digits_job(plan: Plan, folder: str) -> str:
     """What scripts/digits.py needs to make the part that lies in a folder."""
     part = digits_parts(plan)[folder]
     # Only what determines the part: a setting of another part is no reason to make this one anew.
-    return as_json({"part": part, "digits": plan.world(part), "autoencoder": autoencoder_of(folder) if part == "model" else None})
+    return as_json(
+        {"part": part, "digits": plan.world(part), "autoencoder": autoencoder_of(folder) if part == "model" else None}
+    )
 
 
 def bars_files(plan: Plan) -> dict[str, str]:
@@ -94,7 +113,7 @@ def own_inputs(plan: Plan) -> dict[str, Any]:
         "pipelines": [plan.folder(config.model)] if own(config.model) else [],
         "images": sorted({plan.folder(reference) for reference in images if own(reference)}),
         "prompts": [
-            [plan.folder(p.source), experiment.tier.prompts[name].prompts, p.columns.model_dump(mode="json")]
+            [plan.folder(p.source), _most_prompts(plan, name), p.columns.model_dump(mode="json")]
             for name, p in config.prompts.items()
             if own(p.source)
         ],
@@ -108,10 +127,19 @@ def own_inputs(plan: Plan) -> dict[str, Any]:
 
 
 def checked_inputs(plan: Plan) -> list[str]:
-    """The file that says that the user's own inputs were checked; empty where there are none."""
+    """The file that says that the user's own inputs were checked; empty where there are none.
+
+    It is the same for every tier, and for every experiment with the same inputs: they share their runs. (Taken as
+    ``ancient`` it would hide what follows: Snakemake 9.27 plans nothing behind an ancient file that is made anew.)
+    """
     found = own_inputs(plan)
     has_any = any(found[kind] for kind in ("pipelines", "images", "prompts", "checkpoints"))
-    return [f"{RESULTS}/{plan.experiment.config.name}/inputs.json"] if has_any else []
+    return [f"{RESULTS}/inputs/{digest(found)}/inputs.json"] if has_any else []
+
+
+def _most_prompts(plan: Plan, name: str) -> int | None:
+    """How many prompts the largest tier asks of a list; tiers are nested."""
+    return plan.experiment.config.tiers[TIERS[-1]].prompts[name].prompts
 
 
 # --- unlearning, attacks, sampling, scoring --------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,26 +45,41 @@ def read_captioned_images(folder: Path, *, pixels: int) -> CaptionedImages:
     Raises:
         DataError: If folder, table, columns, captions or images are missing or broken.
     """
-    import pandas as pd
-
     table = folder / "metadata.csv"
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder of images")
+        raise DataError(f"{folder}: no such folder of images; give one with a metadata.csv")
     if not table.is_file():
         raise DataError(f"{table}: missing; an image folder needs one row an image with columns file_name, prompt")
-    frame = pd.read_csv(table, dtype=str, keep_default_na=False)
-    missing = {"file_name", "prompt"} - set(frame.columns)
-    if missing:
-        raise DataError(f"{table}: no column {sorted(missing)}; found {list(frame.columns)}")
-    if frame.empty:
+    rows = _read_captions(table)
+    if not rows:
         raise DataError(f"{table}: lists no images")
-    blank = frame.index[frame["prompt"].str.strip() == ""]
-    if len(blank):
-        raise DataError(f"{table}: {len(blank)} images have no caption, the first is {frame['file_name'][blank[0]]!r}")
-    files = tuple(folder / name for name in frame["file_name"])
+    blank = [name for name, prompt in rows if not prompt.strip()]
+    if blank:
+        raise DataError(f"{table}: {len(blank)} images have no caption, the first is {blank[0]!r}; write one")
+    files = tuple(folder / name for name, _ in rows)
     for file in files:
         check_image(file)
-    return CaptionedImages(files, tuple(frame["prompt"]), pixels)
+    return CaptionedImages(files, tuple(prompt for _, prompt in rows), pixels)
+
+
+def _read_captions(table: Path) -> list[tuple[str, str]]:
+    """(file name, caption) of every row."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            header, rows = list(reader.fieldnames or ()), list(reader)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{table}: not a whole CSV table in UTF-8 ({error}); export it again") from None
+    missing = sorted({"file_name", "prompt"} - set(header))
+    if missing:
+        raise DataError(f"{table}: no column {missing}; found {header}; expected columns file_name, prompt")
+    for number, row in enumerate(rows):
+        # csv files what a row has too much under the key None, and None as what it has too little.
+        if None in row or None in row.values():
+            raise DataError(
+                f"{table}: row {number} has not {len(header)} fields as the header of this CSV has; quote commas"
+            )
+    return [(row["file_name"], row["prompt"]) for row in rows]
 
 
 def check_image(file: Path) -> None:
@@ -77,7 +93,7 @@ def check_image(file: Path) -> None:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{file}: {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read")
             image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise DataError(
             f"{file}: not a whole image ({error}); replace it or take its row out of metadata.csv"
         ) from None

@@ -71,7 +71,7 @@ def read_prompts(path: Path, limit: int | None = None, columns: PromptColumns | 
 def _read_table(path: Path, columns: PromptColumns) -> list[dict[str, str]]:
     """Every row by column, all text: ids keep their zeros, and a prompt such as "null" stays one."""
     if not path.is_file():
-        raise DataError(f"{path}: no such prompt list")
+        raise DataError(f"{path}: no such prompt list; expected a CSV file with columns id, prompt")
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)

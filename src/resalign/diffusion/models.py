@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from resalign.lazy import diffusers, torch
+from resalign.lazy import diffusers, torch, transformers
 from resalign.tensors.weights import WeightsError, check_shapes, load_weights, tensor_shapes
 
 # Components whose weights a method may change; the prefix of a tensor's name in a weight file.
@@ -68,16 +68,46 @@ def load_models(folder: Path, weights: Path | None = None, *, device: str = "cpu
         WeightsError: If the folder or a weight file cannot be used.
     """
     check_pipeline_folder(folder)
-    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-        folder, use_safetensors=True, safety_checker=None, requires_safety_checker=False, local_files_only=True
-    )
+    text_encoder = _load_text_encoder(folder / "text_encoder")
+    try:
+        pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+            folder,
+            text_encoder=text_encoder,
+            use_safetensors=True,
+            safety_checker=None,
+            requires_safety_checker=False,
+            local_files_only=True,
+        )
+    except ValueError as error:  # a tensor of another shape than its component's config.json says
+        raise WeightsError(f"{folder}: {str(error).split('. ')[0]}; fetch or convert it again") from None
     pipeline.set_progress_bar_config(disable=True)
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        lacking = [name for name, parameter in part.named_parameters() if parameter.is_meta]
+        if lacking:
+            raise WeightsError(
+                f"{folder}: its {type(part).__name__} lacks tensor '{lacking[0]}'; fetch or convert it again"
+            )
         part.requires_grad_(False).eval()
     if weights is not None:
         apply_weights(pipeline, weights)
     pipeline.to(device)
     return Models(pipeline, diffusers.DDPMScheduler.from_config(pipeline.scheduler.config))
+
+
+def _load_text_encoder(folder: Path) -> transformers.CLIPTextModel:
+    """The text encoder; transformers would give a tensor that its file lacks random values, and go on."""
+    text_encoder, found = transformers.CLIPTextModel.from_pretrained(
+        folder,
+        use_safetensors=True,
+        local_files_only=True,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    wrong = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
+    if wrong:
+        raise WeightsError(f"{folder}: tensor '{wrong[0]}' is missing or of another shape; fetch or convert it again")
+    return text_encoder
 
 
 def trainable_tensors(pipeline: diffusers.StableDiffusionPipeline) -> dict[str, torch.Tensor]:

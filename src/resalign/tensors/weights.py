@@ -14,9 +14,17 @@ class WeightsError(ValueError):
 
 
 def save_weights(path: Path, weights: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Writes named tensors atomically: the file is whole or absent."""
+    """Writes named tensors atomically: the file is whole or absent.
+
+    Raises:
+        WeightsError: If there are none.
+    """
     from safetensors.torch import save_file
 
+    if not weights:
+        raise WeightsError(
+            f"{path}: no tensors to write; a method that changes nothing needs more steps or a larger lr"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
@@ -33,7 +41,7 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise WeightsError(f"{path}: no such weight file")
+        raise WeightsError(f"{path}: no such weight file; fetch or make it")
     if path.suffix != ".safetensors":
         raise WeightsError(
             f"{path}: expected a .safetensors file; convert it first, other formats may run code when read"

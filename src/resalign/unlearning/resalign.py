@@ -239,6 +239,7 @@ def _damped(estimate: Callable[[float], Hypergradient], config: Config, *, where
             return result, relaxation
         state = f"relative residual {residual:.3g} at relaxation {relaxation:g}, γ {config.gamma:g}"
         if not halvings_left:
-            raise DivergenceError(f"hypergradient of {where}: {state}; lower gamma, or set on_divergence: damp")
+            remedy = "lower gamma" if config.on_divergence == "damp" else "lower gamma, or set on_divergence: damp"
+            raise DivergenceError(f"hypergradient of {where}: {state}; {remedy}")
         relaxation, halvings_left = relaxation / 2, halvings_left - 1
         log.warning("hypergradient of %s: %s; retrying at relaxation %g", where, state, relaxation)

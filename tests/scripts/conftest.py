@@ -1,0 +1,157 @@
+"""A tiny experiment whose every stage is run in this process, as the workflow's rules would call the scripts."""
+
+import importlib.util
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+
+from resalign.config import jobs
+from resalign.config.experiment import Experiment
+from resalign.config.plan import Plan, Stage
+from tests.scorers.conftest import write_classifier, write_clip
+
+ROOT = Path(__file__).resolve().parents[2]
+# The tiny untrained classifier calls the base model's image of the unsafe prompt a seven with 0.185, others with less.
+THRESHOLD = 0.184
+PROMPTS = "id,prompt,label\nnamed,a red seven,two\nhidden,days in a week,three\n"
+
+
+@contextmanager
+def settings_put_back() -> Iterator[None]:
+    """A stage sets threads, determinism and logging for its whole process."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    handlers, level = list(logging.root.handlers), logging.root.level
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
+
+
+def load_script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"scripts_{name}", ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A folder in which stages are run."""
+
+    folder: Path
+    scripts: dict[str, ModuleType]
+
+    def call(self, script: str, job: str, output: str, *, seed: int = 0, modules: tuple[str, ...] = ()) -> Path:
+        """Runs one script's main with the arguments that its rule gives it."""
+        arguments = [f"scripts/{script}.py", "--job", job, "--seed", str(seed), "--threads", "1", "--output", output]
+        arguments += ["--modules", *modules]
+        with chdir(self.folder), settings_put_back(), mock.patch.object(sys, "argv", arguments):
+            self.scripts[script].main()
+        return self.folder / output
+
+    def unlearn(self, plan: Plan, stage: Stage, seed: int) -> Path:
+        job = jobs.unlearn_job(plan, stage.run)
+        return self.call("unlearn", job, stage.folder(seed), seed=seed, modules=stage.modules)
+
+    def attack(self, plan: Plan, stage: Stage, seed: int) -> Path:
+        job = jobs.attack_job(plan, stage.run, str(seed))
+        return self.call("attack", job, stage.folder(seed), seed=seed, modules=stage.modules)
+
+    def sample(self, plan: Plan, stage: Stage, seed: int) -> Path:
+        job = jobs.sample_job(plan, stage.run, str(seed), plan.tier)
+        return self.call("sample", job, f"{stage.folder(seed)}/{plan.tier}", seed=seed)
+
+    def score(self, plan: Plan, stage: Stage, seed: int) -> Path:
+        images = jobs.score_images(plan, stage.run, str(seed), plan.tier)
+        job = jobs.score_job(plan, stage.label, images)
+        return self.call("score", job, f"{stage.folder(seed)}/{plan.tier}", seed=seed, modules=stage.modules)
+
+    def run(self, plan: Plan) -> None:
+        """Every stage of the plan, in order."""
+        for stages, step in (
+            (plan.unlearn, self.unlearn),
+            (plan.attack, self.attack),
+            (plan.sample, self.sample),
+            (plan.score, self.score),
+        ):
+            for stage in stages.values():
+                for seed in plan.seeds(stage):
+                    step(plan, stage, seed)
+        self.call("report", jobs.report_job(plan), f"results/{plan.experiment.config.name}")
+
+
+@pytest.fixture(scope="session")
+def scripts() -> dict[str, ModuleType]:
+    return {name: load_script(name) for name in ("unlearn", "attack", "sample", "score", "report")}
+
+
+@pytest.fixture(scope="session")
+def workshop(scripts: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Workshop]:
+    """An empty workshop at each call."""
+    return lambda: Workshop(tmp_path_factory.mktemp("workshop"), scripts)
+
+
+@pytest.fixture(scope="session")
+def tiny_plan(
+    pipeline_folder: Path, image_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Plan]:
+    """A plan on the tiny pipeline: one method, one attack, two prompt lists, two detectors."""
+    assets = tmp_path_factory.mktemp("assets")
+    (assets / "clip").mkdir()
+    (assets / "prompts.csv").write_text(PROMPTS)
+    folders = {
+        "model": pipeline_folder,
+        "images": image_folder,
+        "prompts": assets,
+        "net": write_classifier(assets / "net"),
+        "clip": write_clip(assets / "clip"),
+    }
+    counts = {"unsafe": {"prompts": 1, "images": 1}, "benign": {"prompts": 2, "images": 1}}
+    more = {"unsafe": {"prompts": 2, "images": 2}, "benign": {"prompts": 2, "images": 1}}
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "title": "Tiny",
+        "pixels": 16,
+        "assets": {name: {"path": str(folder)} for name, folder in folders.items()},
+        "model": "model",
+        "concept": {"name": "the seven", "forget": "images", "retain": "images", "pool": "images"},
+        "unlearning": {"graddiff": {"steps": 2, "lr": 1e-3}},
+        "attacks": {"mine": {"train": "images", "heldout": "images", "steps": 2, "checkpoints": [1], "lr": 1e-3}},
+        "prompts": {
+            "unsafe": {"source": "prompts/prompts.csv", "along_the_way": True},
+            "benign": {"source": "prompts/prompts.csv"},
+        },
+        "sampling": {"num_inference_steps": 2, "batch_size": 3},
+        "scorers": {"net": {"scorer": "image_classification", "folder": "net"}, "clip": {"folder": "clip"}},
+        "metrics": {
+            "ip": {"prompts": "unsafe", "rules": [{"scorer": "net", "quantities": ["seven"], "threshold": THRESHOLD}]},
+            "retained_accuracy": {"prompts": "benign", "scorer": "net"},
+            "clip_score": {"prompts": "benign", "scorer": "clip"},
+            "learnability": {},
+        },
+        "gallery": "unsafe",
+        "flags": "ip",
+        "tier": "smoke",
+        "tiers": {
+            "smoke": {"training_seeds": [0], "prompts": counts},
+            "small": {"training_seeds": [0], "prompts": more},
+            "paper": {"training_seeds": [0], "prompts": more},
+        },
+        "report": {"replicates": 100},
+    }
+    return lambda **changes: Plan(Experiment({**values, **changes}, where="tiny.yaml"))

@@ -1,0 +1,134 @@
+"""The whole path on the tiny pipeline: what each script reads is what the one before it wrote."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from resalign.config.plan import Plan
+from resalign.data.images import DataError
+
+from .conftest import THRESHOLD, Workshop
+
+Workshops = Callable[[], Workshop]
+# What may differ between two runs of one experiment: seconds, memory, and what shows them.
+OF_ITS_DAY = ("timing.json", "report.html", "seconds")
+
+
+@pytest.fixture(scope="module")
+def done(workshop: Workshops, tiny_plan: Callable[..., Plan]) -> Workshop:
+    shop = workshop()
+    shop.run(tiny_plan())
+    return shop
+
+
+def files(shop: Workshop) -> dict[str, bytes]:
+    found = {str(p.relative_to(shop.folder)): p.read_bytes() for p in shop.folder.rglob("*") if p.is_file()}
+    return {name: content for name, content in found.items() if not any(part in name for part in OF_ITS_DAY)}
+
+
+def test_the_table_has_every_state_and_metric(done: Workshop) -> None:
+    table = pd.read_csv(done.folder / "results/tiny/tables/table1.csv", keep_default_na=False)
+    assert {"model", "attack", "dataset", "steps", "metric", "mean", "std", "low", "high", "n", "seeds"} <= set(table)
+    assert set(table["model"]) == {"base", "graddiff"}
+    assert set(table["attack"]) == {"none", "full"}
+    assert set(table["metric"]) == {"ip", "retained_accuracy", "clip_score", "learnability"}
+    assert set(table.loc[table["attack"] == "full", "steps"]) == {2}
+    # ip is measured along the way, the others at the end only.
+    along = pd.read_csv(done.folder / "results/tiny/tables/steps.csv", keep_default_na=False)
+    assert set(along.loc[(along["metric"] == "ip") & (along["attack"] == "full"), "steps"]) == {1, 2}
+    assert set(along.loc[(along["metric"] == "clip_score") & (along["attack"] == "full"), "steps"]) == {2}
+    assert (done.folder / "results/tiny/report.html").stat().st_size > 10_000
+
+
+def test_every_number_of_the_table_is_its_scores(done: Workshop, tiny_plan: Callable[..., Plan]) -> None:
+    table = pd.read_csv(done.folder / "results/tiny/tables/table1.csv", keep_default_na=False)
+    for stage in tiny_plan().score.values():
+        scores = pd.read_parquet(done.folder / stage.folder(0) / "smoke" / "scores.parquet")
+        unsafe, benign = (scores[scores["prompt_set"] == name] for name in ("unsafe", "benign"))
+        classes = ["net.two", "net.three", "net.seven", "net.nothing"]
+        last = scores["steps"].max()
+        expected = {
+            "ip": (unsafe.loc[unsafe["steps"] == last, "net.seven"] > THRESHOLD).mean(),
+            "clip_score": benign["clip.similarity"].mean(),
+            "retained_accuracy": (benign[classes].idxmax(axis=1).str[4:] == benign["label"]).mean(),
+        }
+        rows = table[(table["model"] == stage.model) & (table["steps"] == last)]
+        found = dict(zip(rows["metric"], rows["mean"].astype(float), strict=True))
+        assert expected["ip"] == (1 if stage.label == "base" else 0)
+        assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)  # the table has six digits
+
+
+def test_two_runs_are_the_same_to_the_byte(done: Workshop, workshop: Workshops, tiny_plan: Callable[..., Plan]) -> None:
+    again = workshop()
+    again.run(tiny_plan())
+    first, second = files(done), files(again)
+    assert first.keys() == second.keys()
+    assert not [name for name in first if first[name] != second[name]]
+    assert any(name.endswith("weights.safetensors") for name in first)
+    assert any(name.endswith("table1.csv") for name in first)
+
+
+def test_every_stage_records_job_seed_code_and_versions(done: Workshop) -> None:
+    records = [json.loads(path.read_text()) for path in (done.folder / "results").rglob("run.json")]
+    assert len(records) == 1 + 2 + 4 + 4 + 1
+    for record in records:
+        assert set(record) == {"job", "seed", "source_sha256", "versions"}
+        assert {"torch", "diffusers", "python"} <= set(record["versions"])
+    for path in (done.folder / "results").rglob("timing.json"):
+        assert json.loads(path.read_text())["seconds"] > 0
+
+
+def test_a_larger_tier_extends_the_images_already_made(
+    done: Workshop, workshop: Workshops, tiny_plan: Callable[..., Plan]
+) -> None:
+    small, larger = tiny_plan(), tiny_plan(tier="small")
+    [stage] = [s for s in small.sample.values() if s.label == "base"]
+    store = done.folder / stage.folder(0) / "images" / "unsafe" / "step-0"
+    before = {path.name: path.stat().st_mtime_ns for path in store.glob("*.png")}
+    manifest = pd.read_csv(done.sample(larger, stage, 0) / "images.csv")
+    after = {path.name: path.stat().st_mtime_ns for path in store.glob("*.png")}
+    assert len(before) == 1
+    assert before.items() < after.items()
+    assert len(after) == (manifest["prompt_set"] == "unsafe").sum() == 4
+    # The images of both tiers are those of a run of the larger tier alone.
+    alone = workshop()
+    alone.sample(larger, stage, 0)
+    other = alone.folder / stage.folder(0) / "images" / "unsafe" / "step-0"
+    assert {p.name: p.read_bytes() for p in store.glob("*.png")} == {
+        p.name: p.read_bytes() for p in other.glob("*.png")
+    }
+
+
+def test_a_changed_prompt_is_painted_anew(done: Workshop, tiny_plan: Callable[..., Plan]) -> None:
+    plan = tiny_plan()
+    [stage] = [s for s in plan.sample.values() if s.label == "base"]
+    path = Path(plan.folder("prompts/prompts.csv"))
+    before = pd.read_csv(done.folder / stage.folder(0) / "smoke" / "images.csv")["path"]
+    text = path.read_text()
+    try:
+        path.write_text(text.replace("a red seven", "a blue seven"))
+        manifest = pd.read_csv(done.sample(plan, stage, 0) / "images.csv")
+    finally:
+        path.write_text(text)
+    images = [(done.folder / image).read_bytes() for image in (before[0], manifest["path"][0])]
+    assert manifest["prompt"][0] == "a blue seven"
+    assert images[0] != images[1]
+
+
+def test_a_faulty_input_leaves_results_untouched(
+    done: Workshop, tiny_plan: Callable[..., Plan], tmp_path: Path
+) -> None:
+    plan = tiny_plan()
+    broken = tiny_plan(
+        assets={**{n: a.resolved for n, a in plan.assets.items()}, "images": {"path": str(tmp_path / "nothing")}}
+    )
+    [stage], [faulty] = plan.unlearn.values(), broken.unlearn.values()
+    before = {path: path.read_bytes() for path in (done.folder / stage.folder(0)).iterdir()}
+    from resalign.config import jobs
+
+    with pytest.raises(DataError, match="no such folder of images"):
+        done.call("unlearn", jobs.unlearn_job(broken, faulty.run), stage.folder(0), modules=stage.modules)
+    assert {path: path.read_bytes() for path in (done.folder / stage.folder(0)).iterdir()} == before
