@@ -61,7 +61,7 @@ def test_batch_of_1_against_16(models: Models, images: torch.Tensor) -> None:
 
 def test_one_thread_against_two(models: Models, images: torch.Tensor) -> None:
     with threads(2):  # few images: threads that wait for each other are slow where the tests use every core
-        assert largest_difference(sample(models, WANTED[:3]), images[:3]) <= 1
+        assert largest_difference(sample(models, WANTED[:1]), images[:1]) <= 1
 
 
 def test_order_plays_no_part(models: Models, images: torch.Tensor) -> None:
