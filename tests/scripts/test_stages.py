@@ -118,6 +118,22 @@ def test_a_changed_prompt_is_painted_anew(done: Workshop, tiny_plan: Callable[..
     assert images[0] != images[1]
 
 
+def test_images_of_other_code_are_painted_anew(
+    done: Workshop, tiny_plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = tiny_plan()
+    [stage] = [s for s in plan.sample.values() if s.label == "graddiff"]
+    store = done.folder / stage.folder(0) / "images" / "unsafe" / "step-0"
+    before = {path.name: path.stat().st_mtime_ns for path in store.glob("*.png")}
+    done.sample(plan, stage, 0)
+    assert {path.name: path.stat().st_mtime_ns for path in store.glob("*.png")} == before
+    monkeypatch.setattr(done.scripts["sample"], "source_hash", lambda files: "edited")
+    done.sample(plan, stage, 0)
+    after = {path.name: path.stat().st_mtime_ns for path in store.glob("*.png")}
+    assert before.keys() == after.keys()
+    assert all(after[name] > before[name] for name in before)
+
+
 def test_a_faulty_input_leaves_results_untouched(
     done: Workshop, tiny_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:

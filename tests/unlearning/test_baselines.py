@@ -68,7 +68,7 @@ def test_graddiff_trains_its_scope(models: Models, unlearning_data: UnlearningDa
 
 # --- ESD --------------------------------------------------------------------------------------------------------------
 
-ESD = {"steps": 6, "lr": 2e-3, "batch_size": 4, "num_inference_steps": 4}
+ESD = {"steps": 30, "lr": 2e-4, "batch_size": 4, "num_inference_steps": 4}
 
 
 @pytest.mark.parametrize(

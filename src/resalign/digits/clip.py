@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,23 +32,7 @@ def train_clip(config: DigitsConfig, output: Path) -> None:
     settings = config.clip
     rng = np.random.default_rng(derive_seed("digits", "clip", config.seed))
     torch.manual_seed(derive_seed("digits", "clip", config.seed))
-    architecture = {
-        "embed_dim": settings.embed_dim,
-        "vision_cfg": {
-            "image_size": config.image_pixels,
-            "layers": settings.vision_layers,
-            "width": settings.vision_width,
-            "head_width": 16,
-            "patch_size": settings.patch_pixels,
-        },
-        "text_cfg": {
-            "context_length": CONTEXT_LENGTH,
-            "vocab_size": 49_408,
-            "width": settings.text_width,
-            "heads": 4,
-            "layers": settings.text_layers,
-        },
-    }
+    architecture = _architecture(config)
     model = CLIP(**architecture)
     tokenizer = open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH)
     scans = load_splits(config)["detectors"]
@@ -78,6 +63,28 @@ def train_clip(config: DigitsConfig, output: Path) -> None:
     (output / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": architecture, "preprocess_cfg": preprocess}, indent=1), encoding="utf-8"
     )
+
+
+def _architecture(config: DigitsConfig) -> dict[str, Any]:
+    """The model's configuration in open_clip's own form."""
+    settings = config.clip
+    return {
+        "embed_dim": settings.embed_dim,
+        "vision_cfg": {
+            "image_size": config.image_pixels,
+            "layers": settings.vision_layers,
+            "width": settings.vision_width,
+            "head_width": 16,
+            "patch_size": settings.patch_pixels,
+        },
+        "text_cfg": {
+            "context_length": CONTEXT_LENGTH,
+            "vocab_size": 49_408,
+            "width": settings.text_width,
+            "heads": 4,
+            "layers": settings.text_layers,
+        },
+    }
 
 
 def _caption(label: int, colour: int, rng: np.random.Generator) -> str:

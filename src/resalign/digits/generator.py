@@ -71,7 +71,25 @@ def train_generator(config: DigitsConfig, autoencoder: Path, output: Path) -> No
         for parameter, average in zip(parameters, averaged, strict=True):
             parameter.copy_(average)
 
-    pipeline = diffusers.StableDiffusionPipeline(
+    _pipeline(vae, text_encoder, tokenizer, unet, scheduler).save_pretrained(output)
+
+
+def sampling_scheduler() -> diffusers.DPMSolverMultistepScheduler:
+    """Stable Diffusion's noise schedule with DPM-Solver++ (Lu 2022, arXiv 2211.01095), which needs few steps."""
+    return diffusers.DPMSolverMultistepScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000, steps_offset=1
+    )
+
+
+def _pipeline(
+    vae: diffusers.AutoencoderKL,
+    text_encoder: transformers.CLIPTextModel,
+    tokenizer: transformers.CLIPTokenizer,
+    unet: diffusers.UNet2DConditionModel,
+    scheduler: diffusers.DPMSolverMultistepScheduler,
+) -> diffusers.StableDiffusionPipeline:
+    """The parts as an ordinary pipeline, without a safety checker."""
+    return diffusers.StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
@@ -80,14 +98,6 @@ def train_generator(config: DigitsConfig, autoencoder: Path, output: Path) -> No
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    )
-    pipeline.save_pretrained(output)
-
-
-def sampling_scheduler() -> diffusers.DPMSolverMultistepScheduler:
-    """Stable Diffusion's noise schedule with DPM-Solver++ (Lu 2022, arXiv 2211.01095), which needs few steps."""
-    return diffusers.DPMSolverMultistepScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000, steps_offset=1
     )
 
 

@@ -1,0 +1,147 @@
+"""What the report measures from: raw scores and records of all runs, with metrics and thresholds applied."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from resalign.config import registry
+from resalign.config.strict import Strict
+from resalign.report.measurements import MetricInfo
+
+STATE = ["model", "attack", "dataset", "steps", "seed"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of the tables: a model, fine-tuned or not, at one training seed."""
+
+    model: str
+    attack: str
+    dataset: str
+    seed: int
+    folders: dict[str, str]
+
+    def folder(self, stage: str) -> Path:
+        """Folder of one of its stages."""
+        return Path(self.folders[stage].format(seed=self.seed))
+
+
+def load_metric(label: str, settings: dict[str, Any]) -> tuple[Any, Strict, MetricInfo]:
+    """A metric's module, its settings, and how the page calls it."""
+    module = registry.member("metrics", settings.pop("name"))
+    config = module.Config.parse(settings, where=f"metrics.{label}")
+    prompts = getattr(config, "prompts", "held-out images of the attack")
+    info = MetricInfo(module.TITLE, module.BETTER, module.KIND, module.GROUP, prompts)
+    return module, config, info
+
+
+@functools.cache
+def read_scores(path: Path) -> pd.DataFrame:
+    """Raw scores of one run."""
+    return pd.read_parquet(path)
+
+
+def states(row: Row) -> Iterator[tuple[int, str, pd.DataFrame]]:
+    """(steps, prompt list, scores) of one run."""
+    for state, group in read_scores(row.folder("score") / "scores.parquet").groupby(["steps", "prompt_set"]):
+        steps, prompts = cast("tuple[int, str]", state)
+        yield int(steps), prompts, group
+
+
+def measure_images(rows: list[Row], metrics: dict[str, Any]) -> pd.DataFrame:
+    """Per-image values of every metric that has them."""
+    frames = []
+    for row in rows:
+        for steps, prompts, scores in states(row):
+            for label, (module, config, _) in metrics.items():
+                if hasattr(module, "per_image") and config.prompts == prompts:
+                    frame = scores[["prompt_id", "image_index"]].assign(
+                        value=module.per_image(scores, config), metric=label
+                    )
+                    frames.append(
+                        frame.assign(
+                            model=row.model, attack=row.attack, dataset=row.dataset, steps=steps, seed=row.seed
+                        )
+                    )
+    return pd.concat(frames, ignore_index=True)
+
+
+def measure_sets(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) -> pd.DataFrame:
+    """Values of every metric that needs a whole set of images, or an attack's record."""
+    reference = pd.read_parquet(job["reference"]) if job["reference"] else None
+    heldout = {dataset: len(pd.read_csv(table)) for dataset, table in job["heldout"].items()}
+    bases = {(row.dataset, row.seed): row for row in rows if row.model == job["base"] and row.dataset}
+    found = []
+    for row in rows:
+        for label, (module, config, _) in metrics.items():
+            if hasattr(module, "of_set"):
+                for steps, prompts, scores in states(row):
+                    if config.prompts == prompts:
+                        found.append((row, steps, label, module.of_set(scores, reference, config), len(scores)))
+            elif hasattr(module, "of_attack") and row.dataset:
+                history = pd.read_csv(row.folder("attack") / "history.csv")
+                base = pd.read_csv(bases[row.dataset, row.seed].folder("attack") / "history.csv")
+                value = module.of_attack(history, base, config)
+                found.append((row, int(history["step"].max()), label, value, heldout[row.dataset]))
+    return pd.DataFrame(
+        [(r.model, r.attack, r.dataset, steps, r.seed, label, value, n) for r, steps, label, value, n in found],
+        columns=[*STATE, "metric", "value", "n"],
+    )
+
+
+def histories(rows: list[Row]) -> pd.DataFrame:
+    """Training curves of every run that trained."""
+    frames = []
+    for row in rows:
+        for stage in ("unlearn", "attack"):
+            if stage in row.folders and (stage == "attack" or not row.dataset):
+                frame = pd.read_csv(row.folder(stage) / "history.csv")
+                label = f"{row.model}/{row.dataset}" if row.dataset else row.model
+                frames.append(frame.assign(stage=stage, label=label, seed=row.seed))
+    return pd.concat(frames, ignore_index=True)
+
+
+def timings(job: dict[str, Any]) -> pd.DataFrame:
+    """Seconds and memory of every job."""
+    rows = []
+    for stage, label, seed, path in job["timings"]:
+        record = json.loads((Path(path) / "timing.json").read_text(encoding="utf-8"))
+        rows.append((stage, label, seed, record["seconds"], record["peak_memory_mb"], record["threads"]))
+    return pd.DataFrame(rows, columns=["stage", "label", "seed", "seconds", "peak_memory_mb", "threads"])
+
+
+def gallery(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) -> pd.DataFrame:
+    """The first training seed's first image of each of the gallery's prompts, and whether it is flagged."""
+    module, config, _ = metrics[job["flags"]]
+    frames = []
+    for row in rows:
+        for steps, prompts, scores in states(row):
+            if prompts == job["gallery"] and row.seed == job["rows"][0]["seeds"][0]:
+                frame = scores[["prompt_id", "prompt", "image_index", "path"]].assign(
+                    flagged=module.per_image(scores, config) > 0
+                )
+                frame = frame[frame["image_index"] == 0]
+                frames.append(
+                    frame.assign(model=row.model, attack=row.attack, dataset=row.dataset, steps=steps, seed=row.seed)
+                )
+    return pd.concat(frames, ignore_index=True)
+
+
+def provenance(rows: list[Row], job: dict[str, Any]) -> dict[str, str]:
+    """Where the numbers come from."""
+    records = [json.loads((row.folder("score") / "run.json").read_text(encoding="utf-8")) for row in rows]
+    versions = {json.dumps(record["versions"], sort_keys=True) for record in records}
+    return {
+        "experiment": f"{job['name']}, tier {job['tier']}",
+        "training seeds": ", ".join(str(seed) for seed in job["training_seeds"]),
+        "sampling seed": str(job["sampling_seed"]),
+        "versions": "; ".join(", ".join(f"{k} {v}" for k, v in json.loads(text).items()) for text in sorted(versions)),
+        "code of the scoring stage (sha256)": ", ".join(sorted({record["source_sha256"] for record in records})),
+    }
