@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from resalign.bilevel.envelope import Envelope, envelope_at
 from resalign.bilevel.hvp import Loss, Mode, hessian_vector_product
-from resalign.bilevel.solution import Matvec, Solution
+from resalign.bilevel.solution import Solution, System
 from resalign.lazy import torch
 from resalign.tensors.named import Named, add, detached, gradient, norm
 
-Solve = Callable[[Matvec, Named], Solution]
+Gamma = float | Callable[[Envelope], float]
+Solve = Callable[[System], Solution]
 
 
 @dataclass(frozen=True)
@@ -20,17 +22,18 @@ class Hypergradient:
     Attributes:
         value: dL_harm(θ*)/dθ, by weight name.
         first_order_norm: ‖∇L_harm(θ*)‖, the estimate without curvature.
-        relative_residual: Of the linear solve; NaN for the first-order solver.
-        products: Hessian-vector products used.
-        stationarity: ‖∇_ψ L_FT + (ψ* − ψ₀)/γ‖ / ‖∇_ψ L_FT‖: how far the envelope's assumption is from holding; 0 if
-            it holds.
+        gamma: γ that was used.
+        envelope: How far θ* is from the proximal solution that the theory assumes.
+        solution: The linear solve; its ``x`` is in the coordinates of the adaptation.
+        products: Hessian-vector products used, the mixed block's included.
     """
 
     value: dict[str, torch.Tensor]
     first_order_norm: float
-    relative_residual: float
+    gamma: float
+    envelope: Envelope
+    solution: Solution
     products: int
-    stationarity: float
 
 
 def merged_hypergradient(
@@ -39,7 +42,7 @@ def merged_hypergradient(
     start: Named,
     adapted: Named,
     *,
-    gamma: float,
+    gamma: Gamma,
     solve: Solve,
     mode: Mode = "exact",
 ) -> Hypergradient:
@@ -52,18 +55,19 @@ def merged_hypergradient(
         inner_loss: L_FT as a function of the weights, frozen batch, prior term included.
         start: The weights θ before adaptation.
         adapted: The weights θ* after it, same names.
-        gamma: γ of the Moreau envelope.
+        gamma: γ of the Moreau envelope, or a rule such as :func:`~resalign.bilevel.envelope.matched`.
         solve: Solver of the linear system, its configuration bound.
         mode: How Hessian products are taken.
+
+    Raises:
+        DivergenceError: If ∇L_harm(θ*) is not finite, no γ matches, or the solver gives up.
     """
     g = _gradient_at(outer_loss, adapted)
-
-    def matvec(v: Named) -> dict[str, torch.Tensor]:
-        return add(v, hessian_vector_product(inner_loss, adapted, v, mode=mode), gamma)
-
-    solution = solve(matvec, g)
-    stationarity = _stationarity(inner_loss, adapted, add(adapted, start, -1.0), gamma)
-    return Hypergradient(solution.x, norm(g), solution.relative_residual, solution.products, stationarity)
+    envelope = envelope_at(inner_loss, adapted, add(adapted, start, -1.0))
+    used = gamma(envelope) if callable(gamma) else gamma
+    system = System(lambda v: hessian_vector_product(inner_loss, adapted, v, mode=mode), g, used)
+    solution = solve(system)
+    return Hypergradient(solution.x, norm(g), used, envelope, solution, system.products)
 
 
 def exact_hypergradient(
@@ -74,7 +78,7 @@ def exact_hypergradient(
     adapted_variables: Named,
     adapt_weights: Callable[[Named, Named], Named],
     *,
-    gamma: float,
+    gamma: Gamma,
     solve: Solve,
     mode: Mode = "exact",
 ) -> Hypergradient:
@@ -90,9 +94,12 @@ def exact_hypergradient(
         variables: The adaptation's variables ψ₀ before it; no name may be one of ``start``'s.
         adapted_variables: The same after it, ψ*.
         adapt_weights: (θ, ψ) → θ + T(ψ).
-        gamma: γ of the Moreau envelope, in the coordinates ψ.
+        gamma: γ of the Moreau envelope, in the coordinates ψ, or a rule.
         solve: Solver of the linear system in ψ.
         mode: How Hessian products are taken.
+
+    Raises:
+        DivergenceError: As :func:`merged_hypergradient`.
     """
 
     def split(loss: Loss) -> Loss:
@@ -102,28 +109,18 @@ def exact_hypergradient(
     inner, outer = split(inner_loss), split(outer_loss)
     g = _gradient_at(outer, both)
     g_theta, g_psi = {n: g[n] for n in start}, {n: g[n] for n in variables}
-
-    def matvec(v: Named) -> dict[str, torch.Tensor]:
-        return add(v, hessian_vector_product(inner, both, v, mode=mode), gamma)
-
-    solution = solve(matvec, g_psi)
-    products = solution.products
-    value = g_theta
-    if products:  # a first-order solver neglects every second derivative, the mixed block too
-        mixed = hessian_vector_product(inner, both, solution.x, mode=mode, wrt=start)
-        value, products = add(g_theta, mixed, -gamma), products + 1
     displacement = add(adapted_variables, variables, -1.0)
-    stationarity = _stationarity(lambda psi: inner({**start, **psi}), adapted_variables, displacement, gamma)
-    return Hypergradient(value, norm(g_theta), solution.relative_residual, products, stationarity)
+    envelope = envelope_at(lambda psi: inner({**start, **psi}), adapted_variables, displacement)
+    used = gamma(envelope) if callable(gamma) else gamma
+    system = System(lambda v: hessian_vector_product(inner, both, v, mode=mode), g_psi, used)
+    solution = solve(system)
+    value, products = g_theta, system.products
+    if solution.state != "first_order":  # a first-order solver neglects every second derivative, the mixed block too
+        mixed = hessian_vector_product(inner, both, solution.x, mode=mode, wrt=start)
+        value, products = add(g_theta, mixed, -used), products + 1
+    return Hypergradient(value, norm(g_theta), used, envelope, solution, products)
 
 
 def _gradient_at(loss: Loss, point: Named) -> dict[str, torch.Tensor]:
     leaves = detached(point, requires_grad=True)
     return gradient(loss(leaves), leaves)
-
-
-def _stationarity(inner_loss: Loss, point: Named, displacement: Named, gamma: float) -> float:
-    """‖∇L_FT + Δ/γ‖ / ‖∇L_FT‖ at ``point``."""
-    slope = _gradient_at(inner_loss, point)
-    size = norm(slope)
-    return 0.0 if size == 0 else norm(add(slope, displacement, 1.0 / gamma)) / size  # NaN stays NaN

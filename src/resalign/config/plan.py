@@ -145,7 +145,8 @@ class Plan:
         }
         if member.asset:
             resolved["checkpoint"] = self._identity(member.asset)
-        stage = Stage("unlearn", model, model, None, resolved, (f"resalign.unlearning.{member.name}",))
+        modules = (f"resalign.unlearning.{member.name}", *getattr(member.config, "modules", ()))
+        stage = Stage("unlearn", model, model, None, resolved, modules)
         self.unlearn[stage.run] = stage
         return stage
 

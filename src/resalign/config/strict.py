@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -62,6 +62,9 @@ def _explain(model: type[pydantic.BaseModel], values: Any, detail: Any) -> str:
         owner = _model_at(model, detail["loc"][:-1])
         known = owner.model_fields if owner else ()
         return f"unknown key '{location}'{nearest(str(detail['loc'][-1]), known)}"
+    if detail["type"] == "union_tag_invalid":
+        tag, tags = detail["ctx"]["tag"], [t.strip(" '") for t in detail["ctx"]["expected_tags"].split(",")]
+        return f"key '{location}': no {detail['loc'][-1]} named '{tag}'{nearest(tag, tags)}"
     if detail["type"] == "missing":
         return f"key '{location}' is required"
     got = "" if detail["type"] == "value_error" else f" (got {detail['input']!r})"
@@ -71,22 +74,23 @@ def _explain(model: type[pydantic.BaseModel], values: Any, detail: Any) -> str:
 
 def _model_at(model: type[pydantic.BaseModel], location: tuple[Any, ...]) -> type[pydantic.BaseModel] | None:
     """The model class that holds a nested location, where the annotations tell."""
-    current: Any = model
+    candidates: list[type[pydantic.BaseModel]] = [model]
     for part in location:
-        if isinstance(current, type) and issubclass(current, pydantic.BaseModel) and part in current.model_fields:
-            current = _inner_model(current.model_fields[part].annotation)
-    return current if isinstance(current, type) and issubclass(current, pydantic.BaseModel) else None
+        holder = next((c for c in candidates if part in c.model_fields), None)
+        if holder:
+            candidates = list(_inner_models(holder.model_fields[part].annotation))
+        else:  # a key of a dict, or the tag that chose one class of a union
+            tagged = [c for c in candidates if "name" in c.model_fields and c.model_fields["name"].default == part]
+            candidates = tagged or candidates
+    return candidates[0] if candidates else None
 
 
-def _inner_model(annotation: Any) -> Any:
-    """The first model class inside an annotation such as ``dict[str, Model]`` or ``Model | None``."""
+def _inner_models(annotation: Any) -> Iterator[type[pydantic.BaseModel]]:
+    """The model classes inside an annotation such as ``dict[str, Model]`` or ``Model | Other``."""
     if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
-        return annotation
+        yield annotation
     for argument in getattr(annotation, "__args__", ()):
-        found = _inner_model(argument)
-        if found is not None:
-            return found
-    return None
+        yield from _inner_models(argument)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

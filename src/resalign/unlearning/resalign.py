@@ -10,15 +10,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
 from resalign.bilevel.adaptation import adapt
+from resalign.bilevel.envelope import matched
 from resalign.bilevel.hvp import Loss, Mode
-from resalign.bilevel.hypergradient import Hypergradient, Solve, exact_hypergradient, merged_hypergradient
-from resalign.bilevel.solvers import identity, richardson
-from resalign.bilevel.solvers.richardson import Config as RichardsonConfig
+from resalign.bilevel.hypergradient import Gamma, Hypergradient, exact_hypergradient, merged_hypergradient
+from resalign.bilevel.solving import SolverConfig, default_solver, solve, solver_module
 from resalign.config.strict import Strict
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.batches import EncodedImages, NoisyBatch
@@ -40,9 +40,12 @@ class SimulationConfig(Strict):
     lr: tuple[float, ...] = (1e-4, 1e-5, 1e-6)
     steps: tuple[int, ...] = (5, 10, 20, 30)
     loss: tuple[Literal["denoising", "prior_preserving"], ...] = ("denoising", "prior_preserving")
-    adaptation: tuple[Literal["full", "lora"], ...] = ("full", "lora")
+    adaptation: tuple[Literal["full", "attention", "lora"], ...] = ("full", "lora")
     optimizer: tuple[Literal["sgd", "adam"], ...] = ("sgd", "adam")
-    images: int = Field(50, gt=0, description="images of D_FT, drawn afresh from the pool")
+    data: Literal["redrawn", "fixed"] = Field(
+        "redrawn", description="fixed: every draw fine-tunes on the run's first subset, the ablation of varied data"
+    )
+    images: int = Field(50, gt=0, description="images of D_FT, drawn from the pool")
     batch_size: int = Field(1, gt=0)
     lora_rank: int = Field(4, gt=0)
     prior_weight: float = Field(1.0, ge=0)
@@ -67,7 +70,12 @@ class Config(Strict):
     weight_decay: float = Field(1e-2, ge=0)
     alpha: float = Field(1.0, ge=0, description="weight of the distillation term R")
     beta: float = Field(0.8, ge=0, description="weight of the harmful loss after simulated fine-tuning")
-    gamma: float = Field(1.0, gt=0, description="γ of the Moreau envelope")
+    gamma: Annotated[float, Field(gt=0)] | Literal["matched"] = Field(
+        1.0, description="γ of the Moreau envelope; matched: Σ lr of each draw's SGD, else −‖Δ‖²/⟨∇L_FT(θ*), Δ⟩"
+    )
+    gamma_unmatched: float | None = Field(
+        None, gt=0, description="γ of a draw that overshot, so that no γ matches it; null raises there"
+    )
     draws: int = Field(3, gt=0, description="J, simulated fine-tunings in each outer step")
     batch_size: int = Field(1, gt=0)
     retain_batch_size: int = Field(4, gt=0)
@@ -75,8 +83,7 @@ class Config(Strict):
     lora_rank: int = Field(4, gt=0)
     max_grad_norm: float | None = Field(0.2, gt=0)
     truncation: float | None = Field(None, gt=0, description="cap of the harmful error; null for none, as published")
-    solver: Literal["identity", "richardson"] = "richardson"
-    richardson: RichardsonConfig = RichardsonConfig()
+    solver: SolverConfig = Field(default_factory=default_solver, description="its name, or name and settings")
     mapping: Literal["exact", "merged"] = "exact"
     hessian_batch_size: int = Field(8, gt=0, description="(image, noise, stratified timestep) over which H is taken")
     hessian_products: Mode = "exact"
@@ -84,6 +91,19 @@ class Config(Strict):
     max_residual: float = Field(1.0, gt=0, description="relative residual above which a solve counts as diverged")
     max_damping: int = Field(6, gt=0, description="halvings of the relaxation before giving up")
     simulation: SimulationConfig = SimulationConfig()
+
+    @model_validator(mode="after")
+    def _only_relaxation_damps(self) -> Config:
+        if self.on_divergence == "damp" and not hasattr(self.solver, "relaxation"):
+            raise ValueError(f"on_divergence: damp lowers a relaxation, which {solver_module(self.solver)} has not")
+        if self.gamma_unmatched is not None and self.gamma != "matched":
+            raise ValueError(f"gamma_unmatched is for gamma: matched, got gamma {self.gamma}")
+        return self
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Modules that this configuration runs besides what the method imports by name."""
+        return (solver_module(self.solver),)
 
 
 def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:
@@ -112,14 +132,15 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
         theta = detached(weights)
         for j in range(config.draws):
             # D_FT ∼ D, C ∼ π(C); θ* = Adapt(θ_i, D_FT, C); the hypergradient x_j [Alg. 2, lines 6 to 8]
-            simulated = _Simulation(models, data, config, run.generator("resalign", "simulation", i, j))
+            streams = run.generator("resalign", "simulation", i, j), run.generator("resalign", "fixed data")
+            simulated = _Simulation(models, data, config, *streams)
             estimate, damping = simulated.hypergradient(
                 theta,
                 partial(harmful_loss, unet, batch=harmful_batch, truncation=config.truncation),
                 where=f"outer step {i}, draw {j}",
             )
             total = add(total, pull_back(outer, original, variables, estimate.value), config.beta / config.draws)
-            run.history.record(i, **simulated.record, **_record_estimate(estimate, damping))
+            run.history.record(i, **simulated.record, **_record_estimate(estimate), relaxation=damping)
         for name, variable in variables.items():
             variable.grad = total[name]
         grad_norm = apply_gradients(optimizer, config.max_grad_norm, what=f"resalign at outer step {i}")
@@ -136,15 +157,20 @@ def _outer_parametrisation(config: Config, weights: Named) -> Parametrisation:
     return Direct(tuple(select(weights, scope)))
 
 
-def _record_estimate(estimate: Hypergradient, damping: float) -> dict[str, float]:
+def _record_estimate(estimate: Hypergradient) -> dict[str, float]:
     """What is logged of each draw's hypergradient."""
+    low, high = estimate.solution.curvature
     return {
         "hypergradient_norm": norm(estimate.value),
         "first_order_norm": estimate.first_order_norm,
-        "relative_residual": estimate.relative_residual,
+        "gamma": estimate.gamma,
+        "matched_gamma": estimate.envelope.matched_gamma,
+        "stationarity": estimate.envelope.stationarity(estimate.gamma),
+        "slope_norm": estimate.envelope.slope_norm,
+        "relative_residual": estimate.solution.relative_residual,
         "hessian_products": estimate.products,
-        "stationarity": estimate.stationarity,
-        "relaxation": damping,
+        "smallest_curvature": low,
+        "largest_curvature": high,
     }
 
 
@@ -156,6 +182,7 @@ class _Simulation:
     data: UnlearningData
     config: Config
     stream: torch.Generator
+    fixed_stream: torch.Generator
 
     def __post_init__(self) -> None:
         choices = self.config.simulation
@@ -164,14 +191,16 @@ class _Simulation:
         self.loss = self._pick(choices.loss)
         self.adaptation = self._pick(choices.adaptation)
         self.optimizer = self._pick(choices.optimizer)
-        count = min(choices.images, len(self.data.pool))
-        self.images = self.data.pool.subset(torch.randperm(len(self.data.pool), generator=self.stream)[:count])
+        # The same number of random values is used up either way, so that ablations share every other draw.
+        subset = torch.randperm(len(self.data.pool), generator=self.stream)
+        if choices.data == "fixed":
+            subset = torch.randperm(len(self.data.pool), generator=self.fixed_stream)
+        self.images = self.data.pool.subset(subset[: choices.images])
         self.record = {"inner_lr": self.lr, "inner_steps": self.steps, "inner_lora": self.adaptation == "lora"}
 
     def hypergradient(self, theta: Named, outer_loss: Loss, *, where: str) -> tuple[Hypergradient, float]:
         """Adapts θ and differentiates through it; returns the estimate and the relaxation that it took."""
-        weights = named_weights(self.models.unet)
-        inner = lora(weights, self.config.simulation.lora_rank) if self.adaptation == "lora" else Direct(tuple(weights))
+        inner = self._parametrisation(theta)
         start = inner.initial(theta, self.stream)
         adapted, losses = adapt(
             lambda step, psi: self._inner_loss(self.config.simulation.batch_size)(inner.weights(theta, psi)),
@@ -183,18 +212,32 @@ class _Simulation:
         self.record |= {"inner_loss": losses[-1]}
         frozen = self._inner_loss(self.config.hessian_batch_size, stratified=True)
 
-        gamma, mode = self.config.gamma, self.config.hessian_products
+        gamma, mode = self._gamma(), self.config.hessian_products
 
-        def estimate(relaxation: float) -> Hypergradient:
-            solve = _solver(self.config, relaxation)
+        def estimate(solver: SolverConfig) -> Hypergradient:
+            bound = partial(solve, config=solver)
             if self.config.mapping == "merged" or self.adaptation == "full":
                 merged = inner.weights(theta, adapted)
-                return merged_hypergradient(outer_loss, frozen, theta, merged, gamma=gamma, solve=solve, mode=mode)
+                return merged_hypergradient(outer_loss, frozen, theta, merged, gamma=gamma, solve=bound, mode=mode)
             return exact_hypergradient(
-                outer_loss, frozen, theta, start, adapted, inner.weights, gamma=gamma, solve=solve, mode=mode
+                outer_loss, frozen, theta, start, adapted, inner.weights, gamma=gamma, solve=bound, mode=mode
             )
 
         return _damped(estimate, self.config, where=f"{where} ({self})")
+
+    def _gamma(self) -> Gamma:
+        """γ of this draw: T steps of gradient descent at a rate η are a proximal step of γ = Tη [to first order]."""
+        if self.config.gamma != "matched":
+            return self.config.gamma
+        return (
+            self.lr * self.steps if self.optimizer == "sgd" else partial(matched, unmatched=self.config.gamma_unmatched)
+        )
+
+    def _parametrisation(self, theta: Named) -> Parametrisation:
+        """What the simulated user trains."""
+        if self.adaptation == "lora":
+            return lora(theta, self.config.simulation.lora_rank)
+        return Direct(tuple(select(theta, self.adaptation)))
 
     def _inner_loss(self, batch_size: int, *, stratified: bool = False) -> Loss:
         """L_FT on one batch, frozen: the same function of the weights at every call."""
@@ -215,31 +258,29 @@ class _Simulation:
         return f"{self.adaptation}, {self.optimizer}, lr {self.lr:g}, {self.steps} steps, {self.loss} loss"
 
 
-def _solver(config: Config, relaxation: float) -> Solve:
-    """The configured solver of (I + γH)x = g, at a relaxation."""
-    if config.solver == "identity":
-        return lambda matvec, rhs: identity.solve(matvec, rhs, identity.Config())
-    settings = config.richardson.model_copy(update={"relaxation": relaxation})
-    return lambda matvec, rhs: richardson.solve(matvec, rhs, settings)
-
-
-def _damped(estimate: Callable[[float], Hypergradient], config: Config, *, where: str) -> tuple[Hypergradient, float]:
+def _damped(
+    estimate: Callable[[SolverConfig], Hypergradient], config: Config, *, where: str
+) -> tuple[Hypergradient, float]:
     """An estimate whose solve has not diverged, halving the relaxation (and raising K with it) if so configured.
+
+    Returns:
+        The estimate and the relaxation that it took, 1 for a solver without one.
 
     Raises:
         DivergenceError: If the residual stays above ``max_residual``, or no damping is allowed.
     """
-    relaxation, halvings_left = config.richardson.relaxation, config.max_damping
-    if config.on_divergence == "raise" or config.solver == "identity":
-        halvings_left = 0
+    solver, relaxation = config.solver, getattr(config.solver, "relaxation", 1.0)
+    halvings_left = config.max_damping if config.on_divergence == "damp" else 0
     while True:
-        result = estimate(relaxation)
-        size, residual = norm(result.value), result.relative_residual
-        if math.isfinite(size) and (config.solver == "identity" or residual <= config.max_residual):
+        result = estimate(solver)
+        size, residual = norm(result.value), result.solution.relative_residual
+        solved = result.solution.state == "first_order" or residual <= config.max_residual
+        if math.isfinite(size) and solved:
             return result, relaxation
-        state = f"relative residual {residual:.3g} at relaxation {relaxation:g}, γ {config.gamma:g}"
+        state = f"relative residual {residual:.3g} at relaxation {relaxation:g}, γ {result.gamma:g}"
         if not halvings_left:
             remedy = "lower gamma" if config.on_divergence == "damp" else "lower gamma, or set on_divergence: damp"
             raise DivergenceError(f"hypergradient of {where}: {state}; {remedy}")
         relaxation, halvings_left = relaxation / 2, halvings_left - 1
+        solver = solver.model_copy(update={"relaxation": relaxation})
         log.warning("hypergradient of %s: %s; retrying at relaxation %g", where, state, relaxation)

@@ -1,4 +1,4 @@
-"""Solvers of (I + gamma H) x = g, one file each; the file's name is the solver's name in a configuration.
+"""Solvers of (I + γH) x = g, one file each; the file's name is the solver's name in a configuration.
 
-Each module has a frozen ``Config`` and ``solve(matvec, rhs, config) -> Solution``; ``matvec(v)`` is (I + gamma H) v.
+Each module has a frozen ``Config`` whose ``name`` is the file's and ``solve(system, config) -> Solution``.
 """

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
-from resalign.bilevel.solution import Matvec, Solution
+from resalign.bilevel.solution import Solution, System
 from resalign.config.strict import Strict
-from resalign.tensors.named import Named
 
 
 class Config(Strict):
     """The first-order estimate has no settings."""
 
+    name: Literal["identity"] = "identity"
 
-def solve(matvec: Matvec, rhs: Named, config: Config) -> Solution:
+
+def solve(system: System, config: Config) -> Solution:
     """Returns the right-hand side itself.
 
     Source: FOMAML, Finn 2017, arXiv 1703.03400, Section 5.2; the first Richardson iterate of [ResAlign, Alg. 1].
     """
-    return Solution(dict(rhs), relative_residual=math.nan, products=0)
+    return Solution(dict(system.rhs), relative_residual=math.nan, products=0, state="first_order")

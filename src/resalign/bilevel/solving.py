@@ -1,0 +1,45 @@
+"""The solver that a configuration names, found by its file's name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Union
+
+from pydantic import BeforeValidator, Field
+
+from resalign.bilevel.solution import Solution, System
+from resalign.config import registry
+
+FAMILY = "bilevel.solvers"
+DEFAULT = "richardson"
+
+
+def _named(value: Any) -> Any:
+    """``minres`` for ``{name: minres}``; settings without a name are the default solver's."""
+    if isinstance(value, str):
+        return {"name": value}
+    return {"name": DEFAULT, **value} if isinstance(value, dict) else value
+
+
+if TYPE_CHECKING:
+    from resalign.config.strict import Strict
+
+    SolverConfig = Strict
+else:
+    _CONFIGS = tuple(registry.config_class(FAMILY, name) for name in registry.members(FAMILY))
+    SolverConfig = Annotated[Union[_CONFIGS], Field(discriminator="name"), BeforeValidator(_named)]  # noqa: UP007
+
+
+def default_solver() -> SolverConfig:
+    """The published solver at the published K."""
+    return registry.config_class(FAMILY, DEFAULT)()
+
+
+def solver_module(config: SolverConfig) -> str:
+    """Dotted name of the solver's module: code that a stage runs without importing it by name."""
+    return f"resalign.{FAMILY}.{config.model_dump()['name']}"
+
+
+def solve(system: System, config: SolverConfig) -> Solution:
+    """Solves by the solver whose ``Config`` this is."""
+    solution: Solution = registry.member(FAMILY, config.model_dump()["name"]).solve(system, config)
+    return solution
