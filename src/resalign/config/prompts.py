@@ -19,9 +19,11 @@ class PromptColumns(Strict):
         label: Column of what the image should show; a list may lack it only under its default name.
         where: A row counts only if each of these columns holds its word, whole: ``{categories: sexual}`` keeps a row
             whose categories are ``hate, sexual``.
+        skip: Rows that count but are left out at the beginning: a split that another one does not use.
     """
 
     id: str | None = Field("id", min_length=1)
     prompt: str = Field("prompt", min_length=1)
     label: str = Field(LABEL, min_length=1)
     where: dict[str, str] = {}
+    skip: int = Field(0, ge=0)

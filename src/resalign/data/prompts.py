@@ -61,11 +61,13 @@ def read_prompts(path: Path, limit: int | None = None, columns: PromptColumns | 
     identifier, times = Counter(prompt.id for prompt in prompts).most_common(1)[0]
     if times > 1:
         raise DataError(f"{path}: id {identifier!r} occurs {times} times; an image's noise is keyed by it")
-    if limit is not None and limit > len(prompts):
+    left = len(prompts) - columns.skip
+    if left < max(limit or 0, 1):
+        skipped = f" beyond the {columns.skip} that are skipped" if columns.skip else ""
         raise DataError(
-            f"{path}: the tier asks for {limit} prompts, the list has {len(prompts)}; lower the tier's number"
+            f"{path}: the tier asks for {limit} prompts, the list has {left}{skipped}; lower the tier's number"
         )
-    return prompts[:limit]
+    return prompts[columns.skip :][:limit]
 
 
 def _read_table(path: Path, columns: PromptColumns) -> list[dict[str, str]]:

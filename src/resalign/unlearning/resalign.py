@@ -130,7 +130,7 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
         retain = distillation_loss(unet, weights, original, retain_batch)
         total = gradient((1 - config.beta) * harmful + config.alpha * retain, variables)
         theta = detached(weights)
-        for j in range(config.draws):
+        for j in range(config.draws if config.beta else 0):
             # D_FT ∼ D, C ∼ π(C); θ* = Adapt(θ_i, D_FT, C); the hypergradient x_j [Alg. 2, lines 6 to 8]
             streams = run.generator("resalign", "simulation", i, j), run.generator("resalign", "fixed data")
             simulated = _Simulation(models, data, config, *streams)

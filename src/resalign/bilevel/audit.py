@@ -1,0 +1,295 @@
+"""The second-order audit: each hypergradient estimator against derivatives through a finite fine-tuning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from resalign.bilevel.envelope import Envelope, envelope_at, matched
+from resalign.bilevel.hvp import Loss, hessian_vector_product
+from resalign.bilevel.krylov import Krylov, krylov_space, stacked
+from resalign.bilevel.solution import Solution
+from resalign.bilevel.solving import FAMILY, SolverConfig, solve
+from resalign.bilevel.unrolled import directional_differences, unrolled_hypergradient
+from resalign.config import registry
+from resalign.config.strict import Strict
+from resalign.lazy import torch
+from resalign.tensors.named import Named, add, detached, gradient, norm
+from resalign.tensors.steps import DivergenceError
+
+UNROLLED, FIRST_ORDER = "unrolled", "identity"
+# How γ was chosen: T·η, which a draw by SGD takes for `gamma: matched`; what one by Adam takes for it; a fixed number.
+MATCHED, MATCHED_DISPLACEMENT, FIXED, NO_RULE = "matched", "matched_displacement", "fixed", "none"
+
+
+class Config(Strict):
+    """What is simulated, which estimators are tried on it, and where γ is swept."""
+
+    draws: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds; each draws its batches and directions")
+    batch_size: int = Field(8, gt=0, description="examples of L_FT and of L_harm, frozen")
+    lr: float = Field(5e-3, gt=0, description="η of the simulated gradient descent")
+    simulated_steps: tuple[int, ...] = Field((1, 3, 10, 30), min_length=1, description="T")
+    gammas: tuple[float, ...] = Field((0.001, 0.01, 0.1, 1.0), description="γ besides the matched ones")
+    solvers: tuple[str, ...] = ("richardson", "richardson_printed", "conjugate_gradient", "minres")
+    solver_steps: tuple[int, ...] = Field((2, 5, 20), min_length=1, description="K")
+    directions: int = Field(8, gt=0, description="random directions of the central differences")
+    sweep_simulated_steps: int = Field(10, description="T at which γ is swept; one of simulated_steps")
+    sweep_solver_steps: int = Field(5, gt=0, description="K of the sweep")
+    sweep_from: float = Field(1e-3, gt=0)
+    sweep_to: float = Field(100.0, gt=0)
+    sweep_points: int = Field(21, ge=2, description="values of γ, equally spaced in log γ")
+    reference_steps: int = Field(100, gt=0, description="MINRES steps of the solution that the sweep compares with")
+    reference_rtol: float = Field(1e-10, ge=0, description="relative residual at which that solution is good enough")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.sweep_simulated_steps not in self.simulated_steps:
+            raise ValueError(
+                f"sweep_simulated_steps {self.sweep_simulated_steps} must be one of simulated_steps"
+                f" {self.simulated_steps}"
+            )
+        for name in self.solvers:
+            solver_config(name, 1)
+        return self
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Modules of the solvers, which no import names."""
+        return tuple(f"resalign.{FAMILY}.{name}" for name in (FIRST_ORDER, "minres", *self.solvers))
+
+    @property
+    def sweep_gammas(self) -> tuple[float, ...]:
+        """Every γ of the sweep, to twelve digits: 1 is 1."""
+        ratio = math.log10(self.sweep_to / self.sweep_from) / (self.sweep_points - 1)
+        return tuple(float(f"{self.sweep_from * 10 ** (i * ratio):.12g}") for i in range(self.sweep_points))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One estimate of dL_harm(θ_T(θ))/dθ.
+
+    Attributes:
+        draw: Seed of batches and directions.
+        simulated_steps: T, steps of gradient descent on L_FT.
+        lr: η.
+        estimator: Solver of (I + γH)x = g, or ``unrolled``, the reference itself.
+        gamma_rule: ``matched`` is γ = Tη, ``matched_displacement`` is γ̂ = −‖Δ‖²/⟨∇L_FT(θ_T), Δ⟩, ``fixed`` a number.
+        gamma: γ; NaN for an estimate without one, and where the rule finds none.
+        solver_steps: K; 0 for an estimate without a solve.
+        cosine: Of the angle to the unrolled hypergradient h.
+        relative_error: ‖x − h‖ / ‖h‖.
+        difference_error: ‖Vx − s‖ / ‖s‖, V the random directions and s the central differences along them: a sketch of
+            the relative error that owes nothing to second derivatives. For ``unrolled`` it says how far the two
+            references agree.
+        relative_residual: ‖g − (I + γH)x‖ / ‖g‖, of Eq. 6 whatever the solver iterates.
+        state: The solver's, or ``raised`` if it gave up: then every result is NaN. ``reference`` for ``unrolled``.
+        smallest_curvature, largest_curvature: γλ_min and γλ_max of H at θ_T, by its extreme Ritz values.
+    """
+
+    draw: int
+    simulated_steps: int
+    lr: float
+    estimator: str
+    gamma_rule: str
+    gamma: float
+    solver_steps: int
+    cosine: float
+    relative_error: float
+    difference_error: float
+    relative_residual: float
+    state: str
+    smallest_curvature: float
+    largest_curvature: float
+
+
+@dataclass(frozen=True)
+class SweepRow(Row):
+    """One estimate of the γ sweep.
+
+    Attributes:
+        converged_error: ‖x − x̄‖ / ‖x̄‖ to x̄, MINRES' x after ``reference_steps``.
+        converged_residual: The relative residual of x̄: where it is not small, x̄ is no solution.
+        printed_residual: ‖g − (γI + H)x‖ / ‖g‖, the residual of the equation that Eq. 7 as printed iterates on.
+    """
+
+    converged_error: float
+    converged_residual: float
+    printed_residual: float
+
+
+def solver_config(name: str, steps: int) -> SolverConfig:
+    """A solver at K steps, everything else at its default.
+
+    Raises:
+        ConfigError: If no solver has this name, or it is not told by ``steps`` when to stop.
+    """
+    settings = {} if name == FIRST_ORDER else {"steps": steps}
+    return registry.config_class(FAMILY, name).parse(settings, where=f"solver {name}")
+
+
+def audit_draw(
+    outer_loss: Loss, inner_loss: Loss, start: Named, directions: Sequence[Named], config: Config, draw: int
+) -> tuple[list[Row], list[SweepRow]]:
+    """Every estimator at every T, γ and K, and the sweep of γ at one T.
+
+    L_FT is one frozen batch throughout: what is measured is what envelope and solver lose, not how H changes from one
+    batch to the next.
+
+    Args:
+        outer_loss: L_harm as a function of the weights.
+        inner_loss: L_FT as a function of the weights.
+        start: The weights θ.
+        directions: Of the central differences.
+        config: The grids.
+        draw: The seed that losses and directions were drawn by, for the record.
+
+    Raises:
+        DivergenceError: If a simulated fine-tuning diverges: no estimate can be held against it.
+    """
+    rows: list[Row] = []
+    sweep: list[SweepRow] = []
+    for steps in config.simulated_steps:
+        tuned = _fine_tuned(outer_loss, inner_loss, start, directions, config, steps, draw)
+        rows += [tuned.reference_row(), tuned.row(FIRST_ORDER, 0, NO_RULE, math.nan)]
+        rules = [(MATCHED, math.nan), (MATCHED_DISPLACEMENT, math.nan), *((FIXED, gamma) for gamma in config.gammas)]
+        rows += [
+            tuned.row(name, k, rule, gamma)
+            for rule, gamma in rules
+            for name in config.solvers
+            for k in config.solver_steps
+        ]
+        if steps == config.sweep_simulated_steps:
+            sweep = [row for gamma in config.sweep_gammas for row in tuned.sweep_rows(gamma, config)]
+    return rows, sweep
+
+
+@dataclass(frozen=True)
+class _FineTuning:
+    """One simulated fine-tuning, differentiated through, and what is known of its end.
+
+    Attributes:
+        draw, steps, lr: See :class:`Row`.
+        unrolled: h, over the stacked weights (N,).
+        directions, differences: V (D, N) and s (D,).
+        envelope: Scalars of the displacement.
+        krylov: H on the Krylov space of g, both at θ_T.
+    """
+
+    draw: int
+    steps: int
+    lr: float
+    unrolled: torch.Tensor
+    directions: torch.Tensor
+    differences: torch.Tensor
+    envelope: Envelope
+    krylov: Krylov
+
+    def reference_row(self) -> Row:
+        """The unrolled hypergradient held against the central differences."""
+        return Row(**self._record(UNROLLED, 0, NO_RULE, math.nan, self.unrolled, math.nan, "reference"))
+
+    def row(self, name: str, k: int, rule: str, gamma: float) -> Row:
+        """One estimate; a solver or a rule of γ that gives up is a row too."""
+        return Row(**self._estimate(name, k, rule, gamma)[0])
+
+    def sweep_rows(self, gamma: float, config: Config) -> list[SweepRow]:
+        """First order and every solver at one γ, against the solution that MINRES converges to."""
+        settings = {"name": "minres", "steps": config.reference_steps, "rtol": config.reference_rtol}
+        reference = registry.config_class(FAMILY, "minres").parse(settings, where="reference of the γ sweep")
+        converged = solve(self.krylov.system(gamma), reference)
+        goal = self.krylov.lifted(converged.x)
+        rows = []
+        for name in (FIRST_ORDER, *config.solvers):
+            record, solution = self._estimate(name, config.sweep_solver_steps, FIXED, gamma)
+            error = printed = math.nan
+            if solution is not None:
+                error = float((self.krylov.lifted(solution.x) - goal).norm() / goal.norm())
+                # g − (γI + H)x = g − γ(I + H/γ)x
+                printed_system = self.krylov.system(1 / gamma)
+                left = add(printed_system.rhs, printed_system.matvec(solution.x), -gamma)
+                printed = norm(left) / self.krylov.rhs_norm
+            rows.append(
+                SweepRow(
+                    **record,
+                    converged_error=error,
+                    converged_residual=converged.relative_residual,
+                    printed_residual=printed,
+                )
+            )
+        return rows
+
+    def _estimate(self, name: str, k: int, rule: str, gamma: float) -> tuple[dict[str, Any], Solution | None]:
+        try:
+            gamma = self._gamma(rule, gamma)
+            # The solver's name is its own rule where it uses no γ; a system needs one all the same.
+            system = self.krylov.system(1.0 if rule == NO_RULE else gamma)
+            solution = solve(system, solver_config(name, k))
+        except DivergenceError:
+            return self._record(name, k, rule, gamma, None, math.nan, "raised"), None
+        x = self.krylov.lifted(solution.x)
+        return self._record(name, k, rule, gamma, x, solution.relative_residual, solution.state), solution
+
+    def _gamma(self, rule: str, gamma: float) -> float:
+        """γ by its rule."""
+        if rule == MATCHED:
+            return self.steps * self.lr
+        return matched(self.envelope) if rule == MATCHED_DISPLACEMENT else gamma
+
+    def _record(
+        self, name: str, k: int, rule: str, gamma: float, x: torch.Tensor | None, residual: float, state: str
+    ) -> dict[str, Any]:
+        h, low, high = self.unrolled, *self.krylov.extremes
+        cosine = error = difference_error = math.nan
+        if x is not None:
+            cosine = float(x @ h / (x.norm() * h.norm()))
+            error = float((x - h).norm() / h.norm())
+            difference_error = float((self.directions @ x - self.differences).norm() / self.differences.norm())
+        return {
+            "draw": self.draw,
+            "simulated_steps": self.steps,
+            "lr": self.lr,
+            "estimator": name,
+            "gamma_rule": rule,
+            "gamma": gamma,
+            "solver_steps": k,
+            "cosine": cosine,
+            "relative_error": error,
+            "difference_error": difference_error,
+            "relative_residual": residual,
+            "state": state,
+            "smallest_curvature": gamma * low,
+            "largest_curvature": gamma * high,
+        }
+
+
+def _fine_tuned(
+    outer_loss: Loss,
+    inner_loss: Loss,
+    start: Named,
+    directions: Sequence[Named],
+    config: Config,
+    steps: int,
+    draw: int,
+) -> _FineTuning:
+    """Both references, and the Krylov space that the solvers need: one dimension more than products."""
+    adapted, value = unrolled_hypergradient(outer_loss, inner_loss, start, lr=config.lr, steps=steps)
+    differences = directional_differences(outer_loss, inner_loss, start, directions, lr=config.lr, steps=steps)
+    leaves = detached(adapted, requires_grad=True)
+    g = gradient(outer_loss(leaves), leaves)
+    swept = steps == config.sweep_simulated_steps
+    products = [*config.solver_steps, *((config.sweep_solver_steps, config.reference_steps) if swept else ())]
+    unrolled = stacked(value)
+    return _FineTuning(
+        draw=draw,
+        steps=steps,
+        lr=config.lr,
+        unrolled=unrolled,
+        directions=torch.stack([stacked(direction) for direction in directions]),
+        differences=torch.tensor(differences, dtype=unrolled.dtype, device=unrolled.device),
+        envelope=envelope_at(inner_loss, adapted, add(adapted, start, -1.0)),
+        krylov=krylov_space(lambda v: hessian_vector_product(inner_loss, adapted, v), g, max(products) + 1),
+    )
