@@ -6,7 +6,8 @@ from typing import Literal
 import pytest
 from pydantic import Field, model_validator
 
-from resalign.config.strict import ConfigError, Strict, nearest, read_yaml
+from resalign.config.strict import ConfigError, Strict, nearest, read_yaml, typed
+from resalign.unlearning.resalign import Config as ResAlign
 
 
 class Inner(Strict):
@@ -130,3 +131,24 @@ def test_files_that_are_no_mapping(tmp_path: Path, text: str, expected: str) -> 
 def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml: no such file; give the path"):
         read_yaml(tmp_path / "none.yaml")
+
+
+# --- typed values -----------------------------------------------------------------------------------------------------
+
+
+def test_nested_text_becomes_what_a_file_would_have() -> None:
+    given = {"a": "0.1", "b": "1e-3", "c": "null", "d": ["3", "true"], "e": {"f": "minres"}, "g": 2, "h": "the"}
+    expected = {"a": 0.1, "b": 1e-3, "c": None, "d": [3, True], "e": {"f": "minres"}, "g": 2, "h": "the"}
+    assert typed(given) == expected
+
+
+# --- unions of classes ------------------------------------------------------------------------------------------------
+
+
+def test_the_class_that_a_name_chooses_is_validated() -> None:
+    parse = ResAlign.parse
+    assert parse({"solver": "minres"}, where="file").solver == parse({"solver": {"name": "minres"}}, where="file").solver
+    with pytest.raises(ConfigError, match=r"no solver named 'minre'; did you mean 'minres'\? allowed: \['conj"):
+        parse({"solver": "minre"}, where="file")
+    with pytest.raises(ConfigError, match=r"'solver.richardson.relaxatio'; did you mean 'relaxation'\?"):
+        parse({"solver": {"relaxatio": 0.5}}, where="file")

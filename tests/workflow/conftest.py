@@ -28,17 +28,17 @@ class Checkout:
     config: str = "config/demo.yaml"
     tier: str = "smoke"
 
-    def snakemake(self, *options: str) -> subprocess.CompletedProcess[str]:
-        """Runs Snakemake in the copy."""
+    def snakemake(self, *options: str, overrides: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        """Runs Snakemake in the copy, with further values for ``--config``."""
         command = [sys.executable, "-m", "snakemake", "--cores", "1", *options]
-        command += ["--configfile", self.config, "--config", f"tier={self.tier}"]
+        command += ["--configfile", self.config, "--config", f"tier={self.tier}", *overrides]
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         ours = {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.run(command, cwd=self.folder, env={**os.environ, **ours}, capture_output=True, text=True)
 
-    def planned(self) -> dict[str, set[str]]:
+    def planned(self, *overrides: str) -> dict[str, set[str]]:
         """Labels of the runs that a dry run would make, by rule; '' for a rule without wildcards."""
-        finished = self.snakemake("--dry-run")
+        finished = self.snakemake("--dry-run", overrides=overrides)
         assert finished.returncode == 0, finished.stdout + finished.stderr
         jobs: dict[str, set[str]] = {}
         for block in re.split(r"^\[.*\]\n", finished.stdout, flags=re.MULTILINE)[1:]:

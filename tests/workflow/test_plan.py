@@ -122,3 +122,7 @@ def test_a_larger_tier_keeps_every_weight(finished: Checkout) -> None:
     assert set(trained) == {"1"}
     sampled = re.findall(r"rule sample:\n(?:    .*\n)*?    wildcards: run=\S+ seed=(\d+), tier=(\w+)", dry)
     assert set(sampled) == {("0", "small"), ("1", "small")}
+
+
+def test_one_nested_setting_is_overridden_on_the_command_line(finished: Checkout) -> None:
+    assert finished.planned("unlearning={resalign: {gamma: 0.1, solver: minres}}") == runs_of("resalign")

@@ -1,14 +1,17 @@
 from resalign.config import jobs
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
-from resalign.config.strict import ConfigError
+from resalign.config.strict import ConfigError, typed
+from snakemake.utils import update_config
 
 
 def load_plan():
     """The validated plan; a faulty configuration ends here with one line and no traceback."""
     files = ", ".join(str(path) for path in workflow.configfiles)
+    values = dict(config)
+    update_config(values, typed(workflow.config_settings.overwrite_config))
     try:
-        return Plan(Experiment(dict(config), where=files))
+        return Plan(Experiment(values, where=files))
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
 

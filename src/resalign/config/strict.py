@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -111,3 +112,21 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values, got {type(values).__name__}")
     return values
+
+
+def typed(value: Any) -> Any:
+    """Text as the value that a configuration file would have: Snakemake reads what is nested in ``--config`` as text."""
+    import yaml
+
+    if isinstance(value, dict):
+        return {key: typed(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [typed(entry) for entry in value]
+    if not isinstance(value, str):
+        return value
+    if re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, flags=re.IGNORECASE):
+        return float(value)  # 1e-3 is text to YAML 1.1
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
