@@ -158,9 +158,9 @@ def _outer_parametrisation(config: Config, weights: Named) -> Parametrisation:
 
 
 def _record_estimate(estimate: Hypergradient) -> dict[str, float]:
-    """What is logged of each draw's hypergradient."""
+    """What is logged of each draw's hypergradient; what was not measured, as a first-order residual, has no row."""
     low, high = estimate.solution.curvature
-    return {
+    found = {
         "hypergradient_norm": norm(estimate.value),
         "first_order_norm": estimate.first_order_norm,
         "gamma": estimate.gamma,
@@ -172,6 +172,7 @@ def _record_estimate(estimate: Hypergradient) -> dict[str, float]:
         "smallest_curvature": low,
         "largest_curvature": high,
     }
+    return {quantity: value for quantity, value in found.items() if not math.isnan(value)}
 
 
 @dataclass
