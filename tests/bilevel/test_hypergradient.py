@@ -7,17 +7,24 @@ import numpy as np
 import pytest
 import torch
 
+from resalign.bilevel.envelope import envelope_at, matched
 from resalign.bilevel.hvp import Mode
-from resalign.bilevel.hypergradient import Hypergradient, exact_hypergradient, merged_hypergradient
+from resalign.bilevel.hypergradient import Gamma, Hypergradient, exact_hypergradient, merged_hypergradient
 from resalign.bilevel.solvers import identity, richardson
 from resalign.tensors.named import Named
+from resalign.tensors.steps import DivergenceError
 
-from .problems import SIZE, QuadraticBilevel, Vector, central_differences, named, quadratic, vector
+from .problems import SIZE, QuadraticBilevel, Vector, central_differences, named, quadratic, symmetric, vector
 
 MODES: tuple[Mode, ...] = ("exact", "finite_difference")
 GAMMAS = (0.3, 1.0, 2.5)
-TO_CONVERGENCE = partial(richardson.solve, config=richardson.Config(steps=400))
+TO_CONVERGENCE = partial(richardson.solve, config=richardson.Config(steps=400, rtol=0.0))
 FIRST_ORDER = partial(identity.solve, config=identity.Config())
+
+
+def left_over(found: Hypergradient) -> float:
+    """‖∇L_FT + Δ/γ‖ relative to ‖∇L_FT‖."""
+    return found.envelope.stationarity(found.gamma) / found.envelope.slope_norm
 
 
 def relative_error(found: Vector, expected: Vector) -> float:
@@ -73,10 +80,10 @@ def test_the_record_tells_how_good_it_is() -> None:
     found = merged(problem, solve=partial(richardson.solve, config=richardson.Config(steps=3)))
     gradient = problem.outer_gradient()
     left = gradient - (np.eye(SIZE) + problem.gamma * problem.inner) @ vector(found.value)
-    assert found.relative_residual == pytest.approx(np.linalg.norm(left) / np.linalg.norm(gradient), rel=1e-9)
+    assert found.solution.relative_residual == pytest.approx(np.linalg.norm(left) / np.linalg.norm(gradient), rel=1e-9)
     assert found.first_order_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-12)
     assert found.products == 2 + 1
-    assert found.stationarity < 1e-10  # adapted to the proximal solution itself
+    assert left_over(found) < 1e-7  # adapted to the proximal solution itself
 
 
 def test_stationarity_of_weights_that_fine_tuning_did_not_move_is_one() -> None:
@@ -84,7 +91,8 @@ def test_stationarity_of_weights_that_fine_tuning_did_not_move_is_one() -> None:
     losses = (quadratic(problem.outer, problem.outer_centre), quadratic(problem.inner, problem.inner_centre))
     start = named(problem.start)
     found = merged_hypergradient(*losses, start, start, gamma=0.5, solve=TO_CONVERGENCE)
-    assert found.stationarity == pytest.approx(1.0, rel=1e-12)
+    assert left_over(found) == pytest.approx(1.0, rel=1e-12)
+    assert math.isnan(found.envelope.matched_gamma)
 
 
 def test_first_order_is_the_gradient_after_fine_tuning() -> None:
@@ -92,7 +100,71 @@ def test_first_order_is_the_gradient_after_fine_tuning() -> None:
     found = merged(problem, solve=FIRST_ORDER)
     np.testing.assert_allclose(vector(found.value), problem.outer_gradient(), rtol=1e-12)
     assert found.products == 0
-    assert math.isnan(found.relative_residual)
+    assert found.solution.state == "first_order"
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_quadratic_is_the_unrolled_proximal_problem(gamma: float) -> None:
+    # Gradient descent on L_FT(θ') + ‖θ' − θ‖²/2γ, run to convergence with the graph of every step kept.
+    problem = QuadraticBilevel.random(gamma)
+    inner, outer = quadratic(problem.inner, problem.inner_centre), quadratic(problem.outer, problem.outer_centre)
+    theta = {n: t.requires_grad_() for n, t in named(problem.start).items()}
+    point: Named = dict(theta)
+    for _ in range(150):
+        pull = sum(((point[n] - theta[n]) ** 2).sum() for n in theta) / (2 * gamma)
+        slopes = torch.autograd.grad(inner(point) + pull, list(point.values()), create_graph=True)
+        point = {n: t - 0.5 * gamma * s for (n, t), s in zip(point.items(), slopes, strict=True)}
+    unrolled = dict(zip(theta, torch.autograd.grad(outer(point), list(theta.values())), strict=True))
+    assert relative_error(vector(merged(problem).value), vector(unrolled)) < 1e-8
+
+
+# --- γ matched to the fine-tuning -------------------------------------------------------------------------------------
+
+
+def test_matched_gamma_is_what_few_steps_of_descent_amount_to() -> None:
+    problem, lr, steps = QuadraticBilevel.random(1.0), 0.02, 5
+    step = np.eye(SIZE) - lr * problem.inner
+    adapted = problem.start
+    for _ in range(steps):
+        adapted = adapted - lr * problem.inner @ (adapted - problem.inner_centre)
+    gradient = problem.outer @ (adapted - problem.outer_centre)
+    unrolled = np.linalg.matrix_power(step, steps) @ gradient
+
+    def found(gamma: Gamma) -> Hypergradient:
+        losses = (quadratic(problem.outer, problem.outer_centre), quadratic(problem.inner, problem.inner_centre))
+        return merged_hypergradient(*losses, named(problem.start), named(adapted), gamma=gamma, solve=TO_CONVERGENCE)
+
+    fitted = found(matched)
+    assert fitted.gamma == pytest.approx(lr * steps, rel=0.05)
+    errors = {
+        "matched": relative_error(vector(fitted.value), unrolled),
+        "first order": relative_error(gradient, unrolled),
+        "γ = 1": relative_error(vector(found(1.0).value), unrolled),
+    }
+    # Measured: 0.0005, 0.046 and 0.27.
+    assert errors["matched"] < 0.1 * errors["first order"] < 0.1 * errors["γ = 1"]
+
+
+def test_an_overshot_fine_tuning_has_no_matching_gamma() -> None:
+    curvature = symmetric(np.linspace(0.5, 1.0, SIZE))
+    loss, start = quadratic(curvature, np.zeros(SIZE)), np.ones(SIZE)
+    adapted = -0.5 * start  # past the minimum: the slope there points on
+    envelope = envelope_at(loss, named(adapted), named(adapted - start))
+    assert envelope.matched_gamma < 0
+    with pytest.raises(DivergenceError, match="overshot.*gamma_unmatched"):
+        matched(envelope)
+    assert matched(envelope, unmatched=0.3) == 0.3
+
+
+@pytest.mark.parametrize("gamma", [0.01, 1.0, 50.0])
+def test_stationarity_is_numpys(gamma: float) -> None:
+    hessian, (point, displacement) = (
+        symmetric(np.linspace(-1, 2, SIZE)),
+        np.random.default_rng(9).normal(size=(2, SIZE)),
+    )
+    envelope = envelope_at(quadratic(hessian, np.zeros(SIZE)), named(point), named(displacement))
+    expected = np.linalg.norm(hessian @ point + displacement / gamma)
+    assert envelope.stationarity(gamma) == pytest.approx(expected, rel=1e-9)
 
 
 # --- adaptations with variables of their own --------------------------------------------------------------------------
@@ -114,7 +186,7 @@ def test_exact_with_all_weights_adapted_is_equation_6(mode: Mode) -> None:
         mode=mode,
     )
     assert relative_error(vector(found.value), problem.hypergradient()) < (1e-8 if mode == "exact" else 1e-6)
-    assert found.stationarity < 1e-10
+    assert left_over(found) < 1e-7
 
 
 def test_exact_with_a_frozen_block_is_the_derivative_through_fine_tuning() -> None:
@@ -146,7 +218,7 @@ def test_exact_with_a_frozen_block_is_the_derivative_through_fine_tuning() -> No
     measured = central_differences(value, problem.start)
     assert relative_error(vector(exact.value), measured) < 1e-5
     merged_there = merged_hypergradient(*losses, start, adapted, gamma=gamma, solve=TO_CONVERGENCE)
-    assert relative_error(vector(merged_there.value), measured) > 0.05
+    assert relative_error(vector(merged_there.value), measured) > 0.05  # measured: 0.32
 
 
 class LowRankDraw:
@@ -238,11 +310,11 @@ def test_exact_is_the_derivative_through_a_low_rank_draw(
         adapted_variables,
         draw.adapt_weights,
         gamma=draw.GAMMA,
-        solve=partial(richardson.solve, config=richardson.Config(steps=300, relaxation=0.3)),
+        solve=partial(richardson.solve, config=richardson.Config(steps=300, relaxation=0.3, rtol=0.0)),
         mode=mode,
     )
-    assert found.relative_residual < 1e-6
-    assert found.stationarity < 1e-8
+    assert found.solution.relative_residual < 1e-6
+    assert left_over(found) < 1e-7
     assert found.products == 1001  # ⌈300 / 0.3⌉ for the solve with its residual, and the mixed block
     assert relative_error(vector(found.value), measured) < 1e-3
 
@@ -253,11 +325,12 @@ def test_merged_and_first_order_err_on_a_low_rank_draw(
     draw, adapted_variables, measured = low_rank
     weights = draw.adapt_weights(draw.start, adapted_variables)
     losses = (draw.outer_loss, draw.inner_loss)
-    solve = partial(richardson.solve, config=richardson.Config(steps=300, relaxation=0.3))
+    solve = partial(richardson.solve, config=richardson.Config(steps=300, relaxation=0.3, rtol=0.0))
     at_merged = merged_hypergradient(*losses, draw.start, weights, gamma=draw.GAMMA, solve=solve)
     first = exact_hypergradient(
         *losses, draw.start, draw.variables, adapted_variables, draw.adapt_weights, gamma=draw.GAMMA, solve=FIRST_ORDER
     )
-    assert relative_error(vector(at_merged.value), measured) > 0.05
-    assert relative_error(vector(first.value), measured) > 0.02
+    errors = relative_error(vector(at_merged.value), measured), relative_error(vector(first.value), measured)
+    assert errors[0] > 0.05  # measured: 0.19
+    assert errors[1] > 0.02  # measured: 0.085
     assert first.products == 0

@@ -1,165 +1,266 @@
-"""Solvers of A x = b against numpy.linalg.solve, in float64."""
+"""Solvers of (I + γH) x = g against NumPy, in float64."""
 
 import importlib
 import math
 import pkgutil
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from resalign.bilevel import solvers
-from resalign.bilevel.solution import Solution
-from resalign.bilevel.solvers import identity, richardson
+from resalign.bilevel.solution import Solution, System
 from resalign.config.strict import ConfigError
 from resalign.tensors.named import Named
+from resalign.tensors.steps import DivergenceError
 
-from .problems import SIZE, Vector, named, stacked, symmetric, vector
+from .problems import SIZE, Vector, named, symmetric, vector
 
 RHS = np.random.default_rng(3).normal(size=SIZE)
+GAMMA = 0.5
+NAMES = [module.name for module in pkgutil.iter_modules(solvers.__path__)]
+# How each solver is told to take its time; a new solver runs at its defaults.
+PATIENT: dict[str, dict[str, Any]] = {
+    "richardson": {"steps": 400, "rtol": 1e-12},
+    "richardson_printed": {"steps": 400},
+    "neumann": {"terms": 400},
+    "conjugate_gradient": {"steps": 30, "rtol": 1e-12},
+    "minres": {"steps": 30, "rtol": 1e-12},
+}
+EXACT = ("richardson", "neumann", "conjugate_gradient", "minres")
 
 
-class Product:
-    """v ↦ (I + γH) v, counted."""
+class Hessian:
+    """v ↦ Hv with γH = ``curvature``, counted."""
 
-    def __init__(self, curvature: Vector) -> None:
-        self.matrix = np.eye(SIZE) + curvature
-        self.calls = 0
+    def __init__(self, curvature: Vector, gamma: float = GAMMA) -> None:
+        self.matrix, self.calls = curvature / gamma, 0
 
     def __call__(self, v: Named) -> dict[str, torch.Tensor]:
         self.calls += 1
         return named(self.matrix @ vector(v))
 
 
-def run(curvature: Vector, rhs: Vector = RHS, **settings: float) -> tuple[Solution, Product]:
-    matvec = Product(curvature)
-    return richardson.solve(matvec, named(rhs), richardson.Config.parse(settings, where="test")), matvec
+def run(
+    name: str, curvature: Vector, rhs: Vector = RHS, *, gamma: float = GAMMA, **settings: Any
+) -> tuple[Solution, Hessian]:
+    """One solve of (I + curvature) x = rhs."""
+    module = importlib.import_module(f"resalign.bilevel.solvers.{name}")
+    hvp = Hessian(curvature, gamma)
+    return module.solve(System(hvp, named(rhs), gamma), module.Config.parse(settings, where="test")), hvp
 
 
-def relative_error(found: Solution, curvature: Vector, rhs: Vector = RHS) -> float:
-    exact = np.linalg.solve(np.eye(SIZE) + curvature, rhs)
-    return float(np.linalg.norm(vector(found.x) - exact) / np.linalg.norm(exact))
+def dense(curvature: Vector, rhs: Vector = RHS) -> Vector:
+    solution: Vector = np.linalg.solve(np.eye(SIZE) + curvature, rhs)
+    return solution
 
 
-# --- every solver -----------------------------------------------------------------------------------------------------
+def relative_error(found: Solution, expected: Vector) -> float:
+    return float(np.linalg.norm(vector(found.x) - expected) / np.linalg.norm(expected))
 
 
-@pytest.mark.parametrize("name", [m.name for m in pkgutil.iter_modules(solvers.__path__)])
+def residual(found: Solution, curvature: Vector, rhs: Vector = RHS) -> float:
+    left = rhs - (np.eye(SIZE) + curvature) @ vector(found.x)
+    return float(np.linalg.norm(left) / np.linalg.norm(rhs))
+
+
+DEFINITE = symmetric(np.linspace(0.05, 0.9, SIZE))
+SMALL_INDEFINITE = symmetric(np.linspace(-0.9, 0.9, SIZE))  # H is indefinite, I + γH is not
+INDEFINITE = symmetric(np.linspace(-3.2, 2.0, SIZE))
+SINGULAR = symmetric(np.r_[-1.0, np.linspace(0.2, 0.8, SIZE - 1)])
+
+
+@pytest.mark.parametrize("name", NAMES)
 class TestEverySolver:
-    @pytest.fixture
-    def solve(self, name: str) -> Callable[..., Solution]:
-        module = importlib.import_module(f"resalign.bilevel.solvers.{name}")
-        return lambda matvec, rhs: module.solve(matvec, rhs, module.Config())
+    def test_its_name_is_its_files(self, name: str) -> None:
+        assert importlib.import_module(f"resalign.bilevel.solvers.{name}").Config().name == name
 
-    def test_identity_is_solved_exactly(self, solve: Callable[..., Solution]) -> None:
-        found = solve(Product(np.zeros((SIZE, SIZE))), named(RHS))
-        np.testing.assert_array_equal(vector(found.x), RHS)
-        assert found.relative_residual == 0 or math.isnan(found.relative_residual)
+    def test_no_curvature_leaves_the_right_hand_side(self, name: str) -> None:
+        found, _ = run(name, np.zeros((SIZE, SIZE)), gamma=1.0)
+        np.testing.assert_allclose(vector(found.x), RHS, rtol=1e-14)
+        assert found.relative_residual < 1e-14 or found.state == "first_order"
 
-    def test_shapes_names_and_dtype_are_those_of_the_right_hand_side(self, solve: Callable[..., Solution]) -> None:
-        rhs = named(RHS)
-        found = solve(Product(symmetric(np.full(SIZE, 0.3))), rhs)
-        assert {n: (t.shape, t.dtype) for n, t in found.x.items()} == {n: (t.shape, t.dtype) for n, t in rhs.items()}
+    def test_shapes_names_and_dtype_are_those_of_the_right_hand_side(self, name: str) -> None:
+        found, _ = run(name, DEFINITE)
+        assert {n: (t.shape, t.dtype) for n, t in found.x.items()} == {
+            n: (t.shape, t.dtype) for n, t in named(RHS).items()
+        }
 
-    def test_zero_right_hand_side_gives_zero_and_no_nan(self, solve: Callable[..., Solution]) -> None:
-        found = solve(Product(symmetric(np.full(SIZE, 0.3))), named(np.zeros(SIZE)))
+    def test_zero_right_hand_side_gives_zero_and_no_nan(self, name: str) -> None:
+        found, _ = run(name, DEFINITE, np.zeros(SIZE))
         np.testing.assert_array_equal(vector(found.x), np.zeros(SIZE))
-        assert found.relative_residual == 0 or math.isnan(found.relative_residual)
+        assert (found.state, found.relative_residual) == ("converged", 0) or found.state == "first_order"
 
-    def test_nan_stays_visible(self, solve: Callable[..., Solution]) -> None:
-        found = solve(Product(symmetric(np.full(SIZE, 0.3))), named(np.r_[math.nan, RHS[1:]]))
-        assert not torch.isfinite(stacked(found.x)).all()
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_a_right_hand_side_that_is_not_finite_raises(self, name: str, value: float) -> None:
+        with pytest.raises(DivergenceError, match="right-hand side"):
+            run(name, DEFINITE, np.r_[value, RHS[1:]])
+
+    def test_a_product_that_is_not_finite_is_never_called_converged(self, name: str) -> None:
+        found, _ = run(name, np.full((SIZE, SIZE), math.nan))
+        assert found.state in ("diverged", "first_order")
         assert math.isnan(found.relative_residual)
 
-    def test_right_hand_side_is_left_alone(self, solve: Callable[..., Solution]) -> None:
+    def test_right_hand_side_is_left_alone(self, name: str) -> None:
         rhs = named(RHS)
-        solve(Product(symmetric(np.full(SIZE, 0.3))), rhs)
+        module = importlib.import_module(f"resalign.bilevel.solvers.{name}")
+        module.solve(System(Hessian(DEFINITE), rhs, GAMMA), module.Config())
         np.testing.assert_array_equal(vector(rhs), RHS)
 
-    def test_products_are_counted(self, solve: Callable[..., Solution]) -> None:
-        matvec = Product(symmetric(np.full(SIZE, 0.3)))
-        assert solve(matvec, named(RHS)).products == matvec.calls
+    @pytest.mark.parametrize("curvature", [DEFINITE, SMALL_INDEFINITE], ids=["definite", "indefinite"])
+    def test_what_it_reports_is_true(self, name: str, curvature: Vector) -> None:
+        found, hvp = run(name, curvature)
+        assert found.products == hvp.calls
+        if found.state == "first_order":
+            assert math.isnan(found.relative_residual)
+            assert all(map(math.isnan, found.curvature))
+            return
+        assert found.relative_residual == pytest.approx(residual(found, curvature), rel=1e-8, abs=1e-12)
+        spectrum = np.linalg.eigvalsh(curvature)
+        low, high = found.curvature
+        assert spectrum[0] - 1e-9 <= low <= high <= spectrum[-1] + 1e-9
+        assert high - low > 0.5 * (spectrum[-1] - spectrum[0])  # five products see most of this spectrum
 
 
-# --- identity ---------------------------------------------------------------------------------------------------------
+# --- what each solves -------------------------------------------------------------------------------------------------
 
 
-def test_first_order_uses_no_product() -> None:
-    matvec = Product(symmetric(np.full(SIZE, 0.3)))
-    found = identity.solve(matvec, named(RHS), identity.Config())
-    assert matvec.calls == 0
-    np.testing.assert_array_equal(vector(found.x), RHS)
-
-
-# --- richardson -------------------------------------------------------------------------------------------------------
-
-
-def test_positive_definite_to_convergence() -> None:
-    curvature = symmetric(np.linspace(0.05, 0.9, SIZE))
-    found, _ = run(curvature, steps=400)
-    assert relative_error(found, curvature) < 1e-8
+@pytest.mark.parametrize("curvature", [DEFINITE, SMALL_INDEFINITE], ids=["definite", "indefinite"])
+@pytest.mark.parametrize("name", EXACT)
+def test_to_convergence(name: str, curvature: Vector) -> None:
+    found, _ = run(name, curvature, **PATIENT[name])
+    assert relative_error(found, dense(curvature)) < 1e-8
     assert found.relative_residual < 1e-8
 
 
-def test_indefinite_within_the_radius_converges() -> None:
-    curvature = symmetric(np.linspace(-0.9, 0.9, SIZE))
-    found, _ = run(curvature, steps=400)
-    assert relative_error(found, curvature) < 1e-8
+@pytest.mark.parametrize("name", ["conjugate_gradient", "minres"])
+def test_krylov_solvers_end_after_as_many_products_as_there_are_unknowns(name: str) -> None:
+    found, _ = run(name, symmetric(np.linspace(0.5, 80.0, SIZE)), steps=30, rtol=1e-10)
+    assert found.state == "converged"
+    assert found.products == SIZE
+    np.testing.assert_allclose(found.curvature, (0.5, 80.0), rtol=1e-6)
 
 
-def test_outside_the_radius_the_residual_says_so() -> None:
-    found, _ = run(symmetric(np.linspace(0.1, 1.5, SIZE)), steps=40)
-    assert found.relative_residual > 1
+def test_minres_solves_an_indefinite_system() -> None:
+    found, _ = run("minres", INDEFINITE, **PATIENT["minres"])
+    assert relative_error(found, dense(INDEFINITE)) < 1e-8
+    np.testing.assert_allclose(found.curvature, (-3.2, 2.0), rtol=1e-6)
+
+
+def test_minres_never_leaves_zero_in_the_wrong_direction() -> None:
+    residuals = [run("minres", INDEFINITE, steps=steps)[0].relative_residual for steps in range(1, SIZE + 1)]
+    assert residuals == sorted(residuals, reverse=True)
+    # The least residual of each Krylov space, by least squares.
+    for steps, found in enumerate(residuals, start=1):
+        matrix = np.eye(SIZE) + INDEFINITE
+        space = np.stack([np.linalg.matrix_power(matrix, power) @ RHS for power in range(steps)], axis=1)
+        best = np.linalg.lstsq(matrix @ space, RHS)[0]
+        left = np.linalg.norm(RHS - matrix @ space @ best) / np.linalg.norm(RHS)
+        assert found == pytest.approx(left, abs=1e-8)
+
+
+def test_conjugate_gradients_raise_on_negative_curvature() -> None:
+    with pytest.raises(
+        DivergenceError, match=r"negative curvature at step \d.*γ 0\.5; lower gamma, or set solver: minres"
+    ):
+        run("conjugate_gradient", INDEFINITE, steps=30)
 
 
 def test_a_singular_system_does_not_pass_for_solved() -> None:
-    # γλ = −1: A has a null space that the right-hand side does not avoid.
-    found, _ = run(symmetric(np.r_[-1.0, np.full(SIZE - 1, 0.2)]), steps=50)
-    assert found.relative_residual > 0.05
+    matrix = np.eye(SIZE) + SINGULAR
+    least = np.linalg.lstsq(matrix, RHS, rcond=1e-12)[0]
+    left = np.linalg.norm(RHS - matrix @ least) / np.linalg.norm(RHS)
+    assert left > 0.01
+    found, _ = run("minres", SINGULAR, steps=30, rtol=1e-8)
+    assert found.relative_residual == pytest.approx(left, rel=1e-6)
+    assert residual(found, SINGULAR) == pytest.approx(left, rel=1e-6)
+    assert found.state == "max_steps"
+    for name in ("richardson", "neumann", "conjugate_gradient"):
+        assert run(name, SINGULAR, **PATIENT[name])[0].state != "converged"
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5])
-@pytest.mark.parametrize("omega", [1.0, 0.5, 0.3])
-def test_residual_and_iterate_are_numpys(steps: int, omega: float) -> None:
-    curvature = symmetric(np.linspace(-0.4, 0.8, SIZE))
-    found, _ = run(curvature, steps=steps, relaxation=omega)
-    system, x = np.eye(SIZE) + curvature, np.zeros(SIZE)
-    for _ in range(math.ceil(steps / omega)):
-        x = x + omega * (RHS - system @ x)
-    np.testing.assert_allclose(vector(found.x), x, rtol=1e-13)
-    residual = np.linalg.norm(RHS - system @ x) / np.linalg.norm(RHS)
-    assert found.relative_residual == pytest.approx(residual, rel=1e-12)
+@pytest.mark.parametrize("name", ["richardson", "neumann", "richardson_printed"])
+def test_outside_its_radius_an_iteration_says_that_it_diverged(name: str) -> None:
+    found, _ = run(name, symmetric(np.linspace(0.1, 2.5, SIZE)), gamma=1.0, **PATIENT[name])
+    assert found.state == "diverged"
+    assert not found.relative_residual <= 1
 
 
-def test_the_first_iterate_is_the_right_hand_side() -> None:
-    found, matvec = run(symmetric(np.full(SIZE, 0.3)), steps=1)
+# --- first order, Richardson, Neumann, Eq. 7 as printed ---------------------------------------------------------------
+
+
+def test_first_order_uses_no_product() -> None:
+    found, hvp = run("identity", DEFINITE)
+    assert hvp.calls == 0
     np.testing.assert_array_equal(vector(found.x), RHS)
-    assert matvec.calls == 1  # for the residual
 
 
-def test_published_five_steps_cost_four_products_and_one_for_the_residual() -> None:
-    assert richardson.Config().steps == 5
-    found, matvec = run(symmetric(np.full(SIZE, 0.3)))
-    assert (found.products, matvec.calls) == (4 + 1, 4 + 1)
+def test_richardson_is_the_iteration_of_equation_6_times_gamma() -> None:
+    x = np.zeros(SIZE)
+    for steps in range(1, 6):
+        x = RHS - SMALL_INDEFINITE @ x  # x ← g − γHx
+        found, hvp = run("richardson", SMALL_INDEFINITE, steps=steps)
+        np.testing.assert_allclose(vector(found.x), x, rtol=1e-12)
+        assert hvp.calls == steps  # steps − 1 for x, one for the residual
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_the_printed_iteration_is_equation_7(gamma: float) -> None:
+    x, hessian = np.zeros(SIZE), DEFINITE
+    for steps in range(1, 6):
+        x = RHS / gamma - hessian @ x / gamma
+        found, _ = run("richardson_printed", gamma * hessian, gamma=gamma, steps=steps)
+        np.testing.assert_allclose(vector(found.x), x, rtol=1e-12)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 2.0])
+def test_the_printed_iteration_solves_equation_6_at_gamma_1_only(gamma: float) -> None:
+    found, _ = run("richardson_printed", gamma * DEFINITE, gamma=gamma, steps=400)
+    assert relative_error(found, np.linalg.solve(gamma * np.eye(SIZE) + DEFINITE, RHS)) < 1e-8
+    error = relative_error(found, dense(gamma * DEFINITE))
+    assert error < 1e-8 if gamma == 1 else error > 0.2
+    assert found.relative_residual < 1e-8 if gamma == 1 else found.relative_residual > 0.2
 
 
 def test_relaxation_raises_the_number_of_steps() -> None:
-    curvature = symmetric(np.linspace(0.1, 0.5, SIZE))
-    halved, matvec = run(curvature, steps=5, relaxation=0.5)
-    assert matvec.calls == 10
+    halved, hvp = run("richardson", symmetric(np.linspace(0.1, 0.5, SIZE)), steps=5, relaxation=0.5)
+    assert hvp.calls == 10
     # With K kept at 5, (1 − ω)ᵏ of the solution would still be missing in the flat directions: 3 % and more.
     assert halved.relative_residual < 0.01
 
 
 def test_relaxation_solves_what_full_steps_cannot() -> None:
     curvature = symmetric(np.linspace(0.5, 2.5, SIZE))
-    assert run(curvature, steps=50)[0].relative_residual > 1
-    damped, _ = run(curvature, steps=50, relaxation=0.5)
-    assert relative_error(damped, curvature) < 1e-8
+    assert run("richardson", curvature, steps=50)[0].state == "diverged"
+    assert relative_error(run("richardson", curvature, steps=50, relaxation=0.5)[0], dense(curvature)) < 1e-6
 
 
-@pytest.mark.parametrize("settings", [{"steps": 0}, {"relaxation": 0.0}, {"relaxation": 1.5}, {"stepz": 5}])
-def test_impossible_settings_are_refused(settings: dict[str, float]) -> None:
+def test_a_truncated_series_keeps_its_number_of_terms() -> None:
+    found, hvp = run("neumann", DEFINITE, terms=5, scale=0.5)
+    assert hvp.calls == 5
+    powers = [np.linalg.matrix_power(np.eye(SIZE) - 0.5 * (np.eye(SIZE) + DEFINITE), k) @ RHS for k in range(5)]
+    np.testing.assert_allclose(vector(found.x), 0.5 * np.sum(powers, axis=0), rtol=1e-12)
+
+
+def test_a_tolerance_ends_a_solve_early() -> None:
+    for name in ("richardson", "conjugate_gradient", "minres"):
+        found, _ = run(name, DEFINITE, **{**PATIENT[name], "rtol": 1e-2})
+        assert found.state == "converged"
+        assert found.products < run(name, DEFINITE, **PATIENT[name])[0].products
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("richardson", {"steps": 0}),
+        ("richardson", {"relaxation": 0.0}),
+        ("richardson", {"relaxation": 1.5}),
+        ("neumann", {"terms": 0}),
+        ("minres", {"rtol": -1.0}),
+        ("conjugate_gradient", {"stepz": 5}),
+    ],
+)
+def test_impossible_settings_are_refused(name: str, settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings))):
-        richardson.Config.parse(settings, where="test")
+        run(name, DEFINITE, **settings)

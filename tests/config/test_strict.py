@@ -147,7 +147,9 @@ def test_nested_text_becomes_what_a_file_would_have() -> None:
 
 def test_the_class_that_a_name_chooses_is_validated() -> None:
     parse = ResAlign.parse
-    assert parse({"solver": "minres"}, where="file").solver == parse({"solver": {"name": "minres"}}, where="file").solver
+    assert (
+        parse({"solver": "minres"}, where="file").solver == parse({"solver": {"name": "minres"}}, where="file").solver
+    )
     with pytest.raises(ConfigError, match=r"no solver named 'minre'; did you mean 'minres'\? allowed: \['conj"):
         parse({"solver": "minre"}, where="file")
     with pytest.raises(ConfigError, match=r"'solver.richardson.relaxatio'; did you mean 'relaxation'\?"):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from resalign.bilevel.adaptation import adapt
+from resalign.config import registry
 from resalign.config.strict import ConfigError
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.models import Models
@@ -106,9 +107,10 @@ def test_hypergradient_through_no_curvature_is_the_first_order_one(
     found, run = outer_gradient(models, unlearning_data, gamma=1e-7)
     first, _ = outer_gradient(models, unlearning_data, solver="identity")
     assert relative_error(found, first) < 1e-5
-    assert run.history.last("hessian_products") == 5
-    curved, _ = outer_gradient(models, unlearning_data, gamma=0.05)
+    assert run.history.last("hessian_products") == 1  # solved to rtol by x = g
+    curved, run = outer_gradient(models, unlearning_data, gamma=0.05)
     assert relative_error(curved, first) > 1e-3
+    assert run.history.last("hessian_products") == 5
 
 
 def test_full_parameter_draws_need_no_mapping(models: Models, unlearning_data: UnlearningData) -> None:
@@ -180,7 +182,7 @@ def test_outer_gradient_is_clipped(models: Models, unlearning_data: UnlearningDa
 # --- divergence -------------------------------------------------------------------------------------------------------
 
 # On this network γ = 0.3 leaves K = 2 steps with a residual of 1.73, and twice as many half steps with 1.24.
-OUTSIDE = {"gamma": 0.3, "richardson": {"steps": 2}, "max_residual": 1.5, "batch_size": 2}
+OUTSIDE = {"gamma": 0.3, "solver": {"steps": 2}, "max_residual": 1.5, "batch_size": 2}
 
 
 def test_a_diverged_solve_raises(models: Models, unlearning_data: UnlearningData) -> None:
@@ -258,7 +260,70 @@ def test_choices_are_positive(key: str, values: list[float]) -> None:
 def test_published_defaults() -> None:
     defaults = resalign.Config()
     assert (defaults.steps, defaults.lr, defaults.alpha, defaults.beta, defaults.gamma) == (120, 2e-4, 1.0, 0.8, 1.0)
-    assert defaults.richardson.steps == 5
+    assert defaults.solver.model_dump() == {"name": "richardson", "steps": 5, "relaxation": 1.0, "rtol": 1e-6}
     assert defaults.simulation.lr == (1e-4, 1e-5, 1e-6)
     assert defaults.simulation.steps == (5, 10, 20, 30)
     assert defaults.simulation.images == 50
+
+
+# --- γ, data and solver -----------------------------------------------------------------------------------------------
+
+
+def test_every_draw_logs_gamma_its_match_and_the_stationarity(models: Models, unlearning_data: UnlearningData) -> None:
+    _, run = outer_gradient(models, unlearning_data, draws=2, steps=2, lr=1e-3)
+    for quantity in ("gamma", "matched_gamma", "stationarity", "slope_norm", "smallest_curvature", "largest_curvature"):
+        assert len([name for _, name, _ in run.history.rows if name == quantity]) == 4, quantity
+    last = run.history.last
+    # ‖s + Δ/γ‖ lies between what γ's term and the slope leave at best and at worst.
+    assert last("stationarity") > 0
+    assert last("gamma") == 0.01
+
+
+def test_matched_gamma_of_gradient_descent_is_the_sum_of_its_steps(
+    models: Models, unlearning_data: UnlearningData
+) -> None:
+    _, run = outer_gradient(models, unlearning_data, gamma="matched")
+    assert run.history.last("gamma") == 1e-3 * 2
+    adam = {**FULL_DRAW, "optimizer": ["adam"], "lr": [1e-4], "steps": [1]}
+    _, run = outer_gradient(
+        models, unlearning_data, gamma="matched", gamma_unmatched=0.02, solver="minres", simulation=adam
+    )
+    matched = run.history.last("matched_gamma")
+    assert run.history.last("gamma") == (matched if matched > 0 else 0.02)
+
+
+def test_fixed_data_changes_the_images_and_no_other_choice(models: Models, unlearning_data: UnlearningData) -> None:
+    choices = {"lr": [1e-2, 1e-3], "steps": [1, 2, 3], "adaptation": ["full", "lora"], "images": 1}
+    runs = {}
+    for data in ("redrawn", "fixed"):
+        settings = {"draws": 8, "solver": "identity", "simulation": {**FULL_DRAW, **choices, "data": data}}
+        _, run = outer_gradient(models, unlearning_data, **settings)
+        runs[data] = run.history.rows
+    chosen = ("inner_lr", "inner_steps", "inner_lora")
+    redrawn, fixed = ([row for row in runs[data] if row[1] in chosen] for data in ("redrawn", "fixed"))
+    assert redrawn == fixed
+    losses = [[row for row in runs[data] if row[1] == "inner_loss"] for data in ("redrawn", "fixed")]
+    assert losses[0] != losses[1]
+
+
+def test_a_draw_may_adapt_attention_alone(models: Models, unlearning_data: UnlearningData) -> None:
+    settings = {"simulation": {**FULL_DRAW, "adaptation": ["attention"], "lr": [0.1]}, "gamma": 0.05}
+    exact, merged = (outer_gradient(models, unlearning_data, mapping=m, **settings)[0] for m in ("exact", "merged"))
+    assert relative_error(exact, merged) > 1e-4
+
+
+@pytest.mark.parametrize("solver", registry.members("bilevel.solvers"))
+def test_every_solver_can_be_named_and_is_part_of_the_stages_code(
+    models: Models, unlearning_data: UnlearningData, solver: str
+) -> None:
+    # The printed iteration diverges at a small γ: 1/γ is the factor of its first step.
+    found, _ = outer_gradient(models, unlearning_data, solver=solver, max_residual=1e30)
+    assert norm(found) > 0
+    assert config_of(solver=solver).modules == (f"resalign.bilevel.solvers.{solver}",)
+
+
+def test_damping_needs_a_relaxation() -> None:
+    with pytest.raises(ConfigError, match="on_divergence: damp lowers a relaxation, which .*minres has not"):
+        config_of(solver="minres", on_divergence="damp")
+    with pytest.raises(ConfigError, match="gamma_unmatched is for gamma: matched"):
+        config_of(gamma_unmatched=0.1)

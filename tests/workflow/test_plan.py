@@ -126,3 +126,8 @@ def test_a_larger_tier_keeps_every_weight(finished: Checkout) -> None:
 
 def test_one_nested_setting_is_overridden_on_the_command_line(finished: Checkout) -> None:
     assert finished.planned("unlearning={resalign: {gamma: 0.1, solver: minres}}") == runs_of("resalign")
+
+
+def test_the_audit_is_planned_only_when_it_is_asked_for(finished: Checkout) -> None:
+    asked = finished.snakemake("--dry-run", "second_order").stdout
+    assert set(re.findall(r"^rule (\w+):", asked, flags=re.MULTILINE)) == {"second_order"}

@@ -19,6 +19,7 @@ from resalign.config import registry
 from resalign.config.strict import Strict
 from resalign.lazy import torch
 from resalign.tensors.named import Named, add, detached, gradient, norm
+from resalign.tensors.seeds import generator
 from resalign.tensors.steps import DivergenceError
 
 UNROLLED, FIRST_ORDER = "unrolled", "identity"
@@ -37,6 +38,12 @@ class Config(Strict):
     solvers: tuple[str, ...] = ("richardson", "richardson_printed", "conjugate_gradient", "minres")
     solver_steps: tuple[int, ...] = Field((2, 5, 20), min_length=1, description="K")
     directions: int = Field(8, gt=0, description="random directions of the central differences")
+    difference_length: float = Field(
+        0.03,
+        gt=0,
+        description="norm of their displacement; where a part of the network computes in float32 whatever its weights'"
+        " dtype, rounding drowns a shorter one",
+    )
     sweep_simulated_steps: int = Field(10, description="T at which γ is swept; one of simulated_steps")
     sweep_solver_steps: int = Field(5, gt=0, description="K of the sweep")
     sweep_from: float = Field(1e-3, gt=0)
@@ -59,7 +66,7 @@ class Config(Strict):
     @property
     def modules(self) -> tuple[str, ...]:
         """Modules of the solvers, which no import names."""
-        return tuple(f"resalign.{FAMILY}.{name}" for name in (FIRST_ORDER, "minres", *self.solvers))
+        return tuple(f"resalign.{FAMILY}.{name}" for name in dict.fromkeys((FIRST_ORDER, "minres", *self.solvers)))
 
     @property
     def sweep_gammas(self) -> tuple[float, ...]:
@@ -132,7 +139,7 @@ def solver_config(name: str, steps: int) -> SolverConfig:
 
 
 def audit_draw(
-    outer_loss: Loss, inner_loss: Loss, start: Named, directions: Sequence[Named], config: Config, draw: int
+    outer_loss: Loss, inner_loss: Loss, start: Named, config: Config, draw: int
 ) -> tuple[list[Row], list[SweepRow]]:
     """Every estimator at every T, γ and K, and the sweep of γ at one T.
 
@@ -143,13 +150,17 @@ def audit_draw(
         outer_loss: L_harm as a function of the weights.
         inner_loss: L_FT as a function of the weights.
         start: The weights θ.
-        directions: Of the central differences.
         config: The grids.
-        draw: The seed that losses and directions were drawn by, for the record.
+        draw: The seed that the losses were drawn by; the directions of the central differences are drawn by it too.
 
     Raises:
         DivergenceError: If a simulated fine-tuning diverges: no estimate can be held against it.
     """
+    stream = generator("second order", "directions", draw)
+    directions = [
+        {name: torch.randn(tensor.shape, generator=stream).to(tensor) for name, tensor in start.items()}
+        for _ in range(config.directions)
+    ]
     rows: list[Row] = []
     sweep: list[SweepRow] = []
     for steps in config.simulated_steps:
@@ -277,7 +288,9 @@ def _fine_tuned(
 ) -> _FineTuning:
     """Both references, and the Krylov space that the solvers need: one dimension more than products."""
     adapted, value = unrolled_hypergradient(outer_loss, inner_loss, start, lr=config.lr, steps=steps)
-    differences = directional_differences(outer_loss, inner_loss, start, directions, lr=config.lr, steps=steps)
+    differences = directional_differences(
+        outer_loss, inner_loss, start, directions, lr=config.lr, steps=steps, length=config.difference_length
+    )
     leaves = detached(adapted, requires_grad=True)
     g = gradient(outer_loss(leaves), leaves)
     swept = steps == config.sweep_simulated_steps

@@ -8,6 +8,8 @@ import numpy as np
 
 from resalign.tensors.named import Named, dot
 
+_SMALLEST = 1e-200  # a squared length below which a recurrence has vanished
+
 
 class RitzPairs:
     """Extreme Ritz values over the planes of consecutive vectors of a recurrence v ← c₀v + c₁Av.
@@ -24,9 +26,9 @@ class RitzPairs:
     def observe(self, v: Named, av: Named, c0: float, c1: float) -> None:
         """Takes the next v with Av; c₀ and c₁ tell how v arose from the one before (ignored for the first)."""
         vv, vav, avav = (float(dot(a, b)) for a, b in ((v, v), (v, av), (av, av)))
-        if vv > 0 and math.isfinite(vav):
+        if vv > _SMALLEST and math.isfinite(avav):
             self._values.append(vav / vv)
-            if self._last is not None:
+            if self._last is not None and self._last[0] > _SMALLEST:
                 pp, pap, apap = self._last
                 gram = np.array([[pp, c0 * pp + c1 * pap], [c0 * pp + c1 * pap, vv]])
                 projected = np.array([[pap, c0 * pap + c1 * apap], [c0 * pap + c1 * apap, vav]])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from resalign.bilevel.adaptation import adapt
-from resalign.bilevel.hvp import Loss, difference_step
+from resalign.bilevel.hvp import Loss
 from resalign.lazy import torch
-from resalign.tensors.named import Named, add, detached, gradient
+from resalign.tensors.named import Named, add, detached, gradient, norm
 
 
 def unrolled_hypergradient(
@@ -45,7 +45,14 @@ def unrolled_hypergradient(
 
 
 def directional_differences(
-    outer_loss: Loss, inner_loss: Loss, start: Named, directions: Sequence[Named], *, lr: float, steps: int
+    outer_loss: Loss,
+    inner_loss: Loss,
+    start: Named,
+    directions: Sequence[Named],
+    *,
+    lr: float,
+    steps: int,
+    length: float,
 ) -> list[float]:
     """The derivatives of L_harm(θ_T(θ)) along directions, each the central difference of two fine-tunings.
 
@@ -58,6 +65,7 @@ def directional_differences(
         directions: Of any length; the derivative is with respect to a multiple of each.
         lr: η.
         steps: T.
+        length: ‖θ' − θ‖ of each displaced start θ'.
 
     Raises:
         DivergenceError: If a fine-tuning diverges.
@@ -71,6 +79,6 @@ def directional_differences(
 
     derivatives = []
     for direction in directions:
-        step = difference_step(start, direction)
+        step = length / norm(direction)
         derivatives.append((fine_tuned(direction, step) - fine_tuned(direction, -step)) / (2 * step))
     return derivatives

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from resalign.config import registry
 from resalign.config.closure import import_closure
 from resalign.config.experiment import BASE, TIERS
 from resalign.config.plan import NOT_ATTACKED, RESULTS, Plan, Stage, digest
@@ -341,5 +342,35 @@ def report_job(plan: Plan) -> str:
             "reference": f"{plan.reference_scores}/scores.parquet" if plan.reference_scores else None,
             "rows": report_rows(plan),
             "timings": report_timings(plan),
+        }
+    )
+
+
+# --- the second-order audit -----------------------------------------------------------------------------------------
+
+
+def second_order_modules() -> tuple[str, ...]:
+    """Modules that the audit finds by name."""
+    return tuple(registry.member("bilevel", "audit").Config().modules)
+
+
+def second_order_assets(plan: Plan) -> list[str]:
+    """Markers of the model and the images that the audit reads."""
+    config = plan.experiment.config
+    return markers(plan, [config.model, config.concept.forget, config.concept.pool])
+
+
+def second_order_job(plan: Plan) -> str:
+    """What scripts/second_order.py needs; its grids are the audit's defaults."""
+    config = plan.experiment.config
+    return as_json(
+        {
+            "audit": registry.member("bilevel", "audit").Config().model_dump(mode="json"),
+            "report": config.report.model_dump(mode="json"),
+            "pixels": config.pixels,
+            "device": plan.experiment.resources("unlearn").device,
+            "model": plan.folder(config.model),
+            "forget": plan.folder(config.concept.forget),
+            "pool": plan.folder(config.concept.pool),
         }
     )

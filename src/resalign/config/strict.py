@@ -115,7 +115,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def typed(value: Any) -> Any:
-    """Text as the value that a configuration file would have: Snakemake reads what is nested in ``--config`` as text."""
+    """Text as what a file would have there: Snakemake reads what is nested in a value of ``--config`` as text."""
     import yaml
 
     if isinstance(value, dict):

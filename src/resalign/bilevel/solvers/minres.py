@@ -19,7 +19,7 @@ class Config(Strict):
 
     name: Literal["minres"] = "minres"
     steps: int = Field(5, ge=1, description="largest number of steps, one product each")
-    rtol: float = Field(1e-6, ge=0, description="relative residual at which to stop")
+    rtol: float = Field(1e-6, ge=0, description="relative residual, or that of least squares, to stop at")
 
 
 def solve(system: System, config: Config) -> Solution:
@@ -46,15 +46,19 @@ def solve(system: System, config: Config) -> Solution:
         alpha = float(dot(v, w))
         w = add(w, v, -alpha)
         beta_next = norm(w)
+        if not math.isfinite(alpha + beta_next):
+            relative = math.nan
+            break
         diagonal.append(alpha)
         beside.append(beta_next)
         # The two last rotations on the new column of the tridiagonal matrix, and a new one that removes β_{k+1}.
         above_two, turned = sine_before * beta, cosine_before * beta
         above, corner = cosine * turned + sine * alpha, cosine * alpha - sine * turned
-        pivot = math.hypot(corner, beta_next)
         scale = max(map(abs, diagonal + beside))
-        if not pivot > rounding * scale:  # A v lies in the space so far: singular, least squares is reached
+        # ‖Ar‖ ≤ rtol ‖A‖ ‖r‖: A is singular to this tolerance, and x the least-squares solution.
+        if math.hypot(corner, cosine * beta_next) <= max(config.rtol, rounding) * scale:
             break
+        pivot = math.hypot(corner, beta_next)
         (cosine_before, sine_before), (cosine, sine) = (cosine, sine), (corner / pivot, beta_next / pivot)
         d, d_before = scaled(add(add(v, d_before, -above_two), d, -above), 1 / pivot), d
         x = add(x, d, residual * cosine)

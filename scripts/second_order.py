@@ -1,0 +1,71 @@
+"""Holds every hypergradient estimator against finite fine-tuning of one model, and sweeps γ; writes tables and figures.
+
+In float64, so that estimators are compared and not their rounding. (One softmax stays float32: diffusers 0.42 takes that
+of AttentionPooling so whatever the dtype. It limits how short a central difference can be, and nothing else.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+from resalign.bilevel.audit import Config, audit_draw
+from resalign.contracts import Run
+from resalign.data.images import read_captioned_images
+from resalign.diffusion.batches import EncodedImages, encode
+from resalign.diffusion.models import Models, load_models
+from resalign.diffusion.parametrisation import named_weights
+from resalign.objectives.denoising import denoising_loss, harmful_loss
+from resalign.report import drawing
+from resalign.report.second_order import markdown_tables
+from resalign.report.second_order_figures import audit_figure, gamma_figure
+from resalign.report.settings import ReportConfig
+from resalign.stage import parse_arguments, progress_bar, run_stage, running
+
+
+def main() -> None:
+    """Command line of the rule second_order."""
+    import pandas as pd
+
+    arguments = parse_arguments(__doc__ or "")
+    job, output = arguments.job, arguments.output
+    config = Config.parse(job["audit"], where="second order audit")
+    settings = ReportConfig.parse(job["report"], where="report")
+    with running(arguments):
+        models = load_models(Path(job["model"]), device=job["device"])
+        data = {name: encoded(models, Path(job[name]), job["pixels"], name) for name in ("forget", "pool")}
+        unet = models.unet.double()
+        start = named_weights(unet)
+        audits, sweeps = [], []
+        for position in progress_bar("second-order audit")(range(len(config.draws))):
+            draw = config.draws[position]
+            run = Run(draw)
+            inner, outer = (
+                data[name].draw_stratified(config.batch_size, run.generator("second order", name))
+                for name in ("pool", "forget")
+            )
+            losses = partial(harmful_loss, unet, batch=outer), partial(denoising_loss, unet, batch=inner)
+            rows, sweep = audit_draw(*losses, start, config, draw)
+            audits += rows
+            sweeps += sweep
+        # The files are what tables and figures are made from: a reader can make them again.
+        for name, found in (("audit", audits), ("gamma", sweeps)):
+            pd.DataFrame([asdict(row) for row in found]).to_csv(
+                output / f"{name}.csv", index=False, float_format="%.8g"
+            )
+        audit, gamma = pd.read_csv(output / "audit.csv"), pd.read_csv(output / "gamma.csv")
+        (output / "table.md").write_text(markdown_tables(audit, gamma), encoding="utf-8")
+        drawing.save(audit_figure(audit, gamma, settings), output / "audit", settings)
+        drawing.save(gamma_figure(gamma, settings), output / "gamma", settings)
+
+
+def encoded(models: Models, folder: Path, pixels: int, name: str) -> EncodedImages:
+    """An image folder in latent space, in float64; the autoencoder itself is the pipeline's own."""
+    images = encode(models, read_captioned_images(folder, pixels=pixels), Run(0).generator("encode", name))
+    embeddings = images.encoder_hidden_states.double()
+    return replace(images, latents=images.latents.double(), encoder_hidden_states=embeddings)
+
+
+if __name__ == "__main__":
+    run_stage(main)

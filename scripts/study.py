@@ -1,0 +1,24 @@
+"""Counts a study's hits and gathers its held-out losses, with a manifest of what they come from."""
+
+from __future__ import annotations
+
+from resalign.report.collect import Row, load_metric
+from resalign.report.study_counts import count_hits, heldout_losses, write_counts
+from resalign.report.study_manifest import study_manifest
+from resalign.stage import parse_arguments, run_stage, running, write_json
+
+
+def main() -> None:
+    """Command line of the rule study_counts."""
+    arguments = parse_arguments(__doc__ or "")
+    job, output = arguments.job, arguments.output
+    with running(arguments):
+        rows = [Row(r["model"], r["attack"], r["dataset"], s, r["folders"]) for r in job["rows"] for s in r["seeds"]]
+        loaded = {label: load_metric(label, dict(settings)) for label, settings in job["metrics"].items()}
+        counts = count_hits(rows, {label: (module, config) for label, (module, config, _) in loaded.items()})
+        hashes = write_counts(counts, heldout_losses(rows), output)
+        write_json(output / "manifest.json", study_manifest(job, counts, hashes))
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,95 @@
+"""What the study's rules tell their script, and the files that it reads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from resalign.config import jobs
+from resalign.config.closure import import_closure
+from resalign.config.experiment import BASE
+from resalign.config.plan import NOT_ATTACKED, Plan
+from resalign.config.strict import ConfigError
+from resalign.report.study_settings import SAFETY, UTILITY, SelectionConfig, StudyConfig
+
+
+def module_code(module: str) -> list[str]:
+    """Code inputs of a rule that runs a module of the package."""
+    return [str(path) for path in import_closure(module)]
+
+
+def study_metrics(plan: Plan) -> list[str]:
+    """Modules of the metrics that are counted."""
+    return sorted(f"resalign.metrics.{metric.name}" for metric in _metrics(plan).values())
+
+
+def study_files(plan: Plan) -> list[str]:
+    """Every file that is counted or summed: scores, the attacks' records, and the times of all jobs."""
+    return [name for name in jobs.report_files(plan) if name != f"{plan.reference_scores}/scores.parquet"]
+
+
+def study_rows(plan: Plan) -> list[dict[str, Any]]:
+    """The report's rows, with the attack's label."""
+    stages = plan.score.values()
+    rows = zip(jobs.report_rows(plan), stages, strict=True)
+    return [{**row, "attack": stage.attack or NOT_ATTACKED} for row, stage in rows]
+
+
+def study_job(plan: Plan) -> str:
+    """What scripts/study.py needs."""
+    experiment = plan.experiment
+    return jobs.as_json(
+        {
+            "name": experiment.config.name,
+            "command": f"snakemake --cores 2 --configfile {_relative(experiment.where)} -- {_target(plan)}",
+            "config": experiment.resolved(),
+            "tier": plan.tier,
+            "seeds": experiment.tier.training_seeds,
+            "base": BASE,
+            "models": [BASE, *experiment.unlearning],
+            "attacks": list(experiment.attacks),
+            "metrics": {label: metric.resolved() for label, metric in _metrics(plan).items()},
+            "rows": study_rows(plan),
+            "timings": jobs.report_timings(plan),
+            "study": StudyConfig().model_dump(mode="json"),
+            "selection": SelectionConfig().model_dump(mode="json"),
+        }
+    )
+
+
+def checked(plan: Plan) -> Plan:
+    """The plan, if it has the models that the claims name.
+
+    Raises:
+        ConfigError: Naming those that are missing.
+    """
+    missing = _missing(plan)
+    if missing:
+        raise ConfigError(
+            f"{plan.experiment.where}: the study's claims name {missing}, which 'unlearning' lacks; add them or "
+            "change StudyConfig in src/resalign/report/study_settings.py"
+        )
+    return plan
+
+
+def _missing(plan: Plan) -> list[str]:
+    return sorted(set(StudyConfig().models) - set(plan.experiment.unlearning))
+
+
+def _target(plan: Plan) -> str:
+    return "selection" if _missing(plan) else "study"
+
+
+def _metrics(plan: Plan) -> dict[str, Any]:
+    found = plan.experiment.metrics
+    missing = [label for label in (SAFETY, UTILITY) if label not in found]
+    if missing:
+        raise ConfigError(f"{plan.experiment.where}: a study counts the metrics {missing}, which 'metrics' lacks")
+    return {label: found[label] for label in (SAFETY, UTILITY)}
+
+
+def _relative(where: str) -> str:
+    """A configuration file as it is named from the repository's root."""
+    path = Path(where)
+    return os.path.relpath(path) if path.is_absolute() else where

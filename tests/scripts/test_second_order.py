@@ -1,0 +1,91 @@
+"""The audit of the tiny pipeline: its script on the rule's own job, with small grids."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from resalign.bilevel.audit import Row, SweepRow
+from resalign.config import jobs
+from resalign.config.plan import Plan
+from resalign.report.second_order import markdown_tables
+
+from .conftest import Workshop, load_script
+
+SMALL: dict[str, Any] = {
+    "draws": [0, 1],
+    "batch_size": 2,
+    "lr": 0.02,
+    "simulated_steps": [1, 2],
+    "gammas": [0.01, 1.0],
+    "solver_steps": [2, 3],
+    "directions": 2,
+    "sweep_simulated_steps": 2,
+    "sweep_solver_steps": 3,
+    "sweep_points": 3,
+    "reference_steps": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def audited(
+    tiny_plan: Callable[..., Plan], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], tuple[Path, dict[str, Any]]]:
+    job = json.loads(jobs.second_order_job(tiny_plan()))
+    job["audit"] |= SMALL
+
+    def run() -> tuple[Path, dict[str, Any]]:
+        shop = Workshop(tmp_path_factory.mktemp("audit"), {"second_order": load_script("second_order")})
+        modules = jobs.second_order_modules()
+        return shop.call("second_order", json.dumps(job), "results/tiny/second-order", modules=modules), job
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def done(audited: Callable[[], tuple[Path, dict[str, Any]]]) -> tuple[Path, dict[str, Any]]:
+    return audited()
+
+
+def test_everything_that_the_rule_declares_is_written(done: tuple[Path, dict[str, Any]]) -> None:
+    figures = {f"{name}.{suffix}" for name in ("audit", "gamma") for suffix in ("png", "svg")}
+    rest = {"audit.csv", "gamma.csv", "table.md", "run.json", "timing.json"}
+    assert {path.name for path in done[0].iterdir()} == figures | rest
+    record = json.loads((done[0] / "run.json").read_text())
+    assert record["job"] == done[1]
+    assert record["job"]["audit"]["sweep_to"] == 100.0  # the grids that were not changed are in the record too
+
+
+def test_the_tables_are_whole(done: tuple[Path, dict[str, Any]]) -> None:
+    audit, sweep = (pd.read_csv(done[0] / f"{name}.csv") for name in ("audit", "gamma"))
+    assert list(audit) == [field.name for field in dataclasses.fields(Row)]
+    assert list(sweep) == [field.name for field in dataclasses.fields(SweepRow)]
+    assert len(audit) == 2 * 2 * (2 + 4 * 4 * 2)
+    assert len(sweep) == 2 * 3 * 5
+    assert (done[0] / "table.md").read_text() == markdown_tables(audit, sweep)
+
+
+def test_the_two_references_agree_on_a_real_network(done: tuple[Path, dict[str, Any]]) -> None:
+    audit = pd.read_csv(done[0] / "audit.csv")
+    unrolled = audit[audit["estimator"] == "unrolled"]
+    assert (unrolled["difference_error"] < 1e-4).all()  # the displacement's square, and rounding
+    assert unrolled["difference_error"].nunique() == 4  # every draw and T was measured
+    # A fine-tuning this small is nearly proximal: Eq. 6 at matched γ comes closer than first order, draw by draw.
+    by_run = audit.set_index(["draw", "simulated_steps"])
+    matched = by_run[(by_run["gamma_rule"] == "matched") & (by_run["estimator"] == "minres")]
+    solved = matched.loc[matched["solver_steps"] == 3, "relative_error"]
+    first = by_run.loc[by_run["estimator"] == "identity", "relative_error"]
+    assert len(solved) == len(first) == 4
+    assert (solved < 0.8 * first).all()
+
+
+def test_the_same_job_gives_the_same_bytes(
+    done: tuple[Path, dict[str, Any]], audited: Callable[[], tuple[Path, dict[str, Any]]]
+) -> None:
+    again = audited()[0]
+    for name in ("audit.csv", "gamma.csv", "table.md", "audit.svg", "gamma.png", "run.json"):
+        assert (again / name).read_bytes() == (done[0] / name).read_bytes(), name

@@ -1,0 +1,82 @@
+# No part of any experiment's page: `snakemake --cores 2 --configfile config/studies/resilience.yaml -- study` compares
+# an experiment's methods and components, and `-- selection` chooses the settings of a search. Both are made from the
+# same small files, without the runs: counts.csv, losses.csv and manifest.json.
+from resalign.config import study_jobs
+
+STUDY = f"{RESULT}/study"
+
+
+# Functions of wildcards throughout: an experiment that cannot be a study must not fail where none is asked for.
+rule study_counts:
+    input:
+        lambda wildcards: study_jobs.study_files(PLAN),
+        code=lambda wildcards: jobs.code("study", *study_jobs.study_metrics(PLAN)),
+    output:
+        counts=f"{STUDY}/counts.csv",
+        losses=f"{STUDY}/losses.csv",
+        manifest=f"{STUDY}/manifest.json",
+        record=f"{STUDY}/run.json",
+        timing=f"{STUDY}/timing.json",
+    log:
+        f"logs/study/{PLAN.experiment.config.name}.counts.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=10,
+    params:
+        job=lambda wildcards: study_jobs.study_job(PLAN),
+        modules=lambda wildcards: study_jobs.study_metrics(PLAN),
+        folder=subpath(output.counts, parent=True),
+    shell:
+        "python scripts/study.py --job {params.job:q} --threads {threads} --output {params.folder}"
+        " --modules {params.modules} 2>&1 | tee {log}"
+
+
+rule selection:
+    input:
+        counts=rules.study_counts.output.counts,
+        manifest=rules.study_counts.output.manifest,
+        code=study_jobs.module_code("resalign.report.selection"),
+    output:
+        table=f"{STUDY}/selection.csv",
+        page=f"{STUDY}/selection.md",
+    log:
+        f"logs/study/{PLAN.experiment.config.name}.selection.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        folder=subpath(output.table, parent=True),
+    shell:
+        "python -m resalign.report.selection {params.folder} 2>&1 | tee {log}"
+
+
+rule study:
+    input:
+        counts=rules.study_counts.output.counts,
+        losses=rules.study_counts.output.losses,
+        manifest=rules.study_counts.output.manifest,
+        code=study_jobs.module_code("resalign.report.study"),
+    output:
+        table=f"{STUDY}/table.csv",
+        claims=f"{STUDY}/claims.csv",
+        page=f"{STUDY}/study.md",
+        figure=f"{STUDY}/ip.png",
+    log:
+        f"logs/study/{PLAN.experiment.config.name}.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        # A function: only who asks for the study must have the models that its claims name.
+        folder=lambda wildcards: f"results/{study_jobs.checked(PLAN).experiment.config.name}/study",
+    shell:
+        "python -m resalign.report.study {params.folder} 2>&1 | tee {log}"
