@@ -1,7 +1,7 @@
 """Holds every hypergradient estimator against finite fine-tuning of one model, and sweeps γ; writes tables and figures.
 
-In float64, so that estimators are compared and not their rounding. (One softmax stays float32: diffusers 0.42 takes that
-of AttentionPooling so whatever the dtype. It limits how short a central difference can be, and nothing else.)
+In float64, so that estimators are compared and not their rounding. diffusers 0.42 takes one softmax,
+AttentionPooling's, in float32 all the same; it limits how short a central difference can be, and nothing else.
 """
 
 from __future__ import annotations

@@ -36,8 +36,7 @@ def test_resalign_is_as_published(plan: Plan) -> None:
     assert {key: config[key] for key in published} == published
     assert config["trained"] == "full"
     assert config["truncation"] is None
-    assert config["solver"] == "richardson"
-    assert config["richardson"] == {"steps": 5, "relaxation": 1.0}
+    assert config["solver"] == {"name": "richardson", "steps": 5, "relaxation": 1.0, "rtol": 1e-6}
     simulation = {
         "lr": [1e-4, 1e-5, 1e-6],
         "steps": [5, 10, 20, 30],
