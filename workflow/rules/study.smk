@@ -1,7 +1,7 @@
 # No part of any experiment's page: `snakemake --cores 2 --configfile config/studies/resilience.yaml -- study` compares
 # an experiment's methods and components, and `-- selection` chooses the settings of a search. Both are made from the
 # same small files, without the runs: counts.csv, losses.csv and manifest.json.
-from resalign.config import study_jobs
+from resalign.report import study_jobs
 
 STUDY = f"{RESULT}/study"
 

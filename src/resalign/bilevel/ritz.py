@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
+from resalign.lazy import torch
 from resalign.tensors.named import Named, dot
 
 _SMALLEST = 1e-200  # a squared length below which a recurrence has vanished
@@ -30,9 +29,9 @@ class RitzPairs:
             self._values.append(vav / vv)
             if self._last is not None and self._last[0] > _SMALLEST:
                 pp, pap, apap = self._last
-                gram = np.array([[pp, c0 * pp + c1 * pap], [c0 * pp + c1 * pap, vv]])
-                projected = np.array([[pap, c0 * pap + c1 * apap], [c0 * pap + c1 * apap, vav]])
-                self._values += _generalised_eigenvalues(projected, gram)
+                gram = [[pp, c0 * pp + c1 * pap], [c0 * pp + c1 * pap, vv]]
+                projected = [[pap, c0 * pap + c1 * apap], [c0 * pap + c1 * apap, vav]]
+                self._values += _generalised_eigenvalues(_matrix(projected), _matrix(gram))
         self._last = (vv, vav, avav)
 
     @property
@@ -41,22 +40,27 @@ class RitzPairs:
         return (min(self._values), max(self._values)) if self._values else (math.nan, math.nan)
 
 
-def _generalised_eigenvalues(projected: np.ndarray, gram: np.ndarray) -> list[float]:
+def _matrix(rows: list[list[float]]) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _generalised_eigenvalues(projected: torch.Tensor, gram: torch.Tensor) -> list[float]:
     """Eigenvalues of a 2 x 2 pencil; none where the two vectors are parallel up to rounding."""
-    scale = 1 / np.sqrt(np.diag(gram))
-    gram, projected = gram * np.outer(scale, scale), projected * np.outer(scale, scale)
-    if not np.isfinite(projected).all() or 1 - gram[0, 1] ** 2 < 1e-6:
+    scale = gram.diagonal().rsqrt()
+    gram, projected = gram * torch.outer(scale, scale), projected * torch.outer(scale, scale)
+    if not projected.isfinite().all() or 1 - gram[0, 1] ** 2 < 1e-6:
         return []
-    whitening = np.linalg.inv(np.linalg.cholesky(gram))
-    return [float(value) for value in np.linalg.eigvalsh(whitening @ projected @ whitening.T)]
+    whitening = torch.linalg.inv(torch.linalg.cholesky(gram))
+    values: list[float] = torch.linalg.eigvalsh(whitening @ projected @ whitening.T).tolist()
+    return values
 
 
 def tridiagonal_extremes(diagonal: list[float], off_diagonal: list[float]) -> tuple[float, float]:
     """Extreme eigenvalues of a Lanczos matrix, from its diagonal (k,) and what stands beside it (k − 1,)."""
     if not diagonal:
         return math.nan, math.nan
-    beside = off_diagonal[: len(diagonal) - 1]
-    values = np.linalg.eigvalsh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
+    middle, beside = (torch.tensor(row, dtype=torch.float64) for row in (diagonal, off_diagonal[: len(diagonal) - 1]))
+    values = torch.linalg.eigvalsh(middle.diag() + beside.diag(1) + beside.diag(-1))
     return float(values[0]), float(values[-1])
 
 

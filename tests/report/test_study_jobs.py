@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from resalign.config import study_jobs
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, load_plan
 from resalign.config.strict import ConfigError, read_yaml
+from resalign.report import study_jobs
 from resalign.report.selection import family
 from resalign.report.study_settings import StudyConfig
 
