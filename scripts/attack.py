@@ -22,11 +22,12 @@ def main() -> None:
     settings = dict(job["attack"])
     member = registry.member("attacks", settings.pop("name"))
     config = member.Config.parse(settings, where=job["label"])
-    with running(arguments):
+    with running(arguments, resumes=True) as attempt:
         images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in ("train", "heldout")}
         weights = Path(job["weights"]) if job["weights"] else None
         models = load_models(Path(job["model"]), weights, device=job["device"])
-        run = Run(arguments.seed, progress=progress_bar(f"attack {job['label']} seed {arguments.seed}"))
+        progress = progress_bar(f"attack {job['label']} seed {arguments.seed}")
+        run = Run(arguments.seed, progress=progress, attempt=attempt)
         train = encode(models, images["train"], run.generator("encode", "train"))
         # Held-out latents are the same for every seed and model, as the noise of the held-out loss is.
         heldout = encode(models, images["heldout"], Run(seed=0).generator("encode", "heldout"))

@@ -13,7 +13,7 @@ def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     part, output = arguments.job["part"], arguments.output
     config = DigitsConfig.parse(arguments.job["digits"], where="digits")
-    with running(arguments):
+    with running(arguments, resumes=True) as attempt:
         if part == "data":
             from resalign.digits.datasets import write_datasets
 
@@ -21,19 +21,19 @@ def main() -> None:
         elif part == "autoencoder":
             from resalign.digits.autoencoder import train_autoencoder
 
-            train_autoencoder(config, output)
+            train_autoencoder(config, output, attempt)
         elif part == "model":
             from resalign.digits.generator import train_generator
 
-            train_generator(config, Path(arguments.job["autoencoder"]), output)
+            train_generator(config, Path(arguments.job["autoencoder"]), output, attempt)
         elif part == "clip":
             from resalign.digits.clip import train_clip
 
-            train_clip(config, output)
+            train_clip(config, output, attempt)
         else:
             from resalign.digits.detectors import train_detector
 
-            write_json(output / "heldout.json", train_detector(config, part, output))
+            write_json(output / "heldout.json", train_detector(config, part, output, attempt))
 
 
 if __name__ == "__main__":

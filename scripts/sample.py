@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from resalign.config.closure import import_closure, source_hash
 from resalign.config.prompts import PromptColumns
 from resalign.data.prompts import Prompt, read_prompts
-from resalign.diffusion.images import ImageStore, file_hash
+from resalign.diffusion.images import ImageStore, file_hash, folder_hash
 from resalign.diffusion.models import Models, apply_weights, load_models
 from resalign.diffusion.sampling import sample_images
+from resalign.files import whole
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
 from resalign.tensors.weights import WeightsError
 
@@ -22,11 +25,12 @@ def main() -> None:
 
     arguments = parse_arguments(__doc__ or "")
     job, output = arguments.job, arguments.output
-    with running(arguments):
+    with running(arguments) as attempt:
         prompts = {name: images_of(s, where=f"prompts.{name}.columns") for name, s in job["prompts"].items()}
         states = checkpoints(job)
         models = load_models(Path(job["model"]), device=job["device"])
         source = source_hash(import_closure("scripts/sample.py"))
+        origin = {"sampling": job["sampling"], "model": folder_hash(Path(job["model"])), "code": source}
         rows: list[dict[str, Any]] = []
         last = max(states)
         for steps, weights in sorted(states.items()):
@@ -35,17 +39,12 @@ def main() -> None:
             for name, wanted in prompts.items():
                 if steps == last or job["prompts"][name]["along_the_way"]:
                     store = ImageStore(output.parent / "images" / name / f"step-{steps}")
-                    store.open(
-                        {
-                            "weights": file_hash(weights) if weights else "",
-                            "sampling": job["sampling"],
-                            "model": job["model"],
-                            "code": source,
-                        }
-                    )
-                    fill(models, store, wanted, job["sampling"], f"sample {job['label']} {name} step {steps}")
+                    store.open({**origin, "weights": file_hash(weights) if weights else ""})
+                    bar = progress_bar(f"sample {job['label']} {name} step {steps}")
+                    fill(models, store, wanted, job["sampling"], partial(attempt.pieces, progress=bar))
                     rows += [row(store, name, steps, prompt, index) for prompt, index in wanted]
-        pd.DataFrame(rows).to_csv(output / "images.csv", index=False)
+        with whole(output / "images.csv") as part:
+            pd.DataFrame(rows).to_csv(part, index=False)
 
 
 def images_of(settings: dict[str, Any], *, where: str) -> list[tuple[Prompt, int]]:
@@ -71,13 +70,17 @@ def checkpoints(job: dict[str, Any]) -> dict[int, Path | None]:
 
 
 def fill(
-    models: Models, store: ImageStore, wanted: list[tuple[Prompt, int]], sampling: dict[str, Any], description: str
+    models: Models,
+    store: ImageStore,
+    wanted: list[tuple[Prompt, int]],
+    sampling: dict[str, Any],
+    pieces: Callable[[int], Iterator[int]],
 ) -> None:
     """Makes the images that the store lacks, in batches of fixed composition: bits do not depend on a restart."""
     size = sampling["batch_size"]
     batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
     todo = [batch for batch in batches if not all(store.path(*image).is_file() for image in batch)]
-    for position in progress_bar(description)(range(len(todo))):
+    for position in pieces(len(todo)):
         batch = todo[position]
         images = sample_images(
             models,

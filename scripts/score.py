@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from resalign.config import registry
+from resalign.files import whole
 from resalign.lazy import torch
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
 
@@ -19,26 +21,48 @@ def main() -> None:
 
     arguments = parse_arguments(__doc__ or "")
     job, output = arguments.job, arguments.output
-    with running(arguments):
+    with running(arguments, resumes=True) as attempt:
         frame = read_manifest(Path(job["images"]))
-        columns: dict[str, Any] = {}
+        columns = Columns()
         for label, entry in job["scorers"].items():
             settings = dict(entry["settings"])
             module = registry.member("scorers", settings.pop("name"))
             folder = Path(entry["folder"]) if entry["folder"] else None
             scorer = module.load(module.Config.parse(settings, where=label), folder, job["device"])
-            values = []
-            for start in progress_bar(f"score {job['label']} {label}")(range(0, len(frame), BATCH)):
+            names = [f"{label}.{quantity}" for quantity in scorer.quantities]
+            columns.add(names, len(frame))
+            bar, starts = progress_bar(f"score {job['label']} {label}"), range(0, len(frame), BATCH)
+            for start in attempt.steps(starts, phase=label, progress=bar, columns=columns):
                 part = frame.iloc[start : start + BATCH]
                 images = torch.stack([read_pixels(Path(path)) for path in part["path"]])
-                values.append(scorer.score(images, list(part["prompt"])))
-            scores = torch.cat(values).double()
-            if not torch.isfinite(scores).all():
-                raise FloatingPointError(f"scorer '{label}' gave values that are not finite")
-            for index, quantity in enumerate(scorer.quantities):
-                columns[f"{label}.{quantity}"] = scores[:, index].numpy()
-        result = pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1)
-        result.to_parquet(output / "scores.parquet", index=False)
+                scores = scorer.score(images, list(part["prompt"])).double()
+                if not torch.isfinite(scores).all():
+                    raise FloatingPointError(f"scorer '{label}' gave values that are not finite")
+                for name, values in zip(names, scores.T, strict=True):
+                    columns.values[name][start : start + BATCH] = values
+        scored = pd.DataFrame({name: values.numpy() for name, values in columns.values.items()}, index=frame.index)
+        with whole(output / "scores.parquet") as path:
+            pd.concat([frame, scored], axis=1).to_parquet(path, index=False)
+
+
+class Columns:
+    """The raw scores so far, by column; it can be saved between batches, with columns that are complete already."""
+
+    def __init__(self) -> None:
+        """Has no column yet."""
+        self.values: dict[str, torch.Tensor] = {}
+
+    def add(self, names: list[str], images: int) -> None:
+        """Adds columns of scores that are not yet known."""
+        self.values |= {name: torch.full((images,), math.nan, dtype=torch.float64) for name in names}
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The columns, for a saved state."""
+        return self.values
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Takes a saved state's columns in place of its own."""
+        self.values = dict(state)
 
 
 def read_manifest(path: Path) -> Any:

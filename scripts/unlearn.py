@@ -20,10 +20,11 @@ def main() -> None:
     settings = dict(job["method"])
     method = registry.member("unlearning", settings.pop("name"))
     config = method.Config.parse(settings, where=job["label"])
-    with running(arguments):
+    with running(arguments, resumes=True) as attempt:
         images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in ("forget", "retain", "pool")}
         models = load_models(Path(job["model"]), device=job["device"])
-        run = Run(arguments.seed, progress=progress_bar(f"unlearn {job['label']} seed {arguments.seed}"))
+        progress = progress_bar(f"unlearn {job['label']} seed {arguments.seed}")
+        run = Run(arguments.seed, progress=progress, attempt=attempt)
         data = UnlearningData(
             **{name: encode(models, images[name], run.generator("encode", name)) for name in images},
             prompts=tuple(job["prompts"]) or tuple(sorted(set(images["forget"].prompts))),

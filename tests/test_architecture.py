@@ -18,8 +18,9 @@ PACKAGE = ROOT / "src" / "resalign"
 
 # From the bottom to the top: a part imports itself and parts of lower layers, never its own layer's others.
 LAYERS = (
-    {"lazy", "tracking"},
-    {"tensors"},
+    {"lazy", "files"},
+    {"tracking"},
+    {"tensors", "resume"},
     {"config"},
     {"data", "bilevel", "scores"},
     {"diffusion"},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from resalign.diffusion.batches import EncodedImages
 from resalign.lazy import torch
+from resalign.resume.attempt import Attempt
 from resalign.tensors.seeds import generator
 from resalign.tracking import History
 
@@ -46,12 +48,24 @@ class Run:
     Attributes:
         seed: Training seed.
         history: Quantities by step.
-        progress: Wraps an iterable of steps in a progress bar.
+        progress: Wraps a range of steps in a progress bar.
+        attempt: Saves the state of step loops and takes them up again; as it stands by default, does neither.
     """
 
     seed: int
     history: History = field(default_factory=History)
-    progress: Callable[[range], range] = lambda steps: steps
+    progress: Callable[[range], Iterable[int]] = lambda steps: steps
+    attempt: Attempt = field(default_factory=Attempt)
+
+    def steps(self, steps: range, **held: Any) -> Iterator[int]:
+        """The steps that are left of a training loop, with progress; every long loop of a member is one of these.
+
+        Args:
+            steps: All steps.
+            held: Everything that a step changes and a later step or the result depends on (variables, optimizer, random
+                streams); saved between steps, as the history is; see :meth:`resalign.resume.attempt.Attempt.steps`.
+        """
+        return self.attempt.steps(steps, progress=self.progress, history=self.history, **held)
 
     def generator(self, *purpose: str | int) -> torch.Generator:
         """A random stream of this run, named by its purpose."""

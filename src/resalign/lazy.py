@@ -9,6 +9,7 @@ run time. ``tests/test_architecture.py`` asserts that importing the package neve
 from __future__ import annotations
 
 import importlib
+import time
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,20 @@ __all__ = ["diffusers", "open_clip", "peft", "torch", "torch_fidelity", "torchvi
 class _LazyModule(types.ModuleType):
     """A module that is imported when one of its attributes is first read."""
 
+    seconds = 0.0
+
     def __getattr__(self, name: str) -> Any:
-        module = importlib.import_module(self.__name__)
-        value = getattr(module, name)
+        # diffusers and transformers import their parts in turn, at the first use of a name.
+        began = time.monotonic()
+        value = getattr(importlib.import_module(self.__name__), name)
+        _LazyModule.seconds += time.monotonic() - began
         setattr(self, name, value)
         return value
+
+
+def import_seconds() -> float:
+    """Seconds that this process has spent on importing heavy libraries through this module."""
+    return _LazyModule.seconds
 
 
 if TYPE_CHECKING:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
+import hashlib
 import json
 import logging
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from resalign.config.closure import import_closure, source_hash
 from resalign.config.strict import ConfigError
-from resalign.lazy import torch
+from resalign.files import whole
+from resalign.lazy import import_seconds, torch
+from resalign.resume.attempt import AlreadyFinished, Attempt, Interrupted
+from resalign.resume.folder import StateError, StateFolder, state_folder
+from resalign.tracking import log
+
+# Kept free at the end of a job's time, for its results and for what the scheduler's own processes take.
+LONGEST_RESERVE_SECONDS = 60.0
+RESERVE_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,7 @@ class StageArguments:
         threads: CPU threads that the stage may use.
         output: Folder to write into; made if missing.
         modules: Members whose code belongs to the stage, for the source hash.
+        limit_minutes: Minutes after the start of the process at which the scheduler will kill it; None for never.
     """
 
     job: dict[str, Any]
@@ -37,18 +51,35 @@ class StageArguments:
     threads: int
     output: Path
     modules: tuple[str, ...]
+    limit_minutes: float | None = None
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Runs a script's main; an error that the user can mend ends it with one line, not with a traceback."""
+    """Runs a script's main; an error that the user can mend ends it with one line, not with a traceback.
+
+    The exit status of a job that was told to stop is 75 where a time limit is near, 128 + n after signal n. It has
+    saved its state, and the same command goes on from there.
+    """
     from resalign.data.images import DataError
     from resalign.tensors.steps import DivergenceError
     from resalign.tensors.weights import WeightsError
 
+    # The shells of the rules ignore these, so that a log is written to its end; Python must not inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         main()
-    except (ConfigError, DataError, WeightsError, DivergenceError) as error:
+    except (ConfigError, DataError, WeightsError, DivergenceError, StateError) as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        sys.exit(f"error: {error.filename or 'a file'} cannot be written: {error.strerror}")
+    except AlreadyFinished as finished:
+        log.info("%s", finished)
+    except Interrupted as interrupted:
+        print(f"stopped: {interrupted}", file=sys.stderr)  # noqa: T201 (logging may be what was interrupted)
+        sys.exit(interrupted.status)
 
 
 def parse_arguments(description: str) -> StageArguments:
@@ -59,47 +90,118 @@ def parse_arguments(description: str) -> StageArguments:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads to use")
     parser.add_argument("--output", type=Path, required=True, help="folder to write into")
     parser.add_argument("--modules", nargs="*", default=[], help="modules of the family members in use")
-    arguments = parser.parse_args()
-    return StageArguments(arguments.job, arguments.seed, arguments.threads, arguments.output, tuple(arguments.modules))
+    parser.add_argument(
+        "--limit-minutes", type=float, help="minutes that the job may take, obeyed if RESALIGN_ENFORCE_LIMIT is set"
+    )
+    found = parser.parse_args()
+    limit = found.limit_minutes if os.environ.get("RESALIGN_ENFORCE_LIMIT") else None
+    return StageArguments(found.job, found.seed, found.threads, found.output, tuple(found.modules), limit)
 
 
 @contextlib.contextmanager
-def running(arguments: StageArguments) -> Iterator[None]:
-    """Sets a stage up, and records it when it has ended well.
+def running(arguments: StageArguments, *, resumes: bool = False) -> Iterator[Attempt]:
+    """Sets a stage up, takes up what an earlier attempt has saved, and records the stage when it has ended well.
 
     Writes ``run.json`` (settings, seed, source hash, versions: the same whenever the result is) and ``timing.json``
     (seconds, memory, machine: different at every run, and so kept apart from everything that is compared).
+
+    Args:
+        arguments: What the workflow tells the stage.
+        resumes: Whether the stage has steps whose state is saved.
+
+    Raises:
+        AlreadyFinished: If an earlier attempt has finished this very job, and its results have been put back.
+        StateError: If the saved state is damaged, or in use by another process.
     """
-    started = time.monotonic()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     # cuBLAS repeats its bits only with a workspace of fixed size; it reads this when it starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(arguments.threads)
     torch.use_deterministic_algorithms(True)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    yield
-    files = import_closure(f"scripts/{Path(sys.argv[0]).name}", *arguments.modules)
     record = {
         "job": arguments.job,
         "seed": arguments.seed,
-        "source_sha256": source_hash(files),
+        "source_sha256": source_hash(import_closure(f"scripts/{Path(sys.argv[0]).name}", *arguments.modules)),
         "versions": _versions(),
     }
-    write_json(arguments.output / "run.json", record)
-    timing = {
-        "seconds": round(time.monotonic() - started, 3),
-        "peak_memory_mb": _peak_memory_mb(),
-        "threads": arguments.threads,
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-    }
-    write_json(arguments.output / "timing.json", timing)
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if resumes:
+            fingerprint = {**record, "threads": arguments.threads, "inputs": inputs_hash(arguments.job)}
+            folder = stack.enter_context(StateFolder(state_folder(arguments.output), fingerprint))
+            if folder.take_finished(arguments.output):
+                raise AlreadyFinished(
+                    f"{arguments.output}: an earlier attempt has finished this job; results are taken"
+                )
+        begun_at, imported = time.time(), import_seconds()
+        created_at = psutil.Process().create_time()
+        attempt = Attempt(
+            folder,
+            deadline=_deadline(arguments.limit_minutes, created_at),
+            idle_seconds=lambda: import_seconds() - imported,
+        )
+        with _stopped_by_signals(attempt):
+            yield attempt
+        write_json(arguments.output / "run.json", record)
+        timing = {
+            "seconds": round(attempt.seconds, 3),
+            "start_seconds": round(begun_at - created_at + import_seconds() - imported, 3),
+            "started_at": round(created_at, 3),
+            "ended_at": round(time.time(), 3),
+            "attempts": attempt.number,
+            "peak_memory_mb": _peak_memory_mb(),
+            "threads": arguments.threads,
+            "machine": platform.machine(),
+            "cpus": os.cpu_count(),
+        }
+        write_json(arguments.output / "timing.json", timing)
+        if folder:
+            folder.keep_finished(arguments.output)
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(attempt: Attempt) -> Iterator[None]:
+    """SIGTERM and SIGINT stop the attempt, after its present step where it has steps."""
+    before = {number: signal.signal(number, attempt.stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _deadline(limit_minutes: float | None, created_at: float) -> float | None:
+    """When to be done, as a time of the monotonic clock: a little before the limit, so that there is time to save."""
+    if limit_minutes is None:
+        return None
+    limit_seconds = 60 * limit_minutes
+    reserve_seconds = min(LONGEST_RESERVE_SECONDS, RESERVE_SHARE * limit_seconds)
+    return time.monotonic() + limit_seconds - reserve_seconds - (time.time() - created_at)
+
+
+def inputs_hash(job: Any) -> str:
+    """sha256 over the names, sizes and times of the files that a job's paths lead to."""
+    lines = []
+    for path in sorted(_paths(job)):
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        seen = [(file, file.stat()) for file in files if file.is_file() and not file.name.startswith(".")]
+        lines += [f"{file}\x1f{found.st_size}\x1f{found.st_mtime_ns}" for file, found in seen]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _paths(job: Any) -> set[Path]:
+    """Existing files and folders that a job's values name."""
+    if isinstance(job, dict | list):
+        values = job.values() if isinstance(job, dict) else job
+        return set().union(*(_paths(value) for value in values)) if job else set()
+    return {Path(job)} if isinstance(job, str) and "/" in job and len(job) < 1000 and Path(job).exists() else set()
 
 
 def write_json(path: Path, values: Any) -> None:
     """Writes sorted, indented JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    with whole(path) as part:
+        part.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def progress_bar(description: str) -> Any:

@@ -25,7 +25,11 @@ def done(workshop: Workshops, tiny_plan: Callable[..., Plan]) -> Workshop:
 
 
 def files(shop: Workshop) -> dict[str, bytes]:
-    found = {str(p.relative_to(shop.folder)): p.read_bytes() for p in shop.folder.rglob("*") if p.is_file()}
+    found = {
+        str(p.relative_to(shop.folder)): p.read_bytes()
+        for p in shop.folder.rglob("*")
+        if p.is_file() and ".state" not in p.parts
+    }
     return {name: content for name, content in found.items() if not any(part in name for part in OF_ITS_DAY)}
 
 
@@ -72,7 +76,8 @@ def test_two_runs_are_the_same_to_the_byte(done: Workshop, workshop: Workshops, 
 
 
 def test_every_stage_records_job_seed_code_and_versions(done: Workshop) -> None:
-    records = [json.loads(path.read_text()) for path in (done.folder / "results").rglob("run.json")]
+    paths = [path for path in (done.folder / "results").rglob("run.json") if ".state" not in path.parts]
+    records = [json.loads(path.read_text()) for path in paths]
     assert len(records) == 1 + 2 + 4 + 4 + 1
     for record in records:
         assert set(record) == {"job", "seed", "source_sha256", "versions"}

@@ -19,12 +19,12 @@ rule attack:
     threads: RESOURCES["attack"].threads
     resources:
         gpu=RESOURCES["attack"].gpu,
-        mem_mb=RESOURCES["attack"].mem_mb,
-        runtime=RESOURCES["attack"].runtime_minutes,
+        mem_mb=growing(RESOURCES["attack"].mem_mb),
+        runtime=growing(RESOURCES["attack"].runtime_minutes),
     params:
         job=lambda wildcards: jobs.attack_job(PLAN, wildcards.run, wildcards.seed),
         modules=lambda wildcards: PLAN.attack[wildcards.run].modules,
         folder=subpath(output.checkpoints, parent=True),
     shell:
         "python scripts/attack.py --job {params.job:q} --seed {wildcards.seed} --threads {threads}"
-        " --output {params.folder} --modules {params.modules} 2>&1 | tee {log}"
+        " --limit-minutes {resources.runtime} --output {params.folder} --modules {params.modules} 2>&1 | tee {log}"

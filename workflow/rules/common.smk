@@ -21,6 +21,16 @@ def verbatim(text):
     return lambda wildcards: text
 
 
+def growing(amount):
+    """A resource that each further attempt has more of: one that ran out of it must not fail in the same way again."""
+    return lambda wildcards, attempt: amount * attempt
+
+
+# Ctrl-C and SIGTERM are for the stages, which save their state first: the shell and the pipe into the log live on. A
+# scheduler kills a job at the end of its run time, so that a stage stops before; here the run time is an estimate alone.
+LIMIT_IS_ENFORCED = "export RESALIGN_ENFORCE_LIMIT=1; " if workflow.remote_exec else ""
+shell.prefix("set -euo pipefail; trap '' INT TERM; " + LIMIT_IS_ENFORCED)
+
 PLAN = load_plan()
 RESOURCES = {stage: PLAN.experiment.resources(stage) for stage in ("unlearn", "attack", "sample", "score")}
 CHECKED_INPUTS = jobs.checked_inputs(PLAN)

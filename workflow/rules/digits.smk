@@ -21,14 +21,15 @@ for folder, part in DIGITS.items():
             "../../envs/data.yaml"
         threads: 1
         resources:
-            mem_mb=3000,
-            runtime=20,
+            mem_mb=growing(3000),
+            runtime=growing(20),
         params:
             job=verbatim(jobs.digits_job(PLAN, folder)),
             modules=f"resalign.digits.{jobs.DIGITS_MODULES.get(part, 'detectors')}",
             folder=subpath(output[0], parent=True),
         shell:
-            "python {input.code[0]} --job {params.job:q} --threads {threads} --output {params.folder}"
+            "python {input.code[0]} --job {params.job:q} --threads {threads}"
+            " --limit-minutes {resources.runtime} --output {params.folder}"
             " --modules {params.modules} 2>&1 | tee {log}"
 
 
@@ -48,8 +49,8 @@ if DIGITS and PLAN.reference_scores and {"ip", "retained_accuracy"} <= set(PLAN.
             "../../envs/report.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime=10,
+            mem_mb=growing(1000),
+            runtime=growing(10),
         params:
             job=verbatim(jobs.bars_job(PLAN)),
             folder=subpath(output[0], parent=True),

@@ -20,8 +20,8 @@ rule report:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=30,
+        mem_mb=growing(3000),
+        runtime=growing(30),
     params:
         job=verbatim(jobs.report_job(PLAN)),
         modules=METRIC_MODULES,

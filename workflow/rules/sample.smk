@@ -19,11 +19,11 @@ rule sample:
     threads: RESOURCES["sample"].threads
     resources:
         gpu=RESOURCES["sample"].gpu,
-        mem_mb=RESOURCES["sample"].mem_mb,
-        runtime=RESOURCES["sample"].runtime_minutes,
+        mem_mb=growing(RESOURCES["sample"].mem_mb),
+        runtime=growing(RESOURCES["sample"].runtime_minutes),
     params:
         job=lambda wildcards: jobs.sample_job(PLAN, **wildcards),
         folder=subpath(output.images, parent=True),
     shell:
         "python scripts/sample.py --job {params.job:q} --seed {wildcards.seed} --threads {threads}"
-        " --output {params.folder} 2>&1 | tee {log}"
+        " --limit-minutes {resources.runtime} --output {params.folder} 2>&1 | tee {log}"

@@ -17,8 +17,8 @@ rule score:
     threads: RESOURCES["score"].threads
     resources:
         gpu=RESOURCES["score"].gpu,
-        mem_mb=RESOURCES["score"].mem_mb,
-        runtime=RESOURCES["score"].runtime_minutes,
+        mem_mb=growing(RESOURCES["score"].mem_mb),
+        runtime=growing(RESOURCES["score"].runtime_minutes),
     params:
         job=lambda wildcards, input: jobs.score_job(
             PLAN, f"{PLAN.score[wildcards.run].label} seed {wildcards.seed}", input.images
@@ -27,7 +27,7 @@ rule score:
         folder=subpath(output.scores, parent=True),
     shell:
         "python scripts/score.py --job {params.job:q} --seed {wildcards.seed} --threads {threads}"
-        " --output {params.folder} --modules {params.modules} 2>&1 | tee {log}"
+        " --limit-minutes {resources.runtime} --output {params.folder} --modules {params.modules} 2>&1 | tee {log}"
 
 
 # The real images that FID and KID compare with, scored once by the same networks.
@@ -49,8 +49,8 @@ if PLAN.reference_scores:
         threads: RESOURCES["score"].threads
         resources:
             gpu=RESOURCES["score"].gpu,
-            mem_mb=RESOURCES["score"].mem_mb,
-            runtime=RESOURCES["score"].runtime_minutes,
+            mem_mb=growing(RESOURCES["score"].mem_mb),
+            runtime=growing(RESOURCES["score"].runtime_minutes),
         params:
             job=verbatim(
                 jobs.score_job(PLAN, "reference", f"{PLAN.folder(PLAN.experiment.config.reference)}/metadata.csv")
@@ -59,4 +59,4 @@ if PLAN.reference_scores:
             folder=subpath(output[0], parent=True),
         shell:
             "python scripts/score.py --job {params.job:q} --threads {threads}"
-            " --output {params.folder} --modules {params.modules} 2>&1 | tee {log}"
+            " --limit-minutes {resources.runtime} --output {params.folder} --modules {params.modules} 2>&1 | tee {log}"

@@ -22,8 +22,8 @@ rule second_order:
     threads: RESOURCES["unlearn"].threads
     resources:
         gpu=RESOURCES["unlearn"].gpu,
-        mem_mb=12000,
-        runtime=30,
+        mem_mb=growing(12000),
+        runtime=growing(30),
     params:
         job=verbatim(jobs.second_order_job(PLAN)),
         modules=jobs.second_order_modules(),

@@ -18,12 +18,12 @@ rule unlearn:
     threads: RESOURCES["unlearn"].threads
     resources:
         gpu=RESOURCES["unlearn"].gpu,
-        mem_mb=RESOURCES["unlearn"].mem_mb,
-        runtime=RESOURCES["unlearn"].runtime_minutes,
+        mem_mb=growing(RESOURCES["unlearn"].mem_mb),
+        runtime=growing(RESOURCES["unlearn"].runtime_minutes),
     params:
         job=lambda wildcards: jobs.unlearn_job(PLAN, wildcards.run),
         modules=lambda wildcards: PLAN.unlearn[wildcards.run].modules,
         folder=subpath(output.weights, parent=True),
     shell:
         "python scripts/unlearn.py --job {params.job:q} --seed {wildcards.seed} --threads {threads}"
-        " --output {params.folder} --modules {params.modules} 2>&1 | tee {log}"
+        " --limit-minutes {resources.runtime} --output {params.folder} --modules {params.modules} 2>&1 | tee {log}"

@@ -63,7 +63,7 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Cal
             run.history.record(step, heldout_loss=denoising_loss(models.unet, variables, heldout).item())
 
     record_heldout(0)
-    for step in run.progress(range(1, config.steps + 1)):
+    for step in run.steps(range(1, config.steps + 1), variables=variables, optimizer=optimizer, stream=stream):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
         loss = denoising_loss(models.unet, variables, data.train.draw(config.batch_size, stream))

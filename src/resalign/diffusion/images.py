@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from resalign.data.prompts import Prompt
+from resalign.files import whole
 from resalign.lazy import torch
 from resalign.tracking import log
 
@@ -33,7 +33,8 @@ class ImageStore:
             log.info("%s was made from other weights or settings; its images are made afresh", self.folder)
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True)
-        marker.write_text(wanted, encoding="utf-8")
+        with whole(marker) as part:
+            part.write_text(wanted, encoding="utf-8")
 
     def path(self, prompt: Prompt, index: int) -> Path:
         """Where an image lies; the prompt's text has a part in the name, for a list may change under its ids."""
@@ -46,10 +47,16 @@ class ImageStore:
         """Writes an image (3, H, W), uint8, atomically: a killed run leaves no half of one."""
         from PIL import Image
 
-        path = self.path(prompt, index)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(part, format="PNG")
-        os.replace(part, path)
+        with whole(self.path(prompt, index)) as part:
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(part, format="PNG")
+
+
+def folder_hash(folder: Path) -> str:
+    """sha256 over the contents of a folder's weights and settings, by name; not over what a run writes about itself."""
+    files = sorted(path for suffix in ("safetensors", "json", "txt") for path in folder.rglob(f"*.{suffix}"))
+    own = [path for path in files if path.name not in ("run.json", "timing.json")]
+    lines = [f"{path.relative_to(folder)} {file_hash(path)}" for path in own]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def file_hash(path: Path) -> str:

@@ -9,6 +9,8 @@ import numpy as np
 from resalign.digits.config import DigitsConfig
 from resalign.digits.scans import Floats, Scans, embolden, jitter, load_splits, tint
 from resalign.lazy import diffusers, torch
+from resalign.resume.attempt import Attempt
+from resalign.stage import progress_bar
 from resalign.tensors.seeds import derive_seed
 
 
@@ -31,15 +33,14 @@ def random_colours(count: int, rng: np.random.Generator) -> Floats:
     return np.asarray(hsv_to_rgb(np.stack([hue, saturation, value], axis=1)), dtype=np.float32)
 
 
-def train_autoencoder(config: DigitsConfig, output: Path) -> None:
+def train_autoencoder(config: DigitsConfig, output: Path, attempt: Attempt) -> None:
     """Trains the autoencoder and writes it as a diffusers folder, its scaling factor set to give unit latents.
 
     Args:
         config: The world; ``config.autoencoder`` holds every number used here.
         output: Folder to write.
+        attempt: Saves the training's state and goes on from it.
     """
-    from tqdm import trange
-
     settings = config.autoencoder
     rng = np.random.default_rng(derive_seed("digits", "autoencoder", config.seed))
     torch.manual_seed(derive_seed("digits", "autoencoder", config.seed))
@@ -58,7 +59,8 @@ def train_autoencoder(config: DigitsConfig, output: Path) -> None:
     scans = load_splits(config)["generator"]
     optimizer = torch.optim.AdamW(vae.parameters(), lr=settings.lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=settings.steps, pct_start=0.15)
-    for _ in trange(settings.steps, desc="autoencoder", mininterval=10, ascii=True, ncols=90):
+    held = {"vae": vae, "optimizer": optimizer, "schedule": schedule, "rng": rng}
+    for _ in attempt.steps(range(settings.steps), progress=progress_bar("autoencoder"), **held):
         images = torch.from_numpy(random_tints(scans, settings.batch_size, rng)) * 2 - 1
         posterior = vae.encode(images).latent_dist
         reconstruction = vae.decode(posterior.sample()).sample

@@ -12,22 +12,24 @@ from resalign.digits.captions import explicit, implicit, name_of
 from resalign.digits.config import DigitsConfig
 from resalign.digits.scans import COLOURS, jitter, load_splits, tint
 from resalign.lazy import open_clip, torch
+from resalign.resume.attempt import Attempt
+from resalign.stage import progress_bar
 from resalign.tensors.seeds import derive_seed
 
 CONTEXT_LENGTH = 20
 
 
-def train_clip(config: DigitsConfig, output: Path) -> None:
+def train_clip(config: DigitsConfig, output: Path, attempt: Attempt) -> None:
     """Trains a small CLIP on tinted scans and their captions (Radford 2021, arXiv 2103.00020).
 
     Args:
         config: The world; ``config.clip`` holds the numbers used here.
         output: Folder to write: ``open_clip_config.json`` and ``open_clip_model.safetensors``, as open_clip's own
             ``local-dir:`` loader reads them.
+        attempt: Saves the training's state and goes on from it.
     """
     from open_clip.model import CLIP
     from safetensors.torch import save_file
-    from tqdm import trange
 
     settings = config.clip
     rng = np.random.default_rng(derive_seed("digits", "clip", config.seed))
@@ -39,7 +41,8 @@ def train_clip(config: DigitsConfig, output: Path) -> None:
     inks = np.array(list(COLOURS.values()), dtype=np.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=settings.steps)
-    for _ in trange(settings.steps, desc="clip", mininterval=10, ascii=True, ncols=90):
+    held = {"model": model, "optimizer": optimizer, "schedule": schedule, "rng": rng}
+    for _ in attempt.steps(range(settings.steps), progress=progress_bar("clip"), **held):
         # At most one example of each (digit, colour), so that no caption of the batch also fits another image.
         pairs = rng.permutation(10 * len(COLOURS))[: settings.batch_size]
         labels, colours = pairs // len(COLOURS), pairs % len(COLOURS)

@@ -10,6 +10,8 @@ from resalign.digits.autoencoder import random_colours, random_tints
 from resalign.digits.config import DIGITS, DetectorConfig, DigitsConfig
 from resalign.digits.scans import COLOURS, PAGES, Floats, Ints, Scans, jitter, load_splits, tint
 from resalign.lazy import torch, transformers
+from resalign.resume.attempt import Attempt
+from resalign.stage import progress_bar
 from resalign.tensors.seeds import derive_seed
 
 NOTHING = "nothing"
@@ -18,19 +20,18 @@ LABELS = (*DIGITS, NOTHING)
 NOTHING_IMAGES = 500
 
 
-def train_detector(config: DigitsConfig, name: str, output: Path) -> dict[str, float]:
+def train_detector(config: DigitsConfig, name: str, output: Path, attempt: Attempt) -> dict[str, float]:
     """Trains one detector and writes it as a transformers image-classification folder.
 
     Args:
         config: The world; ``config.detectors[name]`` holds the numbers used here.
         name: Which detector. Each has a seed and augmentations of its own, so that their errors are their own.
         output: Folder to write.
+        attempt: Saves the training's state and goes on from it.
 
     Returns:
         Its accuracy on the held-out scans, and the share of held-out noise and blends that it calls nothing.
     """
-    from tqdm import trange
-
     settings = config.detectors[name]
     rng = np.random.default_rng(derive_seed("digits", "detector", name, config.seed))
     torch.manual_seed(derive_seed("digits", "detector", name, config.seed))
@@ -39,7 +40,8 @@ def train_detector(config: DigitsConfig, name: str, output: Path) -> dict[str, f
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=settings.steps)
     empty = round(settings.batch_size * settings.nothing_share)
-    for _ in trange(settings.steps, desc=name, mininterval=10, ascii=True, ncols=90):
+    held = {"model": model, "optimizer": optimizer, "schedule": schedule, "rng": rng}
+    for _ in attempt.steps(range(settings.steps), progress=progress_bar(name), **held):
         images, labels = labelled_tints(splits["detectors"], settings.batch_size - empty, rng)
         images = np.concatenate([images, show_nothing(splits["detectors"], empty, rng)])
         labels = np.concatenate([labels, np.full(empty, len(DIGITS))])

@@ -11,22 +11,23 @@ from resalign.digits.config import DigitsConfig
 from resalign.digits.scans import COLOURS, Ints, Scans, jitter, load_splits, tint
 from resalign.digits.tokenizer import VOCABULARY_SIZE, clip_tokenizer
 from resalign.lazy import diffusers, torch, transformers
+from resalign.resume.attempt import Attempt
+from resalign.stage import progress_bar
 from resalign.tensors.seeds import derive_seed
 
 # Augmented copies of every scan in every colour whose latents are encoded once, before training.
 COPIES = 2
 
 
-def train_generator(config: DigitsConfig, autoencoder: Path, output: Path) -> None:
+def train_generator(config: DigitsConfig, autoencoder: Path, output: Path, attempt: Attempt) -> None:
     """Trains UNet and text encoder jointly on captioned latents; writes a StableDiffusionPipeline folder.
 
     Args:
         config: The world; ``config.generator`` holds the numbers used here.
         autoencoder: Folder of the trained AutoencoderKL.
         output: Pipeline folder to write.
+        attempt: Saves the training's state and goes on from it.
     """
-    from tqdm import trange
-
     settings = config.generator
     seed = derive_seed("digits", "generator", config.seed)
     rng = np.random.default_rng(seed)
@@ -39,7 +40,7 @@ def train_generator(config: DigitsConfig, autoencoder: Path, output: Path) -> No
 
     latents, labels, colours = _encode_scans(config, vae, load_splits(config)["generator"], rng)
     captions = _Captions(tokenizer, settings.implicit_share, settings.caption_dropout)
-    _pretrain_text_encoder(text_encoder, captions, config, rng)
+    _pretrain_text_encoder(text_encoder, captions, config, rng, attempt)
     snr = noise_scheduler.alphas_cumprod / (1 - noise_scheduler.alphas_cumprod)
     parameters = [*unet.parameters(), *text_encoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=1e-4)
@@ -47,7 +48,8 @@ def train_generator(config: DigitsConfig, autoencoder: Path, output: Path) -> No
     averaged = [parameter.detach().clone() for parameter in parameters]
     train_timesteps = noise_scheduler.config["num_train_timesteps"]
 
-    for _ in trange(settings.steps, desc="generator", mininterval=10, ascii=True, ncols=90):
+    held = {"networks": [unet, text_encoder], "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
+    for _ in attempt.steps(range(settings.steps), phase="unet", progress=progress_bar("generator"), rng=rng, **held):
         chosen = rng.integers(0, len(latents), settings.batch_size)
         # Stratified timesteps: one from each of batch_size equal parts, in random order.
         strata = (rng.permutation(settings.batch_size) + rng.random(settings.batch_size)) / settings.batch_size
@@ -137,13 +139,18 @@ def _networks(
 
 
 def _pretrain_text_encoder(
-    text_encoder: transformers.CLIPTextModel, captions: _Captions, config: DigitsConfig, rng: np.random.Generator
+    text_encoder: transformers.CLIPTextModel,
+    captions: _Captions,
+    config: DigitsConfig,
+    rng: np.random.Generator,
+    attempt: Attempt,
 ) -> None:
     """Teaches the text encoder which digit and colour a caption means: Stable Diffusion's comes pretrained too."""
     settings = config.generator
     heads = torch.nn.ModuleList([torch.nn.Linear(settings.text_width, size) for size in (10, len(COLOURS))])
     optimizer = torch.optim.AdamW([*text_encoder.parameters(), *heads.parameters()], lr=settings.text_lr)
-    for _ in range(settings.text_steps):
+    networks = [text_encoder, heads]
+    for _ in attempt.steps(range(settings.text_steps), phase="text", networks=networks, optimizer=optimizer, rng=rng):
         labels = rng.integers(0, 10, settings.batch_size)
         colours = rng.integers(0, len(COLOURS), settings.batch_size)
         ids, inverse = captions.draw(labels, colours, rng, dropout=0.0)

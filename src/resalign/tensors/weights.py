@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from resalign.files import whole
 from resalign.lazy import torch
 
 
@@ -25,11 +25,9 @@ def save_weights(path: Path, weights: Mapping[str, torch.Tensor], metadata: Mapp
         raise WeightsError(
             f"{path}: no tensors to write; a method that changes nothing needs more steps or a larger lr"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    save_file(tensors, part, metadata=dict(metadata or {}))
-    os.replace(part, path)
+    with whole(path) as part:
+        save_file(tensors, part, metadata=dict(metadata or {}))
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:

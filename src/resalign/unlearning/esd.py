@@ -52,7 +52,7 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
     stream = run.generator("esd")
     concept = models.encode_prompts(data.prompts)
     empty = models.encode_prompts([""]).expand(config.batch_size, -1, -1)
-    for step in run.progress(range(config.steps)):
+    for step in run.steps(range(config.steps), variables=variables, optimizer=optimizer, stream=stream):
         weights = original | variables
         rows = torch.randint(len(data.prompts), (config.batch_size,), generator=stream)
         # x_t: partial sampling, with the model being trained, to a random step of the schedule [ESD, Section 3.2].

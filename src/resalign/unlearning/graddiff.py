@@ -42,7 +42,7 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
     variables = detached({name: original[name] for name in select(original, config.scope)}, requires_grad=True)
     optimizer = torch.optim.Adam(list(variables.values()), lr=config.lr)
     stream = run.generator("graddiff")
-    for step in run.progress(range(config.steps)):
+    for step in run.steps(range(config.steps), variables=variables, optimizer=optimizer, stream=stream):
         weights = original | variables
         forget = harmful_loss(models.unet, weights, data.forget.draw(config.batch_size, stream), config.truncation)
         retain_batch = data.retain.draw(config.retain_batch_size, stream)

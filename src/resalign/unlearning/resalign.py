@@ -89,7 +89,7 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
     kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
     optimizer = kinds[config.optimizer](list(variables.values()), lr=config.lr, weight_decay=config.weight_decay)
     stream = run.generator("resalign", "batches")
-    for i in run.progress(range(config.steps)):
+    for i in run.steps(range(config.steps), variables=variables, optimizer=optimizer, stream=stream):
         harmful_batch = data.forget.draw(config.batch_size, stream)
         retain_batch = data.retain.draw(config.retain_batch_size, stream)
         weights = outer.weights(original, variables)

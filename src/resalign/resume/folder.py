@@ -1,0 +1,223 @@
+"""The folder that keeps one job's state, declared by no rule."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Self, cast
+
+from resalign.files import whole
+from resalign.lazy import torch
+from resalign.tracking import log
+
+NAME = ".state"
+
+
+class StateError(RuntimeError):
+    """A saved state that cannot be written, read or shared; the message names folder and remedy."""
+
+
+def state_folder(output: Path) -> Path:
+    """Where the state of a job lies, whose results go to ``output``: Snakemake removes outputs, never this.
+
+    >>> state_folder(Path("results/runs/unlearn/esd/seed-0")).as_posix()
+    'results/.state/runs/unlearn/esd/seed-0'
+    """
+    if output.is_absolute():
+        return output.parent / NAME / output.name
+    root, *inner = output.parts
+    return Path(root, NAME, *inner)
+
+
+class StateFolder:
+    """One job's saved state, owned by one process at a time.
+
+    It holds ``lock``; ``about.json``, the fingerprint of what is computed and the number of attempts; at most one
+    state, ``<number>.<sha256>.pt``; and, once the job has ended, ``finished``, its results again as hard links.
+    """
+
+    def __init__(self, path: Path, fingerprint: dict[str, Any]) -> None:
+        """Takes the folder for this process, and empties it if it belongs to another computation.
+
+        Args:
+            path: The folder.
+            fingerprint: Everything that determines the result, as plain values.
+
+        Raises:
+            StateError: If another process has the folder, or it cannot be written.
+        """
+        self.path, self.fingerprint = path, json.loads(json.dumps(fingerprint, sort_keys=True))
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = (path / "lock").open("a+b")
+            self._take_lock()
+            self.attempts = self._begin()
+        except OSError as error:
+            raise StateError(f"{path}: cannot be written ({error.strerror}); results must be writable") from None
+
+    def __enter__(self) -> Self:
+        """The folder; the end of the block lets other processes have it, as the kernel does when a process dies."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Gives the lock back."""
+        self._lock.close()
+
+    def load(self) -> dict[str, Any] | None:
+        """The saved state; None if there is none.
+
+        Raises:
+            StateError: If it is damaged. Nothing is removed then.
+        """
+        states = self._states()
+        if not states:
+            return None
+        with states[-1].open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        expected = states[-1].name.split(".")[1]
+        if found != expected:
+            raise StateError(
+                f"{states[-1]}: damaged (sha256 {found[:12]}…, expected {expected[:12]}…); put an intact copy in its "
+                f"place, or delete {self.path} to begin this job afresh"
+            )
+        state: dict[str, Any] = torch.load(states[-1], weights_only=True, map_location="cpu")
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replaces the saved state; a process that is killed meanwhile leaves the one before.
+
+        Raises:
+            StateError: If it cannot be written, for lack of space, say. The state before is kept.
+        """
+        before = self._states()
+        number = int(before[-1].name.split(".")[0]) + 1 if before else 1
+        part = self.path / "state.part"
+        try:
+            with part.open("wb") as stream:
+                writer = _HashingWriter(stream)
+                torch.save(state, cast(IO[bytes], writer))
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(part, self.path / f"{number:09d}.{writer.digest.hexdigest()}.pt")
+        except (OSError, RuntimeError) as error:
+            part.unlink(missing_ok=True)
+            reason = writer.error.strerror if writer.error else error
+            raise StateError(
+                f"{self.path}: the state cannot be saved ({reason}); the one before is kept; free some space, run again"
+            ) from None
+        for old in before:
+            old.unlink()
+
+    def keep_finished(self, output: Path) -> None:
+        """Keeps a finished job's results, as hard links, and drops its state.
+
+        A workflow that is killed before it has taken note of the results removes them, and finds them here.
+        """
+        finished = self.path / "finished"
+        shutil.rmtree(finished, ignore_errors=True)
+        try:
+            for file in _files(output):
+                target = finished / file.relative_to(output)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.link(file, target)
+            with whole(self.path / "finished.json") as part:
+                part.write_text(json.dumps([str(file.relative_to(output)) for file in _files(output)]))
+        except OSError as error:
+            log.warning("%s: results are not kept for a killed workflow (%s)", self.path, error.strerror)
+            shutil.rmtree(finished, ignore_errors=True)
+        for state in self._states():
+            state.unlink()
+
+    def take_finished(self, output: Path) -> bool:
+        """Puts the results of this very job back, if an earlier attempt has finished it."""
+        marker = self.path / "finished.json"
+        if not marker.is_file():
+            return False
+        names = json.loads(marker.read_text(encoding="utf-8"))
+        if not all((self.path / "finished" / name).is_file() for name in names):
+            return False
+        for name in names:
+            target = output / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            os.link(self.path / "finished" / name, target)
+        return True
+
+    def _states(self) -> list[Path]:
+        """Saved states, oldest first; two, if a process was killed between writing one and removing the other."""
+        return sorted(path for path in self.path.glob("*.*.pt"))
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            holder = self._lock.read().decode(errors="replace").strip()
+            self._lock.close()
+            raise StateError(
+                f"{self.path}: {holder or 'another process'} is at this very job; wait for it or end it, then run again"
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            log.warning("%s: this file system has no locks; make sure that one workflow runs at a time", self.path)
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        self._lock.flush()
+
+    def _begin(self) -> int:
+        """Counts this attempt; empties the folder where it is about another computation."""
+        about = self.path / "about.json"
+        before = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else None
+        attempts = 0
+        if before is not None and before["fingerprint"] == self.fingerprint:
+            attempts = before["attempts"]
+        elif before is not None:
+            keys = sorted(self.fingerprint.keys() | before["fingerprint"].keys())
+            other = [key for key in keys if self.fingerprint.get(key) != before["fingerprint"].get(key)]
+            log.warning("%s: what was saved is of another %s; starting afresh", self.path, ", ".join(other))
+            for path in (*self._states(), self.path / "finished.json"):
+                path.unlink(missing_ok=True)
+            shutil.rmtree(self.path / "finished", ignore_errors=True)
+        with whole(about) as part:
+            values = {"fingerprint": self.fingerprint, "attempts": attempts + 1}
+            part.write_text(json.dumps(values, sort_keys=True, indent=1), encoding="utf-8")
+        return attempts + 1
+
+
+class _HashingWriter:
+    """A binary file that hashes what is written to it, and remembers why a write failed: torch does not tell."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.digest = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        try:
+            return self._stream.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def _files(folder: Path) -> list[Path]:
+    """Every file below a folder, but for hidden ones."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def forget_finished(results: Path) -> None:
+    """Removes what is kept of finished jobs below ``results``; the state of unfinished ones stays."""
+    for marker in (results / NAME).rglob("finished.json"):
+        shutil.rmtree(marker.parent)

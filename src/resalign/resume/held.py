@@ -1,0 +1,94 @@
+"""What a loop works on, as plain values that can be saved, and put back into the same objects."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from resalign.lazy import torch
+
+
+def capture(held: Any) -> Any:
+    """The state of an object as tensors and plain values.
+
+    Args:
+        held: A tensor, a random generator of torch or numpy, anything with ``state_dict`` and ``load_state_dict``
+            (modules, optimizers, schedules), a plain value, or a dictionary or list of such.
+
+    Raises:
+        TypeError: For anything else.
+    """
+    import numpy as np
+
+    if isinstance(held, torch.Tensor):
+        return held.detach()
+    if isinstance(held, torch.Generator):
+        return held.get_state()
+    if isinstance(held, np.random.Generator):
+        return json.dumps(held.bit_generator.state, default=lambda array: array.tolist())
+    if hasattr(held, "state_dict"):
+        return held.state_dict()
+    if isinstance(held, Mapping):
+        return {name: capture(value) for name, value in held.items()}
+    if isinstance(held, list | tuple):
+        return [capture(value) for value in held]
+    if held is None or isinstance(held, bool | int | float | str):
+        return held
+    raise TypeError(f"a {type(held).__name__} cannot be saved between steps; hold tensors, generators or a state_dict")
+
+
+def restore(held: Any, saved: Any) -> None:
+    """Puts a captured state back into the object that it was captured from, or into its like.
+
+    Tensors are filled in place, so that whoever else refers to them sees the state too.
+    """
+    import numpy as np
+
+    if isinstance(held, torch.Tensor):
+        with torch.no_grad():
+            held.copy_(saved)
+    elif isinstance(held, torch.Generator):
+        held.set_state(saved.cpu())
+    elif isinstance(held, np.random.Generator):
+        held.bit_generator.state = json.loads(saved)
+    elif hasattr(held, "load_state_dict"):
+        held.load_state_dict(saved)
+    elif isinstance(held, dict) and not any(isinstance(value, torch.Tensor) for value in held.values()):
+        held.clear()
+        held.update(saved)
+    elif isinstance(held, Mapping):
+        for name, value in held.items():
+            restore(value, saved[name])
+    elif isinstance(held, Sequence):
+        for value, part in zip(held, saved, strict=True):
+            restore(value, part)
+    else:
+        raise TypeError(f"a {type(held).__name__} cannot be put back")
+
+
+def capture_randomness() -> dict[str, Any]:
+    """The process's own random states: torch's on every device, numpy's, Python's."""
+    import numpy as np
+
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    legacy = np.random.get_state(legacy=False)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+        "numpy": json.dumps(legacy, default=lambda array: array.tolist()),
+        "python": json.dumps(random.getstate()),
+    }
+
+
+def restore_randomness(saved: Mapping[str, Any]) -> None:
+    """Puts :func:`capture_randomness`'s states back."""
+    import numpy as np
+
+    torch.set_rng_state(saved["torch"].cpu())
+    if saved["cuda"]:
+        torch.cuda.set_rng_state_all([state.cpu() for state in saved["cuda"]])
+    np.random.set_state(json.loads(saved["numpy"]))
+    version, internal, gauss = json.loads(saved["python"])
+    random.setstate((version, tuple(internal), gauss))
