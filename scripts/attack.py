@@ -22,7 +22,7 @@ def main() -> None:
     settings = dict(job["attack"])
     member = registry.member("attacks", settings.pop("name"))
     config = member.Config.parse(settings, where=job["label"])
-    with running(arguments, resumes=True) as attempt:
+    with running(arguments, resumes="steps") as attempt:
         images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in ("train", "heldout")}
         weights = Path(job["weights"]) if job["weights"] else None
         models = load_models(Path(job["model"]), weights, device=job["device"])
@@ -31,15 +31,14 @@ def main() -> None:
         train = encode(models, images["train"], run.generator("encode", "train"))
         # Held-out latents are the same for every seed and model, as the noise of the held-out loss is.
         heldout = encode(models, images["heldout"], Run(seed=0).generator("encode", "heldout"))
-        files: dict[str, str] = {}
 
         def save(step: int, unet: Mapping[str, torch.Tensor]) -> None:
-            files[str(step)] = f"step-{step}.safetensors"
-            save_weights(output / files[str(step)], unet_weights(unet))
+            run.kept[str(step)] = f"step-{step}.safetensors"
+            save_weights(output / run.kept[str(step)], unet_weights(unet))
 
         member.attack(models, AttackData(train, heldout), config, run, save)
         run.history.write(output / "history.csv")
-        write_json(output / "checkpoints.json", files)
+        write_json(output / "checkpoints.json", run.kept)
 
 
 if __name__ == "__main__":

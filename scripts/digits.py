@@ -13,7 +13,7 @@ def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     part, output = arguments.job["part"], arguments.output
     config = DigitsConfig.parse(arguments.job["digits"], where="digits")
-    with running(arguments, resumes=True) as attempt:
+    with running(arguments, resumes="steps") as attempt:
         if part == "data":
             from resalign.digits.datasets import write_datasets
 

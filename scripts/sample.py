@@ -25,7 +25,7 @@ def main() -> None:
 
     arguments = parse_arguments(__doc__ or "")
     job, output = arguments.job, arguments.output
-    with running(arguments) as attempt:
+    with running(arguments, resumes="pieces") as attempt:
         prompts = {name: images_of(s, where=f"prompts.{name}.columns") for name, s in job["prompts"].items()}
         states = checkpoints(job)
         models = load_models(Path(job["model"]), device=job["device"])

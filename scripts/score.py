@@ -11,9 +11,6 @@ from resalign.files import whole
 from resalign.lazy import torch
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
 
-# Images read and scored at once; it moves no score by more than rounding.
-BATCH = 60
-
 
 def main() -> None:
     """Command line of the rules score and score_reference."""
@@ -21,9 +18,9 @@ def main() -> None:
 
     arguments = parse_arguments(__doc__ or "")
     job, output = arguments.job, arguments.output
-    with running(arguments, resumes=True) as attempt:
+    with running(arguments, resumes="steps") as attempt:
         frame = read_manifest(Path(job["images"]))
-        columns = Columns()
+        columns, size = Columns(), job["batch_size"]
         for label, entry in job["scorers"].items():
             settings = dict(entry["settings"])
             module = registry.member("scorers", settings.pop("name"))
@@ -31,15 +28,15 @@ def main() -> None:
             scorer = module.load(module.Config.parse(settings, where=label), folder, job["device"])
             names = [f"{label}.{quantity}" for quantity in scorer.quantities]
             columns.add(names, len(frame))
-            bar, starts = progress_bar(f"score {job['label']} {label}"), range(0, len(frame), BATCH)
+            bar, starts = progress_bar(f"score {job['label']} {label}"), range(0, len(frame), size)
             for start in attempt.steps(starts, phase=label, progress=bar, columns=columns):
-                part = frame.iloc[start : start + BATCH]
+                part = frame.iloc[start : start + size]
                 images = torch.stack([read_pixels(Path(path)) for path in part["path"]])
                 scores = scorer.score(images, list(part["prompt"])).double()
                 if not torch.isfinite(scores).all():
                     raise FloatingPointError(f"scorer '{label}' gave values that are not finite")
                 for name, values in zip(names, scores.T, strict=True):
-                    columns.values[name][start : start + BATCH] = values
+                    columns.values[name][start : start + size] = values
         scored = pd.DataFrame({name: values.numpy() for name, values in columns.values.items()}, index=frame.index)
         with whole(output / "scores.parquet") as path:
             pd.concat([frame, scored], axis=1).to_parquet(path, index=False)

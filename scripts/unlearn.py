@@ -20,7 +20,7 @@ def main() -> None:
     settings = dict(job["method"])
     method = registry.member("unlearning", settings.pop("name"))
     config = method.Config.parse(settings, where=job["label"])
-    with running(arguments, resumes=True) as attempt:
+    with running(arguments, resumes="steps") as attempt:
         images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in ("forget", "retain", "pool")}
         models = load_models(Path(job["model"]), device=job["device"])
         progress = progress_bar(f"unlearn {job['label']} seed {arguments.seed}")

@@ -50,12 +50,14 @@ class Run:
         history: Quantities by step.
         progress: Wraps a range of steps in a progress bar.
         attempt: Saves the state of step loops and takes them up again; as it stands by default, does neither.
+        kept: What the stage itself keeps between steps, plain values by name, such as the files written so far.
     """
 
     seed: int
     history: History = field(default_factory=History)
     progress: Callable[[range], Iterable[int]] = lambda steps: steps
     attempt: Attempt = field(default_factory=Attempt)
+    kept: dict[str, Any] = field(default_factory=dict)
 
     def steps(self, steps: range, **held: Any) -> Iterator[int]:
         """The steps that are left of a training loop, with progress; every long loop of a member is one of these.
@@ -65,7 +67,7 @@ class Run:
             held: Everything that a step changes and a later step or the result depends on (variables, optimizer, random
                 streams); saved between steps, as the history is; see :meth:`resalign.resume.attempt.Attempt.steps`.
         """
-        return self.attempt.steps(steps, progress=self.progress, history=self.history, **held)
+        return self.attempt.steps(steps, progress=self.progress, history=self.history, kept=self.kept, **held)
 
     def generator(self, *purpose: str | int) -> torch.Generator:
         """A random stream of this run, named by its purpose."""

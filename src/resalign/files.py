@@ -15,7 +15,7 @@ def whole(path: Path) -> Iterator[Path]:
     The data reach the disk before the name does, so that not even a power cut leaves half a file under it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
         with part.open("rb+") as stream:
@@ -23,3 +23,9 @@ def whole(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes what killed processes have left of unfinished files; for the process alone that owns the folder."""
+    for part in folder.glob(".*.part"):
+        part.unlink()

@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
 from resalign.config.closure import import_closure, source_hash
 from resalign.config.strict import ConfigError
-from resalign.files import whole
+from resalign.files import remove_parts, whole
 from resalign.lazy import import_seconds, torch
 from resalign.resume.attempt import AlreadyFinished, Attempt, Interrupted
 from resalign.resume.folder import StateError, StateFolder, state_folder
@@ -99,7 +99,7 @@ def parse_arguments(description: str) -> StageArguments:
 
 
 @contextlib.contextmanager
-def running(arguments: StageArguments, *, resumes: bool = False) -> Iterator[Attempt]:
+def running(arguments: StageArguments, *, resumes: Literal["no", "steps", "pieces"] = "no") -> Iterator[Attempt]:
     """Sets a stage up, takes up what an earlier attempt has saved, and records the stage when it has ended well.
 
     Writes ``run.json`` (settings, seed, source hash, versions: the same whenever the result is) and ``timing.json``
@@ -107,7 +107,7 @@ def running(arguments: StageArguments, *, resumes: bool = False) -> Iterator[Att
 
     Args:
         arguments: What the workflow tells the stage.
-        resumes: Whether the stage has steps whose state is saved.
+        resumes: Whether an attempt goes on from an earlier one's saved steps, or from the pieces that it has made.
 
     Raises:
         AlreadyFinished: If an earlier attempt has finished this very job, and its results have been put back.
@@ -127,9 +127,10 @@ def running(arguments: StageArguments, *, resumes: bool = False) -> Iterator[Att
     }
     with contextlib.ExitStack() as stack:
         folder = None
-        if resumes:
+        if resumes != "no":
             fingerprint = {**record, "threads": arguments.threads, "inputs": inputs_hash(arguments.job)}
             folder = stack.enter_context(StateFolder(state_folder(arguments.output), fingerprint))
+            remove_parts(arguments.output)
             if folder.take_finished(arguments.output):
                 raise AlreadyFinished(
                     f"{arguments.output}: an earlier attempt has finished this job; results are taken"
@@ -156,8 +157,10 @@ def running(arguments: StageArguments, *, resumes: bool = False) -> Iterator[Att
             "cpus": os.cpu_count(),
         }
         write_json(arguments.output / "timing.json", timing)
-        if folder:
+        if folder and resumes == "steps":
             folder.keep_finished(arguments.output)
+        elif folder:
+            folder.drop_states()
 
 
 @contextlib.contextmanager

@@ -96,6 +96,7 @@ class ExperimentConfig(Strict):
     prompts: dict[str, PromptSetConfig]
     sampling: SamplingConfig = SamplingConfig()
     scorers: dict[str, dict[str, Any]]
+    scoring_batch_size: int = Field(60, gt=0, description="images scored at once; it moves a score by rounding alone")
     reference: str | None = Field(None, description="real images that set metrics compare with")
     metrics: dict[str, dict[str, Any]]
     gallery: str = Field(description="prompt list of the page's sample grid")

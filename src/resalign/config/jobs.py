@@ -259,7 +259,13 @@ def score_job(plan: Plan, label: str, images: str) -> str:
         for name, scorer in plan.experiment.scorers.items()
     }
     return as_json(
-        {"label": label, "images": images, "device": plan.experiment.resources("score").device, "scorers": scorers}
+        {
+            "label": label,
+            "images": images,
+            "device": plan.experiment.resources("score").device,
+            "batch_size": plan.experiment.config.scoring_batch_size,
+            "scorers": scorers,
+        }
     )
 
 

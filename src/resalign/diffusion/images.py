@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resalign.data.prompts import Prompt
-from resalign.files import whole
+from resalign.files import remove_parts, whole
 from resalign.lazy import torch
 from resalign.tracking import log
 
@@ -28,6 +28,7 @@ class ImageStore:
         marker = self.folder / "fingerprint.json"
         wanted = json.dumps(fingerprint, sort_keys=True)
         if marker.is_file() and marker.read_text(encoding="utf-8") == wanted:
+            remove_parts(self.folder)
             return
         if self.folder.exists():
             log.info("%s was made from other weights or settings; its images are made afresh", self.folder)

@@ -125,6 +125,8 @@ class Attempt:
                 began = self._clock()
                 yield index
                 stop = self._ended_step(began)
+                if stop or self._clock() - self._last_save >= self._interval:
+                    self._save("pieces", index + 1, {})  # for the seconds alone
                 if stop and index + 1 < count:
                     raise Interrupted(*stop, f"{count - index - 1} pieces are left")
 

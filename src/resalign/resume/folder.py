@@ -131,6 +131,10 @@ class StateFolder:
         except OSError as error:
             log.warning("%s: results are not kept for a killed workflow (%s)", self.path, error.strerror)
             shutil.rmtree(finished, ignore_errors=True)
+        self.drop_states()
+
+    def drop_states(self) -> None:
+        """Removes the saved state of a job that has ended."""
         for state in self._states():
             state.unlink()
 

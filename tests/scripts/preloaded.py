@@ -1,0 +1,24 @@
+"""What the server of :mod:`tests.scripts.stage_process` loads before it forks: seconds that each attempt would pay."""
+
+import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+import diffusers
+import open_clip
+import pandas
+import torch
+import transformers
+
+import resalign.stage
+
+LOADED = (
+    diffusers.StableDiffusionPipeline,
+    diffusers.AutoencoderKL,
+    diffusers.UNet2DConditionModel,
+    open_clip.create_model_and_transforms,
+    pandas.DataFrame,
+    torch.optim.AdamW,
+    transformers.CLIPTextModel,
+    resalign.stage.run_stage,
+)

@@ -1,0 +1,147 @@
+"""Stages that are killed, and what is left of them: the results of an undisturbed run, to the byte."""
+
+import random
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from resalign.config import jobs
+from resalign.config.plan import Plan
+
+from .conftest import Workshop
+from .stage_process import StageProcess
+
+KILLS = 10
+# Steps of each stage: long enough that ten repeated ones are less than a tenth.
+STEPS = 150
+# Saved after every step, however long saving takes: these steps take milliseconds, real ones seconds to minutes.
+EVERY_STEP = {"SHORTEST_INTERVAL_SECONDS": 0.0, "LONGEST_INTERVAL_SECONDS": 0.0}
+OF_ITS_DAY = "timing.json"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name != OF_ITS_DAY]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+@pytest.fixture(scope="module")
+def plan(tiny_plan: Callable[..., Plan]) -> Plan:
+    long = {"steps": STEPS, "lr": 1e-4}
+    attack = {**long, "train": "images", "heldout": "images", "checkpoints": [STEPS // 3]}
+    sampling = {"num_inference_steps": 2, "batch_size": 1}
+    counts = {"unsafe": {"prompts": 2, "images": STEPS // 4}, "benign": {"prompts": 2, "images": STEPS // 3}}
+    tier = {"training_seeds": [0], "prompts": counts}
+    return tiny_plan(
+        unlearning={"graddiff": long},
+        attacks={"mine": attack},
+        sampling=sampling,
+        tiers=dict.fromkeys(("smoke", "small", "paper"), tier),
+        scoring_batch_size=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def shop(plan: Plan, workshop: Callable[[], Workshop]) -> Workshop:
+    """A workshop in which every stage has been run, undisturbed, in this process."""
+    made = workshop()
+    made.run(plan)
+    return made
+
+
+def command(stage: str, plan: Plan) -> tuple[list[str], str]:
+    """A stage's command line and output folder."""
+    if stage.startswith("digits"):
+        return digits_command(stage)
+    first = {name: next(iter(getattr(plan, name).values())) for name in ("unlearn", "attack", "sample", "score")}[stage]
+    seed, tier = "0", plan.tier
+    job, output = {
+        "unlearn": lambda: (jobs.unlearn_job(plan, first.run), first.folder(seed)),
+        "attack": lambda: (jobs.attack_job(plan, first.run, seed), first.folder(seed)),
+        "sample": lambda: (jobs.sample_job(plan, first.run, seed, tier), f"{first.folder(seed)}/{tier}"),
+        "score": lambda: (
+            jobs.score_job(plan, first.label, jobs.score_images(plan, first.run, seed, tier)),
+            f"{first.folder(seed)}/{tier}",
+        ),
+    }[stage]()
+    return [f"scripts/{stage}.py", "--job", job, "--output", output, "--modules", *first.modules], output
+
+
+def digits_command(stage: str) -> tuple[list[str], str]:
+    """The training of one part of a small demo world."""
+    part = {"digits-model": "model", "digits-autoencoder": "autoencoder"}.get(stage, stage)
+    few = {"steps": STEPS, "batch_size": 2}
+    world = {
+        "splits": {"generator": 20, "heldout": 20},
+        "autoencoder": few,
+        "generator": {**few, "text_steps": STEPS // 5},
+        "detectors": {"digits-resnet": {**few, "widths": [8, 16]}},
+        "clip": {**few, "vision_width": 16, "text_width": 16},
+    }
+    output = f"results/assets/{stage}"
+    job = {"part": part.removeprefix("digits-") if part == "digits-clip" else part, "digits": world}
+    job["autoencoder"] = "results/assets/digits-autoencoder" if part == "model" else None
+    return ["scripts/digits.py", "--job", jobs.as_json(job), "--output", output], output
+
+
+STAGES = ("unlearn", "attack", "sample", "score", "digits-autoencoder", "digits-model", "digits-resnet", "digits-clip")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shop: Workshop, plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], StageProcess]:
+    """A stage's one attempt without any disturbance, its results beside it; made when it is first asked for."""
+    made: dict[str, StageProcess] = {}
+
+    def run(stage: str) -> StageProcess:
+        if stage not in made:
+            if stage == "digits-model":
+                run("digits-autoencoder")
+            folder = tmp_path_factory.mktemp("undisturbed")
+            process = fresh(stage, shop, plan, folder)
+            assert process.finish() == 0, process.log
+            made[stage] = process
+        return made[stage]
+
+    return run
+
+
+def fresh(stage: str, shop: Workshop, plan: Plan, folder: Path) -> StageProcess:
+    """A stage that has not begun, in the workshop; what an earlier test left of it is gone."""
+    arguments, output = command(stage, plan)
+    inner = Path(output).relative_to("results")
+    for left in (output, f"results/.state/{inner}", f"{Path(output).parent}/images"):
+        shutil.rmtree(shop.folder / left, ignore_errors=True)
+    return StageProcess(arguments, shop.folder, folder / stage, EVERY_STEP)
+
+
+def results(stage: str, shop: Workshop, plan: Plan) -> dict[str, bytes]:
+    """A stage's output, with the images that a sampling run makes beside it."""
+    output = shop.folder / command(stage, plan)[1]
+    return files(output.parent if stage == "sample" else output)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stage_that_is_stopped_again_and_again_ends_as_if_it_had_not_been(
+    stage: str,
+    signal_number: signal.Signals,
+    shop: Workshop,
+    plan: Plan,
+    undisturbed: Callable[[str], StageProcess],
+    tmp_path: Path,
+) -> None:
+    whole = undisturbed(stage)
+    expected = results(stage, shop, plan)
+    process, draw = fresh(stage, shop, plan, tmp_path), random.Random(f"{stage} {signal_number}")
+    for _ in range(KILLS):
+        # A part of what ten attempts may take each, the first ones at the start-up too, and a moment within a step.
+        steps = draw.randrange(round(0.9 * whole.steps / KILLS))
+        process.interrupt(signal_number, steps, delay_seconds=draw.uniform(0, 0.02))
+    assert process.finish() == 0, process.log
+    stopped = {-9} if signal_number == signal.SIGKILL else {128 + 15, -15}
+    assert set(process.status[:-1]) <= stopped, process.log
+    assert results(stage, shop, plan) == expected
+    repeated = process.steps / whole.steps - 1
+    assert 0 <= repeated < (0.10 if signal_number == signal.SIGKILL else 0.02)
