@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
+from resalign.resume.attempt import Attempt
 from resalign.tensors.named import Named
 from tests.example_config import smallest
+from tests.stopping import stopped_after_a_step
 
 ATTACKS = registry.members("attacks")
 STEPS, CHECKPOINTS = 4, [1, 3]
@@ -32,10 +35,12 @@ class Recorded:
         return {step: value for step, name, value in self.run.history.rows if name == "heldout_loss"}
 
 
-def attack(name: str, models: Models, data: AttackData, seed: int = 0, **settings: object) -> Recorded:
+def attack(
+    name: str, models: Models, data: AttackData, seed: int = 0, attempt: Attempt | None = None, **settings: object
+) -> Recorded:
     """An attack of a few steps, at its defaults otherwise."""
     module = registry.member("attacks", name)
-    recorded = Recorded(Run(seed))
+    recorded = Recorded(Run(seed, attempt=attempt or Attempt()))
     config = smallest(module.Config, **{"steps": STEPS, "checkpoints": CHECKPOINTS, **settings})
     module.attack(models, data, config, recorded.run, recorded.save)
     return recorded
@@ -124,6 +129,17 @@ def test_equal_seeds_give_equal_bits(name: str, models: Models, attack_data: Att
     for (_, first), (_, second) in zip(again.saved, result.saved, strict=True):
         assert all(torch.equal(first[n], second[n]) for n in first)
     assert again.run.history.rows == result.run.history.rows
+
+
+def test_a_stopped_attack_goes_on_to_equal_bits(
+    name: str, models: Models, attack_data: AttackData, result: Recorded, tmp_path: Path
+) -> None:
+    resumed = stopped_after_a_step(tmp_path, lambda attempt: attack(name, models, attack_data, attempt=attempt))
+    # What was saved in the first step lies on the disk already.
+    later = [(step, weights) for step, weights in result.saved if step > 1]
+    for (_, first), (_, second) in zip(resumed.saved, later, strict=True):
+        assert all(torch.equal(first[n], second[n]) for n in first)
+    assert resumed.run.history.rows == result.run.history.rows
 
 
 def test_another_seed_gives_other_weights(name: str, models: Models, attack_data: AttackData, result: Recorded) -> None:

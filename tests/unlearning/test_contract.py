@@ -1,6 +1,7 @@
 """What every unlearning method must do. A new file in ``src/resalign/unlearning`` is held to it unasked."""
 
 import inspect
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from resalign.config import registry
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
+from resalign.resume.attempt import Attempt
 from tests.example_config import smallest
+from tests.stopping import stopped_after_a_step
 
 METHODS = registry.members("unlearning")
 # A method that takes no steps (a closed form, a released checkpoint) draws nothing and has no progress to tell.
@@ -17,10 +20,12 @@ TRAINING = [m for m in METHODS if "steps" in registry.config_class("unlearning",
 Weights = dict[str, torch.Tensor]
 
 
-def unlearn(name: str, models: Models, data: UnlearningData, seed: int = 0) -> tuple[Weights, Run]:
+def unlearn(
+    name: str, models: Models, data: UnlearningData, seed: int = 0, attempt: Attempt | None = None
+) -> tuple[Weights, Run]:
     """A method's weights after very few steps, at its defaults otherwise."""
     module = registry.member("unlearning", name)
-    run = Run(seed)
+    run = Run(seed, attempt=attempt or Attempt())
     return module.unlearn(models, data, smallest(module.Config), run), run
 
 
@@ -88,6 +93,18 @@ def test_equal_seeds_give_equal_bits(
         again, run = unlearn(name, models, unlearning_data)
     assert again.keys() == result[0].keys()
     assert all(torch.equal(again[n], tensor) for n, tensor in result[0].items())
+    assert repr(run.history.rows) == repr(result[1].history.rows)
+
+
+@pytest.mark.parametrize("name", TRAINING, indirect=True)
+def test_a_stopped_run_goes_on_to_equal_bits(
+    name: str, models: Models, unlearning_data: UnlearningData, result: tuple[Weights, Run], tmp_path: Path
+) -> None:
+    resumed, run = stopped_after_a_step(
+        tmp_path, lambda attempt: unlearn(name, models, unlearning_data, attempt=attempt)
+    )
+    assert resumed.keys() == result[0].keys()
+    assert all(torch.equal(resumed[n], tensor) for n, tensor in result[0].items())
     assert repr(run.history.rows) == repr(result[1].history.rows)
 
 

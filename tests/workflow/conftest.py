@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,11 +31,15 @@ class Checkout:
 
     def snakemake(self, *options: str, overrides: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         """Runs Snakemake in the copy, with further values for ``--config``."""
-        command = [sys.executable, "-m", "snakemake", "--cores", "1", *options]
-        command += ["--configfile", self.config, "--config", f"tier={self.tier}", *overrides]
+        return subprocess.run(capture_output=True, **self.command(*options, overrides=overrides))
+
+    def command(self, *options: str, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+        """What :mod:`subprocess` needs to run Snakemake in the copy."""
+        command = [sys.executable, "-m", "snakemake", "--cores", "1"]
+        command += ["--configfile", self.config, "--config", f"tier={self.tier}", *overrides, *options]
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         ours = {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-        return subprocess.run(command, cwd=self.folder, env={**os.environ, **ours}, capture_output=True, text=True)
+        return {"args": command, "cwd": self.folder, "env": {**os.environ, **ours}, "text": True}
 
     def planned(self, *overrides: str) -> dict[str, set[str]]:
         """Labels of the runs that a dry run would make, by rule; '' for a rule without wildcards."""

@@ -222,6 +222,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def forget_finished(results: Path) -> None:
-    """Removes what is kept of finished jobs below ``results``; the state of unfinished ones stays."""
-    for marker in (results / NAME).rglob("finished.json"):
-        shutil.rmtree(marker.parent)
+    """Removes what is kept of ended jobs below ``results``; the state of unfinished ones stays."""
+    for about in list((results / NAME).rglob("about.json")):
+        if not list(about.parent.glob("*.pt")):
+            shutil.rmtree(about.parent)

@@ -34,7 +34,7 @@ def capture(held: Any) -> Any:
         return {name: capture(value) for name, value in held.items()}
     if isinstance(held, list | tuple):
         return [capture(value) for value in held]
-    if held is None or isinstance(held, bool | int | float | str):
+    if _is_plain(held):
         return held
     raise TypeError(f"a {type(held).__name__} cannot be saved between steps; hold tensors, generators or a state_dict")
 
@@ -55,7 +55,7 @@ def restore(held: Any, saved: Any) -> None:
         held.bit_generator.state = json.loads(saved)
     elif hasattr(held, "load_state_dict"):
         held.load_state_dict(saved)
-    elif isinstance(held, dict) and not any(isinstance(value, torch.Tensor) for value in held.values()):
+    elif isinstance(held, dict) and _is_plain(held):
         held.clear()
         held.update(saved)
     elif isinstance(held, Mapping):
@@ -66,6 +66,13 @@ def restore(held: Any, saved: Any) -> None:
             restore(value, part)
     else:
         raise TypeError(f"a {type(held).__name__} cannot be put back")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value holds no object that a captured state is put back into."""
+    if isinstance(value, dict | list | tuple):
+        return all(_is_plain(part) for part in (value.values() if isinstance(value, dict) else value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def capture_randomness() -> dict[str, Any]:

@@ -1,0 +1,160 @@
+"""Stages whose results cannot be written, read or owned: one clear error, and nothing lost."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from resalign.config import jobs
+from resalign.config.plan import Plan
+
+from .conftest import Workshop
+from .stage_process import StageProcess
+
+EVERY_STEP = {"SHORTEST_INTERVAL_SECONDS": 0.0, "LONGEST_INTERVAL_SECONDS": 0.0}
+
+
+@dataclass
+class Disk:
+    """A small file system of its own, which can be filled and made read-only."""
+
+    folder: Path
+
+    def fill(self, free_bytes: int) -> None:
+        """Leaves no more than so many bytes."""
+        found = os.statvfs(self.folder)
+        (self.folder / "filler").write_bytes(bytes(found.f_bavail * found.f_frsize - free_bytes))
+
+    def empty(self) -> None:
+        """Takes the filler away."""
+        (self.folder / "filler").unlink()
+
+    def remount(self, options: str) -> None:
+        """Such as ``ro``."""
+        subprocess.run(["mount", "-o", f"remount,{options}", self.folder], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no small file system can be mounted here: {mounted.stderr.strip()}")
+    yield Disk(folder)
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture(scope="module")
+def plan(tiny_plan: Callable[..., Plan]) -> Plan:
+    return tiny_plan(unlearning={"graddiff": {"steps": 60, "lr": 1e-4}})
+
+
+@dataclass
+class Job:
+    """The plan's unlearning job, in folders of the test's choice."""
+
+    arguments: list[str]
+    output: str
+    expected: dict[str, bytes]
+
+    def at(self, folder: Path, log: Path) -> StageProcess:
+        """The job in that working directory."""
+        return StageProcess(self.arguments, folder, log, EVERY_STEP)
+
+    def results(self, folder: Path) -> dict[str, bytes]:
+        """What it has written there, but for its times."""
+        files = [path for path in (folder / self.output).iterdir() if path.name != "timing.json"]
+        return {path.name: path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def job(plan: Plan, workshop: Callable[[], Workshop]) -> Job:
+    """The job, with the results of a run that nothing disturbs."""
+    [stage] = plan.unlearn.values()
+    arguments = ["scripts/unlearn.py", "--job", jobs.unlearn_job(plan, stage.run), "--output", stage.folder(0)]
+    made = Job([*arguments, "--modules", *stage.modules], stage.folder(0), {})
+    folder = workshop().folder
+    process = made.at(folder, folder / "undisturbed")
+    assert process.finish() == 0, process.log
+    return Job(made.arguments, made.output, made.results(folder))
+
+
+def only_error(process: StageProcess) -> str:
+    """The one error line of a log that has no traceback."""
+    assert "Traceback" not in process.log, process.log
+    [line] = [line for line in process.log.splitlines() if line.startswith("error:")]
+    return line
+
+
+def test_a_full_disk(job: Job, disk: Disk, tmp_path: Path) -> None:
+    process = job.at(disk.folder, tmp_path / "log")
+    process.interrupt(signal.SIGTERM, 30, 0)
+    begun, saved = process.steps, list(disk.folder.rglob("*.pt"))
+    assert len(saved) == 1
+    disk.fill(saved[0].stat().st_size // 2)
+    assert process.finish() == 1
+    error = only_error(process)
+    assert "the state cannot be saved (No space left on device); the one before is kept; free some space" in error
+    assert list(disk.folder.rglob("*.pt")) == saved
+    disk.empty()
+    assert process.finish() == 0, process.log
+    assert job.results(disk.folder) == job.expected
+    assert begun < process.steps <= 61  # the step that could not be saved is repeated
+
+
+def test_a_read_only_results_folder(job: Job, disk: Disk, tmp_path: Path) -> None:
+    process = job.at(disk.folder, tmp_path / "log")
+    process.interrupt(signal.SIGTERM, 30, 0)
+    begun = process.steps
+    disk.remount("ro")
+    assert process.finish() == 1
+    assert "cannot be written (Read-only file system); results must be writable" in only_error(process)
+    disk.remount("rw")
+    assert process.finish() == 0, process.log
+    assert job.results(disk.folder) == job.expected
+    assert begun < process.steps == 60
+
+
+def test_a_damaged_state(job: Job, tmp_path: Path) -> None:
+    process = job.at(tmp_path, tmp_path / "log")
+    process.interrupt(signal.SIGTERM, 30, 0)
+    begun, [state] = process.steps, tmp_path.rglob("*.pt")
+    whole = state.read_bytes()
+    state.write_bytes(whole[:-100])
+    assert process.finish() == 1
+    assert "damaged" in only_error(process)
+    assert str(state.relative_to(tmp_path)) in only_error(process)
+    state.write_bytes(whole)
+    assert process.finish() == 0, process.log
+    assert job.results(tmp_path) == job.expected
+    assert begun < process.steps == 60
+    # Deleting it, as the error says, begins the job afresh.
+    again = job.at(tmp_path, tmp_path / "again")
+    shutil.rmtree(tmp_path / "results")
+    assert again.finish() == 0
+    assert again.steps == 60
+
+
+def test_two_processes_at_one_job(job: Job, tmp_path: Path) -> None:
+    first, second = job.at(tmp_path, tmp_path / "first"), job.at(tmp_path, tmp_path / "second")
+    process = first.start()
+    while not first.steps:
+        time.sleep(0.001)
+    os.kill(process.pid or 0, signal.SIGSTOP)
+    assert second.finish() == 1
+    assert f"process {process.pid} on" in only_error(second)
+    assert "is at this very job; wait for it or end it, then run again" in only_error(second)
+    assert second.steps == 0
+    os.kill(process.pid or 0, signal.SIGCONT)
+    process.join(60)
+    assert process.exitcode == 0
+    assert job.results(tmp_path) == job.expected

@@ -1,0 +1,33 @@
+"""Two main processes in one checkout."""
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import Checkout, copy_repository
+
+TARGET = "digits_data"
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Checkout:
+    return Checkout(copy_repository(tmp_path / "repository"))
+
+
+def test_the_second_one_is_refused_and_the_first_one_ends_well(fresh: Checkout) -> None:
+    first = subprocess.Popen(**fresh.command("--", TARGET), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    locks = fresh.folder / ".snakemake" / "locks"
+    while first.poll() is None and not (locks.is_dir() and any(locks.iterdir())):
+        time.sleep(0.01)
+    second = fresh.snakemake("--", TARGET)
+    assert second.returncode == 1
+    assert second.stderr.count("Error: Directory cannot be locked") == 1, second.stderr
+    assert "Traceback" not in second.stderr
+    output, _ = first.communicate()
+    assert first.returncode == 0, output
+    [made] = (fresh.folder / "results" / "assets").iterdir()
+    assert (made / "run.json").is_file()
+    # What was kept for the case that the main process is killed is not needed any more.
+    assert not [path for path in (fresh.folder / "results" / ".state").rglob("*") if path.is_file()]
