@@ -9,6 +9,7 @@ from resalign.config import registry
 from resalign.contracts import AttackData, Run
 from resalign.data.images import read_captioned_images
 from resalign.diffusion.batches import encode
+from resalign.diffusion.micro_batches import micro_batches
 from resalign.diffusion.models import load_models, unet_weights
 from resalign.lazy import torch
 from resalign.stage import parse_arguments, progress_bar, run_stage, running, write_json
@@ -22,7 +23,7 @@ def main() -> None:
     settings = dict(job["attack"])
     member = registry.member("attacks", settings.pop("name"))
     config = member.Config.parse(settings, where=job["label"])
-    with running(arguments, resumes="steps") as attempt:
+    with running(arguments, resumes="steps") as attempt, micro_batches(job.get("micro_batch_size")):
         images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in ("train", "heldout")}
         weights = Path(job["weights"]) if job["weights"] else None
         models = load_models(Path(job["model"]), weights, device=job["device"])

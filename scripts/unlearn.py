@@ -8,6 +8,7 @@ from resalign.config import registry
 from resalign.contracts import Run, UnlearningData
 from resalign.data.images import read_captioned_images
 from resalign.diffusion.batches import encode
+from resalign.diffusion.micro_batches import micro_batches
 from resalign.diffusion.models import load_models, unet_weights
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
 from resalign.tensors.weights import save_weights
@@ -20,7 +21,7 @@ def main() -> None:
     settings = dict(job["method"])
     method = registry.member("unlearning", settings.pop("name"))
     config = method.Config.parse(settings, where=job["label"])
-    with running(arguments, resumes="steps") as attempt:
+    with running(arguments, resumes="steps") as attempt, micro_batches(job.get("micro_batch_size")):
         images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in ("forget", "retain", "pool")}
         models = load_models(Path(job["model"]), device=job["device"])
         progress = progress_bar(f"unlearn {job['label']} seed {arguments.seed}")

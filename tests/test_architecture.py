@@ -18,9 +18,9 @@ PACKAGE = ROOT / "src" / "resalign"
 
 # From the bottom to the top: a part imports itself and parts of lower layers, never its own layer's others.
 LAYERS = (
-    {"lazy", "files"},
+    {"lazy", "files", "recover"},
     {"tracking"},
-    {"tensors", "resume"},
+    {"tensors", "resume", "devices", "memory"},
     {"config"},
     {"data", "bilevel", "scores"},
     {"diffusion"},
@@ -149,7 +149,7 @@ def test_no_module_is_imported_by_nobody() -> None:
     families = (*registry.FAMILIES, solving.FAMILY)
     used |= {f"resalign.{family}.{name}" for family in families for name in registry.members(family)}
     packages = {module.name for module in MODULES if module.path.name == "__init__.py"}
-    rules = "".join(path.read_text() for path in (ROOT / "workflow").rglob("*.smk"))
+    rules = "".join(path.read_text() for path in [*(ROOT / "workflow").rglob("*.smk"), ROOT / "Makefile"])
     started |= set(re.findall(r"python -m (resalign[\w.]*)", rules))
     unused = {m.name for m in MODULES if m.part != "scripts"} - used - packages - started
     in_rules = {f"{package}.{name}" for package, name in re.findall(r"from (resalign[\w.]*) import (\w+)", rules)}

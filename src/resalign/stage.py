@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import psutil
 
+from resalign import devices, memory
 from resalign.config.closure import import_closure, source_hash
 from resalign.config.strict import ConfigError
 from resalign.files import remove_parts, whole
@@ -71,6 +72,8 @@ def run_stage(main: Callable[[], None]) -> None:
         main()
     except (ConfigError, DataError, WeightsError, DivergenceError, StateError) as error:
         sys.exit(f"error: {error}")
+    except (devices.DeviceError, memory.MemoryExhausted) as error:
+        sys.exit(f"error: {error}")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
@@ -119,6 +122,9 @@ def running(arguments: StageArguments, *, resumes: Literal["no", "steps", "piece
     torch.set_num_threads(arguments.threads)
     torch.use_deterministic_algorithms(True)
     arguments.output.mkdir(parents=True, exist_ok=True)
+    lease = devices.lease(arguments.job.get("device", "cpu"))
+    if "device" in arguments.job:
+        arguments.job["device"] = lease.device  # the one that it got: what the stage uses, records and resumes by
     record = {
         "job": arguments.job,
         "seed": arguments.seed,
@@ -132,9 +138,7 @@ def running(arguments: StageArguments, *, resumes: Literal["no", "steps", "piece
             folder = stack.enter_context(StateFolder(state_folder(arguments.output), fingerprint))
             remove_parts(arguments.output)
             if folder.take_finished(arguments.output):
-                raise AlreadyFinished(
-                    f"{arguments.output}: an earlier attempt has finished this job; results are taken"
-                )
+                raise AlreadyFinished(f"{arguments.output}: an earlier attempt has finished it; results are taken")
         begun_at, imported = time.time(), import_seconds()
         created_at = psutil.Process().create_time()
         attempt = Attempt(
@@ -142,21 +146,18 @@ def running(arguments: StageArguments, *, resumes: Literal["no", "steps", "piece
             deadline=_deadline(arguments.limit_minutes, created_at),
             idle_seconds=lambda: import_seconds() - imported,
         )
-        with _stopped_by_signals(attempt):
+        with _stopped_by_signals(attempt), memory.explained(Path(sys.argv[0]).stem, arguments.job):
             yield attempt
         write_json(arguments.output / "run.json", record)
+        start_seconds = begun_at - created_at + import_seconds() - imported - lease.waited_seconds
         timing = {
             "seconds": round(attempt.seconds, 3),
-            "start_seconds": round(begun_at - created_at + import_seconds() - imported, 3),
+            "start_seconds": round(start_seconds, 3),
             "started_at": round(created_at, 3),
             "ended_at": round(time.time(), 3),
             "attempts": attempt.number,
-            "peak_memory_mb": _peak_memory_mb(),
-            "threads": arguments.threads,
-            "machine": platform.machine(),
-            "cpus": os.cpu_count(),
         }
-        write_json(arguments.output / "timing.json", timing)
+        write_json(arguments.output / "timing.json", {**timing, **_machine(arguments, lease)})
         if folder and resumes == "steps":
             folder.keep_finished(arguments.output)
         elif folder:
@@ -220,6 +221,17 @@ def _versions() -> dict[str, str]:
 
     names = ("torch", "diffusers", "transformers", "open_clip_torch", "torch-fidelity", "numpy", "scikit-learn")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def _machine(arguments: StageArguments, lease: devices.Lease) -> dict[str, Any]:
+    """What a stage has run on, and how much of it."""
+    return {
+        "device": lease.name,
+        "peak_memory_mb": _peak_memory_mb(),
+        "threads": arguments.threads,
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+    }
 
 
 def _peak_memory_mb() -> float:

@@ -74,7 +74,10 @@ class ResourcesConfig(Strict):
 
     threads: int = Field(1, gt=0)
     gpu: int = Field(0, ge=0)
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Literal["cpu", "cuda"] = Field("cpu", description="cuda: a GPU of the job's own, or the CPU if none")
+    micro_batch_size: int | None = Field(
+        None, gt=0, description="of unlearn and attack: examples in memory at once, equal up to rounding; null for all"
+    )
     mem_mb: int = Field(4000, gt=0)
     runtime_minutes: int = Field(60, gt=0)
 
@@ -265,6 +268,12 @@ class Experiment:
             for label in getattr(self.config, key):
                 if not LABEL.fullmatch(label):
                     raise ConfigError(f"{self.where}: {key}.{label}: use letters, digits, '_', '.', '-'; files have it")
+        instead = {"sample": "sampling.batch_size", "score": "scoring_batch_size"}
+        for stage, resources in self.config.resources.items():
+            if resources.micro_batch_size and stage in instead:
+                raise ConfigError(
+                    f"{self.where}: resources.{stage}.micro_batch_size is for stages that train; set {instead[stage]}"
+                )
         if BASE in self.unlearning:
             raise ConfigError(f"{self.where}: unlearning.{BASE}: so the model before unlearning is called; rename it")
         rows: dict[tuple[str, str], str] = {}

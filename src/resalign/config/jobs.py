@@ -151,6 +151,13 @@ def parent_weights(stage: Stage, seed: str) -> list[str]:
     return [f"{stage.parent.folder(seed)}/weights.safetensors"] if stage.parent else []
 
 
+def training_resources(plan: Plan, stage: str) -> dict[str, Any]:
+    """Where a stage trains; micro-batches stand in a job where they are set, so that other jobs remain as they were."""
+    resources = plan.experiment.resources(stage)
+    size = resources.micro_batch_size
+    return {"device": resources.device, **({"micro_batch_size": size} if size else {})}
+
+
 def unlearn_assets(plan: Plan, run: str) -> list[str]:
     """Markers of the assets that an unlearning run reads."""
     config, member = plan.experiment.config, plan.experiment.unlearning[plan.unlearn[run].model]
@@ -168,7 +175,7 @@ def unlearn_job(plan: Plan, run: str) -> str:
             "method": member.resolved(),
             "prompts": config.concept.prompts,
             "pixels": config.pixels,
-            "device": plan.experiment.resources("unlearn").device,
+            **training_resources(plan, "unlearn"),
             "checkpoint": plan.folder(member.asset) if member.asset else None,
             "model": plan.folder(config.model),
             **{name: plan.folder(getattr(config.concept, name)) for name in ("forget", "retain", "pool")},
@@ -191,7 +198,7 @@ def attack_job(plan: Plan, run: str, seed: str) -> str:
             "label": stage.label,
             "attack": plan.experiment.attacks[stage.attack or ""].resolved(),
             "pixels": config.pixels,
-            "device": plan.experiment.resources("attack").device,
+            **training_resources(plan, "attack"),
             "model": plan.folder(config.model),
             "weights": next(iter(parent_weights(stage, seed)), None),
             "train": plan.folder(data.train),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from resalign.diffusion.micro_batches import in_parts
 from resalign.lazy import diffusers, torch, transformers
 from resalign.tensors.weights import WeightsError, check_shapes, load_weights, tensor_shapes
 
@@ -47,12 +48,17 @@ class Models:
     def encode_images(self, images: torch.Tensor, generator: torch.Generator, batch_size: int = 32) -> torch.Tensor:
         """Latents (B, C, h, w), scaled, sampled from the autoencoder's posterior of images (B, 3, H, W) in [-1, 1]."""
         vae = self.pipeline.vae
+
+        def posterior(part: torch.Tensor) -> torch.Tensor:
+            found = vae.encode(part).latent_dist
+            return torch.stack([found.mean, found.std], dim=1)
+
         latents = []
         for batch in images.split(batch_size):
             with torch.no_grad():
-                posterior = vae.encode(batch.to(self.device, vae.dtype)).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
-            latents.append((posterior.mean + posterior.std * noise) * vae.config.scaling_factor)
+                mean, std = in_parts(posterior, (batch.to(self.device, vae.dtype),)).unbind(dim=1)
+            noise = torch.randn(mean.shape, generator=generator).to(mean)
+            latents.append((mean + std * noise) * vae.config.scaling_factor)
         return torch.cat(latents)
 
 

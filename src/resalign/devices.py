@@ -1,0 +1,158 @@
+"""The device of a stage's process: one GPU that is no other process's, or the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from resalign.lazy import torch
+from resalign.tracking import log
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+POLL_SECONDS = 1.0
+# `nvidia-smi -L`; instances of a divided GPU (MIG) stand below it, indented.
+LISTED = re.compile(r"^(?:GPU \d+: |\s+)(?P<name>.+?):? *\(UUID: (?P<uuid>(?:GPU|MIG)-[^)]+)\)", re.MULTILINE)
+
+
+class DeviceError(RuntimeError):
+    """A GPU that is there and cannot be used; the message says what to try."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A device that this process holds until it ends.
+
+    Attributes:
+        device: ``cuda`` or ``cpu``, as torch takes it.
+        name: What it is: the GPU's model, or ``cpu``.
+        waited_seconds: How long all GPUs were taken.
+    """
+
+    device: str
+    name: str
+    waited_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A visible GPU.
+
+    Attributes:
+        token: What CUDA_VISIBLE_DEVICES calls it.
+        uuid: What it is called by every process on every host.
+        name: Its model.
+    """
+
+    token: str
+    uuid: str
+    name: str
+
+
+@functools.cache
+def lease(requested: str) -> Lease:
+    """The device that a process works on; a GPU is its own, for another process of this user waits for another one.
+
+    A GPU is held by a lock that the kernel frees with the process, however it ends. Taking one sets
+    CUDA_VISIBLE_DEVICES to it alone, so that ``cuda`` means it everywhere; CUDA must not have been used before.
+
+    Args:
+        requested: ``cpu``, or ``cuda`` for one of the visible GPUs and for the CPU where there is none.
+
+    Raises:
+        DeviceError: If a GPU is visible and torch cannot use it, or cannot be told from others.
+    """
+    if requested == "cpu":
+        return Lease("cpu", "cpu")
+    if torch.cuda.is_initialized():
+        raise DeviceError("CUDA was used before a GPU was taken, so that its choice came too late; lease first")
+    found = visible()
+    if not found and torch.cuda.is_available():
+        raise DeviceError("torch can use a GPU that `nvidia-smi -L` does not list; is nvidia-smi on the PATH?")
+    if not found:
+        allowed = f"{VISIBLE} is '{os.environ[VISIBLE]}'" if VISIBLE in os.environ else "nvidia-smi lists none"
+        log.warning("no GPU is visible (%s): running on the CPU, which is far slower", allowed)
+        return Lease("cpu", "cpu")
+    gpu, waited_seconds = _taken(found)
+    os.environ[VISIBLE] = gpu.token
+    if not torch.cuda.is_available():
+        raise DeviceError(
+            f"torch {torch.__version__} cannot use {gpu.name} ({VISIBLE}={gpu.token}); it was built for CUDA "
+            f"{torch.version.cuda}: update the driver, install a build that fits it, or set the stage's device: cpu"
+        )
+    log.info("running on %s (%s=%s)", gpu.name, VISIBLE, gpu.token)
+    return Lease("cuda", gpu.name, waited_seconds)
+
+
+def visible() -> list[Gpu]:
+    """The GPUs that CUDA_VISIBLE_DEVICES lets this process see, all if it is unset; starts no CUDA.
+
+    An entry that names no GPU hides itself and those after it, as CUDA has it: '', '-1' and 'NoDevFiles' hide all.
+    """
+    installed = _installed()
+    wanted = os.environ.get(VISIBLE)
+    if wanted is None:
+        return [Gpu(uuid, uuid, name) for uuid, name in installed.items() if uuid.startswith("GPU-")]
+    whole = [uuid for uuid in installed if uuid.startswith("GPU-")]
+    found = []
+    for token in map(str.strip, wanted.split(",")):
+        if token.isdecimal():
+            matching = whole[int(token) : int(token) + 1]
+        else:
+            matching = [uuid for uuid in installed if token.startswith(("GPU-", "MIG-")) and uuid.startswith(token)]
+        if len(matching) != 1:
+            break
+        found.append(Gpu(token, matching[0], installed[matching[0]]))
+    return found
+
+
+def _installed() -> dict[str, str]:
+    """Model by UUID of this host's GPUs and of their instances, in the driver's order; empty without a driver."""
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=60)
+    except FileNotFoundError:
+        return {}
+    if listed.returncode:
+        log.warning("nvidia-smi -L failed: %s", (listed.stdout + listed.stderr).strip())
+        return {}
+    return {found["uuid"]: " ".join(found["name"].split()) for found in LISTED.finditer(listed.stdout)}
+
+
+def lock_folder() -> Path:
+    """Where this user's locks lie: one file for each GPU."""
+    return Path(tempfile.gettempdir()) / f"resalign-gpus-{os.getuid()}"
+
+
+_held: list[IO[str]] = []  # open files, and so their locks, until the process ends
+
+
+def _taken(gpus: list[Gpu], sleep: Callable[[float], None] = time.sleep) -> tuple[Gpu, float]:
+    """Locks the first GPU that is free, waiting until one is; with the seconds that it waited."""
+    folder = lock_folder()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    began, told = time.monotonic(), False
+    while True:
+        for gpu in gpus:
+            file = (folder / f"{gpu.uuid.replace('/', '_')}.lock").open("a")
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _held.append(file)
+                return gpu, time.monotonic() - began if told else 0.0
+            file.close()
+        if not told:
+            log.info("%s taken by other jobs; waiting for one", _count(len(gpus)))
+            told = True
+        sleep(POLL_SECONDS)
+
+
+def _count(number: int) -> str:
+    return "the one visible GPU is" if number == 1 else f"all {number} visible GPUs are"

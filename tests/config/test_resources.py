@@ -1,0 +1,59 @@
+"""What a configuration says of devices and memory, and how it reaches the stages."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from resalign.config import jobs
+from resalign.config.experiment import Experiment
+from resalign.config.plan import Plan, Stage
+from resalign.config.strict import ConfigError
+
+Read = Callable[..., Experiment]
+
+
+def training_jobs(experiment: Experiment) -> dict[str, dict[str, Any]]:
+    """The job of one run of each stage that trains."""
+    plan = Plan(experiment)
+
+    def first(runs: dict[str, Stage]) -> str:
+        return next(iter(runs))
+
+    return {
+        "unlearn": json.loads(jobs.unlearn_job(plan, first(plan.unlearn))),
+        "attack": json.loads(jobs.attack_job(plan, first(plan.attack), "0")),
+    }
+
+
+def test_micro_batches_reach_the_stage_that_they_are_set_for(read: Read) -> None:
+    found = training_jobs(read({"resources": {"unlearn": {"micro_batch_size": 2}}}))
+    assert found["unlearn"]["micro_batch_size"] == 2
+    assert "micro_batch_size" not in found["attack"]
+
+
+def test_jobs_without_micro_batches_are_what_they_were_before_there_were_any(read: Read) -> None:
+    for stage, job in training_jobs(read()).items():
+        assert job["device"] == "cpu"
+        assert "micro_batch_size" not in job, stage
+
+
+def test_micro_batches_rename_no_run(read: Read) -> None:
+    before, after = (Plan(read(changes)) for changes in ({}, {"resources": {"default": {"micro_batch_size": 1}}}))
+    assert list(before.unlearn) == list(after.unlearn)
+    assert list(before.score) == list(after.score)
+
+
+@pytest.mark.parametrize(
+    ("stage", "instead"), [("sample", "set sampling.batch_size"), ("score", "set scoring_batch_size")]
+)
+def test_stages_that_do_not_train_have_batches_of_their_own(read: Read, stage: str, instead: str) -> None:
+    with pytest.raises(ConfigError, match=f"resources.{stage}.micro_batch_size is for stages that train; {instead}"):
+        read({"resources": {stage: {"micro_batch_size": 2}}})
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5])
+def test_a_micro_batch_has_an_example(read: Read, size: float) -> None:
+    with pytest.raises(ConfigError, match=r"resources\.unlearn\.micro_batch_size"):
+        read({"resources": {"unlearn": {"micro_batch_size": size}}})

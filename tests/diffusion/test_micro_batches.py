@@ -1,0 +1,256 @@
+"""Micro-batches: the same numbers as the whole batch, from less memory.
+
+Tolerances, relative to the norm of what is compared: 1e-12 in float64, 1e-5 in float32, for gradients and Hessian
+products. (Measured: 2e-15 and 1.3e-6.)
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+import torch
+
+from resalign.bilevel.hvp import Loss, hessian_vector_product
+from resalign.bilevel.unrolled import unrolled_hypergradient
+from resalign.config import registry
+from resalign.contracts import AttackData, Run, UnlearningData
+from resalign.data.images import read_captioned_images
+from resalign.diffusion.batches import EncodedImages, NoisyBatch, encode
+from resalign.diffusion.micro_batches import in_parts, micro_batches
+from resalign.diffusion.models import Models, load_models
+from resalign.diffusion.parametrisation import named_weights
+from resalign.objectives.denoising import denoising_loss, harmful_loss
+from resalign.tensors.named import Named, add, detached, gradient, norm
+from tests.conftest import PIXELS
+from tests.example_config import smallest
+
+BATCH = 5
+SIZES = [1, 2, BATCH, 64]
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+TRAINING = [m for m in registry.members("unlearning") if "steps" in registry.config_class("unlearning", m).model_fields]
+Weights = dict[str, torch.Tensor]
+Derivative = Callable[[Loss, Loss, Named], Weights]
+
+
+class Kept:
+    """Bytes that autograd keeps for backward passes within a block, each storage counted once; ``peak`` is the most."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self.bytes: dict[int, int] = {}
+        self.users: Counter[int] = Counter()
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(lambda x: _Kept(self, x), lambda kept: kept.tensor)
+
+    def __enter__(self) -> "Kept":
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.hooks.__exit__(kind, error, trace)
+
+
+class _Kept:
+    def __init__(self, counter: Kept, tensor: torch.Tensor) -> None:
+        self.counter, self.tensor = counter, tensor.detach()
+        storage = tensor.untyped_storage()
+        self.key = storage.data_ptr()
+        counter.bytes[self.key] = storage.nbytes()
+        counter.users[self.key] += 1
+        counter.peak = max(counter.peak, sum(counter.bytes.values()))
+
+    def __del__(self) -> None:
+        self.counter.users[self.key] -= 1
+        if not self.counter.users[self.key]:
+            del self.counter.bytes[self.key]
+
+
+@pytest.fixture(scope="module")
+def double(pipeline_folder: Path) -> Models:
+    """The tiny pipeline in float64."""
+    models = load_models(pipeline_folder)
+    models.pipeline.to(torch.float64)
+    return models
+
+
+@pytest.fixture(scope="module")
+def images(double: Models, image_folder: Path) -> EncodedImages:
+    return encode(double, read_captioned_images(image_folder, pixels=PIXELS), Run(0).generator("encode"))
+
+
+@pytest.fixture
+def of_dtype(models: Models, double: Models) -> Callable[[torch.dtype], Models]:
+    return lambda dtype: double if dtype == torch.float64 else models
+
+
+def batch_of(images: EncodedImages, dtype: torch.dtype) -> NoisyBatch:
+    batch = images.draw_stratified(BATCH, Run(0).generator("batch"))
+    return NoisyBatch(
+        batch.noisy_latents.to(dtype), batch.timesteps, batch.encoder_hidden_states.to(dtype), batch.target.to(dtype)
+    )
+
+
+def first(loss: Loss, other: Loss, weights: Named) -> Weights:
+    """∇L."""
+    leaves = detached(weights, requires_grad=True)
+    return gradient(loss(leaves), leaves)
+
+
+def second(loss: Loss, other: Loss, weights: Named) -> Weights:
+    """Hv."""
+    generator = torch.Generator().manual_seed(0)
+    vector = {n: torch.randn(t.shape, generator=generator, dtype=t.dtype) for n, t in weights.items()}
+    return hessian_vector_product(loss, weights, vector)
+
+
+def mixed(loss: Loss, other: Loss, weights: Named) -> Weights:
+    """A block of H off its diagonal."""
+    vector = {n: t for n, t in weights.items() if ".attn2." in n}
+    rows = {n: t for n, t in weights.items() if ".attn1." in n}
+    return hessian_vector_product(loss, weights, vector, wrt=rows)
+
+
+def unrolled(loss: Loss, other: Loss, weights: Named) -> Weights:
+    """A gradient through two steps of gradient descent."""
+    return unrolled_hypergradient(other, loss, weights, lr=1e-2, steps=2)[1]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("derivative", [first, second, mixed, unrolled])
+def test_derivatives_are_those_of_the_whole_batch(
+    of_dtype: Callable[[torch.dtype], Models],
+    images: EncodedImages,
+    derivative: Derivative,
+    dtype: torch.dtype,
+    size: int,
+) -> None:
+    unet = of_dtype(dtype).unet
+    batch = batch_of(images, dtype)
+    losses = partial(denoising_loss, unet, batch=batch), partial(harmful_loss, unet, batch=batch, truncation=1.5)
+    whole = derivative(*losses, named_weights(unet))
+    assert norm(whole) > 0
+    with micro_batches(size):
+        parts = derivative(*losses, named_weights(unet))
+    assert norm(add(parts, whole, -1.0)) <= TOLERANCE[dtype] * norm(whole)
+
+
+@pytest.mark.parametrize("derivative", [first, second])
+def test_what_is_kept_for_backward_passes_falls_with_the_size(
+    double: Models, images: EncodedImages, derivative: Derivative
+) -> None:
+    losses = (partial(denoising_loss, double.unet, batch=batch_of(images, torch.float64)),) * 2
+
+    def peak(size: int | None, do: Derivative) -> int:
+        with micro_batches(size), Kept() as kept:
+            do(*losses, named_weights(double.unet))
+        assert not kept.bytes
+        return kept.peak
+
+    def nothing(loss: Loss, other: Loss, weights: Named) -> Weights:
+        leaves = detached(weights, requires_grad=True)
+        sum((t * t).sum() for t in leaves.values()).backward()
+        return {}
+
+    weights_alone = peak(None, nothing)
+    whole, one = (peak(size, derivative) - weights_alone for size in (None, 1))
+    assert one < whole / 3
+
+
+def test_no_network_sees_more_examples_at_once(double: Models, unlearning_data: UnlearningData) -> None:
+    # Where no gradient is asked for, too: held-out losses, targets of distillation, latents of images.
+    seen: list[int] = []
+    hook = double.unet.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    encoder = double.pipeline.vae.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    batch = in_double(unlearning_data.retain).draw(4, Run(0).generator("x"))
+    with micro_batches(3):
+        double.encode_images(torch.zeros(7, 3, PIXELS, PIXELS), Run(0).generator("y"))
+        with torch.no_grad():
+            denoising_loss(double.unet, named_weights(double.unet), batch)
+        denoising_loss(double.unet, detached(named_weights(double.unet), requires_grad=True), batch).backward()
+    hook.remove()
+    encoder.remove()
+    assert seen == [3, 3, 1] + [3, 1] + [3, 1] + [1, 3]  # the last: computed again, from the last part to the first
+
+
+def test_latents_are_those_of_the_whole_batch(double: Models, image_folder: Path, images: EncodedImages) -> None:
+    with micro_batches(3):
+        again = encode(double, read_captioned_images(image_folder, pixels=PIXELS), Run(0).generator("encode"))
+    torch.testing.assert_close(again.latents, images.latents, rtol=1e-12, atol=1e-12)
+
+
+def in_double(images: EncodedImages) -> EncodedImages:
+    return EncodedImages(
+        images.latents.double(), images.encoder_hidden_states.double(), images.prompt_rows, images.noise_scheduler
+    )
+
+
+def moved(weights: Named, start: Named) -> Weights:
+    """How far a run has moved the weights that it changed."""
+    return {name: tensor - start[name] for name, tensor in weights.items()}
+
+
+def assert_same_run(whole: Weights, parts: Weights) -> None:
+    # The steps of adaptive optimizers magnify the rounding of gradients that are almost zero.
+    assert whole.keys() == parts.keys()
+    assert norm(whole) > 0
+    assert norm(add(parts, whole, -1.0)) <= 1e-8 * norm(whole)
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_an_unlearning_run_is_the_same(name: str, double: Models, unlearning_data: UnlearningData) -> None:
+    module = registry.member("unlearning", name)
+    data = UnlearningData(
+        *(in_double(getattr(unlearning_data, part)) for part in ("forget", "retain", "pool")), unlearning_data.prompts
+    )
+
+    def run(size: int | None) -> Weights:
+        with micro_batches(size):
+            return moved(module.unlearn(double, data, smallest(module.Config), Run(0)), named_weights(double.unet))
+
+    assert_same_run(run(None), run(1))
+
+
+@pytest.mark.parametrize("name", registry.members("attacks"))
+def test_an_attack_is_the_same(name: str, double: Models, attack_data: AttackData) -> None:
+    module = registry.member("attacks", name)
+    data = AttackData(in_double(attack_data.train), in_double(attack_data.heldout))
+
+    def run(size: int | None) -> tuple[Weights, dict[tuple[int, str], float]]:
+        saved: dict[int, Weights] = {}
+        record = Run(0)
+        with micro_batches(size):
+            module.attack(double, data, smallest(module.Config, batch_size=3), record, saved.__setitem__)
+        history = {(step, quantity): value for step, quantity, value in record.history.rows}
+        return moved(saved[2], named_weights(double.unet)), history
+
+    (whole, told), (parts, told_in_parts) = run(None), run(2)
+    assert_same_run(whole, parts)
+    assert told_in_parts == pytest.approx(told, rel=1e-10)
+
+
+def test_a_function_that_is_affine_has_no_second_derivative() -> None:
+    x, w = torch.ones(4, 2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    with micro_batches(3):
+        product = hessian_vector_product(lambda p: in_parts(torch.mul, (x,), (p["w"],)).sum(), {"w": w}, {"w": w})
+    assert torch.equal(product["w"], torch.zeros(2, dtype=torch.float64))
+
+
+def test_the_size_holds_within_its_block_alone() -> None:
+    seen: list[int] = []
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return x
+
+    def failing(x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        raise KeyError
+
+    x = torch.zeros(4)
+    with pytest.raises(KeyError), micro_batches(2):
+        in_parts(failing, (x,))
+    in_parts(function, (x,))
+    assert seen == [2, 4]
