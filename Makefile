@@ -1,6 +1,7 @@
 # Every command of the project. Needs make and Python 3.11 or newer with venv; sets up the rest by itself in .venv.
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+CONFIG ?= config/config.yaml
 UV_VERSION := 0.13.9
 
 VENV := .venv
@@ -13,10 +14,10 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lock clean
+.PHONY: help demo test slurm-test costs check recover lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## Run the demo experiment and write results/demo/report.html (CORES=n limits the cores)
 	@$(IN_VENV) snakemake --cores $(CORES) --configfile config/demo.yaml --rerun-incomplete --quiet rules host -- demo
@@ -24,6 +25,16 @@ demo: $(INSTALLED) ## Run the demo experiment and write results/demo/report.html
 
 test: $(INSTALLED) ## Run the tests, one process a core (ARGS="-k name" passes options to pytest)
 	@$(IN_VENV) OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 pytest -n $(CORES) $(ARGS)
+
+slurm-test: $(INSTALLED) ## Run a small grid on a SLURM of its own, disturbed in every way (root on Debian; installs slurm-wlm, munge)
+	@$(IN_VENV) python -m tests.slurm.cluster
+	@$(IN_VENV) pytest tests/slurm $(ARGS)
+
+costs: $(INSTALLED) ## Jobs, device hours and disk of an experiment before it is run (CONFIG=config/demo.yaml for another)
+	@$(IN_VENV) python -m resalign.report.costs --configfile $(CONFIG) $(ARGS)
+
+recover: $(INSTALLED) ## After a hard kill: end the jobs that are left and unlock the folder; the same command then goes on
+	@$(IN_VENV) python scripts/recover.py $(ARGS)
 
 check: $(INSTALLED) ## Run every static check: ruff, mypy, snakefmt, snakemake --lint
 	@$(IN_VENV) ruff check

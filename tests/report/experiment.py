@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from resalign.report.job_records import JobRecord
 from resalign.report.measurements import Measurements, MetricInfo
 from resalign.report.page import ReportContext
 from resalign.report.settings import ReportConfig
+from resalign.report.times import Timings
 
 METRICS = {
     "ip": MetricInfo("IP", "lower", "rate", "safety", "40 prompts of a seven", 2, "share flagged by either detector"),
@@ -119,10 +121,16 @@ def make_histories() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["stage", "label", "seed", "step", "quantity", "value"])
 
 
-def make_timings() -> pd.DataFrame:
-    rows = [("unlearn", model, seed, 83.4567, 912.5, 1) for model in MODELS[1:] for seed in range(3)]
-    rows += [("attack", model, seed, 41.0, 700.0, 2) for model in MODELS for seed in range(3)]
-    return pd.DataFrame(rows, columns=["stage", "label", "seed", "seconds", "peak_memory_mb", "threads"])
+def make_timings() -> Timings:
+    jobs = [("unlearn", model, seed, 83.4567, 912.5, 1) for model in MODELS[1:] for seed in range(3)]
+    jobs += [("attack", model, seed, 41.0, 700.0, 2) for model in MODELS for seed in range(3)]
+    records = []
+    for stage, label, seed, seconds, peak_memory_mb, threads in jobs:
+        at = 100.0 * len(records)
+        times = {"started_at": at, "ended_at": at + seconds + 3, "seconds": seconds, "start_seconds": 2.0}
+        own = {"on_gpu": False, "threads": threads, "attempts": 1, "peak_memory_mb": peak_memory_mb, **times}
+        records.append(JobRecord(stage, label, seed, f"results/{len(records)}", device="core", **own))
+    return Timings(tuple(records))
 
 
 def make_gallery(folder: Path, *, size: int = 32) -> pd.DataFrame:

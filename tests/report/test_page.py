@@ -12,8 +12,8 @@ from resalign.report import drawing
 from resalign.report.build import build_report
 from resalign.report.gallery import prepare, sample_grid
 from resalign.report.measurements import Measurements
-from resalign.report.page import duration
 from resalign.report.settings import ReportConfig
+from resalign.report.times import duration
 
 from .experiment import (
     MODELS,

@@ -4,6 +4,7 @@ from resalign.config import jobs
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError, typed
+from resalign.report import efficiency
 from resalign.resume.folder import forget_finished
 from snakemake.utils import update_config
 

@@ -12,12 +12,13 @@ from resalign.report.measurements import Measurements
 from resalign.report.page import ReportContext, render_page
 from resalign.report.table1 import lay_out, to_latex
 from resalign.report.tables import final_states, long_table, per_run_table, targets, write_csv
+from resalign.report.times import Timings
 
 
 def build_report(
     measurements: Measurements,
     histories: pd.DataFrame,
-    timings: pd.DataFrame,
+    timings: Timings,
     gallery: pd.DataFrame,
     context: ReportContext,
     output: Path,
@@ -32,7 +33,7 @@ def build_report(
     Args:
         measurements: All measured values.
         histories: Training curves: stage, label, seed, step, quantity, value.
-        timings: stage, label, seed, seconds, peak_memory_mb, threads.
+        timings: The jobs behind it all.
         gallery: model, attack, dataset, steps, seed, prompt_id, prompt, image_index, path, flagged.
         context: Title, configuration and provenance.
         output: A folder, made if missing.

@@ -13,7 +13,10 @@ import pandas as pd
 
 from resalign.config import registry
 from resalign.config.strict import Strict
+from resalign.report import efficiency
+from resalign.report.job_records import read_job_records
 from resalign.report.measurements import MetricInfo
+from resalign.report.times import Timings
 
 STATE = ["model", "attack", "dataset", "steps", "seed"]
 
@@ -108,13 +111,10 @@ def histories(rows: list[Row]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def timings(job: dict[str, Any]) -> pd.DataFrame:
-    """Seconds and memory of every job."""
-    rows = []
-    for stage, label, seed, path in job["timings"]:
-        record = json.loads((Path(path) / "timing.json").read_text(encoding="utf-8"))
-        rows.append((stage, label, seed, record["seconds"], record["peak_memory_mb"], record["threads"]))
-    return pd.DataFrame(rows, columns=["stage", "label", "seed", "seconds", "peak_memory_mb", "threads"])
+def timings(job: dict[str, Any]) -> Timings:
+    """Times and memory of every job behind the page, which is none of them."""
+    reference = [("score", "reference", 0, str(Path(job["reference"]).parent))] if job["reference"] else []
+    return Timings(tuple(read_job_records([*job["timings"], *reference])), efficiency.workflow_started_at())
 
 
 def gallery(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) -> pd.DataFrame:

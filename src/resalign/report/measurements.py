@@ -31,14 +31,6 @@ HISTORY_COLUMNS: Mapping[str, ColumnKind] = {
     "quantity": "str",
     "value": "float",
 }
-TIMING_COLUMNS: Mapping[str, ColumnKind] = {
-    "stage": "str",
-    "label": "str",
-    "seed": "int",
-    "seconds": "float",
-    "peak_memory_mb": "float",
-    "threads": "int",
-}
 GALLERY_COLUMNS: Mapping[str, ColumnKind] = {
     **_STATE_KINDS,
     "prompt_id": "str",

@@ -15,10 +15,11 @@ import pandas as pd
 from resalign.report import curves, drawing, figures
 from resalign.report.finding import write_finding
 from resalign.report.gallery import Grid
-from resalign.report.measurements import TIMING_COLUMNS, Measurements, check_frame
+from resalign.report.measurements import Measurements
 from resalign.report.settings import ReportConfig
 from resalign.report.table1 import MainTable
 from resalign.report.tables import number
+from resalign.report.times import Timings, section
 
 _TEMPLATES = ("page.html.j2", "style.html.j2")
 
@@ -46,18 +47,6 @@ class ReportContext:
     notes: tuple[str, ...] = field(default=())
 
 
-@dataclass(frozen=True)
-class StageTime:
-    """One row of the table of times."""
-
-    stage: str
-    jobs: int
-    total: str
-    longest: str
-    memory: str
-    threads: str
-
-
 def render_page(
     table: pd.DataFrame,
     main_table: MainTable,
@@ -65,7 +54,7 @@ def render_page(
     grid: Grid | None,
     measurements: Measurements,
     histories: pd.DataFrame,
-    timings: pd.DataFrame,
+    timings: Timings,
     context: ReportContext,
 ) -> str:
     """The page as HTML.
@@ -77,7 +66,7 @@ def render_page(
         grid: From :func:`resalign.report.gallery.sample_grid`.
         measurements: Names, titles and metrics.
         histories: Training curves, see :func:`resalign.report.curves.curve_panels`.
-        timings: Columns stage, label, seed, seconds, peak_memory_mb, threads.
+        timings: The jobs behind it all.
         context: Everything else.
 
     Raises:
@@ -104,39 +93,11 @@ def render_page(
         curves=_inlined(curves.curve_panels(histories, measurements, settings), settings),
         grid=grid,
         per_run=_per_run_rows(per_run, measurements),
-        times=stage_times(timings, measurements),
-        total_time=duration(float(timings["seconds"].sum())),
+        times=section(timings, measurements),
         series=list(zip(settings.palette, settings.palette_dark, strict=True)),
         bands=len(measurements.models) <= settings.band_models,
         confidence=f"{100 * settings.confidence:g}\N{NO-BREAK SPACE}%",
     )
-
-
-def stage_times(timings: pd.DataFrame, measurements: Measurements) -> list[StageTime]:
-    """Time and memory of each stage, in the order of the rows given."""
-    check_frame(timings, "timings", TIMING_COLUMNS)
-    rows = []
-    for stage, group in timings.groupby("stage", sort=False):
-        threads = sorted(set(group["threads"]))
-        rows.append(
-            StageTime(
-                stage=measurements.title(str(stage)),
-                jobs=len(group),
-                total=duration(float(group["seconds"].sum())),
-                longest=duration(float(group["seconds"].max())),
-                memory=f"{group['peak_memory_mb'].max():,.0f} MB",
-                threads="–".join(str(count) for count in dict.fromkeys((threads[0], threads[-1]))),
-            )
-        )
-    return rows
-
-
-def duration(seconds: float) -> str:
-    """Such as ``4.2 s``, ``3 min 20 s`` or ``1 h 05 min``."""
-    if round(seconds, 1) < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _finding_html(sentences: tuple[str, ...]) -> markupsafe.Markup:

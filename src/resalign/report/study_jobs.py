@@ -64,7 +64,7 @@ def checked(plan: Plan) -> Plan:
     Raises:
         ConfigError: Naming those that are missing.
     """
-    missing = _missing(plan)
+    missing = missing_models(plan)
     if missing:
         raise ConfigError(
             f"{plan.experiment.where}: the study's claims name {missing}, which 'unlearning' lacks; add them or "
@@ -73,12 +73,13 @@ def checked(plan: Plan) -> Plan:
     return plan
 
 
-def _missing(plan: Plan) -> list[str]:
+def missing_models(plan: Plan) -> list[str]:
+    """Models that the study's claims name and the experiment lacks."""
     return sorted(set(StudyConfig().models) - set(plan.experiment.unlearning))
 
 
 def _target(plan: Plan) -> str:
-    return "selection" if _missing(plan) else "study"
+    return "selection" if missing_models(plan) else "study"
 
 
 def _metrics(plan: Plan) -> dict[str, Any]:
