@@ -22,6 +22,8 @@ from resalign.report.job_records import JobRecord
 
 # Longer than Snakemake ever takes between two jobs here: what is longer lies between two runs, and is nobody's.
 GAP_SECONDS = 60.0
+# Start and end of a process are told by different clocks: two jobs that overlap for less follow each other.
+CLOCKS_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,27 +77,28 @@ def core_time(jobs: Sequence[JobRecord], *, run_started_at: float | None = None)
     """
     if not jobs:
         raise ValueError("no job's time was recorded; run one, then ask again")
-    cores = max(sum(job.threads for job in jobs if job.started_at <= at < job.ended_at) for at in _edges(jobs))
+    begun = {job.started_at + CLOCKS_SECONDS for job in jobs}
+    cores = max(
+        sum(job.threads for job in jobs if job.started_at + CLOCKS_SECONDS <= at < job.ended_at) for at in begun
+    )
+    cores = cores or max(job.threads for job in jobs)
     snakemake = idle = wall = 0.0
     runs = _runs(jobs, run_started_at)
     for begun_at, members in runs:
         ended_at = max(job.ended_at for job in members)
         wall += ended_at - begun_at
         ready = [(max(begun_at, job.inputs_at or begun_at), job) for job in members]
-        edges = sorted({begun_at, ended_at, *_edges(members), *(at for at, _ in ready if at < ended_at)})
+        times = {at for job in members for at in (job.started_at, job.ended_at)}
+        edges = sorted({begun_at, ended_at, *times, *(at for at, _ in ready if at < ended_at)})
         for left, right in itertools.pairwise(edges):
             free = cores - sum(job.threads for job in members if job.started_at <= left < job.ended_at)
             waiting = (job.threads for at, job in ready if at <= left < job.started_at and job.threads <= free)
-            blocked = min(free, sum(waiting))
+            blocked = max(0, min(free, sum(waiting)))
             snakemake += blocked * (right - left)
             idle += (free - blocked) * (right - left)
     own = sum(job.own_seconds * job.threads for job in jobs)
     held = sum((job.ended_at - job.started_at) * job.threads for job in jobs)
     return CoreTime(wall, len(runs), cores, own, held - own, snakemake, idle)
-
-
-def _edges(jobs: Sequence[JobRecord]) -> set[float]:
-    return {at for job in jobs for at in (job.started_at, job.ended_at)}
 
 
 def _runs(jobs: Sequence[JobRecord], run_started_at: float | None) -> list[tuple[float, list[JobRecord]]]:

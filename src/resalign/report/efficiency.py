@@ -20,6 +20,7 @@ from resalign.config.experiment import TIERS
 from resalign.config.plan import RESULTS, Plan, load_plan
 from resalign.config.strict import ConfigError
 from resalign.files import whole
+from resalign.processes import created_at
 from resalign.report.core_time import CoreTime, core_time
 from resalign.report.job_records import JobRecord, read_job_records
 from resalign.report.planned_jobs import STAGES, tables, unite
@@ -50,7 +51,7 @@ def workflow_started_at() -> float | None:
             continue  # another user's, such as the scheduler's, or just gone: not the Snakemake that was asked
         # `snakemake …` is `python …/snakemake …`; a shell whose command line mentions it is not meant.
         if any(os.path.basename(argument) == "snakemake" for argument in command):
-            return process.create_time()
+            return created_at(process)
     return None
 
 

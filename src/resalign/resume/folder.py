@@ -107,6 +107,8 @@ class StateFolder:
             os.replace(part, self.path / f"{number:09d}.{writer.digest.hexdigest()}.pt")
         except (OSError, RuntimeError) as error:
             part.unlink(missing_ok=True)
+            if isinstance(error, RuntimeError) and not writer.error:
+                raise  # no fault of the disk: of memory, say
             reason = writer.error.strerror if writer.error else error
             raise StateError(
                 f"{self.path}: the state cannot be saved ({reason}); the one before is kept; free some space, run again"
