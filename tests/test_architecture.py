@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "resalign"
 
 # From the bottom to the top: a part imports itself and parts of lower layers, never its own layer's others.
 LAYERS = (
-    {"lazy", "files", "recover"},
+    {"lazy", "files", "processes", "recover"},
     {"tracking"},
     {"tensors", "resume", "devices", "memory"},
     {"config"},

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import psutil
 
-from resalign import devices, memory
+from resalign import devices, memory, processes
 from resalign.config.closure import import_closure, source_hash
 from resalign.config.strict import ConfigError
 from resalign.files import remove_parts, whole
@@ -83,6 +83,11 @@ def run_stage(main: Callable[[], None]) -> None:
     except Interrupted as interrupted:
         print(f"stopped: {interrupted}", file=sys.stderr)  # noqa: T201 (logging may be what was interrupted)
         sys.exit(interrupted.status)
+    # Everything is written; taking torch's modules apart would take the interpreter another second.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def parse_arguments(description: str) -> StageArguments:
@@ -140,7 +145,7 @@ def running(arguments: StageArguments, *, resumes: Literal["no", "steps", "piece
             if folder.take_finished(arguments.output):
                 raise AlreadyFinished(f"{arguments.output}: an earlier attempt has finished it; results are taken")
         begun_at, imported = time.time(), import_seconds()
-        created_at = psutil.Process().create_time()
+        created_at = processes.created_at(psutil.Process())
         attempt = Attempt(
             folder,
             deadline=_deadline(arguments.limit_minutes, created_at),

@@ -70,6 +70,16 @@ def test_a_job_that_does_not_fit_is_not_snakemakes():
     assert of(*jobs).no_job_ready == pytest.approx(10)
 
 
+def test_clocks_that_differ_make_no_core():
+    # The second job's clock is .7 s early: still one core, and its seconds add up.
+    found = of(record(0, 10, 8, 2), record(9.3, 20, 8, 2.7, inputs_at=10))
+    assert (found.cores, found.available) == (1, 20)
+    assert sum(found.kinds().values()) == pytest.approx(20)
+    assert found.snakemake == 0
+    assert of(record(0, 10, 8, 2), record(8.5, 20, 8, 2)).cores == 2
+    assert of(record(0, 0.5, 0.4, 0.1, threads=3)).cores == 3
+
+
 def test_earlier_attempts_lie_outside_the_interval():
     # 30 s of work over two attempts; the last was 10 s long, 1 s of it start.
     found = of(record(0, 10, 30, 1))
@@ -87,7 +97,7 @@ def test_all_kinds_add_up():
             jobs.append(record(start, start + length, own, start_up, threads=threads, inputs_at=inputs_at))
         found = of(*jobs, run_started_at=rng.choice([None, -10.0]))
         assert sum(found.kinds().values()) == pytest.approx(found.available)
-        assert min(found.kinds().values()) >= 0
+        assert min(found.own, found.process, found.snakemake) >= 0
 
 
 def test_no_job():

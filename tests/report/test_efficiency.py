@@ -3,12 +3,15 @@
 import csv
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from pathlib import Path
 
+import psutil
 import pytest
 
 from resalign.config.plan import Plan, load_plan
+from resalign.processes import created_at
 from resalign.report import efficiency
 from resalign.report.job_records import read_job_records
 from resalign.report.planned_jobs import PlannedJob, tables, unite
@@ -127,3 +130,12 @@ def test_snakemake_is_found_above_a_process(tmp_path: Path):
     (tmp_path / "snakemake").write_text(f"import subprocess, sys\nsubprocess.run({command!r}, check=True)\n")
     finished = subprocess.run([sys.executable, "snakemake"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert float(finished.stdout) > 1e9
+
+
+def test_the_age_of_a_process_is_exact():
+    began = time.time()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        found = created_at(psutil.Process(child.pid))
+        ended = time.time()
+        child.communicate(b"\n")
+    assert began - 0.02 <= found <= ended  # a clock tick is .01 s
