@@ -77,4 +77,12 @@ def node_crash(grid: Grid) -> Grid:
     return grid
 
 
-ALONGSIDE: tuple[Scenario, ...] = (time_limit, scancelled, killed_master, too_little_memory, impossible_request)
+# The longest first; the one that all others would suffer from last.
+ALL: tuple[Scenario, ...] = (
+    time_limit,
+    scancelled,
+    killed_master,
+    too_little_memory,
+    impossible_request,
+    node_crash,
+)
