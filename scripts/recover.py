@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from resalign.recover import SAVING_SECONDS, AliveError, recover
+from resalign.stage import run_stage
 from resalign.tracking import log
 
 
@@ -37,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)
