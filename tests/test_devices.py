@@ -114,11 +114,11 @@ def test_each_process_gets_a_gpu_of_its_own_and_a_third_waits_for_one(start: Sta
 
 
 def test_the_visible_devices_are_respected(start: Starts) -> None:
-    assert said(start(CUDA_VISIBLE_DEVICES="1")) == "cuda 1 False"
+    assert said(start(CUDA_VISIBLE_DEVICES="1")) == "cuda GPU-bbbb-1 False"
     # The same GPU by another name is taken, too.
     waiting = start(CUDA_VISIBLE_DEVICES="GPU-bbbb")
     assert logged(waiting) == "the one visible GPU is taken by other jobs; waiting for one"
-    assert said(start(CUDA_VISIBLE_DEVICES="1,0")) == "cuda 0 False"
+    assert said(start(CUDA_VISIBLE_DEVICES="1,0")) == "cuda GPU-aaaa-0 False"
     assert waiting.poll() is None
 
 
@@ -196,5 +196,5 @@ def test_a_driver_that_fails_is_told(
     two_gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "bin" / "nvidia-smi").write_text("#!/bin/sh\necho 'Driver/library version mismatch'; exit 18\n")
-    assert visible() == []
-    assert caplog.messages == ["nvidia-smi -L failed: Driver/library version mismatch"]
+    with pytest.raises(DeviceError, match=r"nvidia-smi -L failed \(Driver/library version mismatch\); repair"):
+        visible()

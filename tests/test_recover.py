@@ -97,7 +97,7 @@ def test_a_stage_without_a_master_saves_and_ends(folder: Path, start: Start) -> 
     shell = start(*rule_shell(folder))
     until(folder / "begun")
     [line] = recover(folder, 20)
-    assert "scripts/unlearn.py): ended after saving its state" in line
+    assert "scripts/unlearn.py): ended by itself" in line
     assert (folder / "saved").exists()
     assert shell.wait(10) == 143
 
@@ -138,7 +138,7 @@ def test_a_living_workflow_is_not_touched(folder: Path, start: Start) -> None:
 
 def test_slurm_jobs_save_first(folder: Path) -> None:
     listed(folder)
-    assert list(recover(folder, 1)) == ["SLURM job 7 (rule_unlearn): ended after saving its state"]
+    assert list(recover(folder, 1)) == ["SLURM job 7 (rule_unlearn): ended by itself"]
     assert (folder / "cancelled").read_text().split("\n")[:-1] == ["--state=PENDING 7", "--signal=TERM 7"]
 
 

@@ -59,15 +59,18 @@ class Run:
     attempt: Attempt = field(default_factory=Attempt)
     kept: dict[str, Any] = field(default_factory=dict)
 
-    def steps(self, steps: range, **held: Any) -> Iterator[int]:
+    def steps(self, steps: range, *, phase: str = "steps", **held: Any) -> Iterator[int]:
         """The steps that are left of a training loop, with progress; every long loop of a member is one of these.
 
         Args:
             steps: All steps.
+            phase: Name of the loop; a method with several loops names each.
             held: Everything that a step changes and a later step or the result depends on (variables, optimizer, random
                 streams); saved between steps, as the history is; see :meth:`resalign.resume.attempt.Attempt.steps`.
         """
-        return self.attempt.steps(steps, progress=self.progress, history=self.history, kept=self.kept, **held)
+        return self.attempt.steps(
+            steps, phase=phase, progress=self.progress, history=self.history, kept=self.kept, **held
+        )
 
     def generator(self, *purpose: str | int) -> torch.Generator:
         """A random stream of this run, named by its purpose."""

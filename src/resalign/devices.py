@@ -48,12 +48,10 @@ class Gpu:
     """A visible GPU.
 
     Attributes:
-        token: What CUDA_VISIBLE_DEVICES calls it.
         uuid: What it is called by every process on every host.
         name: Its model.
     """
 
-    token: str
     uuid: str
     name: str
 
@@ -83,13 +81,13 @@ def lease(requested: str) -> Lease:
         log.warning("no GPU is visible (%s): running on the CPU, which is far slower", allowed)
         return Lease("cpu", "cpu")
     gpu, waited_seconds = _taken(found)
-    os.environ[VISIBLE] = gpu.token
+    os.environ[VISIBLE] = gpu.uuid  # an index could mean another GPU to CUDA, which may count the fastest first
     if not torch.cuda.is_available():
         raise DeviceError(
-            f"torch {torch.__version__} cannot use {gpu.name} ({VISIBLE}={gpu.token}); it was built for CUDA "
+            f"torch {torch.__version__} cannot use {gpu.name} ({VISIBLE}={gpu.uuid}); it was built for CUDA "
             f"{torch.version.cuda}: update the driver, install a build that fits it, or set the stage's device: cpu"
         )
-    log.info("running on %s (%s=%s)", gpu.name, VISIBLE, gpu.token)
+    log.info("running on %s (%s=%s)", gpu.name, VISIBLE, gpu.uuid)
     return Lease("cuda", gpu.name, waited_seconds)
 
 
@@ -101,7 +99,7 @@ def visible() -> list[Gpu]:
     installed = _installed()
     wanted = os.environ.get(VISIBLE)
     if wanted is None:
-        return [Gpu(uuid, uuid, name) for uuid, name in installed.items() if uuid.startswith("GPU-")]
+        return [Gpu(uuid, name) for uuid, name in installed.items() if uuid.startswith("GPU-")]
     whole = [uuid for uuid in installed if uuid.startswith("GPU-")]
     found = []
     for token in map(str.strip, wanted.split(",")):
@@ -111,7 +109,7 @@ def visible() -> list[Gpu]:
             matching = [uuid for uuid in installed if token.startswith(("GPU-", "MIG-")) and uuid.startswith(token)]
         if len(matching) != 1:
             break
-        found.append(Gpu(token, matching[0], installed[matching[0]]))
+        found.append(Gpu(matching[0], installed[matching[0]]))
     return found
 
 
@@ -121,9 +119,9 @@ def _installed() -> dict[str, str]:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=60)
     except FileNotFoundError:
         return {}
-    if listed.returncode:
-        log.warning("nvidia-smi -L failed: %s", (listed.stdout + listed.stderr).strip())
-        return {}
+    said = (listed.stdout + listed.stderr).strip()
+    if listed.returncode and "No devices" not in said:
+        raise DeviceError(f"nvidia-smi -L failed ({said}); repair the driver, or set the stage's device: cpu")
     return {found["uuid"]: " ".join(found["name"].split()) for found in LISTED.finditer(listed.stdout)}
 
 

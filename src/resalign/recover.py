@@ -139,7 +139,7 @@ def _end_slurm_jobs(folder: Path, jobs: Sequence[SlurmJob], saving_seconds: floa
         _scancel(*left)
         _until(lambda: not _slurm_jobs(folder), saving_seconds)
     for job in jobs:
-        how = "cancelled; it had not ended by itself" if job.number in left else "ended after saving its state"
+        how = "cancelled; it had not ended by itself" if job.number in left else "ended by itself"
         yield f"SLURM job {job.number} ({job.comment}): {how}"
 
 
@@ -157,7 +157,7 @@ def _end_processes(orphans: Iterable[psutil.Process], saving_seconds: float) -> 
     for process in left:
         _send(process, signal.SIGKILL)
     for process, name in names.items():
-        yield f"process {process.pid} ({name}): {'killed' if process in left else 'ended after saving its state'}"
+        yield f"process {process.pid} ({name}): {'killed' if process in left else 'ended by itself'}"
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:

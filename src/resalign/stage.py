@@ -32,6 +32,8 @@ from resalign.tracking import log
 # Kept free at the end of a job's time, for its results and for what the scheduler's own processes take.
 LONGEST_RESERVE_SECONDS = 60.0
 RESERVE_SHARE = 0.2
+SMALL_BYTES = 1_000_000
+MANIFEST = "images.csv"
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def running(arguments: StageArguments, *, resumes: Literal["no", "steps", "piece
             folder = stack.enter_context(StateFolder(state_folder(arguments.output), fingerprint))
             remove_parts(arguments.output)
             if folder.take_finished(arguments.output):
-                raise AlreadyFinished(f"{arguments.output}: an earlier attempt has finished it; results are taken")
+                raise AlreadyFinished(f"finished by an earlier attempt; delete {folder.path} to make it anew")
         begun_at, imported = time.time(), import_seconds()
         created_at = processes.created_at(psutil.Process())
         attempt = Attempt(
@@ -190,13 +192,29 @@ def _deadline(limit_minutes: float | None, created_at: float) -> float | None:
 
 
 def inputs_hash(job: Any) -> str:
-    """sha256 over the names, sizes and times of the files that a job's paths lead to."""
+    """sha256 over the files that a job's paths lead to: small ones' contents, sizes and times of the others.
+
+    A workflow that runs a job again writes the same small files anew; the images that a table lists stay as they were.
+    """
+    files = {file for path in _paths(job) for file in (path.rglob("*") if path.is_dir() else [path])}
+    files |= {image for table in files if table.suffix == ".csv" for image in _listed(table)}
     lines = []
-    for path in sorted(_paths(job)):
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        seen = [(file, file.stat()) for file in files if file.is_file() and not file.name.startswith(".")]
-        lines += [f"{file}\x1f{found.st_size}\x1f{found.st_mtime_ns}" for file, found in seen]
+    for file in sorted(files):
+        if file.is_file() and not file.name.startswith(".") and file.name != "timing.json":
+            found = file.stat()
+            small = found.st_size <= SMALL_BYTES
+            state = hashlib.sha256(file.read_bytes()).hexdigest() if small else f"{found.st_size} {found.st_mtime_ns}"
+            lines.append(f"{file}\x1f{state}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _listed(table: Path) -> list[Path]:
+    """The images of a manifest that sampling has written; they lie in folders of their own."""
+    import pandas as pd
+
+    if table.name != MANIFEST:
+        return []
+    return [Path(path) for path in pd.read_csv(table, usecols=["path"])["path"]]
 
 
 def _paths(job: Any) -> set[Path]:
@@ -224,7 +242,8 @@ def _versions() -> dict[str, str]:
     """Versions that can change a number."""
     from importlib.metadata import version
 
-    names = ("torch", "diffusers", "transformers", "open_clip_torch", "torch-fidelity", "numpy", "scikit-learn")
+    names = ["torch", "diffusers", "transformers", "open_clip_torch", "torch-fidelity", "numpy", "scikit-learn"]
+    names += ["nudenet", "onnxruntime", "peft", "pillow"]
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 

@@ -128,3 +128,10 @@ def test_pieces_are_left_after_one_of_them() -> None:
 def test_without_a_folder_loops_are_plain_loops() -> None:
     _, done = work(Attempt())
     assert done == [*range(STEPS), *range(STEPS)]
+
+
+def test_two_loops_of_one_job_need_names_of_their_own() -> None:
+    attempt = Attempt()
+    list(attempt.steps(range(2)))
+    with pytest.raises(ValueError, match="two loops of one job are called 'steps'"):
+        list(attempt.steps(range(2)))

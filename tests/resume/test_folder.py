@@ -1,6 +1,7 @@
 """A job's saved state: whole or absent, of this computation or none, owned by one process."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -118,9 +119,33 @@ def test_finished_results_are_forgotten_when_the_workflow_has_ended_well(tmp_pat
     with StateFolder(begun, FINGERPRINT) as folder:
         folder.save({"position": 1})
     forget_finished(tmp_path / "results")
-    assert not done.exists()
+    assert [path.name for path in done.iterdir()] == ["lock"]
     assert len(saved(begun)) == 1
     assert (output / "weights").exists()
+
+
+def test_a_folder_that_a_live_job_owns_is_left_alone(tmp_path: Path) -> None:
+    with StateFolder(tmp_path / "results" / ".state" / "begun", FINGERPRINT) as folder:
+        forget_finished(tmp_path / "results")
+        folder.save({"position": 1})
+        with pytest.raises(StateError, match="is at this very job"):
+            StateFolder(folder.path, FINGERPRINT)
+
+
+def test_finished_results_that_were_damaged_are_not_put_back(tmp_path: Path) -> None:
+    output, path = results(tmp_path), tmp_path / "state"
+    with StateFolder(path, FINGERPRINT) as folder:
+        folder.keep_finished(output)
+    (output / "weights").write_bytes(b"damaged")  # the same file under two names
+    with StateFolder(path, FINGERPRINT) as folder:
+        assert not folder.take_finished(output)
+
+
+def test_a_folder_that_has_gone_is_one_clear_error(tmp_path: Path) -> None:
+    with StateFolder(tmp_path / "state", FINGERPRINT) as folder:
+        shutil.rmtree(folder.path)
+        with pytest.raises(StateError, match=r"cannot be saved \(No such file or directory\)"):
+            folder.save({"position": 1})
 
 
 def test_the_state_lies_where_no_rule_declares_it() -> None:

@@ -95,3 +95,21 @@ def test_histories_and_plain_dictionaries_are_replaced() -> None:
 def test_what_cannot_be_saved_is_refused() -> None:
     with pytest.raises(TypeError, match="a function cannot be saved"):
         capture({"save": capture})
+
+
+class Holder:
+    """Something with a state of numpy's, as a schedule may have."""
+
+    def state_dict(self) -> dict[str, object]:
+        return {"rate": np.float64(0.1)}
+
+
+@pytest.mark.parametrize("held", [3, "text", None, [1, 2], np.float64(0.5), Holder()])
+def test_what_could_not_be_put_back_is_refused_when_it_is_saved(held: object) -> None:
+    with pytest.raises(TypeError, match="cannot be saved between steps|would not be read back"):
+        capture(held)
+
+
+def test_a_tensor_of_another_shape_is_not_spread_over_its_place() -> None:
+    with pytest.raises(ValueError, match=r"shape \(1,\), its place \(3,\)"):
+        restore(torch.zeros(3), torch.ones(1))

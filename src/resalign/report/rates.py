@@ -96,7 +96,9 @@ def work_of(planned: PlannedJob) -> Work:
         member, unit = own["name"], "step" if "steps" in own else "job"
         settings = [_without(own), job["pixels"], job.get("micro_batch_size")]
     elif stage == "sample":
-        member, settings, unit = "images", _without(job["sampling"]), "image"
+        # Without guidance a step asks the network for half as much.
+        guided = job["sampling"]["guidance_scale"] > 1
+        member, settings, unit = "images", [_without(job["sampling"]), guided], "image"
     elif stage == "score":
         scorers = [[scorer["settings"], _name(scorer["folder"] or "")] for scorer in job["scorers"].values()]
         settings = [sorted(digest(scorer) for scorer in scorers), job["batch_size"]]

@@ -12,7 +12,7 @@ from resalign.resume.folder import StateFolder
 from resalign.resume.held import capture, capture_randomness, restore, restore_randomness
 from resalign.tracking import log
 
-# At most this long is lost to a kill; shorter where saving is quick, so that saving takes at most a twentieth.
+# At most this long is lost to a kill; less where saving is so quick that it takes at most a twentieth of the time.
 LONGEST_INTERVAL_SECONDS = 60.0
 SHORTEST_INTERVAL_SECONDS = 1.0
 SAVING_SHARE = 0.05
@@ -69,6 +69,7 @@ class Attempt:
         self._saved = folder.load() if folder else None
         self._earlier_seconds: float = self._saved["seconds"] if self._saved else 0.0
         self._done: list[str] = list(self._saved["done"]) if self._saved else []
+        self._begun: set[str] = set()
         self._began = self._last_save = clock()
         self._interval = SHORTEST_INTERVAL_SECONDS
         self._saving_seconds = self._longest_step_seconds = 0.0
@@ -98,7 +99,11 @@ class Attempt:
         Raises:
             Interrupted: After a step, when the job was told to stop.
             StateError: If the state cannot be saved.
+            ValueError: If two loops of one job have the same name: the second would be taken for the first.
         """
+        if phase in self._begun:
+            raise ValueError(f"two loops of one job are called '{phase}'; give each a phase of its own")
+        self._begun.add(phase)
         if phase in self._done:
             return
         start = self._go_on(phase, held)
@@ -177,7 +182,7 @@ class Attempt:
                 "position": position,
                 "done": self._done,
                 "seconds": self.seconds,
-                "held": capture(held),
+                "held": {name: capture(value) for name, value in held.items()},
                 "randomness": capture_randomness(),
             }
         )

@@ -97,7 +97,7 @@ class StateFolder:
         """
         before = self._states()
         number = int(before[-1].name.split(".")[0]) + 1 if before else 1
-        part = self.path / "state.part"
+        part, writer = self.path / "state.part", None
         try:
             with part.open("wb") as stream:
                 writer = _HashingWriter(stream)
@@ -106,12 +106,13 @@ class StateFolder:
                 os.fsync(stream.fileno())
             os.replace(part, self.path / f"{number:09d}.{writer.digest.hexdigest()}.pt")
         except (OSError, RuntimeError) as error:
-            part.unlink(missing_ok=True)
-            if isinstance(error, RuntimeError) and not writer.error:
+            cause = error if isinstance(error, OSError) else writer and writer.error
+            if not cause:
                 raise  # no fault of the disk: of memory, say
-            reason = writer.error.strerror if writer.error else error
+            part.unlink(missing_ok=True)
             raise StateError(
-                f"{self.path}: the state cannot be saved ({reason}); the one before is kept; free some space, run again"
+                f"{self.path}: the state cannot be saved ({cause.strerror}); the one before is kept; free some space, "
+                "run again"
             ) from None
         for old in before:
             old.unlink()
@@ -128,8 +129,9 @@ class StateFolder:
                 target = finished / file.relative_to(output)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.link(file, target)
+            kept = {str(file.relative_to(output)): _settled_hash(file) for file in _files(output)}
             with whole(self.path / "finished.json") as part:
-                part.write_text(json.dumps([str(file.relative_to(output)) for file in _files(output)]))
+                part.write_text(json.dumps(kept))
         except OSError as error:
             log.warning("%s: results are not kept for a killed workflow (%s)", self.path, error.strerror)
             shutil.rmtree(finished, ignore_errors=True)
@@ -141,14 +143,15 @@ class StateFolder:
             state.unlink()
 
     def take_finished(self, output: Path) -> bool:
-        """Puts the results of this very job back, if an earlier attempt has finished it."""
+        """Puts the results of this very job back, if an earlier attempt has finished it and they are what they were."""
         marker = self.path / "finished.json"
         if not marker.is_file():
             return False
-        names = json.loads(marker.read_text(encoding="utf-8"))
-        if not all((self.path / "finished" / name).is_file() for name in names):
+        kept = json.loads(marker.read_text(encoding="utf-8"))
+        files = {name: self.path / "finished" / name for name in kept}
+        if not all(file.is_file() and _settled_hash(file) == kept[name] for name, file in files.items()):
             return False
-        for name in names:
+        for name in kept:
             target = output / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
@@ -223,8 +226,26 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
+def _settled_hash(path: Path) -> str:
+    """sha256 of a file, once it has reached the disk."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def forget_finished(results: Path) -> None:
-    """Removes what is kept of ended jobs below ``results``; the state of unfinished ones stays."""
+    """Removes what is kept of ended jobs below ``results``; that of unfinished ones stays, and so do the locks."""
     for about in list((results / NAME).rglob("about.json")):
-        if not list(about.parent.glob("*.pt")):
-            shutil.rmtree(about.parent)
+        folder = about.parent
+        if list(folder.glob("*.pt")):
+            continue
+        with (folder / "lock").open("a+b") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # another workflow's job is at it
+            except OSError:
+                pass  # a file system without locks
+            for left in (folder / "finished.json", about):
+                left.unlink(missing_ok=True)
+            shutil.rmtree(folder / "finished", ignore_errors=True)

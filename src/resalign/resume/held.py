@@ -9,16 +9,18 @@ from typing import Any
 
 from resalign.lazy import torch
 
+_PLAIN = (type(None), bool, int, float, str)
+
 
 def capture(held: Any) -> Any:
     """The state of an object as tensors and plain values.
 
     Args:
         held: A tensor, a random generator of torch or numpy, anything with ``state_dict`` and ``load_state_dict``
-            (modules, optimizers, schedules), a plain value, or a dictionary or list of such.
+            (modules, optimizers, schedules), a dictionary of plain values, or a dictionary or list of such.
 
     Raises:
-        TypeError: For anything else.
+        TypeError: For anything else; a plain value by itself could not be put back into its name.
     """
     import numpy as np
 
@@ -29,14 +31,17 @@ def capture(held: Any) -> Any:
     if isinstance(held, np.random.Generator):
         return json.dumps(held.bit_generator.state, default=lambda array: array.tolist())
     if hasattr(held, "state_dict"):
-        return held.state_dict()
+        return _readable(held.state_dict(), type(held).__name__)
+    if isinstance(held, dict) and _is_plain(held):
+        return held
     if isinstance(held, Mapping):
         return {name: capture(value) for name, value in held.items()}
     if isinstance(held, list | tuple):
         return [capture(value) for value in held]
-    if _is_plain(held):
-        return held
-    raise TypeError(f"a {type(held).__name__} cannot be saved between steps; hold tensors, generators or a state_dict")
+    raise TypeError(
+        f"a {type(held).__name__} cannot be saved between steps; hold tensors, generators, a state_dict, or plain "
+        "values in a dictionary"
+    )
 
 
 def restore(held: Any, saved: Any) -> None:
@@ -47,6 +52,8 @@ def restore(held: Any, saved: Any) -> None:
     import numpy as np
 
     if isinstance(held, torch.Tensor):
+        if held.shape != saved.shape:
+            raise ValueError(f"a saved tensor has shape {tuple(saved.shape)}, its place {tuple(held.shape)}")
         with torch.no_grad():
             held.copy_(saved)
     elif isinstance(held, torch.Generator):
@@ -72,7 +79,21 @@ def _is_plain(value: Any) -> bool:
     """Whether a value holds no object that a captured state is put back into."""
     if isinstance(value, dict | list | tuple):
         return all(_is_plain(part) for part in (value.values() if isinstance(value, dict) else value))
-    return value is None or isinstance(value, bool | int | float | str)
+    return type(value) in _PLAIN
+
+
+def _readable(state: Any, owner: str) -> Any:
+    """A state_dict of tensors and plain values alone: nothing else is read back from a file.
+
+    Raises:
+        TypeError: Naming the owner, if it holds anything else, such as a number of numpy's.
+    """
+    if isinstance(state, Mapping | list | tuple):
+        for part in state.values() if isinstance(state, Mapping) else state:
+            _readable(part, owner)
+    elif not isinstance(state, torch.Tensor) and type(state) not in _PLAIN:
+        raise TypeError(f"the state_dict of a {owner} holds a {type(state).__name__}, which would not be read back")
+    return state
 
 
 def capture_randomness() -> dict[str, Any]:
