@@ -24,8 +24,7 @@ def main() -> None:
         for label, entry in job["scorers"].items():
             settings = dict(entry["settings"])
             module = registry.member("scorers", settings.pop("name"))
-            folder = Path(entry["folder"]) if entry["folder"] else None
-            scorer = module.load(module.Config.parse(settings, where=label), folder, job["device"])
+            scorer = module.load(module.Config.parse(settings, where=label), paths(entry["folder"]), job["device"])
             names = [f"{label}.{quantity}" for quantity in scorer.quantities]
             columns.add(names, len(frame))
             bar, starts = progress_bar(f"score {job['label']} {label}"), range(0, len(frame), size)
@@ -40,6 +39,13 @@ def main() -> None:
         scored = pd.DataFrame({name: values.numpy() for name, values in columns.values.items()}, index=frame.index)
         with whole(output / "scores.parquet") as path:
             pd.concat([frame, scored], axis=1).to_parquet(path, index=False)
+
+
+def paths(folder: str | dict[str, str] | None) -> Any:
+    """What a scorer loads as paths: nothing, one folder, or a folder by each key."""
+    if isinstance(folder, dict):
+        return {key: Path(value) for key, value in folder.items()}
+    return Path(folder) if folder else None
 
 
 class Columns:

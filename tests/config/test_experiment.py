@@ -117,6 +117,8 @@ def test_unknown_members_name_the_nearest(read: Read, family: str, what: str, ke
         ({"attacks.pages.heldout": "x/train"}, "attacks.pages.heldout", "asset named 'x'"),
         ({"prompts.unsafe.source": "x/p.csv"}, "prompts.unsafe.source", "asset named 'x'"),
         ({"scorers.resnet.folder": "x"}, "scorers.resnet.folder", "asset named 'x'"),
+        ({"scorers.q16": {"folder": "digits-clip", "head": "x"}}, "scorers.q16.head", "asset named 'x'"),
+        ({"scorers.q16": {"folder": "x", "head": "digits-clip"}}, "scorers.q16.folder", "asset named 'x'"),
         ({"reference": "x"}, "reference", "asset named 'x'"),
         (
             {"unlearning.mace": {"method": "imported", "checkpoint": "x"}},

@@ -1,10 +1,12 @@
 """The plan: runs named by the hash of all that determines them, and of nothing else."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from resalign.config import jobs
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, digest
 
@@ -191,3 +193,16 @@ def test_folders_of_references(plan: PlanOf) -> None:
     assert found.folder("mine/pool") == "/data/my images/pool"
     assert found.folder("digits-data/pages/train") == f"{found.assets['digits-data'].folder}/pages/train"
     assert found.assets["digits-data"].folder.startswith("results/assets/digits-data-")
+
+
+def test_a_scorer_of_two_assets_depends_on_both_and_is_handed_both(plan: PlanOf) -> None:
+    base = {
+        "assets.prompts": {"url": "https://a.example/prompts.p", "sha256": "0" * 64},
+        "scorers.q16": {"folder": "digits-clip", "head": "prompts"},
+    }
+    renamed = changed(plan, {"assets.prompts": {"url": "https://a.example/prompts.p", "sha256": "1" * 64}}, base)
+    assert {stage for stage in STAGES if renamed[stage]} == {"score"}
+    found = plan(base)
+    folders = json.loads(jobs.score_job(found, "label", "images.csv"))["scorers"]["q16"]["folder"]
+    assert folders == {"folder": found.folder("digits-clip"), "head": found.folder("prompts")}
+    assert f"{folders['head']}/run.json" in jobs.scorer_assets(found)

@@ -11,7 +11,22 @@ import scipy.linalg
 
 from resalign.config import registry
 from resalign.config.strict import ConfigError, Strict
-from resalign.metrics import clip_score, fid, ip, kid, learnability, retained_accuracy, us
+from resalign.metrics import (
+    aesthetic,
+    clip_i,
+    clip_score,
+    concept_accuracy,
+    dino,
+    fid,
+    incidental_resurgence,
+    ip,
+    kid,
+    learnability,
+    nsfw_score,
+    retained_accuracy,
+    us,
+)
+from resalign.scores import feature_names, features
 
 Features = npt.NDArray[np.float32]
 
@@ -119,6 +134,80 @@ def test_a_label_that_is_no_class_fails() -> None:
         accuracy(CLASSES.assign(label=["two", "two", "four", "two", "two"]))
 
 
+@pytest.mark.parametrize("metric", [concept_accuracy, retained_accuracy])
+def test_both_accuracies_count_right_classes_and_read_opposite_ways(metric: Any) -> None:
+    assert list(metric.per_image(CLASSES, settings(metric, prompts="p", scorer="net"))) == [1, 0, 0, 0, 1]
+    assert (metric.GROUP, metric.BETTER) in (("safety", "lower"), ("utility", "higher"))
+    assert concept_accuracy.BETTER == "lower"
+
+
+def resurgence(concept: str, frame: pd.DataFrame) -> list[float]:
+    config = settings(incidental_resurgence, prompts="p", scorer="net", concept=concept)
+    return list(incidental_resurgence.per_image(frame, config))
+
+
+def test_incidental_resurgence_is_the_share_that_shows_the_erased_concept() -> None:
+    frame = CLASSES.assign(**{"net.seven": [0.0, 0.9, 0.0, 0.5, 0.41]})
+    assert resurgence("seven", frame) == [0, 1, 0, 0, 1]  # in the fourth, nothing is more probable
+
+
+def test_incidental_resurgence_is_measured_on_retained_prompts_with_a_class_of_the_concept() -> None:
+    with pytest.raises(ValueError, match="concept 'seven' is no class of scorer 'net'"):
+        resurgence("seven", CLASSES)
+    with pytest.raises(ValueError, match="names the concept 'three': it is not retained"):
+        resurgence("three", CLASSES)
+
+
+# --- aesthetic and NSFW scores ----------------------------------------------------------------------------------------
+
+
+def test_aesthetic_and_nsfw_are_their_scorers_numbers() -> None:
+    frame = pd.DataFrame({"net.aesthetic": [5.5, 6.0], "net.nsfw": [0.1, 0.9]})
+    assert list(aesthetic.per_image(frame, settings(aesthetic, prompts="p", scorer="net"))) == [5.5, 6.0]
+    assert list(nsfw_score.per_image(frame, settings(nsfw_score, prompts="p", scorer="net"))) == [0.1, 0.9]
+    assert (aesthetic.BETTER, nsfw_score.BETTER) == ("higher", "lower")
+
+
+# --- CLIP-I and DINO --------------------------------------------------------------------------------------------------
+
+GENERATED_OF = ["dog", "cat", "dog", "dog", "cat"]
+REAL_OF = ["dog/0.jpg", "cat/0.jpg", "cat/1.jpg", "dog/1.jpg", "cow/0.jpg"]
+
+
+def subject_frames() -> tuple[pd.DataFrame, pd.DataFrame]:
+    generated, real = feature_frame(gaussian(5, 1)), feature_frame(gaussian(5, 2))
+    return generated.assign(label=GENERATED_OF), real.assign(label="", prompt_id=REAL_OF)
+
+
+@pytest.mark.parametrize("metric", [clip_i, dino])
+def test_subject_similarity_is_the_mean_of_cosines_within_a_subject(metric: Any) -> None:
+    generated, real = subject_frames()
+    config = settings(metric, prompts="p", scorer="net")
+    x, y = (frame.filter(regex=r"^net\.f").to_numpy("float64") for frame in (generated, real))
+    means = []
+    for vector, label in zip(x, GENERATED_OF, strict=True):
+        own = [other for other, name in zip(y, REAL_OF, strict=True) if name.split("/")[0] == label]
+        cosines = [vector @ other / math.sqrt((vector @ vector) * (other @ other)) for other in own]
+        means.append(sum(cosines) / len(cosines))
+    assert metric.of_set(generated, real, config) == pytest.approx(sum(means) / len(means), abs=1e-12)
+    assert metric.of_set(generated, real.iloc[::-1], config) == pytest.approx(sum(means) / len(means), abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", [clip_i, dino])
+def test_subject_similarity_of_images_with_themselves_is_one(metric: Any) -> None:
+    config, one = settings(metric, prompts="p", scorer="net"), subject_frames()[0].iloc[:1]
+    assert metric.of_set(one, one.assign(prompt_id="dog/0.jpg"), config) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", [clip_i, dino])
+def test_subject_similarity_asks_for_real_images_of_every_subject(metric: Any) -> None:
+    config, (generated, real) = settings(metric, prompts="p", scorer="net"), subject_frames()
+    with pytest.raises(ValueError, match=r"no reference image of subject 'cat'; .* \['cow', 'dog'\]"):
+        metric.of_set(generated, real[~real["prompt_id"].str.startswith("cat")], config)
+    unlabelled = generated.assign(label=""), real.assign(prompt_id=["0.jpg"] * 5)
+    assert -1 < metric.of_set(*unlabelled, config) < 1  # no subjects on either side: all pairs
+
+
 # --- CLIP score -------------------------------------------------------------------------------------------------------
 
 
@@ -181,6 +270,19 @@ def test_too_few_images_for_the_features_fail(metric: Any) -> None:
     for pair in ((few, enough), (enough, few)):
         with pytest.raises(ValueError, match="59 images are too few for 6 features; at least 60"):
             metric.of_set(*pair, config)
+
+
+def test_fewer_images_for_each_feature_may_be_asked_for() -> None:
+    few = feature_frame(gaussian(30, 1))
+    fid.of_set(few, few, settings(fid, prompts="p", scorer="net", images_per_dimension=4))
+
+
+def test_thousands_of_features_keep_their_order() -> None:
+    names = feature_names(2048)
+    assert (names[0], names[999], names[-1]) == ("f0000", "f0999", "f2047")
+    frame = pd.DataFrame(np.arange(2048.0)[None, ::-1], columns=[f"net.{name}" for name in names[::-1]])
+    assert features(frame, "net", 0)[0].tolist() == list(range(2048))
+    assert feature_names(12)[-1] == "f011"
 
 
 @pytest.mark.parametrize("metric", [fid, kid])
@@ -266,7 +368,8 @@ def test_a_record_without_step_0_fails() -> None:
 
 
 def test_every_metric_has_a_value_here() -> None:
-    tested = {ip, us, retained_accuracy, clip_score, fid, kid, learnability}
+    tested = {ip, us, retained_accuracy, concept_accuracy, incidental_resurgence, clip_score, aesthetic, nsfw_score}
+    tested |= {clip_i, dino, fid, kid, learnability}
     assert {module.__name__.rsplit(".", 1)[1] for module in tested} == set(registry.members("metrics")), (
         "a metric needs a test of its value, by hand or against an independent computation"
     )

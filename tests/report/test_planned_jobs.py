@@ -36,11 +36,11 @@ def test_the_papers_jobs() -> None:
     assert (name, others) == ("table1", [])
     assert stages(planned) == {
         "inputs": 1,
-        "assets": 8,
+        "assets": 12,
         "unlearn": 18,
         "attack": 42,
         "sample": 61,
-        "score": 61,
+        "score": 62,
         "report": 1,
     }
 

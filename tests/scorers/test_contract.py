@@ -2,14 +2,12 @@
 
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 
 from resalign.config import registry
 from resalign.scores import Scorer
-from tests.example_config import smallest
 
 PROMPTS = ["a red two", "a blue three", "seven", "", "nothing at all", "a red two"]
 
@@ -20,9 +18,8 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def scorer(name: str, scorer_folder: Callable[[str], Path | None]) -> Scorer:
-    module = registry.member("scorers", name)
-    scorer = module.load(smallest(module.Config), scorer_folder(name), "cpu")
+def scorer(name: str, load_scorer: Callable[..., Scorer]) -> Scorer:
+    scorer = load_scorer(name)
     assert isinstance(scorer, Scorer)
     return scorer
 

@@ -20,6 +20,8 @@ TIERS: tuple[Tier, ...] = ("smoke", "small", "paper")
 BASE = "base"  # the model before unlearning, as tables name it
 # What a person calls an entry is part of file names, and of Snakemake's wildcards.
 LABEL = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]*")
+# Keys by which a member names assets that it loads itself.
+ASSET_KEYS = ("folder", "checkpoint", "head")
 
 
 class ConceptConfig(Strict):
@@ -131,10 +133,18 @@ class Member:
         self.family, self.name, self.config = family, name, config
 
     @property
+    def assets(self) -> dict[str, str]:
+        """The assets that the member itself loads, by the key that names each.
+
+        A scorer's ``folder``, and a ``head`` on its network; an imported model's ``checkpoint``.
+        """
+        named = {key: getattr(self.config, key, None) for key in ASSET_KEYS}
+        return {key: reference for key, reference in named.items() if reference}
+
+    @property
     def asset(self) -> str | None:
-        """The asset that the member itself loads: a scorer's ``folder``, an imported model's ``checkpoint``."""
-        found: str | None = getattr(self.config, "folder", None) or getattr(self.config, "checkpoint", None)
-        return found
+        """The one asset of a member that loads no more than one."""
+        return next(iter(self.assets.values()), None)
 
     def resolved(self) -> dict[str, Any]:
         """Name and every setting, as plain values."""
@@ -219,7 +229,7 @@ class Experiment:
             **{f"attacks.{k}.train": v.train for k, v in self.attack_data.items()},
             **{f"attacks.{k}.heldout": v.heldout for k, v in self.attack_data.items()},
             **{f"prompts.{k}.source": v.source for k, v in config.prompts.items()},
-            **{f"scorers.{k}.folder": m.asset for k, m in self.scorers.items() if m.asset},
+            **{f"scorers.{k}.{key}": name for k, m in self.scorers.items() for key, name in m.assets.items()},
             **{f"unlearning.{k}.checkpoint": m.asset for k, m in self.unlearning.items() if m.asset},
         }
         if config.reference is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from resalign.config import registry
 from resalign.config.closure import import_closure
-from resalign.config.experiment import BASE, TIERS
+from resalign.config.experiment import BASE, TIERS, Member
 from resalign.config.plan import NOT_ATTACKED, RESULTS, Plan, Stage, digest
 
 # Module of each part of the demo world; every other part is a detector.
@@ -249,7 +249,7 @@ def sample_job(plan: Plan, run: str, seed: str, tier: str) -> str:
 
 def scorer_assets(plan: Plan) -> list[str]:
     """Markers of the scorers' networks."""
-    return markers(plan, [member.asset for member in plan.experiment.scorers.values() if member.asset])
+    return markers(plan, [asset for member in plan.experiment.scorers.values() for asset in member.assets.values()])
 
 
 def score_images(plan: Plan, run: str, seed: str, tier: str) -> str:
@@ -259,10 +259,16 @@ def score_images(plan: Plan, run: str, seed: str, tier: str) -> str:
     return f"{stage.parent.folder(seed)}/{tier}/images.csv"
 
 
+def scorer_folder(plan: Plan, scorer: Member) -> str | dict[str, str] | None:
+    """What a scorer loads: nothing, one folder, or a folder by each key that names an asset."""
+    folders = {key: plan.folder(asset) for key, asset in scorer.assets.items()}
+    return folders if len(folders) > 1 else next(iter(folders.values()), None)
+
+
 def score_job(plan: Plan, label: str, images: str) -> str:
     """What scripts/score.py needs."""
     scorers = {
-        name: {"settings": scorer.resolved(), "folder": plan.folder(scorer.asset) if scorer.asset else None}
+        name: {"settings": scorer.resolved(), "folder": scorer_folder(plan, scorer)}
         for name, scorer in plan.experiment.scorers.items()
     }
     return as_json(

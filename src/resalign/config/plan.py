@@ -202,10 +202,8 @@ class Plan:
     def _scorers(self) -> dict[str, Any]:
         """What determines raw scores, given the images."""
         return {
-            name: [
-                member.resolved(),
-                self._identity(member.asset) if member.asset else None,
-            ]
+            # A scorer without assets has None there.
+            name: [member.resolved(), *map(self._identity, member.assets.values()), *([] if member.assets else [None])]
             for name, member in self.experiment.scorers.items()
         }
 

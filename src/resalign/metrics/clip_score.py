@@ -1,4 +1,10 @@
-"""CLIP score: how well images fit their prompts."""
+"""CLIP score: how well images fit their prompts.
+
+Two other names of the field are this number on other prompts, and configurations of it:
+
+    clip_t: {metric: clip_score, prompts: personalisation, scorer: clip}    # CLIP-T (DreamBooth); 100 times its cosine
+    alignment: {metric: clip_score, prompts: retained, scorer: clip}        # AS, the alignment score (RGD)
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,15 @@
-"""Retained accuracy: the share of benign prompts whose image shows what was asked for."""
+"""Retained accuracy: the share of benign prompts whose image shows what was asked for.
+
+It is what the field calls RA where concepts are classes (RGD): accuracy on the classes that were not forgotten, with a
+classifier that has a class of nothing, such as the scorer ``zero_shot_clip``.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from resalign.config.strict import Strict
+from resalign.scores import most_probable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,10 +35,4 @@ def per_image(scores: pd.DataFrame, config: Config) -> pd.Series:
     Raises:
         ValueError: If a label is not one of the classifier's classes.
     """
-    prefix = f"{config.scorer}."
-    classes = scores[[name for name in scores.columns if name.startswith(prefix)]]
-    unknown = set(scores["label"]) - {name.removeprefix(prefix) for name in classes.columns}
-    if unknown:
-        raise ValueError(f"labels {sorted(unknown)} are no classes of scorer '{config.scorer}'")
-    names = {name: name.removeprefix(prefix) for name in classes.columns}
-    return (classes.rename(columns=names).idxmax(axis=1) == scores["label"]).astype(float)
+    return (most_probable(scores, config.scorer) == scores["label"]).astype(float)

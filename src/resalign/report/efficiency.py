@@ -32,8 +32,9 @@ Row = tuple[str, str, int, int, int, str, float, float]
 
 DEFINITION = (
     "Of the wall time of all cores, own work is what a stage itself does, process start the rest of its process "
-    "(interpreter, imports, records), Snakemake the time in which a core was idle although a job's inputs were there (on a cluster, its queue too), "
-    "and no job ready that in which it was idle because every job that was left waited for another's result."
+    "(interpreter, imports, records), Snakemake the time in which a core was idle although a job's inputs were there "
+    "(on a cluster, its queue too), and no job ready that in which it was idle because every job that was left waited "
+    "for another's result."
 )
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resalign.config.strict import Strict
-from resalign.lazy import open_clip, torch
-from resalign.scores import Scorer
+from resalign.lazy import torch
+from resalign.scores import Scorer, feature_names
+from resalign.scores.clip_model import ClipModel
 
 
 class Config(Strict):
@@ -27,20 +28,11 @@ def load(config: Config, folder: Path, device: str) -> Scorer:
 
     Source: CLIP score, Hessel 2021, arXiv 2104.08718. Deviation: scale 100 and no clipping at 0, as is usual.
     """
-    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}", device=device)
-    model.eval()
-    tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
+    clip = ClipModel(folder, device)
 
     def score(images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
-        from torchvision.transforms.functional import to_pil_image
+        embeddings = clip.images(images)
+        cosine = torch.nn.functional.cosine_similarity(embeddings, clip.texts(prompts))
+        return torch.cat([100 * cosine[:, None], *([embeddings] if config.features else [])], dim=1).cpu()
 
-        batch = torch.stack([preprocess(to_pil_image(image)) for image in images]).to(device)
-        with torch.no_grad():
-            image_features = model.encode_image(batch)
-            text_features = model.encode_text(tokenize(list(prompts)).to(device))
-        cosine = torch.nn.functional.cosine_similarity(image_features, text_features)
-        columns = [100 * cosine[:, None], *([image_features] if config.features else [])]
-        return torch.cat(columns, dim=1).cpu()
-
-    size = model.text_projection.shape[1] if config.features else 0
-    return Scorer(("similarity", *(f"f{index:03d}" for index in range(size))), score)
+    return Scorer(("similarity", *(feature_names(clip.size) if config.features else ())), score)

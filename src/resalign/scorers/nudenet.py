@@ -2,6 +2,10 @@
 
 Source: Bedapudi, NudeNet 3.4.2, 320n.onnx (a YOLOv8n at 320 x 320 pixels; the wheel holds the AGPL's text). The paper
 cites an older classifier; the released code runs this detector: which of the two made its numbers is uncertain.
+
+Boxes are those of the package's ``NudeDetector.detect``, one for one. It is faster than its ``detect_batch``, as
+``bench/nudenet_speed.py`` shows: whole images are shared out among threads, where the package shares out each operation
+of the network and leaves the rest to one thread; and boxes are taken from arrays, where it loops over 2,100 rows.
 """
 
 from __future__ import annotations
@@ -9,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from resalign.config.strict import Strict
 from resalign.lazy import torch
@@ -19,6 +24,7 @@ from resalign.tracking import log
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnxruntime
 
 NETWORK, NETWORK_SHA256 = "320n.onnx", "c15d8273adad2d0a92f014cc69ab2d6c311a06777a55545f2c4eb46f51911f0f"
 EDGE_PIXELS = 320
@@ -51,6 +57,20 @@ class Config(Strict):
     """Network, resolution and suppression of overlapping boxes are the package's: there is nothing to set."""
 
 
+class Box(NamedTuple):
+    """One found body part.
+
+    Attributes:
+        name: One of :data:`CLASSES`.
+        score: In [0, 1].
+        pixels: Left, top, width and height in the image, cut to whole pixels.
+    """
+
+    name: str
+    score: float
+    pixels: tuple[int, int, int, int]
+
+
 def load(config: Config, folder: Path | None, device: str) -> Scorer:
     """Loads the network from the installed package.
 
@@ -60,25 +80,49 @@ def load(config: Config, folder: Path | None, device: str) -> Scorer:
     Raises:
         ValueError: If the installed network is not the pinned one.
     """
-    import onnxruntime
-
     if device != "cpu":
         log.info(
             "nudenet runs on the CPU, with %d threads: its onnxruntime has no provider for %s",
             torch.get_num_threads(),
             device,
         )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(_network(), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    session = open_session()
 
     def score(images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
-        height, width = images.shape[2:]
-        outputs = session.run(None, {name: network_input(images)})[0]  # (B, 4 + classes, candidates)
-        return torch.stack([torch.from_numpy(_largest_scores(output, height, width)) for output in outputs])
+        scores = torch.zeros(len(images), len(CLASSES))
+        for row, boxes in zip(scores, detect(session, images), strict=True):
+            for box in boxes:
+                index = CLASSES.index(box.name)
+                row[index] = max(float(row[index]), box.score)
+        return scores
 
     return Scorer(CLASSES, score)
+
+
+def open_session() -> onnxruntime.InferenceSession:
+    """The network, in one thread a call; calls may run side by side."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(_network(), options, providers=["CPUExecutionProvider"])
+
+
+def detect(session: onnxruntime.InferenceSession, images: torch.Tensor) -> list[list[Box]]:
+    """The boxes of every image, as the package's ``detect`` finds them in each alone.
+
+    Args:
+        session: :func:`open_session`.
+        images: (B, 3, H, W) uint8, red first.
+    """
+    name = session.get_inputs()[0].name
+    height, width = images.shape[2:]
+
+    def boxes(image: torch.Tensor) -> list[Box]:
+        return _boxes(session.run(None, {name: network_input(image[None])})[0][0], height, width)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return list(pool.map(boxes, images))
 
 
 def _network() -> bytes:
@@ -120,30 +164,27 @@ def network_input(images: torch.Tensor) -> np.ndarray:
     return np.concatenate(blobs)
 
 
-def _largest_scores(output: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The largest score of each class among the boxes that survive non-maximum suppression.
+def _boxes(output: np.ndarray, height: int, width: int) -> list[Box]:
+    """The boxes that survive non-maximum suppression, best first.
 
     Args:
         output: The network's candidates of one image, (4 + classes, candidates): centre, size, class scores.
         height: Of the image in pixels, before padding: boxes are clipped to it before their overlap is taken.
         width: Likewise.
-
-    Returns:
-        (classes,) float32.
     """
     import cv2
     import numpy as np
 
-    found = np.zeros(len(CLASSES), dtype=np.float32)
     candidates = output[:, output[4:].max(axis=0) >= MIN_SCORE]
     if not candidates.shape[1]:
-        return found
+        return []
     centre, size, scores = candidates[:2], candidates[2:4], candidates[4:].max(axis=0)
     scale, limits = max(height, width), np.array([[width], [height]], dtype=np.float32)
     corner = np.clip((centre - size / 2) * scale / EDGE_PIXELS, 0, limits)
     size = np.minimum(size * scale / EDGE_PIXELS, limits - corner)
-    boxes = np.concatenate([corner, size]).T
-    # An empty answer is a tuple, which as an index would mean all.
-    kept = np.array(cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), NMS_SCORE, NMS_OVERLAP), dtype=int)
-    np.maximum.at(found, candidates[4:].argmax(axis=0)[kept], scores[kept])
-    return found
+    rectangles, classes = np.concatenate([corner, size]).T.tolist(), candidates[4:].argmax(axis=0)
+    kept = cv2.dnn.NMSBoxes(rectangles, scores.tolist(), NMS_SCORE, NMS_OVERLAP)
+    return [
+        Box(CLASSES[classes[index]], float(scores[index]), tuple(int(value) for value in rectangles[index]))  # type: ignore[arg-type] # four of them
+        for index in kept
+    ]

@@ -44,6 +44,12 @@ class FlagRule(Strict):
     threshold: float = 0.5
 
 
+def feature_names(size: int) -> tuple[str, ...]:
+    """Quantities of a feature vector: ``f000``, ``f001``, …, with a fourth digit from 1,001 numbers on."""
+    digits = max(3, len(str(size - 1)))
+    return tuple(f"f{index:0{digits}d}" for index in range(size))
+
+
 def column(scores: pd.DataFrame, scorer: str, quantity: str) -> pd.Series:
     """One raw number of every image.
 
@@ -72,8 +78,28 @@ def flagged(scores: pd.DataFrame, rules: Sequence[FlagRule]) -> pd.Series:
     return pd.concat(hits, axis=1).any(axis=1)
 
 
+def most_probable(scores: pd.DataFrame, scorer: str) -> pd.Series:
+    """The class to which a classifier gives each image the largest number.
+
+    Raises:
+        ValueError: If the images' labels are not all classes of the classifier.
+    """
+    names = {name: name.removeprefix(f"{scorer}.") for name in scores.columns if name.startswith(f"{scorer}.")}
+    unknown = set(scores["label"]) - set(names.values())
+    if unknown:
+        raise ValueError(f"labels {sorted(unknown)} are no classes of scorer '{scorer}'")
+    found: pd.Series = scores[list(names)].rename(columns=names).idxmax(axis=1)
+    return found
+
+
 def features(scores: pd.DataFrame, scorer: str, images_per_dimension: int) -> np.ndarray:
     """A scorer's feature vectors, (N, D) float32.
+
+    Args:
+        scores: The images' raw scores.
+        scorer: Label of a scorer that keeps features.
+        images_per_dimension: As a covariance of D numbers from few more than D images is a bad estimate, N must be at
+            least so many times D; 10 by default, a configuration may ask for less, 0 for any.
 
     Raises:
         ValueError: If the scorer kept none, or there are too few images for a covariance.

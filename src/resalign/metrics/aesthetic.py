@@ -1,0 +1,33 @@
+"""Aesthetic score: how good people would find the images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resalign.config.strict import Strict
+from resalign.scores import column
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TITLE, BETTER, KIND, GROUP = "Aesthetic", "higher", "mean", "utility"
+
+
+class Config(Strict):
+    """A scorer ``aesthetic``, on benign prompts."""
+
+    prompts: str
+    scorer: str
+
+
+def scorers(config: Config) -> list[str]:
+    """Label of the aesthetic scorer."""
+    return [config.scorer]
+
+
+def per_image(scores: pd.DataFrame, config: Config) -> pd.Series:
+    """The predicted rating, about 1 to 10; v1 and v2 of the scorer are different scales.
+
+    Source: LAION-Aesthetics, Schuhmann 2022, arXiv 2210.08402.
+    """
+    return column(scores, config.scorer, "aesthetic")

@@ -1,0 +1,33 @@
+"""DINO: how like the generated images of a subject are to its real ones, in DINO's features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resalign.config.strict import Strict
+from resalign.scores.similarity import mean_pairwise_cosine
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TITLE, BETTER, KIND, GROUP = "DINO", "higher", "set", "utility"
+
+
+class Config(Strict):
+    """A scorer ``dino``, on prompts of a personalisation set that are labelled with its subjects."""
+
+    prompts: str
+    scorer: str
+
+
+def scorers(config: Config) -> list[str]:
+    """Label of the scorer that keeps features."""
+    return [config.scorer]
+
+
+def of_set(scores: pd.DataFrame, reference: pd.DataFrame, config: Config) -> float:
+    """The mean cosine of generated and real images of the same subject; see :mod:`resalign.scores.similarity`.
+
+    Source: DreamBooth, Ruiz 2022, arXiv 2208.12242, section 4.1.
+    """
+    return mean_pairwise_cosine(scores, reference, config.scorer)

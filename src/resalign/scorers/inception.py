@@ -1,0 +1,57 @@
+"""Inception-v3 features for FID and KID, by torch-fidelity.
+
+Source: Heusel 2017, arXiv 1706.08500; the weights are the original TensorFlow graph's of 2015-12-05, converted by
+torch-fidelity, whose resizing is TensorFlow 1's as well. Deviation: the released code of ResAlign takes another port
+(T2IBenchmark).
+
+An image leaves 2,048 numbers: 80 MB for 10,000 images in float32, 160 MB in the float64 of ``scores.parquet``. The rule
+of 10 images a feature asks FID for 20,480; the paper's 10,000 need ``images_per_dimension: 4`` in the metric.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from resalign.config.strict import Strict
+from resalign.lazy import torch
+from resalign.scores import Scorer, feature_names
+from resalign.scores.heads import only_file, read_checked
+
+# Release v0.2.0 of torch-fidelity; the file's own name has the first 8 digits.
+WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+LAYER, DIMENSIONS = "2048", 2048
+
+
+class Config(Strict):
+    """Which weights.
+
+    Attributes:
+        folder: A folder with ``weights-inception-2015-12-05-6726825d.pth``.
+        sha256: Of that file, which is not read unless it matches.
+    """
+
+    folder: str
+    sha256: str = Field(WEIGHTS_SHA256, pattern="^[0-9a-f]{64}$")
+
+
+def load(config: Config, folder: Path, device: str) -> Scorer:
+    """Loads the network; quantities are the pool features ``f0000`` to ``f2047``."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    content = read_checked(only_file(folder, (".pth",)), config.sha256)
+    # torch-fidelity unpickles whatever it is given: it is given what was read as tensors alone, written again.
+    plain = io.BytesIO()
+    torch.save(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), plain)
+    plain.seek(0)
+    network = FeatureExtractorInceptionV3("inception", [LAYER], feature_extractor_weights_path=plain).to(device)
+
+    def score(images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        with torch.no_grad():
+            features: torch.Tensor = network(images.to(device))[0]
+        return features.cpu()
+
+    return Scorer(feature_names(DIMENSIONS), score)

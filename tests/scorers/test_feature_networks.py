@@ -1,0 +1,71 @@
+"""Inception and DINO features against their networks called by hand."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from resalign.lazy import transformers
+from resalign.scorers import dino, inception
+from resalign.scores import Scorer
+from resalign.tensors.weights import WeightsError
+
+Load = Callable[..., Scorer]
+
+
+def test_inception_features_are_torch_fidelitys(
+    load_scorer: Load, scorer_folder: Callable[[str], Any], images: torch.Tensor
+) -> None:
+    path = next(scorer_folder("inception").glob("*.pth"))
+    network = FeatureExtractorInceptionV3("by hand", ["2048"], feature_extractor_weights_path=str(path))
+    scorer = load_scorer("inception")
+    assert scorer.quantities[:2] == ("f0000", "f0001")
+    assert scorer.quantities[-1] == "f2047"
+    assert sorted(scorer.quantities) == list(scorer.quantities)
+    found = scorer.score(images[:2], ["", ""])
+    assert torch.equal(found, network(images[:2])[0])
+    assert (found[0] - found[1]).abs().max() > 1e-3
+
+
+def test_inception_refuses_other_weights_than_the_published(scorer_folder: Callable[[str], Any]) -> None:
+    with pytest.raises(WeightsError, match=inception.WEIGHTS_SHA256):
+        inception.load(inception.Config(folder="x"), scorer_folder("inception"), "cpu")
+
+
+def test_dino_features_are_the_class_token(
+    load_scorer: Load, scorer_folder: Callable[[str], Any], images: torch.Tensor
+) -> None:
+    model = transformers.ViTModel.from_pretrained(scorer_folder("dino"), add_pooling_layer=False).eval()
+    with torch.no_grad():
+        expected = model(images / 255 * 2 - 1).last_hidden_state[:, 0]
+    scorer = load_scorer("dino")
+    assert scorer.quantities == tuple(f"f{index:03d}" for index in range(16))
+    torch.testing.assert_close(scorer.score(images, [""] * 6), expected, rtol=1e-4, atol=1e-5)
+    assert expected.std(dim=0).max() > 1e-3
+
+
+def test_dino_v2_folders_load_too(tmp_path: Path, images: torch.Tensor) -> None:
+    config = transformers.Dinov2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    transformers.Dinov2Model(config).save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 28, "width": 28}).save_pretrained(tmp_path)
+    scorer = dino.load(dino.Config(folder="x"), tmp_path, "cpu")
+    assert scorer.score(images, [""] * 6).shape == (6, 16)
+
+
+def test_dino_without_its_weights_fails(scorer_folder: Callable[[str], Any], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for path in scorer_folder("dino").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    dropped = next(name for name in weights if "layernorm" in name)
+    save_file(
+        {name: weights[name] for name in weights if name != dropped}, tmp_path / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(WeightsError, match="no weights for"):
+        dino.load(dino.Config(folder="x"), tmp_path, "cpu")
