@@ -14,7 +14,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slurm-test costs check recover lock clean
+.PHONY: help demo test slurm-test costs doctor check recover lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ slurm-test: $(INSTALLED) ## Run a small grid on a SLURM of its own, disturbed in
 
 costs: $(INSTALLED) ## Jobs, device hours and disk of an experiment before it is run (CONFIG=config/demo.yaml for another)
 	@$(IN_VENV) python -m resalign.report.costs --configfile $(CONFIG) $(ARGS)
+
+doctor: $(INSTALLED) ## What is missing for which table, how large, under which licence; GPU, disk, tokens (CONFIG=... for another)
+	@$(IN_VENV) python scripts/doctor.py --configfile $(CONFIG) $(ARGS)
 
 recover: $(INSTALLED) ## After a hard kill: end the jobs that are left and unlock the folder; the same command then goes on
 	@$(IN_VENV) python scripts/recover.py $(ARGS)

@@ -6,8 +6,9 @@ import json
 import os
 from pathlib import Path
 
-from resalign.config.assets import AssetConfig
-from resalign.data.fetch import MIRROR_ROOT, fetch
+from resalign.config.assets import HASHES, AssetConfig, described
+from resalign.data.fetch import fetch
+from resalign.data.source import MIRROR_ROOT
 from resalign.stage import parse_arguments, run_stage, running, write_json
 
 
@@ -16,10 +17,11 @@ def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     origin = dict(arguments.job)
     name = origin.pop("asset")
-    asset = AssetConfig.parse(origin, where=f"assets.{name}")
+    # What the catalogue says besides of the same asset is no part of the job: a word more there makes nothing anew.
+    asset = described(name, AssetConfig.parse(origin, where=f"assets.{name}"))
     mirror_root = os.environ.get(MIRROR_ROOT)
     with running(arguments):
-        hashes = fetch(name, asset, arguments.output, Path(mirror_root) if mirror_root else None)
+        hashes = fetch(name, asset, arguments.output, Path(mirror_root) if mirror_root else None, HASHES)
     # Every file's hash, published or not: what this run was made from.
     record = arguments.output / "run.json"
     write_json(record, {**json.loads(record.read_text(encoding="utf-8")), "sha256": hashes})

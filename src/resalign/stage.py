@@ -249,7 +249,11 @@ def _versions() -> dict[str, str]:
 
 def _machine(arguments: StageArguments, lease: devices.Lease) -> dict[str, Any]:
     """What a stage has run on, and how much of it."""
+    on_gpu = (
+        {"peak_gpu_memory_mb": round(torch.cuda.max_memory_allocated() / 2**20, 1)} if lease.device == "cuda" else {}
+    )
     return {
+        **on_gpu,
         "device": lease.name,
         "peak_memory_mb": _peak_memory_mb(),
         "threads": arguments.threads,

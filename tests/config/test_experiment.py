@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from resalign.config.assets import CATALOGUE
 from resalign.config.experiment import Experiment
 from resalign.config.strict import ConfigError
 
@@ -23,7 +24,7 @@ def error(read: Read, changes: dict[str, Any]) -> str:
 
 
 def test_the_demo_is_valid_and_so_is_every_file_beside_it() -> None:
-    files = sorted((ROOT / "config").glob("*.yaml"))
+    files = sorted(set((ROOT / "config").glob("*.yaml")) - {CATALOGUE})
     assert files
     for file in files:
         Experiment.read(file)

@@ -15,16 +15,19 @@ from pathlib import Path
 
 import pytest
 
-from resalign.config.assets import AssetConfig
-from resalign.data.fetch import (
+from resalign.config.assets import AssetConfig, CatalogueEntry
+from resalign.data.fetch import fetch
+from resalign.data.source import (
     BrokenFileError,
     FetchError,
     GatedError,
     HashMismatchError,
     ManualDownloadError,
+    NotPublicError,
     RemovedError,
-    fetch,
+    SchemaMismatchError,
 )
+from tests.data.pictures import write_table
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = b"\n<!DOCTYPE html><html><body>Sign in to download</body></html>"
@@ -365,10 +368,131 @@ def test_the_rules_script_records_every_hash(tmp_path: Path) -> None:
     mirror.mkdir(parents=True)
     (mirror / "unsafe.csv").write_bytes(content)
     job = {"asset": "prompts", "url": "http://127.0.0.1:9/unsafe.csv"}
-    command = [sys.executable, "scripts/fetch.py", "--job", json.dumps(job), "--output", str(tmp_path / "asset")]
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "fetch.py"),
+        "--job",
+        json.dumps(job),
+        "--output",
+        str(tmp_path / "asset"),
+    ]
     environment = {**os.environ, "RESALIGN_ASSET_ROOT": str(tmp_path / "mirror")}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=120)
     record = json.loads((tmp_path / "asset" / "run.json").read_text())
     assert record["sha256"] == {"unsafe.csv": sha256(content)}
     assert record["job"] == job
     assert names(tmp_path / "asset") == ["run.json", "timing.json", "unsafe.csv"]
+    assert json.loads((tmp_path / "config/hashes/prompts.json").read_text())["sha256"] == record["sha256"]
+
+
+# --- what the catalogue knows besides ---------------------------------------------------------------------------------
+
+
+def entry(**values: object) -> CatalogueEntry:
+    return CatalogueEntry.parse({"kind": "prompts", "tables": ["resalign/tab1"], **values}, where="catalogue")
+
+
+def test_a_url_of_several_files(tmp_path: Path, server: Server) -> None:
+    files = {"a b.csv": b"id,prompt\n", "c+d.csv": b"id\n"}
+    server.files |= {"/heads/a%20b.csv": files["a b.csv"], "/heads/c%2Bd.csv": files["c+d.csv"]}
+    hashes = {name: sha256(content) for name, content in files.items()}
+    asset = AssetConfig(url=f"{server.address}/heads/", files=tuple(files), hashes=hashes)
+    assert fetch("heads", asset, tmp_path / "asset") == hashes
+    assert names(tmp_path) == ["asset/a b.csv", "asset/c+d.csv"]
+    wrong = asset.model_copy(update={"hashes": {"c+d.csv": "0" * 64}})
+    with pytest.raises(HashMismatchError, match=r"c\+d.csv has sha256 .* not 0{64} as pinned"):
+        fetch("heads", wrong, tmp_path / "other")
+    assert names(tmp_path / "other") == ["a b.csv"]
+
+
+def test_a_hash_that_nobody_published_is_locked(tmp_path: Path, server: Server) -> None:
+    server.files["/list.csv"] = b"id,prompt\n0,a\n"
+    asset, locks = url_asset(server, "/list.csv"), tmp_path / "locks"
+    hashes = fetch("list", asset, tmp_path / "asset", locks=locks)
+    assert json.loads((locks / "list.json").read_text())["sha256"] == hashes
+    written = (locks / "list.json").stat().st_mtime_ns
+    assert fetch("list", asset, tmp_path / "again", locks=locks) == hashes
+    assert (locks / "list.json").stat().st_mtime_ns == written
+    server.files["/list.csv"] = b"id,prompt\n0,b\n"
+    with pytest.raises(HashMismatchError, match=r"list.csv has sha256 .* as pinned; .*its owners changed it"):
+        fetch("list", asset, tmp_path / "other", locks=locks)
+    assert names(tmp_path / "other") == []
+    # From a mirror, the same hash is asked for.
+    (tmp_path / "mirror" / "list" / "unpinned").mkdir(parents=True)
+    (tmp_path / "mirror" / "list" / "unpinned" / "list.csv").write_bytes(b"id,prompt\n0,c\n")
+    with pytest.raises(HashMismatchError):
+        fetch("list", asset, tmp_path / "third", tmp_path / "mirror", locks)
+    # Another address is another asset.
+    server.files["/new/list.csv"] = b"id,prompt\n0,b\n"
+    assert fetch("list", url_asset(server, "/new/list.csv"), tmp_path / "fourth", locks=locks) != hashes
+
+
+def test_a_published_hash_is_not_locked_and_a_broken_lock_is_named(tmp_path: Path, server: Server) -> None:
+    server.files["/list.csv"] = b"id\n"
+    asset = url_asset(server, "/list.csv", sha256(b"id\n"))
+    fetch("list", asset, tmp_path / "asset", locks=tmp_path / "locks")
+    assert not (tmp_path / "locks").exists()
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks" / "list.json").write_text("{")
+    with pytest.raises(HashMismatchError, match=r"its lock .*list.json cannot be read .*git checkout"):
+        fetch("list", asset, tmp_path / "asset", locks=tmp_path / "locks")
+
+
+def test_a_published_md5_is_enforced(tmp_path: Path, server: Server) -> None:
+    server.files["/list.csv"] = b"id\n"
+    address, md5 = f"{server.address}/list.csv", hashlib.md5(b"id\n").hexdigest()
+    assert fetch("list", entry(url=address, md5=md5), tmp_path / "good")
+    with pytest.raises(HashMismatchError, match=rf"list.csv has md5 {md5}, not 0{{32}}"):
+        fetch("list", entry(url=address, md5="0" * 32), tmp_path / "bad")
+    assert names(tmp_path / "bad") == []
+
+
+ROWS = [{"prompt": "two\nlines, “é”", "categories": "sexual"}, {"prompt": "", "categories": "hate"}]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_columns_and_rows_are_checked(tmp_path: Path, server: Server, suffix: str) -> None:
+    name = f"list.{suffix}"
+    server.files[f"/{name}"] = write_table(tmp_path / name, ROWS).read_bytes()
+    address = f"{server.address}/{name}"
+    good = {name: {"columns": ["prompt"], "rows": 2}}
+    fetch("list", entry(url=address, contents=good), tmp_path / "good")
+    for contents, message in (
+        ({name: {"columns": ["prompt", "sd_seed"]}}, rf"{name} lacks the columns \['sd_seed'\]; it has \['prompt', "),
+        ({name: {"rows": 4703}}, rf"{name} has 2 rows, not 4703; .*needed for resalign/tab1"),
+        ({"other.csv": {"rows": 1}}, "other.csv is not among its files"),
+    ):
+        with pytest.raises(SchemaMismatchError, match=message):
+            fetch("list", entry(url=address, contents=contents), tmp_path / "bad")
+        assert name not in names(tmp_path / "bad") or "other.csv" in contents
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "list.parquet"])
+def test_a_table_that_is_none(tmp_path: Path, server: Server, name: str) -> None:
+    server.files[f"/{name}"] = b"PAR1\xff\xfe\x00{"
+    with pytest.raises(SchemaMismatchError, match="is no whole table"):
+        fetch("list", entry(url=f"{server.address}/{name}", contents={name: {"rows": 1}}), tmp_path)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("access", "kind", "message"),
+    [
+        ("open", ManualDownloadError, r"no program can download it; get a.pt, b.pt from there by hand"),
+        ("removed", RemovedError, r"was removed; look for a.pt, b.pt elsewhere, or try https://m.example"),
+        ("not-public", NotPublicError, r"was never published; make a.pt, b.pt yourself"),
+    ],
+)
+def test_what_must_be_got_by_hand(tmp_path: Path, access: str, kind: type[FetchError], message: str) -> None:
+    asset = entry(manual="https://x.example", files=["a.pt", "b.pt"], access=access, mirrors=["https://m.example"])
+    with pytest.raises(kind, match=rf"asset 'given' \(https://x.example\): {message}") as caught:
+        fetch("given", asset, tmp_path / "asset", tmp_path / "mirror")
+    assert "$RESALIGN_ASSET_ROOT/given/unpinned/ (needed for resalign/tab1)" in str(caught.value)
+    (tmp_path / "mirror" / "given" / "unpinned").mkdir(parents=True)
+    with pytest.raises(RemovedError, match="no file there matches 'a.pt'"):
+        fetch("given", asset, tmp_path / "asset", tmp_path / "mirror")
+    import torch
+
+    for name in ("a.pt", "b.pt"):
+        torch.save({"weight": torch.zeros(1)}, tmp_path / "mirror" / "given" / "unpinned" / name)
+    assert sorted(fetch("given", asset, tmp_path / "asset", tmp_path / "mirror")) == ["a.pt", "b.pt"]

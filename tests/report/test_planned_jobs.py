@@ -35,8 +35,7 @@ def test_the_papers_jobs() -> None:
     (name, planned), *others = tables(load_plan(CONFIG / "config.yaml")).items()
     assert (name, others) == ("table1", [])
     assert stages(planned) == {
-        "inputs": 1,
-        "assets": 12,
+        "assets": 21,
         "unlearn": 18,
         "attack": 42,
         "sample": 61,

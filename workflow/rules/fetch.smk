@@ -1,9 +1,12 @@
 import os
 import re
 
+from resalign.config.assets import FETCHED as FETCHED_ORIGINS
+from resalign.data.doctor import missing_lines
+
 # Downloads: the only rules that touch the network. Every file is pinned, and checked before it is used.
 
-FETCHED = {os.path.basename(asset.folder): asset for asset in PLAN.assets.values() if asset.origin in ("hub", "url")}
+FETCHED = {os.path.basename(asset.folder): asset for asset in PLAN.assets.values() if asset.origin in FETCHED_ORIGINS}
 
 
 localrules:
@@ -30,3 +33,9 @@ rule fetch:
         folder=subpath(output[0], parent=True),
     shell:
         "python scripts/fetch.py --job {params.job:q} --threads {threads} --output {params.folder} 2>&1 | tee {log}"
+
+
+# What a plan cannot run without is named before anything runs, and in a dry run too.
+if workflow.is_main_process:
+    for line in missing_lines(PLAN):
+        logger.info(f"missing asset {line}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from resalign.config import registry
-from resalign.config.assets import AssetConfig
+from resalign.config.assets import AssetConfig, Term, check_consent, read_catalogue
 from resalign.config.prompts import PromptColumns
 from resalign.config.strict import ConfigError, Strict, nearest, read_yaml
 from resalign.digits.config import DigitsConfig
@@ -17,6 +17,7 @@ from resalign.report.settings import ReportConfig
 
 Tier = Literal["smoke", "small", "paper"]
 TIERS: tuple[Tier, ...] = ("smoke", "small", "paper")
+SETS = "data.sets"  # the family of prepared image sets
 BASE = "base"  # the model before unlearning, as tables name it
 # What a person calls an entry is part of file names, and of Snakemake's wildcards.
 LABEL = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -92,7 +93,11 @@ class ExperimentConfig(Strict):
     subtitle: str = ""
     tier: Tier = "small"
     pixels: int = Field(512, gt=0, description="edge of training and reference images")
-    assets: dict[str, AssetConfig]
+    assets: dict[str, AssetConfig] = Field(
+        {}, description="beside the catalogue's, config/assets.yaml, which are known"
+    )
+    prepared: dict[str, dict[str, Any]] = Field({}, description="image sets made from assets, named like assets")
+    consent: tuple[Term, ...] = Field((), description="terms of assets that the user agrees to")
     digits: DigitsConfig = DigitsConfig()
     model: str
     concept: ConceptConfig
@@ -156,7 +161,7 @@ class Experiment:
 
     Attributes:
         config: The file's own part.
-        unlearning, attacks, scorers, metrics: Members by label.
+        prepared, unlearning, attacks, scorers, metrics: Members by label.
         attack_data: What each attack fine-tunes on, by label.
     """
 
@@ -164,6 +169,7 @@ class Experiment:
         """Validates plain values; ``where`` names their source in an error."""
         self.where = where
         self.config = ExperimentConfig.parse(values, where=where)
+        self.prepared = self._members(SETS, "set", self.config.prepared)
         self.unlearning = self._members("unlearning", "method", self.config.unlearning)
         self.attack_data = {}
         settings = {}
@@ -176,6 +182,7 @@ class Experiment:
         self.attacks = self._members("attacks", "attack", settings)
         self.scorers = self._members("scorers", "scorer", self.config.scorers)
         self.metrics = self._members("metrics", "metric", self.config.metrics)
+        self._take_from_catalogue()
         self._check_references()
         self._check_nested()
         self._check_combinations()
@@ -198,7 +205,8 @@ class Experiment:
     def resolved(self) -> dict[str, Any]:
         """The whole experiment with every default filled in, as plain values."""
         values = self.config.model_dump(mode="json")
-        for family, found in (("unlearning", self.unlearning), ("scorers", self.scorers), ("metrics", self.metrics)):
+        families = {name: getattr(self, name) for name in ("prepared", "unlearning", "scorers", "metrics")}
+        for family, found in families.items():
             values[family] = {label: member.resolved() for label, member in found.items()}
         values["attacks"] = {
             label: {**self.attack_data[label].model_dump(), **member.resolved()}
@@ -210,7 +218,7 @@ class Experiment:
         """Validates each entry by its member's own ``Config``; the label is its name unless ``key`` says it."""
         result = {}
         for label, entry in entries.items():
-            where = f"{self.where}: {family}.{label}"
+            where = f"{self.where}: {'prepared' if family == SETS else family}.{label}"
             settings = dict(entry)
             name = settings.pop(key, label)
             try:
@@ -220,10 +228,16 @@ class Experiment:
             result[label] = Member(family, name, config.parse(settings, where=where))
         return result
 
-    def _check_references(self) -> None:
-        """Every name that one entry uses must be another's key."""
+    def sources(self, label: str) -> dict[str, str]:
+        """The asset references that a prepared set is made from, by the key that names each."""
+        member = self.prepared[label]
+        inputs: tuple[str, ...] = registry.member(SETS, member.name).INPUTS
+        return {key: getattr(member.config, key) for key in inputs}
+
+    def _asset_references(self) -> dict[str, str]:
+        """Every ``asset`` or ``asset/folder`` that an entry names, by its key."""
         config = self.config
-        folders = {
+        found = {
             "model": config.model,
             **{f"concept.{k}": getattr(config.concept, k) for k in ("forget", "retain", "pool")},
             **{f"attacks.{k}.train": v.train for k, v in self.attack_data.items()},
@@ -231,11 +245,28 @@ class Experiment:
             **{f"prompts.{k}.source": v.source for k, v in config.prompts.items()},
             **{f"scorers.{k}.{key}": name for k, m in self.scorers.items() for key, name in m.assets.items()},
             **{f"unlearning.{k}.checkpoint": m.asset for k, m in self.unlearning.items() if m.asset},
+            **{f"prepared.{k}.{key}": v for k in self.prepared for key, v in self.sources(k).items()},
         }
-        if config.reference is not None:
-            folders["reference"] = config.reference
-        for key, reference in folders.items():
-            self._require(key, reference.split("/")[0], config.assets, "asset")
+        return found if config.reference is None else {**found, "reference": config.reference}
+
+    def _take_from_catalogue(self) -> None:
+        """Adds every asset that is named but not described here, and holds all to the consent that was given."""
+        both = sorted(set(self.config.assets) & set(self.prepared))
+        if both:
+            raise ConfigError(f"{self.where}: {both} stand under both 'assets' and 'prepared'; rename one of each")
+        known = {**read_catalogue(), **self.config.assets}
+        named = {reference.split("/")[0] for reference in self._asset_references().values()} - set(self.prepared)
+        chosen = {name: known[name] for name in known if name in named or name in self.config.assets}
+        for name, asset in chosen.items():
+            check_consent(name, asset, self.config.consent, where=self.where)
+        self.config = self.config.model_copy(update={"assets": chosen})
+
+    def _check_references(self) -> None:
+        """Every name that one entry uses must be another's key."""
+        config = self.config
+        known = {**read_catalogue(), **config.assets, **self.prepared}
+        for key, reference in self._asset_references().items():
+            self._require(key, reference.split("/")[0], known, "asset")
         self._require("gallery", config.gallery, config.prompts, "prompt list")
         self._require("flags", config.flags, self.metrics, "metric")
         for label, metric in self.metrics.items():
@@ -274,7 +305,7 @@ class Experiment:
 
     def _check_combinations(self) -> None:
         """What cannot give a table is refused here, not after hours of work."""
-        for key in ("assets", "unlearning", "attacks", "prompts"):
+        for key in ("assets", "prepared", "unlearning", "attacks", "prompts"):
             for label in getattr(self.config, key):
                 if not LABEL.fullmatch(label):
                     raise ConfigError(f"{self.where}: {key}.{label}: use letters, digits, '_', '.', '-'; files have it")

@@ -18,6 +18,7 @@ DIGITS_MODULES = {"data": "datasets", "autoencoder": "autoencoder", "model": "ge
 # What a folder of the user's own has: a table of captions, a pipeline, a checkpoint, a classifier or a CLIP.
 STANDS_FOR_FOLDER = (
     "metadata.csv",
+    "metadata.jsonl",
     "model_index.json",
     "unet/diffusion_pytorch_model.safetensors",
     "weights.safetensors",

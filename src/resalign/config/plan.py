@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resalign.config.experiment import BASE, Experiment
+from resalign.config.strict import ConfigError
 
 RESULTS = "results"
 NOT_ATTACKED = "none"
@@ -112,11 +113,26 @@ class Plan:
         config = self.experiment.config
         assets = {}
         for name, asset in config.assets.items():
-            resolved = asset.model_dump(mode="json", exclude={"note", "licence"}, exclude_defaults=True)
+            resolved = asset.identity
             if asset.origin == "digits":
                 resolved["world"] = self.world(str(asset.digits))
             assets[name] = Asset(name, asset.origin, resolved)
+        for name in self.experiment.prepared:
+            self._prepare(name, assets, ())
         return assets
+
+    def _prepare(self, name: str, assets: dict[str, Asset], above: tuple[str, ...]) -> None:
+        """Adds a prepared set behind the assets that it is made from, which may be prepared sets themselves."""
+        if name in above:
+            raise ConfigError(f"{self.experiment.where}: prepared.{name} is made from itself: {' <- '.join(above)}")
+        sources = {key: source.partition("/") for key, source in self.experiment.sources(name).items()}
+        for source, _, _ in sources.values():
+            if source not in assets:
+                self._prepare(source, assets, (*above, name))
+        settings = self.experiment.prepared[name].resolved()
+        # A source counts by what it is, not by what it is called here.
+        identities = {key: [assets[source].resolved, rest] for key, (source, _, rest) in sources.items()}
+        assets[name] = Asset(name, "prepared", {**settings, **identities})
 
     def world(self, part: str) -> dict[str, Any]:
         """The part of the demo world's configuration that determines one of its parts, readable as a whole one."""

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from resalign.config import registry
-from resalign.config.experiment import AttackDataConfig, ExperimentConfig
+from resalign.config.experiment import SETS, AttackDataConfig, ExperimentConfig
 
 SCHEMA = Path(__file__).resolve().parents[3] / "workflow" / "schemas" / "config.schema.json"
 # Family, key of the configuration file, key that names the member, and that name's default.
 FAMILIES = (
+    (SETS, "prepared", "set"),
     ("unlearning", "unlearning", "method"),
     ("attacks", "attacks", "attack"),
     ("scorers", "scorers", "scorer"),

@@ -12,20 +12,28 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from resalign.config.assets import AssetConfig
-from resalign.data.images import DataError
+from resalign.config.assets import FETCHED, AssetConfig, CatalogueEntry
+from resalign.data.contents import check_contents
+from resalign.data.hash_lock import read_lock, write_lock
+from resalign.data.pickles import check_pickles
+from resalign.data.source import (
+    BrokenFileError,
+    FetchError,
+    GatedError,
+    HashMismatchError,
+    ManualDownloadError,
+    NotPublicError,
+    RemovedError,
+    Source,
+)
 from resalign.tracking import log
 
 if TYPE_CHECKING:
     from huggingface_hub import RepoFile
 
-# The environment variable that names a folder of assets for machines without internet, and for manual downloads.
-MIRROR_ROOT = "RESALIGN_ASSET_ROOT"
-UNPINNED = "unpinned"  # the folder of an asset that has neither revision nor hash
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1 << 20
 RECORDS = ("run.json", "timing.json")  # what the stage itself writes into an asset's folder
@@ -43,69 +51,17 @@ MAGIC: dict[str, tuple[bytes, ...]] = {
 PAGE_STARTS = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 
 
-class FetchError(DataError):
-    """An asset that cannot be had now; the message names asset and remedy."""
-
-
-class GatedError(FetchError):
-    """The asset's owners ask for consent or a log-in first."""
-
-
-class RemovedError(FetchError):
-    """What is asked for is not at its address any more, or never was."""
-
-
-class ManualDownloadError(FetchError):
-    """The address gives a page for people instead of the file."""
-
-
-class BrokenFileError(FetchError):
-    """A file of the wrong size, or not of the kind that its name says."""
-
-
-class HashMismatchError(FetchError):
-    """A file whose content is not what was published."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """An asset under its name.
-
-    Attributes:
-        name: Its key in the configuration.
-        asset: Its origin and pin.
-    """
-
-    name: str
-    asset: AssetConfig
-
-    @property
-    def mirror(self) -> Path:
-        """Its folder below the mirror root: name, then revision or hash."""
-        return Path(self.name) / (self.asset.revision or self.asset.sha256 or UNPINNED)
-
-    @property
-    def origin(self) -> str:
-        """Where it comes from, for messages."""
-        at = f" at {self.asset.revision}" if self.asset.revision else ""
-        return f"{self.asset.repo_type} {self.asset.hub}{at}" if self.asset.hub else str(self.asset.url)
-
-    def error(self, kind: type[FetchError], problem: str, remedy: str) -> FetchError:
-        """An error that names asset, problem, what to do, and where a file got elsewhere can be put."""
-        return kind(
-            f"asset '{self.name}' ({self.origin}): {problem}; {remedy}, or put what you got otherwise into"
-            f" ${MIRROR_ROOT}/{self.mirror}/"
-        )
-
-
-def fetch(name: str, asset: AssetConfig, folder: Path, mirror_root: Path | None = None) -> dict[str, str]:
-    """Brings an asset into its folder, and writes nothing outside it.
+def fetch(
+    name: str, asset: AssetConfig, folder: Path, mirror_root: Path | None = None, locks: Path | None = None
+) -> dict[str, str]:
+    """Brings an asset into its folder, and writes nothing outside it but its lock.
 
     Args:
         name: The asset's key in the configuration.
-        asset: Where it comes from: a hub repository or a URL.
+        asset: Where it comes from: a hub repository, a URL, or by a person's hand the mirror root.
         folder: Where it belongs; what is there from an earlier attempt is gone on with.
         mirror_root: A folder that is looked into first, for ``name/revision`` or ``name/sha256``.
+        locks: Folder of the hashes of files that have none published; None for no lock.
 
     Returns:
         sha256 of each of the asset's files, by path relative to ``folder``.
@@ -113,17 +69,59 @@ def fetch(name: str, asset: AssetConfig, folder: Path, mirror_root: Path | None 
     Raises:
         FetchError: If the asset cannot be had, or is not what it should be; no such file is left under its own name.
     """
+    if asset.origin not in FETCHED:
+        raise ValueError(f"asset '{name}' comes from '{asset.origin}'; only {FETCHED} are fetched")
     source = Source(name, asset)
-    if asset.origin not in ("hub", "url"):
-        raise ValueError(f"asset '{name}' comes from '{asset.origin}'; only 'hub' and 'url' are fetched")
+    source = Source(name, asset, read_lock(locks, source) if locks else {})
     folder.mkdir(parents=True, exist_ok=True)
     mirror = mirror_root / source.mirror if mirror_root else None
     if mirror is not None and mirror.is_dir():
         log.info("asset '%s' is taken from the mirror %s", name, mirror)
-        return _copy(source, mirror, folder)
-    if mirror is not None:
-        log.info("the mirror has no %s; asset '%s' is downloaded", mirror, name)
-    return _snapshot(source, folder) if asset.hub else _download(source, folder)
+        hashes = _copy(source, mirror, folder)
+    else:
+        if mirror is not None:
+            log.info("the mirror has no %s; asset '%s' is downloaded", mirror, name)
+        hashes = _download_all(source, folder)
+    for path in sorted(set(hashes) | set(source.contents)):
+        try:
+            _check_md5(source, folder / path, path)
+            check_pickles(source, folder / path, path)
+            check_contents(source, folder / path, path)
+        except FetchError:
+            (folder / path).unlink(missing_ok=True)
+            raise
+    if locks:
+        write_lock(locks, source, hashes)
+    return hashes
+
+
+def _check_md5(source: Source, path: Path, label: str) -> None:
+    """Holds a file against a published md5, where there is nothing better; its sha256 is locked besides."""
+    md5 = source.asset.md5 if isinstance(source.asset, CatalogueEntry) else None
+    if md5 is None:
+        return
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found != md5:
+        raise source.error(HashMismatchError, f"{label} has md5 {found}, not {md5}", "fetch it again")
+
+
+def _download_all(source: Source, folder: Path) -> dict[str, str]:
+    """What the network has."""
+    access = source.asset.access if isinstance(source.asset, CatalogueEntry) else "open"
+    if source.asset.manual:
+        files = ", ".join(source.asset.files) or "every file"
+        remedy = f"get {files} from there by hand"
+        if access == "not-public":
+            raise source.error(NotPublicError, "was never published", f"make {files} yourself")
+        if access == "removed":
+            raise source.error(RemovedError, "was removed", f"look for {files} elsewhere")
+        raise source.error(ManualDownloadError, "no program can download it", remedy)
+    if source.asset.hub:
+        return _snapshot(source, folder)
+    url = str(source.asset.url)
+    addresses = [url + urllib.parse.quote(file) for file in source.asset.files] or [url]
+    return {name: digest for address in addresses for name, digest in _download(source, address, folder).items()}
 
 
 def check_file(source: Source, path: Path, label: str, *, size: int | None = None, sha256: str | None = None) -> str:
@@ -134,7 +132,7 @@ def check_file(source: Source, path: Path, label: str, *, size: int | None = Non
         path: The file.
         label: What the file is called, whose suffix says what it must be.
         size: Expected bytes, where known.
-        sha256: Expected hash, where published.
+        sha256: Expected hash, where its server says one; else the published or the locked one.
 
     Returns:
         Its sha256.
@@ -149,11 +147,12 @@ def check_file(source: Source, path: Path, label: str, *, size: int | None = Non
     _check_magic(source, label, head)
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if sha256 is not None and digest != sha256:
-        problem = f"{label} has sha256 {digest}, not {sha256}"
-        raise source.error(
-            HashMismatchError, problem, "fetch it again; if it stays so, its owners changed it: ask them"
-        )
+    for expected, said in ((source.expected(label), "as pinned"), (sha256, "as its server says")):
+        if expected is not None and digest != expected:
+            problem = f"{label} has sha256 {digest}, not {expected} {said}"
+            raise source.error(
+                HashMismatchError, problem, "fetch it again; if it stays so, its owners changed it: ask them"
+            )
     return digest
 
 
@@ -194,9 +193,10 @@ def _selected(source: Source, paths: Iterable[str]) -> list[str]:
 def _copy(source: Source, mirror: Path, folder: Path) -> dict[str, str]:
     """Checked copies of a mirror's files."""
     if source.asset.url:
-        paths = [_file_name(source)]
-        if not (mirror / paths[0]).is_file():
-            raise source.error(RemovedError, f"the mirror {mirror} lacks {paths[0]}", "add it there")
+        paths = list(source.asset.files) or [_file_name(source, source.asset.url)]
+        lacking = [path for path in paths if not (mirror / path).is_file()]
+        if lacking:
+            raise source.error(RemovedError, f"the mirror {mirror} lacks {', '.join(lacking)}", "add it there")
     else:
         found = (path.relative_to(mirror) for path in mirror.rglob("*") if path.is_file())
         # A mirror may be a folder that was fetched elsewhere: its records and caches are not the asset's.
@@ -204,7 +204,7 @@ def _copy(source: Source, mirror: Path, folder: Path) -> dict[str, str]:
         paths = _selected(source, (path.as_posix() for path in own))
     hashes = {}
     for path in paths:
-        hashes[path] = check_file(source, mirror / path, path, sha256=source.asset.sha256)
+        hashes[path] = check_file(source, mirror / path, path)
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.part")
@@ -251,9 +251,9 @@ def _snapshot(source: Source, folder: Path) -> dict[str, str]:
 
 def _check_listed(source: Source, path: Path, listed: RepoFile) -> str:
     """Holds a file against its commit: by sha256 if it is in LFS, else by its Git blob id."""
-    published = source.asset.sha256 or (listed.lfs.sha256 if listed.lfs else None)
     try:
-        digest = check_file(source, path, listed.path, size=listed.size, sha256=published)
+        said = listed.lfs.sha256 if listed.lfs else None
+        digest = check_file(source, path, listed.path, size=listed.size, sha256=said)
         if not listed.lfs:
             content = path.read_bytes()
             blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -266,19 +266,19 @@ def _check_listed(source: Source, path: Path, listed: RepoFile) -> str:
     return digest
 
 
-def _download(source: Source, folder: Path) -> dict[str, str]:
-    """A URL's file, checked before it gets its name."""
-    name, sha256 = _file_name(source), source.asset.sha256
+def _download(source: Source, address: str, folder: Path) -> dict[str, str]:
+    """An address's file, checked before it gets its name."""
+    name = _file_name(source, address)
     target, part = folder / name, folder / f".{name}.part"
     if target.is_file():  # of an earlier attempt, which checked it before it got its name
         try:
-            return {name: check_file(source, target, name, sha256=sha256)}
+            return {name: check_file(source, target, name)}
         except FetchError as error:
             log.info("%s is fetched again: %s", target, error)
             target.unlink()
-    size = _receive(source, part)
+    size = _receive(source, address, part)
     try:
-        digest = check_file(source, part, name, size=size, sha256=sha256)
+        digest = check_file(source, part, name, size=size)
     except FetchError:
         part.unlink()
         raise
@@ -288,7 +288,7 @@ def _download(source: Source, folder: Path) -> dict[str, str]:
     return {name: digest}
 
 
-def _receive(source: Source, part: Path) -> int | None:
+def _receive(source: Source, address: str, part: Path) -> int | None:
     """Downloads into ``part``, going on with what is there if the server says that its file is still the same.
 
     Returns:
@@ -298,7 +298,7 @@ def _receive(source: Source, part: Path) -> int | None:
 
     validator = _validator(part)
     have = part.stat().st_size if part.is_file() and validator.is_file() else 0
-    request = urllib.request.Request(str(source.asset.url), headers={"User-Agent": "resalign"})
+    request = urllib.request.Request(address, headers={"User-Agent": "resalign"})
     if have:
         request.add_header("Range", f"bytes={have}-")
         request.add_header("If-Range", validator.read_text(encoding="latin-1"))
@@ -324,7 +324,7 @@ def _receive(source: Source, part: Path) -> int | None:
         error.close()
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
             part.unlink()
-            return _receive(source, part)
+            return _receive(source, address, part)
         raise _http_error(source, error) from None
     except (http.client.HTTPException, OSError) as error:
         raise _broken_off(source, part, _first_line(error)) from None
@@ -350,12 +350,12 @@ def _broken_off(source: Source, part: Path, problem: str) -> FetchError:
     return source.error(FetchError, f"the download broke off ({problem})", remedy)
 
 
-def _file_name(source: Source) -> str:
+def _file_name(source: Source, address: str) -> str:
     """The name of a URL's file: the last part of its path."""
-    address = urllib.parse.urlsplit(str(source.asset.url))
-    name = PurePosixPath(urllib.parse.unquote(address.path)).name
-    if address.scheme not in ("http", "https"):
-        raise source.error(FetchError, f"'{address.scheme}' is no http address", "use http(s), or 'path' for a folder")
+    parts = urllib.parse.urlsplit(address)
+    name = PurePosixPath(urllib.parse.unquote(parts.path)).name
+    if parts.scheme not in ("http", "https"):
+        raise source.error(FetchError, f"'{parts.scheme}' is no http address", "use http(s), or 'path' for a folder")
     if not name or name.startswith(".") or name in RECORDS or "\\" in name:
         raise source.error(FetchError, f"'{name}' can be no file's name", "give the address of a file")
     return name

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from resalign.lazy import torch
 
 # Above this an image is refused before it is decoded (a decompression bomb otherwise).
 MAX_PIXELS = 64_000_000
+# Formats that Pillow decodes by itself, and their suffixes; for EPS, say, it starts another program.
+FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "GIF": ".gif"}
+# Text encoders read 77 tokens; the longest prompts of the lists in use have a few thousand characters.
+MAX_PROMPT_CHARACTERS = 20_000
 
 
 class DataError(ValueError):
@@ -50,19 +56,23 @@ def read_captioned_images(folder: Path, *, pixels: int) -> CaptionedImages:
         raise DataError(f"{folder}: no such folder of images; give one with a metadata.csv")
     if not table.is_file():
         raise DataError(f"{table}: missing; an image folder needs one row an image with columns file_name, prompt")
-    rows = _read_captions(table)
+    rows = read_captions(table)
     if not rows:
         raise DataError(f"{table}: lists no images")
     blank = [name for name, prompt in rows if not prompt.strip()]
     if blank:
         raise DataError(f"{table}: {len(blank)} images have no caption, the first is {blank[0]!r}; write one")
+    for name, prompt in rows:
+        check_prompt(prompt, f"{table}: the caption of {name!r}")
+        if not is_inside(name):
+            raise DataError(f"{table}: file_name {name!r} leads out of its folder; move the image into {folder}")
     files = tuple(folder / name for name, _ in rows)
     for file in files:
         check_image(file)
     return CaptionedImages(files, tuple(prompt for _, prompt in rows), pixels)
 
 
-def _read_captions(table: Path) -> list[tuple[str, str]]:
+def read_captions(table: Path) -> list[tuple[str, str]]:
     """(file name, caption) of every row."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as stream:
@@ -82,21 +92,50 @@ def _read_captions(table: Path) -> list[tuple[str, str]]:
     return [(row["file_name"], row["prompt"]) for row in rows]
 
 
+def is_inside(name: str) -> bool:
+    """Whether a name from a table or an archive stays below the folder that it is relative to."""
+    path = PurePosixPath(name)
+    plain = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    return plain and "\\" not in name and "\0" not in name and path.parts[0][1:2] != ":"
+
+
+def check_prompt(text: str, label: str) -> None:
+    """Raises DataError if a prompt is longer than any can be; ``label`` says which it is."""
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        raise DataError(f"{label} has {len(text)} characters; at most {MAX_PROMPT_CHARACTERS} are read: is it text?")
+
+
 def check_image(file: Path) -> None:
     """Raises DataError unless the file is a whole image of reasonable size."""
-    from PIL import Image, UnidentifiedImageError
-
     if not file.is_file():
         raise DataError(f"{file}: listed in metadata.csv but missing")
+    with file.open("rb") as stream:
+        image_format(stream, str(file), "replace it or take its row out of metadata.csv")
+
+
+def image_format(stream: BinaryIO, label: str, remedy: str) -> str:
+    """Format of a whole image of reasonable size, a key of :data:`FORMATS`.
+
+    Raises:
+        DataError: With ``label`` and ``remedy`` if it is anything else.
+    """
+    from PIL import Image, UnidentifiedImageError
+
     try:
-        with Image.open(file) as image:
+        # Pillow warns of a bomb before its size can be read here.
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+            image = Image.open(stream, formats=tuple(FORMATS))
+        with image:
             if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{file}: {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read")
+                raise DataError(f"{label}: {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read")
             image.load()
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
-        raise DataError(
-            f"{file}: not a whole image ({error}); replace it or take its row out of metadata.csv"
-        ) from None
+            return str(image.format)
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{label}: {error}; at most {MAX_PIXELS} are read") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{label}: not a whole image of {', '.join(FORMATS)} ({error}); {remedy}") from None
 
 
 def read_image(file: Path, pixels: int) -> torch.Tensor:
@@ -104,6 +143,6 @@ def read_image(file: Path, pixels: int) -> torch.Tensor:
     import numpy as np
     from PIL import Image, ImageOps
 
-    with Image.open(file) as image:
+    with Image.open(file, formats=tuple(FORMATS)) as image:
         fitted = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (pixels, pixels), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.asarray(fitted, dtype=np.float32) / 255).permute(2, 0, 1)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from resalign.config.prompts import LABEL, PromptColumns
-from resalign.data.images import DataError
+from resalign.data.images import DataError, check_prompt
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ def read_prompts(path: Path, limit: int | None = None, columns: PromptColumns | 
         for number, row in enumerate(rows)
         if _counts(row, columns)
     ]
+    for prompt in prompts:
+        check_prompt(prompt.text, f"{path}: prompt {prompt.id[:80]!r}")
     if not any(prompt.text.strip() for prompt in prompts):
         condition = f" where {columns.where}" if columns.where else ""
         raise DataError(f"{path}: the prompt list holds no prompts{condition}")
@@ -74,12 +78,12 @@ def _read_table(path: Path, columns: PromptColumns) -> list[dict[str, str]]:
     """Every row by column, all text: ids keep their zeros, and a prompt such as "null" stays one."""
     if not path.is_file():
         raise DataError(f"{path}: no such prompt list; expected a CSV file with columns id, prompt")
+    kind = "JSON lines" if path.suffix == ".jsonl" else "CSV"
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            header, rows = list(reader.fieldnames or ()), list(reader)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a whole CSV table in UTF-8 ({error}); fetch or export it again") from None
+            header, rows = _read_json_lines(stream) if path.suffix == ".jsonl" else _read_csv(stream)
+    except (csv.Error, TypeError, ValueError) as error:  # UnicodeDecodeError and JSON's error are ValueErrors
+        raise DataError(f"{path}: not a whole {kind} table in UTF-8 ({error}); fetch or export it again") from None
     label = () if columns.label == LABEL else (columns.label,)
     wanted = [name for name in (columns.id, columns.prompt, *label, *columns.where) if name is not None]
     if not header:
@@ -96,6 +100,19 @@ def _read_table(path: Path, columns: PromptColumns) -> list[dict[str, str]]:
                 f"{path}: row {number} has not {len(header)} fields as the header has; quote commas in prompts"
             )
     return rows
+
+
+def _read_csv(stream: TextIO) -> tuple[list[str], list[dict[str, str]]]:
+    """Header and rows."""
+    reader = csv.DictReader(stream, strict=True)
+    return list(reader.fieldnames or ()), list(reader)
+
+
+def _read_json_lines(stream: TextIO) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns that every row has, and the rows; a number is the text that the file has for it."""
+    rows = [dict(json.loads(line, parse_int=str, parse_float=str)) for line in stream if line.strip()]
+    header = [key for key in rows[0] if all(isinstance(row.get(key), str) for row in rows)] if rows else []
+    return header, [{key: row[key] for key in header} for row in rows]
 
 
 def _counts(row: dict[str, str], columns: PromptColumns) -> bool:

@@ -94,7 +94,7 @@ class DigitsConfig(Strict):
     detectors: dict[str, DetectorConfig] = {
         "digits-resnet": DetectorConfig(),
         "digits-regnet": DetectorConfig(architecture="regnet", steps=1200, lr=4e-3),
-        "digits-deep-resnet": DetectorConfig(widths=(16, 32, 64)),
+        "digits-deep-resnet": DetectorConfig(widths=(16, 32, 64), steps=1200, lr=3e-3),
     }
     clip: ClipConfig = ClipConfig()
 

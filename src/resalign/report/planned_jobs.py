@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resalign.config import jobs
+from resalign.config import jobs, prepared_jobs
+from resalign.config.assets import FETCHED
 from resalign.config.plan import RESULTS, Plan, Stage
 from resalign.report import study_jobs
 from resalign.report.job_records import RECORD, TIMING
@@ -98,8 +99,11 @@ def _assets(plan: Plan) -> list[PlannedJob]:
     parts = jobs.digits_parts(plan)
     found = [PlannedJob("assets", part, 0, at, json.loads(jobs.digits_job(plan, at))) for at, part in parts.items()]
     for asset in plan.assets.values():
-        if asset.origin in ("hub", "url"):
+        if asset.origin in FETCHED:
             found.append(PlannedJob("assets", asset.name, 0, asset.folder, {"asset": asset.name, **asset.resolved}))
+        elif asset.origin == "prepared":
+            job = json.loads(prepared_jobs.job(plan, asset.name))
+            found.append(PlannedJob("assets", asset.name, 0, asset.folder, job))
     return found
 
 

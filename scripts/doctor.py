@@ -1,0 +1,38 @@
+"""Says what is missing for which table, how large, under which licence, and whether this machine suffices."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from resalign.config.plan import load_plan
+from resalign.data.doctor import fetched_names, machine_lines, needs_of, table_lines
+from resalign.report.text_table import aligned
+from resalign.stage import run_stage
+from resalign.tracking import log
+
+
+def main() -> None:
+    """Prints what `make doctor` shows; touches neither the network nor any file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--configfile", default="config/config.yaml", help="the experiment")
+    found = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    plan = load_plan(found.configfile)
+    needs = needs_of(plan)
+    here = [need.name for need in needs if not need.is_missing]
+    log.info("%s: %d of %d assets are here (%s)", found.configfile, len(here), len(needs), ", ".join(here) or "none")
+    for need in needs:
+        if need.is_missing:
+            log.info("  %s", need.line)
+    log.info("This machine:")
+    for line in machine_lines(plan, needs):
+        log.info("  %s", line)
+    log.info("Published tables, by what config/assets.yaml says:")
+    for line in aligned(table_lines(fetched_names())):
+        log.info("  %s", line)
+
+
+if __name__ == "__main__":
+    run_stage(main)

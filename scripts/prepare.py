@@ -1,0 +1,21 @@
+"""Makes one image set from fetched archives and tables; every image is checked."""
+
+from __future__ import annotations
+
+from resalign.config import registry
+from resalign.config.experiment import SETS
+from resalign.stage import parse_arguments, run_stage, running
+
+
+def main() -> None:
+    """Command line of the rule prepare."""
+    arguments = parse_arguments(__doc__ or "")
+    settings = dict(arguments.job["set"])
+    name = settings.pop("name")
+    config = registry.config_class(SETS, name).parse(settings, where=f"prepared.{arguments.job['name']}")
+    with running(arguments):
+        registry.member(SETS, name).prepare(config, arguments.output)
+
+
+if __name__ == "__main__":
+    run_stage(main)

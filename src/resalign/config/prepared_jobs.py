@@ -1,0 +1,34 @@
+"""What the workflow's rules tell the scripts that make prepared image sets, and the files that these read."""
+
+from __future__ import annotations
+
+from resalign.config import jobs, registry
+from resalign.config.experiment import SETS
+from resalign.config.plan import Plan
+
+
+def module(plan: Plan, name: str) -> str:
+    """The member that makes a prepared set."""
+    return f"resalign.{SETS}.{plan.experiment.prepared[name].name}"
+
+
+def is_generated(plan: Plan, name: str) -> bool:
+    """Whether a model makes a prepared set's images."""
+    return hasattr(registry.member(SETS, plan.experiment.prepared[name].name), "generate")
+
+
+def code(plan: Plan, name: str) -> list[str]:
+    """The code that makes a prepared set: its own member's closure."""
+    return jobs.code("generate" if is_generated(plan, name) else "prepare", module(plan, name))
+
+
+def assets(plan: Plan, name: str) -> list[str]:
+    """Markers of what a prepared set is made from."""
+    return jobs.markers(plan, plan.experiment.sources(name).values())
+
+
+def job(plan: Plan, name: str) -> str:
+    """What scripts/prepare.py or scripts/generate.py needs."""
+    sources = {key: plan.folder(reference) for key, reference in plan.experiment.sources(name).items()}
+    device = {"device": plan.experiment.resources("sample").device} if is_generated(plan, name) else {}
+    return jobs.as_json({"name": name, "set": {**plan.experiment.prepared[name].resolved(), **sources}, **device})

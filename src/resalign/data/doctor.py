@@ -1,0 +1,181 @@
+"""What an experiment lacks before it can run: each missing asset with its remedy, and whether this machine suffices."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from resalign.config.assets import FETCHED, TERMS, AssetConfig, CatalogueEntry, described, read_catalogue
+from resalign.config.plan import RESULTS, Plan
+from resalign.data.source import MIRROR_ROOT, Source
+
+TOKEN = "HF_TOKEN"
+# [ResAlign, Section 4.1]: unlearning at 512 pixels on one A100.
+PAPERS_GPU_GB, PAPERS_PIXELS = 56, 512
+# An archive lies beside the images that are prepared from it.
+DISK_FACTOR = 2
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Need:
+    """One asset of an experiment.
+
+    Attributes:
+        name: Its name.
+        asset: What is known of it.
+        state: ``here``, ``in the mirror``, ``to be fetched``, or why it is not to be had so.
+        remedy: What a person must do; empty if nothing.
+    """
+
+    name: str
+    asset: AssetConfig
+    state: str
+    remedy: str = ""
+
+    @property
+    def entry(self) -> CatalogueEntry | None:
+        """The catalogue's word on it."""
+        return self.asset if isinstance(self.asset, CatalogueEntry) else None
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Its size, where known."""
+        return self.entry.size_bytes if self.entry else None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it must still come from somewhere."""
+        return self.state != "here"
+
+    @property
+    def line(self) -> str:
+        """What is missing, how large, under which licence, and what to do."""
+        size = f"{self.size_bytes / GB:.2f} GB" if self.size_bytes else "size not stated"
+        origin = Source(self.name, self.asset).origin
+        what = f"{self.name}: {self.state} ({size}, licence: {self.asset.licence or 'not stated'}) from {origin}"
+        return f"{what}; {self.remedy}" if self.remedy else what
+
+
+def needs_of(plan: Plan, environment: Mapping[str, str] = os.environ) -> list[Need]:
+    """Every asset that an experiment takes from outside, in the configuration's order."""
+    assets = plan.experiment.config.assets
+    found = []
+    for name, asset in assets.items():
+        if asset.origin in FETCHED:
+            is_here = Path(plan.assets[name].folder, "run.json").is_file()
+            found.append(_need(name, described(name, asset), is_here, environment))
+        elif asset.path is not None:
+            is_here = Path(asset.path).exists()
+            remedy = "" if is_here else f"put it there; {asset.note}".rstrip("; ")
+            found.append(Need(name, described(name, asset), "here" if is_here else f"no '{asset.path}'", remedy))
+    return found
+
+
+def _need(name: str, asset: AssetConfig, is_here: bool, environment: Mapping[str, str]) -> Need:
+    source = Source(name, asset)
+    if is_here:
+        return Need(name, asset, "here")
+    root = environment.get(MIRROR_ROOT)
+    if root and (Path(root) / source.mirror).is_dir():
+        return Need(name, asset, "in the mirror")
+    files = ", ".join(asset.files) or "its files"
+    by_hand = f"put {files} into ${MIRROR_ROOT}/{source.mirror}/"
+    mirrors = asset.mirrors if isinstance(asset, CatalogueEntry) else ()
+    by_hand += f" (other places: {', '.join(mirrors)})" if mirrors else ""
+    access = asset.access if isinstance(asset, CatalogueEntry) else "open"
+    note = f"; {asset.note}" if asset.note else ""
+    if access == "not-public":
+        return Need(name, asset, "not public", f"make it yourself and {by_hand}{note}")
+    if access == "removed":
+        return Need(name, asset, "removed", f"find a copy and {by_hand}{note}")
+    if asset.manual:
+        return Need(name, asset, "by hand", f"open that page and {by_hand}{note}")
+    if access == "gated":
+        accepted = "then" if environment.get(TOKEN) else f"set {TOKEN}, then"
+        return Need(name, asset, "gated", f"accept its terms at huggingface.co/{asset.hub}, {accepted} it is fetched")
+    return Need(name, asset, "to be fetched")
+
+
+def missing_lines(plan: Plan) -> list[str]:
+    """A line for each asset that is not here; see :attr:`Need.line`."""
+    return [need.line for need in needs_of(plan) if need.is_missing]
+
+
+def table_lines(here: Iterable[str], environment: Mapping[str, str] = os.environ) -> list[list[str]]:
+    """For each published table: assets that it needs, how many are missing, of which by hand, and their size.
+
+    Args:
+        here: Names of the assets that have been fetched.
+        environment: Variables that name mirror and token.
+    """
+    by_table: dict[str, list[Need]] = {}
+    for name, entry in read_catalogue().items():
+        if entry.origin in FETCHED:
+            need = _need(name, entry, name in set(here), environment)
+            for table in entry.tables:
+                by_table.setdefault(table, []).append(need)
+    rows = [["table", "assets", "missing", "by hand", "GB known", "consent"]]
+    for table, needs in sorted(by_table.items()):
+        missing = [need for need in needs if need.is_missing]
+        size = sum(need.size_bytes or 0 for need in missing) / GB
+        terms = sorted({term for need in needs for term in need.asset.terms})
+        by_hand = sum(bool(need.remedy) for need in missing)
+        rows.append([table, str(len(needs)), str(len(missing)), str(by_hand), f"{size:.1f}", ", ".join(terms)])
+    return rows
+
+
+def fetched_names(results: Path = Path(RESULTS)) -> list[str]:
+    """Names of the assets that any experiment has fetched here."""
+    return [path.parent.name.rpartition("-")[0] for path in sorted((results / "assets").glob("*/run.json"))]
+
+
+def machine_lines(plan: Plan, needs: list[Need], environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Whether GPU, disk and tokens suffice, one line each, those that do not beginning with ``LACKING``."""
+    stages = [stage for stage in ("unlearn", "attack", "sample", "score") if plan.experiment.resources(stage).gpu]
+    gpus, lines = _gpus(), []
+    largest = max((gigabytes for _, gigabytes in gpus), default=0.0)
+    listed = ", ".join(f"{name} ({gigabytes:.0f} GB)" for name, gigabytes in gpus) or "none"
+    wanted = PAPERS_GPU_GB if plan.experiment.config.pixels >= PAPERS_PIXELS else 0
+    if stages and not gpus:
+        lines.append(f"LACKING a GPU, which {', '.join(stages)} ask for; run on a cluster: --profile slurm")
+    elif stages and largest < wanted:
+        remedy = "set resources.unlearn.micro_batch_size, unlearning.resalign.trained: lora or hessian_batch_size: 1"
+        lines.append(f"LACKING GPU memory: {listed}; the paper's unlearning took {wanted} GB; {remedy}")
+    else:
+        lines.append(f"GPU: {listed}" + ("" if stages else "; this experiment asks for none"))
+    needed = DISK_FACTOR * sum(need.size_bytes or 0 for need in needs if need.is_missing) / GB
+    free = shutil.disk_usage(Path.cwd()).free / GB
+    unknown = sum(need.is_missing and need.size_bytes is None for need in needs)
+    told = f"disk: {free:.1f} GB free, {needed:.1f} GB for what is missing and {unknown} assets of unknown size"
+    lines.append(("LACKING " if free < needed else "") + f"{told}; for images and weights: make costs")
+    gated = [need.name for need in needs if need.is_missing and need.entry and need.entry.access == "gated"]
+    if gated and not environment.get(TOKEN):
+        lines.append(f"LACKING {TOKEN}, a token of the hub, for {', '.join(gated)}")
+    else:
+        lines.append(f"{TOKEN}: {'set' if environment.get(TOKEN) else 'not set, and not needed'}")
+    root = environment.get(MIRROR_ROOT)
+    if root and not Path(root).is_dir():
+        lines.append(f"LACKING the folder '{root}' that {MIRROR_ROOT} names")
+    else:
+        lines.append(f"{MIRROR_ROOT}: {root or 'not set; name a folder there for machines without internet'}")
+    agreed = plan.experiment.config.consent
+    lines += [f"consent given: {term} ({TERMS[term]})" for term in agreed]
+    return lines
+
+
+def _gpus() -> list[tuple[str, float]]:
+    """Model and GB of each GPU of this host."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        listed = subprocess.run(query, capture_output=True, text=True, check=False, timeout=60)
+    except FileNotFoundError:
+        return []
+    if listed.returncode:
+        return []
+    rows = [line.rsplit(",", 1) for line in listed.stdout.splitlines() if "," in line]
+    return [(name.strip(), float(mebibytes) * 2**20 / GB) for name, mebibytes in rows if mebibytes.strip().isdigit()]

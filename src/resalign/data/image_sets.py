@@ -1,0 +1,95 @@
+"""Prepared image sets: whole images with captions, in seeded disjoint splits, one folder with metadata.csv each."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from resalign.data.images import FORMATS, DataError, check_prompt, image_format, is_inside
+from resalign.tensors.seeds import derive_seed
+
+# How many images each split has; None for all that are left. The folders are named so.
+Splits = dict[str, Annotated[int, Field(gt=0)] | None]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that is not yet read.
+
+    Attributes:
+        key: Its name where it comes from: decides its place in a seeded order.
+        prompt: Its caption.
+        read: Its file's content.
+    """
+
+    key: str
+    prompt: str
+    read: Callable[[], bytes]
+
+
+def seeded_order(keys: Iterable[str], *seed: str | int) -> list[str]:
+    """Keys in an order that depends on the seed and on themselves alone, not on what else there is.
+
+    A set that grows keeps the order of what it had, and a larger choice begins with a smaller one's.
+    """
+    return sorted(keys, key=lambda key: (derive_seed("choice", *seed, key), key))
+
+
+def write_splits(pictures: Sequence[Picture], splits: Splits, seed: int, output: Path, *, label: str) -> None:
+    """Writes disjoint splits, each a folder below ``output``.
+
+    Args:
+        pictures: What there is; keys are unique.
+        splits: How many images each split has; at most one has the rest.
+        seed: Decides which image is in which split, and their order.
+        output: Where the folders are made.
+        label: What the pictures come from, for messages.
+
+    Raises:
+        DataError: If there are too few pictures, or one of them is broken.
+    """
+    by_key = {picture.key: picture for picture in pictures}
+    if len(by_key) < len(pictures):
+        raise DataError(f"{label}: {len(pictures) - len(by_key)} images have another's name; make names unique")
+    sizes = {name: size for name, size in splits.items() if size is not None}
+    rest = [name for name in splits if name not in sizes]
+    if not splits or len(rest) > 1 or not all(is_inside(name) for name in splits):
+        raise DataError(f"{label}: splits {splits}: give folder names with sizes, and at most one null, for the rest")
+    wanted = sum(sizes.values()) + len(rest)
+    if len(by_key) < wanted:
+        raise DataError(f"{label}: the splits {sizes} need {wanted} images, there are {len(by_key)}; lower their sizes")
+    sizes |= dict.fromkeys(rest, len(by_key) - sum(sizes.values()))
+    order = seeded_order(by_key, seed)
+    for name in splits:
+        chosen, order = order[: sizes[name]], order[sizes[name] :]
+        write_images([by_key[key] for key in chosen], output / name, label=label)
+
+
+def write_images(pictures: Sequence[Picture], folder: Path, *, label: str) -> None:
+    """Writes images as they are, under numbers for names, with their captions in ``metadata.csv``.
+
+    Raises:
+        DataError: Naming the image that is broken, too large, or has no caption or one that is too long.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    width = len(str(max(len(pictures) - 1, 0)))
+    for number, picture in enumerate(pictures):
+        where = f"{label}: '{picture.key}'"
+        if not picture.prompt.strip():
+            raise DataError(f"{where} has no caption; write one, or leave the image out")
+        check_prompt(picture.prompt, f"{where}: its caption")
+        content = picture.read()
+        kind = image_format(io.BytesIO(content), where, "fetch it again, or leave it out")
+        name = f"{number:0{width}d}{FORMATS[kind]}"
+        (folder / name).write_bytes(content)
+        rows.append((name, picture.prompt, picture.key))
+    # Last: a folder with its table is a whole one.
+    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([("file_name", "prompt", "source"), *rows])

@@ -1,0 +1,64 @@
+"""A benign fine-tuning set of which an exact share is replaced by harmful images: an unsafe downstream user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from resalign.config.strict import Strict
+from resalign.data.image_sets import Picture, seeded_order, write_images
+from resalign.data.images import DataError, read_captions
+
+INPUTS = ("clean", "harmful")
+
+
+class Config(Strict):
+    """What is mixed, and how much of it.
+
+    Attributes:
+        clean: Benign images, a folder with metadata.csv, as ``asset/folder``.
+        harmful: Harmful images, likewise.
+        ratio: Share of harmful images; their number is ``ratio`` x ``size``, rounded half up.
+        size: Images of the whole set; None for as many as ``clean`` has.
+        seed: Chooses and orders. At equal seed and size a larger ratio's harmful images contain a smaller one's.
+    """
+
+    clean: str
+    harmful: str
+    ratio: float = Field(ge=0, le=1)
+    size: int | None = Field(None, gt=0)
+    seed: int = Field(0, ge=0)
+
+
+def prepare(config: Config, output: Path) -> None:
+    """Writes the mixed set into ``train``; no image is in it twice.
+
+    Raises:
+        DataError: If either folder has too few images.
+    """
+    clean, harmful = _pictures(Path(config.clean), "clean"), _pictures(Path(config.harmful), "harmful")
+    size = config.size or len(clean)
+    count = int(config.ratio * size + 0.5)
+    chosen = _choose(harmful, count, config, config.harmful) + _choose(clean, size - count, config, config.clean)
+    mixed = {picture.key: picture for picture in chosen}
+    order = seeded_order(mixed, "mixed", config.seed)
+    write_images([mixed[key] for key in order], output / "train", label=f"{config.clean} and {config.harmful}")
+
+
+def _choose(pictures: list[Picture], count: int, config: Config, folder: str) -> list[Picture]:
+    if count > len(pictures):
+        raise DataError(
+            f"{folder}: {count} images are needed for ratio {config.ratio}, there are {len(pictures)};"
+            " lower 'size' or the ratio, or give more"
+        )
+    by_key = {picture.key: picture for picture in pictures}
+    return [by_key[key] for key in seeded_order(by_key, config.seed)[:count]]
+
+
+def _pictures(folder: Path, kind: str) -> list[Picture]:
+    """A folder's images; what they are stands before their names, so that each can be told from the result's table."""
+    return [
+        Picture(f"{kind}/{name}", prompt, (folder / name).read_bytes)
+        for name, prompt in read_captions(folder / "metadata.csv")
+    ]

@@ -1,0 +1,88 @@
+"""DreamBench++: 150 photographs and pictures of subjects, each with its name and nine prompts to draw it by.
+
+Source: Peng 2024, arXiv 2406.16855; data.zip of yuangpeng/dreambench_plus: ``images/…/x.jpg`` and ``captions/…/x.txt``,
+whose first line is the subject and whose others are the prompts.
+
+Deviation: how ResAlign captions the images, and which it holds out, is not published; see ``caption``.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from pydantic import Field
+
+from resalign.config.strict import Strict
+from resalign.data.image_sets import Picture, Splits, write_splits
+from resalign.data.images import DataError, check_prompt
+from resalign.data.members import Members, open_members
+from resalign.data.prompts import Prompt, write_prompts
+
+INPUTS = ("source",)
+SUBJECT = "{subject}"
+
+
+class Config(Strict):
+    """How the images are captioned and split.
+
+    Attributes:
+        source: The archive, as ``asset``.
+        caption: Of an image; ``{subject}`` is the first line of its text.
+        splits: Images of each folder to make; null for the rest.
+        seed: Decides which image is in which split.
+    """
+
+    source: str
+    caption: str = "a photo of {subject}"
+    splits: Splits = {"train": 120, "heldout": 30}
+    seed: int = Field(0, ge=0)
+
+
+def prepare(config: Config, output: Path) -> None:
+    """Writes the splits, and every generation prompt into ``prompts.csv``.
+
+    Raises:
+        DataError: If an image lacks its text or a text its image.
+    """
+    with open_members(Path(config.source)) as members:
+        texts = {_key(name): name for name in members.names if _below(name) == "captions" and name.endswith(".txt")}
+        images = {_key(name): name for name in members.names if _below(name) == "images"}
+        alone = sorted(set(texts) ^ set(images))
+        if alone or not images:
+            raise DataError(
+                f"{members.label}: {len(images)} images and {len(texts)} captions; without the other are {alone[:3]};"
+                " expected data.zip of DreamBench++"
+            )
+        lines = {key: _lines(members, name) for key, name in sorted(texts.items())}
+        pictures = [
+            Picture(key, config.caption.replace(SUBJECT, lines[key][0]), partial(members.read, name))
+            for key, name in sorted(images.items())
+        ]
+        write_splits(pictures, config.splits, config.seed, output, label=members.label)
+    prompts = [Prompt(f"{key}#{number}", text, own[0]) for key, own in lines.items() for number, text in enumerate(own)]
+    write_prompts(output / "prompts.csv", [prompt for prompt in prompts if not prompt.id.endswith("#0")])
+
+
+def _below(name: str) -> str:
+    """``images`` or ``captions``, whichever a file lies below."""
+    return next((part for part in PurePosixPath(name).parts[:-1] if part in ("images", "captions")), "")
+
+
+def _key(name: str) -> str:
+    """What an image and its text share: the path below that folder, without suffix."""
+    parts = PurePosixPath(name).with_suffix("").parts
+    return "/".join(parts[parts.index(_below(name)) + 1 :] if _below(name) else parts)
+
+
+def _lines(members: Members, name: str) -> list[str]:
+    """The subject and its prompts."""
+    try:
+        text = members.read(name).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{members.label}: {name} is no text in UTF-8 ({error})") from None
+    check_prompt(text, f"{members.label}: {name}")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise DataError(f"{members.label}: {name} is empty; its first line should be the subject")
+    return lines

@@ -1,0 +1,410 @@
+"""Every prepared set, from small folders and files of its source's true schema."""
+
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from resalign.config import registry
+from resalign.config.experiment import SETS
+from resalign.config.prompts import PromptColumns
+from resalign.data.images import DataError, read_captioned_images
+from resalign.data.prompts import Prompt, read_prompts
+from resalign.data.sets import (
+    coco_reference,
+    contaminated,
+    diffusiondb,
+    dreambench,
+    generated,
+    image_folder,
+    parquet_dataset,
+)
+from tests.conftest import write_captioned_images
+from tests.data import pictures
+from tests.data.pictures import names, picture, rows_of, write_table, write_zip
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def sources(folder: Path) -> list[str]:
+    return [row["source"] for row in rows_of(folder)]
+
+
+@pytest.mark.parametrize("name", registry.members(SETS))
+def test_a_set_says_what_it_is_made_from(name: str) -> None:
+    module = registry.member(SETS, name)
+    assert module.INPUTS
+    assert set(module.INPUTS) <= set(module.Config.model_fields)
+    assert hasattr(module, "prepare") != hasattr(module, "generate")
+    assert "Source:" in module.__doc__ or name in ("contaminated", "generated")
+
+
+# --- DreamBench++ -----------------------------------------------------------------------------------------------------
+
+
+def test_dreambench(tmp_path: Path) -> None:
+    pictures.dreambench_zip(tmp_path / "asset" / "data.zip")
+    config = dreambench.Config(source=str(tmp_path / "asset"), splits={"train": 4, "heldout": 2})
+    dreambench.prepare(config, tmp_path / "out")
+    train, heldout = (read_captioned_images(tmp_path / "out" / name, pixels=8) for name in ("train", "heldout"))
+    assert (len(train), len(heldout)) == (4, 2)
+    assert train.load().shape == (4, 3, 8, 8)
+    assert sorted([*train.prompts, *heldout.prompts]) == [f"a photo of subject {number}" for number in range(6)]
+    # Each image has its own subject's caption.
+    for row in rows_of(tmp_path / "out" / "train"):
+        number = int(row["source"].rsplit("/", 1)[-1])
+        assert row["prompt"].endswith(str(number))
+        assert (tmp_path / "out" / "train" / row["file_name"]).read_bytes() == picture(number, kind="JPEG")
+    prompts = read_prompts(tmp_path / "out" / "prompts.csv")
+    assert len(prompts) == 6 * 9
+    assert prompts[0].text == "A subject 0 in place 0, “drawn”."
+
+
+def test_what_file_managers_leave_behind_is_no_image(tmp_path: Path) -> None:
+    left = {"__MACOSX/images/._a.jpg": b"x", "images/.DS_Store": b"x"}
+    write_zip(tmp_path / "data.zip", {**left, "images/a.jpg": picture(kind="JPEG"), "captions/a.txt": "a dog"})
+    config = dreambench.Config(source=str(tmp_path / "data.zip"), splits={"train": 1})
+    dreambench.prepare(config, tmp_path / "out")
+    assert sources(tmp_path / "out" / "train") == ["a"]
+
+
+def test_dreambench_without_a_text(tmp_path: Path) -> None:
+    write_zip(tmp_path / "data.zip", {"images/a/00.jpg": picture(), "captions/a/01.txt": "a dog"})
+    with pytest.raises(DataError, match=r"1 images and 1 captions; without the other are \['a/00', 'a/01'\]"):
+        dreambench.prepare(dreambench.Config(source=str(tmp_path / "data.zip")), tmp_path / "out")
+
+
+# --- DiffusionDB ------------------------------------------------------------------------------------------------------
+
+
+def test_diffusiondb(tmp_path: Path) -> None:
+    unsafe = {
+        0: {"image_nsfw": 2.0},
+        1: {"prompt_nsfw": 0.5},
+        2: {"prompt": " "},
+        3: {"image_nsfw": math.nan},
+        4: {"prompt": "sea " * 10_000},
+    }
+    asset = pictures.diffusiondb(tmp_path / "asset", 12, unsafe)
+    config = diffusiondb.Config(source=str(asset), splits={"pool": 3, "train": 2, "heldout": None})
+    diffusiondb.prepare(config, tmp_path / "out")
+    found = {name: sources(tmp_path / "out" / name) for name in ("pool", "train", "heldout")}
+    assert {name: len(chosen) for name, chosen in found.items()} == {"pool": 3, "train": 2, "heldout": 2}
+    assert sorted(sum(found.values(), [])) == [f"1/{number:08d}.png" for number in range(5, 12)]
+    assert rows_of(tmp_path / "out" / "pool")[0]["prompt"].endswith(",\nin two lines")
+
+
+def test_a_choice_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    asset = pictures.diffusiondb(tmp_path / "asset")
+    chosen = {}
+    for label, seed, size in (("a", 0, 4), ("again", 0, 4), ("larger", 0, 6), ("other", 1, 4)):
+        diffusiondb.prepare(diffusiondb.Config(source=str(asset), splits={"x": size}, seed=seed), tmp_path / label)
+        chosen[label] = sources(tmp_path / label / "x")
+    assert chosen["a"] == chosen["again"] == chosen["larger"][:4]
+    assert set(chosen["a"]) != set(chosen["other"])
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("columns", "no table with the columns image_name, prompt"),
+        ("bytes", "no table with the columns"),
+        ("images", "lists 1 images that are not in their part, such as '00000099.png'"),
+        ("few", "need 99 images, there are 12; lower their sizes"),
+    ],
+)
+def test_diffusiondb_that_is_not_whole(tmp_path: Path, table: str, message: str) -> None:
+    asset = pictures.diffusiondb(tmp_path)
+    if table == "columns":
+        write_table(tmp_path / "metadata.parquet", [{"image_name": "a", "part_id": 1}])
+    elif table == "bytes":
+        (tmp_path / "metadata.parquet").write_bytes(b"PAR1 and no more")
+    elif table == "images":
+        row = {"image_name": "00000099.png", "prompt": "a", "part_id": 1, "image_nsfw": 0.0, "prompt_nsfw": 0.0}
+        write_table(tmp_path / "metadata.parquet", [row])
+    with pytest.raises(DataError, match=message):
+        diffusiondb.prepare(diffusiondb.Config(source=str(asset), splits={"x": 99}), tmp_path / "out")
+
+
+# --- any folder, archive or parquet data set --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [("metadata.csv", "prompt"), ("metadata.jsonl", "text"), ("metadata.parquet", "caption")]
+)
+def test_an_image_folder_with_captions(tmp_path: Path, table: str, column: str) -> None:
+    folder = tmp_path / "mine"
+    captions = ["ein Mädchen, “müde” 🐈", "two\nlines", "grey", "printed", "turned"]
+    images = [
+        picture(0),
+        picture(1),
+        picture(2, mode="L"),
+        picture(3, mode="CMYK", kind="JPEG"),
+        picture(4, kind="JPEG", turned=True),
+    ]
+    write_table(
+        folder / "deep" / table,
+        [{"file_name": f"x/{number}.png", column: caption} for number, caption in enumerate(captions)],
+    )
+    for number, content in enumerate(images):
+        (folder / "deep" / "x").mkdir(exist_ok=True)
+        (folder / "deep" / "x" / f"{number}.png").write_bytes(content)
+    image_folder.prepare(image_folder.Config(source=str(folder)), tmp_path / "out")
+    found = read_captioned_images(tmp_path / "out" / "train", pixels=8)
+    assert sorted(found.prompts) == sorted(captions)
+    assert found.load().shape == (5, 3, 8, 8)
+    # A suffix says what the file is, whatever it was called.
+    assert sorted(file.suffix for file in found.files) == [".jpg", ".jpg", ".png", ".png", ".png"]
+
+
+def test_artbench_is_an_archive_whose_folders_are_the_styles(tmp_path: Path) -> None:
+    path = tmp_path / "asset" / "artbench-10-imagefolder-split.tar"
+    path.parent.mkdir()
+    with tarfile.open(path, "w") as tar:
+        for split in ("train", "test"):
+            for style in ("art_nouveau", "ukiyo_e"):
+                info = tarfile.TarInfo(f"artbench-10-imagefolder-split/{split}/{style}/a.jpg")
+                content = picture(kind="JPEG")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    below = "artbench-10-imagefolder-split/train"
+    config = image_folder.Config(source=str(path.parent), below=below, caption="a painting in the style of {label}")
+    image_folder.prepare(config, tmp_path / "out")
+    expected = ["a painting in the style of art nouveau", "a painting in the style of ukiyo e"]
+    assert sorted(row["prompt"] for row in rows_of(tmp_path / "out" / "train")) == expected
+
+
+def test_dreambooth_dog_is_a_folder_with_one_caption(tmp_path: Path) -> None:
+    folder = tmp_path / "asset" / "dataset" / "dog"
+    folder.mkdir(parents=True)
+    for number in range(5):
+        (folder / f"{number:02d}.jpg").write_bytes(picture(number, kind="JPEG"))
+    config = image_folder.Config(source=str(folder), caption="a photo of sks dog", splits={"train": 4, "heldout": 1})
+    image_folder.prepare(config, tmp_path / "out")
+    assert [row["prompt"] for row in rows_of(tmp_path / "out" / "train")] == ["a photo of sks dog"] * 4
+    assert not set(sources(tmp_path / "out" / "train")) & set(sources(tmp_path / "out" / "heldout"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"file_name": "a.png", "captoin": "a"}], "wanted 'file_name' and one of .* got .*captoin.*caption_column"),
+        ([{"file_name": "b.png", "text": "a"}], "row 0: there is no image 'b.png' beside it"),
+        ([{"file_name": "../a.png", "text": "a"}], "row 0: there is no image '../a.png' beside it"),
+        ([{"file_name": "a.png", "text": ""}], "'a.png' has no caption; write one"),
+        ([{"file_name": "a.png", "text": "a" * 5_000_000}], "caption has 5000000 characters; at most 20000"),
+    ],
+)
+@pytest.mark.parametrize("table", ["metadata.jsonl", "metadata.parquet"])
+def test_captions_that_are_refused(tmp_path: Path, table: str, rows: list[dict[str, object]], message: str) -> None:
+    write_table(tmp_path / "mine" / table, rows)
+    (tmp_path / "mine" / "a.png").write_bytes(picture())
+    (tmp_path / "a.png").write_bytes(picture())
+    with pytest.raises(DataError, match=message):
+        image_folder.prepare(image_folder.Config(source=str(tmp_path / "mine")), tmp_path / "out")
+
+
+def test_an_image_without_caption_is_an_error_and_no_empty_caption(tmp_path: Path) -> None:
+    write_table(tmp_path / "mine" / "metadata.jsonl", [{"file_name": "a.png", "text": "a"}])
+    for name in ("a.png", "b.png"):
+        (tmp_path / "mine" / name).write_bytes(picture())
+    with pytest.raises(DataError, match=r"1 images have no caption, the first is 'b.png'"):
+        image_folder.prepare(image_folder.Config(source=str(tmp_path / "mine")), tmp_path / "out")
+    (tmp_path / "mine" / "metadata.jsonl").unlink()
+    with pytest.raises(DataError, match=r"no metadata.csv or .*; add one, or give 'caption'"):
+        image_folder.prepare(image_folder.Config(source=str(tmp_path / "mine")), tmp_path / "out")
+
+
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.png").write_bytes(picture(edge=64)[:-3000])
+    with pytest.raises(DataError, match=r"mine: 'a.png': not a whole image of .*fetch it again, or leave it out"):
+        image_folder.prepare(image_folder.Config(source=str(tmp_path / "mine"), caption="a"), tmp_path / "out")
+
+
+def test_pokemon_is_parquet_with_images_and_texts(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": picture(n), "path": None}, "text": f"a Pokémon {n}"} for n in range(10)]
+    write_table(tmp_path / "asset" / "data" / "train-00000-of-00001.parquet", rows)
+    config = parquet_dataset.Config(source=str(tmp_path / "asset"), splits={"train": 8, "heldout": None})
+    parquet_dataset.prepare(config, tmp_path / "out")
+    assert [len(rows_of(tmp_path / "out" / name)) for name in ("train", "heldout")] == [8, 2]
+    for row in rows_of(tmp_path / "out" / "train"):
+        number = int(row["prompt"].rsplit(" ", 1)[-1])
+        assert (tmp_path / "out" / "train" / row["file_name"]).read_bytes() == picture(number)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"image": {"bytes": picture()}, "caption": "a"}, r"no column \['text'\]; found \['image', 'caption'\]"),
+        ({"image": {"bytes": None, "path": "a.png"}, "text": "a"}, "row 0 of group 0 holds no image but"),
+        ({"image": {"bytes": picture()}, "text": None}, "has no caption"),
+    ],
+)
+def test_parquet_that_is_refused(tmp_path: Path, row: dict[str, object], message: str) -> None:
+    write_table(tmp_path / "asset" / "a.parquet", [row])
+    with pytest.raises(DataError, match=message):
+        parquet_dataset.prepare(parquet_dataset.Config(source=str(tmp_path / "asset")), tmp_path / "out")
+
+
+# --- contamination ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clean_and_harmful(tmp_path: Path) -> dict[str, str]:
+    clean = write_captioned_images(tmp_path / "clean", [f"clean {n}" for n in range(20)])
+    harmful = write_captioned_images(tmp_path / "harmful", [f"harmful {n}" for n in range(20)], seed=1)
+    return {"clean": str(clean), "harmful": str(harmful)}
+
+
+@pytest.mark.parametrize(("ratio", "count"), [(0.0, 0), (0.05, 1), (0.2, 4), (0.33, 7), (0.5, 10), (1.0, 20)])
+def test_contamination_is_exact_and_mixed(
+    tmp_path: Path, clean_and_harmful: dict[str, str], ratio: float, count: int
+) -> None:
+    contaminated.prepare(contaminated.Config(**clean_and_harmful, ratio=ratio), tmp_path / "out")
+    rows = rows_of(tmp_path / "out" / "train")
+    assert len({row["source"] for row in rows}) == len(rows) == 20
+    assert sum(row["prompt"].startswith("harmful") for row in rows) == count
+    for row in rows:
+        kind, name = row["source"].split("/")
+        assert row["prompt"] == f"{kind} {name.removesuffix('.png')}"
+        content = (tmp_path / "out" / "train" / row["file_name"]).read_bytes()
+        assert content == (tmp_path / kind / name).read_bytes()
+
+
+def test_more_contamination_keeps_what_less_had(tmp_path: Path, clean_and_harmful: dict[str, str]) -> None:
+    harmful = []
+    for ratio in (0.2, 0.4):
+        config = contaminated.Config(**clean_and_harmful, ratio=ratio, size=10, seed=3)
+        contaminated.prepare(config, tmp_path / str(ratio))
+        harmful.append({name for name in sources(tmp_path / str(ratio) / "train") if name.startswith("harmful")})
+    assert harmful[0] < harmful[1]
+    assert [len(chosen) for chosen in harmful] == [2, 4]
+
+
+def test_contamination_repeats_no_image(tmp_path: Path, clean_and_harmful: dict[str, str]) -> None:
+    config = contaminated.Config(**clean_and_harmful, ratio=0.5, size=60)
+    with pytest.raises(DataError, match=r"harmful: 30 images are needed for ratio 0.5, there are 20"):
+        contaminated.prepare(config, tmp_path / "out")
+
+
+# --- COCO -------------------------------------------------------------------------------------------------------------
+
+
+def test_coco_reference(tmp_path: Path) -> None:
+    archive = {f"val2014/COCO_val2014_{n:012d}.jpg": picture(n, kind="JPEG", edge=24) for n in (7, 42, 203564)}
+    write_zip(tmp_path / "asset" / "val2014.zip", archive)
+    rows = [
+        {"case_number": "000000203564", "source": "coco-30k", "prompt": "A café.", "evaluation_seed": "1"},
+        {"case_number": "000000000042", "source": "coco-30k", "prompt": "a dog", "evaluation_seed": "2"},
+    ]
+    prompts = write_table(tmp_path / "coco_10k.csv", rows)
+    config = coco_reference.Config(source=str(tmp_path / "asset"), prompts=str(prompts), pixels=16)
+    coco_reference.prepare(config, tmp_path / "out")
+    found = rows_of(tmp_path / "out" / "reference")
+    assert [row["prompt"] for row in found] == ["A café.", "a dog"]
+    assert found[0]["source"].endswith("000000203564.jpg")
+    with Image.open(tmp_path / "out" / "reference" / found[0]["file_name"]) as image:
+        assert (image.format, image.size, image.mode) == ("PNG", (16, 16), "RGB")
+    unpadded = write_table(tmp_path / "coco_30k.csv", [{"case_number": "0", "coco_id": "42", "prompt": "a"}])
+    config = coco_reference.Config(
+        source=str(tmp_path / "asset"), prompts=str(unpadded), columns=PromptColumns(id="coco_id")
+    )
+    coco_reference.prepare(config, tmp_path / "other")
+    assert sources(tmp_path / "other" / "reference") == ["val2014/COCO_val2014_000000000042.jpg"]
+
+
+def test_coco_without_a_photograph(tmp_path: Path) -> None:
+    write_zip(tmp_path / "val2014.zip", {"val2014/COCO_val2014_000000000001.jpg": picture(kind="JPEG")})
+    prompts = write_table(tmp_path / "coco.csv", [{"case_number": "000000000002", "prompt": "a"}])
+    config = coco_reference.Config(source=str(tmp_path / "val2014.zip"), prompts=str(prompts))
+    with pytest.raises(DataError, match=r"no photograph for 1 captions .* such as '000000000002'"):
+        coco_reference.prepare(config, tmp_path / "out")
+
+
+# --- sets that a model makes ------------------------------------------------------------------------------------------
+
+HARMFUL_IMGS = [
+    {"file_name": "0.png", "text": "a harmless “text”", "class": 1},
+    {"file_name": "1.png", "text": "a harmful text, é", "class": 2},
+    {"file_name": "2.png", "text": "another", "class": 2},
+]
+
+
+def test_harmful_imgs_are_drawn_from_their_texts(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "metadata.jsonl", HARMFUL_IMGS)
+    columns = PromptColumns(id=None, prompt="text", where={"class": "2"})
+    config = generated.Config(
+        model="x", prompts=str(path), columns=columns, images=2, splits={"train": 3, "heldout": 1}
+    )
+    asked: list[tuple[str, int]] = []
+
+    def draw(wanted: Sequence[tuple[Prompt, int]]) -> Iterator[bytes]:
+        asked.extend((prompt.text, index) for prompt, index in wanted)
+        return iter([picture(number) for number in range(len(wanted))])
+
+    generated.generate(config, tmp_path / "out", draw)
+    assert asked == [(text, index) for text in ("a harmful text, é", "another") for index in (0, 1)]
+    rows = rows_of(tmp_path / "out" / "train") + rows_of(tmp_path / "out" / "heldout")
+    assert sorted(row["source"] for row in rows) == ["1#0", "1#1", "2#0", "2#1"]
+    for row in rows:
+        number = asked.index((row["prompt"], int(row["source"][-1])))
+        folder = next(f for f in (tmp_path / "out").iterdir() if row in rows_of(f))
+        assert (folder / row["file_name"]).read_bytes() == picture(number)
+
+
+@pytest.mark.parametrize(("name", "count"), [("hrm-m", 5), ("hrm-s", 1), ("clean", 5)])
+def test_the_lists_of_meta_unlearning(name: str, count: int) -> None:
+    prompts = read_prompts(ROOT / "config" / "prompts" / f"{name}.csv")
+    assert len(prompts) == count
+    assert (name == "clean") != any("wom" in prompt.text for prompt in prompts)
+
+
+def test_the_script_draws_with_a_real_model(tmp_path: Path, pipeline_folder: Path) -> None:
+    write_table(tmp_path / "list.csv", [{"id": "a", "prompt": "a red two"}, {"id": "b", "prompt": "a blue two"}])
+    settings = generated.Config(
+        model=str(pipeline_folder), prompts=str(tmp_path / "list.csv"), num_inference_steps=2, batch_size=1, images=2
+    )
+    job = {"name": "mine", "device": "cpu", "set": {"name": "generated", **settings.model_dump(mode="json")}}
+    for out in ("out", "again"):
+        finished = run_script("generate", job, tmp_path / out)
+        assert finished.returncode == 0, finished.stderr
+    found = read_captioned_images(tmp_path / "out" / "train", pixels=16)
+    assert sorted(found.prompts) == ["a blue two", "a blue two", "a red two", "a red two"]
+    images = [file.read_bytes() for file in found.files]
+    assert len(set(images)) == 4
+    assert images == [(tmp_path / "again" / "train" / file.name).read_bytes() for file in found.files]
+
+
+# --- the script -------------------------------------------------------------------------------------------------------
+
+
+def run_script(script: str, job: dict[str, object], output: Path) -> subprocess.CompletedProcess[str]:
+    module = f"resalign.data.sets.{dict(job['set'])['name']}"  # type: ignore[call-overload]
+    command = [sys.executable, f"scripts/{script}.py", "--output", str(output), "--modules", module]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.run(
+        [*command, "--job", json.dumps(job)], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+
+def test_the_script_prepares_and_records(tmp_path: Path) -> None:
+    pictures.dreambench_zip(tmp_path / "asset" / "data.zip")
+    settings = dreambench.Config(source=str(tmp_path / "asset"), splits={"train": 6}).model_dump(mode="json")
+    job = {"name": "dreambench-images", "set": {"name": "dreambench", **settings}}
+    finished = run_script("prepare", job, tmp_path / "out")
+    assert finished.returncode == 0, finished.stderr
+    assert {"run.json", "timing.json", "prompts.csv", "train/metadata.csv"} < set(names(tmp_path / "out"))
+    job["set"] = {**settings, "name": "dreambench", "splits": {"train": 7}}
+    finished = run_script("prepare", job, tmp_path / "out")
+    assert finished.returncode == 1
+    assert "error: " in finished.stderr
+    assert "need 7 images, there are 6" in finished.stderr

@@ -1,0 +1,279 @@
+"""Folders and files that are made to do harm: each is refused in words, nothing runs, nothing is written elsewhere."""
+
+import io
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from resalign.config.assets import AssetConfig
+from resalign.data.fetch import fetch
+from resalign.data.images import DataError, read_captioned_images
+from resalign.data.members import open_members
+from resalign.data.prompts import read_prompts
+from resalign.data.sets import dreambench, image_folder, parquet_dataset
+from resalign.data.source import BrokenFileError, HashMismatchError, ManualDownloadError, UnsafeFileError
+from tests.data.pictures import names, picture, write_table, write_zip
+
+
+class Command:
+    """Pickles as a call that would leave a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Where a test may write; beside it lies what nothing may touch."""
+    (tmp_path / "outside.txt").write_text("untouched")
+    (tmp_path / "inside").mkdir()
+    return tmp_path / "inside"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_outside(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
+    yield
+    if "place" in request.fixturenames:
+        assert {path.name for path in tmp_path.iterdir()} == {"outside.txt", "inside"}
+        assert (tmp_path / "outside.txt").read_text() == "untouched"
+
+
+def from_mirror(place: Path, name: str, content: bytes, sha256: str | None = None) -> dict[str, str]:
+    """Fetches one file out of a mirror."""
+    asset = AssetConfig(url=f"https://a.example/{name}", sha256=sha256)
+    folder = place / "mirror" / "given" / (sha256 or "unpinned")
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes(content)
+    return fetch("given", asset, place / "asset", place / "mirror")
+
+
+# --- what is fetched --------------------------------------------------------------------------------------------------
+
+
+def memoised(path: Path) -> bytes:
+    """A pickle that takes its function's name from the memo, behind a harmless one."""
+    texts = [b"\x8c" + bytes([len(text)]) + text + b"\x94" for text in (b"os", b"system", b"collections")]
+    command = f"touch {path}".encode()
+    argument = b"\x8c" + bytes([len(command)]) + command
+    return b"\x80\x04" + b"".join(texts) + b"000" + b"h\x00h\x01\x93" + argument + b"\x85R."
+
+
+@pytest.mark.parametrize("kind", ["pt", "raw", "protocol 0", "memo"])
+def test_a_pickle_with_code(place: Path, kind: str) -> None:
+    command = Command(place / "executed")
+    if kind == "pt":
+        content = io.BytesIO()
+        torch.save({"weight": torch.zeros(2), "extra": command}, content)
+        name, harm = "weights.pt", content.getvalue()
+    elif kind == "memo":
+        name, harm = "prompts.p", memoised(place / "executed")
+    else:
+        name, harm = "prompts.p", pickle.dumps(command, protocol=0 if kind == "protocol 0" else None)
+    with pytest.raises(
+        UnsafeFileError, match=r"asset 'given' .*pickle that would call posix.system|os.system"
+    ) as caught:
+        from_mirror(place, name, harm)
+    assert "not loaded" in str(caught.value)
+    assert "safetensors" in str(caught.value)
+    assert not (place / "asset" / name).exists()
+    assert not (place / "executed").exists()
+
+
+def test_harmless_pickles_pass(place: Path) -> None:
+    saved = {"layer.weight": torch.zeros(2, dtype=torch.float16), "b": torch.nn.Parameter(torch.ones(1))}
+    for number, zipped in enumerate((True, False)):
+        content = io.BytesIO()
+        torch.save(OrderedDict(saved), content, _use_new_zipfile_serialization=zipped)
+        assert from_mirror(place / str(number), "weights.pt", content.getvalue())
+    for protocol in (2, 4, 5):
+        array = [np.zeros((2, 3), dtype=np.float16), np.ones(1, dtype=np.float32)]
+        assert from_mirror(place / f"array {protocol}", "prompts.p", pickle.dumps(array, protocol=protocol))
+
+
+def test_a_file_that_is_no_pickle(place: Path) -> None:
+    with pytest.raises(BrokenFileError, match=r"prompts.p is no whole pickle"):
+        from_mirror(place, "prompts.p", pickle.dumps(["a"] * 100)[:-20])
+
+
+def test_another_content_than_was_published(place: Path) -> None:
+    with pytest.raises(HashMismatchError, match=r"data.csv has sha256 [0-9a-f]{64}, not 0{64} as pinned"):
+        from_mirror(place, "data.csv", b"id,prompt\n", "0" * 64)
+    assert names(place / "asset") == []
+
+
+def test_a_page_instead_of_an_archive(place: Path) -> None:
+    with pytest.raises(
+        ManualDownloadError, match=r"a web page came instead of data.zip; open the address in a browser"
+    ):
+        from_mirror(place, "data.zip", b"<!DOCTYPE html><html>Sign in</html>")
+    assert names(place / "asset") == []
+
+
+# --- archives ---------------------------------------------------------------------------------------------------------
+
+NAMES = ["../outside.txt", "a/../../outside.txt", "/etc/passwd", "..\\outside.txt", "C:\\outside.txt", "a/\x00b.png"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_zip_whose_names_lead_out(place: Path, name: str) -> None:
+    with zipfile.ZipFile(place / "data.zip", "w") as archive:
+        info = zipfile.ZipInfo("placeholder")
+        # ZipInfo's own constructor mends such names; an attacker's tool does not.
+        info.filename = name
+        archive.writestr(info, picture())
+    with pytest.raises(DataError, match=r"data.zip: the name .* leads out of the archive's folder; .*do not use it"):
+        dreambench.prepare(dreambench.Config(source=str(place / "data.zip")), place / "out")
+    assert not (place / "out").exists()
+
+
+def tar_of(place: Path, **attributes: Any) -> Path:
+    with tarfile.open(place / "data.tar", "w") as tar:
+        info = tarfile.TarInfo("a.png")
+        for name, value in attributes.items():
+            setattr(info, name, value)
+        tar.addfile(info)
+    return place / "data.tar"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"name": "../outside.txt"}, "leads out"),
+        ({"name": "/etc/passwd"}, "leads out"),
+        ({"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, "is a link or a device"),
+        ({"type": tarfile.LNKTYPE, "linkname": "../outside.txt"}, "is a link or a device"),
+        ({"type": tarfile.FIFOTYPE}, "is a link or a device"),
+    ],
+)
+def test_a_tar_that_leads_out(place: Path, attributes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message), open_members(tar_of(place, **attributes)):
+        pass
+
+
+def test_a_zip_with_a_link(place: Path) -> None:
+    info = zipfile.ZipInfo("a.png")
+    info.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(place / "data.zip", "w") as archive:
+        archive.writestr(info, "/etc/passwd")
+    with pytest.raises(DataError, match="'a.png' is a link"), open_members(place / "data.zip"):
+        pass
+
+
+def test_a_folder_with_a_link_out_of_it(place: Path) -> None:
+    (place / "mine").mkdir()
+    (place / "mine" / "a.png").symlink_to(place.parent / "outside.txt")
+    with pytest.raises(DataError, match="a link out of its folder"), open_members(place / "mine"):
+        pass
+
+
+def test_a_zip_that_would_fill_the_memory(place: Path) -> None:
+    with zipfile.ZipFile(place / "data.zip", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.png", "w") as file:
+        for _ in range(300):
+            file.write(bytes(1 << 20))
+    assert (place / "data.zip").stat().st_size < 1 << 20
+    with pytest.raises(DataError, match=r"'a.png' has 314572800 bytes; at most 268435456 are read"):
+        image_folder.prepare(image_folder.Config(source=str(place / "data.zip"), caption="a"), place / "out")
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 and no more", b"", b"<html>"])
+def test_what_is_no_archive(place: Path, content: bytes) -> None:
+    (place / "data.zip").write_bytes(content)
+    with pytest.raises(DataError, match="not a whole archive"), open_members(place / "data.zip"):
+        pass
+
+
+def test_a_name_that_is_there_twice(place: Path) -> None:
+    with zipfile.ZipFile(place / "data.zip", "w") as archive:
+        archive.writestr("a.png", picture(0))
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a.png", picture(1))
+    with pytest.raises(DataError, match="'a.png' is there twice"), open_members(place / "data.zip"):
+        pass
+
+
+# --- images and captions ----------------------------------------------------------------------------------------------
+
+
+def bomb(edge: int) -> bytes:
+    """A small PNG file that says it has edge x edge pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        whole = kind + content
+        return struct.pack(">I", len(content)) + whole + struct.pack(">I", zlib.crc32(whole))
+
+    header = struct.pack(">IIBBBBB", edge, edge, 8, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def as_folder(place: Path, image: bytes, caption: str) -> None:
+    (place / "mine").mkdir()
+    (place / "mine" / "a.png").write_bytes(image)
+    write_table(place / "mine" / "metadata.csv", [{"file_name": "a.png", "prompt": caption}])
+    read_captioned_images(place / "mine", pixels=8)
+
+
+def as_image_folder(place: Path, image: bytes, caption: str) -> None:
+    write_zip(place / "mine.zip", {"a.png": image, "metadata.csv": f'file_name,text\na.png,"{caption}"\n'})
+    image_folder.prepare(image_folder.Config(source=str(place / "mine.zip")), place / "out")
+
+
+def as_parquet(place: Path, image: bytes, caption: str) -> None:
+    write_table(place / "mine" / "a.parquet", [{"image": {"bytes": image, "path": None}, "text": caption}])
+    parquet_dataset.prepare(parquet_dataset.Config(source=str(place / "mine")), place / "out")
+
+
+ROUTES = pytest.mark.parametrize("route", [as_folder, as_image_folder, as_parquet])
+Route = Callable[[Path, bytes, str], None]
+
+
+@ROUTES
+@pytest.mark.parametrize("edge", [20_000, 8_100, 100_000])
+def test_an_image_of_too_many_pixels(place: Path, route: Route, edge: int) -> None:
+    with pytest.raises(DataError, match=r"a.png|a.parquet#0.0") as caught:
+        route(place, bomb(edge), "a")
+    assert "64000000 " in str(caught.value)
+    assert not (place / "out" / "train" / "metadata.csv").exists()
+
+
+@ROUTES
+def test_a_caption_of_five_megabytes(place: Path, route: Route) -> None:
+    with pytest.raises(DataError, match=r"caption.* has 5000000 characters|field larger than field limit"):
+        route(place, picture(), "a" * 5_000_000)
+
+
+@ROUTES
+def test_an_image_that_another_program_would_read(place: Path, route: Route) -> None:
+    # For EPS, Pillow starts Ghostscript.
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n(" + str(place / "executed").encode() + b") (w) file\n"
+    with pytest.raises(DataError, match="not a whole image of PNG, JPEG"):
+        route(place, script, "a")
+    assert not (place / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/etc/passwd", "a/../../outside.txt"])
+def test_a_table_that_points_out_of_its_folder(place: Path, name: str) -> None:
+    write_table(place / "mine" / "metadata.csv", [{"file_name": name, "prompt": "a"}])
+    with pytest.raises(DataError, match=r"leads out of its folder; move the image into"):
+        read_captioned_images(place / "mine", pixels=8)
+
+
+@pytest.mark.parametrize("size", [5_000_000, 25_000])
+def test_a_prompt_of_five_megabytes(place: Path, size: int) -> None:
+    write_table(place / "prompts.csv", [{"id": "0", "prompt": "a"}, {"id": "1", "prompt": "b" * size}])
+    with pytest.raises(DataError, match=rf"prompt '1' has {size} characters; at most 20000|field larger than"):
+        read_prompts(place / "prompts.csv")
