@@ -2,50 +2,42 @@
 
 from __future__ import annotations
 
-import io
+import shutil
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from resalign.config import registry
+from resalign.config.closure import import_closure, source_hash
 from resalign.config.experiment import SETS
 from resalign.data.prompts import Prompt
+from resalign.diffusion.images import ImageStore, folder_hash
 from resalign.diffusion.models import load_models
-from resalign.diffusion.sampling import sample_images
+from resalign.diffusion.sampling import fill
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
 
 
 def main() -> None:
     """Command line of the rule generate."""
     arguments = parse_arguments(__doc__ or "")
-    settings = dict(arguments.job["set"])
+    job, output = arguments.job, arguments.output
+    settings = dict(job["set"])
     name = settings.pop("name")
-    config = registry.config_class(SETS, name).parse(settings, where=f"prepared.{arguments.job['name']}")
-    with running(arguments):
+    config: Any = registry.config_class(SETS, name).parse(settings, where=f"prepared.{job['name']}")
+    with running(arguments, resumes="pieces") as attempt:
+        store = ImageStore(output / "drawn")
+        source = source_hash(import_closure("scripts/generate.py"))
+        store.open({"set": job["set"], "model": folder_hash(Path(config.model)), "code": source})
 
         def draw(wanted: Sequence[tuple[Prompt, int]]) -> Iterator[bytes]:
-            return drawn(config, wanted, arguments.job["device"], arguments.job["name"])
+            models = load_models(Path(config.model), device=job["device"])
+            bar = progress_bar(f"generate {job['name']}")
+            fill(models, store, wanted, settings, partial(attempt.pieces, progress=bar))
+            return (store.path(*image).read_bytes() for image in wanted)
 
-        registry.member(SETS, name).generate(config, arguments.output, draw)
-
-
-def drawn(config: Any, wanted: Sequence[tuple[Prompt, int]], device: str, label: str) -> Iterator[bytes]:
-    """PNG files of the wanted images, in batches of fixed composition."""
-    from PIL import Image
-
-    models = load_models(Path(config.model), device=device)
-    for start in progress_bar(f"generate {label}")(range(0, len(wanted), config.batch_size)):
-        images = sample_images(
-            models,
-            wanted[start : start + config.batch_size],
-            sampling_seed=config.seed,
-            num_inference_steps=config.num_inference_steps,
-            guidance_scale=config.guidance_scale,
-        )
-        for image in images:
-            content = io.BytesIO()
-            Image.fromarray(image.permute(1, 2, 0).numpy()).save(content, "PNG")
-            yield content.getvalue()
+        registry.member(SETS, name).generate(config, output, draw)
+        shutil.rmtree(store.folder)
 
 
 if __name__ == "__main__":

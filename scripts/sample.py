@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from resalign.config.closure import import_closure, source_hash
 from resalign.config.prompts import PromptColumns
 from resalign.data.prompts import Prompt, read_prompts
 from resalign.diffusion.images import ImageStore, file_hash, folder_hash
-from resalign.diffusion.models import Models, apply_weights, load_models
-from resalign.diffusion.sampling import sample_images
+from resalign.diffusion.models import apply_weights, load_models
+from resalign.diffusion.sampling import fill
 from resalign.files import whole
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
 from resalign.tensors.weights import WeightsError
@@ -67,31 +66,6 @@ def checkpoints(job: dict[str, Any]) -> dict[int, Path | None]:
             raise WeightsError(f"{missing} are listed in {manifest} but missing; delete {manifest} to make them again")
         return states
     return {0: Path(job["weights"]) if job["weights"] else None}
-
-
-def fill(
-    models: Models,
-    store: ImageStore,
-    wanted: list[tuple[Prompt, int]],
-    sampling: dict[str, Any],
-    pieces: Callable[[int], Iterator[int]],
-) -> None:
-    """Makes the images that the store lacks, in batches of fixed composition: bits do not depend on a restart."""
-    size = sampling["batch_size"]
-    batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
-    todo = [batch for batch in batches if not all(store.path(*image).is_file() for image in batch)]
-    for position in pieces(len(todo)):
-        batch = todo[position]
-        images = sample_images(
-            models,
-            batch,
-            sampling_seed=sampling["seed"],
-            num_inference_steps=sampling["num_inference_steps"],
-            guidance_scale=sampling["guidance_scale"],
-        )
-        for (prompt, index), image in zip(batch, images, strict=True):
-            if not store.path(prompt, index).is_file():
-                store.save(prompt, index, image)
 
 
 def row(store: ImageStore, name: str, steps: int, prompt: Prompt, index: int) -> dict[str, Any]:

@@ -119,6 +119,8 @@ def _installed() -> dict[str, str]:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=60)
     except FileNotFoundError:
         return {}
+    except subprocess.TimeoutExpired:
+        raise DeviceError("nvidia-smi -L does not answer; repair the driver, or set the stage's device: cpu") from None
     said = (listed.stdout + listed.stderr).strip()
     if listed.returncode and "No devices" not in said:
         raise DeviceError(f"nvidia-smi -L failed ({said}); repair the driver, or set the stage's device: cpu")

@@ -8,16 +8,13 @@ from typing import Any
 
 from resalign.lazy import torch
 
-# What each stage holds at once; a stage that is not here has no setting but the sizes of its own job.
+# What each stage holds at once: the setting, and where a job keeps its value. A stage that is not here has none.
 SETTINGS = {
-    "unlearn": "resources.unlearn.micro_batch_size",
-    "attack": "resources.attack.micro_batch_size",
-    "sample": "sampling.batch_size",
-    "score": "scoring_batch_size",
+    "unlearn": ("resources.unlearn.micro_batch_size", "micro_batch_size"),
+    "attack": ("resources.attack.micro_batch_size", "micro_batch_size"),
+    "sample": ("sampling.batch_size", "sampling.batch_size"),
+    "score": ("scoring_batch_size", "batch_size"),
 }
-# Where a job keeps the value of that setting.
-PLACES = {"sample": "sampling.batch_size", "score": "batch_size"}
-MICRO = "micro_batch_size"
 # What torch says where it has no error class of its own: its CPU allocator, the CUDA runtime and CUDA's libraries.
 SIGNS = (
     "DefaultCPUAllocator: ",
@@ -80,7 +77,8 @@ def sizes(values: Any, where: str = "") -> Iterator[tuple[str, int]]:
 def _remedy(stage: str, found: dict[str, int]) -> str:
     if stage not in SETTINGS:
         return "lower one of these, or give it more memory"
-    setting, now = SETTINGS[stage], found.get(PLACES.get(stage, MICRO))
+    setting, place = SETTINGS[stage]
+    now = found.get(place)
     if now == 1:
         return f"{setting} is 1 already; more memory is needed, or images of fewer pixels"
     if now is None:

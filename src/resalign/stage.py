@@ -32,7 +32,7 @@ from resalign.tracking import log
 # Kept free at the end of a job's time, for its results and for what the scheduler's own processes take.
 LONGEST_RESERVE_SECONDS = 60.0
 RESERVE_SHARE = 0.2
-SMALL_BYTES = 1_000_000
+SMALL_BYTES = 1_000_000  # files up to this size are inputs by their contents, as Snakemake has it
 MANIFEST = "images.csv"
 
 
@@ -64,6 +64,8 @@ def run_stage(main: Callable[[], None]) -> None:
     saved its state, and the same command goes on from there.
     """
     from resalign.data.images import DataError
+    from resalign.devices import DeviceError
+    from resalign.memory import MemoryExhausted
     from resalign.tensors.steps import DivergenceError
     from resalign.tensors.weights import WeightsError
 
@@ -72,9 +74,7 @@ def run_stage(main: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         main()
-    except (ConfigError, DataError, WeightsError, DivergenceError, StateError) as error:
-        sys.exit(f"error: {error}")
-    except (devices.DeviceError, memory.MemoryExhausted) as error:
+    except (ConfigError, DataError, WeightsError, DivergenceError, StateError, DeviceError, MemoryExhausted) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
@@ -197,7 +197,7 @@ def inputs_hash(job: Any) -> str:
     A workflow that runs a job again writes the same small files anew; the images that a table lists stay as they were.
     """
     files = {file for path in _paths(job) for file in (path.rglob("*") if path.is_dir() else [path])}
-    files |= {image for table in files if table.suffix == ".csv" for image in _listed(table)}
+    files |= {image for table in files if table.name == MANIFEST for image in _listed(table)}
     lines = []
     for file in sorted(files):
         if file.is_file() and not file.name.startswith(".") and file.name != "timing.json":
@@ -212,8 +212,6 @@ def _listed(table: Path) -> list[Path]:
     """The images of a manifest that sampling has written; they lie in folders of their own."""
     import pandas as pd
 
-    if table.name != MANIFEST:
-        return []
     return [Path(path) for path in pd.read_csv(table, usecols=["path"])["path"]]
 
 

@@ -1,6 +1,7 @@
 """What an experiment will cost: which rate holds for which job, rates from records, and sums without the unknown."""
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -201,13 +202,22 @@ def test_a_rate_gives_back_what_was_measured(tmp_path: Path):
     assert found.size_bytes == pytest.approx(sum(size_of(tmp_path, job) for job in samples), rel=0.01)
 
 
-def test_images_that_two_tiers_share_are_no_measurement(tmp_path: Path):
+def test_a_larger_tier_that_found_images_is_no_measurement(tmp_path: Path):
     (small,) = (job for job in jobs_of(demo(), "sample") if job.label == "base")
     (large,) = (job for job in jobs_of(demo(tier="small"), "sample") if job.label == "base")
-    write_record(tmp_path, small)
-    assert measure_rates([small], "")
     write_record(tmp_path, large)
-    assert measure_rates([small, large], "") == []
+    for image in tmp_path.glob("results/runs/sample/*/seed-*/images/*.png"):
+        os.utime(image, (1500, 1500))
+    write_record(tmp_path, small, started_at=1000.0)
+    assert len(measure_rates([small], "")) == 1
+    [rate] = measure_rates([small, large], "")
+    write_record(tmp_path, large, started_at=2000.0)
+    for image in sorted(tmp_path.glob("results/runs/sample/*/seed-*/images/*.png"))[:1]:
+        os.utime(image, (1500, 1500))
+    assert rate.jobs == 2
+    assert [rate.jobs for rate in measure_rates([small, large], "")] == [1]
+    write_record(tmp_path, small, started_at=1000.0, attempts=2)
+    assert measure_rates([small], "") == []
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from resalign.data.source import (
     RemovedError,
     Source,
 )
+from resalign.files import whole
 from resalign.tracking import log
 
 if TYPE_CHECKING:
@@ -205,11 +206,8 @@ def _copy(source: Source, mirror: Path, folder: Path) -> dict[str, str]:
     hashes = {}
     for path in paths:
         hashes[path] = check_file(source, mirror / path, path)
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.part")
-        shutil.copyfile(mirror / path, part)
-        os.replace(part, target)
+        with whole(folder / path) as part:
+            shutil.copyfile(mirror / path, part)
     return hashes
 
 

@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from resalign.data.images import FORMATS, DataError, check_prompt, image_format, is_inside
+from resalign.files import whole
 from resalign.tensors.seeds import derive_seed
 
 # How many images each split has; None for all that are left. The folders are named so.
@@ -91,5 +92,5 @@ def write_images(pictures: Sequence[Picture], folder: Path, *, label: str) -> No
         (folder / name).write_bytes(content)
         rows.append((name, picture.prompt, picture.key))
     # Last: a folder with its table is a whole one.
-    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as stream:
+    with whole(folder / "metadata.csv") as part, part.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([("file_name", "prompt", "source"), *rows])

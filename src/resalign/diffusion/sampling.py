@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import NoisyBatch
+from resalign.diffusion.images import ImageStore
 from resalign.diffusion.models import Models
 from resalign.diffusion.noise import initial_noise
 from resalign.diffusion.prediction import predict
@@ -53,6 +55,39 @@ def sample_images(
         raise FloatingPointError("the model's images are not finite; its weights have diverged")
     pixels: torch.Tensor = (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     return pixels
+
+
+def fill(
+    models: Models,
+    store: ImageStore,
+    wanted: Sequence[tuple[Prompt, int]],
+    sampling: Mapping[str, Any],
+    pieces: Callable[[int], Iterator[int]],
+) -> None:
+    """Makes the images that a store lacks, in batches of fixed composition: bits do not depend on a restart.
+
+    Args:
+        models: The model.
+        store: Where images are kept as they are made.
+        wanted: (prompt, image index) of each image.
+        sampling: ``seed``, ``num_inference_steps``, ``guidance_scale`` and ``batch_size``.
+        pieces: Numbers the batches that are to be made; see :meth:`resalign.resume.attempt.Attempt.pieces`.
+    """
+    size = sampling["batch_size"]
+    batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+    todo = [batch for batch in batches if not all(store.path(*image).is_file() for image in batch)]
+    for position in pieces(len(todo)):
+        batch = todo[position]
+        images = sample_images(
+            models,
+            batch,
+            sampling_seed=sampling["seed"],
+            num_inference_steps=sampling["num_inference_steps"],
+            guidance_scale=sampling["guidance_scale"],
+        )
+        for (prompt, index), image in zip(batch, images, strict=True):
+            if not store.path(prompt, index).is_file():
+                store.save(prompt, index, image)
 
 
 def partial_sample(

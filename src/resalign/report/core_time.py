@@ -107,7 +107,8 @@ def _runs(jobs: Sequence[JobRecord], run_started_at: float | None) -> list[tuple
     last_end = float("-inf")
     for job in sorted(jobs, key=lambda job: job.started_at):
         begins = job.started_at
-        if run_started_at is not None and last_end <= run_started_at <= begins:
+        # A shell that becomes Snakemake by exec has made its process long before.
+        if run_started_at is not None and max(last_end, begins - GAP_SECONDS) <= run_started_at <= begins:
             begins = run_started_at  # the first job that the latest run has started
         if begins - last_end > GAP_SECONDS:
             runs.append((begins, []))

@@ -18,8 +18,7 @@ from resalign.report.rates import Rate, Work, work_of
 def measure_rates(planned: Iterable[PlannedJob], source: str) -> list[Rate]:
     """Rates of every kind of job that has finished and was recorded.
 
-    Left out are images of a run that several tiers have, of which each job has made a part, and jobs that ran on the
-    CPU for want of a GPU.
+    Left out are sampling jobs that found images there already, and jobs that ran on the CPU for want of a GPU.
 
     Args:
         planned: The jobs of an experiment, each once.
@@ -27,12 +26,18 @@ def measure_rates(planned: Iterable[PlannedJob], source: str) -> list[Rate]:
     """
     found: dict[tuple[Work, str], list[tuple[PlannedJob, JobRecord]]] = defaultdict(list)
     for job in planned:
-        shared = job.stage == "sample" and len(list(Path(job.folder).parent.glob(f"*/{TIMING}"))) > 1
-        if job.is_recorded and job.units is not None and not shared:
+        if job.is_recorded and job.units is not None:
             (record,) = read_job_records([job.entry])
-            if record.on_gpu == job.wants_gpu:
+            if record.on_gpu == job.wants_gpu and _has_made_all(job, record):
                 found[work_of(job), record.device].append((job, record))
     return [_rate(work, device, measured, source) for (work, device), measured in found.items()]
+
+
+def _has_made_all(job: PlannedJob, record: JobRecord) -> bool:
+    """Whether the seconds of a sampling job are those of all its images: a larger tier makes only what is missing."""
+    if job.stage != "sample":
+        return True
+    return record.attempts == 1 and all(image.stat().st_mtime >= record.started_at for image in _images(job))
 
 
 def _rate(work: Work, device: str, measured: list[tuple[PlannedJob, JobRecord]], source: str) -> Rate:
@@ -55,8 +60,13 @@ def _files(job: PlannedJob) -> Iterator[Path]:
     """What a job takes on the disk: its folder without those of other jobs in it, and images that lie beside it."""
     yield from _below(Path(job.folder))
     if job.stage == "sample":
-        with (Path(job.folder) / "images.csv").open(encoding="utf-8", newline="") as file:
-            yield from (Path(row["path"]) for row in csv.DictReader(file))
+        yield from _images(job)
+
+
+def _images(job: PlannedJob) -> Iterator[Path]:
+    """The images that a sampling job has listed."""
+    with (Path(job.folder) / "images.csv").open(encoding="utf-8", newline="") as file:
+        yield from (Path(row["path"]) for row in csv.DictReader(file))
 
 
 def _below(folder: Path) -> Iterator[Path]:

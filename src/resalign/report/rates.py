@@ -100,7 +100,7 @@ def work_of(planned: PlannedJob) -> Work:
         guided = job["sampling"]["guidance_scale"] > 1
         member, settings, unit = "images", [_without(job["sampling"]), guided], "image"
     elif stage == "score":
-        scorers = [[scorer["settings"], _name(scorer["folder"] or "")] for scorer in job["scorers"].values()]
+        scorers = [[scorer["settings"], _names(scorer["folder"])] for scorer in job["scorers"].values()]
         settings = [sorted(digest(scorer) for scorer in scorers), job["batch_size"]]
         if planned.label == "reference":  # real images, of which each set has its own number
             settings.append(PurePosixPath(job["images"]).parts[-3:])
@@ -117,6 +117,11 @@ def work_of(planned: PlannedJob) -> Work:
 
 def _name(folder: str) -> str:
     return PurePosixPath(folder).name
+
+
+def _names(folder: str | dict[str, str] | None) -> str | dict[str, str]:
+    """Of what a scorer loads: one folder, several by key, or none."""
+    return {key: _name(path) for key, path in folder.items()} if isinstance(folder, dict) else _name(folder or "")
 
 
 def _without(settings: dict[str, Any]) -> dict[str, Any]:

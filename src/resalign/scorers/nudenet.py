@@ -10,7 +10,6 @@ of the network and leaves the rest to one thread; and boxes are taken from array
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from resalign.config.strict import Strict
 from resalign.lazy import torch
 from resalign.scores import Scorer
+from resalign.scores.heads import read_checked
 from resalign.tracking import log
 
 if TYPE_CHECKING:
@@ -131,13 +131,7 @@ def _network() -> bytes:
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("nudenet is not installed; install nudenet==3.4.2 (make demo does)")
     path = Path(spec.origin).with_name(NETWORK)
-    content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != NETWORK_SHA256:
-        raise ValueError(
-            f"{path}: sha256 {found}, expected {NETWORK_SHA256}; install nudenet==3.4.2, whose scores are pinned"
-        )
-    return content
+    return read_checked(path, NETWORK_SHA256, "install nudenet==3.4.2, whose scores are pinned")
 
 
 def network_input(images: torch.Tensor) -> np.ndarray:

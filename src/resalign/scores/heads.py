@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def read_checked(path: Path, sha256: str) -> bytes:
+def read_checked(path: Path, sha256: str, remedy: str = "fetch it again, or name the hash of your own file") -> bytes:
     """A file's content.
+
+    Args:
+        path: The file.
+        sha256: What it must have.
+        remedy: What to do if it has another.
 
     Raises:
         WeightsError: If it is missing or another than ``sha256`` says.
@@ -26,9 +31,7 @@ def read_checked(path: Path, sha256: str) -> bytes:
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise WeightsError(
-            f"{path}: sha256 {found}, expected {sha256}; fetch it again, or name the hash of a file of your own"
-        )
+        raise WeightsError(f"{path}: sha256 {found}, expected {sha256}; {remedy}")
     return content
 
 
