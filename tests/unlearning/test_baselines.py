@@ -14,19 +14,20 @@ from resalign.objectives.distillation import distillation_loss
 from resalign.objectives.erasure import erasure_loss
 from resalign.tensors.named import Named
 from resalign.unlearning import esd, graddiff, imported
+from tests.weight_names import of_denoiser
 
 
 def trained(models: Models, method: Any, data: UnlearningData, **settings: Any) -> tuple[dict[str, torch.Tensor], Run]:
     """All weights after a method's run, and the run."""
     run = Run(0)
     changed = method.unlearn(models, data, method.Config.parse(settings, where="test"), run)
-    return {**named_weights(models.unet), **changed}, run
+    return {**named_weights(models.denoiser), **of_denoiser(models, changed)}, run
 
 
 def denoising_error(models: Models, weights: Named, images: EncodedImages) -> float:
     batch = images.draw_stratified(32, Run(7).generator("test"))
     with torch.no_grad():
-        return float(denoising_loss(models.unet, weights, batch))
+        return float(denoising_loss(models.denoiser, weights, batch))
 
 
 # --- GradDiff ---------------------------------------------------------------------------------------------------------
@@ -36,30 +37,30 @@ GRADDIFF = {"steps": 8, "lr": 3e-3, "max_grad_norm": 100.0}
 
 def test_graddiff_unlearns_the_forget_set(models: Models, unlearning_data: UnlearningData) -> None:
     weights, run = trained(models, graddiff, unlearning_data, **GRADDIFF, alpha=0.0, truncation=None)
-    before = denoising_error(models, named_weights(models.unet), unlearning_data.forget)
+    before = denoising_error(models, named_weights(models.denoiser), unlearning_data.forget)
     assert denoising_error(models, weights, unlearning_data.forget) > 1.2 * before
     assert run.history.last("forget_loss") < -before  # the loss that is minimised is the negative error
 
 
 def test_graddiff_retains_more_with_a_larger_alpha(models: Models, unlearning_data: UnlearningData) -> None:
-    original = named_weights(models.unet)
+    original = named_weights(models.denoiser)
     batch = unlearning_data.retain.draw_stratified(32, Run(7).generator("test"))
     drift = []
     for alpha in (0.0, 30.0):
         weights, _ = trained(models, graddiff, unlearning_data, **GRADDIFF, alpha=alpha, truncation=None)
         with torch.no_grad():
-            drift.append(float(distillation_loss(models.unet, weights, original, batch)))
+            drift.append(float(distillation_loss(models.denoiser, weights, original, batch)))
     assert drift[1] < 0.7 * drift[0]
 
 
 def test_graddiff_stops_at_the_truncation(models: Models, unlearning_data: UnlearningData) -> None:
-    original = named_weights(models.unet)
+    original = named_weights(models.denoiser)
     weights, _ = trained(models, graddiff, unlearning_data, **GRADDIFF, alpha=0.0, truncation=1e-6)
     assert all(torch.equal(weights[name], original[name]) for name in original)
 
 
 def test_graddiff_trains_its_scope(models: Models, unlearning_data: UnlearningData) -> None:
-    original = named_weights(models.unet)
+    original = named_weights(models.denoiser)
     weights, _ = trained(models, graddiff, unlearning_data, steps=2, lr=1e-3, scope="cross_attention")
     changed = {name for name in original if not torch.equal(weights[name], original[name])}
     assert changed
@@ -77,7 +78,7 @@ ESD = {"steps": 30, "lr": 2e-4, "batch_size": 4, "num_inference_steps": 4}
 def test_esd_variants_train_their_scope(
     models: Models, unlearning_data: UnlearningData, variant: str, scope: Any
 ) -> None:
-    original = named_weights(models.unet)
+    original = named_weights(models.denoiser)
     weights, _ = trained(models, esd, unlearning_data, **{**ESD, "steps": 2}, variant=variant)
     changed = {name for name in original if not torch.equal(weights[name], original[name])}
     allowed = set(select(original, scope))
@@ -86,12 +87,14 @@ def test_esd_variants_train_their_scope(
 
 
 def test_esd_moves_the_concept_towards_its_target(models: Models, unlearning_data: UnlearningData) -> None:
-    original = named_weights(models.unet)
+    original = named_weights(models.denoiser)
     weights, run = trained(models, esd, unlearning_data, **ESD, variant="all")
     batch = unlearning_data.forget.draw_stratified(32, Run(7).generator("test"))
-    empty = models.encode_prompts([""]).expand(32, -1, -1)
+    empty = models.unconditional(32)
     with torch.no_grad():
-        before, after = (erasure_loss(models.unet, w, original, batch, empty, 1.0).item() for w in (original, weights))
+        before, after = (
+            erasure_loss(models.denoiser, w, original, batch, empty, 1.0).item() for w in (original, weights)
+        )
     assert before > 0
     assert after < 0.9 * before
     # At the first step the model still is the original, (1 + η)(ε₀(c) − ε₀(∅)) away from its target.
@@ -112,7 +115,7 @@ def test_esd_looks_at_no_image(models: Models, unlearning_data: UnlearningData) 
 
 def test_imported_weights_are_the_files(models: Models, unlearning_data: UnlearningData) -> None:
     weights, _ = trained(models, imported, unlearning_data, checkpoint="x")
-    original = named_weights(models.unet)
+    original = named_weights(models.denoiser)
     assert all(torch.equal(weights[name], original[name] + 0.01) for name in original)
 
 

@@ -28,6 +28,6 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
     """
     if data.checkpoint is None:
         raise WeightsError(f"checkpoint '{config.checkpoint}' was not handed to the method")
-    weights = load_weights(data.checkpoint / "weights.safetensors", named_weights(models.unet))
+    weights = load_weights(data.checkpoint / "weights.safetensors", named_weights(models.denoiser))
     run.history.record(0, imported_tensors=len(weights))
-    return weights
+    return models.named(weights)
