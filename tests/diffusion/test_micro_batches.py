@@ -22,6 +22,7 @@ from resalign.diffusion.batches import EncodedImages, NoisyBatch, encode
 from resalign.diffusion.micro_batches import in_parts, micro_batches
 from resalign.diffusion.models import Models, load_models, trainable_tensors
 from resalign.diffusion.parametrisation import named_weights
+from resalign.diffusion.recomputation import checkpointed
 from resalign.objectives.denoising import denoising_loss, harmful_loss
 from resalign.tensors.named import Named, add, detached, gradient, norm
 from tests.conftest import PIXELS
@@ -255,3 +256,21 @@ def test_the_size_holds_within_its_block_alone() -> None:
         in_parts(failing, (x,))
     in_parts(function, (x,))
     assert seen == [2, 4]
+
+
+def test_a_block_may_return_nothing_beside_a_tensor() -> None:
+    class Block(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor(3.0))
+
+        def forward(self, x: torch.Tensor, option: str) -> tuple[None, torch.Tensor]:
+            assert option == "text"
+            return None, self.weight * x**2
+
+    x = torch.tensor(2.0, requires_grad=True)
+    nothing, value = checkpointed(Block(), x, "text")
+    assert nothing is None
+    (slope,) = torch.autograd.grad(value, x, create_graph=True)
+    assert slope == 12
+    assert torch.autograd.grad(slope, x)[0] == 6

@@ -111,7 +111,7 @@ ARCHITECTURES = (
             "text_encoder_2": "CLIPTextModelWithProjection",
             "text_encoder_3": "T5EncoderModel",
         },
-        without=("text_encoder_3",),
+        without=("text_encoder_3", "tokenizer_3"),
         prompts=3,
         pooled="pooled_projections",
     ),

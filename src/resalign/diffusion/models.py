@@ -105,16 +105,16 @@ def load_models(
     """
     check_pipeline_folder(folder)
     architecture, components = architecture_in(folder)
+    lacking = {name: None for name in architecture.without if not _is_there(components, name)}
     encoders = {
-        name: _load_text_encoder(folder / name, architecture.text_encoders[name])
-        if _is_there(components, name)
-        else None
-        for name in architecture.text_encoders
+        name: _load_text_encoder(folder / name, class_name)
+        for name, class_name in architecture.text_encoders.items()
+        if name not in lacking
     }
     pipeline_class = getattr(diffusers, architecture.pipeline)
     try:
         pipeline = pipeline_class.from_pretrained(
-            folder, **encoders, **architecture.settings, use_safetensors=True, local_files_only=True
+            folder, **encoders, **lacking, **architecture.settings, use_safetensors=True, local_files_only=True
         )
     except ValueError as error:  # a tensor of another shape than its component's config.json says
         raise WeightsError(f"{folder}: {str(error).split('. ')[0]}; fetch or convert it again") from None
@@ -123,10 +123,10 @@ def load_models(
         part = getattr(pipeline, name)
         if part is None:
             continue
-        lacking = [parameter for parameter, tensor in part.named_parameters() if tensor.is_meta]
-        if lacking:
+        empty = [parameter for parameter, tensor in part.named_parameters() if tensor.is_meta]
+        if empty:
             raise WeightsError(
-                f"{folder}: its {type(part).__name__} lacks tensor '{lacking[0]}'; fetch or convert it again"
+                f"{folder}: its {type(part).__name__} lacks tensor '{empty[0]}'; fetch or convert it again"
             )
         part.requires_grad_(False).eval()
     if weights is not None:
