@@ -9,7 +9,7 @@ from resalign.contracts import Run, UnlearningData
 from resalign.data.images import read_captioned_images
 from resalign.diffusion.batches import encode
 from resalign.diffusion.micro_batches import micro_batches
-from resalign.diffusion.models import load_models, unet_weights
+from resalign.diffusion.models import load_models, trainable_tensors, unet_weights
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
 from resalign.tensors.weights import save_weights
 
@@ -32,7 +32,9 @@ def main() -> None:
             checkpoint=Path(job["checkpoint"]) if job["checkpoint"] else None,
         )
         weights = method.unlearn(models, data, config, run)
-        save_weights(output / "weights.safetensors", unet_weights(weights))
+        # Methods that know no component but the UNet name its weights alone.
+        full = weights.keys() <= trainable_tensors(models.pipeline).keys()
+        save_weights(output / "weights.safetensors", weights if full else unet_weights(weights))
         run.history.write(output / "history.csv")
 
 

@@ -8,7 +8,7 @@ import torch
 
 from resalign.config import registry
 from resalign.contracts import Run, UnlearningData
-from resalign.diffusion.models import Models
+from resalign.diffusion.models import Models, trainable_tensors
 from resalign.diffusion.parametrisation import named_weights
 from resalign.resume.attempt import Attempt
 from tests.example_config import smallest
@@ -53,8 +53,8 @@ def test_signature(name: str) -> None:
     ]
 
 
-def test_weights_are_finite_and_fit_the_unet(models: Models, result: tuple[Weights, Run]) -> None:
-    expected = named_weights(models.unet)
+def test_weights_are_finite_and_fit_the_model(models: Models, result: tuple[Weights, Run]) -> None:
+    expected = {**named_weights(models.unet), **trainable_tensors(models.pipeline)}
     assert result[0]
     for n, tensor in result[0].items():
         assert n in expected
@@ -65,7 +65,7 @@ def test_weights_are_finite_and_fit_the_unet(models: Models, result: tuple[Weigh
 
 
 def test_something_changes(models: Models, result: tuple[Weights, Run]) -> None:
-    original = named_weights(models.unet)
+    original = {**named_weights(models.unet), **trainable_tensors(models.pipeline)}
     assert any(not torch.equal(tensor, original[n]) for n, tensor in result[0].items())
 
 

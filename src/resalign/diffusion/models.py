@@ -8,7 +8,7 @@ from pathlib import Path
 
 from resalign.diffusion.micro_batches import in_parts
 from resalign.lazy import diffusers, torch, transformers
-from resalign.tensors.weights import WeightsError, check_shapes, load_weights, tensor_shapes
+from resalign.tensors.weights import WeightsError, load_weights, tensor_shapes
 
 # Components whose weights a method may change; the prefix of a tensor's name in a weight file.
 TRAINABLE = ("unet", "text_encoder")
@@ -157,11 +157,3 @@ def check_pipeline_folder(folder: Path) -> None:
             )
         for file in files:
             tensor_shapes(file)
-
-
-def check_checkpoint(checkpoint: Path, folder: Path) -> None:
-    """Fails readably unless a checkpoint's tensors fit a pipeline folder's UNet by name and shape; loads no weight."""
-    model: dict[str, tuple[int, ...]] = {}
-    for file in sorted((folder / "unet").glob(f"{WEIGHT_FILES['unet']}*.safetensors")):
-        model |= tensor_shapes(file)
-    check_shapes(checkpoint, tensor_shapes(checkpoint), model)
