@@ -128,7 +128,7 @@ def unlearning_data(
     from resalign.tensors.weights import save_weights
 
     checkpoint = tmp_path_factory.mktemp("checkpoint")
-    moved = {name: tensor + 0.01 for name, tensor in named_weights(models.unet).items()}
+    moved = {name: tensor + 0.01 for name, tensor in named_weights(models.denoiser).items()}
     save_weights(checkpoint / "weights.safetensors", moved)
     forget, retain = torch.tensor([0, 1, 4, 5]), torch.tensor([2, 3, 6, 7])
     return UnlearningData(

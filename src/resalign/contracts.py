@@ -5,13 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from resalign.config.strict import ConfigError
+from resalign.diffusion.architectures import NAMES
 from resalign.diffusion.batches import EncodedImages
 from resalign.lazy import torch
 from resalign.resume.attempt import Attempt
 from resalign.tensors.seeds import generator
 from resalign.tracking import History
+
+
+def check_architecture(member: ModuleType, architecture: str) -> None:
+    """Fails unless a method or an attack supports a kind of pipeline; one that does not say supports all.
+
+    Raises:
+        ConfigError: Naming both, and what is supported.
+    """
+    supported = getattr(member, "ARCHITECTURES", NAMES)
+    if architecture not in supported:
+        _, family, name = member.__name__.split(".")
+        raise ConfigError(
+            f"{family} '{name}' supports {list(supported)}, and the model is {architecture}; take another of either"
+        )
 
 
 @dataclass(frozen=True)

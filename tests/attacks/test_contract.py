@@ -10,8 +10,7 @@ import torch
 from resalign.config import registry
 from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run
-from resalign.diffusion.models import Models
-from resalign.diffusion.parametrisation import named_weights
+from resalign.diffusion.models import Models, trainable_tensors
 from resalign.resume.attempt import Attempt
 from resalign.tensors.named import Named
 from tests.example_config import smallest
@@ -73,7 +72,7 @@ def test_signature(name: str) -> None:
 
 def test_weights_are_kept_at_every_checkpoint_and_at_the_end(models: Models, result: Recorded) -> None:
     assert [step for step, _ in result.saved] == [*CHECKPOINTS, STEPS]
-    expected = named_weights(models.unet)
+    expected = trainable_tensors(models.pipeline)
     for _, weights in result.saved:
         assert weights
         for n, tensor in weights.items():
@@ -109,7 +108,7 @@ def test_heldout_examples_are_the_same_for_every_seed(
 
 def test_zero_steps_change_nothing(name: str, models: Models, attack_data: AttackData) -> None:
     [(step, weights)] = attack(name, models, attack_data, steps=0, checkpoints=[]).saved
-    original = named_weights(models.unet)
+    original = trainable_tensors(models.pipeline)
     assert step == 0
     assert all(torch.equal(tensor, original[n]) for n, tensor in weights.items())
 
@@ -119,7 +118,7 @@ def test_the_models_own_weights_are_left_alone(
 ) -> None:
     after = models.pipeline.unet.state_dict()
     assert all(torch.equal(after[n], before[n]) for n in before)
-    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in models.unet.parameters())
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in models.denoiser.parameters())
 
 
 def test_equal_seeds_give_equal_bits(name: str, models: Models, attack_data: AttackData, result: Recorded) -> None:

@@ -27,7 +27,7 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 @pytest.fixture(scope="module")
 def moved(models: Models) -> Weights:
     """A UNet's state dict that differs from the base model's everywhere, by an amount of its own in each tensor."""
-    return {n: t + 0.01 * (k + 1) for k, (n, t) in enumerate(named_weights(models.unet).items())}
+    return {n: t + 0.01 * (k + 1) for k, (n, t) in enumerate(named_weights(models.denoiser).items())}
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_a_part_is_taken_where_it_is_announced(
 def test_how_many_differ_is_counted(
     models: Models, tmp_path: Path, moved: Weights, read: Callable[..., Checkpoint]
 ) -> None:
-    edited = {**named_weights(models.unet), CROSS: moved[CROSS]}
+    edited = {**named_weights(models.denoiser), CROSS: moved[CROSS]}
     found = read(saved(tmp_path / "released.pt", edited))
     assert found.differing == 1
     assert len(found.weights) == len(moved)
@@ -264,7 +264,7 @@ def adapted(models: Models) -> diffusers.UNet2DConditionModel:
         alpha_pattern={"to_k": 5},
         init_lora_weights=False,
     )
-    unet = copy.deepcopy(models.unet)
+    unet = copy.deepcopy(models.denoiser)
     with torch.random.fork_rng():
         torch.manual_seed(3)
         unet.add_adapter(config, adapter_name="default")
@@ -307,7 +307,7 @@ LORA_ENDS = ("to_q.weight", "to_k.weight", "to_out.0.weight", "conv_in.weight")
 def test_a_lora_is_the_formula(
     models: Models, tmp_path: Path, read: Callable[..., Checkpoint], names: tuple[str, ...], alpha: float | None
 ) -> None:
-    base, generator = named_weights(models.unet)[CROSS], torch.Generator().manual_seed(0)
+    base, generator = named_weights(models.denoiser)[CROSS], torch.Generator().manual_seed(0)
     down = torch.randn((2, base.shape[1]), generator=generator)
     up = torch.randn((base.shape[0], 2), generator=generator)
     layer = f"unet.{CROSS.removesuffix('.weight')}"
@@ -326,7 +326,7 @@ def test_a_lora_is_the_formula(
 
 
 def test_a_rank_stabilised_lora(models: Models, tmp_path: Path, read: Callable[..., Checkpoint]) -> None:
-    unet = copy.deepcopy(models.unet)
+    unet = copy.deepcopy(models.denoiser)
     unet.add_adapter(peft.LoraConfig(r=4, lora_alpha=3, target_modules=["to_q"], use_rslora=True))
     for name, parameter in unet.named_parameters():
         if "lora_" in name:
@@ -379,7 +379,7 @@ def test_a_lora_that_cannot_be_merged(tmp_path: Path, refused: Callable[..., str
 
 def test_a_loras_share_must_be_announced(tmp_path: Path, models: Models, refused: Callable[..., str]) -> None:
     path = saved(tmp_path / LORA_FILE, GOOD)
-    refused(path, f"holds 1 of the {len(named_weights(models.unet))} tensors", "set covers: some")
+    refused(path, f"holds 1 of the {len(named_weights(models.denoiser))} tensors", "set covers: some")
 
 
 def test_a_lora_that_changes_nothing(tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -428,7 +428,7 @@ def test_quantized_values(tmp_path: Path, moved: Weights, refused: Callable[...,
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_the_base_model_itself(models: Models, tmp_path: Path, refused: Callable[..., str], dtype: torch.dtype) -> None:
-    own = {n: t.to(dtype) for n, t in named_weights(models.unet).items()}
+    own = {n: t.to(dtype) for n, t in named_weights(models.denoiser).items()}
     refused(saved(tmp_path / "a.pt", own), "the base model's own weights", by_header=False)
 
 

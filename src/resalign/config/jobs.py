@@ -10,8 +10,8 @@ from typing import Any
 from resalign.config import registry
 from resalign.config.assets import WEIGHT_SUFFIXES
 from resalign.config.closure import import_closure
-from resalign.config.experiment import BASE, TIERS, Member
-from resalign.config.plan import NOT_ATTACKED, RESULTS, Plan, Stage, digest
+from resalign.config.experiment import BASE, Member
+from resalign.config.plan import NOT_ATTACKED, Plan, Stage
 
 # Module of each part of the demo world; every other part is a detector.
 DIGITS_MODULES = {"data": "datasets", "autoencoder": "autoencoder", "model": "generator", "clip": "clip"}
@@ -22,6 +22,7 @@ STANDS_FOR_FOLDER = (
     "metadata.jsonl",
     "model_index.json",
     "unet/diffusion_pytorch_model.safetensors",
+    "transformer/diffusion_pytorch_model.safetensors",
     "text_encoder/model.safetensors",
 )
 
@@ -98,54 +99,6 @@ def bars_job(plan: Plan) -> str:
     return as_json({**bars_files(plan), **metrics, "detectors": detectors})
 
 
-# --- the user's own files -------------------------------------------------------------------------------------------
-
-
-def own_inputs(plan: Plan) -> dict[str, Any]:
-    """Everything of the user's own, by what it must be; see scripts/check_inputs.py."""
-    experiment, config = plan.experiment, plan.experiment.config
-    images = [config.concept.forget, config.concept.retain, config.concept.pool]
-    images += [reference for data in experiment.attack_data.values() for reference in (data.train, data.heldout)]
-    images += [config.reference] if config.reference else []
-    released = [(m.asset, m.resolved()["covers"]) for m in experiment.unlearning.values() if m.asset]
-
-    def own(reference: str) -> bool:
-        return plan.assets[plan.asset_of(reference)].origin == "path"
-
-    return {
-        "pixels": config.pixels,
-        "pipelines": [plan.folder(config.model)] if own(config.model) else [],
-        "images": sorted({plan.folder(reference) for reference in images if own(reference)}),
-        "prompts": [
-            [plan.folder(p.source), _most_prompts(plan, name), p.columns.model_dump(mode="json")]
-            for name, p in config.prompts.items()
-            if own(p.source)
-        ],
-        # A checkpoint's shapes can be held against the model's only where both lie here already.
-        "checkpoints": [
-            [plan.folder(reference), plan.folder(config.model), covers]
-            for reference, covers in released
-            if own(reference) and own(config.model)
-        ],
-    }
-
-
-def checked_inputs(plan: Plan) -> list[str]:
-    """The file that says that the user's own inputs were checked; empty where there are none.
-
-    It is the same for every tier, and for every experiment with the same inputs: they share their runs. (Taken as
-    ``ancient`` it would hide what follows: Snakemake 9.27 plans nothing behind an ancient file that is made anew.)
-    """
-    found = own_inputs(plan)
-    has_any = any(found[kind] for kind in ("pipelines", "images", "prompts", "checkpoints"))
-    return [f"{RESULTS}/inputs/{digest(found)}/inputs.json"] if has_any else []
-
-
-def _most_prompts(plan: Plan, name: str) -> int | None:
-    """How many prompts the largest tier asks of a list; tiers are nested."""
-    return plan.experiment.config.tiers[TIERS[-1]].prompts[name].prompts
-
-
 # --- unlearning, attacks, sampling, scoring --------------------------------------------------------------------------
 
 
@@ -155,10 +108,10 @@ def parent_weights(stage: Stage, seed: str) -> list[str]:
 
 
 def training_resources(plan: Plan, stage: str) -> dict[str, Any]:
-    """Where a stage trains; micro-batches stand in a job where they are set, so that other jobs remain as they were."""
+    """Where a stage trains; what saves memory stands in a job where it is set: other jobs remain as they were."""
     resources = plan.experiment.resources(stage)
-    size = resources.micro_batch_size
-    return {"device": resources.device, **({"micro_batch_size": size} if size else {})}
+    saving = {name: getattr(resources, name) for name in ("micro_batch_size", "gradient_checkpointing")}
+    return {"device": resources.device, **{name: value for name, value in saving.items() if value}}
 
 
 def unlearn_assets(plan: Plan, run: str) -> list[str]:
@@ -178,6 +131,7 @@ def unlearn_job(plan: Plan, run: str) -> str:
             "method": member.resolved(),
             "prompts": config.concept.prompts,
             "pixels": config.pixels,
+            "precision": config.precision,
             **training_resources(plan, "unlearn"),
             "checkpoint": plan.folder(member.asset) if member.asset else None,
             "model": plan.folder(config.model),
@@ -201,6 +155,7 @@ def attack_job(plan: Plan, run: str, seed: str) -> str:
             "label": stage.label,
             "attack": plan.experiment.attacks[stage.attack or ""].resolved(),
             "pixels": config.pixels,
+            "precision": config.precision,
             **training_resources(plan, "attack"),
             "model": plan.folder(config.model),
             "weights": next(iter(parent_weights(stage, seed)), None),

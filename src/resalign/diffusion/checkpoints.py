@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from resalign.config.assets import WEIGHT_SUFFIXES
+from resalign.diffusion.architectures import architecture_in
 from resalign.diffusion.lora_files import is_lora, lora_changes, lora_metadata
-from resalign.diffusion.models import TRAINABLE, trainable_tensors
+from resalign.diffusion.models import trainable_tensors
 from resalign.lazy import diffusers, torch
 from resalign.tensors.weights import WeightsError, load_pickled, tensor_shapes
 
@@ -44,7 +45,7 @@ class Checkpoint:
 
 
 def read_checkpoint(
-    path: Path, pipeline: diffusers.StableDiffusionPipeline, *, covers: Covers = "all", lora_scale: float = 1.0
+    path: Path, pipeline: diffusers.DiffusionPipeline, *, covers: Covers = "all", lora_scale: float = 1.0
 ) -> Checkpoint:
     """Reads the tensors that replace a base model's.
 
@@ -94,7 +95,8 @@ def check_checkpoint(path: Path, folder: Path, covers: Covers = "all") -> None:
     """
     base = {
         f"{component}.{name}": tensor
-        for component in TRAINABLE
+        for component in architecture_in(folder)[0].trainable
+        if (folder / component).is_dir()
         for name, tensor in _without_text_prefix(_all_tensors(_weight_files(folder / component), True)).items()
     }
     _covered(path, _found(path, base, headers_only=True).tensors, base, covers)
@@ -310,7 +312,7 @@ def _without_text_prefix(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch
     return {name.removeprefix(TEXT_PREFIX) if prefixed else name: tensor for name, tensor in tensors.items()}
 
 
-def _check_autoencoder(path: Path, pipeline: diffusers.StableDiffusionPipeline) -> None:
+def _check_autoencoder(path: Path, pipeline: diffusers.DiffusionPipeline) -> None:
     """Refuses a pipeline with an autoencoder of its own, which no weight file can hold: its images would be others."""
     folder = path / "vae"
     if not any(file.suffix in WEIGHT_SUFFIXES for file in folder.glob("*")):
