@@ -377,6 +377,11 @@ def test_a_lora_that_cannot_be_merged(tmp_path: Path, refused: Callable[..., str
     refused(saved(tmp_path / LORA_FILE, tensors, metadata=metadata), message, covers="some")
 
 
+def test_a_lora_with_broken_metadata(tmp_path: Path, refused: Callable[..., str]) -> None:
+    path = saved(tmp_path / LORA_FILE, GOOD, metadata={"lora_adapter_metadata": "{"})
+    refused(path, "'lora_adapter_metadata' is no JSON", covers="some")
+
+
 def test_a_loras_share_must_be_announced(tmp_path: Path, models: Models, refused: Callable[..., str]) -> None:
     path = saved(tmp_path / LORA_FILE, GOOD)
     refused(path, f"holds 1 of the {len(named_weights(models.denoiser))} tensors", "set covers: some")
@@ -421,9 +426,30 @@ def test_values_that_are_not_finite(tmp_path: Path, moved: Weights, refused: Cal
     refused(saved(tmp_path / "a.pt", wrong), "'unet.conv_in.bias'", "not finite", by_header=False)
 
 
-def test_quantized_values(tmp_path: Path, moved: Weights, refused: Callable[..., str]) -> None:
-    wrong = {**moved, CROSS: torch.ones_like(moved[CROSS], dtype=torch.int8)}
-    refused(saved(tmp_path / "a.pt", wrong), f"'unet.{CROSS}' holds torch.int8", "not quantized", by_header=False)
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda t: t.to(torch.int8), "torch.int8"),
+        (lambda t: t.to_sparse(), "torch.sparse_coo"),
+        (lambda t: t.to("meta"), "on meta"),
+    ],
+    ids=["quantized", "sparse", "meta"],
+)
+def test_tensors_that_are_no_weights(
+    tmp_path: Path,
+    moved: Weights,
+    refused: Callable[..., str],
+    change: Callable[[torch.Tensor], torch.Tensor],
+    kind: str,
+) -> None:
+    message = refused(saved(tmp_path / "a.pt", {**moved, CROSS: change(moved[CROSS])}), f"tensor '{CROSS}' is", kind)
+    assert "give dense weights that are not quantized" in message
+
+
+def test_quantized_values_of_safetensors(tmp_path: Path, moved: Weights, refused: Callable[..., str]) -> None:
+    path = saved(tmp_path / "a.safetensors", {**moved, CROSS: moved[CROSS].to(torch.int8)})
+    refused(path, f"tensor '{CROSS}' is torch.int8", by_header=False)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

@@ -70,8 +70,6 @@ def read_checkpoint(
         own = base[name].detach().cpu()
         if found.lora:
             tensor = own + lora_scale * tensor.to(own.dtype)
-        if not tensor.is_floating_point():
-            raise WeightsError(f"{path}: tensor '{name}' holds {tensor.dtype}; give weights that are not quantized")
         # Cloned: several tensors of a file may share memory, and those of a mapped file lie on the disk.
         weights[name] = tensor.detach().to(own.dtype).clone(memory_format=torch.contiguous_format)
         if not torch.isfinite(weights[name]).all():
@@ -149,11 +147,21 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _all_tensors(files: Iterable[Path], headers_only: bool) -> dict[str, torch.Tensor]:
-    """Every tensor of a component's files but :data:`NO_WEIGHT`."""
+    """Every tensor of a component's files but :data:`NO_WEIGHT`.
+
+    Raises:
+        WeightsError: Also if one is quantized, sparse or has no values: a cast would make other weights of it.
+    """
     found: dict[str, torch.Tensor] = {}
     for file in files:
-        found |= _tensors(file, headers_only)
-    return {name: tensor for name, tensor in found.items() if not name.endswith(NO_WEIGHT)}
+        tensors = {n: t for n, t in _tensors(file, headers_only).items() if not n.endswith(NO_WEIGHT)}
+        for name, tensor in tensors.items():
+            plain = tensor.layout is torch.strided and (tensor.is_floating_point() or tensor.dim() == 0)
+            if not plain or (tensor.is_meta and file.suffix != ".safetensors"):
+                kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+                raise WeightsError(f"{file}: tensor '{name}' is {kind}; give dense weights that are not quantized")
+        found |= tensors
+    return found
 
 
 def _tensors(file: Path, headers_only: bool) -> dict[str, torch.Tensor]:

@@ -23,14 +23,21 @@ def is_lora(names: Iterable[str]) -> bool:
 
 
 def lora_metadata(path: Path) -> dict[str, Any]:
-    """The configuration that diffusers wrote beside a LoRA's tensors; empty where it wrote none."""
+    """The configuration that diffusers wrote beside a LoRA's tensors; empty where it wrote none.
+
+    Raises:
+        WeightsError: If it is no JSON.
+    """
     from safetensors import safe_open
 
     if path.suffix != ".safetensors":
         return {}
     with safe_open(path, framework="numpy") as file:
         raw = (file.metadata() or {}).get(METADATA_KEY)
-    found: dict[str, Any] = json.loads(raw) if raw else {}
+    try:
+        found: dict[str, Any] = json.loads(raw) if raw else {}
+    except ValueError as error:
+        raise WeightsError(f"{path}: its metadata '{METADATA_KEY}' is no JSON ({error}); fetch it again") from None
     return found
 
 
