@@ -10,7 +10,8 @@ from resalign.contracts import check_architecture
 from resalign.data.images import read_captioned_images
 from resalign.data.prompts import read_prompts
 from resalign.diffusion.architectures import architecture_in
-from resalign.diffusion.models import check_checkpoint, check_pipeline_folder
+from resalign.diffusion.checkpoints import check_checkpoint
+from resalign.diffusion.models import check_pipeline_folder
 from resalign.stage import parse_arguments, run_stage, write_json
 
 
@@ -26,8 +27,8 @@ def main() -> None:
         read_captioned_images(Path(folder), pixels=job["pixels"])
     for path, limit, columns in job["prompts"]:
         read_prompts(Path(path), limit, PromptColumns.parse(columns, where=path))
-    for folder, pipeline in job["checkpoints"]:
-        check_checkpoint(Path(folder) / "weights.safetensors", Path(pipeline))
+    for checkpoint, pipeline, covers in job["checkpoints"]:
+        check_checkpoint(Path(checkpoint), Path(pipeline), covers)
     write_json(arguments.output / "inputs.json", {"checked": job})
 
 

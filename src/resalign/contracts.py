@@ -40,7 +40,7 @@ class UnlearningData:
         retain: Images whose prompts the model should keep serving, for preservation and as DreamBooth's prior.
         pool: Benign images that simulated users fine-tune on.
         prompts: Prompts that name the concept, for methods that need no images.
-        checkpoint: A released weight file, for the method ``imported``.
+        checkpoint: A released weight file or folder, for the method ``imported``.
     """
 
     forget: EncodedImages

@@ -59,7 +59,7 @@ def test_signature(name: str) -> None:
     ]
 
 
-def test_weights_are_finite_and_fit_the_unet(models: Models, result: tuple[Weights, Run]) -> None:
+def test_weights_are_finite_and_fit_the_model(models: Models, result: tuple[Weights, Run]) -> None:
     expected = trainable_tensors(models.pipeline)
     assert result[0]
     for n, tensor in result[0].items():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from resalign.config import registry
+from resalign.config.assets import WEIGHT_SUFFIXES
 from resalign.config.closure import import_closure
 from resalign.config.experiment import BASE, Member
 from resalign.config.plan import NOT_ATTACKED, Plan, Stage
@@ -15,16 +16,14 @@ from resalign.config.plan import NOT_ATTACKED, Plan, Stage
 # Module of each part of the demo world; every other part is a detector.
 DIGITS_MODULES = {"data": "datasets", "autoencoder": "autoencoder", "model": "generator", "clip": "clip"}
 
-# What a folder of the user's own has: a table of captions, a pipeline, a checkpoint, a classifier or a CLIP.
+# What a folder of the user's own has beside weight files: a table of captions, or a pipeline with its components.
 STANDS_FOR_FOLDER = (
     "metadata.csv",
     "metadata.jsonl",
     "model_index.json",
     "unet/diffusion_pytorch_model.safetensors",
     "transformer/diffusion_pytorch_model.safetensors",
-    "weights.safetensors",
-    "model.safetensors",
-    "open_clip_model.safetensors",
+    "text_encoder/model.safetensors",
 )
 
 
@@ -43,10 +42,13 @@ def markers(plan: Plan, references: Iterable[str]) -> list[str]:
     found: set[str] = set()
     for reference in references:
         asset = plan.assets[plan.asset_of(reference)]
+        if asset.origin != "path":
+            found.add(f"{asset.folder}/run.json")
+            continue
         own = Path(plan.folder(reference))
-        candidates = [own, *(own / name for name in STANDS_FOR_FOLDER)] if asset.origin == "path" else []
+        weights = [file for file in own.glob("*") if file.suffix in WEIGHT_SUFFIXES]
+        candidates = [own, *(own / name for name in STANDS_FOR_FOLDER), *weights]
         found |= {str(path) for path in candidates if path.is_file()}
-        found |= set() if asset.origin == "path" else {f"{asset.folder}/run.json"}
     return sorted(found)
 
 

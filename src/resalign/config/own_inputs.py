@@ -14,7 +14,7 @@ def found(plan: Plan) -> dict[str, Any]:
     images = [config.concept.forget, config.concept.retain, config.concept.pool]
     images += [reference for data in experiment.attack_data.values() for reference in (data.train, data.heldout)]
     images += [config.reference] if config.reference else []
-    released = [member.asset for member in experiment.unlearning.values() if member.asset]
+    released = [(m.asset, m.resolved()["covers"]) for m in experiment.unlearning.values() if m.asset]
 
     def own(reference: str) -> bool:
         return plan.assets[plan.asset_of(reference)].origin == "path"
@@ -35,8 +35,8 @@ def found(plan: Plan) -> dict[str, Any]:
         ],
         # A checkpoint's shapes can be held against the model's only where both lie here already.
         "checkpoints": [
-            [plan.folder(reference), plan.folder(config.model)]
-            for reference in released
+            [plan.folder(reference), plan.folder(config.model), covers]
+            for reference, covers in released
             if own(reference) and own(config.model)
         ],
     }

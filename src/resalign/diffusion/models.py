@@ -13,7 +13,7 @@ from resalign.diffusion.forward_process import forward_process_of
 from resalign.diffusion.micro_batches import in_parts
 from resalign.diffusion.recomputation import checkpointed
 from resalign.lazy import diffusers, torch, transformers
-from resalign.tensors.weights import WeightsError, check_shapes, load_weights, tensor_shapes
+from resalign.tensors.weights import WeightsError, load_weights, tensor_shapes
 
 # How diffusers and transformers call the weight files of a component.
 NETWORK_FILES, ENCODER_FILES = "diffusion_pytorch_model", "model"
@@ -197,12 +197,3 @@ def check_pipeline_folder(folder: Path) -> None:
 def _is_there(components: Mapping[str, Sequence[str | None]], name: str) -> bool:
     """Whether a pipeline has a component: one that it lacks stands in its index as [null, null]."""
     return any(components.get(name, (None, None)))
-
-
-def check_checkpoint(checkpoint: Path, folder: Path) -> None:
-    """Fails readably unless a checkpoint's tensors fit a pipeline folder's denoiser; loads no weight."""
-    denoiser = architecture_in(folder)[0].denoiser
-    model: dict[str, tuple[int, ...]] = {}
-    for file in sorted((folder / denoiser).glob(f"{NETWORK_FILES}*.safetensors")):
-        model |= tensor_shapes(file)
-    check_shapes(checkpoint, tensor_shapes(checkpoint), model)
