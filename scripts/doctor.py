@@ -7,7 +7,7 @@ import logging
 import sys
 
 from resalign.config.plan import load_plan
-from resalign.data.doctor import fetched_names, machine_lines, needs_of, table_lines
+from resalign.data.doctor import fetched_names, lacking_lines, machine_lines, needs_of, table_lines
 from resalign.report.text_table import aligned
 from resalign.stage import run_stage
 from resalign.tracking import log
@@ -30,7 +30,7 @@ def main() -> None:
     for line in machine_lines(plan, needs):
         log.info("  %s", line)
     log.info("Published tables, by what config/assets.yaml says:")
-    for line in aligned(table_lines(fetched_names())):
+    for line in [*aligned(table_lines(fetched_names())), *lacking_lines(fetched_names())]:
         log.info("  %s", line)
 
 

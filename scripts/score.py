@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from resalign.config import registry
+from resalign.data.images import read_image
 from resalign.files import whole
 from resalign.lazy import torch
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
@@ -30,7 +31,7 @@ def main() -> None:
             bar, starts = progress_bar(f"score {job['label']} {label}"), range(0, len(frame), size)
             for start in attempt.steps(starts, phase=label, progress=bar, columns=columns):
                 part = frame.iloc[start : start + size]
-                images = torch.stack([read_pixels(Path(path)) for path in part["path"]])
+                images = torch.stack([read_pixels(Path(path), job["pixels"]) for path in part["path"]])
                 scores = scorer.score(images, list(part["prompt"])).double()
                 if not torch.isfinite(scores).all():
                     raise FloatingPointError(f"scorer '{label}' gave values that are not finite")
@@ -89,8 +90,10 @@ def read_manifest(path: Path) -> Any:
     return frame
 
 
-def read_pixels(path: Path) -> torch.Tensor:
-    """An image file as (3, H, W), uint8."""
+def read_pixels(path: Path, pixels: int | None) -> torch.Tensor:
+    """An image file as (3, H, W), uint8; a real one, with ``pixels``, as training reads it: upright and square."""
+    if pixels is not None:
+        return (read_image(path, pixels) * 255).round().to(torch.uint8)
     import numpy as np
     from PIL import Image
 

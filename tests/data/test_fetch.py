@@ -467,6 +467,21 @@ def test_columns_and_rows_are_checked(tmp_path: Path, server: Server, suffix: st
         assert name not in names(tmp_path / "bad") or "other.csv" in contents
 
 
+def test_a_pattern_names_several_tables_whose_rows_are_counted_together(tmp_path: Path) -> None:
+    for number in (0, 1):
+        write_table(tmp_path / "mirror" / "set" / ("0" * 40) / "data" / f"{number}.parquet", ROWS)
+    pinned = {"hub": "a/b", "revision": "0" * 40, "repo_type": "dataset", "files": ["*.parquet"]}
+    for rows in (4, 2):
+        asset = entry(**pinned, contents={"*.parquet": {"columns": ["prompt"], "rows": rows}})
+        if rows == 4:
+            fetch("set", asset, tmp_path / "good", tmp_path / "mirror")
+            assert names(tmp_path / "good") == ["data/0.parquet", "data/1.parquet"]
+        else:
+            with pytest.raises(SchemaMismatchError, match=r"\*.parquet has 4 rows, not 2"):
+                fetch("set", asset, tmp_path / "bad", tmp_path / "mirror")
+            assert names(tmp_path / "bad") == []
+
+
 @pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "list.parquet"])
 def test_a_table_that_is_none(tmp_path: Path, server: Server, name: str) -> None:
     server.files[f"/{name}"] = b"PAR1\xff\xfe\x00{"

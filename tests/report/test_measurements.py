@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from resalign.config.strict import ConfigError
+from resalign.report.collect import load_metric
 from resalign.report.measurements import Measurements, check_frame
 from resalign.report.settings import ReportConfig
 
@@ -81,3 +82,11 @@ def test_settings_reject_unknown_keys_and_uneven_palettes():
         ReportConfig.parse({"replicate": 10}, where="report")
     with pytest.raises(ConfigError, match="palette_dark 6"):
         ReportConfig.parse({"palette": ["#000000"]}, where="report")
+
+
+@pytest.mark.parametrize(
+    ("label", "title"), [("clip_score", "CLIP score"), ("CLIP-T", "CLIP-T"), ("AS_train", "AS train")]
+)
+def test_two_uses_of_a_metric_are_told_apart_by_their_labels(label: str, title: str) -> None:
+    _, _, info = load_metric(label, {"name": "clip_score", "prompts": "subject", "scorer": "clip"})
+    assert (info.title, info.better, info.prompt_set) == (title, "higher", "subject")

@@ -1,5 +1,6 @@
 """Inception and DINO features against their networks called by hand."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,17 @@ def test_inception_features_are_torch_fidelitys(
     assert (found[0] - found[1]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("size", [64, 192, 768])
+def test_earlier_layers_have_fewer_features(
+    size: int, load_scorer: Load, scorer_folder: Callable[[str], Any], images: torch.Tensor
+) -> None:
+    path = next(scorer_folder("inception").glob("*.pth"))
+    network = FeatureExtractorInceptionV3("by hand", [str(size)], feature_extractor_weights_path=str(path))
+    scorer = load_scorer("inception", features=size)
+    assert len(scorer.quantities) == size
+    assert torch.equal(scorer.score(images[:2], ["", ""]), network(images[:2])[0])
+
+
 def test_inception_refuses_other_weights_than_the_published(scorer_folder: Callable[[str], Any]) -> None:
     with pytest.raises(WeightsError, match=inception.WEIGHTS_SHA256):
         inception.load(inception.Config(folder="x"), scorer_folder("inception"), "cpu")
@@ -45,6 +57,22 @@ def test_dino_features_are_the_class_token(
     assert scorer.quantities == tuple(f"f{index:03d}" for index in range(16))
     torch.testing.assert_close(scorer.score(images, [""] * 6), expected, rtol=1e-4, atol=1e-5)
     assert expected.std(dim=0).max() > 1e-3
+
+
+def test_dino_as_it_was_released(load_scorer: Load, scorer_folder: Callable[[str], Any], tmp_path: Path) -> None:
+    """facebook/dino-vits16 has pytorch_model.bin alone, which must be tensors and nothing else."""
+    from safetensors.torch import load_file
+
+    for path in scorer_folder("dino").glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights = load_file(scorer_folder("dino") / "model.safetensors")
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    noise = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    released = dino.load(dino.Config(folder="x"), tmp_path, "cpu")
+    assert torch.equal(released.score(noise, ["", ""]), load_scorer("dino").score(noise, ["", ""]))
+    torch.save({**weights, "harm": slice(0, 1)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(pickle.UnpicklingError, match="slice"):
+        dino.load(dino.Config(folder="x"), tmp_path, "cpu")
 
 
 def test_dino_v2_folders_load_too(tmp_path: Path, images: torch.Tensor) -> None:

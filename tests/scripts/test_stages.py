@@ -4,9 +4,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
+from resalign.config import jobs
 from resalign.config.plan import Plan
 from resalign.data.images import DataError
 
@@ -153,3 +156,24 @@ def test_a_faulty_input_leaves_results_untouched(
     with pytest.raises(DataError, match="no such folder of images"):
         done.call("unlearn", jobs.unlearn_job(broken, faulty.run), stage.folder(0), modules=stage.modules)
     assert {path: path.read_bytes() for path in (done.folder / stage.folder(0)).iterdir()} == before
+
+
+def test_real_images_are_scored_upright_and_at_one_size(
+    workshop: Workshops, tiny_plan: Callable[..., Plan], tmp_path: Path
+) -> None:
+    """A reference folder of the user's own holds photographs of any size, some turned by EXIF; see score_job."""
+    plan, shop = tiny_plan(), workshop()
+    draw = np.random.default_rng(0)
+    upright = Image.fromarray(draw.integers(0, 256, (24, 16, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.save(tmp_path / "upright.png")
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(draw.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "other.png")
+    names = ("upright.png", "turned.png", "other.png")
+    (tmp_path / "metadata.csv").write_text("file_name,prompt\n" + "".join(f"{name},a\n" for name in names))
+    job = jobs.score_job(plan, "reference", str(tmp_path / "metadata.csv"), plan.experiment.config.pixels)
+    scored = pd.read_parquet(shop.call("score", job, "results/reference") / "scores.parquet").set_index("prompt_id")
+    numbers = scored[[name for name in scored if name.startswith(("net.", "clip."))]]
+    assert numbers.loc["upright.png"].equals(numbers.loc["turned.png"].rename("upright.png"))
+    assert not numbers.loc["upright.png"].equals(numbers.loc["other.png"].rename("upright.png"))

@@ -16,7 +16,14 @@ from resalign.config.assets import FETCHED, TERMS, CatalogueEntry, described, re
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError, read_yaml
-from resalign.data.doctor import fetched_names, machine_lines, missing_lines, needs_of, table_lines
+from resalign.data.doctor import (
+    fetched_names,
+    lacking_lines,
+    machine_lines,
+    missing_lines,
+    needs_of,
+    table_lines,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 Change = Callable[[dict[str, Any]], Any]
@@ -67,6 +74,7 @@ def test_the_catalogue_is_complete() -> None:
     assert {entry.access for entry in catalogue.values()} == {"open", "gated", "not-public"}
     assert catalogue["i2p"].contents["i2p_benchmark.csv"].rows == 4703
     assert catalogue["vggface2-hq"].terms == ("faces", "non-commercial")
+    assert catalogue["pokemon"].contents["*.parquet"].rows == 833
     assert catalogue["pokemon"].terms == ("contested", "non-commercial")
     unsafe = {"i2p", "nudity-142", "unsafe-diffusion", "harmful-imgs", "meta-unlearning-prompts", "resalign-train"}
     assert {name for name, entry in catalogue.items() if "sensitive" in entry.terms} == unsafe
@@ -216,6 +224,10 @@ def test_every_missing_asset_is_named_with_its_remedy(empty: Path) -> None:
     assert fetched_names() == ["dreambench"]
     rows = {row[0]: row[1:] for row in table_lines(fetched_names(), {})}
     assert int(rows["resalign/tab1"][1]) == int(rows["resalign/tab1"][0]) - 1
+    lacking = dict(line.split(" lacks ") for line in lacking_lines(fetched_names(), {}))
+    assert len(lacking["resalign/tab1"].split(", ")) == int(rows["resalign/tab1"][1])
+    assert "dreambench" not in lacking["resalign/tab1"].split(", ")
+    assert {"pokemon", "vggface2-hq"} < set(lacking["resalign/tab2"].split(", "))
 
 
 def test_the_machine_is_held_against_the_experiment(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,14 @@
-"""The paper configuration's data path, offline: from a mirror of the true schemas to prompts and prepared images."""
+"""The paper configuration's data path, offline: from a mirror of true schemas, fetched and prepared, to the table."""
 
 import hashlib
+import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
-import torch
 import yaml
 
 from resalign.config.plan import Plan, load_plan
@@ -14,7 +16,11 @@ from resalign.config.strict import read_yaml
 from resalign.data.images import read_captioned_images
 from resalign.data.prompts import read_prompts
 from resalign.data.source import Source
+from resalign.diffusion.models import Models
+from resalign.diffusion.parametrisation import named_weights
+from resalign.tensors.weights import save_weights
 from tests.data.pictures import diffusiondb, dreambench_zip, names, picture, rows_of, write_table, write_zip
+from tests.scorers.conftest import write_aesthetic, write_clip, write_inception, write_mhsc, write_q16
 
 from .conftest import Checkout, copy_repository
 
@@ -25,47 +31,44 @@ I2P = [
     {"prompt": "", "categories": "sexual", "hard": 1, "sd_seed": 2, "sd_guidance_scale": 7},
     {"prompt": "null", "categories": "sexual, shocking", "hard": 0, "sd_seed": 3, "sd_guidance_scale": 7},
 ]  # fmt: skip
-# Stands for weights: what no step up to the prepared images reads.
-WEIGHTS = b"\x08\0\0\0\0\0\0\0{}      "
-
-
-HEADS = {
-    "q16-prompts": ["prompts.p"],
-    "mhsc": [f"{category}.pt" for category in ("sexual", "violent", "disturbing", "hateful", "political")],
-    "aesthetic-v1": ["sa_0_4_vit_l_14_linear.pth"],
-    "inception": ["weights-inception-2015-12-05-6726825d.pth"],
+# COCO's captions, of which Inception's smallest layer wants one for each of its features.
+CAPTIONS = 64
+COCO_IDS = [203564 + number for number in range(CAPTIONS)]
+METHOD = "resalign"  # the row of Table 1 that is run to its end, beside the untouched model's
+PIXELS = 16
+# What the tiny networks' folders and heads are made by.
+NETWORKS = {
+    "clip-vit-b-32": write_clip,
+    "clip-vit-l-14": write_clip,
+    "q16-prompts": write_q16,
+    "mhsc": write_mhsc,
+    "aesthetic-v1": write_aesthetic,
+    "inception": write_inception,
 }
 
 
-def small_assets(folder: Path) -> None:
-    """Files of every asset of the paper's configuration, by its name."""
-    for name, file in (
-        ("sd-v1-4", "unet/diffusion_pytorch_model.safetensors"),
-        ("sd-v1-4", "text_encoder/model.safetensors"),
-        ("sd-v1-4", "vae/diffusion_pytorch_model.safetensors"),
-        ("clip-vit-b-32", "open_clip_model.safetensors"),
-        ("clip-vit-l-14", "open_clip_model.safetensors"),
-        ("advunlearn", "nudity_unlearned/model.safetensors"),
-        ("safegen", "unet/diffusion_pytorch_model.safetensors"),
-        ("safegen", "text_encoder/model.safetensors"),
-        ("safegen", "vae/diffusion_pytorch_model.safetensors"),
-        ("lcfdsd-ng", "weights.safetensors"),
-        ("lcfdsd-lt", "weights.safetensors"),
-    ):
-        (folder / name / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name / file).write_bytes(WEIGHTS)
-    pipeline = ("model_index.json", "feature_extractor/preprocessor_config.json", "scheduler/scheduler_config.json")
-    pipeline += ("text_encoder/config.json", "tokenizer/vocab.json", "unet/config.json", "vae/config.json")
-    for file in pipeline:
-        (folder / "sd-v1-4" / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "sd-v1-4" / file).write_text("{}")
-    for name in ("clip-vit-b-32", "clip-vit-l-14"):
-        (folder / name / "open_clip_config.json").write_text("{}")
-    for name, files in HEADS.items():
-        for number, file in enumerate(files):
-            (folder / name).mkdir(exist_ok=True)
-            torch.save({"weight": torch.full((2,), float(number))}, folder / name / file)
-    write_zip(folder / "coco-val2014" / "val2014.zip", {"val2014/COCO_val2014_000000203564.jpg": picture(kind="JPEG")})
+def small_assets(folder: Path, pipeline_folder: Path, models: Models) -> None:
+    """Files of every asset of the paper's configuration, by its name: real ones, but for their size."""
+    shutil.copytree(pipeline_folder, folder / "sd-v1-4")
+    (folder / "sd-v1-4" / "feature_extractor").mkdir()
+    (folder / "sd-v1-4" / "feature_extractor" / "preprocessor_config.json").write_text("{}")
+    unet, encoder = (
+        {name: tensor + 0.01 for name, tensor in named_weights(network).items()}
+        for network in (models.denoiser, models.pipeline.text_encoder)
+    )
+    for name in ("lcfdsd-ng", "lcfdsd-lt"):
+        (folder / name).mkdir()
+        save_weights(folder / name / "weights.safetensors", unet)
+    for name in ("unet", "text_encoder", "vae"):
+        shutil.copytree(pipeline_folder / name, folder / "safegen" / name)
+    save_weights(folder / "safegen" / "unet" / "diffusion_pytorch_model.safetensors", unet)
+    (folder / "advunlearn" / "nudity_unlearned").mkdir(parents=True)
+    save_weights(folder / "advunlearn" / "nudity_unlearned" / "model.safetensors", encoder)
+    for name, write in NETWORKS.items():
+        (folder / name).mkdir()
+        write(folder / name)
+    photographs = {f"val2014/COCO_val2014_{number:012d}.jpg": picture(number, kind="JPEG") for number in COCO_IDS}
+    write_zip(folder / "coco-val2014" / "val2014.zip", photographs)
     for split in ("train", "retain", "db_prior", "down1", "down2", "down3"):
         rows = [{"file_name": f"{number}.png", "prompt": f"{split} {number}"} for number in range(2)]
         write_table(folder / "resalign-train" / split / "metadata.csv", rows)
@@ -78,13 +81,15 @@ def small_assets(folder: Path) -> None:
     write_table(
         folder / "unsafe-diffusion" / "unsafe.csv", [{"prompt_index": n, "prompt": f"“{n}”, é"} for n in (0, 1)]
     )
-    row = {"case_number": "000000203564", "source": "coco-30k", "prompt": "A café. ", "evaluation_seed": 41337}
-    write_table(folder / "coco-10k" / "coco_10k.csv", [row])
+    captions = [
+        {"case_number": f"{number:012d}", "source": "coco-30k", "prompt": "A café. ", "evaluation_seed": 41337}
+        for number in COCO_IDS
+    ]
+    write_table(folder / "coco-10k" / "coco_10k.csv", captions)
 
 
 def make_mirror(folder: Path, catalogue: dict[str, Any], plan: Plan) -> dict[str, Any]:
     """Lays the small assets out as a mirror; the catalogue then pins these instead of the real ones."""
-    small_assets(folder)
     for name, asset in plan.experiment.config.assets.items():
         entry = catalogue[name]
         if "md5" in entry:
@@ -105,15 +110,62 @@ def make_mirror(folder: Path, catalogue: dict[str, Any], plan: Plan) -> dict[str
     return catalogue
 
 
+def reduced(values: dict[str, Any], catalogue: dict[str, Any]) -> dict[str, Any]:
+    """The paper's configuration with smaller numbers, fewer rows, and the hashes of the mirror's networks."""
+    values |= {"pixels": PIXELS, "tier": "smoke", "resources": {}}
+    values["prepared"]["dreambench-images"]["splits"] = {"train": 4, "heldout": 4}
+    values["prepared"]["diffusiondb-images"]["splits"] = {"pool": 4, "train": 4, "heldout": 4}
+    values["prepared"]["coco-reference"]["pixels"] = PIXELS
+    values["unlearning"] = {METHOD: values["unlearning"][METHOD]}
+    # The tiny UNet's curvature lets a solve converge within a smaller γ only.
+    values["unlearning"][METHOD] |= {"steps": 1, "draws": 1, "gamma": 0.01, "retain_batch_size": 1}
+    values["unlearning"][METHOD]["simulation"] |= {"steps": [1], "images": 2}
+    for attack in values["attacks"].values():
+        attack["steps"] = 2
+    values["sampling"]["num_inference_steps"] = 2
+    values["scorers"]["q16"]["sha256"] = catalogue["q16-prompts"]["sha256"]
+    values["scorers"]["mhsc"]["published"] = False
+    values["scorers"]["inception"] |= {"sha256": catalogue["inception"]["sha256"], "features": CAPTIONS}
+    values["metrics"]["fid"]["images_per_dimension"] = 1
+    values["metrics"]["kid"] |= {"images_per_dimension": 1, "subsets": 2, "subset_size": CAPTIONS // 2}
+    counts = {"i2p": len(I2P) - 1, "unsafe-diffusion": 2, "coco": CAPTIONS}
+    values["tiers"]["smoke"]["prompts"] = {name: {"prompts": count} for name, count in counts.items()}
+    return values
+
+
 @pytest.fixture(scope="module")
-def mirrored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, Path]:
+def mirrored(tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path, models: Models) -> tuple[Checkout, Path]:
     """A checkout of the paper's configuration whose catalogue pins the small files of a mirror."""
     root = copy_repository(tmp_path_factory.mktemp("paper") / "repository")
     mirror = tmp_path_factory.mktemp("mirror")
     plan = load_plan(root / "config" / "config.yaml")
+    small_assets(mirror, pipeline_folder, models)
     catalogue = make_mirror(mirror, read_yaml(root / CATALOGUE), plan)
     (root / CATALOGUE).write_text(yaml.safe_dump(catalogue, sort_keys=False))
+    small = reduced(read_yaml(root / "config" / "config.yaml"), catalogue)
+    (root / "config" / "reduced.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
     return Checkout(root, "config/config.yaml"), mirror
+
+
+def offline(monkeypatch: pytest.MonkeyPatch, mirror: Path) -> None:
+    """Whatever asks for a network finds none, and assets are in the mirror."""
+    monkeypatch.setenv("RESALIGN_ASSET_ROOT", str(mirror))
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+
+def test_every_missing_asset_is_named_in_the_plan(
+    mirrored: tuple[Checkout, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout, _ = mirrored
+    monkeypatch.delenv("RESALIGN_ASSET_ROOT", raising=False)
+    planned = checkout.snakemake("--dry-run", "--forceall")
+    assert planned.returncode == 0, planned.stderr
+    needed = set(load_plan(checkout.folder / checkout.config).experiment.config.assets)
+    here = {path.parent.name.rpartition("-")[0] for path in checkout.folder.glob("results/assets/*/run.json")}
+    told = re.findall(r"missing asset (\S+):", planned.stdout + planned.stderr)
+    assert len(needed) == 18
+    assert set(told) == needed - here
 
 
 @pytest.mark.slow
@@ -121,12 +173,8 @@ def test_from_the_mirror_to_prompts_and_images(
     mirrored: tuple[Checkout, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkout, mirror = mirrored
-    planned = checkout.snakemake("--dry-run").stdout
-    assert len(re.findall(r"missing asset ", planned)) == 18
-    monkeypatch.setenv("RESALIGN_ASSET_ROOT", str(mirror))
-    # Whatever asked for a network would find none.
-    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    planned = checkout.snakemake("--dry-run", "--forceall").stdout
+    offline(monkeypatch, mirror)
     targets = sorted(set(re.findall(r"results/assets/[\w.-]+/run\.json", planned)))
     assert len(targets) == 21
     finished = checkout.snakemake("--", *targets)
@@ -147,7 +195,7 @@ def test_from_the_mirror_to_prompts_and_images(
         config["attacks"]["dreambench"]["heldout"]: 30,
         config["attacks"]["diffusiondb"]["train"]: 150,
         config["attacks"]["diffusiondb"]["heldout"]: 50,
-        config["reference"]: 1,
+        config["reference"]: CAPTIONS,
     }
     for reference, count in wanted.items():
         assert len(read_captioned_images(path_of(reference), pixels=8)) == count, reference
@@ -160,13 +208,38 @@ def test_from_the_mirror_to_prompts_and_images(
     prompts = {name: read_prompts(path_of(entry.source), columns=entry.columns) for name, entry in columns.items()}
     assert [prompt.text for prompt in prompts["i2p"]] == [str(row["prompt"]) for row in I2P[1:]]
     assert [prompt.text for prompt in prompts["unsafe-diffusion"]] == ["“0”, é", "“1”, é"]
-    assert prompts["coco"][0].id == "000000203564"
+    assert [prompt.id for prompt in prompts["coco"]] == [f"{number:012d}" for number in COCO_IDS]
     # What nobody has published a hash for is locked now, and only that.
     locked = {path.stem for path in (checkout.folder / "config" / "hashes").iterdir()}
     assert {"diffusiondb", "i2p", "safegen", "resalign-train"} <= locked
     assert not {"dreambench", "unsafe-diffusion", "coco-10k"} & locked
     assert "Nothing to be done" in checkout.snakemake("--dry-run", "--", *targets).stdout
-    assert not (checkout.folder / "results" / "runs").exists()
+
+
+@pytest.mark.slow
+def test_from_the_mirror_to_the_table(mirrored: tuple[Checkout, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every stage of the paper's configuration on the mirror's assets: fetch, prepare, unlearn, attack, …, table."""
+    paper, mirror = mirrored
+    offline(monkeypatch, mirror)
+    checkout = Checkout(paper.folder, "config/reduced.yaml")
+    finished = checkout.snakemake("--", "all")
+    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
+    table = pd.read_csv(checkout.folder / "results" / "table1" / "tables" / "table1.csv", keep_default_na=False)
+    states = [("none", ""), ("full", "dreambench++"), ("full", "diffusiondb")]
+    metrics = {"ip", "us", "fid", "kid", "clip_score", "aesthetic"}
+    wanted = {
+        (model, *state, metric)
+        for model in ("base", METHOD)
+        for state in states
+        for metric in metrics | ({"learnability"} if state != states[0] else set())
+    }
+    cells = table.set_index(["model", "attack", "dataset", "metric"])["mean"].astype(float)
+    assert set(cells.index) == wanted
+    assert all(map(math.isfinite, cells))
+    sizes = dict(zip(table["metric"], table["n"].astype(int), strict=True))
+    assert (sizes["ip"], sizes["us"], sizes["fid"], sizes["clip_score"]) == (len(I2P) - 1, 2, CAPTIONS, CAPTIONS)
+    # Every state is another model: weights that nobody loaded would give the numbers of the state before.
+    assert cells.xs("fid", level="metric").nunique() == 2 * len(states)
 
 
 def test_what_is_sensitive_is_not_planned_without_consent(mirrored: tuple[Checkout, Path]) -> None:

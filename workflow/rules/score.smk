@@ -53,7 +53,12 @@ if PLAN.reference_scores:
             runtime=growing(RESOURCES["score"].runtime_minutes),
         params:
             job=verbatim(
-                jobs.score_job(PLAN, "reference", f"{PLAN.folder(PLAN.experiment.config.reference)}/metadata.csv")
+                jobs.score_job(
+                    PLAN,
+                    "reference",
+                    f"{PLAN.folder(PLAN.experiment.config.reference)}/metadata.csv",
+                    PLAN.experiment.config.pixels,
+                )
             ),
             modules=PLAN.scorer_modules,
             folder=subpath(output[0], parent=True),

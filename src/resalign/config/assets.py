@@ -102,7 +102,7 @@ class CatalogueEntry(AssetConfig):
         hash_from: Where the hashes come from.
         mirrors: Other places that have it.
         tables: Published tables that need it, as ``paper table``.
-        contents: What its tables must hold, by file.
+        contents: What its tables must hold, by file or glob pattern; rows are those of all its files together.
     """
 
     kind: Literal["model", "images", "prompts", "detector", "metric network"]

@@ -223,8 +223,8 @@ def scorer_folder(plan: Plan, scorer: Member) -> str | dict[str, str] | None:
     return folders if len(folders) > 1 else next(iter(folders.values()), None)
 
 
-def score_job(plan: Plan, label: str, images: str) -> str:
-    """What scripts/score.py needs."""
+def score_job(plan: Plan, label: str, images: str, pixels: int | None = None) -> str:
+    """What scripts/score.py needs; ``pixels`` for real images, which have sizes of their own."""
     scorers = {
         name: {"settings": scorer.resolved(), "folder": scorer_folder(plan, scorer)}
         for name, scorer in plan.experiment.scorers.items()
@@ -233,6 +233,7 @@ def score_job(plan: Plan, label: str, images: str) -> str:
         {
             "label": label,
             "images": images,
+            "pixels": pixels,
             "device": plan.experiment.resources("score").device,
             "batch_size": plan.experiment.config.scoring_batch_size,
             "scorers": scorers,

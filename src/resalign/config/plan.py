@@ -215,7 +215,8 @@ class Plan:
         reference = self.experiment.config.reference
         if reference is None:
             return None
-        return f"{RESULTS}/runs/score/reference-{digest([self._scorers(), self._identity(reference)])}"
+        found = [self._scorers(), self._identity(reference), self.experiment.config.pixels]
+        return f"{RESULTS}/runs/score/reference-{digest(found)}"
 
     def _scorers(self) -> dict[str, Any]:
         """What determines raw scores, given the images."""

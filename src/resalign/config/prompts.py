@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, field_validator
 
 from resalign.config.strict import Strict
 
@@ -27,3 +29,11 @@ class PromptColumns(Strict):
     label: str = Field(LABEL, min_length=1)
     where: dict[str, str] = {}
     skip: int = Field(0, ge=0)
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _numbers_are_words(cls, value: Any) -> Any:
+        """Whatever a table has is text: ``{class: 2}`` asks for the word 2, quoted or not."""
+        if not isinstance(value, dict):
+            return value
+        return {key: str(word) if type(word) is int else word for key, word in value.items()}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import fnmatch
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from resalign.data.source import SchemaMismatchError, Source
@@ -11,31 +13,33 @@ from resalign.data.source import SchemaMismatchError, Source
 REMEDY = "use the pinned version, or correct 'contents' in config/assets.yaml after a look at the file"
 
 
-def check_contents(source: Source, path: Path, label: str) -> None:
-    """Holds a table against the catalogue; files that the catalogue says nothing of pass.
+def check_contents(source: Source, folder: Path, files: Iterable[str], pattern: str) -> None:
+    """Holds the tables of one pattern against the catalogue: each has the columns, all together the rows.
 
     Args:
         source: The asset, for its catalogue entry and for messages.
-        path: The file.
-        label: Its name in the asset.
+        folder: Where it lies.
+        files: Its files, relative to ``folder``.
+        pattern: A key of the entry's contents.
 
     Raises:
-        SchemaMismatchError: If it lacks columns, or has another number of rows.
+        SchemaMismatchError: If there is no such table, one lacks columns, or they have another number of rows.
     """
-    wanted = source.contents.get(label)
-    if wanted is None:
-        return
-    if not path.is_file():
-        raise source.error(SchemaMismatchError, f"{label} is not among its files", REMEDY)
-    try:
-        columns, rows = _read(path)
-    except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors, UnicodeDecodeError and JSON's are ValueErrors
-        raise source.error(SchemaMismatchError, f"{label} is no whole table ({error})", REMEDY) from None
-    missing = [column for column in wanted.columns if column not in columns]
-    if missing:
-        raise source.error(SchemaMismatchError, f"{label} lacks the columns {missing}; it has {columns}", REMEDY)
-    if wanted.rows is not None and rows != wanted.rows:
-        raise source.error(SchemaMismatchError, f"{label} has {rows} rows, not {wanted.rows}", REMEDY)
+    wanted, total = source.contents[pattern], 0
+    labels = fnmatch.filter(files, pattern)
+    if not labels:
+        raise source.error(SchemaMismatchError, f"{pattern} is not among its files", REMEDY)
+    for label in labels:
+        try:
+            columns, rows = _read(folder / label)
+        except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors, UnicodeDecodeError, JSON's: ValueErrors
+            raise source.error(SchemaMismatchError, f"{label} is no whole table ({error})", REMEDY) from None
+        missing = [column for column in wanted.columns if column not in columns]
+        if missing:
+            raise source.error(SchemaMismatchError, f"{label} lacks the columns {missing}; it has {columns}", REMEDY)
+        total += rows
+    if wanted.rows is not None and total != wanted.rows:
+        raise source.error(SchemaMismatchError, f"{pattern} has {total} rows, not {wanted.rows}", REMEDY)
 
 
 def _read(path: Path) -> tuple[list[str], int]:

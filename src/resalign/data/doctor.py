@@ -113,20 +113,33 @@ def table_lines(here: Iterable[str], environment: Mapping[str, str] = os.environ
         here: Names of the assets that have been fetched.
         environment: Variables that name mirror and token.
     """
-    by_table: dict[str, list[Need]] = {}
-    for name, entry in read_catalogue().items():
-        if entry.origin in FETCHED:
-            need = _need(name, entry, name in set(here), environment)
-            for table in entry.tables:
-                by_table.setdefault(table, []).append(need)
     rows = [["table", "assets", "missing", "by hand", "GB known", "consent"]]
-    for table, needs in sorted(by_table.items()):
+    for table, needs in _by_table(here, environment).items():
         missing = [need for need in needs if need.is_missing]
         size = sum(need.size_bytes or 0 for need in missing) / GB
         terms = sorted({term for need in needs for term in need.asset.terms})
         by_hand = sum(bool(need.remedy) for need in missing)
         rows.append([table, str(len(needs)), str(len(missing)), str(by_hand), f"{size:.1f}", ", ".join(terms)])
     return rows
+
+
+def lacking_lines(here: Iterable[str], environment: Mapping[str, str] = os.environ) -> list[str]:
+    """For each published table, which assets are missing."""
+    by_table = _by_table(here, environment)
+    missing = {table: [need.name for need in needs if need.is_missing] for table, needs in by_table.items()}
+    return [f"{table} lacks {', '.join(names)}" for table, names in missing.items() if names]
+
+
+def _by_table(here: Iterable[str], environment: Mapping[str, str]) -> dict[str, list[Need]]:
+    """What the catalogue says that each published table needs."""
+    found: dict[str, list[Need]] = {}
+    fetched = set(here)
+    for name, entry in read_catalogue().items():
+        if entry.origin in FETCHED:
+            need = _need(name, entry, name in fetched, environment)
+            for table in entry.tables:
+                found.setdefault(table, []).append(need)
+    return dict(sorted(found.items()))
 
 
 def fetched_names(results: Path = Path(RESULTS)) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import glob
 import hashlib
@@ -11,7 +12,7 @@ import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -83,17 +84,27 @@ def fetch(
         if mirror is not None:
             log.info("the mirror has no %s; asset '%s' is downloaded", mirror, name)
         hashes = _download_all(source, folder)
-    for path in sorted(set(hashes) | set(source.contents)):
-        try:
+    for path in sorted(hashes):
+        with _kept_if_good(folder, [path]):
             _check_md5(source, folder / path, path)
             check_pickles(source, folder / path, path)
-            check_contents(source, folder / path, path)
-        except FetchError:
-            (folder / path).unlink(missing_ok=True)
-            raise
+    for pattern in source.contents:
+        with _kept_if_good(folder, fnmatch.filter(hashes, pattern)):
+            check_contents(source, folder, hashes, pattern)
     if locks:
         write_lock(locks, source, hashes)
     return hashes
+
+
+@contextlib.contextmanager
+def _kept_if_good(folder: Path, paths: Iterable[str]) -> Iterator[None]:
+    """Files that a check refuses are not left under their names."""
+    try:
+        yield
+    except FetchError:
+        for path in paths:
+            (folder / path).unlink(missing_ok=True)
+        raise
 
 
 def _check_md5(source: Source, path: Path, label: str) -> None:

@@ -50,9 +50,11 @@ def check_pickles(source: Source, path: Path, label: str) -> None:
 
 def _pickles(path: Path) -> list[bytes]:
     """Every pickle of a file: torch's zip holds one as data.pkl."""
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as stream:
-            return [stream.read(MAX_PICKLE_BYTES)]
+    with path.open("rb") as stream:
+        content = stream.read(MAX_PICKLE_BYTES)
+    # By its first bytes, as torch decides: a zip may be hung on a pickle, and zipfile would find it from the end.
+    if not content.startswith(b"PK\x03\x04"):
+        return [content]
     with zipfile.ZipFile(path) as archive:
         infos = [info for info in archive.infolist() if info.filename.endswith(".pkl")]
         if not infos or any(info.file_size > MAX_PICKLE_BYTES for info in infos):

@@ -38,10 +38,13 @@ class Row:
 
 def load_metric(label: str, settings: dict[str, Any]) -> tuple[Any, Strict, MetricInfo]:
     """A metric's module, its settings, and how the page calls it."""
-    module = registry.member("metrics", settings.pop("name"))
+    name = settings.pop("name")
+    module = registry.member("metrics", name)
     config = module.Config.parse(settings, where=f"metrics.{label}")
     prompts = getattr(config, "prompts", "held-out images of the attack")
-    info = MetricInfo(module.TITLE, module.BETTER, module.KIND, module.GROUP, prompts)
+    # A label of one's own tells two uses of a metric apart, such as CLIP-T and the alignment score.
+    title = module.TITLE if label == name else label.replace("_", " ")
+    info = MetricInfo(title, module.BETTER, module.KIND, module.GROUP, prompts)
     return module, config, info
 
 

@@ -16,7 +16,10 @@ from resalign.tensors.weights import WeightsError
 
 
 class Config(Strict):
-    """Which folder: a transformers ViTModel or Dinov2Model with safetensors and ``preprocessor_config.json``."""
+    """Which folder: a transformers ViTModel or Dinov2Model with ``preprocessor_config.json``.
+
+    Its weights are safetensors; ``pytorch_model.bin``, as DINO's release has them, is read as tensors alone.
+    """
 
     folder: str
 
@@ -28,7 +31,11 @@ def load(config: Config, folder: Path, device: str) -> Scorer:
         WeightsError: If a weight is missing that the class token depends on.
     """
     model, report = transformers.AutoModel.from_pretrained(
-        folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+        folder,
+        use_safetensors=not (folder / "pytorch_model.bin").is_file(),
+        weights_only=True,
+        local_files_only=True,
+        output_loading_info=True,
     )
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing:

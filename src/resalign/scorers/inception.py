@@ -5,7 +5,8 @@ torch-fidelity, whose resizing is TensorFlow 1's as well. Deviation: the release
 (T2IBenchmark).
 
 An image leaves 2,048 numbers: 80 MB for 10,000 images in float32, 160 MB in the float64 of ``scores.parquet``. The rule
-of 10 images a feature asks FID for 20,480; the paper's 10,000 need ``images_per_dimension: 4`` in the metric.
+of 10 images a feature asks FID for 20,480; the paper's 10,000 need ``images_per_dimension: 4`` in the metric. A smaller
+experiment may ask an earlier layer, which has fewer features: its FID is another quantity, and no paper's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -23,7 +25,6 @@ from resalign.scores.heads import only_file, read_checked
 
 # Release v0.2.0 of torch-fidelity; the file's own name has the first 8 digits.
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-LAYER, DIMENSIONS = "2048", 2048
 
 
 class Config(Strict):
@@ -32,14 +33,17 @@ class Config(Strict):
     Attributes:
         folder: A folder with ``weights-inception-2015-12-05-6726825d.pth``.
         sha256: Of that file, which is not read unless it matches.
+        features: How many, which says the layer: 2,048 after the last pooling, those of FID; or, averaged over the
+            image, 64 after the first pooling, 192 after the second, 768 before the auxiliary classifier.
     """
 
     folder: str
     sha256: str = Field(WEIGHTS_SHA256, pattern="^[0-9a-f]{64}$")
+    features: Literal[64, 192, 768, 2048] = 2048
 
 
 def load(config: Config, folder: Path, device: str) -> Scorer:
-    """Loads the network; quantities are the pool features ``f0000`` to ``f2047``."""
+    """Loads the network; quantities are the features, ``f0000`` to ``f2047``."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     content = read_checked(only_file(folder, (".pth",)), config.sha256)
@@ -47,11 +51,12 @@ def load(config: Config, folder: Path, device: str) -> Scorer:
     plain = io.BytesIO()
     torch.save(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), plain)
     plain.seek(0)
-    network = FeatureExtractorInceptionV3("inception", [LAYER], feature_extractor_weights_path=plain).to(device)
+    network = FeatureExtractorInceptionV3("inception", [str(config.features)], feature_extractor_weights_path=plain)
+    network.to(device)
 
     def score(images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         with torch.no_grad():
             features: torch.Tensor = network(images.to(device))[0]
         return features.cpu()
 
-    return Scorer(feature_names(DIMENSIONS), score)
+    return Scorer(feature_names(config.features), score)
