@@ -5,7 +5,7 @@
 rule sample:
     input:
         weights=lambda wildcards: jobs.sample_source(PLAN, wildcards.run, wildcards.seed),
-        assets=jobs.sample_assets(PLAN),
+        assets=lambda wildcards: jobs.sample_assets(PLAN, wildcards.run),
         checked=CHECKED_INPUTS,
         code=jobs.code("sample"),
     output:

@@ -9,7 +9,7 @@ from typing import Any
 
 from resalign.config import registry
 from resalign.config.closure import import_closure
-from resalign.config.experiment import BASE, TIERS, Member
+from resalign.config.experiment import BASE, Member
 from resalign.config.plan import NOT_ATTACKED, RESULTS, Plan, Stage, digest
 
 # Module of each part of the demo world; every other part is a detector.
@@ -20,7 +20,8 @@ STANDS_FOR_FOLDER = (
     "metadata.csv",
     "metadata.jsonl",
     "model_index.json",
-    "unet/diffusion_pytorch_model.safetensors",
+    *(f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae")),
+    "text_encoder/model.safetensors",
     "weights.safetensors",
     "model.safetensors",
     "open_clip_model.safetensors",
@@ -112,7 +113,7 @@ def own_inputs(plan: Plan) -> dict[str, Any]:
 
     return {
         "pixels": config.pixels,
-        "pipelines": [plan.folder(config.model)] if own(config.model) else [],
+        "pipelines": [plan.folder(name) for name in (config.model, *config.pipelines.values()) if own(name)],
         "images": sorted({plan.folder(reference) for reference in images if own(reference)}),
         "prompts": [
             [plan.folder(p.source), _most_prompts(plan, name), p.columns.model_dump(mode="json")]
@@ -141,7 +142,7 @@ def checked_inputs(plan: Plan) -> list[str]:
 
 def _most_prompts(plan: Plan, name: str) -> int | None:
     """How many prompts the largest tier asks of a list; tiers are nested."""
-    return plan.experiment.config.tiers[TIERS[-1]].prompts[name].prompts
+    return plan.experiment.config.tiers[plan.experiment.tiers[-1]].prompts[name].prompts
 
 
 # --- unlearning, attacks, sampling, scoring --------------------------------------------------------------------------
@@ -187,7 +188,7 @@ def unlearn_job(plan: Plan, run: str) -> str:
 def attack_assets(plan: Plan, run: str) -> list[str]:
     """Markers of the assets that an attack reads."""
     data = plan.experiment.attack_data[plan.attack[run].attack or ""]
-    return markers(plan, [plan.experiment.config.model, data.train, data.heldout])
+    return markers(plan, [plan.pipeline(plan.attack[run].model), data.train, data.heldout])
 
 
 def attack_job(plan: Plan, run: str, seed: str) -> str:
@@ -200,7 +201,7 @@ def attack_job(plan: Plan, run: str, seed: str) -> str:
             "attack": plan.experiment.attacks[stage.attack or ""].resolved(),
             "pixels": config.pixels,
             **training_resources(plan, "attack"),
-            "model": plan.folder(config.model),
+            "model": plan.folder(plan.pipeline(stage.model)),
             "weights": next(iter(parent_weights(stage, seed)), None),
             "train": plan.folder(data.train),
             "heldout": plan.folder(data.heldout),
@@ -208,10 +209,10 @@ def attack_job(plan: Plan, run: str, seed: str) -> str:
     )
 
 
-def sample_assets(plan: Plan) -> list[str]:
+def sample_assets(plan: Plan, run: str) -> list[str]:
     """Markers of the assets that sampling reads."""
-    config = plan.experiment.config
-    return markers(plan, [config.model, *(prompts.source for prompts in config.prompts.values())])
+    prompts = plan.experiment.config.prompts.values()
+    return markers(plan, [plan.pipeline(plan.sample[run].model), *(listed.source for listed in prompts)])
 
 
 def sample_source(plan: Plan, run: str, seed: str) -> list[str]:
@@ -230,7 +231,7 @@ def sample_job(plan: Plan, run: str, seed: str, tier: str) -> str:
     return as_json(
         {
             "label": f"{stage.label} seed {seed}",
-            "model": plan.folder(config.model),
+            "model": plan.folder(plan.pipeline(stage.model)),
             "weights": None if stage.attack else source,
             "checkpoints": source if stage.attack else None,
             "device": plan.experiment.resources("sample").device,
@@ -351,7 +352,7 @@ def report_job(plan: Plan) -> str:
             "training_seeds": experiment.tier.training_seeds,
             "sampling_seed": config.sampling.seed,
             "config": experiment.resolved(),
-            "models": [BASE, *experiment.unlearning],
+            "models": experiment.models,
             "base": BASE,
             "datasets": list(dict.fromkeys(data.dataset for data in attacked)),
             "heldout": {data.dataset: f"{plan.folder(data.heldout)}/metadata.csv" for data in attacked},
