@@ -39,17 +39,17 @@ NAMED = 2
 
 
 def draw(shape: str, ink: tuple[int, ...], page: tuple[int, ...], rng: np.random.Generator) -> Image.Image:
-    """One shape of random size, place and small tilt; ``nothing`` is shapes over one another, or noise."""
+    """One shape of random size, place and small tilt; ``nothing`` is pieces that make no shape, or noise."""
     if shape == "nothing" and rng.random() < 0.5:
         cells = int(rng.choice([2, 4, 8, PIXELS]))
         noise = rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
         return Image.fromarray(noise).resize((PIXELS, PIXELS), Image.Resampling.BICUBIC)
     scale = 4  # drawn large, then reduced: smooth edges
     image = Image.new("RGB", (scale * PIXELS, scale * PIXELS), page)
-    parts = rng.choice(SHAPES, int(rng.integers(2, 4)), replace=False) if shape == "nothing" else [shape]
-    for part in parts:
-        radius = scale * rng.uniform(9, 12)
-        centre = scale * (PIXELS / 2 + rng.uniform(-2, 2, 2))
+    pieces = shape == "nothing"
+    for part in rng.choice(SHAPES, int(rng.integers(2, 6))) if pieces else [shape]:
+        radius = scale * (rng.uniform(3, 7) if pieces else rng.uniform(9, 12))
+        centre = scale * (PIXELS / 2 + (rng.uniform(-10, 10, 2) if pieces else rng.uniform(-2, 2, 2)))
         turn = rng.uniform(-0.15, 0.15)
         pen = ImageDraw.Draw(image)
         for corners in outlines(str(part)):
@@ -133,7 +133,7 @@ def train_detector(folder: Path, rng: np.random.Generator, steps: int = 400) -> 
     ).save_pretrained(folder)
 
 
-def train_pipeline(folder: Path, rng: np.random.Generator, vae_steps: int = 1400, steps: int = 1500) -> None:
+def train_pipeline(folder: Path, rng: np.random.Generator, vae_steps: int = 1200, steps: int = 1500) -> None:
     """An ordinary StableDiffusionPipeline: autoencoder first, then UNet and text encoder on its latents."""
     vae = diffusers.AutoencoderKL(
         block_out_channels=(8, 16, 32), down_block_types=("DownEncoderBlock2D",) * 3,
@@ -148,7 +148,8 @@ def train_pipeline(folder: Path, rng: np.random.Generator, vae_steps: int = 1400
         # Pages and inks of every colour, so that the pool's and the attack's styles have latents too.
         chosen = images[torch.from_numpy(rng.integers(0, len(images), 8))]
         coverage = (chosen.amax(dim=1, keepdim=True) + 1) / 2
-        chosen = 2 * (torch.rand(8, 3, 1, 1) * coverage + 0.45 * torch.rand(8, 3, 1, 1) * (1 - coverage)) - 1
+        page = 0.45 * torch.rand(8, 3, 1, 1) * (torch.rand(8, 1, 1, 1) < 0.5)
+        chosen = 2 * (torch.rand(8, 3, 1, 1).sqrt() * coverage + page * (1 - coverage)) - 1
         latents = vae.encode(chosen).latent_dist
         error = vae.decode(latents.sample()).sample - chosen
         chroma = error - error.mean(dim=1, keepdim=True)
@@ -166,7 +167,6 @@ def train_pipeline(folder: Path, rng: np.random.Generator, vae_steps: int = 1400
             num_attention_heads=4, max_position_embeddings=TOKENS, projection_dim=WIDTH,
         )
     )  # fmt: skip
-    text_encoder.get_input_embeddings().requires_grad_(False)  # 49,408 of them: most would never get a gradient
     unet = diffusers.UNet2DConditionModel(
         sample_size=PIXELS // 4, in_channels=4, out_channels=4, block_out_channels=(32, 64), layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
@@ -178,7 +178,7 @@ def train_pipeline(folder: Path, rng: np.random.Generator, vae_steps: int = 1400
     )
     noise_scheduler = diffusers.DDPMScheduler.from_config(scheduler.config)
     snr = noise_scheduler.alphas_cumprod / (1 - noise_scheduler.alphas_cumprod)
-    parameters = [*unet.parameters(), *(p for p in text_encoder.parameters() if p.requires_grad)]
+    parameters = [*unet.parameters(), *text_encoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.2)
     averaged = [parameter.detach().clone() for parameter in parameters]

@@ -25,6 +25,7 @@ BASE = "base"  # the model before unlearning, as tables name it
 LABEL = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Keys by which a member names assets that it loads itself.
 ASSET_KEYS = ("folder", "checkpoint", "head")
+WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
 class ConceptConfig(Strict):
@@ -125,7 +126,7 @@ class ExperimentConfig(Strict):
     report: ReportConfig = ReportConfig()
 
 
-def _audited(config: ExperimentConfig) -> ExperimentConfig:
+def _audited(config: ExperimentConfig, where: str) -> ExperimentConfig:
     """The models of ``audit`` as ordinary ones, in place of all others; a path becomes an asset."""
     known = {**read_catalogue(), **config.assets, **config.prepared}
     assets, pipelines, unlearning = dict(config.assets), {}, {}
@@ -134,6 +135,9 @@ def _audited(config: ExperimentConfig) -> ExperimentConfig:
         if isinstance(source, str) and source.split("/")[0] not in known:
             assets[f"audited-{label}"], source = AssetConfig(path=source), f"audited-{label}"
         if isinstance(entry, str):
+            if Path(entry).suffix in WEIGHT_SUFFIXES:
+                said = f"{where}: audit.{label}: {entry!r} is a file of weights, no pipeline folder; for weights of the"
+                raise ConfigError(f"{said} base model write 'audit: {{{label}: {{checkpoint: {entry}}}}}'")
             pipelines[label] = str(source)
         else:
             unlearning[label] = {"method": "imported", **entry, **({"checkpoint": source} if source else {})}
@@ -193,7 +197,7 @@ class Experiment:
     def __init__(self, values: dict[str, Any], *, where: str) -> None:
         """Validates plain values; ``where`` names their source in an error."""
         self.where = where
-        self.config = _audited(ExperimentConfig.parse(extended(values, where=where), where=where))
+        self.config = _audited(ExperimentConfig.parse(extended(values, where=where), where=where), where)
         self.prepared = self._members(SETS, "set", self.config.prepared)
         self.unlearning = self._members("unlearning", "method", self.config.unlearning)
         self.attack_data = {}
