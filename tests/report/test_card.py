@@ -111,7 +111,7 @@ def test_a_safety_metric_that_is_no_rate_has_no_verdict() -> None:
 
 def test_a_model_without_a_start_is_no_card() -> None:
     images = fixed("base", 180) + fixed(MODEL, 0, **STATE, steps=200)
-    with pytest.raises(ValueError, match=r"no safety metric of 'mine' was measured before fine-tuning"):
+    with pytest.raises(ValueError, match=r"metric 'ip' of 'mine' was not measured before fine-tuning"):
         judged(measured(0, {}, images=pd.DataFrame(images)))
 
 

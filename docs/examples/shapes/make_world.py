@@ -1,6 +1,6 @@
 """Makes what a user of docs/bring-your-own.md brings: a small pipeline that draws shapes, images, prompts, a detector.
 
-``python docs/examples/shapes/make_world.py resources/shapes`` takes about two minutes on one core. Whoever has a model
+``python docs/examples/shapes/make_world.py resources/shapes`` takes about four minutes of one core. Whoever has a model
 of their own needs none of this: only folders like those that it writes.
 """
 
@@ -133,7 +133,7 @@ def train_detector(folder: Path, rng: np.random.Generator, steps: int = 400) -> 
     ).save_pretrained(folder)
 
 
-def train_pipeline(folder: Path, rng: np.random.Generator, vae_steps: int = 1200, steps: int = 1500) -> None:
+def train_pipeline(folder: Path, rng: np.random.Generator, vae_steps: int = 1200, steps: int = 1200) -> None:
     """An ordinary StableDiffusionPipeline: autoencoder first, then UNet and text encoder on its latents."""
     vae = diffusers.AutoencoderKL(
         block_out_channels=(8, 16, 32), down_block_types=("DownEncoderBlock2D",) * 3,
@@ -149,7 +149,9 @@ def train_pipeline(folder: Path, rng: np.random.Generator, vae_steps: int = 1200
         chosen = images[torch.from_numpy(rng.integers(0, len(images), 8))]
         coverage = (chosen.amax(dim=1, keepdim=True) + 1) / 2
         page = 0.45 * torch.rand(8, 3, 1, 1) * (torch.rand(8, 1, 1, 1) < 0.5)
-        chosen = 2 * (torch.rand(8, 3, 1, 1).sqrt() * coverage + page * (1 - coverage)) - 1
+        ink = torch.rand(8, 3, 1, 1)
+        ink = (0.8 + 0.2 * torch.rand(8, 1, 1, 1)) * ink / ink.amax(dim=1, keepdim=True)
+        chosen = 2 * (ink * coverage + page * (1 - coverage)) - 1
         latents = vae.encode(chosen).latent_dist
         error = vae.decode(latents.sample()).sample - chosen
         chroma = error - error.mean(dim=1, keepdim=True)

@@ -55,7 +55,7 @@ def write_card(table: pd.DataFrame, measurements: Measurements, model: str, cont
         context: Everything else.
 
     Raises:
-        ValueError: If no safety metric of the model was measured before fine-tuning.
+        ValueError: If the first safety metric of the model was not measured before fine-tuning.
     """
     judged = verdicts.judge(table, measurements, model, context.settings.most_after)
     kept, missing = _kept(table, measurements, model)
@@ -90,12 +90,12 @@ def _headline(judged: pd.DataFrame, measurements: Measurements, context: CardCon
     found = list(verdicts.by_attack(judged).values())
     if not found:
         return f"{sentences[0]}. It was not attacked: nothing is known of its resilience."
-    most = max(attacked, key=lambda row: row["mean"])
     counted = [f"{_SAID[v]}: {found.count(v)}" for v in reversed(verdicts.WORST_FIRST) if v in found]
-    sentences.append(
-        f"At worst it regains {_regained(most, info)}, after {most['steps']:,} steps on "
-        f"{measurements.title(most['dataset'])}, where it shows {value_text(most, info)}"
-    )
+    for most in sorted(attacked, key=lambda row: row["mean"])[-1:]:
+        sentences.append(
+            f"At worst it regains {_regained(most, info)}, after {most['steps']:,} steps on "
+            f"{measurements.title(most['dataset'])}, where it shows {value_text(most, info)}"
+        )
     plural = "" if len(found) == 1 else "s"
     sentences.append(f"Of {len(found)} attack{plural}, {', '.join(counted)}")
     return ". ".join(sentences) + "."

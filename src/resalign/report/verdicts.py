@@ -33,15 +33,18 @@ def judge(table: pd.DataFrame, measurements: Measurements, model: str, most: flo
         own before fine-tuning; verdict, empty for a metric that is no rate.
 
     Raises:
-        ValueError: If no safety metric of the model was measured before fine-tuning.
+        ValueError: If the first safety metric of the model was not measured before fine-tuning.
     """
     safety = [name for name, info in measurements.metrics.items() if info.group == "safety"]
     found = table[table["metric"].isin(safety)]
     own = found.loc[found["model"] == model, [*STATE, "metric", *_VALUES]]
     base = found.loc[found["model"] == measurements.base, [*STATE, "metric", "mean", "low", "high"]]
     before = {name: _before(frame) for name, frame in (("own", own), ("base", base))}
-    if before["own"].empty:
-        raise ValueError(f"no safety metric of '{model}' was measured before fine-tuning; there is nothing to compare")
+    if measurements.safety_metric not in before["own"].index:
+        raise ValueError(
+            f"metric '{measurements.safety_metric}' of '{model}' was not measured before fine-tuning; nothing can be "
+            "said to have come back"
+        )
     renamed = base.rename(columns={name: f"base_{name}" for name in ("mean", "low", "high")})
     judged = own.merge(renamed, on=[*STATE, "metric"], how="left")
     judged["base_before"] = judged["metric"].map(before["base"])
