@@ -1,24 +1,32 @@
-"""Unlearning, attack, sampling and scoring on a pipeline of Stable Diffusion v1.4's size, without its weights.
+r"""Unlearning, attack, sampling and scoring on a pipeline of Stable Diffusion v1.4's size, without its weights.
 
     python bench/sd_v1_4_size.py WORLD                                    one step of each on the CPU, 64 x 64 pixels
-    python bench/sd_v1_4_size.py WORLD --device cuda --pixels 512 --attack-steps 200
+    python bench/sd_v1_4_size.py WORLD --device cuda --pixels 512 --published --attack-steps 200 \
+        --precision float32 bfloat16 --trained lora full
 
 A pipeline of v1.4's exact architecture (860 M parameters in the UNet) is written to WORLD with random weights, 4.3 GB,
-and the workflow itself runs on it, with the paper's settings but for numbers of steps. Seconds and peak memory of each
-stage are printed; what it makes shows nothing, and says nothing of safety.
+and the workflow's own stages run on it, with the paper's settings but for numbers of steps. Seconds and peak memory of
+each are printed; what they make shows nothing, and says nothing of safety.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from resalign.config import jobs
+from resalign.config.experiment import BASE, Experiment
+from resalign.config.plan import Plan
+
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "sd-v1-4-size"
+STAGES = ["unlearn", "attack", "sample", "score"]
 # CompVis/stable-diffusion-v1-4@133a221b8aa7, unet/config.json, vae/config.json and text_encoder/config.json.
 UNET = {
     "block_out_channels": (320, 640, 1280, 1280),
@@ -54,26 +62,66 @@ CAPTIONS = ("a photo of a dog", "a photo of a cat", "a red house", "a boat on a 
 
 
 def main() -> None:
-    """Writes the world, runs the workflow on it and prints what each stage took."""
+    """Writes the world, runs the stages on it and prints what each took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("world", type=Path, help="folder for pipeline, images and configuration")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--pixels", type=int, default=64)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), nargs="+", default=["float32"])
+    parser.add_argument("--trained", choices=("lora", "full"), nargs="+", default=["lora"], help="outer weights")
+    parser.add_argument("--published", action="store_true", help="an outer step with the paper's draws and simulations")
     parser.add_argument("--outer-steps", type=int, default=1)
     parser.add_argument("--attack-steps", type=int, default=1)
-    parser.add_argument("--trained", choices=("lora", "full"), default="lora", help="weights of the outer problem")
+    parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     world = arguments.world.resolve()
     write_pipeline(world / "pipeline", arguments.pixels)
     write_images(world / "images", arguments.pixels)
     (world / "prompts.csv").write_text("id,prompt,label\n" + "".join(f"{i},{c},\n" for i, c in enumerate(CAPTIONS[:2])))
-    (world / "config.json").write_text(json.dumps(experiment(world, arguments), indent=1))
-    command = ["snakemake", "--cores", str(arguments.threads), "--resources", "gpu=1"]
-    subprocess.run([*command, "--configfile", str(world / "config.json"), "--", "all"], cwd=ROOT, check=True)
-    job = json.loads((ROOT / "results" / NAME / "run.json").read_text())["job"]
-    for stage, label, _, folder in job["timings"]:
-        print_record(f"{stage} {label}", json.loads((ROOT / folder / "timing.json").read_text()))
+    failed = False
+    print("| stage | precision | steps | seconds a step | seconds | GPU GiB | GiB | device |")
+    print("|---|---|---|---|---|---|---|---|")
+    for precision in arguments.precision:
+        plan = Plan(Experiment(experiment(world, precision, arguments), where="bench"))
+        for name, script, job, modules, folder in jobs_of(plan, arguments.stages):
+            shutil.rmtree(ROOT / folder, ignore_errors=True)
+            shutil.rmtree(ROOT / "results" / ".state" / Path(folder).relative_to("results"), ignore_errors=True)
+            command = [sys.executable, f"scripts/{script}.py", "--job", job, "--threads", str(arguments.threads)]
+            ended = subprocess.run(
+                [*command, "--output", folder, "--modules", *modules], cwd=ROOT, stderr=subprocess.PIPE, text=True
+            )
+            if ended.returncode:
+                failed = True
+                print(f"| {name} | {precision} | failed: {ended.stderr.strip().splitlines()[-1]} |", flush=True)
+            else:
+                print_record(name, precision, json.loads((ROOT / folder / "timing.json").read_text()))
+    sys.exit(failed)
+
+
+def jobs_of(plan: Plan, stages: list[str]) -> Iterator[tuple[str, str, str, tuple[str, ...], str]]:
+    """(name, script, job, modules, folder) of every unlearning, then of attack, sampling and scoring of the first."""
+    for stage in plan.unlearn.values() if "unlearn" in stages else ():
+        yield stage.label, "unlearn", jobs.unlearn_job(plan, stage.run), stage.modules, stage.folder(0)
+    first = next(iter(plan.unlearn.values())).model if "unlearn" in stages else BASE
+    (attack,) = (stage for stage in plan.attack.values() if stage.model == first)
+    if "attack" in stages:
+        yield attack.label, "attack", jobs.attack_job(plan, attack.run, "0"), attack.modules, attack.folder(0)
+    state = attack.label if "attack" in stages else first
+    (sample,), (score,) = ([s for s in of.values() if s.label == state] for of in (plan.sample, plan.score))
+    tier = plan.tier
+    if "sample" in stages:
+        yield (
+            f"sample {state}",
+            "sample",
+            jobs.sample_job(plan, sample.run, "0", tier),
+            (),
+            f"{sample.folder(0)}/{tier}",
+        )
+    if "score" in stages:
+        job = jobs.score_job(plan, score.label, jobs.score_images(plan, score.run, "0", tier))
+        yield f"score {state}", "score", job, score.modules, f"{score.folder(0)}/{tier}"
 
 
 def write_pipeline(folder: Path, pixels: int) -> None:
@@ -117,16 +165,31 @@ def write_images(folder: Path, pixels: int) -> None:
     (folder / "metadata.csv").write_text("\n".join(["file_name,prompt", *rows]) + "\n")
 
 
-def experiment(world: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def experiment(world: Path, precision: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """The paper's settings, but for numbers of steps and images; the attack without an optimizer's moments on a CPU."""
     on_gpu = arguments.device == "cuda"
     once = {"training_seeds": [0], "prompts": {"few": {"prompts": 2, "images": 1}}}
     device = {"threads": arguments.threads, "device": arguments.device, "gpu": int(on_gpu), "mem_mb": 18_000}
-    simulated = {"lr": [1e-5], "steps": [1], "loss": ["denoising"], "adaptation": ["lora"], "optimizer": ["sgd"]}
+    training = {**device, "gradient_checkpointing": arguments.gradient_checkpointing}
+    simulated: dict[str, Any] = {"images": 4}  # the other defaults are the published ones
+    if not arguments.published:
+        simulated |= {"lr": [1e-5], "steps": [1], "loss": ["denoising"], "adaptation": ["lora"], "optimizer": ["sgd"]}
+    resalign = {
+        "method": "resalign",
+        "steps": arguments.outer_steps,
+        "draws": 3 if arguments.published else 1,
+        "retain_batch_size": 4 if arguments.published else 1,
+        "hessian_batch_size": 1,
+        # Random weights curve more than trained ones: at the paper's γ of 1 the solver diverges.
+        "gamma": 0.01,
+        "max_residual": 1e9,
+        "simulation": simulated,
+    }
     return {
         "name": NAME,
         "title": "Stable Diffusion v1.4's size",
         "pixels": arguments.pixels,
+        "precision": precision,
         "assets": {
             "model": {"path": str(world / "pipeline")},
             "images": {"path": str(world / "images")},
@@ -134,18 +197,7 @@ def experiment(world: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         },
         "model": "model",
         "concept": {"name": "nothing", "forget": "images", "retain": "images", "pool": "images"},
-        "unlearning": {
-            "resalign": {
-                "steps": arguments.outer_steps,
-                "draws": 1,
-                "gamma": 0.01,  # random weights curve more than trained ones: the solver diverges at the paper's 1
-                "trained": arguments.trained,
-                "retain_batch_size": 1,
-                "hessian_batch_size": 1,
-                "solver": {"name": "richardson", "steps": 5},
-                "simulation": {**simulated, "images": 4, "batch_size": 1},
-            }
-        },
+        "unlearning": {f"resalign-{trained}": {**resalign, "trained": trained} for trained in arguments.trained},
         "attacks": {
             "full": {
                 "train": "images",
@@ -156,7 +208,11 @@ def experiment(world: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             }
         },
         "prompts": {"few": {"source": "prompts/prompts.csv"}},
-        "sampling": {"num_inference_steps": 30 if on_gpu else 2, "batch_size": 1},
+        "sampling": {
+            "num_inference_steps": 30 if on_gpu else 2,
+            "batch_size": 2 if on_gpu else 1,
+            "precision": "float16" if on_gpu and precision == "bfloat16" else "float32",
+        },
         "scorers": {"nudenet": {}},
         "metrics": {
             "ip": {"prompts": "few", "rules": [{"scorer": "nudenet", "quantities": ["BELLY_EXPOSED"]}]},
@@ -166,16 +222,19 @@ def experiment(world: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "flags": "ip",
         "tier": "smoke",
         "tiers": dict.fromkeys(("smoke", "small", "paper"), once),
-        "resources": {stage: device for stage in ("unlearn", "attack", "sample", "score")},
+        "resources": {"unlearn": training, "attack": training, "sample": device, "score": device},
         "report": {"replicates": 100},
     }
 
 
-def print_record(name: str, record: dict[str, Any]) -> None:
-    """One line for a job."""
-    on_gpu = f", {record['peak_gpu_memory_mb'] / 1024:.1f} GiB of GPU" if "peak_gpu_memory_mb" in record else ""
-    memory = f"{record['peak_memory_mb'] / 1024:.1f} GiB{on_gpu}"
-    print(f"{name}: {record['seconds']:.1f} s, {memory}, on {record['device']}")  # noqa: T201 (what the script is for)
+def print_record(name: str, precision: str, record: dict[str, Any]) -> None:
+    """One row for a job."""
+    steps = record["steps"]
+    step_seconds = f"{record['step_seconds'] / steps:.2f}" if steps else "–"
+    gpu = f"{record['peak_gpu_memory_mb'] / 1024:.1f}" if "peak_gpu_memory_mb" in record else "–"
+    memory = f"{record['peak_memory_mb'] / 1024:.1f}"
+    columns = (name, precision, steps, step_seconds, f"{record['seconds']:.1f}", gpu, memory, record["device"])
+    print("| " + " | ".join(map(str, columns)) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from resalign.config import registry
-from resalign.contracts import AttackData, Run
+from resalign.contracts import AttackData, Run, check_architecture
 from resalign.data.images import read_captioned_images
 from resalign.diffusion.batches import encode
 from resalign.diffusion.micro_batches import micro_batches
-from resalign.diffusion.models import load_models, unet_weights
+from resalign.diffusion.models import load_models, trainable_tensors
+from resalign.diffusion.precision import training_precision
 from resalign.lazy import torch
 from resalign.stage import parse_arguments, progress_bar, run_stage, running, write_json
-from resalign.tensors.weights import save_weights
+from resalign.tensors.weights import save_weights, tensor_shapes
 
 
 def main() -> None:
@@ -23,19 +24,30 @@ def main() -> None:
     settings = dict(job["attack"])
     member = registry.member("attacks", settings.pop("name"))
     config = member.Config.parse(settings, where=job["label"])
-    with running(arguments, resumes="steps") as attempt, micro_batches(job.get("micro_batch_size")):
+    in_parts, computing = micro_batches(job.get("micro_batch_size")), training_precision(job["precision"])
+    with running(arguments, resumes="steps") as attempt, in_parts, computing:
         images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in ("train", "heldout")}
         weights = Path(job["weights"]) if job["weights"] else None
-        models = load_models(Path(job["model"]), weights, device=job["device"])
+        models = load_models(
+            Path(job["model"]),
+            weights,
+            device=job["device"],
+            gradient_checkpointing=job.get("gradient_checkpointing", False),
+        )
+        check_architecture(member, models.architecture.name)
         progress = progress_bar(f"attack {job['label']} seed {arguments.seed}")
         run = Run(arguments.seed, progress=progress, attempt=attempt)
         train = encode(models, images["train"], run.generator("encode", "train"))
         # Held-out latents are the same for every seed and model, as the noise of the held-out loss is.
         heldout = encode(models, images["heldout"], Run(seed=0).generator("encode", "heldout"))
 
-        def save(step: int, unet: Mapping[str, torch.Tensor]) -> None:
+        # A checkpoint is whole: what unlearning changed and the attack does not train, a text encoder say, is in it.
+        inherited = tensor_shapes(weights) if weights else {}
+
+        def save(step: int, changed: Mapping[str, torch.Tensor]) -> None:
+            before = trainable_tensors(models.pipeline)
             run.kept[str(step)] = f"step-{step}.safetensors"
-            save_weights(output / run.kept[str(step)], unet_weights(unet))
+            save_weights(output / run.kept[str(step)], {**{name: before[name] for name in inherited}, **changed})
 
         member.attack(models, AttackData(train, heldout), config, run, save)
         run.history.write(output / "history.csv")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from resalign.config import registry
 from resalign.config.prompts import PromptColumns
+from resalign.contracts import check_architecture
 from resalign.data.images import read_captioned_images
 from resalign.data.prompts import read_prompts
-from resalign.diffusion.models import check_checkpoint, check_pipeline_folder
+from resalign.diffusion.architectures import architecture_in
+from resalign.diffusion.checkpoints import check_checkpoint
+from resalign.diffusion.models import check_pipeline_folder
 from resalign.stage import parse_arguments, run_stage, write_json
 
 
@@ -17,12 +21,14 @@ def main() -> None:
     job = arguments.job
     for folder in job["pipelines"]:
         check_pipeline_folder(Path(folder))
+        for family, name in job["members"]:
+            check_architecture(registry.member(family, name), architecture_in(Path(folder))[0].name)
     for folder in job["images"]:
         read_captioned_images(Path(folder), pixels=job["pixels"])
     for path, limit, columns in job["prompts"]:
         read_prompts(Path(path), limit, PromptColumns.parse(columns, where=path))
-    for folder, pipeline in job["checkpoints"]:
-        check_checkpoint(Path(folder) / "weights.safetensors", Path(pipeline))
+    for checkpoint, pipeline, covers in job["checkpoints"]:
+        check_checkpoint(Path(checkpoint), Path(pipeline), covers)
     write_json(arguments.output / "inputs.json", {"checked": job})
 
 

@@ -27,7 +27,7 @@ def main() -> None:
     with running(arguments, resumes="pieces") as attempt:
         prompts = {name: images_of(s, where=f"prompts.{name}.columns") for name, s in job["prompts"].items()}
         states = checkpoints(job)
-        models = load_models(Path(job["model"]), device=job["device"])
+        models = load_models(Path(job["model"]), device=job["device"], precision=job["sampling"]["precision"])
         source = source_hash(import_closure("scripts/sample.py"))
         origin = {"sampling": job["sampling"], "model": folder_hash(Path(job["model"])), "code": source}
         rows: list[dict[str, Any]] = []

@@ -16,6 +16,7 @@ from resalign.data.images import read_captioned_images
 from resalign.diffusion.batches import EncodedImages, encode
 from resalign.diffusion.models import Models, load_models
 from resalign.diffusion.parametrisation import named_weights
+from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss, harmful_loss
 from resalign.report import drawing
 from resalign.report.second_order import markdown_tables
@@ -35,8 +36,8 @@ def main() -> None:
     with running(arguments):
         models = load_models(Path(job["model"]), device=job["device"])
         data = {name: encoded(models, Path(job[name]), job["pixels"], name) for name in ("forget", "pool")}
-        unet = models.unet.double()
-        start = named_weights(unet)
+        denoiser = models.denoiser.double()
+        start = named_weights(denoiser)
         audits, sweeps = [], []
         for position in progress_bar("second-order audit")(range(len(config.draws))):
             draw = config.draws[position]
@@ -45,7 +46,7 @@ def main() -> None:
                 data[name].draw_stratified(config.batch_size, run.generator("second order", name))
                 for name in ("pool", "forget")
             )
-            losses = partial(harmful_loss, unet, batch=outer), partial(denoising_loss, unet, batch=inner)
+            losses = partial(harmful_loss, denoiser, batch=outer), partial(denoising_loss, denoiser, batch=inner)
             rows, sweep = audit_draw(*losses, start, config, draw)
             audits += rows
             sweeps += sweep
@@ -63,8 +64,7 @@ def main() -> None:
 def encoded(models: Models, folder: Path, pixels: int, name: str) -> EncodedImages:
     """An image folder in latent space, in float64; the autoencoder itself is the pipeline's own."""
     images = encode(models, read_captioned_images(folder, pixels=pixels), Run(0).generator("encode", name))
-    embeddings = images.encoder_hidden_states.double()
-    return replace(images, latents=images.latents.double(), encoder_hidden_states=embeddings)
+    return replace(images, latents=images.latents.double(), conditioning=images.conditioning.to(torch.float64))
 
 
 if __name__ == "__main__":

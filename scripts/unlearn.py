@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from resalign.config import registry
-from resalign.contracts import Run, UnlearningData
+from resalign.contracts import Run, UnlearningData, check_architecture
 from resalign.data.images import read_captioned_images
 from resalign.diffusion.batches import encode
 from resalign.diffusion.micro_batches import micro_batches
-from resalign.diffusion.models import load_models, unet_weights
+from resalign.diffusion.models import load_models
+from resalign.diffusion.precision import training_precision
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
 from resalign.tensors.weights import save_weights
 
@@ -21,9 +22,13 @@ def main() -> None:
     settings = dict(job["method"])
     method = registry.member("unlearning", settings.pop("name"))
     config = method.Config.parse(settings, where=job["label"])
-    with running(arguments, resumes="steps") as attempt, micro_batches(job.get("micro_batch_size")):
+    in_parts, computing = micro_batches(job.get("micro_batch_size")), training_precision(job["precision"])
+    with running(arguments, resumes="steps") as attempt, in_parts, computing:
         images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in ("forget", "retain", "pool")}
-        models = load_models(Path(job["model"]), device=job["device"])
+        models = load_models(
+            Path(job["model"]), device=job["device"], gradient_checkpointing=job.get("gradient_checkpointing", False)
+        )
+        check_architecture(method, models.architecture.name)
         progress = progress_bar(f"unlearn {job['label']} seed {arguments.seed}")
         run = Run(arguments.seed, progress=progress, attempt=attempt)
         data = UnlearningData(
@@ -32,7 +37,7 @@ def main() -> None:
             checkpoint=Path(job["checkpoint"]) if job["checkpoint"] else None,
         )
         weights = method.unlearn(models, data, config, run)
-        save_weights(output / "weights.safetensors", unet_weights(weights))
+        save_weights(output / "weights.safetensors", weights)
         run.history.write(output / "history.csv")
 
 

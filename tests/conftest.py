@@ -1,4 +1,4 @@
-"""One thread, no network, and a tiny randomly initialised Stable Diffusion pipeline with the data to train it on."""
+"""One thread, no network, and a tiny randomly initialised pipeline with the data to train it on."""
 
 import os
 from collections.abc import Sequence
@@ -16,67 +16,20 @@ from resalign.data.images import read_captioned_images
 from resalign.data.prompts import Prompt, write_prompts
 from resalign.diffusion.batches import EncodedImages, encode
 from resalign.diffusion.models import Models, load_models
-from resalign.lazy import diffusers, torch, transformers
-
-PIXELS = 16
-TEXT_WIDTH = 16
-MAX_TOKENS = 12
+from resalign.lazy import torch
+from tests.pipelines import PIXELS, write_pipeline
 
 
 @pytest.fixture(scope="session")
-def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A StableDiffusionPipeline folder: real classes, tiny, random weights; latents (4, 8, 8) of 16 x 16 pixels."""
-    from resalign.digits.tokenizer import VOCABULARY_SIZE, clip_tokenizer
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which tiny pipeline a test runs on; a module that asks for several parametrises this fixture indirectly."""
+    return str(getattr(request, "param", "stable_diffusion"))
 
-    folder = tmp_path_factory.mktemp("pipeline")
-    tokenizer = clip_tokenizer(folder / "tokenizer", max_tokens=MAX_TOKENS)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        unet = diffusers.UNet2DConditionModel(
-            sample_size=PIXELS // 2,
-            in_channels=4,
-            out_channels=4,
-            block_out_channels=(8, 16),
-            layers_per_block=1,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            attention_head_dim=8,
-            cross_attention_dim=TEXT_WIDTH,
-            norm_num_groups=4,
-        )
-        vae = diffusers.AutoencoderKL(
-            block_out_channels=(8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            latent_channels=4,
-            norm_num_groups=4,
-            sample_size=PIXELS,
-        )
-        text_encoder = transformers.CLIPTextModel(
-            transformers.CLIPTextConfig(
-                vocab_size=VOCABULARY_SIZE,
-                hidden_size=TEXT_WIDTH,
-                intermediate_size=2 * TEXT_WIDTH,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                max_position_embeddings=MAX_TOKENS,
-                projection_dim=TEXT_WIDTH,
-            )
-        )
-    scheduler = diffusers.DPMSolverMultistepScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000, steps_offset=1
-    )
-    diffusers.StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
-    return folder
+
+@pytest.fixture(scope="session")
+def pipeline_folder(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline folder: real classes, tiny, random weights."""
+    return write_pipeline(kind, tmp_path_factory.mktemp("pipeline"))
 
 
 @pytest.fixture(scope="session")
@@ -128,7 +81,7 @@ def unlearning_data(
     from resalign.tensors.weights import save_weights
 
     checkpoint = tmp_path_factory.mktemp("checkpoint")
-    moved = {name: tensor + 0.01 for name, tensor in named_weights(models.unet).items()}
+    moved = {name: tensor + 0.01 for name, tensor in named_weights(models.denoiser).items()}
     save_weights(checkpoint / "weights.safetensors", moved)
     forget, retain = torch.tensor([0, 1, 4, 5]), torch.tensor([2, 3, 6, 7])
     return UnlearningData(

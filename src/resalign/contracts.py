@@ -5,13 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from resalign.config.strict import ConfigError
+from resalign.diffusion.architectures import NAMES
 from resalign.diffusion.batches import EncodedImages
 from resalign.lazy import torch
 from resalign.resume.attempt import Attempt
 from resalign.tensors.seeds import generator
 from resalign.tracking import History
+
+
+def check_architecture(member: ModuleType, architecture: str) -> None:
+    """Fails unless a method or an attack supports a kind of pipeline; one that does not say supports all.
+
+    Raises:
+        ConfigError: Naming both, and what is supported.
+    """
+    supported = getattr(member, "ARCHITECTURES", NAMES)
+    if architecture not in supported:
+        _, family, name = member.__name__.split(".")
+        raise ConfigError(
+            f"{family} '{name}' supports {list(supported)}, and the model is {architecture}; take another of either"
+        )
 
 
 @dataclass(frozen=True)
@@ -23,7 +40,7 @@ class UnlearningData:
         retain: Images whose prompts the model should keep serving, for preservation and as DreamBooth's prior.
         pool: Benign images that simulated users fine-tune on.
         prompts: Prompts that name the concept, for methods that need no images.
-        checkpoint: A released weight file, for the method ``imported``.
+        checkpoint: A released weight file or folder, for the method ``imported``.
     """
 
     forget: EncodedImages

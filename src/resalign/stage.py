@@ -163,6 +163,8 @@ def running(arguments: StageArguments, *, resumes: Literal["no", "steps", "piece
             "started_at": round(created_at, 3),
             "ended_at": round(time.time(), 3),
             "attempts": attempt.number,
+            "steps": attempt.steps_taken,
+            "step_seconds": round(attempt.step_seconds, 3),
         }
         write_json(arguments.output / "timing.json", {**timing, **_machine(arguments, lease)})
         if folder and resumes == "steps":

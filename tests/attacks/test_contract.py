@@ -10,12 +10,15 @@ import torch
 from resalign.config import registry
 from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run
-from resalign.diffusion.models import Models
-from resalign.diffusion.parametrisation import named_weights
+from resalign.diffusion import architectures
+from resalign.diffusion.models import Models, trainable_tensors
 from resalign.resume.attempt import Attempt
 from resalign.tensors.named import Named
 from tests.example_config import smallest
+from tests.pipelines import KINDS
 from tests.stopping import stopped_after_a_step
+
+pytestmark = pytest.mark.parametrize("kind", KINDS, indirect=True, scope="session")
 
 ATTACKS = registry.members("attacks")
 STEPS, CHECKPOINTS = 4, [1, 3]
@@ -47,13 +50,16 @@ def attack(
 
 
 @pytest.fixture(scope="module", params=ATTACKS)
-def name(request: pytest.FixtureRequest) -> str:
+def name(request: pytest.FixtureRequest, models: Models) -> str:
+    supported = getattr(registry.member("attacks", request.param), "ARCHITECTURES", architectures.NAMES)
+    if models.architecture.name not in supported:
+        pytest.skip(f"declares that it supports {list(supported)} alone")
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
 def before(models: Models) -> dict[str, torch.Tensor]:
-    return {n: t.clone() for n, t in models.pipeline.unet.state_dict().items()}
+    return {n: t.clone() for n, t in models.denoiser.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +79,7 @@ def test_signature(name: str) -> None:
 
 def test_weights_are_kept_at_every_checkpoint_and_at_the_end(models: Models, result: Recorded) -> None:
     assert [step for step, _ in result.saved] == [*CHECKPOINTS, STEPS]
-    expected = named_weights(models.unet)
+    expected = trainable_tensors(models.pipeline)
     for _, weights in result.saved:
         assert weights
         for n, tensor in weights.items():
@@ -109,7 +115,7 @@ def test_heldout_examples_are_the_same_for_every_seed(
 
 def test_zero_steps_change_nothing(name: str, models: Models, attack_data: AttackData) -> None:
     [(step, weights)] = attack(name, models, attack_data, steps=0, checkpoints=[]).saved
-    original = named_weights(models.unet)
+    original = trainable_tensors(models.pipeline)
     assert step == 0
     assert all(torch.equal(tensor, original[n]) for n, tensor in weights.items())
 
@@ -117,9 +123,9 @@ def test_zero_steps_change_nothing(name: str, models: Models, attack_data: Attac
 def test_the_models_own_weights_are_left_alone(
     models: Models, before: dict[str, torch.Tensor], result: Recorded
 ) -> None:
-    after = models.pipeline.unet.state_dict()
+    after = models.denoiser.state_dict()
     assert all(torch.equal(after[n], before[n]) for n in before)
-    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in models.unet.parameters())
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in models.denoiser.parameters())
 
 
 def test_equal_seeds_give_equal_bits(name: str, models: Models, attack_data: AttackData, result: Recorded) -> None:

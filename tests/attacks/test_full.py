@@ -13,29 +13,30 @@ from resalign.diffusion.parametrisation import named_weights
 from resalign.objectives.denoising import denoising_loss
 from resalign.tensors.named import add, detached, gradient, norm
 from resalign.tensors.steps import DivergenceError
+from tests.weight_names import of_denoiser
 
 
 def attacked(models: Models, data: AttackData, **settings: Any) -> tuple[dict[str, torch.Tensor], Run]:
     run, saved = Run(0), {}
     config = full.Config.parse({"steps": 3, "lr": 1e-2, **settings}, where="test")
-    full.attack(models, data, config, run, lambda step, weights: saved.update(weights))
+    full.attack(models, data, config, run, lambda step, weights: saved.update(of_denoiser(models, weights)))
     return saved, run
 
 
 def test_gradient_descent_on_the_denoising_loss(models: Models, attack_data: AttackData) -> None:
     saved, _ = attacked(models, attack_data, optimizer="sgd", max_grad_norm=None, batch_size=2)
-    stream, weights = Run(0).generator("attack", "full"), named_weights(models.unet)
+    stream, weights = Run(0).generator("attack", "full"), named_weights(models.denoiser)
     for _ in range(3):
         leaves = detached(weights, requires_grad=True)
         weights = add(
-            weights, gradient(denoising_loss(models.unet, leaves, attack_data.train.draw(2, stream)), leaves), -1e-2
+            weights, gradient(denoising_loss(models.denoiser, leaves, attack_data.train.draw(2, stream)), leaves), -1e-2
         )
-    assert norm(add(saved, weights, -1.0)) < 1e-4 * norm(add(saved, named_weights(models.unet), -1.0))
+    assert norm(add(saved, weights, -1.0)) < 1e-4 * norm(add(saved, named_weights(models.denoiser), -1.0))
 
 
 def test_every_weight_is_trained(models: Models, attack_data: AttackData) -> None:
     saved, _ = attacked(models, attack_data)
-    original = named_weights(models.unet)
+    original = named_weights(models.denoiser)
     assert saved.keys() == original.keys()
     still = [name for name in saved if torch.equal(saved[name], original[name])]
     assert not still
@@ -51,7 +52,7 @@ def test_fine_tuning_learns_what_it_is_trained_on(models: Models, attack_data: A
 def test_optimizers_differ(models: Models, attack_data: AttackData, optimizer: str) -> None:
     # Adam's first step has the learning rate's length in every coordinate, AdamW's also decays the weights.
     saved, _ = attacked(models, attack_data, steps=1, optimizer=optimizer, max_grad_norm=None, weight_decay=0.5)
-    original = named_weights(models.unet)
+    original = named_weights(models.denoiser)
     name = "conv_in.weight"
     change = saved[name] - original[name] * (1 - 1e-2 * 0.5 if optimizer == "adamw" else 1)
     lengths = change.abs().flatten()
@@ -62,7 +63,7 @@ def test_optimizers_differ(models: Models, attack_data: AttackData, optimizer: s
 
 def test_clipping_bounds_the_step(models: Models, attack_data: AttackData) -> None:
     saved, _ = attacked(models, attack_data, steps=1, optimizer="sgd", max_grad_norm=0.01)
-    assert norm(add(saved, named_weights(models.unet), -1.0)) == pytest.approx(1e-2 * 0.01, rel=1e-2)
+    assert norm(add(saved, named_weights(models.denoiser), -1.0)) == pytest.approx(1e-2 * 0.01, rel=1e-2)
 
 
 def test_cosine_schedule() -> None:

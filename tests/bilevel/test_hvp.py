@@ -114,12 +114,12 @@ def test_nan_stays_visible(mode: Mode) -> None:
 
 def unet_case(models: Models, images: EncodedImages, dtype: torch.dtype) -> tuple[Loss, Named, Named, Named]:
     """The denoising loss of the tiny UNet on a frozen batch, its weights, and two random directions."""
-    unet = copy.deepcopy(models.unet).to(dtype)
+    unet = copy.deepcopy(models.denoiser).to(dtype)
     batch = images.draw_stratified(4, torch.Generator().manual_seed(0))
     batch = NoisyBatch(
         batch.noisy_latents.to(dtype),
         batch.timesteps,
-        batch.encoder_hidden_states.to(dtype),
+        batch.conditioning.to(dtype),
         batch.target.to(dtype),
     )
     weights, generator = named_weights(unet), torch.Generator().manual_seed(1)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from resalign.config import jobs
+from resalign.config import jobs, own_inputs
 from resalign.config.experiment import Experiment
 from resalign.config.extension import extended
 from resalign.config.plan import Plan
@@ -139,7 +139,7 @@ def test_a_pipeline_is_attacked_and_sampled_as_it_is() -> None:
         assert '"weights": null' in job
     for stage in plan.sample.values():
         assert ('"model": "models/mine"' in jobs.sample_job(plan, stage.run, "0", "small")) == (stage.model == "mine")
-    assert "models/mine" in jobs.own_inputs(plan)["pipelines"]
+    assert "models/mine" in own_inputs.found(plan)["pipelines"]
     assert len({stage.run.rpartition("-")[2] for stage in plan.attack.values()}) == 4
 
 

@@ -88,7 +88,12 @@ def test_stratified_batches_take_every_image_once_and_a_timestep_from_each_part(
 def test_every_image_keeps_its_own_prompt(models: Models, encoded_images: EncodedImages, image_folder: Path) -> None:
     prompts = read_captioned_images(image_folder, pixels=16).prompts
     batch = encoded_images.at(ALL.flip(0), torch.full((8,), 500), stream())
-    torch.testing.assert_close(batch.encoder_hidden_states, models.encode_prompts(prompts[::-1]), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        batch.conditioning.encoder_hidden_states,
+        models.encode_prompts(prompts[::-1]).encoder_hidden_states,
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 def test_subset_keeps_image_and_prompt_together(encoded_images: EncodedImages) -> None:
@@ -98,7 +103,7 @@ def test_subset_keeps_image_and_prompt_together(encoded_images: EncodedImages) -
     whole, part = encoded_images.at(chosen, timesteps, stream()), subset.at(torch.arange(2), timesteps, stream())
     assert len(subset) == 2
     assert torch.equal(whole.noisy_latents, part.noisy_latents)
-    assert torch.equal(whole.encoder_hidden_states, part.encoder_hidden_states)
+    assert torch.equal(whole.conditioning.encoder_hidden_states, part.conditioning.encoder_hidden_states)
 
 
 def test_latents_are_the_scaled_posteriors(models: Models, encoded_images: EncodedImages, image_folder: Path) -> None:

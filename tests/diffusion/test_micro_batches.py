@@ -20,8 +20,9 @@ from resalign.contracts import AttackData, Run, UnlearningData
 from resalign.data.images import read_captioned_images
 from resalign.diffusion.batches import EncodedImages, NoisyBatch, encode
 from resalign.diffusion.micro_batches import in_parts, micro_batches
-from resalign.diffusion.models import Models, load_models
+from resalign.diffusion.models import Models, load_models, trainable_tensors
 from resalign.diffusion.parametrisation import named_weights
+from resalign.diffusion.recomputation import checkpointed
 from resalign.objectives.denoising import denoising_loss, harmful_loss
 from resalign.tensors.named import Named, add, detached, gradient, norm
 from tests.conftest import PIXELS
@@ -88,7 +89,7 @@ def of_dtype(models: Models, double: Models) -> Callable[[torch.dtype], Models]:
 def batch_of(images: EncodedImages, dtype: torch.dtype) -> NoisyBatch:
     batch = images.draw_stratified(BATCH, Run(0).generator("batch"))
     return NoisyBatch(
-        batch.noisy_latents.to(dtype), batch.timesteps, batch.encoder_hidden_states.to(dtype), batch.target.to(dtype)
+        batch.noisy_latents.to(dtype), batch.timesteps, batch.conditioning.to(dtype), batch.target.to(dtype)
     )
 
 
@@ -127,7 +128,7 @@ def test_derivatives_are_those_of_the_whole_batch(
     dtype: torch.dtype,
     size: int,
 ) -> None:
-    unet = of_dtype(dtype).unet
+    unet = of_dtype(dtype).denoiser
     batch = batch_of(images, dtype)
     losses = partial(denoising_loss, unet, batch=batch), partial(harmful_loss, unet, batch=batch, truncation=1.5)
     whole = derivative(*losses, named_weights(unet))
@@ -141,11 +142,11 @@ def test_derivatives_are_those_of_the_whole_batch(
 def test_what_is_kept_for_backward_passes_falls_with_the_size(
     double: Models, images: EncodedImages, derivative: Derivative
 ) -> None:
-    losses = (partial(denoising_loss, double.unet, batch=batch_of(images, torch.float64)),) * 2
+    losses = (partial(denoising_loss, double.denoiser, batch=batch_of(images, torch.float64)),) * 2
 
     def peak(size: int | None, do: Derivative) -> int:
         with micro_batches(size), Kept() as kept:
-            do(*losses, named_weights(double.unet))
+            do(*losses, named_weights(double.denoiser))
         assert not kept.bytes
         return kept.peak
 
@@ -162,14 +163,14 @@ def test_what_is_kept_for_backward_passes_falls_with_the_size(
 def test_no_network_sees_more_examples_at_once(double: Models, unlearning_data: UnlearningData) -> None:
     # Where no gradient is asked for, too: held-out losses, targets of distillation, latents of images.
     seen: list[int] = []
-    hook = double.unet.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    hook = double.denoiser.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     encoder = double.pipeline.vae.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     batch = in_double(unlearning_data.retain).draw(4, Run(0).generator("x"))
     with micro_batches(3):
         double.encode_images(torch.zeros(7, 3, PIXELS, PIXELS), Run(0).generator("y"))
         with torch.no_grad():
-            denoising_loss(double.unet, named_weights(double.unet), batch)
-        denoising_loss(double.unet, detached(named_weights(double.unet), requires_grad=True), batch).backward()
+            denoising_loss(double.denoiser, named_weights(double.denoiser), batch)
+        denoising_loss(double.denoiser, detached(named_weights(double.denoiser), requires_grad=True), batch).backward()
     hook.remove()
     encoder.remove()
     assert seen == [3, 3, 1] + [3, 1] + [3, 1] + [1, 3]  # the last: computed again, from the last part to the first
@@ -183,7 +184,7 @@ def test_latents_are_those_of_the_whole_batch(double: Models, image_folder: Path
 
 def in_double(images: EncodedImages) -> EncodedImages:
     return EncodedImages(
-        images.latents.double(), images.encoder_hidden_states.double(), images.prompt_rows, images.noise_scheduler
+        images.latents.double(), images.conditioning.to(torch.float64), images.prompt_rows, images.noise_scheduler
     )
 
 
@@ -208,7 +209,8 @@ def test_an_unlearning_run_is_the_same(name: str, double: Models, unlearning_dat
 
     def run(size: int | None) -> Weights:
         with micro_batches(size):
-            return moved(module.unlearn(double, data, smallest(module.Config), Run(0)), named_weights(double.unet))
+            weights = module.unlearn(double, data, smallest(module.Config), Run(0))
+        return moved(weights, trainable_tensors(double.pipeline))
 
     assert_same_run(run(None), run(1))
 
@@ -224,7 +226,7 @@ def test_an_attack_is_the_same(name: str, double: Models, attack_data: AttackDat
         with micro_batches(size):
             module.attack(double, data, smallest(module.Config, batch_size=3), record, saved.__setitem__)
         history = {(step, quantity): value for step, quantity, value in record.history.rows}
-        return moved(saved[2], named_weights(double.unet)), history
+        return moved(saved[2], trainable_tensors(double.pipeline)), history
 
     (whole, told), (parts, told_in_parts) = run(None), run(2)
     assert_same_run(whole, parts)
@@ -254,3 +256,21 @@ def test_the_size_holds_within_its_block_alone() -> None:
         in_parts(failing, (x,))
     in_parts(function, (x,))
     assert seen == [2, 4]
+
+
+def test_a_block_may_return_nothing_beside_a_tensor() -> None:
+    class Block(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor(3.0))
+
+        def forward(self, x: torch.Tensor, option: str) -> tuple[None, torch.Tensor]:
+            assert option == "text"
+            return None, self.weight * x**2
+
+    x = torch.tensor(2.0, requires_grad=True)
+    nothing, value = checkpointed(Block(), x, "text")
+    assert nothing is None
+    (slope,) = torch.autograd.grad(value, x, create_graph=True)
+    assert slope == 12
+    assert torch.autograd.grad(slope, x)[0] == 6

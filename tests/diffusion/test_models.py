@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from resalign.diffusion.models import Models, apply_weights, load_models, trainable_tensors, unet_weights
+from resalign.diffusion.conditioning import concatenate
+from resalign.diffusion.models import Models, apply_weights, load_models, trainable_tensors
 from resalign.diffusion.parametrisation import named_weights
 from resalign.tensors.weights import save_weights
 
@@ -48,16 +49,16 @@ def test_prediction_type_is_the_pipelines_own(pipeline_folder: Path, tmp_path: P
 
 
 def test_models_are_frozen_and_in_evaluation_mode(models: Models) -> None:
-    for part in (models.unet, models.pipeline.vae, models.pipeline.text_encoder):
+    for part in (models.denoiser, models.pipeline.vae, models.pipeline.text_encoder):
         assert not part.training
         assert not any(parameter.requires_grad for parameter in part.parameters())
 
 
 def test_prompts_are_embedded_one_by_one(models: Models) -> None:
     prompts = ["a red seven", "", "a blue two"]
-    together = models.encode_prompts(prompts)
+    together = models.encode_prompts(prompts).encoder_hidden_states
     assert together.shape == (3, 12, 16)
-    alone = torch.cat([models.encode_prompts([prompt]) for prompt in prompts])
+    alone = concatenate(models.encode_prompts([prompt]) for prompt in prompts).encoder_hidden_states
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
 
 
@@ -75,10 +76,10 @@ def test_a_weight_file_replaces_what_it_names_and_nothing_else(
         assert torch.equal(after[n], changed.get(n, before[n])), n
 
 
-def test_unet_weights_go_to_a_file_and_back(pipeline_folder: Path, models: Models, tmp_path: Path) -> None:
-    weights = {n: t + 0.5 for n, t in named_weights(models.unet).items()}
-    save_weights(tmp_path / "weights.safetensors", unet_weights(weights))
+def test_the_denoisers_weights_go_to_a_file_and_back(pipeline_folder: Path, models: Models, tmp_path: Path) -> None:
+    weights = {n: t + 0.5 for n, t in named_weights(models.denoiser).items()}
+    save_weights(tmp_path / "weights.safetensors", models.named(weights))
     loaded = load_models(pipeline_folder)
     apply_weights(loaded.pipeline, tmp_path / "weights.safetensors")
-    found = named_weights(loaded.unet)
+    found = named_weights(loaded.denoiser)
     assert all(torch.equal(found[n], weights[n]) for n in weights)

@@ -100,7 +100,7 @@ def test_pull_back_is_the_gradient_in_the_variables(parametrisation: Parametrisa
 
 
 def test_cross_attention_is_attn2_and_the_rest_is_the_rest(models: Models) -> None:
-    everything = named_weights(models.unet)
+    everything = named_weights(models.denoiser)
     x, u, full = (select(everything, s) for s in ("cross_attention", "not_cross_attention", "full"))  # type: ignore[arg-type]
     assert x
     assert all(".attn2." in name for name in x)
@@ -110,20 +110,20 @@ def test_cross_attention_is_attn2_and_the_rest_is_the_rest(models: Models) -> No
 
 def test_cross_attention_reads_the_text(models: Models) -> None:
     # attn2 is where the text comes in: its keys are as wide as the text, attn1's as wide as the network.
-    weights = named_weights(models.unet)
+    weights = named_weights(models.denoiser)
     names = [name for name in select(weights, "cross_attention") if name.endswith("to_k.weight")]
     assert names
-    processors = {n for n, m in models.unet.named_modules() if getattr(m, "is_cross_attention", False)}
+    processors = {n for n, m in models.denoiser.named_modules() if getattr(m, "is_cross_attention", False)}
     assert {name.removesuffix(".to_k.weight") for name in names} == processors
 
 
 def test_attention_is_both_kinds(models: Models) -> None:
-    attention = select(named_weights(models.unet), "attention")
+    attention = select(named_weights(models.denoiser), "attention")
     assert {name.split(".attn")[1][0] for name in attention} == {"1", "2"}
 
 
 def test_lora_adapts_every_projection_of_every_attention_layer(models: Models) -> None:
-    weights = named_weights(models.unet)
+    weights = named_weights(models.denoiser)
     found = lora(weights, 4)
     layers = {name.split(".to_")[0] for name in select(weights, "attention")}
     assert len(found.names) == 4 * len(layers)

@@ -87,7 +87,7 @@ def test_diverged_weights_are_noticed(pipeline_folder, models: Models) -> None: 
     from resalign.diffusion.models import load_models
 
     broken = load_models(pipeline_folder)
-    next(iter(broken.unet.parameters())).data.fill_(float("nan"))
+    next(iter(broken.denoiser.parameters())).data.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="diverged"):
         sample(broken, WANTED[:1])
 
@@ -96,11 +96,11 @@ def test_diverged_weights_are_noticed(pipeline_folder, models: Models) -> None: 
 
 
 def partial(models: Models, seed: int = 0, **changed: object) -> tuple[torch.Tensor, torch.Tensor]:
-    concept = models.encode_prompts(["a red seven"]).expand(3, -1, -1)
+    concept = models.encode_prompts(["a red seven"]).expand(3)
     arguments = {
-        "weights": named_weights(models.unet),
-        "encoder_hidden_states": concept,
-        "unconditional": models.encode_prompts([""]).expand(3, -1, -1),
+        "weights": named_weights(models.denoiser),
+        "conditioning": concept,
+        "unconditional": models.unconditional(3),
         "guidance_scale": 3.0,
         "num_inference_steps": 5,
         "generator": Run(seed=seed).generator("partial"),
@@ -134,11 +134,11 @@ def test_every_argument_counts(models: Models) -> None:
     seed = next(s for s in range(40) if int(partial(models, s)[1][0]) < 210)  # four steps have been taken
     latents, _ = partial(models, seed)
     assert torch.equal(partial(models, seed)[0], latents)
-    moved = {n: t + 0.02 for n, t in named_weights(models.unet).items()}
-    other = models.encode_prompts(["a blue two"]).expand(3, -1, -1)
+    moved = {n: t + 0.02 for n, t in named_weights(models.denoiser).items()}
+    other = models.encode_prompts(["a blue two"]).expand(3)
     for changed in (
         {"weights": moved},
-        {"encoder_hidden_states": other},
+        {"conditioning": other},
         {"unconditional": other},
         {"guidance_scale": 9.0},
     ):
@@ -147,6 +147,6 @@ def test_every_argument_counts(models: Models) -> None:
 
 def test_guidance_1_ignores_the_empty_prompt(models: Models) -> None:
     seed = next(s for s in range(40) if int(partial(models, s)[1][0]) < 210)
-    other = models.encode_prompts(["a blue two"]).expand(3, -1, -1)
+    other = models.encode_prompts(["a blue two"]).expand(3)
     first, second = (partial(models, seed, guidance_scale=1.0, **c)[0] for c in ({}, {"unconditional": other}))
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)

@@ -1,5 +1,8 @@
 """What GradDiff and ESD do to the tiny model: the right weights, in the right direction."""
 
+import copy
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,26 +10,28 @@ import torch
 
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.batches import EncodedImages
-from resalign.diffusion.models import Models
+from resalign.diffusion.models import Models, load_models
 from resalign.diffusion.parametrisation import named_weights, select
 from resalign.objectives.denoising import denoising_loss
 from resalign.objectives.distillation import distillation_loss
 from resalign.objectives.erasure import erasure_loss
 from resalign.tensors.named import Named
+from resalign.tensors.weights import WeightsError, save_weights
 from resalign.unlearning import esd, graddiff, imported
+from tests.weight_names import of_denoiser
 
 
 def trained(models: Models, method: Any, data: UnlearningData, **settings: Any) -> tuple[dict[str, torch.Tensor], Run]:
     """All weights after a method's run, and the run."""
     run = Run(0)
     changed = method.unlearn(models, data, method.Config.parse(settings, where="test"), run)
-    return {**named_weights(models.unet), **changed}, run
+    return {**named_weights(models.denoiser), **of_denoiser(models, changed)}, run
 
 
 def denoising_error(models: Models, weights: Named, images: EncodedImages) -> float:
     batch = images.draw_stratified(32, Run(7).generator("test"))
     with torch.no_grad():
-        return float(denoising_loss(models.unet, weights, batch))
+        return float(denoising_loss(models.denoiser, weights, batch))
 
 
 # --- GradDiff ---------------------------------------------------------------------------------------------------------
@@ -36,30 +41,30 @@ GRADDIFF = {"steps": 8, "lr": 3e-3, "max_grad_norm": 100.0}
 
 def test_graddiff_unlearns_the_forget_set(models: Models, unlearning_data: UnlearningData) -> None:
     weights, run = trained(models, graddiff, unlearning_data, **GRADDIFF, alpha=0.0, truncation=None)
-    before = denoising_error(models, named_weights(models.unet), unlearning_data.forget)
+    before = denoising_error(models, named_weights(models.denoiser), unlearning_data.forget)
     assert denoising_error(models, weights, unlearning_data.forget) > 1.2 * before
     assert run.history.last("forget_loss") < -before  # the loss that is minimised is the negative error
 
 
 def test_graddiff_retains_more_with_a_larger_alpha(models: Models, unlearning_data: UnlearningData) -> None:
-    original = named_weights(models.unet)
+    original = named_weights(models.denoiser)
     batch = unlearning_data.retain.draw_stratified(32, Run(7).generator("test"))
     drift = []
     for alpha in (0.0, 30.0):
         weights, _ = trained(models, graddiff, unlearning_data, **GRADDIFF, alpha=alpha, truncation=None)
         with torch.no_grad():
-            drift.append(float(distillation_loss(models.unet, weights, original, batch)))
+            drift.append(float(distillation_loss(models.denoiser, weights, original, batch)))
     assert drift[1] < 0.7 * drift[0]
 
 
 def test_graddiff_stops_at_the_truncation(models: Models, unlearning_data: UnlearningData) -> None:
-    original = named_weights(models.unet)
+    original = named_weights(models.denoiser)
     weights, _ = trained(models, graddiff, unlearning_data, **GRADDIFF, alpha=0.0, truncation=1e-6)
     assert all(torch.equal(weights[name], original[name]) for name in original)
 
 
 def test_graddiff_trains_its_scope(models: Models, unlearning_data: UnlearningData) -> None:
-    original = named_weights(models.unet)
+    original = named_weights(models.denoiser)
     weights, _ = trained(models, graddiff, unlearning_data, steps=2, lr=1e-3, scope="cross_attention")
     changed = {name for name in original if not torch.equal(weights[name], original[name])}
     assert changed
@@ -77,7 +82,7 @@ ESD = {"steps": 30, "lr": 2e-4, "batch_size": 4, "num_inference_steps": 4}
 def test_esd_variants_train_their_scope(
     models: Models, unlearning_data: UnlearningData, variant: str, scope: Any
 ) -> None:
-    original = named_weights(models.unet)
+    original = named_weights(models.denoiser)
     weights, _ = trained(models, esd, unlearning_data, **{**ESD, "steps": 2}, variant=variant)
     changed = {name for name in original if not torch.equal(weights[name], original[name])}
     allowed = set(select(original, scope))
@@ -86,12 +91,14 @@ def test_esd_variants_train_their_scope(
 
 
 def test_esd_moves_the_concept_towards_its_target(models: Models, unlearning_data: UnlearningData) -> None:
-    original = named_weights(models.unet)
+    original = named_weights(models.denoiser)
     weights, run = trained(models, esd, unlearning_data, **ESD, variant="all")
     batch = unlearning_data.forget.draw_stratified(32, Run(7).generator("test"))
-    empty = models.encode_prompts([""]).expand(32, -1, -1)
+    empty = models.unconditional(32)
     with torch.no_grad():
-        before, after = (erasure_loss(models.unet, w, original, batch, empty, 1.0).item() for w in (original, weights))
+        before, after = (
+            erasure_loss(models.denoiser, w, original, batch, empty, 1.0).item() for w in (original, weights)
+        )
     assert before > 0
     assert after < 0.9 * before
     # At the first step the model still is the original, (1 + η)(ε₀(c) − ε₀(∅)) away from its target.
@@ -99,8 +106,6 @@ def test_esd_moves_the_concept_towards_its_target(models: Models, unlearning_dat
 
 
 def test_esd_looks_at_no_image(models: Models, unlearning_data: UnlearningData) -> None:
-    from dataclasses import replace
-
     none = unlearning_data.forget.subset(torch.tensor([], dtype=torch.long))
     blind = replace(unlearning_data, forget=none, retain=none, pool=none)
     first, second = (trained(models, esd, data, **{**ESD, "steps": 1})[0] for data in (unlearning_data, blind))
@@ -110,16 +115,68 @@ def test_esd_looks_at_no_image(models: Models, unlearning_data: UnlearningData) 
 # --- a released checkpoint --------------------------------------------------------------------------------------------
 
 
+def imported_from(
+    models: Models, data: UnlearningData, checkpoint: Path | None, **settings: Any
+) -> tuple[dict[str, torch.Tensor], Run]:
+    run = Run(0)
+    config = imported.Config.parse({"checkpoint": "x", **settings}, where="test")
+    return imported.unlearn(models, replace(data, checkpoint=checkpoint), config, run), run
+
+
 def test_imported_weights_are_the_files(models: Models, unlearning_data: UnlearningData) -> None:
-    weights, _ = trained(models, imported, unlearning_data, checkpoint="x")
-    original = named_weights(models.unet)
-    assert all(torch.equal(weights[name], original[name] + 0.01) for name in original)
+    weights, run = imported_from(models, unlearning_data, unlearning_data.checkpoint)
+    original = named_weights(models.denoiser)
+    assert weights.keys() == {f"unet.{name}" for name in original}
+    assert all(torch.equal(weights[f"unet.{name}"], tensor + 0.01) for name, tensor in original.items())
+    counts = {"imported_tensors": len(original), "differing_tensors": len(original), "covered_share": 1}
+    assert run.history.rows == [(0, name, value) for name, value in counts.items()]
+
+
+def test_a_part_is_imported_by_config(models: Models, unlearning_data: UnlearningData, tmp_path: Path) -> None:
+    original = named_weights(models.denoiser)
+    part = {"conv_in.bias": original["conv_in.bias"] + 1, "conv_out.bias": original["conv_out.bias"].clone()}
+    torch.save(part, tmp_path / "part.pt")
+    with pytest.raises(WeightsError, match=r"holds 2 of the \d+ tensors of unet .* set covers: some"):
+        imported_from(models, unlearning_data, tmp_path / "part.pt")
+    weights, run = imported_from(models, unlearning_data, tmp_path / "part.pt", covers="some")
+    assert {name: tensor.tolist() for name, tensor in weights.items()} == {
+        f"unet.{name}": tensor.tolist() for name, tensor in part.items()
+    }
+    assert run.history.last("differing_tensors") == 1
+    assert run.history.last("covered_share") == pytest.approx(2 / len(original))
+
+
+def test_an_imported_text_encoder_speaks_in_the_loaded_model(
+    models: Models, pipeline_folder: Path, unlearning_data: UnlearningData, tmp_path: Path
+) -> None:
+    encoder = copy.deepcopy(models.pipeline.text_encoder)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.mul_(1.1)
+    encoder.save_pretrained(tmp_path / "nudity_unlearned")
+    weights, _ = imported_from(models, unlearning_data, tmp_path / "nudity_unlearned")
+    assert {name.split(".")[0] for name in weights} == {"text_encoder"}
+    save_weights(tmp_path / "weights.safetensors", weights)
+    loaded = load_models(pipeline_folder, tmp_path / "weights.safetensors")
+    tokens = torch.tensor([[3, 1, 2]])
+    with torch.no_grad():
+        found, expected, before = (
+            e(tokens).last_hidden_state for e in (loaded.pipeline.text_encoder, encoder, models.pipeline.text_encoder)
+        )
+    assert torch.equal(found, expected)
+    assert not torch.allclose(found, before, atol=1e-2)
+    assert all(torch.equal(t, named_weights(models.denoiser)[n]) for n, t in named_weights(loaded.denoiser).items())
+
+
+def test_a_lora_is_imported_by_config(models: Models, unlearning_data: UnlearningData, tmp_path: Path) -> None:
+    name = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    lora = {f"unet.{name}.lora_A.weight": torch.ones(1, 16), f"unet.{name}.lora_B.weight": torch.ones(16, 1)}
+    save_weights(tmp_path / "pytorch_lora_weights.safetensors", lora)
+    weights, _ = imported_from(models, unlearning_data, tmp_path, covers="some", lora_scale=0.25)
+    expected = named_weights(models.denoiser)[f"{name}.weight"] + 0.25
+    torch.testing.assert_close(weights, {f"unet.{name}.weight": expected}, rtol=0, atol=1e-6)
 
 
 def test_imported_without_a_checkpoint_fails(models: Models, unlearning_data: UnlearningData) -> None:
-    from dataclasses import replace
-
-    from resalign.tensors.weights import WeightsError
-
     with pytest.raises(WeightsError, match="checkpoint 'x'"):
-        trained(models, imported, replace(unlearning_data, checkpoint=None), checkpoint="x")
+        imported_from(models, unlearning_data, None)

@@ -8,11 +8,14 @@ import torch
 
 from resalign.config import registry
 from resalign.contracts import Run, UnlearningData
-from resalign.diffusion.models import Models
-from resalign.diffusion.parametrisation import named_weights
+from resalign.diffusion import architectures
+from resalign.diffusion.models import Models, trainable_tensors
 from resalign.resume.attempt import Attempt
 from tests.example_config import smallest
+from tests.pipelines import KINDS
 from tests.stopping import stopped_after_a_step
+
+pytestmark = pytest.mark.parametrize("kind", KINDS, indirect=True, scope="session")
 
 METHODS = registry.members("unlearning")
 # A method that takes no steps (a closed form, a released checkpoint) draws nothing and has no progress to tell.
@@ -30,13 +33,16 @@ def unlearn(
 
 
 @pytest.fixture(scope="module", params=METHODS)
-def name(request: pytest.FixtureRequest) -> str:
+def name(request: pytest.FixtureRequest, models: Models) -> str:
+    supported = getattr(registry.member("unlearning", request.param), "ARCHITECTURES", architectures.NAMES)
+    if models.architecture.name not in supported:
+        pytest.skip(f"declares that it supports {list(supported)} alone")
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
 def before(models: Models) -> Weights:
-    return {n: t.clone() for n, t in models.pipeline.unet.state_dict().items()}
+    return {n: t.clone() for n, t in models.denoiser.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +59,8 @@ def test_signature(name: str) -> None:
     ]
 
 
-def test_weights_are_finite_and_fit_the_unet(models: Models, result: tuple[Weights, Run]) -> None:
-    expected = named_weights(models.unet)
+def test_weights_are_finite_and_fit_the_model(models: Models, result: tuple[Weights, Run]) -> None:
+    expected = trainable_tensors(models.pipeline)
     assert result[0]
     for n, tensor in result[0].items():
         assert n in expected
@@ -65,15 +71,15 @@ def test_weights_are_finite_and_fit_the_unet(models: Models, result: tuple[Weigh
 
 
 def test_something_changes(models: Models, result: tuple[Weights, Run]) -> None:
-    original = named_weights(models.unet)
+    original = trainable_tensors(models.pipeline)
     assert any(not torch.equal(tensor, original[n]) for n, tensor in result[0].items())
 
 
 def test_the_models_own_weights_are_left_alone(models: Models, before: Weights, result: tuple[Weights, Run]) -> None:
-    after = models.pipeline.unet.state_dict()
+    after = models.denoiser.state_dict()
     assert all(torch.equal(after[n], before[n]) for n in before)
-    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in models.unet.parameters())
-    assert not models.unet.training
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in models.denoiser.parameters())
+    assert not models.denoiser.training
 
 
 def test_a_history_of_finite_numbers_is_kept(result: tuple[Weights, Run]) -> None:

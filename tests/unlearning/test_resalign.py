@@ -17,6 +17,7 @@ from resalign.objectives.distillation import distillation_loss
 from resalign.tensors.named import Named, add, detached, gradient, norm
 from resalign.tensors.steps import DivergenceError
 from resalign.unlearning import resalign
+from tests.weight_names import of_denoiser
 
 # One outer step of plain gradient descent: the update is −lr times the outer gradient, and nothing else.
 PLAIN = {
@@ -37,10 +38,15 @@ def config_of(**settings: Any) -> resalign.Config:
     return resalign.Config.parse({"simulation": FULL_DRAW, **PLAIN, **settings}, where="test")
 
 
+def unlearned(models: Models, data: UnlearningData, run: Run, **settings: Any) -> dict[str, torch.Tensor]:
+    """The weights that a run changed."""
+    return of_denoiser(models, resalign.unlearn(models, data, config_of(**settings), run))
+
+
 def outer_gradient(models: Models, data: UnlearningData, **settings: Any) -> tuple[dict[str, torch.Tensor], Run]:
     """The gradient that one outer step descended."""
-    run, original = Run(0), named_weights(models.unet)
-    changed = resalign.unlearn(models, data, config_of(**settings), run)
+    run, original = Run(0), named_weights(models.denoiser)
+    changed = unlearned(models, data, run, **settings)
     return {n: original[n] - changed.get(n, original[n]) for n in original}, run
 
 
@@ -50,10 +56,10 @@ def relative_error(found: Named, expected: Named) -> float:
 
 def two_terms(models: Models, data: UnlearningData) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """∇L_harm(θ) and ∇R(θ) on the batches of the first outer step; R is taken a little off the original."""
-    stream, original = Run(0).generator("resalign", "batches"), named_weights(models.unet)
+    stream, original = Run(0).generator("resalign", "batches"), named_weights(models.denoiser)
     weights = detached(original, requires_grad=True)
-    harmful = harmful_loss(models.unet, weights, data.forget.draw(3, stream))
-    retain = distillation_loss(models.unet, weights, original, data.retain.draw(4, stream))
+    harmful = harmful_loss(models.denoiser, weights, data.forget.draw(3, stream))
+    retain = distillation_loss(models.denoiser, weights, original, data.retain.draw(4, stream))
     return gradient(harmful, weights), gradient(retain, weights)
 
 
@@ -71,13 +77,13 @@ def test_without_beta_no_hypergradient_takes_part(models: Models, unlearning_dat
 
 def test_two_steps_without_beta_are_two_steps_of_the_two_terms(models: Models, unlearning_data: UnlearningData) -> None:
     # The second step is taken away from the original weights, where R pulls back with weight α.
-    original, lr, alpha = named_weights(models.unet), 0.05, 3.0
+    original, lr, alpha = named_weights(models.denoiser), 0.05, 3.0
     stream, weights = Run(0).generator("resalign", "batches"), original
     for _ in range(2):
         leaves = detached(weights, requires_grad=True)
-        harmful = harmful_loss(models.unet, leaves, unlearning_data.forget.draw(3, stream))
+        harmful = harmful_loss(models.denoiser, leaves, unlearning_data.forget.draw(3, stream))
         retain = gradient(
-            distillation_loss(models.unet, leaves, original, unlearning_data.retain.draw(4, stream)), leaves
+            distillation_loss(models.denoiser, leaves, original, unlearning_data.retain.draw(4, stream)), leaves
         )
         weights = add(weights, add(gradient(harmful, leaves), retain, alpha), -lr)
     found, _ = outer_gradient(models, unlearning_data, beta=0.0, steps=2, lr=lr, alpha=alpha)
@@ -135,21 +141,21 @@ def test_hessian_products_agree(models: Models, unlearning_data: UnlearningData,
 
 def test_makes_the_harmful_loss_hard_to_recover_by_fine_tuning(models: Models, unlearning_data: UnlearningData) -> None:
     # With β = 1 and α = 0 the harmful error AFTER fine-tuning is all that is trained; a wrong sign would lower it.
-    original, pool = named_weights(models.unet), unlearning_data.pool
+    original, pool = named_weights(models.denoiser), unlearning_data.pool
     settings = {"beta": 1.0, "alpha": 0.0, "steps": 6, "lr": 0.1, "max_grad_norm": 1.0}
-    changed = resalign.unlearn(models, unlearning_data, config_of(**settings), Run(0))
+    changed = unlearned(models, unlearning_data, Run(0), **settings)
     harmful = unlearning_data.forget.draw_stratified(32, Run(5).generator("test"))
 
     def error_after_fine_tuning(weights: Named) -> float:
         stream = Run(6).generator("test")
         tuned, _ = adapt(
-            lambda step, w: denoising_loss(models.unet, w, pool.draw(4, stream)),
+            lambda step, w: denoising_loss(models.denoiser, w, pool.draw(4, stream)),
             weights,
             lr=1e-2,
             steps=5,
             optimizer="sgd",
         )
-        return float(denoising_loss(models.unet, tuned, harmful))
+        return float(denoising_loss(models.denoiser, tuned, harmful))
 
     assert error_after_fine_tuning({**original, **changed}) > 1.1 * error_after_fine_tuning(original)
 
@@ -158,14 +164,16 @@ def test_makes_the_harmful_loss_hard_to_recover_by_fine_tuning(models: Models, u
 
 
 def test_attention_only(models: Models, unlearning_data: UnlearningData) -> None:
-    changed = resalign.unlearn(models, unlearning_data, config_of(trained="attention", lr=0.1), Run(0))
-    assert set(changed) <= set(select(named_weights(models.unet), "attention"))
+    changed = of_denoiser(
+        models, resalign.unlearn(models, unlearning_data, config_of(trained="attention", lr=0.1), Run(0))
+    )
+    assert set(changed) <= set(select(named_weights(models.denoiser), "attention"))
     assert len(changed) > 10
 
 
 def test_low_rank_changes(models: Models, unlearning_data: UnlearningData) -> None:
-    original = named_weights(models.unet)
-    changed = resalign.unlearn(models, unlearning_data, config_of(trained="lora", lora_rank=2, lr=10.0), Run(0))
+    original = named_weights(models.denoiser)
+    changed = unlearned(models, unlearning_data, Run(0), trained="lora", lora_rank=2, lr=10.0)
     assert changed
     for name, tensor in changed.items():
         change = (tensor - original[name]).double()

@@ -46,7 +46,9 @@ def small_assets(folder: Path) -> None:
         ("clip-vit-b-32", "open_clip_model.safetensors"),
         ("clip-vit-l-14", "open_clip_model.safetensors"),
         ("advunlearn", "nudity_unlearned/model.safetensors"),
-        ("safegen", "weights.safetensors"),
+        ("safegen", "unet/diffusion_pytorch_model.safetensors"),
+        ("safegen", "text_encoder/model.safetensors"),
+        ("safegen", "vae/diffusion_pytorch_model.safetensors"),
         ("lcfdsd-ng", "weights.safetensors"),
         ("lcfdsd-lt", "weights.safetensors"),
     ):

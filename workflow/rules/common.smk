@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from resalign.config import jobs
+from resalign.config import jobs, own_inputs
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError, typed
@@ -37,7 +37,7 @@ shell.prefix("set -euo pipefail; trap '' INT TERM; " + LIMIT_IS_ENFORCED)
 
 PLAN = load_plan()
 RESOURCES = {stage: PLAN.experiment.resources(stage) for stage in ("unlearn", "attack", "sample", "score")}
-CHECKED_INPUTS = jobs.checked_inputs(PLAN)
+CHECKED_INPUTS = own_inputs.record(PLAN)
 
 
 wildcard_constraints:

@@ -12,7 +12,7 @@ if CHECKED_INPUTS:
             "../../envs/data.yaml"
         threads: 1
         params:
-            job=verbatim(jobs.as_json(jobs.own_inputs(PLAN))),
+            job=verbatim(jobs.as_json(own_inputs.found(PLAN))),
             folder=subpath(output[0], parent=True),
         shell:
             "python scripts/check_inputs.py --job {params.job:q} --output {params.folder} 2>&1 | tee {log}"

@@ -1,4 +1,4 @@
-"""Full-parameter fine-tuning of the UNet on the denoising loss, as a downstream user of a released model does it."""
+"""Full-parameter fine-tuning on the denoising loss, as a downstream user of a released model does it."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ class Config(Strict):
 
 
 def attack(models: Models, data: AttackData, config: Config, run: Run, save: Callable[[int, Named], None]) -> None:
-    """Fine-tunes all UNet weights, keeping them at every checkpoint and at the end.
+    """Fine-tunes all weights of the denoiser, keeping them at every checkpoint and at the end.
 
     Args:
         models: The model under attack.
         data: What it is fine-tuned on, and the held-out images whose loss tells whether it learns.
         config: The attack.
         run: Seed and records; ``heldout_loss`` is recorded at step 0, at every checkpoint and at the end.
-        save: Called with (step, UNet weights by parameter name).
+        save: Called with (step, weights by their names in a weight file).
     """
-    variables = detached(named_weights(models.unet), requires_grad=True)
+    variables = detached(named_weights(models.denoiser), requires_grad=True)
     optimizer = _optimizer(config, list(variables.values()))
     stream = run.generator("attack", "full")
     # The same examples for every model and seed, so that held-out losses can be compared.
@@ -60,21 +60,21 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Cal
 
     def record_heldout(step: int) -> None:
         with torch.no_grad():
-            run.history.record(step, heldout_loss=denoising_loss(models.unet, variables, heldout).item())
+            run.history.record(step, heldout_loss=denoising_loss(models.denoiser, variables, heldout).item())
 
     record_heldout(0)
     for step in run.steps(range(1, config.steps + 1), variables=variables, optimizer=optimizer, stream=stream):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
-        loss = denoising_loss(models.unet, variables, data.train.draw(config.batch_size, stream))
+        loss = denoising_loss(models.denoiser, variables, data.train.draw(config.batch_size, stream))
         clipped_step(optimizer, loss, config.max_grad_norm, what=f"attack 'full' at step {step}")
         run.history.record(step, train_loss=loss.item())
         if step in config.checkpoints:
             record_heldout(step)
-            save(step, detached(variables))
+            save(step, models.named(detached(variables)))
     if config.steps:
         record_heldout(config.steps)
-    save(config.steps, detached(variables))
+    save(config.steps, models.named(detached(variables)))
 
 
 def learning_rate(config: Config, step: int) -> float:

@@ -15,6 +15,7 @@ CATALOGUE = ROOT / "config" / "assets.yaml"
 HASHES = Path("config/hashes")  # of files that have no published one, by asset
 ORIGINS = ("digits", "hub", "url", "path", "manual")
 FETCHED = ("hub", "url", "manual")  # what the rule fetch brings
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")  # of files of tensors, as they are published
 # What a user must agree to, in an experiment's `consent`, before an asset is planned with.
 Term = Literal["sensitive", "faces", "contested", "non-commercial"]
 TERMS: dict[Term, str] = {

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from resalign.config import registry
-from resalign.config.assets import AssetConfig, Term, check_consent, read_catalogue
+from resalign.config.assets import WEIGHT_SUFFIXES, AssetConfig, Term, check_consent, read_catalogue
 from resalign.config.extension import extended
+from resalign.config.precision import Precision, TrainingPrecision
 from resalign.config.prompts import PromptColumns
 from resalign.config.strict import ConfigError, Strict, nearest, read_yaml
 from resalign.digits.config import DigitsConfig
@@ -25,7 +26,6 @@ BASE = "base"  # the model before unlearning, as tables name it
 LABEL = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Keys by which a member names assets that it loads itself.
 ASSET_KEYS = ("folder", "checkpoint", "head")
-WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
 class ConceptConfig(Strict):
@@ -45,6 +45,7 @@ class SamplingConfig(Strict):
     guidance_scale: float = Field(7.5, ge=1)
     seed: int = Field(42, ge=0, description="sampling seed; keys the initial noise, apart from any training seed")
     batch_size: int = Field(64, gt=0)
+    precision: Precision = Field("float32", description="of the whole pipeline [released evaluation: float16]")
 
 
 class PromptSetConfig(Strict):
@@ -84,6 +85,9 @@ class ResourcesConfig(Strict):
     micro_batch_size: int | None = Field(
         None, gt=0, description="of unlearn and attack: examples in memory at once, equal up to rounding; null for all"
     )
+    gradient_checkpointing: bool = Field(
+        False, description="of unlearn and attack: blocks of the network are computed again instead of kept, for memory"
+    )
     mem_mb: int = Field(4000, gt=0)
     runtime_minutes: int = Field(60, gt=0)
 
@@ -97,6 +101,9 @@ class ExperimentConfig(Strict):
     subtitle: str = ""
     tier: Tier = "small"
     pixels: int = Field(512, gt=0, description="edge of training and reference images")
+    precision: TrainingPrecision = Field(
+        "float32", description="in which networks compute while they are trained; weights stay in float32"
+    )
     assets: dict[str, AssetConfig] = Field(
         {}, description="beside the catalogue's, config/assets.yaml, which are known"
     )

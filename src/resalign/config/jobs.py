@@ -8,23 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from resalign.config import registry
+from resalign.config.assets import WEIGHT_SUFFIXES
 from resalign.config.closure import import_closure
 from resalign.config.experiment import BASE, Member
-from resalign.config.plan import NOT_ATTACKED, RESULTS, Plan, Stage, digest
+from resalign.config.plan import NOT_ATTACKED, Plan, Stage
 
 # Module of each part of the demo world; every other part is a detector.
 DIGITS_MODULES = {"data": "datasets", "autoencoder": "autoencoder", "model": "generator", "clip": "clip"}
 
-# What a folder of the user's own has: a table of captions, a pipeline, a checkpoint, a classifier or a CLIP.
+# What a folder of the user's own has beside weight files: a table of captions, or a pipeline with its components.
 STANDS_FOR_FOLDER = (
     "metadata.csv",
     "metadata.jsonl",
     "model_index.json",
-    *(f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae")),
+    *(f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "transformer", "vae")),
     "text_encoder/model.safetensors",
-    "weights.safetensors",
-    "model.safetensors",
-    "open_clip_model.safetensors",
 )
 
 
@@ -43,10 +41,13 @@ def markers(plan: Plan, references: Iterable[str]) -> list[str]:
     found: set[str] = set()
     for reference in references:
         asset = plan.assets[plan.asset_of(reference)]
+        if asset.origin != "path":
+            found.add(f"{asset.folder}/run.json")
+            continue
         own = Path(plan.folder(reference))
-        candidates = [own, *(own / name for name in STANDS_FOR_FOLDER)] if asset.origin == "path" else []
+        weights = [file for file in own.glob("*") if file.suffix in WEIGHT_SUFFIXES]
+        candidates = [own, *(own / name for name in STANDS_FOR_FOLDER), *weights]
         found |= {str(path) for path in candidates if path.is_file()}
-        found |= set() if asset.origin == "path" else {f"{asset.folder}/run.json"}
     return sorted(found)
 
 
@@ -97,54 +98,6 @@ def bars_job(plan: Plan) -> str:
     return as_json({**bars_files(plan), **metrics, "detectors": detectors})
 
 
-# --- the user's own files -------------------------------------------------------------------------------------------
-
-
-def own_inputs(plan: Plan) -> dict[str, Any]:
-    """Everything of the user's own, by what it must be; see scripts/check_inputs.py."""
-    experiment, config = plan.experiment, plan.experiment.config
-    images = [config.concept.forget, config.concept.retain, config.concept.pool]
-    images += [reference for data in experiment.attack_data.values() for reference in (data.train, data.heldout)]
-    images += [config.reference] if config.reference else []
-    released = [member.asset for member in experiment.unlearning.values() if member.asset]
-
-    def own(reference: str) -> bool:
-        return plan.assets[plan.asset_of(reference)].origin == "path"
-
-    return {
-        "pixels": config.pixels,
-        "pipelines": [plan.folder(name) for name in (config.model, *config.pipelines.values()) if own(name)],
-        "images": sorted({plan.folder(reference) for reference in images if own(reference)}),
-        "prompts": [
-            [plan.folder(p.source), _most_prompts(plan, name), p.columns.model_dump(mode="json")]
-            for name, p in config.prompts.items()
-            if own(p.source)
-        ],
-        # A checkpoint's shapes can be held against the model's only where both lie here already.
-        "checkpoints": [
-            [plan.folder(reference), plan.folder(config.model)]
-            for reference in released
-            if own(reference) and own(config.model)
-        ],
-    }
-
-
-def checked_inputs(plan: Plan) -> list[str]:
-    """The file that says that the user's own inputs were checked; empty where there are none.
-
-    It is the same for every tier, and for every experiment with the same inputs: they share their runs. (Taken as
-    ``ancient`` it would hide what follows: Snakemake 9.27 plans nothing behind an ancient file that is made anew.)
-    """
-    found = own_inputs(plan)
-    has_any = any(found[kind] for kind in ("pipelines", "images", "prompts", "checkpoints"))
-    return [f"{RESULTS}/inputs/{digest(found)}/inputs.json"] if has_any else []
-
-
-def _most_prompts(plan: Plan, name: str) -> int | None:
-    """How many prompts the largest tier asks of a list; tiers are nested."""
-    return plan.experiment.config.tiers[plan.experiment.tiers[-1]].prompts[name].prompts
-
-
 # --- unlearning, attacks, sampling, scoring --------------------------------------------------------------------------
 
 
@@ -154,10 +107,10 @@ def parent_weights(stage: Stage, seed: str) -> list[str]:
 
 
 def training_resources(plan: Plan, stage: str) -> dict[str, Any]:
-    """Where a stage trains; micro-batches stand in a job where they are set, so that other jobs remain as they were."""
+    """Where a stage trains; what saves memory stands in a job where it is set: other jobs remain as they were."""
     resources = plan.experiment.resources(stage)
-    size = resources.micro_batch_size
-    return {"device": resources.device, **({"micro_batch_size": size} if size else {})}
+    saving = {name: getattr(resources, name) for name in ("micro_batch_size", "gradient_checkpointing")}
+    return {"device": resources.device, **{name: value for name, value in saving.items() if value}}
 
 
 def unlearn_assets(plan: Plan, run: str) -> list[str]:
@@ -177,6 +130,7 @@ def unlearn_job(plan: Plan, run: str) -> str:
             "method": member.resolved(),
             "prompts": config.concept.prompts,
             "pixels": config.pixels,
+            "precision": config.precision,
             **training_resources(plan, "unlearn"),
             "checkpoint": plan.folder(member.asset) if member.asset else None,
             "model": plan.folder(config.model),
@@ -200,6 +154,7 @@ def attack_job(plan: Plan, run: str, seed: str) -> str:
             "label": stage.label,
             "attack": plan.experiment.attacks[stage.attack or ""].resolved(),
             "pixels": config.pixels,
+            "precision": config.precision,
             **training_resources(plan, "attack"),
             "model": plan.folder(plan.pipeline(stage.model)),
             "weights": next(iter(parent_weights(stage, seed)), None),

@@ -171,6 +171,7 @@ class Plan:
         resolved = {
             "method": member.resolved(),
             "pixels": config.pixels,
+            "precision": config.precision,
             "prompts": list(concept.prompts),
             **{key: self._identity(getattr(concept, key)) for key in ("forget", "retain", "pool")},
             "model": self._identity(config.model),
@@ -191,6 +192,7 @@ class Plan:
         resolved = {
             "attack": member.resolved(),
             "pixels": config.pixels,
+            "precision": config.precision,
             "train": self._identity(data.train),
             "heldout": self._identity(data.heldout),
             "parent": unlearned.resolved if unlearned else {"model": self._identity(self.pipeline(model))},

@@ -1,4 +1,4 @@
-"""A latent diffusion model's parts, loaded from any StableDiffusionPipeline folder."""
+"""A latent diffusion model's parts, loaded from a diffusers pipeline folder of any known architecture."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from resalign.config.precision import Precision
+from resalign.diffusion.architectures import Architecture, architecture_in, architecture_of
+from resalign.diffusion.conditioning import Conditioning
+from resalign.diffusion.forward_process import forward_process_of
 from resalign.diffusion.micro_batches import in_parts
+from resalign.diffusion.recomputation import checkpointed
 from resalign.lazy import diffusers, torch, transformers
-from resalign.tensors.weights import WeightsError, check_shapes, load_weights, tensor_shapes
+from resalign.tensors.weights import WeightsError, load_weights, tensor_shapes
 
-# Components whose weights a method may change; the prefix of a tensor's name in a weight file.
-TRAINABLE = ("unet", "text_encoder")
-# Components with weights, and how diffusers calls their files.
-WEIGHT_FILES = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+# How diffusers and transformers call the weight files of a component.
+NETWORK_FILES, ENCODER_FILES = "diffusion_pytorch_model", "model"
 
 
 @dataclass(frozen=True)
@@ -22,28 +25,45 @@ class Models:
 
     Attributes:
         pipeline: The diffusers pipeline, for sampling.
-        noise_scheduler: The forward process, for training. It is a DDPMScheduler of the pipeline's own noise schedule:
-            a multistep sampler's ``add_noise`` counts timesteps backwards until ``set_timesteps`` has been called.
+        noise_scheduler: The forward process, for training; see :func:`forward_process_of`.
     """
 
-    pipeline: diffusers.StableDiffusionPipeline
-    noise_scheduler: diffusers.DDPMScheduler
+    pipeline: diffusers.DiffusionPipeline
+    noise_scheduler: diffusers.SchedulerMixin
 
     @property
-    def unet(self) -> torch.nn.Module:
-        """The denoising network."""
-        return self.pipeline.unet
+    def architecture(self) -> Architecture:
+        """What kind of pipeline it is."""
+        return architecture_of(self.pipeline)
+
+    @property
+    def denoiser(self) -> torch.nn.Module:
+        """The network that predicts noise, velocity or flow: a UNet, or a transformer."""
+        denoiser: torch.nn.Module = getattr(self.pipeline, self.architecture.denoiser)
+        return denoiser
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of the latents that images are sampled from."""
+        config = getattr(self.pipeline, self.architecture.denoiser).config
+        return config.in_channels, config.sample_size, config.sample_size
 
     @property
     def device(self) -> torch.device:
         """Where the models live."""
         return self.pipeline.device
 
-    def encode_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Text embeddings (B, tokens, width) of prompts, padded as the pipeline pads them."""
-        with torch.no_grad():
-            embeds, _ = self.pipeline.encode_prompt(list(prompts), self.device, 1, do_classifier_free_guidance=False)
-        return embeds
+    def named(self, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The denoiser's parameters under the names that a weight file gives them."""
+        return {f"{self.architecture.denoiser}.{name}": tensor for name, tensor in weights.items()}
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Embedded prompts (B), padded as the pipeline pads them."""
+        return self.architecture.encode_prompts(self.pipeline, prompts)
+
+    def unconditional(self, batch_size: int) -> Conditioning:
+        """What the pipeline takes for no prompt, so many times."""
+        return self.architecture.unconditional(self.pipeline).expand(batch_size)
 
     def encode_images(self, images: torch.Tensor, generator: torch.Generator, batch_size: int = 32) -> torch.Tensor:
         """Latents (B, C, h, w), scaled, sampled from the autoencoder's posterior of images (B, 3, H, W) in [-1, 1]."""
@@ -58,51 +78,68 @@ class Models:
             with torch.no_grad():
                 mean, std = in_parts(posterior, (batch.to(self.device, vae.dtype),)).unbind(dim=1)
             noise = torch.randn(mean.shape, generator=generator).to(mean)
-            latents.append((mean + std * noise) * vae.config.scaling_factor)
+            shift = vae.config.shift_factor or 0.0
+            latents.append((mean + std * noise - shift) * vae.config.scaling_factor)
         return torch.cat(latents)
 
 
-def load_models(folder: Path, weights: Path | None = None, *, device: str = "cpu") -> Models:
-    """Loads a Stable Diffusion pipeline folder, optionally with some of its weights replaced.
+def load_models(
+    folder: Path,
+    weights: Path | None = None,
+    *,
+    device: str = "cpu",
+    precision: Precision = "float32",
+    gradient_checkpointing: bool = False,
+) -> Models:
+    """Loads a pipeline folder of a known architecture, optionally with some of its weights replaced.
 
     Args:
-        folder: A folder as ``StableDiffusionPipeline.save_pretrained`` writes it, safetensors only.
-        weights: A safetensors file of changed tensors, named ``component.parameter`` (see :data:`TRAINABLE`).
+        folder: A folder as ``save_pretrained`` writes it, safetensors only.
+        weights: A safetensors file of changed tensors, named ``component.parameter`` (see :func:`trainable_tensors`).
         device: Where to put the models.
+        precision: In which precision they are kept and sample; what is trained is kept in float32.
+        gradient_checkpointing: Whether the denoiser's blocks are computed again in backward passes, to save memory.
 
     Raises:
         WeightsError: If the folder or a weight file cannot be used.
     """
     check_pipeline_folder(folder)
-    text_encoder = _load_text_encoder(folder / "text_encoder")
+    architecture, components = architecture_in(folder)
+    lacking = {name: None for name in architecture.without if not _is_there(components, name)}
+    encoders = {
+        name: _load_text_encoder(folder / name, class_name)
+        for name, class_name in architecture.text_encoders.items()
+        if name not in lacking
+    }
+    pipeline_class = getattr(diffusers, architecture.pipeline)
     try:
-        pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-            folder,
-            text_encoder=text_encoder,
-            use_safetensors=True,
-            safety_checker=None,
-            requires_safety_checker=False,
-            local_files_only=True,
+        pipeline = pipeline_class.from_pretrained(
+            folder, **encoders, **lacking, **architecture.settings, use_safetensors=True, local_files_only=True
         )
     except ValueError as error:  # a tensor of another shape than its component's config.json says
         raise WeightsError(f"{folder}: {str(error).split('. ')[0]}; fetch or convert it again") from None
     pipeline.set_progress_bar_config(disable=True)
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        lacking = [name for name, parameter in part.named_parameters() if parameter.is_meta]
-        if lacking:
+    for name in (*architecture.trainable, "vae"):
+        part = getattr(pipeline, name)
+        if part is None:
+            continue
+        empty = [parameter for parameter, tensor in part.named_parameters() if tensor.is_meta]
+        if empty:
             raise WeightsError(
-                f"{folder}: its {type(part).__name__} lacks tensor '{lacking[0]}'; fetch or convert it again"
+                f"{folder}: its {type(part).__name__} lacks tensor '{empty[0]}'; fetch or convert it again"
             )
         part.requires_grad_(False).eval()
     if weights is not None:
         apply_weights(pipeline, weights)
-    pipeline.to(device)
-    return Models(pipeline, diffusers.DDPMScheduler.from_config(pipeline.scheduler.config))
+    pipeline.to(device, getattr(torch, precision))
+    if gradient_checkpointing:
+        getattr(pipeline, architecture.denoiser).enable_gradient_checkpointing(checkpointed)
+    return Models(pipeline, forward_process_of(pipeline))
 
 
-def _load_text_encoder(folder: Path) -> transformers.CLIPTextModel:
-    """The text encoder; transformers would give a tensor that its file lacks random values, and go on."""
-    text_encoder, found = transformers.CLIPTextModel.from_pretrained(
+def _load_text_encoder(folder: Path, class_name: str) -> torch.nn.Module:
+    """A text encoder; transformers would give a tensor that its file lacks random values, and go on."""
+    text_encoder, found = getattr(transformers, class_name).from_pretrained(
         folder,
         use_safetensors=True,
         local_files_only=True,
@@ -113,41 +150,39 @@ def _load_text_encoder(folder: Path) -> transformers.CLIPTextModel:
     wrong = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
     if wrong:
         raise WeightsError(f"{folder}: tensor '{wrong[0]}' is missing or of another shape; fetch or convert it again")
-    return text_encoder
+    network: torch.nn.Module = text_encoder
+    return network
 
 
-def trainable_tensors(pipeline: diffusers.StableDiffusionPipeline) -> dict[str, torch.Tensor]:
-    """Every tensor that a weight file may replace, by its name there."""
+def trainable_tensors(pipeline: diffusers.DiffusionPipeline) -> dict[str, torch.Tensor]:
+    """Every tensor that a weight file may replace, by its name there: ``component.parameter``."""
     return {
         f"{component}.{name}": tensor
-        for component in TRAINABLE
+        for component in architecture_of(pipeline).trainable
+        if getattr(pipeline, component) is not None
         for name, tensor in getattr(pipeline, component).named_parameters()
     }
 
 
-def apply_weights(pipeline: diffusers.StableDiffusionPipeline, path: Path) -> None:
+def apply_weights(pipeline: diffusers.DiffusionPipeline, path: Path) -> None:
     """Overwrites a pipeline's tensors with those of a weight file."""
     tensors = trainable_tensors(pipeline)
     for name, value in load_weights(path, tensors).items():
         tensors[name].data.copy_(value)
 
 
-def unet_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """UNet parameters under the names that a weight file gives them."""
-    return {f"unet.{name}": tensor for name, tensor in weights.items()}
-
-
 def check_pipeline_folder(folder: Path) -> None:
-    """Fails readably unless a folder is a pipeline whose weights are whole safetensors files; loads no weight.
+    """Fails readably unless a folder is a known pipeline whose weights are whole safetensors files; loads no weight.
 
     Raises:
         WeightsError: Naming folder or file, and the remedy.
     """
-    if not (folder / "model_index.json").is_file():
-        raise WeightsError(
-            f"{folder}: no diffusers pipeline here (model_index.json is missing); give a save_pretrained folder"
-        )
-    for component, stem in WEIGHT_FILES.items():
+    architecture, components = architecture_in(folder)
+    stems = {architecture.denoiser: NETWORK_FILES, "vae": NETWORK_FILES}
+    stems |= {name: ENCODER_FILES for name in architecture.text_encoders}
+    for component, stem in stems.items():
+        if component in architecture.without and not _is_there(components, component):
+            continue
         files = sorted((folder / component).glob(f"{stem}*.safetensors"))
         if not files:
             others = sorted(path.name for path in (folder / component).glob("*.bin")) or "nothing"
@@ -159,9 +194,6 @@ def check_pipeline_folder(folder: Path) -> None:
             tensor_shapes(file)
 
 
-def check_checkpoint(checkpoint: Path, folder: Path) -> None:
-    """Fails readably unless a checkpoint's tensors fit a pipeline folder's UNet by name and shape; loads no weight."""
-    model: dict[str, tuple[int, ...]] = {}
-    for file in sorted((folder / "unet").glob(f"{WEIGHT_FILES['unet']}*.safetensors")):
-        model |= tensor_shapes(file)
-    check_shapes(checkpoint, tensor_shapes(checkpoint), model)
+def _is_there(components: Mapping[str, Sequence[str | None]], name: str) -> bool:
+    """Whether a pipeline has a component: one that it lacks stands in its index as [null, null]."""
+    return any(components.get(name, (None, None)))

@@ -1,4 +1,4 @@
-"""Which weights of a UNet are trained, and through which variables: all, some, or low-rank changes of some."""
+"""Which weights of a network are trained, and through which variables: all, some, or low-rank changes of some."""
 
 from __future__ import annotations
 
@@ -11,25 +11,33 @@ from resalign.lazy import torch
 from resalign.tensors.named import Named, detached, gradient, zeros_like
 
 Scope = Literal["full", "attention", "cross_attention", "not_cross_attention"]
-# LoRA on these projections of every attention layer, as peft's and diffusers' defaults for Stable Diffusion have it.
-LORA_TARGETS = ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight")
+# LoRA on these projections of every attention layer, as diffusers' training scripts have it; the second line is the
+# text's side of joint attention [Stable Diffusion 3].
+LORA_TARGETS = (
+    *("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight"),
+    *("add_q_proj.weight", "add_k_proj.weight", "add_v_proj.weight", "to_add_out.weight"),
+)
 
 
 def select(weights: Named, scope: Scope) -> list[str]:
-    """Names of a UNet's weights in a scope; attn2 is cross-attention in diffusers.
+    """Names of a network's weights in a scope.
+
+    In diffusers' UNets attn1 is self-attention, attn2 cross-attention. A transformer of joint attention has attn, and
+    perhaps an attn2 that attends to the image alone.
 
     Raises:
         ValueError: If the network has no weight in the scope, as one without cross-attention.
     """
+    has_cross_attention = any(".attn1." in name for name in weights)
     inside = {
         "full": lambda name: True,
-        "attention": lambda name: ".attn1." in name or ".attn2." in name,
-        "cross_attention": lambda name: ".attn2." in name,
-        "not_cross_attention": lambda name: ".attn2." not in name,
+        "attention": lambda name: any(f".{part}." in name for part in ("attn", "attn1", "attn2")),
+        "cross_attention": lambda name: has_cross_attention and ".attn2." in name,
+        "not_cross_attention": lambda name: has_cross_attention and ".attn2." not in name,
     }[scope]
     names = [name for name in weights if inside(name)]
     if not names:
-        raise ValueError(f"the network has no weights in scope '{scope}'; does it have attention layers?")
+        raise ValueError(f"the network has no weights in scope '{scope}'; does it have such attention layers?")
     return names
 
 

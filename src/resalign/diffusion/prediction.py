@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.micro_batches import in_parts
-from resalign.lazy import torch
+from resalign.diffusion.precision import autocast
+from resalign.lazy import diffusers, torch
 from resalign.tensors.named import Named
 
 
-def predict(unet: torch.nn.Module, weights: Named, batch: NoisyBatch) -> torch.Tensor:
+def predict(denoiser: torch.nn.Module, weights: Named, batch: NoisyBatch) -> torch.Tensor:
     """The network's prediction (B, C, h, w) with the given weights in place of its own, in micro-batches if any."""
+    conditioning = batch.conditioning
+    examples = (
+        batch.noisy_latents,
+        batch.timesteps,
+        conditioning.encoder_hidden_states,
+        *conditioning.added.values(),
+    )
+    in_precision = autocast()
 
     def call(*tensors: torch.Tensor) -> torch.Tensor:
-        arguments, own = tensors[:3], dict(zip(weights, tensors[3:], strict=True))
-        prediction: torch.Tensor = torch.func.functional_call(unet, own, arguments).sample
-        return prediction
+        noisy_latents, timesteps, encoder_hidden_states, *added = tensors[: len(examples)]
+        own = dict(zip(weights, tensors[len(examples) :], strict=True))
+        by_name = dict(zip(conditioning.added, added, strict=True))
+        arguments, named = _arguments(denoiser, noisy_latents, timesteps, encoder_hidden_states, by_name)
+        with in_precision(noisy_latents.device.type):
+            prediction: torch.Tensor = torch.func.functional_call(denoiser, own, arguments, named).sample
+        return prediction.to(noisy_latents.dtype)
 
-    examples = (batch.noisy_latents, batch.timesteps, batch.encoder_hidden_states)
     return in_parts(call, examples, tuple(weights.values()))
+
+
+def _arguments(
+    denoiser: torch.nn.Module,
+    noisy_latents: torch.Tensor,
+    timesteps: torch.Tensor,
+    encoder_hidden_states: torch.Tensor,
+    added: dict[str, torch.Tensor],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What diffusers' classes call the same things."""
+    if isinstance(denoiser, diffusers.SD3Transformer2DModel):
+        return (noisy_latents, encoder_hidden_states), {"timestep": timesteps, **added}
+    return (noisy_latents, timesteps, encoder_hidden_states), {"added_cond_kwargs": added} if added else {}

@@ -7,6 +7,7 @@ from typing import Any
 
 from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import NoisyBatch
+from resalign.diffusion.conditioning import Conditioning, concatenate
 from resalign.diffusion.images import ImageStore
 from resalign.diffusion.models import Models
 from resalign.diffusion.noise import initial_noise
@@ -36,17 +37,14 @@ def sample_images(
         Images (B, 3, H, W), uint8, on the CPU.
     """
     pipeline = models.pipeline
-    edge = pipeline.unet.config.sample_size
-    shape = (pipeline.unet.config.in_channels, edge, edge)
-    noise = initial_noise([(prompt.id, index) for prompt, index in prompts], sampling_seed, shape)
+    keys = [(prompt.id, index) for prompt, index in prompts]
+    noise = initial_noise(keys, sampling_seed, models.latent_shape)
     # Embed each distinct prompt once; the pipeline would repeat the work for each image.
     texts = sorted({prompt.text for prompt, _ in prompts})
-    embeds = dict(zip(texts, models.encode_prompts(texts), strict=True))
-    empty = models.encode_prompts([""]).expand(len(prompts), -1, -1)
+    conditioning = models.encode_prompts(texts)[[texts.index(prompt.text) for prompt, _ in prompts]]
     images = pipeline(
-        prompt_embeds=torch.stack([embeds[prompt.text] for prompt, _ in prompts]),
-        negative_prompt_embeds=empty,
-        latents=noise.to(models.device, pipeline.unet.dtype),
+        **models.architecture.sampling_arguments(conditioning, models.unconditional(len(prompts))),
+        latents=noise.to(conditioning.encoder_hidden_states),
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
         output_type="pt",
@@ -93,8 +91,8 @@ def fill(
 def partial_sample(
     models: Models,
     weights: Named,
-    encoder_hidden_states: torch.Tensor,
-    unconditional: torch.Tensor,
+    conditioning: Conditioning,
+    unconditional: Conditioning,
     *,
     guidance_scale: float,
     num_inference_steps: int,
@@ -105,28 +103,32 @@ def partial_sample(
     Args:
         models: Supplies network and noise schedule.
         weights: θ, by name.
-        encoder_hidden_states: (B, tokens, width).
-        unconditional: Embedding of the empty prompt, (B, tokens, width).
+        conditioning: Embedded prompts, B of them.
+        unconditional: What stands for no prompt, B times.
         guidance_scale: s of classifier-free guidance.
         num_inference_steps: Steps of a whole sampling.
         generator: Draws the initial noise and how far to go (the same for the whole batch).
 
     Returns:
         Latents x_t (B, C, h, w) and the timestep t of the next step, (B,).
+
+    Raises:
+        ValueError: If the model is a flow, which has no DDIM.
     """
+    if not isinstance(models.noise_scheduler, diffusers.DDPMScheduler):
+        raise ValueError(f"partial sampling by DDIM needs a diffusion model, got {models.architecture.name}")
     scheduler = diffusers.DDIMScheduler.from_config(models.noise_scheduler.config, clip_sample=False)
     scheduler.set_timesteps(num_inference_steps)
-    config = models.pipeline.unet.config
-    batch_size = len(encoder_hidden_states)
-    shape = (batch_size, config.in_channels, config.sample_size, config.sample_size)
-    latents = torch.randn(shape, generator=generator).to(encoder_hidden_states)
+    batch_size = len(conditioning)
+    shape = (batch_size, *models.latent_shape)
+    latents = torch.randn(shape, generator=generator).to(conditioning.encoder_hidden_states)
     end = int(torch.randint(num_inference_steps, (1,), generator=generator))
-    both = torch.cat([unconditional, encoder_hidden_states])
+    both = concatenate([unconditional, conditioning])
     with torch.no_grad():
         for t in scheduler.timesteps[:end]:
             timesteps = t.expand(2 * batch_size).to(latents.device)
-            doubled = NoisyBatch(torch.cat([latents] * 2), timesteps, both, both)
-            empty, conditional = predict(models.unet, weights, doubled).chunk(2)
+            doubled = NoisyBatch(torch.cat([latents] * 2), timesteps, both, torch.empty(0))
+            empty, conditional = predict(models.denoiser, weights, doubled).chunk(2)
             noise_pred = empty + guidance_scale * (conditional - empty)
             latents = scheduler.step(noise_pred, t, latents).prev_sample
     return latents, scheduler.timesteps[end].expand(batch_size).to(latents.device)

@@ -8,28 +8,28 @@ from resalign.lazy import torch
 from resalign.tensors.named import Named
 
 
-def per_example_error(unet: torch.nn.Module, weights: Named, batch: NoisyBatch) -> torch.Tensor:
+def per_example_error(denoiser: torch.nn.Module, weights: Named, batch: NoisyBatch) -> torch.Tensor:
     """Mean squared error of each example, (B,)."""
-    return (predict(unet, weights, batch) - batch.target).square().mean(dim=(1, 2, 3))
+    return (predict(denoiser, weights, batch) - batch.target).square().mean(dim=(1, 2, 3))
 
 
-def denoising_loss(unet: torch.nn.Module, weights: Named, batch: NoisyBatch) -> torch.Tensor:
+def denoising_loss(denoiser: torch.nn.Module, weights: Named, batch: NoisyBatch) -> torch.Tensor:
     """E‖ε_θ(x_t, c, t) − ε‖² [ResAlign, Eq. 1, with w_t = 1], a mean over elements."""
-    return per_example_error(unet, weights, batch).mean()
+    return per_example_error(denoiser, weights, batch).mean()
 
 
 def prior_preserving_loss(
-    unet: torch.nn.Module, weights: Named, batch: NoisyBatch, prior: NoisyBatch, prior_weight: float
+    denoiser: torch.nn.Module, weights: Named, batch: NoisyBatch, prior: NoisyBatch, prior_weight: float
 ) -> torch.Tensor:
     """The denoising loss plus ``prior_weight`` times that of images of the class at large.
 
     Source: DreamBooth, Ruiz 2023, arXiv 2208.12242, Eq. 2.
     """
-    return denoising_loss(unet, weights, batch) + prior_weight * denoising_loss(unet, weights, prior)
+    return denoising_loss(denoiser, weights, batch) + prior_weight * denoising_loss(denoiser, weights, prior)
 
 
 def harmful_loss(
-    unet: torch.nn.Module, weights: Named, batch: NoisyBatch, truncation: float | None = None
+    denoiser: torch.nn.Module, weights: Named, batch: NoisyBatch, truncation: float | None = None
 ) -> torch.Tensor:
     """The NEGATIVE denoising loss on harmful pairs, L_harm of [ResAlign, Eq. 3].
 
@@ -37,7 +37,7 @@ def harmful_loss(
 
     Source: the truncation is that of GradDiff in RGD's released script; a training choice, not the paper's.
     """
-    error = per_example_error(unet, weights, batch)
+    error = per_example_error(denoiser, weights, batch)
     if truncation is not None:
         error = error.clamp(max=truncation)
     return -error.mean()

@@ -8,15 +8,15 @@ from resalign.lazy import torch
 from resalign.tensors.named import Named
 
 
-def distillation_loss(unet: torch.nn.Module, weights: Named, original: Named, batch: NoisyBatch) -> torch.Tensor:
+def distillation_loss(denoiser: torch.nn.Module, weights: Named, original: Named, batch: NoisyBatch) -> torch.Tensor:
     """R(θ) = E‖ε_θ(x_t, c, t) − ε₀(x_t, c, t)‖² over preservation prompts [ResAlign, Eq. 3].
 
     Args:
-        unet: The network.
+        denoiser: The network.
         weights: θ.
         original: The weights before unlearning, θ₀.
         batch: Preservation images, noised.
     """
     with torch.no_grad():
-        target = predict(unet, original, batch)
-    return (predict(unet, weights, batch) - target).square().mean()
+        target = predict(denoiser, original, batch)
+    return (predict(denoiser, weights, batch) - target).square().mean()

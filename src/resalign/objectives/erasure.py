@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 from resalign.diffusion.batches import NoisyBatch
+from resalign.diffusion.conditioning import Conditioning
 from resalign.diffusion.prediction import predict
 from resalign.lazy import torch
 from resalign.tensors.named import Named
 
 
 def erasure_loss(
-    unet: torch.nn.Module,
+    denoiser: torch.nn.Module,
     weights: Named,
     original: Named,
     batch: NoisyBatch,
-    unconditional: torch.Tensor,
+    unconditional: Conditioning,
     negative_guidance: float,
 ) -> torch.Tensor:
     """MSE(ε_θ(x_t, c), ε₀(x_t, ∅) − η(ε₀(x_t, c) − ε₀(x_t, ∅))).
 
     Args:
-        unet: The network.
+        denoiser: The network.
         weights: θ.
         original: θ₀.
         batch: x_t with the concept's embeddings c; its target is not used.
-        unconditional: Embedding of the empty prompt, (B, tokens, width).
+        unconditional: What stands for no prompt, B times.
         negative_guidance: η.
 
     Source: ESD, Gandikota 2023, arXiv 2303.07345, Eq. 6.
     """
     with torch.no_grad():
-        conditional = predict(unet, original, batch)
-        empty = predict(unet, original, NoisyBatch(batch.noisy_latents, batch.timesteps, unconditional, batch.target))
+        conditional = predict(denoiser, original, batch)
+        empty = predict(
+            denoiser, original, NoisyBatch(batch.noisy_latents, batch.timesteps, unconditional, batch.target)
+        )
         target = empty - negative_guidance * (conditional - empty)
-    return (predict(unet, weights, batch) - target).square().mean()
+    return (predict(denoiser, weights, batch) - target).square().mean()

@@ -56,7 +56,7 @@ class Simulation:
 
     def __init__(
         self,
-        unet: torch.nn.Module,
+        denoiser: torch.nn.Module,
         pool: EncodedImages,
         retain: EncodedImages,
         config: SimulationConfig,
@@ -66,7 +66,7 @@ class Simulation:
         """Draws C, then D_FT.
 
         Args:
-            unet: The network whose weights are fine-tuned; it is called functionally and not changed.
+            denoiser: The network whose weights are fine-tuned; it is called functionally and not changed.
             pool: Images of which D_FT is a subset.
             retain: Images of the prior-preserving loss.
             config: π(C).
@@ -83,7 +83,7 @@ class Simulation:
         if config.data == "fixed":
             subset = torch.randperm(len(pool), generator=fixed_stream)
         self.images = pool.subset(subset[: config.images])
-        self._unet, self._retain, self._config, self._stream = unet, retain, config, stream
+        self._denoiser, self._retain, self._config, self._stream = denoiser, retain, config, stream
 
     def parametrisation(self, theta: Named) -> Parametrisation:
         """What the simulated user trains, of weights θ."""
@@ -116,11 +116,11 @@ class Simulation:
         def draw(images: EncodedImages) -> NoisyBatch:
             return (images.draw_stratified if stratified else images.draw)(batch_size, self._stream)
 
-        unet, batch = self._unet, draw(self.images)
+        denoiser, batch = self._denoiser, draw(self.images)
         if self.loss == "denoising":
-            return lambda weights: denoising_loss(unet, weights, batch)
+            return lambda weights: denoising_loss(denoiser, weights, batch)
         prior, weight = draw(self._retain), self._config.prior_weight
-        return lambda weights: prior_preserving_loss(unet, weights, batch, prior, weight)
+        return lambda weights: prior_preserving_loss(denoiser, weights, batch, prior, weight)
 
     def __str__(self) -> str:
         """The configuration that was drawn, for messages."""

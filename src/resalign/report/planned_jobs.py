@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resalign.config import jobs, prepared_jobs
+from resalign.config import jobs, own_inputs, prepared_jobs
 from resalign.config.assets import FETCHED
 from resalign.config.plan import RESULTS, Plan, Stage
 from resalign.report import card_jobs, study_jobs
@@ -92,8 +92,8 @@ def unite(groups: dict[str, list[PlannedJob]]) -> list[PlannedJob]:
 
 def _inputs(plan: Plan) -> list[PlannedJob]:
     return [
-        PlannedJob("inputs", "own files", 0, str(Path(name).parent), jobs.own_inputs(plan), made=Path(name).name)
-        for name in jobs.checked_inputs(plan)
+        PlannedJob("inputs", "own files", 0, str(Path(name).parent), own_inputs.found(plan), made=Path(name).name)
+        for name in own_inputs.record(plan)
     ]
 
 

@@ -43,6 +43,7 @@ class Attempt:
 
     Attributes:
         number: Which attempt at the job this is, from 1.
+        steps_taken, step_seconds: Steps and pieces of this attempt, and the seconds spent in them.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Attempt:
         self._began = self._last_save = clock()
         self._interval = SHORTEST_INTERVAL_SECONDS
         self._saving_seconds = self._longest_step_seconds = 0.0
+        self.steps_taken, self.step_seconds = 0, 0.0
         self._stop: tuple[str, int] | None = None
         self._in_loop = False
 
@@ -166,6 +168,8 @@ class Attempt:
     def _ended_step(self, began: float) -> tuple[str, int] | None:
         """Takes note of a step; returns why no other should begin, and the exit status that says so."""
         now = self._clock()
+        self.steps_taken += 1
+        self.step_seconds += now - began
         self._longest_step_seconds = max(self._longest_step_seconds, now - began)
         needed = self._longest_step_seconds + 2 * self._saving_seconds
         if self._stop or self._deadline is None or now + needed < self._deadline:

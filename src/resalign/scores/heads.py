@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resalign.lazy import torch
-from resalign.tensors.weights import WeightsError, load_weights
+from resalign.tensors.weights import WeightsError, load_pickled, load_weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,13 +73,7 @@ def load_head(network: torch.nn.Module, path: Path) -> None:
 
 
 def _load_pickled(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: no such weight file; fetch it or put it there") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"{path}: not a file of tensors alone ({reason}); convert it to .safetensors") from None
+    weights = load_pickled(path)
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise WeightsError(f"{path}: expected named tensors, got {type(weights).__name__}")
     return weights

@@ -1,12 +1,29 @@
-"""Weight files: safetensors only, checked against what they are loaded into."""
+"""Weight files: safetensors, checked against what they are loaded into; a look into others that runs nothing."""
 
 from __future__ import annotations
 
+import pickle
+import struct
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from resalign.files import whole
 from resalign.lazy import torch
+
+# What torch's reader of pickles without code was seen to raise at broken files, found by changing bytes of whole ones.
+PICKLE_ERRORS = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AssertionError,
+    TypeError,
+    AttributeError,
+    struct.error,
+)
 
 
 class WeightsError(ValueError):
@@ -85,3 +102,20 @@ def load_weights(path: Path, expected: Mapping[str, torch.Tensor]) -> dict[str, 
         if not torch.isfinite(tensor).all():
             raise WeightsError(f"{path}: tensor '{name}' holds values that are not finite")
     return weights
+
+
+def load_pickled(path: Path) -> Any:
+    """What ``torch.save`` wrote, tensors and plain containers alone; nothing that a pickle may ask for is run.
+
+    Tensors of a file of torch 1.6 or later stay on the disk until they are used.
+
+    Raises:
+        WeightsError: If the file is missing, is none of ``torch.save``, or would call anything.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weight file; fetch it or put it there")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except PICKLE_ERRORS as error:
+        reason = (str(error) or "it ends too early").splitlines()[0]
+        raise WeightsError(f"{path}: not a file of tensors alone ({reason}); convert it to .safetensors") from None

@@ -20,6 +20,8 @@ from resalign.objectives.erasure import erasure_loss
 from resalign.tensors.named import detached
 from resalign.tensors.steps import clipped_step
 
+# Cross-attention is what its variants are about, and DDIM what gives x_t.
+ARCHITECTURES = ("stable_diffusion", "stable_diffusion_xl")
 SCOPES: dict[str, Scope] = {"x": "cross_attention", "u": "not_cross_attention", "all": "full"}
 
 
@@ -42,16 +44,16 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
     """Runs ESD on the concept's prompts; no image is used.
 
     Returns:
-        The changed UNet weights, by parameter name.
+        The changed weights, by their names in a weight file.
     """
-    original = named_weights(models.unet)
+    original = named_weights(models.denoiser)
     variables = detached(
         {name: original[name] for name in select(original, SCOPES[config.variant])}, requires_grad=True
     )
     optimizer = torch.optim.Adam(list(variables.values()), lr=config.lr)
     stream = run.generator("esd")
     concept = models.encode_prompts(data.prompts)
-    empty = models.encode_prompts([""]).expand(config.batch_size, -1, -1)
+    empty = models.unconditional(config.batch_size)
     for step in run.steps(range(config.steps), variables=variables, optimizer=optimizer, stream=stream):
         weights = original | variables
         rows = torch.randint(len(data.prompts), (config.batch_size,), generator=stream)
@@ -66,7 +68,7 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
             generator=stream,
         )
         batch = NoisyBatch(latents, timesteps, concept[rows], torch.empty_like(latents))
-        loss = erasure_loss(models.unet, weights, original, batch, empty, config.negative_guidance)
+        loss = erasure_loss(models.denoiser, weights, original, batch, empty, config.negative_guidance)
         grad_norm = clipped_step(optimizer, loss, config.max_grad_norm, what=f"esd at step {step}")
         run.history.record(step, erasure_loss=loss.item(), grad_norm=grad_norm)
-    return detached(variables)
+    return models.named(detached(variables))

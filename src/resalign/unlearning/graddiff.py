@@ -36,18 +36,18 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
     """Minimises −min(‖ε_θ − ε‖², m) on the forget set plus α‖ε_θ − ε₀‖² on the retain set.
 
     Returns:
-        The changed UNet weights, by parameter name.
+        The changed weights, by their names in a weight file.
     """
-    original = named_weights(models.unet)
+    original = named_weights(models.denoiser)
     variables = detached({name: original[name] for name in select(original, config.scope)}, requires_grad=True)
     optimizer = torch.optim.Adam(list(variables.values()), lr=config.lr)
     stream = run.generator("graddiff")
     for step in run.steps(range(config.steps), variables=variables, optimizer=optimizer, stream=stream):
         weights = original | variables
-        forget = harmful_loss(models.unet, weights, data.forget.draw(config.batch_size, stream), config.truncation)
+        forget = harmful_loss(models.denoiser, weights, data.forget.draw(config.batch_size, stream), config.truncation)
         retain_batch = data.retain.draw(config.retain_batch_size, stream)
-        retain = distillation_loss(models.unet, weights, original, retain_batch)
+        retain = distillation_loss(models.denoiser, weights, original, retain_batch)
         loss = forget + config.alpha * retain
         grad_norm = clipped_step(optimizer, loss, config.max_grad_norm, what=f"graddiff at step {step}")
         run.history.record(step, forget_loss=forget.item(), retain_loss=retain.item(), grad_norm=grad_norm)
-    return detached(variables)
+    return models.named(detached(variables))

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from resalign.config.strict import Strict
 from resalign.contracts import Run, UnlearningData
+from resalign.diffusion.checkpoints import Covers, read_checkpoint
 from resalign.diffusion.models import Models
-from resalign.diffusion.parametrisation import named_weights
 from resalign.lazy import torch
-from resalign.tensors.weights import WeightsError, load_weights
+from resalign.tensors.weights import WeightsError
 
 
 class Config(Strict):
     """Which checkpoint.
 
     Attributes:
-        checkpoint: Asset that holds ``weights.safetensors`` with UNet parameters by diffusers' names.
+        checkpoint: Asset, or ``asset/file`` or ``asset/folder``: a state dict (safetensors, or ``torch.save``'s), a
+            pipeline's or a component's folder, or a LoRA, named as diffusers names them.
+        covers: ``all`` if the checkpoint holds every tensor of its components, as a whole UNet does; ``some`` if it
+            holds the changed part only, as UCE's and a LoRA do. What it does not hold stays the base model's.
+        lora_scale: What a LoRA's change is multiplied by when it is merged.
     """
 
     checkpoint: str
+    covers: Covers = "all"
+    lora_scale: float = Field(1.0, gt=0)
 
 
 def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:
-    """Reads the checkpoint's UNet weights; every name and shape must fit the base model.
+    """Reads the checkpoint's tensors; every name and shape must fit the base model.
+
+    Returns:
+        Tensors by their name in a weight file, ``component.parameter``: a checkpoint may have a text encoder.
 
     Raises:
-        WeightsError: If the file is missing, broken, or of another architecture.
+        WeightsError: If it cannot be read, is of another architecture, incomplete, or the base model itself.
     """
     if data.checkpoint is None:
         raise WeightsError(f"checkpoint '{config.checkpoint}' was not handed to the method")
-    weights = load_weights(data.checkpoint / "weights.safetensors", named_weights(models.unet))
-    run.history.record(0, imported_tensors=len(weights))
-    return weights
+    found = read_checkpoint(data.checkpoint, models.pipeline, covers=config.covers, lora_scale=config.lora_scale)
+    run.history.record(
+        0, imported_tensors=len(found.weights), differing_tensors=found.differing, covered_share=found.share
+    )
+    return found.weights

@@ -78,12 +78,12 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
     """Algorithm 2.
 
     Returns:
-        The changed UNet weights, by parameter name.
+        The changed weights, by their names in a weight file.
 
     Raises:
         DivergenceError: If a loss or gradient is not finite, or a solve diverges and ``on_divergence`` is ``raise``.
     """
-    unet, original = models.unet, named_weights(models.unet)
+    denoiser, original = models.denoiser, named_weights(models.denoiser)
     outer = _outer_parametrisation(config, original)
     variables = detached(outer.initial(original, run.generator("resalign", "outer")), requires_grad=True)
     kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
@@ -94,15 +94,15 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
         retain_batch = data.retain.draw(config.retain_batch_size, stream)
         weights = outer.weights(original, variables)
         # (1 − β)∇L_harm(θ_i) + α∇R(θ_i) [Alg. 2, line 4]
-        harmful = harmful_loss(unet, weights, harmful_batch, config.truncation)
-        retain = distillation_loss(unet, weights, original, retain_batch)
+        harmful = harmful_loss(denoiser, weights, harmful_batch, config.truncation)
+        retain = distillation_loss(denoiser, weights, original, retain_batch)
         total = gradient((1 - config.beta) * harmful + config.alpha * retain, variables)
         theta = detached(weights)
         for j in range(config.draws if config.beta else 0):
             # D_FT ∼ D, C ∼ π(C); θ* = Adapt(θ_i, D_FT, C); the hypergradient x_j [Alg. 2, lines 6 to 8]
             streams = run.generator("resalign", "simulation", i, j), run.generator("resalign", "fixed data")
-            simulated = Simulation(unet, data.pool, data.retain, config.simulation, *streams)
-            outer_loss = partial(harmful_loss, unet, batch=harmful_batch, truncation=config.truncation)
+            simulated = Simulation(denoiser, data.pool, data.retain, config.simulation, *streams)
+            outer_loss = partial(harmful_loss, denoiser, batch=harmful_batch, truncation=config.truncation)
             estimate, logged = _hypergradient(config, simulated, theta, outer_loss, where=f"outer step {i}, draw {j}")
             total = add(total, pull_back(outer, original, variables, estimate.value), config.beta / config.draws)
             run.history.record(i, **logged)
@@ -111,7 +111,7 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
         grad_norm = apply_gradients(optimizer, config.max_grad_norm, what=f"resalign at outer step {i}")
         run.history.record(i, harmful_loss=harmful.item(), retain_loss=retain.item(), grad_norm=grad_norm)
     final = detached(outer.weights(original, variables))
-    return {name: tensor for name, tensor in final.items() if not torch.equal(tensor, original[name])}
+    return models.named({name: tensor for name, tensor in final.items() if not torch.equal(tensor, original[name])})
 
 
 def _outer_parametrisation(config: Config, weights: Named) -> Parametrisation:

@@ -1,0 +1,145 @@
+"""Which diffusers pipelines are known: their parts, how they embed prompts and what they sample from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from resalign.config.strict import nearest
+from resalign.diffusion.conditioning import Conditioning
+from resalign.lazy import diffusers, torch
+from resalign.tensors.weights import WeightsError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A family of pipelines.
+
+    Attributes:
+        name: As methods declare what they support.
+        pipeline: Its class in diffusers.
+        denoiser: The component that predicts noise, velocity or flow.
+        text_encoders: Class in transformers of each component that embeds text.
+        without: Components that a pipeline of the family may lack; their embeddings are zeros then.
+        settings: Arguments of ``from_pretrained``.
+        prompts: How many prompts ``encode_prompt`` takes: one for each of its tokenizers.
+        pooled: What the denoiser calls the pooled embeddings; None if it takes none.
+        has_time_ids: Whether it is told the image's size and crop.
+    """
+
+    name: str
+    pipeline: str
+    denoiser: str
+    text_encoders: Mapping[str, str]
+    without: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    prompts: int = 1
+    pooled: str | None = None
+    has_time_ids: bool = False
+
+    @property
+    def trainable(self) -> tuple[str, ...]:
+        """Components whose weights a method may change; the prefix of a tensor's name in a weight file."""
+        return (self.denoiser, *self.text_encoders)
+
+    def encode_prompts(self, pipeline: diffusers.DiffusionPipeline, prompts: Sequence[str]) -> Conditioning:
+        """Embeds prompts as the pipeline itself does."""
+        others = {f"prompt_{number}": None for number in range(2, self.prompts + 1)}
+        with torch.no_grad():
+            embeds, _, *pooled = pipeline.encode_prompt(
+                prompt=list(prompts),
+                device=pipeline.device,
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=False,
+                **others,
+            )
+        added = {self.pooled: pooled[0]} if self.pooled else {}
+        if self.has_time_ids:
+            edge = pipeline.default_sample_size * pipeline.vae_scale_factor
+            # Original size, corner of the crop, size: of a whole square image [Podell 2023, arXiv 2307.01952, 2.2].
+            time_ids = torch.tensor([edge, edge, 0, 0, edge, edge]).to(embeds)
+            added["time_ids"] = time_ids.expand(len(prompts), -1)
+        return Conditioning(embeds, added)
+
+    def unconditional(self, pipeline: diffusers.DiffusionPipeline) -> Conditioning:
+        """What the pipeline takes for no prompt, in a batch of one."""
+        empty = self.encode_prompts(pipeline, [""])
+        if not pipeline.config.get("force_zeros_for_empty_prompt", False):
+            return empty
+        zeros = {n: t if n == "time_ids" else torch.zeros_like(t) for n, t in empty.added.items()}
+        return Conditioning(torch.zeros_like(empty.encoder_hidden_states), zeros)
+
+    def sampling_arguments(self, conditional: Conditioning, unconditional: Conditioning) -> dict[str, torch.Tensor]:
+        """Embedded prompts as the pipeline's call takes them; it makes the time ids itself."""
+        arguments = {
+            "prompt_embeds": conditional.encoder_hidden_states,
+            "negative_prompt_embeds": unconditional.encoder_hidden_states,
+        }
+        if self.pooled:
+            arguments["pooled_prompt_embeds"] = conditional.added[self.pooled]
+            arguments["negative_pooled_prompt_embeds"] = unconditional.added[self.pooled]
+        return arguments
+
+
+ARCHITECTURES = (
+    Architecture(
+        name="stable_diffusion",  # 1.x and 2.x
+        pipeline="StableDiffusionPipeline",
+        denoiser="unet",
+        text_encoders={"text_encoder": "CLIPTextModel"},
+        settings={"safety_checker": None, "requires_safety_checker": False},
+    ),
+    Architecture(
+        name="stable_diffusion_xl",
+        pipeline="StableDiffusionXLPipeline",
+        denoiser="unet",
+        text_encoders={"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"},
+        settings={"add_watermarker": False},
+        prompts=2,
+        pooled="text_embeds",
+        has_time_ids=True,
+    ),
+    Architecture(
+        name="stable_diffusion_3",
+        pipeline="StableDiffusion3Pipeline",
+        denoiser="transformer",
+        text_encoders={
+            "text_encoder": "CLIPTextModelWithProjection",
+            "text_encoder_2": "CLIPTextModelWithProjection",
+            "text_encoder_3": "T5EncoderModel",
+        },
+        without=("text_encoder_3", "tokenizer_3"),
+        prompts=3,
+        pooled="pooled_projections",
+    ),
+)
+NAMES = tuple(architecture.name for architecture in ARCHITECTURES)
+
+
+def architecture_in(folder: Path) -> tuple[Architecture, dict[str, list[str | None]]]:
+    """A pipeline folder's architecture, and what its ``model_index.json`` says of each component.
+
+    Raises:
+        WeightsError: If the folder is no pipeline, or one that is not known.
+    """
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise WeightsError(
+            f"{folder}: no diffusers pipeline here (model_index.json is missing); give a save_pretrained folder"
+        )
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{index}: no JSON ({error}); fetch or make it again") from None
+    found, known = str(content.get("_class_name")), {a.pipeline: a for a in ARCHITECTURES}
+    if found not in known:
+        raise WeightsError(f"{index}: no support for pipeline '{found}'{nearest(found, known)}")
+    return known[found], {name: value for name, value in content.items() if isinstance(value, list)}
+
+
+def architecture_of(pipeline: diffusers.DiffusionPipeline) -> Architecture:
+    """A loaded pipeline's architecture."""
+    return next(a for a in ARCHITECTURES if a.pipeline == type(pipeline).__name__)

@@ -1,0 +1,338 @@
+"""Released checkpoints, in the forms in which they are published, as tensors of the base model."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from resalign.config.assets import WEIGHT_SUFFIXES
+from resalign.diffusion.architectures import architecture_in
+from resalign.diffusion.lora_files import is_lora, lora_changes, lora_metadata
+from resalign.diffusion.models import trainable_tensors
+from resalign.lazy import diffusers, torch
+from resalign.tensors.weights import WeightsError, load_pickled, tensor_shapes
+
+Covers = Literal["all", "some"]
+
+# What diffusers and transformers call a component's weights; several shards have -00001-of-00002 behind it.
+STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+LORA_STEM = "pytorch_lora_weights"
+# Names of the original code, whose layers are built otherwise: CompVis/stable-diffusion, ldm/modules/diffusionmodules.
+LDM_NAMES = re.compile(r"(^|\.)(diffusion_model|input_blocks|middle_block|output_blocks)\.")
+# The numbers 0, 1, 2, …, which transformers before 4.31 saved with a text encoder: no weight.
+NO_WEIGHT = "embeddings.position_ids"
+# In front of a text encoder's names as transformers before 5 saved them.
+TEXT_PREFIX = "text_model."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+        weights: Tensors by their name in a weight file, ``component.parameter``, in the model's dtype.
+        differing: How many of them differ from the base model's, in the precision of the checkpoint.
+        share: Share of the tensors of its components that it holds.
+    """
+
+    weights: dict[str, torch.Tensor]
+    differing: int
+    share: float
+
+
+def read_checkpoint(
+    path: Path, pipeline: diffusers.DiffusionPipeline, *, covers: Covers = "all", lora_scale: float = 1.0
+) -> Checkpoint:
+    """Reads the tensors that replace a base model's.
+
+    Args:
+        path: A file or folder; see :func:`_located` for the forms it may have.
+        pipeline: The base model; left as it is.
+        covers: ``all`` if every tensor of each component that the checkpoint has must be there.
+        lora_scale: What a LoRA's change is multiplied by.
+
+    Raises:
+        WeightsError: If a tensor is unknown, of another shape, not finite or lacking, if the checkpoint is the base
+            model's own, or if it cannot be read without running what is in it.
+    """
+    base = trainable_tensors(pipeline)
+    found = _found(path, base, headers_only=False)
+    if lora_scale != 1.0 and not found.lora:
+        raise WeightsError(f"{path}: holds no LoRA, so lora_scale {lora_scale} has no meaning; leave it out")
+    share = _covered(path, found.tensors, base, covers)
+    weights: dict[str, torch.Tensor] = {}
+    changed: dict[str, int] = {}
+    for name, tensor in found.tensors.items():
+        own = base[name].detach().cpu()
+        if found.lora:
+            tensor = own + lora_scale * tensor.to(own.dtype)
+        # Cloned: several tensors of a file may share memory, and those of a mapped file lie on the disk.
+        weights[name] = tensor.detach().to(own.dtype).clone(memory_format=torch.contiguous_format)
+        if not torch.isfinite(weights[name]).all():
+            raise WeightsError(f"{path}: tensor '{name}' holds values that are not finite in {own.dtype}")
+        component = name.split(".")[0]
+        changed[component] = changed.get(component, 0) + (not torch.equal(tensor, own.to(tensor.dtype)))
+    if not any(changed.values()):
+        raise WeightsError(
+            f"{path}: holds the base model's own weights in all {len(weights)} tensors; is it the right checkpoint?"
+        )
+    _check_autoencoder(path, pipeline)
+    taken = {name: tensor for name, tensor in weights.items() if changed[name.split(".")[0]]}
+    return Checkpoint(taken, sum(changed.values()), share)
+
+
+def check_checkpoint(path: Path, folder: Path, covers: Covers = "all") -> None:
+    """Fails readably unless a checkpoint's tensors fit a pipeline folder's by name and shape; loads no weight.
+
+    Raises:
+        WeightsError: As :func:`read_checkpoint` has it, but for what only values can tell.
+    """
+    base = {
+        f"{component}.{name}": tensor
+        for component in architecture_in(folder)[0].trainable
+        if (folder / component).is_dir()
+        for name, tensor in _without_text_prefix(_all_tensors(_weight_files(folder / component), True)).items()
+    }
+    _covered(path, _found(path, base, headers_only=True).tensors, base, covers)
+
+
+# --- where the tensors are --------------------------------------------------------------------------------------------
+
+
+def _located(path: Path, components: Iterable[str]) -> dict[str | None, list[Path]]:
+    """A checkpoint's weight files, by component where their folder tells it.
+
+    A file; a pipeline's folder, or one with the folders of some of its components; a component's own folder; or any
+    folder with one weight file.
+    """
+    if path.is_file():
+        return {None: [path]}
+    if not path.is_dir():
+        raise WeightsError(f"{path}: no such checkpoint; give a weight file, or a folder with one or with a pipeline")
+    inside: dict[str | None, list[Path]] = {
+        name: _weight_files(path / name) for name in components if (path / name).is_dir()
+    }
+    if not inside:
+        return {None: _weight_files(path)}
+    if list(path.glob(f"{LORA_STEM}.*")):
+        raise WeightsError(f"{path}: holds {sorted(map(str, inside))} and a LoRA beside them; name the one to take")
+    return inside
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files of one component: those of diffusers' names, safetensors first, or else the folder's only one."""
+    for suffix in (".safetensors", ".bin"):
+        for stem in STEMS:
+            if (folder / f"{stem}{suffix}").is_file():
+                return [folder / f"{stem}{suffix}"]
+            shards = sorted(folder.glob(f"{stem}-?????-of-?????{suffix}"))
+            if shards:
+                count = int(shards[0].stem[-5:])
+                if len(shards) != count:
+                    raise WeightsError(f"{folder}: has {len(shards)} of {count} shards; fetch the others")
+                return shards
+    files = sorted(file for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES) if folder.is_dir() else []
+    if len(files) != 1:
+        found = [file.name for file in files]
+        folders = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+        raise WeightsError(
+            f"{folder}: expected one weight file ({', '.join(WEIGHT_SUFFIXES)}), found {found}; name one behind the"
+            f" asset's name, as asset/file, or one of its folders: {folders}"
+        )
+    return files
+
+
+def _all_tensors(files: Iterable[Path], headers_only: bool) -> dict[str, torch.Tensor]:
+    """Every tensor of a component's files but :data:`NO_WEIGHT`.
+
+    Raises:
+        WeightsError: Also if one is quantized, sparse or has no values: a cast would make other weights of it.
+    """
+    found: dict[str, torch.Tensor] = {}
+    for file in files:
+        tensors = {n: t for n, t in _tensors(file, headers_only).items() if not n.endswith(NO_WEIGHT)}
+        for name, tensor in tensors.items():
+            plain = tensor.layout is torch.strided and (tensor.is_floating_point() or tensor.dim() == 0)
+            if not plain or (tensor.is_meta and file.suffix != ".safetensors"):
+                kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+                raise WeightsError(f"{file}: tensor '{name}' is {kind}; give dense weights that are not quantized")
+        found |= tensors
+    return found
+
+
+def _tensors(file: Path, headers_only: bool) -> dict[str, torch.Tensor]:
+    """One file's tensors by name, on the meta device if only its header is to be read."""
+    if file.suffix == ".safetensors":
+        shapes = tensor_shapes(file)
+        if headers_only:
+            return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+        from safetensors.torch import load_file
+
+        return dict(load_file(file))
+    if file.suffix not in WEIGHT_SUFFIXES:
+        raise WeightsError(f"{file}: no weight file; expected one of {', '.join(WEIGHT_SUFFIXES)}")
+    return _named(load_pickled(file), file)
+
+
+def _named(found: Any, file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of what ``torch.save`` wrote: a state dict, as it is or as an entry of a dict.
+
+    The entry is ``state_dict``, beside which a training's own state may stand, or one for each component by its name.
+    """
+    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
+        found = found["state_dict"]
+    if isinstance(found, Mapping) and found and all(isinstance(entry, Mapping) for entry in found.values()):
+        found = {f"{component}.{name}": tensor for component, entry in found.items() for name, tensor in entry.items()}
+    if not isinstance(found, Mapping):
+        raise WeightsError(f"{file}: expected named tensors, got {type(found).__name__}; save the model's state_dict")
+    for name, tensor in found.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise WeightsError(
+                f"{file}: entry '{name}' is a {type(tensor).__name__}, expected tensors, or one state dict under"
+                f" 'state_dict' or a component's name; save the model's state_dict alone"
+            )
+    return {str(name): tensor.detach() for name, tensor in found.items()}
+
+
+# --- which tensors of the model they are ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Tensors by their name in a weight file, or the changes of them that a LoRA stands for."""
+
+    tensors: dict[str, torch.Tensor]
+    lora: bool
+
+
+def _found(path: Path, base: Mapping[str, torch.Tensor], *, headers_only: bool) -> _Found:
+    """A checkpoint's tensors, each held against the base model by name and shape."""
+    components = list(dict.fromkeys(name.split(".")[0] for name in base))
+    placed: dict[str, torch.Tensor] = {}
+    lora = False
+    for component, files in _located(path, components).items():
+        where = str(files[0])
+        tensors = _all_tensors(files, headers_only)
+        if not tensors:
+            raise WeightsError(f"{where}: holds no tensors")
+        if is_lora(tensors):
+            tensors, lora = lora_changes(tensors, lora_metadata(files[0]), where), True
+        _refuse_ldm(tensors, where)
+        for group, members in _groups(tensors, component, components):
+            placed |= _placed(members, [group] if group else components, base, where)
+    return _Found(placed, lora)
+
+
+def _refuse_ldm(names: Iterable[str], where: str) -> None:
+    original = next((name for name in names if LDM_NAMES.search(name)), None)
+    if original:
+        raise WeightsError(
+            f"{where}: names as in the original Stable Diffusion code ('{original}'), not diffusers'; convert it once: "
+            "diffusers.UNet2DConditionModel.from_single_file(file, config=<base model's folder>, subfolder='unet')"
+            ".save_pretrained(folder), then import that folder"
+        )
+
+
+def _groups(
+    tensors: dict[str, torch.Tensor], component: str | None, components: list[str]
+) -> Iterator[tuple[str | None, dict[str, torch.Tensor]]]:
+    """Tensors by component, where a folder or every tensor's name tells it."""
+    heads = {name.split(".")[0] for name in tensors}
+    if component is not None or not heads <= set(components):
+        yield component, tensors
+        return
+    for head in sorted(heads):
+        yield head, {name.partition(".")[2]: t for name, t in tensors.items() if name.split(".")[0] == head}
+
+
+def _placed(
+    tensors: Mapping[str, torch.Tensor], components: list[str], base: Mapping[str, torch.Tensor], where: str
+) -> dict[str, torch.Tensor]:
+    """Tensors of one component under their full names.
+
+    What all names have in front may go as a whole (``unet.``, ``model.``, ``text_model.``): of all such readings the
+    one is taken in which the most tensors fit. No name is changed otherwise.
+    """
+    first = next(iter(tensors)).split(".")
+    cuts = [""]
+    for length in range(1, len(first)):
+        prefix = ".".join(first[:length]) + "."
+        if all(name.startswith(prefix) for name in tensors):
+            cuts.append(prefix)
+    readings = {
+        (component, cut): {f"{component}.{name.removeprefix(cut)}": tensor for name, tensor in tensors.items()}
+        for component in components
+        for cut in cuts
+    }
+    fitting = {
+        key: sum(name in base and base[name].shape == tensor.shape for name, tensor in reading.items())
+        for key, reading in readings.items()
+    }
+    best = max(fitting, key=lambda key: fitting[key])
+    if fitting[best] == len(tensors) and list(fitting.values()).count(len(tensors)) > 1:
+        owners = sorted({component for (component, _), count in fitting.items() if count == len(tensors)})
+        raise WeightsError(f"{where}: its tensors fit several components, {owners}; put it into a folder of that name")
+    _check_fit(readings[best], base, where)
+    return readings[best]
+
+
+def _check_fit(tensors: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor], where: str) -> None:
+    """Raises WeightsError unless every tensor is one of the model's, of its shape."""
+    unknown = [name for name in tensors if name not in base]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], base, n=1)
+        hint = f", the nearest is '{near[0]}'" if near else ""
+        raise WeightsError(
+            f"{where}: the model has no tensor named '{unknown[0]}'{hint}; {len(unknown)} of {len(tensors)} names are "
+            "unknown: these weights belong to another architecture or are named otherwise than in diffusers"
+        )
+    wrong = [name for name, tensor in tensors.items() if tensor.shape != base[name].shape]
+    if wrong:
+        shapes = f"{tuple(tensors[wrong[0]].shape)}, the model expects {tuple(base[wrong[0]].shape)}"
+        raise WeightsError(
+            f"{where}: tensor '{wrong[0]}' has shape {shapes}; {len(wrong)} of {len(tensors)} shapes are wrong: these "
+            "weights belong to another architecture"
+        )
+
+
+def _covered(path: Path, names: Iterable[str], base: Iterable[str], covers: Covers) -> float:
+    """Share of the tensors of a checkpoint's components that it holds; it must be 1 unless ``covers`` says ``some``."""
+    held = set(names)
+    components = {name.split(".")[0] for name in held}
+    wanted = [name for name in base if name.split(".")[0] in components]
+    lacking = sorted(set(wanted) - held)
+    share = 1 - len(lacking) / len(wanted)
+    if lacking and covers == "all":
+        raise WeightsError(
+            f"{path}: holds {len(held)} of the {len(wanted)} tensors of {', '.join(sorted(components))} ({share:.1%}), "
+            f"not '{lacking[0]}'; if it is meant to hold the changed part only, set covers: some"
+        )
+    return share
+
+
+def _without_text_prefix(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A base model's tensors from its files, named as transformers names them once they are loaded."""
+    prefixed = all(name.startswith(TEXT_PREFIX) for name in tensors)
+    return {name.removeprefix(TEXT_PREFIX) if prefixed else name: tensor for name, tensor in tensors.items()}
+
+
+def _check_autoencoder(path: Path, pipeline: diffusers.DiffusionPipeline) -> None:
+    """Refuses a pipeline with an autoencoder of its own, which no weight file can hold: its images would be others."""
+    folder = path / "vae"
+    if not any(file.suffix in WEIGHT_SUFFIXES for file in folder.glob("*")):
+        return
+    try:
+        found = type(pipeline.vae).from_pretrained(folder, local_files_only=True).state_dict()
+    except OSError as error:
+        raise WeightsError(f"{folder}: {str(error).splitlines()[0]}; fetch it again, or take it away") from None
+    for name, own in pipeline.vae.state_dict().items():
+        # Pipelines are often saved in half precision.
+        if name not in found or not torch.equal(found[name].half(), own.cpu().half()):
+            raise WeightsError(
+                f"{folder}: its autoencoder is not the base model's (tensor '{name}'), and cannot be imported; to take"
+                " the other components with the base model's autoencoder, take this folder away or name theirs"
+            )

@@ -1,0 +1,568 @@
+"""Released checkpoints in every form in which they are published: what is taken, and what is refused in which words."""
+
+import copy
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import peft
+import pytest
+import safetensors.torch
+import torch
+
+from resalign.diffusion.checkpoints import Checkpoint, Covers, check_checkpoint, read_checkpoint
+from resalign.diffusion.models import Models, trainable_tensors
+from resalign.diffusion.parametrisation import named_weights
+from resalign.tensors.weights import WeightsError, load_pickled
+
+Weights = dict[str, torch.Tensor]
+CROSS = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+LORA_FILE = "pytorch_lora_weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def moved(models: Models) -> Weights:
+    """A UNet's state dict that differs from the base model's everywhere, by an amount of its own in each tensor."""
+    return {n: t + 0.01 * (k + 1) for k, (n, t) in enumerate(named_weights(models.denoiser).items())}
+
+
+@pytest.fixture(scope="module")
+def moved_text(models: Models) -> Weights:
+    return {n: t - 0.02 for n, t in named_weights(models.pipeline.text_encoder).items()}
+
+
+@pytest.fixture
+def read(models: Models, pipeline_folder: Path) -> Callable[..., Checkpoint]:
+    """Reads a checkpoint after the check that loads nothing, which must take what is taken."""
+
+    def reading(path: Path, covers: Covers = "all", **settings: Any) -> Checkpoint:
+        check_checkpoint(path, pipeline_folder, covers)
+        return read_checkpoint(path, models.pipeline, covers=covers, **settings)
+
+    return reading
+
+
+@pytest.fixture
+def refused(models: Models, pipeline_folder: Path) -> Callable[..., str]:
+    """The words with which reading a checkpoint fails, and already the check of headers where those can tell."""
+
+    def refusing(path: Path, *expected: str, by_header: bool = True, **settings: Any) -> str:
+        with pytest.raises(WeightsError) as caught:
+            read_checkpoint(path, models.pipeline, **settings)
+        message = str(caught.value)
+        assert "\n" not in message
+        for part in (str(path), *expected):
+            assert part in message
+        covers = settings.get("covers", "all")
+        if by_header:
+            with pytest.raises(WeightsError, match=re.escape(message)):
+                check_checkpoint(path, pipeline_folder, covers)
+        else:
+            check_checkpoint(path, pipeline_folder, covers)
+        return message
+
+    return refusing
+
+
+def full(weights: Weights, component: str = "unet") -> Weights:
+    return {f"{component}.{n}": t for n, t in weights.items()}
+
+
+def assert_same_bits(found: Weights, expected: Weights) -> None:
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[n], expected[n]) and found[n].dtype == expected[n].dtype for n in expected)
+
+
+def saved(path: Path, content: Any, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file(
+            {n: t.clone(memory_format=torch.contiguous_format) for n, t in content.items()}, path, **options
+        )
+    else:
+        torch.save(content, path, **options)
+    return path
+
+
+# --- state dicts ------------------------------------------------------------------------------------------------------
+
+FORMS: dict[str, Callable[[Weights], Any]] = {
+    "as it is": lambda w: w,
+    "parameters": lambda w: {n: torch.nn.Parameter(t) for n, t in w.items()},
+    "state_dict beside a training's state": lambda w: {"state_dict": w, "epoch": 3, "optimizer": {"lr": 0.1}},
+    "by component": lambda w: {"unet": w},
+    "unet. in front": lambda w: {f"unet.{n}": t for n, t in w.items()},
+    "model. in front": lambda w: {f"model.{n}": t for n, t in w.items()},
+    "both": lambda w: {"state_dict": {f"module.unet.{n}": t for n, t in w.items()}},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin"])
+def test_a_state_dict_keeps_its_bits(
+    tmp_path: Path, moved: Weights, read: Callable[..., Checkpoint], form: str, suffix: str
+) -> None:
+    found = read(saved(tmp_path / f"released{suffix}", FORMS[form](moved)))
+    assert_same_bits(found.weights, full(moved))
+    assert found.differing == len(moved)
+    assert found.share == 1.0
+
+
+def test_a_file_of_torchs_first_format(tmp_path: Path, moved: Weights, read: Callable[..., Checkpoint]) -> None:
+    path = saved(tmp_path / "old.pt", moved, _use_new_zipfile_serialization=False)
+    assert_same_bits(read(path).weights, full(moved))
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "diffusers-nudity-ESDu1-UNET.pt"])
+def test_a_folder_with_one_file(tmp_path: Path, moved: Weights, read: Callable[..., Checkpoint], name: str) -> None:
+    saved(tmp_path / name, moved)
+    (tmp_path / "run.json").write_text("{}")
+    assert_same_bits(read(tmp_path).weights, full(moved))
+
+
+def test_a_weight_file_of_ones_own(
+    tmp_path: Path, moved: Weights, moved_text: Weights, read: Callable[..., Checkpoint]
+) -> None:
+    expected = full(moved) | full(moved_text, "text_encoder")
+    assert_same_bits(read(saved(tmp_path / "weights.safetensors", expected)).weights, expected)
+
+
+def test_halves_become_the_models_dtype(
+    models: Models, tmp_path: Path, moved: Weights, read: Callable[..., Checkpoint]
+) -> None:
+    path = saved(tmp_path / "released.pt", {n: t.half() for n, t in moved.items()})
+    assert_same_bits(read(path).weights, full({n: t.half().float() for n, t in moved.items()}))
+
+
+def test_tensors_that_share_memory_are_parted(tmp_path: Path, moved: Weights, read: Callable[..., Checkpoint]) -> None:
+    flat = torch.cat([t.flatten() for t in moved.values()])
+    parts = flat.split([t.numel() for t in moved.values()])
+    shared = {n: part.view(t.shape) for (n, t), part in zip(moved.items(), parts, strict=True)}
+    weights = read(saved(tmp_path / "released.pt", shared)).weights
+    assert_same_bits(weights, full(moved))
+    assert len({t.untyped_storage().data_ptr() for t in weights.values()}) == len(weights)
+
+
+def test_the_base_model_is_left_alone(models: Models, tmp_path: Path, moved: Weights) -> None:
+    before = {n: t.detach().clone() for n, t in trainable_tensors(models.pipeline).items()}
+    read_checkpoint(saved(tmp_path / "released.pt", moved), models.pipeline)
+    assert all(torch.equal(t, before[n]) for n, t in trainable_tensors(models.pipeline).items())
+
+
+# --- a part only ------------------------------------------------------------------------------------------------------
+
+
+def test_a_part_is_taken_where_it_is_announced(
+    tmp_path: Path, moved: Weights, read: Callable[..., Checkpoint], refused: Callable[..., str]
+) -> None:
+    part = {n: moved[n] for n in moved if ".attn2.to_k" in n or ".attn2.to_v" in n}
+    path = saved(tmp_path / "uce.safetensors", part)
+    found = read(path, "some")
+    assert_same_bits(found.weights, full(part))
+    assert found.share == pytest.approx(len(part) / len(moved))
+    message = f"holds {len(part)} of the {len(moved)} tensors of unet ({len(part) / len(moved):.1%}), not 'unet."
+    refused(path, message, "set covers: some")
+
+
+def test_how_many_differ_is_counted(
+    models: Models, tmp_path: Path, moved: Weights, read: Callable[..., Checkpoint]
+) -> None:
+    edited = {**named_weights(models.denoiser), CROSS: moved[CROSS]}
+    found = read(saved(tmp_path / "released.pt", edited))
+    assert found.differing == 1
+    assert len(found.weights) == len(moved)
+
+
+# --- folders of pipelines and components ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pipeline_copy(pipeline_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pipeline_folder, tmp_path / "pipeline"))
+
+
+def test_of_a_pipeline_what_differs_is_taken(
+    pipeline_copy: Path, moved: Weights, read: Callable[..., Checkpoint]
+) -> None:
+    saved(pipeline_copy / "unet" / "diffusion_pytorch_model.safetensors", moved)
+    assert_same_bits(read(pipeline_copy).weights, full(moved))
+
+
+def test_of_a_pipeline_all_that_differs_is_taken(
+    pipeline_copy: Path, moved: Weights, moved_text: Weights, read: Callable[..., Checkpoint]
+) -> None:
+    for stem in ("unet/diffusion_pytorch_model", "text_encoder/model"):
+        (pipeline_copy / f"{stem}.safetensors").unlink()
+    saved(pipeline_copy / "unet" / "diffusion_pytorch_model.bin", moved)
+    saved(pipeline_copy / "text_encoder" / "pytorch_model.bin", moved_text)
+    assert_same_bits(read(pipeline_copy).weights, full(moved) | full(moved_text, "text_encoder"))
+
+
+def test_half_of_the_base_model_is_the_base_model(
+    models: Models, pipeline_copy: Path, moved: Weights, read: Callable[..., Checkpoint]
+) -> None:
+    saved(pipeline_copy / "unet" / "diffusion_pytorch_model.safetensors", moved)
+    text = named_weights(models.pipeline.text_encoder)
+    saved(pipeline_copy / "text_encoder" / "model.safetensors", {n: t.half() for n, t in text.items()})
+    models.pipeline.vae.save_pretrained(pipeline_copy / "vae")
+    half = {n: t.half() for n, t in models.pipeline.vae.state_dict().items()}
+    saved(pipeline_copy / "vae" / "diffusion_pytorch_model.safetensors", half)
+    assert read(pipeline_copy).weights.keys() == full(moved).keys()
+
+
+@pytest.mark.parametrize("prefix", ["", "text_model."])
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_text_encoder_alone(
+    tmp_path: Path, moved_text: Weights, read: Callable[..., Checkpoint], prefix: str, name: str
+) -> None:
+    # AdvUnlearn's: a folder nudity_unlearned, in the names of transformers before 5, with the position ids of old.
+    released = {f"{prefix}{n}": t for n, t in moved_text.items()}
+    released[f"{prefix}embeddings.position_ids"] = torch.arange(12)[None]
+    saved(tmp_path / "nudity_unlearned" / name, released)
+    (tmp_path / "nudity_unlearned" / "config.json").write_text("{}")
+    found = read(tmp_path / "nudity_unlearned")
+    assert_same_bits(found.weights, full(moved_text, "text_encoder"))
+    assert found.share == 1.0
+
+
+def test_a_component_in_shards(tmp_path: Path, moved: Weights, read: Callable[..., Checkpoint]) -> None:
+    names = list(moved)
+    for number, part in enumerate((names[:50], names[50:]), 1):
+        name = f"diffusion_pytorch_model-{number:05}-of-00002.safetensors"
+        saved(tmp_path / "unet" / name, {n: moved[n] for n in part})
+    assert_same_bits(read(tmp_path).weights, full(moved))
+    assert_same_bits(read(tmp_path / "unet").weights, full(moved))
+
+
+def test_a_base_model_of_older_names_is_held_against(
+    models: Models, pipeline_copy: Path, tmp_path: Path, moved_text: Weights
+) -> None:
+    # SD v1.4's own file has the prefix and the position ids.
+    text = {f"text_model.{n}": t for n, t in named_weights(models.pipeline.text_encoder).items()}
+    text["text_model.embeddings.position_ids"] = torch.arange(12)[None]
+    saved(pipeline_copy / "text_encoder" / "model.safetensors", text)
+    for prefix in ("", "text_model."):
+        released = {f"{prefix}{n}": t for n, t in moved_text.items()}
+        check_checkpoint(saved(tmp_path / f"a{prefix}" / "model.safetensors", released), pipeline_copy)
+
+
+# --- LoRA -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def adapted(models: Models) -> diffusers.UNet2DConditionModel:
+    """A UNet with a LoRA of several ranks and α, on a convolution too."""
+    config = peft.LoraConfig(
+        r=4,
+        lora_alpha=6,
+        target_modules=["to_q", "to_k", "to_out.0", "conv_in"],
+        rank_pattern={"to_k": 2},
+        alpha_pattern={"to_k": 5},
+        init_lora_weights=False,
+    )
+    unet = copy.deepcopy(models.denoiser)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        unet.add_adapter(config, adapter_name="default")
+    return unet
+
+
+def write_lora(folder: Path, unet: Any) -> Path:
+    """The file that diffusers' own training scripts write."""
+    diffusers.StableDiffusionPipeline.save_lora_weights(
+        folder,
+        unet_lora_layers=peft.get_peft_model_state_dict(unet),
+        unet_lora_adapter_metadata=json.loads(json.dumps(unet.peft_config["default"].to_dict(), default=list)),
+    )
+    return folder
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+@pytest.mark.parametrize("writer", ["pipeline", "unet"])
+def test_a_lora_is_merged_as_diffusers_merges_it(
+    tmp_path: Path, adapted: Any, read: Callable[..., Checkpoint], scale: float, writer: str
+) -> None:
+    if writer == "pipeline":
+        write_lora(tmp_path, adapted)
+    else:
+        adapted.save_lora_adapter(tmp_path)
+    found = read(tmp_path, "some", lora_scale=scale)
+    adapted.fuse_lora(lora_scale=scale)
+    adapted.unload_lora()
+    merged = named_weights(adapted)
+    assert found.differing == len(found.weights) == sum(n.endswith(LORA_ENDS) for n in merged)
+    for name, tensor in found.weights.items():
+        torch.testing.assert_close(tensor, merged[name.removeprefix("unet.")], rtol=0, atol=1e-6)
+
+
+LORA_ENDS = ("to_q.weight", "to_k.weight", "to_out.0.weight", "conv_in.weight")
+
+
+@pytest.mark.parametrize("names", [("lora_A", "lora_B"), ("lora.down", "lora.up"), ("processor",)])
+@pytest.mark.parametrize("alpha", [None, 3.0])
+def test_a_lora_is_the_formula(
+    models: Models, tmp_path: Path, read: Callable[..., Checkpoint], names: tuple[str, ...], alpha: float | None
+) -> None:
+    base, generator = named_weights(models.denoiser)[CROSS], torch.Generator().manual_seed(0)
+    down = torch.randn((2, base.shape[1]), generator=generator)
+    up = torch.randn((base.shape[0], 2), generator=generator)
+    layer = f"unet.{CROSS.removesuffix('.weight')}"
+    if names == ("processor",):
+        old = layer.replace("attn2.to_k", "attn2.processor.to_k_lora")
+        tensors = {f"{old}.down.weight": down, f"{old}.up.weight": up}
+    else:
+        tensors = {f"{layer}.{names[0]}.weight": down, f"{layer}.{names[1]}.weight": up}
+    if alpha is not None:
+        tensors[f"{layer}.alpha"] = torch.tensor(alpha)
+    found = read(saved(tmp_path / LORA_FILE, tensors), "some", lora_scale=0.7)
+    expected = base.double() + 0.7 * (alpha or 2.0) / 2 * up.double() @ down.double()
+    assert list(found.weights) == [f"unet.{CROSS}"]
+    torch.testing.assert_close(found.weights[f"unet.{CROSS}"].double(), expected, rtol=0, atol=1e-6)
+    assert (expected - base).abs().max() > 0.1
+
+
+def test_a_rank_stabilised_lora(models: Models, tmp_path: Path, read: Callable[..., Checkpoint]) -> None:
+    unet = copy.deepcopy(models.denoiser)
+    unet.add_adapter(peft.LoraConfig(r=4, lora_alpha=3, target_modules=["to_q"], use_rslora=True))
+    for name, parameter in unet.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
+    found = read(write_lora(tmp_path, unet), "some")
+    unet.fuse_lora()
+    unet.unload_lora()
+    for name, tensor in found.weights.items():
+        torch.testing.assert_close(tensor, named_weights(unet)[name.removeprefix("unet.")], rtol=0, atol=1e-6)
+
+
+def test_a_lora_of_both_components(models: Models, tmp_path: Path, read: Callable[..., Checkpoint]) -> None:
+    ones = {"lora_A": torch.ones(1, 16), "lora_B": torch.ones(16, 1)}
+    query = "encoder.layers.0.self_attn.q_proj"
+    tensors = {f"text_encoder.text_model.{query}.{end}.weight": t for end, t in ones.items()}
+    layer = CROSS.removesuffix(".weight")
+    tensors |= {f"unet.{layer}.{end}.weight": t for end, t in ones.items()}
+    found = read(saved(tmp_path / LORA_FILE, tensors), "some").weights
+    base = trainable_tensors(models.pipeline)
+    assert found.keys() == {f"text_encoder.{query}.weight", f"unet.{CROSS}"}
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, base[name] + 1, rtol=0, atol=1e-6)
+
+
+def lora_of(layer: str, down: tuple[int, ...], up: tuple[int, ...]) -> Weights:
+    return {f"{layer}.lora_A.weight": torch.ones(down), f"{layer}.lora_B.weight": torch.ones(up)}
+
+
+GOOD = lora_of(CROSS.removesuffix(".weight"), (2, 16), (16, 2))
+LORAS: dict[str, tuple[Weights, dict[str, Any], str]] = {
+    "unknown layer": (lora_of("mid_block.to_x", (2, 16), (16, 2)), {}, "no tensor named 'unet.mid_block.to_x.weight'"),
+    "shape": (lora_of(CROSS.removesuffix(".weight"), (2, 8), (16, 2)), {}, "has shape (16, 8), the model expects (16,"),
+    "rank": (lora_of(CROSS.removesuffix(".weight"), (2, 16), (16, 3)), {}, "have shapes [(2, 16), (16, 3)]"),
+    "half": ({n: t for n, t in GOOD.items() if "lora_A" in n}, {}, "have shapes [(2, 16), None]"),
+    "Kohya's": ({"lora_unet_down_blocks_1.lora_down.weight": torch.ones(2, 16)}, {}, "Kohya's format"),
+    "peft's": ({f"base_model.model.{n}": t for n, t in GOOD.items()}, {}, "adapter_config.json"),
+    "DoRA": ({**GOOD, "conv_in.lora_magnitude_vector": torch.ones(8)}, {}, "no part of a plain LoRA"),
+    "DoRA by metadata": (GOOD, {"use_dora": True, "lora_alpha": 2}, "a DoRA"),
+    "no α": (GOOD, {"r": 2}, "its metadata has no lora_alpha"),
+    "α twice": ({**GOOD, f"{CROSS.removesuffix('.weight')}.alpha": torch.tensor(2.0)}, {"lora_alpha": 2}, "remove one"),
+}
+
+
+@pytest.mark.parametrize("kind", LORAS)
+def test_a_lora_that_cannot_be_merged(tmp_path: Path, refused: Callable[..., str], kind: str) -> None:
+    tensors, config, message = LORAS[kind]
+    metadata = {"lora_adapter_metadata": json.dumps(config)} if config else None
+    refused(saved(tmp_path / LORA_FILE, tensors, metadata=metadata), message, covers="some")
+
+
+def test_a_lora_with_broken_metadata(tmp_path: Path, refused: Callable[..., str]) -> None:
+    path = saved(tmp_path / LORA_FILE, GOOD, metadata={"lora_adapter_metadata": "{"})
+    refused(path, "'lora_adapter_metadata' is no JSON", covers="some")
+
+
+def test_a_loras_share_must_be_announced(tmp_path: Path, models: Models, refused: Callable[..., str]) -> None:
+    path = saved(tmp_path / LORA_FILE, GOOD)
+    refused(path, f"holds 1 of the {len(named_weights(models.denoiser))} tensors", "set covers: some")
+
+
+def test_a_lora_that_changes_nothing(tmp_path: Path, refused: Callable[..., str]) -> None:
+    nothing = {n: 0 * t for n, t in GOOD.items()}
+    refused(saved(tmp_path / LORA_FILE, nothing), "the base model's own weights", covers="some", by_header=False)
+
+
+def test_a_scale_without_a_lora(tmp_path: Path, moved: Weights, refused: Callable[..., str]) -> None:
+    refused(saved(tmp_path / "a.pt", moved), "holds no LoRA", "lora_scale 0.5", by_header=False, lora_scale=0.5)
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_an_unknown_name(tmp_path: Path, moved: Weights, refused: Callable[..., str], suffix: str) -> None:
+    wrong = {n.replace("attn2.to_k", "attn2.to_key"): t for n, t in moved.items()}
+    count = sum("attn2.to_k." in n for n in moved)
+    first = f"'unet.{CROSS.replace('to_k', 'to_key')}', the nearest is 'unet.{CROSS}'"
+    refused(saved(tmp_path / f"a{suffix}", wrong), first, f"{count} of {len(moved)} names")
+
+
+def test_names_are_not_mended_one_by_one(tmp_path: Path, moved: Weights, refused: Callable[..., str]) -> None:
+    first, *others = moved
+    mixed = {f"model.{first}": moved[first], **{n: moved[n] for n in others}}
+    refused(saved(tmp_path / "a.pt", mixed), f"'unet.model.{first}'", f"1 of {len(moved)} names")
+
+
+def test_another_shape(tmp_path: Path, moved: Weights, refused: Callable[..., str]) -> None:
+    wrong = {**moved, "conv_in.bias": torch.zeros(3)}
+    expected = "'unet.conv_in.bias' has shape (3,), the model expects (8,)", f"1 of {len(moved)} shapes"
+    refused(saved(tmp_path / "a.pt", wrong), *expected)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+def test_values_that_are_not_finite(tmp_path: Path, moved: Weights, refused: Callable[..., str], value: float) -> None:
+    wrong = {n: t.double() for n, t in moved.items()}
+    wrong["conv_in.bias"][2] = value
+    refused(saved(tmp_path / "a.pt", wrong), "'unet.conv_in.bias'", "not finite", by_header=False)
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda t: t.to(torch.int8), "torch.int8"),
+        (lambda t: t.to_sparse(), "torch.sparse_coo"),
+        (lambda t: t.to("meta"), "on meta"),
+    ],
+    ids=["quantized", "sparse", "meta"],
+)
+def test_tensors_that_are_no_weights(
+    tmp_path: Path,
+    moved: Weights,
+    refused: Callable[..., str],
+    change: Callable[[torch.Tensor], torch.Tensor],
+    kind: str,
+) -> None:
+    message = refused(saved(tmp_path / "a.pt", {**moved, CROSS: change(moved[CROSS])}), f"tensor '{CROSS}' is", kind)
+    assert "give dense weights that are not quantized" in message
+
+
+def test_quantized_values_of_safetensors(tmp_path: Path, moved: Weights, refused: Callable[..., str]) -> None:
+    path = saved(tmp_path / "a.safetensors", {**moved, CROSS: moved[CROSS].to(torch.int8)})
+    refused(path, f"tensor '{CROSS}' is torch.int8", by_header=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_base_model_itself(models: Models, tmp_path: Path, refused: Callable[..., str], dtype: torch.dtype) -> None:
+    own = {n: t.to(dtype) for n, t in named_weights(models.denoiser).items()}
+    refused(saved(tmp_path / "a.pt", own), "the base model's own weights", by_header=False)
+
+
+def test_the_base_models_folder(pipeline_folder: Path, refused: Callable[..., str]) -> None:
+    refused(pipeline_folder, "the base model's own weights", by_header=False)
+
+
+@pytest.mark.parametrize("prefix", ["model.diffusion_model.", "diffusion_model.", ""])
+def test_the_original_codes_names(tmp_path: Path, refused: Callable[..., str], prefix: str) -> None:
+    ldm = {f"{prefix}input_blocks.0.0.bias": torch.ones(8), f"{prefix}out.2.bias": torch.ones(4)}
+    path = saved(tmp_path / "compvis-nudity.pt", {"state_dict": ldm})
+    refused(path, f"'{prefix}input_blocks.0.0.bias'", "UNet2DConditionModel.from_single_file", covers="some")
+
+
+def test_an_autoencoder_of_its_own(
+    models: Models, pipeline_copy: Path, moved: Weights, read: Callable[..., Checkpoint], refused: Callable[..., str]
+) -> None:
+    saved(pipeline_copy / "unet" / "diffusion_pytorch_model.safetensors", moved)
+    vae = {n: t + 0.5 for n, t in models.pipeline.vae.state_dict().items()}
+    saved(pipeline_copy / "vae" / "diffusion_pytorch_model.safetensors", vae)
+    refused(pipeline_copy, "its autoencoder is not the base model's", by_header=False)
+    assert_same_bits(read(pipeline_copy / "unet").weights, full(moved))
+
+
+class Command:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_with_code(tmp_path: Path, moved: Weights, refused: Callable[..., str], zipped: bool) -> None:
+    harm = {**moved, "extra": Command(tmp_path / "executed")}
+    path = saved(tmp_path / "a.pt", harm, _use_new_zipfile_serialization=zipped)
+    refused(path, "not a file of tensors alone", ".safetensors")
+    assert not (tmp_path / "executed").exists()
+    torch.load(path, weights_only=False)
+    assert (tmp_path / "executed").exists(), "the pickle must be able to do harm for the test to mean anything"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.ones(2)], "expected named tensors, got list"),
+        ({"epoch": 3, "weights": {}}, "entry 'epoch' is a int, expected tensors"),
+        ({"unet": {}, "epoch": 3}, "entry 'unet' is a dict, expected tensors"),
+        ({}, "holds no tensors"),
+        ({"state_dict": {}}, "holds no tensors"),
+    ],
+)
+def test_what_holds_no_named_tensors(tmp_path: Path, refused: Callable[..., str], content: Any, message: str) -> None:
+    refused(saved(tmp_path / "a.pt", content), message)
+
+
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>Sign in</html>", b"PK\x03\x04 and no more"])
+def test_what_is_no_weight_file(tmp_path: Path, refused: Callable[..., str], content: bytes) -> None:
+    for suffix, message in ((".pt", "not a file of tensors alone"), (".safetensors", "not a whole safetensors file")):
+        path = tmp_path / f"a{suffix}"
+        path.write_bytes(content)
+        refused(path, message)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_file_with_a_wrong_byte_is_read_or_refused(tmp_path: Path) -> None:
+    whole = saved(tmp_path / "a.pt", {"a.weight": torch.ones(3)}, _use_new_zipfile_serialization=False).read_bytes()
+    refusals = 0
+    for position in range(0, 600, 2):
+        (tmp_path / "b.pt").write_bytes(whole[:position] + b"\xe2" + whole[position + 1 :])
+        try:
+            load_pickled(tmp_path / "b.pt")
+        except WeightsError:
+            refusals += 1
+    assert refusals > 100
+
+
+def test_half_of_a_file(tmp_path: Path, moved: Weights, refused: Callable[..., str]) -> None:
+    path = saved(tmp_path / "a.pt", moved)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    refused(path, "not a file of tensors alone")
+
+
+def test_no_such_checkpoint(tmp_path: Path, refused: Callable[..., str]) -> None:
+    refused(tmp_path / "nothing", "no such checkpoint")
+    refused(tmp_path, "expected one weight file", "found []")
+
+
+def test_several_files_or_folders(tmp_path: Path, moved: Weights, refused: Callable[..., str]) -> None:
+    for name in ("higher_safety.pt", "higher_utility.pt"):
+        saved(tmp_path / "two" / name, moved)
+    refused(tmp_path / "two", "found ['higher_safety.pt', 'higher_utility.pt']", "asset/file")
+    saved(tmp_path / "hub" / "nudity_unlearned" / "model.safetensors", moved)
+    refused(tmp_path / "hub", "one of its folders: ['nudity_unlearned']")
+
+
+def test_a_lacking_shard(tmp_path: Path, moved: Weights, refused: Callable[..., str]) -> None:
+    saved(tmp_path / "unet" / "diffusion_pytorch_model-00001-of-00002.safetensors", moved)
+    refused(tmp_path / "unet", "has 1 of 2 shards")
+
+
+def test_a_lora_beside_a_pipeline(pipeline_copy: Path, refused: Callable[..., str]) -> None:
+    saved(pipeline_copy / LORA_FILE, GOOD)
+    refused(pipeline_copy, "and a LoRA beside them")
+
+
+def test_another_kind_of_file(tmp_path: Path, refused: Callable[..., str]) -> None:
+    (tmp_path / "a.txt").write_text("weights")
+    refused(tmp_path / "a.txt", "no weight file; expected one of .safetensors")

@@ -1,0 +1,126 @@
+"""Tiny pipelines of every known kind: real classes, random weights; 16 x 16 pixels, latents (4, 8, 8)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from resalign.digits.tokenizer import VOCABULARY_SIZE, clip_tokenizer
+from resalign.lazy import diffusers, torch, transformers
+
+PIXELS = 16
+TEXT_WIDTH = 16
+MAX_TOKENS = 12
+SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+
+
+def write_pipeline(kind: str, folder: Path) -> Path:
+    """Writes the pipeline of a kind; see :data:`KINDS`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        KINDS[kind](folder).save_pretrained(folder)
+    return folder
+
+
+def _stable_diffusion(folder: Path, prediction_type: str = "epsilon") -> Any:
+    return diffusers.StableDiffusionPipeline(
+        vae=_vae(),
+        text_encoder=transformers.CLIPTextModel(_text_config()),
+        tokenizer=clip_tokenizer(folder / "tokenizer", max_tokens=MAX_TOKENS),
+        unet=_unet(),
+        scheduler=diffusers.DPMSolverMultistepScheduler(**SCHEDULE, steps_offset=1, prediction_type=prediction_type),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _stable_diffusion_xl(folder: Path) -> Any:
+    time_ids = 6
+    added = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
+    size = {"projection_class_embeddings_input_dim": TEXT_WIDTH + time_ids * 8, "cross_attention_dim": 2 * TEXT_WIDTH}
+    return diffusers.StableDiffusionXLPipeline(
+        vae=_vae(),
+        text_encoder=transformers.CLIPTextModel(_text_config()),
+        text_encoder_2=transformers.CLIPTextModelWithProjection(_text_config()),
+        tokenizer=clip_tokenizer(folder / "tokenizer", max_tokens=MAX_TOKENS),
+        tokenizer_2=clip_tokenizer(folder / "tokenizer_2", max_tokens=MAX_TOKENS),
+        unet=_unet(**added, **size),
+        scheduler=diffusers.EulerDiscreteScheduler(**SCHEDULE, steps_offset=1),
+        add_watermarker=False,
+    )
+
+
+def _stable_diffusion_3(folder: Path) -> Any:
+    return diffusers.StableDiffusion3Pipeline(
+        transformer=diffusers.SD3Transformer2DModel(
+            sample_size=PIXELS // 2,
+            patch_size=2,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=2 * TEXT_WIDTH,
+            caption_projection_dim=16,
+            pooled_projection_dim=2 * TEXT_WIDTH,
+            pos_embed_max_size=8,
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=_vae(scaling_factor=0.2, shift_factor=0.06),
+        text_encoder=transformers.CLIPTextModelWithProjection(_text_config()),
+        tokenizer=clip_tokenizer(folder / "tokenizer", max_tokens=MAX_TOKENS),
+        text_encoder_2=transformers.CLIPTextModelWithProjection(_text_config()),
+        tokenizer_2=clip_tokenizer(folder / "tokenizer_2", max_tokens=MAX_TOKENS),
+        text_encoder_3=None,  # as its memory-saving releases have it
+        tokenizer_3=None,
+    )
+
+
+def _unet(**changes: Any) -> Any:
+    return diffusers.UNet2DConditionModel(
+        **{
+            "sample_size": PIXELS // 2,
+            "in_channels": 4,
+            "out_channels": 4,
+            "block_out_channels": (8, 16),
+            "layers_per_block": 1,
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+            "attention_head_dim": 8,
+            "cross_attention_dim": TEXT_WIDTH,
+            "norm_num_groups": 4,
+            **changes,
+        }
+    )
+
+
+def _vae(**changes: Any) -> Any:
+    return diffusers.AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=PIXELS,
+        **changes,
+    )
+
+
+def _text_config() -> Any:
+    return transformers.CLIPTextConfig(
+        vocab_size=VOCABULARY_SIZE,
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=2 * TEXT_WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=MAX_TOKENS,
+        projection_dim=TEXT_WIDTH,
+    )
+
+
+KINDS: dict[str, Callable[[Path], Any]] = {
+    "stable_diffusion": _stable_diffusion,
+    "v_prediction": lambda folder: _stable_diffusion(folder, "v_prediction"),
+    "stable_diffusion_xl": _stable_diffusion_xl,
+    "stable_diffusion_3": _stable_diffusion_3,
+}
