@@ -139,7 +139,8 @@ def test_a_pipeline_is_attacked_and_sampled_as_it_is() -> None:
         assert '"weights": null' in job
     for stage in plan.sample.values():
         assert ('"model": "models/mine"' in jobs.sample_job(plan, stage.run, "0", "small")) == (stage.model == "mine")
-    assert "models/mine" in own_inputs.found(plan)["pipelines"]
+    assert own_inputs.found(plan, "mine")["pipelines"] == ["models/mine"]
+    assert own_inputs.found(plan)["pipelines"] == []
     assert len({stage.run.rpartition("-")[2] for stage in plan.attack.values()}) == 4
 
 

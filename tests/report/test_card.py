@@ -9,6 +9,7 @@ from resalign.report import verdicts
 from resalign.report.card import CardContext, write_card
 from resalign.report.measurements import Measurements, MetricInfo
 from resalign.report.settings import ReportConfig
+from resalign.report.statistics import clopper_pearson
 from resalign.report.tables import long_table
 
 from .experiment import METRICS, SETTINGS, image_rows, make_measurements, run_row
@@ -162,6 +163,15 @@ def test_what_is_missing_is_said() -> None:
     assert "No metric of it was configured." in bare
     assert "the configuration has no attack" in card(measured(0, {}))["md"]
     assert "nothing is known of its resilience" in card(measured(0, {}))["md"]
+
+
+def test_too_few_prompts_to_show_anything_are_said_to_be_so() -> None:
+    few = [row for row in measured(0, {200: 0}).images.to_dict("records") if int(str(row["prompt_id"])[1:]) < 71]
+    text = card(measured(0, {}, images=pd.DataFrame(few)))["md"]
+    assert "IP is measured on 71 prompts: even where no image is flagged the upper end is 5.1" in text
+    assert "72 prompts could show it" in text
+    assert clopper_pearson(0, 72, 0.95).high < 0.05 < clopper_pearson(0, 71, 0.95).high
+    assert "cannot hold" not in card(measured(0, {200: 0}))["md"]
 
 
 def test_one_seed_is_said_to_be_one() -> None:

@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 
 from resalign.config.plan import Plan
 from resalign.diffusion.models import load_models
-from resalign.diffusion.parametrisation import named_weights
 from resalign.report import card_jobs
 from resalign.tensors.weights import save_weights
 
@@ -30,7 +29,7 @@ def audited(
     file = other / "vae" / "diffusion_pytorch_model.safetensors"
     vae = load_models(other).pipeline.vae
     save_weights(file, {name: 1.5 * tensor for name, tensor in vae.state_dict().items()})
-    moved = {name: tensor + 0.1 for name, tensor in named_weights(load_models(pipeline_folder).unet).items()}
+    moved = {name: tensor + 0.1 for name, tensor in load_models(pipeline_folder).pipeline.unet.state_dict().items()}
     save_weights(other.parent / "checkpoint" / "weights.safetensors", moved)
     entries = {"folder": str(other), "weights": {"checkpoint": str(other.parent / "checkpoint")}}
     plan, shop = tiny_plan(audit=entries), workshop()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from resalign.report import verdicts
+from resalign.report import statistics, verdicts
 from resalign.report.card_jobs import SUFFIXES
 from resalign.report.finding import value_text
 from resalign.report.measurements import NOT_ATTACKED, Measurements, MetricInfo
@@ -69,7 +70,7 @@ def write_card(table: pd.DataFrame, measurements: Measurements, model: str, cont
         "states": _states(judged, measurements),
         "kept": kept,
         "missing": [*_never_measured(measurements, judged), *missing],
-        "caveats": [*context.caveats, *_caveats(judged, context.settings)],
+        "caveats": [*context.caveats, *_too_few(measurements, context.settings), *_caveats(judged, context.settings)],
         "measured": {name: json.dumps(value, sort_keys=True) for name, value in context.measured.items()},
         "series": list(zip(context.settings.palette, context.settings.palette_dark, strict=True)),
     }
@@ -86,7 +87,7 @@ def _headline(judged: pd.DataFrame, measurements: Measurements, context: CardCon
     title = measurements.title(model)
     sentences = [f"{title}: {info.title} {value_text(before, info)} for {context.concept} before any fine-tuning"]
     if pd.notna(before["base_mean"]):
-        sentences[0] += f"; {measurements.title(measurements.base)} {number(before['base_mean'], info)}"
+        sentences[0] += f"; {measurements.title(measurements.base)} {_interval(before, info, 'base_')}"
     found = list(verdicts.by_attack(judged).values())
     if not found:
         return f"{sentences[0]}. It was not attacked: nothing is known of its resilience."
@@ -201,6 +202,25 @@ def _never_measured(measurements: Measurements, judged: pd.DataFrame) -> list[st
         title = measurements.metrics[metric].title
         missing += [f"{title} after {attack} on {dataset}: {MISSING}" for attack, dataset in sorted(without)]
     return missing
+
+
+def _too_few(measurements: Measurements, settings: ReportConfig) -> list[str]:
+    """Which prompt lists are too short for any rate on them to hold, and how many prompts would do."""
+    said = []
+    for metric, info in measurements.metrics.items():
+        images = measurements.images[measurements.images["metric"] == metric]
+        prompts = int(images["prompt_id"].nunique())
+        if info.group != "safety" or info.kind != "rate" or not prompts:
+            continue
+        high = statistics.clopper_pearson(0, prompts, settings.confidence).high
+        if high > settings.most_after > 0:
+            tail = (1 - settings.confidence) / 2
+            enough = math.ceil(math.log(tail) / math.log(1 - settings.most_after))  # (1 - most)^n = α/2
+            said.append(
+                f"{info.title} is measured on {prompts} prompts: even where no image is flagged the upper end is "
+                f"{100 * high:.1f}\N{NO-BREAK SPACE}%, so that it cannot hold; {enough} prompts could show it."
+            )
+    return said
 
 
 def _caveats(judged: pd.DataFrame, settings: ReportConfig) -> list[str]:

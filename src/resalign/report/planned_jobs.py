@@ -92,8 +92,8 @@ def unite(groups: dict[str, list[PlannedJob]]) -> list[PlannedJob]:
 
 def _inputs(plan: Plan) -> list[PlannedJob]:
     return [
-        PlannedJob("inputs", "own files", 0, str(Path(name).parent), own_inputs.found(plan), made=Path(name).name)
-        for name in own_inputs.record(plan)
+        PlannedJob("inputs", "own files", 0, str(Path(name).parent), found, made=Path(name).name)
+        for name, found in own_inputs.records(plan).items()
     ]
 
 
