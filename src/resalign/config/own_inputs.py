@@ -18,6 +18,7 @@ def found(plan: Plan, model: str = BASE) -> dict[str, Any]:
     images += [reference for data in experiment.attack_data.values() for reference in (data.train, data.heldout)]
     images += [config.reference] if config.reference else []
     pipeline, method = plan.pipeline(model), experiment.unlearning.get(model)
+    checkpoint, covers = (method.asset, method.resolved().get("covers")) if method else (None, None)
 
     def own(reference: str) -> bool:
         return plan.assets[plan.asset_of(reference)].origin == "path"
@@ -31,17 +32,15 @@ def found(plan: Plan, model: str = BASE) -> dict[str, Any]:
             if own(p.source)
         ],
     }
-    members = [method] if method else [*experiment.attacks.values()]
+    members = [method] if method else list(experiment.attacks.values())
     return {
         **(shared if model == BASE else {"pixels": config.pixels, "images": [], "prompts": []}),
         "pipelines": [plan.folder(pipeline)] if own(pipeline) else [],
         "members": [[member.family, member.name] for member in members if own(pipeline)],
         # A checkpoint's shapes can be held against the model's only where both lie here already.
-        "checkpoints": [
-            [plan.folder(method.asset), plan.folder(pipeline), method.resolved()["covers"]]
-            for method in filter(None, [method])
-            if method.asset and own(method.asset) and own(pipeline)
-        ],
+        "checkpoints": [[plan.folder(checkpoint), plan.folder(pipeline), covers]]
+        if checkpoint and own(checkpoint) and own(pipeline)
+        else [],
     }
 
 
