@@ -21,15 +21,15 @@ from tests.pipelines import PIXELS, write_pipeline
 
 
 @pytest.fixture(scope="session")
-def kind(request: pytest.FixtureRequest) -> str:
+def pipeline_kind(request: pytest.FixtureRequest) -> str:
     """Which tiny pipeline a test runs on; a module that asks for several parametrises this fixture indirectly."""
     return str(getattr(request, "param", "stable_diffusion"))
 
 
 @pytest.fixture(scope="session")
-def pipeline_folder(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pipeline_folder(pipeline_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pipeline folder: real classes, tiny, random weights."""
-    return write_pipeline(kind, tmp_path_factory.mktemp("pipeline"))
+    return write_pipeline(pipeline_kind, tmp_path_factory.mktemp("pipeline"))
 
 
 @pytest.fixture(scope="session")

@@ -23,10 +23,10 @@ def write_pipeline(kind: str, folder: Path) -> Path:
 
 def _stable_diffusion(folder: Path, prediction_type: str = "epsilon") -> Any:
     return diffusers.StableDiffusionPipeline(
-        vae=_vae(),
-        text_encoder=transformers.CLIPTextModel(_text_config()),
-        tokenizer=clip_tokenizer(folder / "tokenizer", max_tokens=MAX_TOKENS),
         unet=_unet(),
+        vae=_vae(),
+        text_encoder=transformers.CLIPTextModel(_text_config(layers=1)),
+        tokenizer=clip_tokenizer(folder / "tokenizer", max_tokens=MAX_TOKENS),
         scheduler=diffusers.DPMSolverMultistepScheduler(**SCHEDULE, steps_offset=1, prediction_type=prediction_type),
         safety_checker=None,
         feature_extractor=None,
@@ -106,12 +106,12 @@ def _vae(**changes: Any) -> Any:
     )
 
 
-def _text_config() -> Any:
+def _text_config(layers: int = 2) -> Any:
     return transformers.CLIPTextConfig(
         vocab_size=VOCABULARY_SIZE,
         hidden_size=TEXT_WIDTH,
         intermediate_size=2 * TEXT_WIDTH,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         max_position_embeddings=MAX_TOKENS,
         projection_dim=TEXT_WIDTH,

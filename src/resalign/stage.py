@@ -157,16 +157,8 @@ def running(arguments: StageArguments, *, resumes: Literal["no", "steps", "piece
             yield attempt
         write_json(arguments.output / "run.json", record)
         start_seconds = begun_at - created_at + import_seconds() - imported - lease.waited_seconds
-        timing = {
-            "seconds": round(attempt.seconds, 3),
-            "start_seconds": round(start_seconds, 3),
-            "started_at": round(created_at, 3),
-            "ended_at": round(time.time(), 3),
-            "attempts": attempt.number,
-            "steps": attempt.steps_taken,
-            "step_seconds": round(attempt.step_seconds, 3),
-        }
-        write_json(arguments.output / "timing.json", {**timing, **_machine(arguments, lease)})
+        times = _times(attempt, created_at, start_seconds)
+        write_json(arguments.output / "timing.json", {**times, **_machine(arguments, lease)})
         if folder and resumes == "steps":
             folder.keep_finished(arguments.output)
         elif folder:
@@ -245,6 +237,19 @@ def _versions() -> dict[str, str]:
     names = ["torch", "diffusers", "transformers", "open_clip_torch", "torch-fidelity", "numpy", "scikit-learn"]
     names += ["nudenet", "onnxruntime", "peft", "pillow"]
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def _times(attempt: Attempt, created_at: float, start_seconds: float) -> dict[str, Any]:
+    """How long a stage has taken, and what of it was work."""
+    return {
+        "seconds": round(attempt.seconds, 3),
+        "start_seconds": round(start_seconds, 3),
+        "started_at": round(created_at, 3),
+        "ended_at": round(time.time(), 3),
+        "attempts": attempt.number,
+        "steps": attempt.steps_taken,
+        "step_seconds": round(attempt.step_seconds, 3),
+    }
 
 
 def _machine(arguments: StageArguments, lease: devices.Lease) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from tests.example_config import smallest
 from tests.pipelines import KINDS
 from tests.stopping import stopped_after_a_step
 
-pytestmark = pytest.mark.parametrize("kind", KINDS, indirect=True, scope="session")
+pytestmark = pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session")
 
 ATTACKS = registry.members("attacks")
 STEPS, CHECKPOINTS = 4, [1, 3]

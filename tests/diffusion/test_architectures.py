@@ -20,7 +20,7 @@ from resalign.diffusion.sampling import sample_images
 from resalign.tensors.weights import WeightsError
 from tests.pipelines import KINDS, PIXELS
 
-pytestmark = pytest.mark.parametrize("kind", KINDS, indirect=True, scope="session")
+pytestmark = pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session")
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
@@ -113,5 +113,5 @@ def test_a_pipeline_of_another_kind_is_refused_by_name(pipeline_folder: Path, tm
         load_models(tmp_path)
 
 
-def test_names_and_pipelines_are_unique(kind: str) -> None:
+def test_names_and_pipelines_are_unique(pipeline_kind: str) -> None:
     assert len(set(NAMES)) == len({a.pipeline for a in ARCHITECTURES}) == len(ARCHITECTURES)

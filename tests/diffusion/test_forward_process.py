@@ -7,7 +7,7 @@ from resalign.diffusion.forward_process import noised
 from resalign.diffusion.models import Models
 from tests.pipelines import KINDS
 
-pytestmark = pytest.mark.parametrize("kind", KINDS, indirect=True, scope="session")
+pytestmark = pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session")
 POSITIONS = torch.tensor([0, 250, 999])
 
 
@@ -17,11 +17,11 @@ def draw() -> tuple[torch.Tensor, torch.Tensor]:
     return latents, noise
 
 
-def test_against_the_formulas(kind: str, models: Models) -> None:
+def test_against_the_formulas(pipeline_kind: str, models: Models) -> None:
     scheduler = models.noise_scheduler
     latents, noise = draw()
     noisy, timesteps, target = noised(scheduler, latents, noise, POSITIONS)
-    if kind == "stable_diffusion_3":
+    if pipeline_kind == "stable_diffusion_3":
         share = (POSITIONS + 1) / 1000  # of time, which a shift of 3 moves towards noise
         sigma = (3 * share / (1 + 2 * share))[:, None, None, None]
         torch.testing.assert_close(noisy, (1 - sigma) * latents + sigma * noise, rtol=1e-5, atol=1e-6)
@@ -32,11 +32,11 @@ def test_against_the_formulas(kind: str, models: Models) -> None:
     sigma = (1 - scheduler.alphas_cumprod[POSITIONS]).sqrt()[:, None, None, None]
     torch.testing.assert_close(noisy, alpha * latents + sigma * noise)
     assert torch.equal(timesteps, POSITIONS)
-    expected = alpha * noise - sigma * latents if kind == "v_prediction" else noise
+    expected = alpha * noise - sigma * latents if pipeline_kind == "v_prediction" else noise
     torch.testing.assert_close(target, expected)
 
 
-def test_a_perfect_prediction_leads_back_to_the_latents(kind: str, models: Models) -> None:
+def test_a_perfect_prediction_leads_back_to_the_latents(pipeline_kind: str, models: Models) -> None:
     """One step of the pipeline's own sampler from full noise: sign and scale of the target are the sampler's."""
     sampler = models.pipeline.scheduler
     scheduler = sampler.from_config(sampler.config, timestep_spacing="trailing")  # one step of others begins at 0
@@ -45,7 +45,7 @@ def test_a_perfect_prediction_leads_back_to_the_latents(kind: str, models: Model
     scheduler.set_timesteps(1)
     t = scheduler.timesteps[0]
     given = noisy
-    if kind == "stable_diffusion_xl":  # Euler's samples are scaled by 1/√ᾱ
+    if pipeline_kind == "stable_diffusion_xl":  # Euler's samples are scaled by 1/√ᾱ
         given = noisy / models.noise_scheduler.alphas_cumprod[999].sqrt()
     found = scheduler.step(target, t, given).prev_sample
     assert torch.corrcoef(torch.stack([found.flatten(), latents.flatten()]))[0, 1] > 0.99

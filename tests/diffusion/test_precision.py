@@ -16,7 +16,7 @@ from resalign.objectives.denoising import denoising_loss
 from resalign.tensors.named import detached, gradient
 from tests.pipelines import KINDS
 
-pytestmark = pytest.mark.parametrize("kind", KINDS, indirect=True, scope="session")
+pytestmark = pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session")
 
 
 def test_networks_compute_in_bfloat16_and_all_else_does_not(models: Models, encoded_images: EncodedImages) -> None:

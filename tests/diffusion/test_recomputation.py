@@ -15,7 +15,7 @@ from resalign.objectives.denoising import denoising_loss
 from resalign.tensors.named import Named, add, detached, gradient, norm
 from tests.pipelines import KINDS
 
-pytestmark = pytest.mark.parametrize("kind", KINDS, indirect=True, scope="session")
+pytestmark = pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="module")

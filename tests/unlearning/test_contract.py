@@ -15,7 +15,7 @@ from tests.example_config import smallest
 from tests.pipelines import KINDS
 from tests.stopping import stopped_after_a_step
 
-pytestmark = pytest.mark.parametrize("kind", KINDS, indirect=True, scope="session")
+pytestmark = pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session")
 
 METHODS = registry.members("unlearning")
 # A method that takes no steps (a closed form, a released checkpoint) draws nothing and has no progress to tell.
