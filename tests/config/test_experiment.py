@@ -131,7 +131,7 @@ def test_unknown_members_name_the_nearest(read: Read, family: str, what: str, ke
         ({"metrics.ip.prompts": "x"}, "metrics.ip.prompts", "prompt list named 'x'"),
         ({"metrics.fid.scorer": "klip"}, "metrics.fid", "scorer named 'klip'; did you mean 'clip'?"),
         ({"metrics.us.rule.scorer": "resnt"}, "metrics.us", "scorer named 'resnt'; did you mean 'resnet'?"),
-        ({"tiers.paper": DELETED}, "tiers", "tier named 'paper'"),
+        ({"tiers.small": DELETED}, "tier", "tier named 'small'"),
         ({"tiers.paper.prompts.benign": DELETED}, "tiers.paper.prompts", "prompt count named 'benign'"),
         (
             {"assets.digits-data.digits": "dta"},

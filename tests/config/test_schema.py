@@ -6,24 +6,48 @@ from typing import Any
 import jsonschema
 import pytest
 
-from resalign.config.schema import SCHEMA, schema_text
+from resalign.config.schema import SCHEMAS, schema_texts
 
 from .conftest import DELETED, Demo
 
 
-@pytest.fixture(scope="module")
-def validator() -> jsonschema.Draft202012Validator:
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+def read_schema(name: str) -> jsonschema.Draft202012Validator:
+    schema = json.loads((SCHEMAS / name).read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
 
-def test_the_written_schema_is_what_the_classes_say() -> None:
-    assert SCHEMA.read_text(encoding="utf-8") == schema_text(), "run 'python -m resalign.config.schema'"
+@pytest.fixture(scope="module")
+def validator() -> jsonschema.Draft202012Validator:
+    return read_schema("config.schema.json")
+
+
+def test_the_written_schemas_are_what_the_classes_say() -> None:
+    texts = schema_texts()
+    written = {path.name: path.read_text(encoding="utf-8") for path in SCHEMAS.glob("*.json")}
+    assert written == texts, "run 'python -m resalign.config.schema'"
 
 
 def test_the_demo_is_valid(validator: jsonschema.Draft202012Validator, demo: Demo) -> None:
     validator.validate(demo())
+
+
+@pytest.mark.parametrize(
+    ("changes", "valid"),
+    [
+        ({}, True),
+        ({"attacks": {"pages": {"steps": 400}, "bold": None}}, True),
+        ({"audit": {"mine": "folder", "theirs": {"checkpoint": "folder"}}}, True),
+        ({"attacks": {"pages": {"stps": 400}}}, False),
+        ({"sampling": None}, False),
+        ({"name": DELETED}, False),
+        ({"extends": DELETED}, False),
+    ],
+)
+def test_a_file_that_extends_another_one(changes: dict[str, Any], valid: bool) -> None:
+    values = {"extends": "config/demo.yaml", "name": "mine", **changes}
+    given = {key: value for key, value in values.items() if value is not DELETED}
+    assert read_schema("extension.schema.json").is_valid(given) == valid
 
 
 @pytest.mark.parametrize(

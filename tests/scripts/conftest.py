@@ -97,7 +97,7 @@ class Workshop:
 
 @pytest.fixture(scope="session")
 def scripts() -> dict[str, ModuleType]:
-    return {name: load_script(name) for name in ("unlearn", "attack", "sample", "score", "report")}
+    return {name: load_script(name) for name in ("unlearn", "attack", "sample", "score", "report", "audit")}
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def planned(tiny_plan: Callable[..., Plan], tmp_path: Path) -> Callable[..., Pla
 
 def checked(plan: Plan, folder: Path) -> dict[str, Any]:
     """The rule that checks the user's own inputs, and the job that it was given."""
-    found = own_inputs.found(plan)
+    found = own_inputs.found(plan, "released")
     shop = Workshop(folder, {"check_inputs": load_script("check_inputs")})
     shop.call("check_inputs", json.dumps(found), "results/inputs")
     return found

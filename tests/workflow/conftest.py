@@ -41,9 +41,9 @@ class Checkout:
         ours = {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
         return {"args": command, "cwd": self.folder, "env": {**os.environ, **ours}, "text": True}
 
-    def planned(self, *overrides: str) -> dict[str, set[str]]:
+    def planned(self, *overrides: str, target: str = "all") -> dict[str, set[str]]:
         """Labels of the runs that a dry run would make, by rule; '' for a rule without wildcards."""
-        finished = self.snakemake("--dry-run", overrides=overrides)
+        finished = self.snakemake("--dry-run", "--", target, overrides=overrides)
         assert finished.returncode == 0, finished.stdout + finished.stderr
         jobs: dict[str, set[str]] = {}
         for block in re.split(r"^\[.*\]\n", finished.stdout, flags=re.MULTILINE)[1:]:

@@ -3,6 +3,7 @@
 import re
 from contextlib import ExitStack
 
+import pytest
 import yaml
 
 from resalign.config import registry
@@ -126,6 +127,29 @@ def test_a_larger_tier_keeps_every_weight(finished: Checkout) -> None:
 
 def test_one_nested_setting_is_overridden_on_the_command_line(finished: Checkout) -> None:
     assert finished.planned("unlearning={resalign: {gamma: 0.1, solver: minres}}") == runs_of("resalign")
+
+
+@pytest.mark.parametrize(
+    ("entry", "more"),
+    # A checkpoint is held against the base before any work only where the base lies here already.
+    [("models/mine", {"check_inputs": {""}}), ("{checkpoint: weights/mine}", {"unlearn": {"mine"}})],
+    ids=["pipeline", "checkpoint"],
+)
+def test_an_audit_is_the_audited_model_and_its_attacks(
+    finished: Checkout, entry: str, more: dict[str, set[str]]
+) -> None:
+    # Of the base everything is made already, by the experiment that is extended.
+    text = f"extends: config/demo.yaml\nname: my-audit\naudit: {{mine: {entry}}}\n"
+    with finished.edited("config/my-audit.yaml", lambda _: text):
+        planned = Checkout(finished.folder, "config/my-audit.yaml").planned(target="audit")
+    attacked = {"mine.pages", "mine.bold"}
+    states = {"mine", *attacked}
+    wanted = {"attack": attacked, "sample": states, "score": states, "audit": {""}, **more}
+    assert planned == wanted
+
+
+def test_cards_of_an_experiment_are_made_from_its_scores(finished: Checkout) -> None:
+    assert finished.planned(target="audit") == {"audit": {""}}
 
 
 def test_the_audit_is_planned_only_when_it_is_asked_for(finished: Checkout) -> None:

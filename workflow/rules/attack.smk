@@ -5,7 +5,7 @@ rule attack:
     input:
         weights=lambda wildcards: jobs.parent_weights(PLAN.attack[wildcards.run], wildcards.seed),
         assets=lambda wildcards: jobs.attack_assets(PLAN, wildcards.run),
-        checked=CHECKED_INPUTS,
+        checked=lambda wildcards: own_inputs.record(PLAN, PLAN.attack[wildcards.run].model),
         code=lambda wildcards: jobs.code("attack", *PLAN.attack[wildcards.run].modules),
     output:
         checkpoints="results/runs/attack/{run}/seed-{seed}/checkpoints.json",

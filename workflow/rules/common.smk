@@ -37,7 +37,6 @@ shell.prefix("set -euo pipefail; trap '' INT TERM; " + LIMIT_IS_ENFORCED)
 
 PLAN = load_plan()
 RESOURCES = {stage: PLAN.experiment.resources(stage) for stage in ("unlearn", "attack", "sample", "score")}
-CHECKED_INPUTS = own_inputs.record(PLAN)
 
 
 wildcard_constraints:

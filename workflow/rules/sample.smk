@@ -5,8 +5,8 @@
 rule sample:
     input:
         weights=lambda wildcards: jobs.sample_source(PLAN, wildcards.run, wildcards.seed),
-        assets=jobs.sample_assets(PLAN),
-        checked=CHECKED_INPUTS,
+        assets=lambda wildcards: jobs.sample_assets(PLAN, wildcards.run),
+        checked=lambda wildcards: own_inputs.record(PLAN, PLAN.sample[wildcards.run].model),
         code=jobs.code("sample"),
     output:
         images="results/runs/sample/{run}/seed-{seed}/{tier}/images.csv",

@@ -6,7 +6,7 @@
 rule second_order:
     input:
         assets=jobs.second_order_assets(PLAN),
-        checked=CHECKED_INPUTS,
+        checked=own_inputs.record(PLAN),
         code=jobs.code("second_order", *jobs.second_order_modules()),
     output:
         audit=f"{RESULT}/second-order/audit.csv",

@@ -4,7 +4,7 @@
 rule unlearn:
     input:
         assets=lambda wildcards: jobs.unlearn_assets(PLAN, wildcards.run),
-        checked=CHECKED_INPUTS,
+        checked=lambda wildcards: own_inputs.record(PLAN, PLAN.unlearn[wildcards.run].model),
         code=lambda wildcards: jobs.code("unlearn", *PLAN.unlearn[wildcards.run].modules),
     output:
         weights="results/runs/unlearn/{run}/seed-{seed}/weights.safetensors",

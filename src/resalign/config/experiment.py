@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from resalign.config import registry
-from resalign.config.assets import AssetConfig, Term, check_consent, read_catalogue
+from resalign.config.assets import WEIGHT_SUFFIXES, AssetConfig, Term, check_consent, read_catalogue
+from resalign.config.extension import extended
 from resalign.config.precision import Precision, TrainingPrecision
 from resalign.config.prompts import PromptColumns
 from resalign.config.strict import ConfigError, Strict, nearest, read_yaml
@@ -93,6 +95,7 @@ class ResourcesConfig(Strict):
 class ExperimentConfig(Strict):
     """The plain shape of a configuration file; members of families are validated by their own classes."""
 
+    extends: str | None = Field(None, description="a configuration file that this one changes; see config/extension.py")
     name: str = Field(pattern="^[a-z0-9][a-z0-9_-]*$")
     title: str
     subtitle: str = ""
@@ -109,7 +112,13 @@ class ExperimentConfig(Strict):
     digits: DigitsConfig = DigitsConfig()
     model: str
     concept: ConceptConfig
-    unlearning: dict[str, dict[str, Any]]
+    pipelines: dict[str, str] = Field({}, description="further models, sampled and attacked as they are, like `model`")
+    unlearning: dict[str, dict[str, Any]] = {}
+    audit: dict[str, str | dict[str, Any]] = Field(
+        {},
+        description="models to audit, in place of `pipelines` and `unlearning`: asset or path of a pipeline folder, or "
+        "{checkpoint: asset or path} of changed weights for `model`",
+    )
     attacks: dict[str, dict[str, Any]] = {}
     prompts: dict[str, PromptSetConfig]
     sampling: SamplingConfig = SamplingConfig()
@@ -122,6 +131,25 @@ class ExperimentConfig(Strict):
     tiers: dict[Tier, TierConfig]
     resources: dict[Literal["default", "unlearn", "attack", "sample", "score"], ResourcesConfig] = {}
     report: ReportConfig = ReportConfig()
+
+
+def _audited(config: ExperimentConfig, where: str) -> ExperimentConfig:
+    """The models of ``audit`` as ordinary ones, in place of all others; a path becomes an asset."""
+    known = {**read_catalogue(), **config.assets, **config.prepared}
+    assets, pipelines, unlearning = dict(config.assets), {}, {}
+    for label, entry in config.audit.items():
+        source = entry if isinstance(entry, str) else entry.get("checkpoint")
+        if isinstance(source, str) and source.split("/")[0] not in known:
+            assets[f"audited-{label}"], source = AssetConfig(path=source), f"audited-{label}"
+        if isinstance(entry, str):
+            if Path(entry).suffix in WEIGHT_SUFFIXES:
+                said = f"{where}: audit.{label}: {entry!r} is a file of weights, no pipeline folder; for weights of the"
+                raise ConfigError(f"{said} base model write 'audit: {{{label}: {{checkpoint: {entry}}}}}'")
+            pipelines[label] = str(source)
+        else:
+            unlearning[label] = {"method": "imported", **entry, **({"checkpoint": source} if source else {})}
+    changes = {"assets": assets, "pipelines": pipelines, "unlearning": unlearning}
+    return config.model_copy(update=changes if config.audit else {})
 
 
 class AttackDataConfig(Strict):
@@ -176,7 +204,7 @@ class Experiment:
     def __init__(self, values: dict[str, Any], *, where: str) -> None:
         """Validates plain values; ``where`` names their source in an error."""
         self.where = where
-        self.config = ExperimentConfig.parse(values, where=where)
+        self.config = _audited(ExperimentConfig.parse(extended(values, where=where), where=where), where)
         self.prepared = self._members(SETS, "set", self.config.prepared)
         self.unlearning = self._members("unlearning", "method", self.config.unlearning)
         self.attack_data = {}
@@ -204,6 +232,16 @@ class Experiment:
     def tier(self) -> TierConfig:
         """The tier in force."""
         return self.config.tiers[self.config.tier]
+
+    @property
+    def tiers(self) -> list[Tier]:
+        """The tiers that are described, the smallest first."""
+        return [name for name in TIERS if name in self.config.tiers]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model, in the order of the tables."""
+        return (BASE, *self.config.pipelines, *self.unlearning)
 
     def resources(self, stage: str) -> ResourcesConfig:
         """What a job of a stage asks for."""
@@ -247,6 +285,7 @@ class Experiment:
         config = self.config
         found = {
             "model": config.model,
+            **{f"pipelines.{label}": reference for label, reference in config.pipelines.items()},
             **{f"concept.{k}": getattr(config.concept, k) for k in ("forget", "retain", "pool")},
             **{f"attacks.{k}.train": v.train for k, v in self.attack_data.items()},
             **{f"attacks.{k}.heldout": v.heldout for k, v in self.attack_data.items()},
@@ -283,8 +322,7 @@ class Experiment:
                 self._require(f"metrics.{label}.prompts", prompts, config.prompts, "prompt list")
             for scorer in registry.member("metrics", metric.name).scorers(metric.config):
                 self._require(f"metrics.{label}", scorer, self.scorers, "scorer")
-        for name in TIERS:
-            self._require("tiers", name, config.tiers, "tier")
+        self._require("tier", config.tier, config.tiers, "tier")
         for name, tier in config.tiers.items():
             for prompts in config.prompts:
                 self._require(f"tiers.{name}.prompts", prompts, tier.prompts, "prompt count")
@@ -299,7 +337,7 @@ class Experiment:
 
     def _check_nested(self) -> None:
         """A larger tier must extend a smaller one: its seeds, prompts and images begin with the smaller one's."""
-        for small, large in zip(TIERS, TIERS[1:], strict=False):
+        for small, large in itertools.pairwise(self.tiers):
             a, b = self.config.tiers[small], self.config.tiers[large]
             if b.training_seeds[: len(a.training_seeds)] != a.training_seeds:
                 raise ConfigError(f"{self.where}: tiers.{large}.training_seeds must begin with tier {small}'s")
@@ -313,7 +351,7 @@ class Experiment:
 
     def _check_combinations(self) -> None:
         """What cannot give a table is refused here, not after hours of work."""
-        for key in ("assets", "prepared", "unlearning", "attacks", "prompts"):
+        for key in ("assets", "prepared", "pipelines", "unlearning", "attacks", "prompts"):
             for label in getattr(self.config, key):
                 if not LABEL.fullmatch(label):
                     raise ConfigError(f"{self.where}: {key}.{label}: use letters, digits, '_', '.', '-'; files have it")
@@ -323,8 +361,12 @@ class Experiment:
                 raise ConfigError(
                     f"{self.where}: resources.{stage}.micro_batch_size is for stages that train; set {instead[stage]}"
                 )
-        if BASE in self.unlearning:
-            raise ConfigError(f"{self.where}: unlearning.{BASE}: so the model before unlearning is called; rename it")
+        taken = {BASE: "the model before unlearning"}
+        for key in ("pipelines", "unlearning"):
+            for label in getattr(self.config, key):
+                if label in taken:
+                    raise ConfigError(f"{self.where}: {key}.{label}: so {taken[label]} is called; rename it")
+                taken[label] = f"{key}.{label}"
         rows: dict[tuple[str, str], str] = {}
         for label, attack in self.attacks.items():
             row = (attack.name, self.attack_data[label].dataset)

@@ -21,8 +21,7 @@ STANDS_FOR_FOLDER = (
     "metadata.csv",
     "metadata.jsonl",
     "model_index.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "transformer/diffusion_pytorch_model.safetensors",
+    *(f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "transformer", "vae")),
     "text_encoder/model.safetensors",
 )
 
@@ -143,7 +142,7 @@ def unlearn_job(plan: Plan, run: str) -> str:
 def attack_assets(plan: Plan, run: str) -> list[str]:
     """Markers of the assets that an attack reads."""
     data = plan.experiment.attack_data[plan.attack[run].attack or ""]
-    return markers(plan, [plan.experiment.config.model, data.train, data.heldout])
+    return markers(plan, [plan.pipeline(plan.attack[run].model), data.train, data.heldout])
 
 
 def attack_job(plan: Plan, run: str, seed: str) -> str:
@@ -157,7 +156,7 @@ def attack_job(plan: Plan, run: str, seed: str) -> str:
             "pixels": config.pixels,
             "precision": config.precision,
             **training_resources(plan, "attack"),
-            "model": plan.folder(config.model),
+            "model": plan.folder(plan.pipeline(stage.model)),
             "weights": next(iter(parent_weights(stage, seed)), None),
             "train": plan.folder(data.train),
             "heldout": plan.folder(data.heldout),
@@ -165,10 +164,10 @@ def attack_job(plan: Plan, run: str, seed: str) -> str:
     )
 
 
-def sample_assets(plan: Plan) -> list[str]:
+def sample_assets(plan: Plan, run: str) -> list[str]:
     """Markers of the assets that sampling reads."""
-    config = plan.experiment.config
-    return markers(plan, [config.model, *(prompts.source for prompts in config.prompts.values())])
+    prompts = plan.experiment.config.prompts.values()
+    return markers(plan, [plan.pipeline(plan.sample[run].model), *(listed.source for listed in prompts)])
 
 
 def sample_source(plan: Plan, run: str, seed: str) -> list[str]:
@@ -187,7 +186,7 @@ def sample_job(plan: Plan, run: str, seed: str, tier: str) -> str:
     return as_json(
         {
             "label": f"{stage.label} seed {seed}",
-            "model": plan.folder(config.model),
+            "model": plan.folder(plan.pipeline(stage.model)),
             "weights": None if stage.attack else source,
             "checkpoints": source if stage.attack else None,
             "device": plan.experiment.resources("sample").device,
@@ -309,7 +308,7 @@ def report_job(plan: Plan) -> str:
             "training_seeds": experiment.tier.training_seeds,
             "sampling_seed": config.sampling.seed,
             "config": experiment.resolved(),
-            "models": [BASE, *experiment.unlearning],
+            "models": experiment.models,
             "base": BASE,
             "datasets": list(dict.fromkeys(data.dataset for data in attacked)),
             "heldout": {data.dataset: f"{plan.folder(data.heldout)}/metadata.csv" for data in attacked},

@@ -4,55 +4,66 @@ from __future__ import annotations
 
 from typing import Any
 
-from resalign.config.experiment import TIERS
+from resalign.config.experiment import BASE
 from resalign.config.plan import RESULTS, Plan, digest
 
 
-def found(plan: Plan) -> dict[str, Any]:
-    """Everything of the user's own, by what it must be; see scripts/check_inputs.py."""
+def found(plan: Plan, model: str = BASE) -> dict[str, Any]:
+    """What of the user's own all runs share, or what one model adds to it; see scripts/check_inputs.py.
+
+    They are apart, so that another model, or one less, is no reason to run anything of the others again.
+    """
     experiment, config = plan.experiment, plan.experiment.config
     images = [config.concept.forget, config.concept.retain, config.concept.pool]
     images += [reference for data in experiment.attack_data.values() for reference in (data.train, data.heldout)]
     images += [config.reference] if config.reference else []
-    released = [(m.asset, m.resolved()["covers"]) for m in experiment.unlearning.values() if m.asset]
+    pipeline, method = plan.pipeline(model), experiment.unlearning.get(model)
+    checkpoint, covers = (method.asset, method.resolved().get("covers")) if method else (None, None)
 
     def own(reference: str) -> bool:
         return plan.assets[plan.asset_of(reference)].origin == "path"
 
-    return {
+    shared: dict[str, Any] = {
         "pixels": config.pixels,
-        "pipelines": [plan.folder(config.model)] if own(config.model) else [],
-        "members": [
-            [member.family, member.name]
-            for member in (*experiment.unlearning.values(), *experiment.attacks.values())
-            if own(config.model)
-        ],
         "images": sorted({plan.folder(reference) for reference in images if own(reference)}),
         "prompts": [
             [plan.folder(p.source), _most_prompts(plan, name), p.columns.model_dump(mode="json")]
             for name, p in config.prompts.items()
             if own(p.source)
         ],
+    }
+    members = [method] if method else list(experiment.attacks.values())
+    return {
+        **(shared if model == BASE else {"pixels": config.pixels, "images": [], "prompts": []}),
+        "pipelines": [plan.folder(pipeline)] if own(pipeline) else [],
+        "members": [[member.family, member.name] for member in members if own(pipeline)],
         # A checkpoint's shapes can be held against the model's only where both lie here already.
-        "checkpoints": [
-            [plan.folder(reference), plan.folder(config.model), covers]
-            for reference, covers in released
-            if own(reference) and own(config.model)
-        ],
+        "checkpoints": [[plan.folder(checkpoint), plan.folder(pipeline), covers]]
+        if checkpoint and own(checkpoint) and own(pipeline)
+        else [],
     }
 
 
-def record(plan: Plan) -> list[str]:
-    """The file that says that the user's own inputs were checked; empty where there are none.
+def records(plan: Plan) -> dict[str, dict[str, Any]]:
+    """What is checked, by the file that says that it was; nothing where there is nothing of the user's own.
 
-    It is the same for every tier, and for every experiment with the same inputs: they share their runs. (Taken as
+    They are the same for every tier, and for every experiment with the same inputs: these share their runs. (Taken as
     ``ancient`` it would hide what follows: Snakemake 9.27 plans nothing behind an ancient file that is made anew.)
     """
-    inputs = found(plan)
+    return {name: found(plan, model) for model in plan.experiment.models for name in _record(plan, model)}
+
+
+def record(plan: Plan, model: str = BASE) -> list[str]:
+    """The files that say that what a model's runs use was checked."""
+    return list(dict.fromkeys([*_record(plan, BASE), *_record(plan, model)]))
+
+
+def _record(plan: Plan, model: str) -> list[str]:
+    inputs = found(plan, model)
     has_any = any(inputs[kind] for kind in ("pipelines", "images", "prompts", "checkpoints"))
     return [f"{RESULTS}/inputs/{digest(inputs)}/inputs.json"] if has_any else []
 
 
 def _most_prompts(plan: Plan, name: str) -> int | None:
     """How many prompts the largest tier asks of a list; tiers are nested."""
-    return plan.experiment.config.tiers[TIERS[-1]].prompts[name].prompts
+    return plan.experiment.config.tiers[plan.experiment.tiers[-1]].prompts[name].prompts

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resalign.config.experiment import BASE, Experiment
+from resalign.config.experiment import Experiment
 from resalign.config.strict import ConfigError
 
 RESULTS = "results"
@@ -84,8 +85,8 @@ class Plan:
         self.attack: dict[str, Stage] = {}
         self.sample: dict[str, Stage] = {}
         self.score: dict[str, Stage] = {}
-        for model in [BASE, *experiment.unlearning]:
-            unlearned = self._unlearn(model) if model != BASE else None
+        for model in experiment.models:
+            unlearned = self._unlearn(model) if model in experiment.unlearning else None
             self._evaluate(model, None, unlearned)
             for attack in experiment.attacks:
                 self._evaluate(model, attack, self._attack(model, attack, unlearned))
@@ -95,19 +96,34 @@ class Plan:
         name, _, rest = reference.partition("/")
         return "/".join(filter(None, [self.assets[name].folder, rest]))
 
+    def pipeline(self, model: str) -> str:
+        """The asset of a model's pipeline; an unlearned model is the base's with other weights."""
+        config = self.experiment.config
+        return config.pipelines.get(model, config.model)
+
     @property
     def tier(self) -> str:
         """Name of the tier in force."""
         return self.experiment.config.tier
+
+    def command(self, target: str, **overrides: str) -> str:
+        """What a person types to make a target of this experiment, from the repository's root."""
+        where = self.experiment.where
+        path = os.path.relpath(where) if Path(where).is_absolute() else where
+        config = "".join(f" {key}={value}" for key, value in overrides.items())
+        return f"snakemake --cores 2 --configfile {path}{' --config' if config else ''}{config} -- {target}"
 
     def asset_of(self, reference: str) -> str:
         """The asset's name in ``asset/folder``."""
         return reference.split("/")[0]
 
     def seeds(self, stage: Stage) -> tuple[int, ...]:
-        """Training seeds of a run; a base model that was not fine-tuned is the same for all, and has the first only."""
+        """Training seeds of a run; what nothing has trained here is the same for all, and has the first only."""
         seeds = self.experiment.tier.training_seeds
-        return seeds[:1] if stage.model == BASE and stage.attack is None else seeds
+        member = self.experiment.unlearning.get(stage.model)
+        is_trained = stage.attack is not None or (member is not None and hasattr(member.config, "steps"))
+        # An attack on a checkpoint that is taken as it is starts from the unlearning run of its own seed.
+        return seeds if is_trained or stage.stage == "unlearn" else seeds[:1]
 
     def _assets(self) -> dict[str, Asset]:
         config = self.experiment.config
@@ -179,7 +195,7 @@ class Plan:
             "precision": config.precision,
             "train": self._identity(data.train),
             "heldout": self._identity(data.heldout),
-            "parent": unlearned.resolved if unlearned else {"model": self._identity(config.model)},
+            "parent": unlearned.resolved if unlearned else {"model": self._identity(self.pipeline(model))},
         }
         modules = (f"resalign.attacks.{member.name}",)
         stage = Stage("attack", f"{model}.{attack}", model, attack, resolved, modules, unlearned)
@@ -195,7 +211,7 @@ class Plan:
                 name: [self._identity(prompts.source), prompts.columns.model_dump(), prompts.along_the_way]
                 for name, prompts in config.prompts.items()
             },
-            "parent": parent.resolved if parent else {"model": self._identity(config.model)},
+            "parent": parent.resolved if parent else {"model": self._identity(self.pipeline(model))},
         }
         label = model if attack is None else f"{model}.{attack}"
         sample = Stage("sample", label, model, attack, sampling, (), parent)

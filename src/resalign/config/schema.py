@@ -1,6 +1,7 @@
-"""The JSON schema of a configuration file, generated from the classes that hold the defaults.
+"""The JSON schemas of configuration files, generated from the classes that hold the defaults.
 
-``python -m resalign.config.schema`` writes ``workflow/schemas/config.schema.json``; a test holds it in sync.
+``python -m resalign.config.schema`` writes ``workflow/schemas/config.schema.json``, and ``extension.schema.json`` for
+files that extend another one, which need not say what that one says; a test holds both in sync.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import Any
 
 from resalign.config import registry
 from resalign.config.experiment import SETS, AttackDataConfig, ExperimentConfig
+from resalign.config.extension import LABELLED
 
-SCHEMA = Path(__file__).resolve().parents[3] / "workflow" / "schemas" / "config.schema.json"
+SCHEMAS = Path(__file__).resolve().parents[3] / "workflow" / "schemas"
 # Family, key of the configuration file, key that names the member, and that name's default.
 FAMILIES = (
     (SETS, "prepared", "set"),
@@ -47,11 +49,33 @@ def _member_schema(schema: dict[str, Any], family: str, name: str, selector: str
     return own
 
 
-def schema_text() -> str:
-    """The schema file's content."""
-    return json.dumps(config_schema(), indent=1, sort_keys=True) + "\n"
+def extension_schema() -> dict[str, Any]:
+    """The schema of a file that extends another one: the same keys, of which only two are required."""
+    schema: dict[str, Any] = _without_required(config_schema())
+    schema["required"] = ["extends", "name"]
+    schema["title"] = "resalign experiment that extends another one"
+    for key in LABELLED:
+        entries = schema["properties"][key]
+        entries["additionalProperties"] = {"anyOf": [entries["additionalProperties"], {"type": "null"}]}
+    return schema
+
+
+def _without_required(schema: Any) -> Any:
+    """A schema of which every part may be left out."""
+    if isinstance(schema, dict):
+        # A property may be called `required` too; only the list of names is the keyword.
+        kept = {key: value for key, value in schema.items() if not (key == "required" and isinstance(value, list))}
+        return {key: _without_required(value) for key, value in kept.items()}
+    return [_without_required(value) for value in schema] if isinstance(schema, list) else schema
+
+
+def schema_texts() -> dict[str, str]:
+    """The schema files' contents by name."""
+    schemas = {"config.schema.json": config_schema(), "extension.schema.json": extension_schema()}
+    return {name: json.dumps(schema, indent=1, sort_keys=True) + "\n" for name, schema in schemas.items()}
 
 
 if __name__ == "__main__":
-    SCHEMA.parent.mkdir(parents=True, exist_ok=True)
-    SCHEMA.write_text(schema_text(), encoding="utf-8")
+    SCHEMAS.mkdir(parents=True, exist_ok=True)
+    for name, text in schema_texts().items():
+        (SCHEMAS / name).write_text(text, encoding="utf-8")

@@ -55,6 +55,8 @@ class Need:
     @property
     def line(self) -> str:
         """What is missing, how large, under which licence, and what to do."""
+        if self.asset.origin == "path":  # the user's own: nobody else knows its size or licence
+            return f"{self.name}: {self.state}; {self.remedy}"
         size = f"{self.size_bytes / GB:.2f} GB" if self.size_bytes else "size not stated"
         origin = Source(self.name, self.asset).origin
         what = f"{self.name}: {self.state} ({size}, licence: {self.asset.licence or 'not stated'}) from {origin}"

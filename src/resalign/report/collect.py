@@ -15,7 +15,7 @@ from resalign.config import registry
 from resalign.config.strict import Strict
 from resalign.report import efficiency
 from resalign.report.job_records import read_job_records
-from resalign.report.measurements import MetricInfo
+from resalign.report.measurements import Measurements, MetricInfo
 from resalign.report.times import Timings
 
 STATE = ["model", "attack", "dataset", "steps", "seed"]
@@ -46,6 +46,30 @@ def load_metric(label: str, settings: dict[str, Any]) -> tuple[Any, Strict, Metr
     title = module.TITLE if label == name else label.replace("_", " ")
     info = MetricInfo(title, module.BETTER, module.KIND, module.GROUP, prompts)
     return module, config, info
+
+
+@dataclass(frozen=True)
+class Collected:
+    """All that was measured, from a job's records: its runs, its metrics (module, settings, info), their values."""
+
+    rows: list[Row]
+    metrics: dict[str, tuple[Any, Strict, MetricInfo]]
+    measurements: Measurements
+
+
+def collect(job: dict[str, Any]) -> Collected:
+    """Applies a job's metrics to the scores and records of its runs."""
+    rows = [Row(r["model"], r["attack"], r["dataset"], s, r["folders"]) for r in job["rows"] for s in r["seeds"]]
+    metrics = {label: load_metric(label, dict(settings)) for label, settings in job["metrics"].items()}
+    measurements = Measurements(
+        images=measure_images(rows, metrics),
+        runs=measure_sets(rows, metrics, job),
+        metrics={label: info for label, (_, _, info) in metrics.items()},
+        models=tuple(job["models"]),
+        datasets=tuple(job["datasets"]),
+        base=job["base"],
+    )
+    return Collected(rows, metrics, measurements)
 
 
 @functools.cache

@@ -6,9 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 
-import jinja2
 import markupsafe
 import pandas as pd
 
@@ -19,9 +17,8 @@ from resalign.report.measurements import Measurements
 from resalign.report.settings import ReportConfig
 from resalign.report.table1 import MainTable
 from resalign.report.tables import number
+from resalign.report.templates import template
 from resalign.report.times import Timings, section
-
-_TEMPLATES = ("page.html.j2", "style.html.j2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +72,7 @@ def render_page(
     settings = context.settings
     headline = measurements.safety_metric
     finding = write_finding(table, measurements, settings, context.concept)
-    environment = jinja2.Environment(
-        loader=jinja2.DictLoader({name: _template(name) for name in _TEMPLATES}),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2").render(
+    return template("page.html.j2").render(
         context=context,
         finding=[_finding_html(finding.result), _finding_html(finding.kept)],
         main_table=main_table,
@@ -139,7 +129,3 @@ def _per_run_rows(per_run: pd.DataFrame, measurements: Measurements) -> list[lis
             ]
         )
     return rows
-
-
-def _template(name: str) -> str:
-    return resources.files("resalign.report").joinpath(name).read_text(encoding="utf-8")

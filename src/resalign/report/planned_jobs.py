@@ -13,7 +13,7 @@ from typing import Any
 from resalign.config import jobs, own_inputs, prepared_jobs
 from resalign.config.assets import FETCHED
 from resalign.config.plan import RESULTS, Plan, Stage
-from resalign.report import study_jobs
+from resalign.report import card_jobs, study_jobs
 from resalign.report.job_records import RECORD, TIMING
 
 # In the order in which a person reads them.
@@ -73,6 +73,8 @@ def tables(plan: Plan) -> dict[str, list[PlannedJob]]:
     runs = [make(plan, run, seed) for found, make in stages for run in found.values() for seed in plan.seeds(run)]
     common = [*inputs, *assets, *runs]
     found = {"table1": [*common, *_reference(plan), _report(plan)]}
+    if plan.experiment.config.audit:
+        found["audit"] = [*common, *_reference(plan), _cards(plan)]
     if not study_jobs.missing_models(plan):
         found["study"] = [*common, *_study(plan)]
     if jobs.digits_parts(plan):  # in float64 through a whole fine-tuning: a small model's
@@ -90,8 +92,8 @@ def unite(groups: dict[str, list[PlannedJob]]) -> list[PlannedJob]:
 
 def _inputs(plan: Plan) -> list[PlannedJob]:
     return [
-        PlannedJob("inputs", "own files", 0, str(Path(name).parent), own_inputs.found(plan), made=Path(name).name)
-        for name in own_inputs.record(plan)
+        PlannedJob("inputs", "own files", 0, str(Path(name).parent), found, made=Path(name).name)
+        for name, found in own_inputs.records(plan).items()
     ]
 
 
@@ -109,7 +111,7 @@ def _assets(plan: Plan) -> list[PlannedJob]:
 
 def _run(plan: Plan, run: Stage, seed: int, folder: str, text: str, units: int | None) -> PlannedJob:
     job, threads = json.loads(text), plan.experiment.resources(run.stage).threads
-    model = plan.folder(plan.experiment.config.model)
+    model = plan.folder(plan.pipeline(run.model))
     return PlannedJob(run.stage, run.label, seed, folder, job, model, units, threads)
 
 
@@ -161,6 +163,10 @@ def _result(plan: Plan) -> str:
 
 def _report(plan: Plan) -> PlannedJob:
     return PlannedJob("report", "page", 0, _result(plan), json.loads(jobs.report_job(plan)))
+
+
+def _cards(plan: Plan) -> PlannedJob:
+    return PlannedJob("report", "cards", 0, card_jobs.folder(plan), json.loads(card_jobs.card_job(plan)))
 
 
 def _study(plan: Plan) -> list[PlannedJob]:

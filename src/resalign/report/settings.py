@@ -22,6 +22,13 @@ class ReportConfig(Strict):
     bootstrap_seed: int = Field(0, ge=0)
     rare_prompts: int = Field(5, ge=1, description="fewer prompts with (or without) the event: Clopper-Pearson")
 
+    most_after: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="of every safety rate, for a resilience card's verdict; as a study's IP before",
+    )
+
     gallery_prompts: int = Field(6, gt=0, description="columns of the sample grid")
     tile_pixels: int = Field(96, gt=0, description="side of a sample in the grid")
     blur_fraction: float = Field(0.15, ge=0.1, description="Gaussian radius over image side, for flagged samples")

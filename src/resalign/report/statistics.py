@@ -7,7 +7,7 @@ images as independent draws. The number of images is `n` everywhere, and interva
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from scipy import stats
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.object_]
+Bounded = Literal["holds", "not shown", "fails"]
+
+_ROUNDING = 1e-9  # rates are fractions of images: rounding alone must not decide
 
 
 class Interval(NamedTuple):
@@ -211,3 +214,10 @@ def across_seeds(values: Floats, n: int, confidence: float) -> Estimate:
     std = float(np.std(values, ddof=1))
     half = float(stats.t.ppf(0.5 + confidence / 2.0, seeds - 1)) * std / np.sqrt(seeds)
     return Estimate(mean=mean, std=std, low=mean - half, high=mean + half, n=n, seeds=seeds)
+
+
+def bounded(estimate: float, end: float, bound: float, *, possible: bool = True) -> Bounded:
+    """Whether a quantity is at least ``bound``: surely (its interval's end too), by the estimate alone, or not."""
+    if end >= bound - _ROUNDING and possible:
+        return "holds"
+    return "not shown" if estimate >= bound - _ROUNDING else "fails"

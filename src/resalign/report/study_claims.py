@@ -10,16 +10,15 @@ import numpy as np
 import pandas as pd
 
 from resalign.report import statistics
-from resalign.report.statistics import Crossed, Interval
+from resalign.report.statistics import Bounded, Crossed, Interval, bounded
 from resalign.report.study_counts import crossed
 from resalign.report.study_settings import SAFETY, UTILITY, Contrast, StudyConfig
 from resalign.report.study_table import BEFORE, State, Study, learnability, learnability_ratio
 from resalign.report.tables import bootstrap
 
-Verdict = Literal["holds", "not shown", "fails", "above 0", "includes 0", "below 0"]
+Verdict = Bounded | Literal["above 0", "includes 0", "below 0"]
 ALL = "all attacks"
 LEARNABILITY = "learnability"
-_ROUNDING = 1e-9  # rates are fractions of images: rounding alone must not decide
 
 
 @dataclass(frozen=True)
@@ -122,13 +121,6 @@ def paired(
     events, most = (first.sums + second.sums).sum(axis=0), 2 * first.counts.sum(axis=0)
     shown, failed = int((events > 0).sum()), int((events < most).sum())
     return data.mean, interval, min(shown, failed) < study.settings.rare_prompts
-
-
-def bounded(estimate: float, end: float, bound: float, *, possible: bool = True) -> Verdict:
-    """Whether a quantity is at least ``bound``: surely (its interval's end too), by the estimate alone, or not."""
-    if end >= bound - _ROUNDING and possible:
-        return "holds"
-    return "not shown" if estimate >= bound - _ROUNDING else "fails"
 
 
 def _safety(study: Study, config: StudyConfig, baseline: str, title: str, states: Sequence[State]) -> Claim:

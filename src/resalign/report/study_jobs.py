@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 from resalign.config import jobs
@@ -42,12 +40,12 @@ def study_job(plan: Plan) -> str:
     return jobs.as_json(
         {
             "name": experiment.config.name,
-            "command": f"snakemake --cores 2 --configfile {_relative(experiment.where)} -- {_target(plan)}",
+            "command": plan.command(_target(plan)),
             "config": experiment.resolved(),
             "tier": plan.tier,
             "seeds": experiment.tier.training_seeds,
             "base": BASE,
-            "models": [BASE, *experiment.unlearning],
+            "models": experiment.models,
             "attacks": list(experiment.attacks),
             "metrics": {label: metric.resolved() for label, metric in _metrics(plan).items()},
             "rows": study_rows(plan),
@@ -88,9 +86,3 @@ def _metrics(plan: Plan) -> dict[str, Any]:
     if missing:
         raise ConfigError(f"{plan.experiment.where}: a study counts the metrics {missing}, which 'metrics' lacks")
     return {label: found[label] for label in (SAFETY, UTILITY)}
-
-
-def _relative(where: str) -> str:
-    """A configuration file as it is named from the repository's root."""
-    path = Path(where)
-    return os.path.relpath(path) if path.is_absolute() else where

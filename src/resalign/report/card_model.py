@@ -1,0 +1,63 @@
+"""What a card's model is: where it comes from, and the sha256 of what it is made of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from resalign.diffusion.images import file_hash, folder_hash
+
+
+def describe(source: dict[str, Any], base: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The facts of one model, and what a reader must know because of them.
+
+    Args:
+        source: From :func:`resalign.report.card_jobs.card_job`.
+        base: The base model's pipeline folder.
+
+    Returns:
+        Facts by name, in the order shown; and caveats.
+    """
+    facts, caveats = _pipeline(Path(source["pipeline"]), base) if "pipeline" in source else _weights(source)
+    return {**facts, "base": f"{base}, sha256 {folder_hash(base)}"}, caveats
+
+
+def _pipeline(folder: Path, base: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+    """A pipeline that was sampled and attacked as it is, compared with the base part by part."""
+    facts = {
+        "what it is": "a diffusers pipeline folder, sampled and attacked as it is",
+        "path": str(folder),
+        "sha256 of weights and settings": folder_hash(folder),
+    }
+    parts = sorted({path.name for place in (folder, base) for path in place.iterdir() if path.is_dir()})
+    same = {part: _same(folder / part, base / part) for part in parts}
+    for part in parts:
+        facts[part] = "the same files as the base's" if same[part] else "other files than the base's"
+    other_latents = (
+        "Its autoencoder is another one than the base's: learnability divides losses of two latent spaces here, and is "
+        "no fair comparison."
+    )
+    return facts, (other_latents,) if not same.get("vae", True) else ()
+
+
+def _same(folder: Path, other: Path) -> bool:
+    """Whether two parts have the same weights; where there are none, the same settings."""
+    weights = [{file.name: file_hash(file) for file in part.glob("*.safetensors")} for part in (folder, other)]
+    return weights[0] == weights[1] if any(weights) else folder_hash(folder) == folder_hash(other)
+
+
+def _weights(source: dict[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Changed weights of the base model: a checkpoint, or what a method has made of it here."""
+    settings = dict(source["method"])
+    name = settings.pop("name")
+    if source["checkpoint"] is not None:
+        path = Path(source["checkpoint"])
+        facts = {"what it is": "changed weights for the base model, taken as they are", "path": str(path)}
+        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+        facts |= {f"sha256 of {file.name}": file_hash(file) for file in files}
+    else:
+        facts = {"what it is": f"the base model, unlearned here by {name}", "settings": json.dumps(settings)}
+    for seed, path in source["weights"].items():
+        facts[f"sha256 of the weights in use, training seed {seed}"] = file_hash(Path(path))
+    return facts, ()
