@@ -131,7 +131,9 @@ def load_models(
         part.requires_grad_(False).eval()
     if weights is not None:
         apply_weights(pipeline, weights)
-    pipeline.to(device, getattr(torch, precision))
+    pipeline.to(device)
+    if precision != "float32":  # what diffusers keeps in float32 all the same is told in a line of its log each
+        pipeline.to(getattr(torch, precision))
     if gradient_checkpointing:
         getattr(pipeline, architecture.denoiser).enable_gradient_checkpointing(checkpointed)
     return Models(pipeline, forward_process_of(pipeline))

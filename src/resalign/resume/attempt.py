@@ -12,8 +12,9 @@ from resalign.resume.folder import StateFolder
 from resalign.resume.held import capture, capture_randomness, restore, restore_randomness
 from resalign.tracking import log
 
-# At most this long is lost to a kill; less where saving is so quick that it takes at most a twentieth of the time.
-LONGEST_INTERVAL_SECONDS = 60.0
+# Saving takes at most a twentieth of the time, unless more than this would be lost to a kill. At Stable Diffusion's size,
+# weights and Adam's moments, 10 GB, saved once a minute had doubled the time of an attack.
+LONGEST_INTERVAL_SECONDS = 600.0
 SHORTEST_INTERVAL_SECONDS = 1.0
 SAVING_SHARE = 0.05
 TIME_LIMIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: run again
@@ -115,7 +116,7 @@ class Attempt:
                 yield step
                 stop, unsaved = self._ended_step(began), self._clock() - self._last_save
                 last = position == len(steps)
-                if stop or unsaved >= (SHORTEST_INTERVAL_SECONDS if last else self._interval):
+                if stop or unsaved >= self._interval:
                     self._save(phase, position, held)
                 if stop and not last:
                     raise Interrupted(*stop, f"saved after {phase} {position} of {len(steps)}")
