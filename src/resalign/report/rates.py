@@ -94,7 +94,8 @@ def work_of(planned: PlannedJob) -> Work:
     if stage in ("unlearn", "attack"):
         own = job["method" if stage == "unlearn" else "attack"]
         member, unit = own["name"], "step" if "steps" in own else "job"
-        settings = [_without(own), job["pixels"], job.get("micro_batch_size")]
+        how = {name: job.get(name) for name in ("precision", "gradient_checkpointing")}
+        settings = [_without(own), job["pixels"], job.get("micro_batch_size"), *_without(how).items()]
     elif stage == "sample":
         # Without guidance a step asks the network for half as much.
         guided = job["sampling"]["guidance_scale"] > 1
@@ -125,7 +126,13 @@ def _names(folder: str | dict[str, str] | None) -> str | dict[str, str]:
 
 
 def _without(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in _NO_WORK}
+    """What changes the work; a rate that was measured before there was another precision still holds."""
+    usual = {"precision": "float32", "gradient_checkpointing": None}
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in _NO_WORK and (name not in usual or value != usual[name])
+    }
 
 
 def _work(value: Any, key: str = "") -> Any:
