@@ -12,8 +12,8 @@ from resalign.resume.folder import StateFolder
 from resalign.resume.held import capture, capture_randomness, restore, restore_randomness
 from resalign.tracking import log
 
-# Saving takes at most a twentieth of the time, unless more than this would be lost to a kill. Weights and Adam's moments
-# of Stable Diffusion are 10 GB: once a minute is too often for them.
+# Saving takes at most a twentieth of the time, unless more than this would be lost to a kill.
+# Weights and Adam's moments of Stable Diffusion are 10 GB: once a minute is too often for them.
 LONGEST_INTERVAL_SECONDS = 600.0
 SHORTEST_INTERVAL_SECONDS = 1.0
 SAVING_SHARE = 0.05
