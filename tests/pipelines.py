@@ -17,7 +17,8 @@ def write_pipeline(kind: str, folder: Path) -> Path:
     """Writes the pipeline of a kind; see :data:`KINDS`."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        KINDS[kind](folder).save_pretrained(folder)
+        pipeline = _stable_diffusion_3(folder, with_t5=True) if kind == WITH_T5 else KINDS[kind](folder)
+        pipeline.save_pretrained(folder)
     return folder
 
 
@@ -50,7 +51,7 @@ def _stable_diffusion_xl(folder: Path) -> Any:
     )
 
 
-def _stable_diffusion_3(folder: Path) -> Any:
+def _stable_diffusion_3(folder: Path, *, with_t5: bool = False) -> Any:
     return diffusers.StableDiffusion3Pipeline(
         transformer=diffusers.SD3Transformer2DModel(
             sample_size=PIXELS // 2,
@@ -71,8 +72,9 @@ def _stable_diffusion_3(folder: Path) -> Any:
         tokenizer=clip_tokenizer(folder / "tokenizer", max_tokens=MAX_TOKENS),
         text_encoder_2=transformers.CLIPTextModelWithProjection(_text_config()),
         tokenizer_2=clip_tokenizer(folder / "tokenizer_2", max_tokens=MAX_TOKENS),
-        text_encoder_3=None,  # as its memory-saving releases have it
-        tokenizer_3=None,
+        # Without them as memory-saving uses of it are.
+        text_encoder_3=transformers.T5EncoderModel(_t5_config()) if with_t5 else None,
+        tokenizer_3=_t5_tokenizer() if with_t5 else None,
     )
 
 
@@ -118,6 +120,28 @@ def _text_config(layers: int = 2) -> Any:
     )
 
 
+def _t5_config() -> Any:
+    return transformers.T5Config(
+        vocab_size=32,
+        d_model=2 * TEXT_WIDTH,
+        d_kv=8,
+        d_ff=16,
+        num_layers=1,
+        num_heads=2,
+        feed_forward_proj="gated-gelu",
+    )
+
+
+def _t5_tokenizer() -> Any:
+    """A tokenizer of single letters."""
+    from tokenizers import Tokenizer, models
+
+    letters = [(letter, -1.0) for letter in "▁abcdefghijklmnopqrstuvwxyz"]
+    model = models.Unigram([("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *letters], unk_id=2)
+    return transformers.T5TokenizerFast(tokenizer_object=Tokenizer(model), extra_ids=0, model_max_length=256)
+
+
+WITH_T5 = "stable_diffusion_3 with T5"
 KINDS: dict[str, Callable[[Path], Any]] = {
     "stable_diffusion": _stable_diffusion,
     "v_prediction": lambda folder: _stable_diffusion(folder, "v_prediction"),

@@ -80,7 +80,8 @@ def _remedy(stage: str, found: dict[str, int]) -> str:
     setting, place = SETTINGS[stage]
     now = found.get(place)
     if now == 1:
-        return f"{setting} is 1 already; more memory is needed, or images of fewer pixels"
+        blocks = f", or resources.{stage}.gradient_checkpointing: true" if stage in ("unlearn", "attack") else ""
+        return f"{setting} is 1 already; more memory is needed{blocks}, or images of fewer pixels"
     if now is None:
         largest = max((value for key, value in found.items() if key.endswith("batch_size")), default=1)
         return f"set {setting}, now null for whole batches of up to {largest}, to {max(1, largest // 2)} or less"

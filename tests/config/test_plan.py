@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -206,3 +207,13 @@ def test_a_scorer_of_two_assets_depends_on_both_and_is_handed_both(plan: PlanOf)
     folders = json.loads(jobs.score_job(found, "label", "images.csv"))["scorers"]["q16"]["folder"]
     assert folders == {"folder": found.folder("digits-clip"), "head": found.folder("prompts")}
     assert f"{folders['head']}/run.json" in jobs.scorer_assets(found)
+
+
+def test_every_file_that_makes_a_folder_of_ones_own_is_noticed(plan: PlanOf, tmp_path: Path) -> None:
+    inside = ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json", "text_encoder_2/model.bin")
+    inside += tuple(f"unet/diffusion_pytorch_model-0000{number}-of-00002.safetensors" for number in (1, 2))
+    for name in (*inside, "README.md", "logs/unet/old.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    found = plan({"assets.mine": {"path": str(tmp_path)}, "model": "mine"})
+    assert jobs.markers(found, ["mine"]) == sorted(str(tmp_path / name) for name in inside)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from resalign.contracts import Run
-from resalign.data.images import read_captioned_images
+from resalign.data.images import DataError, read_captioned_images
 from resalign.diffusion.batches import EncodedImages, NoisyBatch, encode
 from resalign.diffusion.models import Models
 from resalign.lazy import diffusers
@@ -127,3 +127,9 @@ def test_encoding_is_a_function_of_its_stream(
     again, other = (encode(models, images, Run(seed=seed).generator("encode")) for seed in (0, 1))
     assert torch.equal(again.latents, encoded_images.latents)
     assert not torch.equal(other.latents, encoded_images.latents)
+
+
+def test_images_of_another_size_than_the_models_are_refused(models: Models, image_folder: Path) -> None:
+    images = read_captioned_images(image_folder, pixels=8)
+    with pytest.raises(DataError, match="the model draws 16 pixels, the images are read at 8; set pixels"):
+        encode(models, images, stream())

@@ -18,6 +18,7 @@ from resalign.diffusion.checkpoints import Checkpoint, Covers, check_checkpoint,
 from resalign.diffusion.models import Models, trainable_tensors
 from resalign.diffusion.parametrisation import named_weights
 from resalign.tensors.weights import WeightsError, load_pickled
+from tests.pipelines import KINDS, WITH_T5
 
 Weights = dict[str, torch.Tensor]
 CROSS = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight"
@@ -566,3 +567,43 @@ def test_a_lora_beside_a_pipeline(pipeline_copy: Path, refused: Callable[..., st
 def test_another_kind_of_file(tmp_path: Path, refused: Callable[..., str]) -> None:
     (tmp_path / "a.txt").write_text("weights")
     refused(tmp_path / "a.txt", "no weight file; expected one of .safetensors")
+
+
+# --- every kind of pipeline -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pipeline_kind", [*KINDS, WITH_T5], indirect=True, scope="session")
+def test_a_whole_pipeline_of_every_kind(models: Models, pipeline_folder: Path, tmp_path: Path) -> None:
+    """Files hold more than parameters: a transformer's table of positions, T5's tied embedding."""
+    copy = shutil.copytree(pipeline_folder, tmp_path / "pipeline")
+    changed = {}
+    for name in models.architecture.trainable:
+        part = getattr(models.pipeline, name)
+        if part is None:
+            continue
+        stem = "diffusion_pytorch_model" if name == models.architecture.denoiser else "model"
+        parameters = dict(part.named_parameters())
+        tensors = {n: t + 0.01 if n in parameters else t for n, t in part.state_dict().items()}
+        if "encoder.embed_tokens.weight" in tensors:  # as torch.save writes it
+            tensors["encoder.embed_tokens.weight"] = tensors["shared.weight"].clone()
+        safetensors.torch.save_file(
+            {n: t.contiguous() for n, t in tensors.items()}, copy / name / f"{stem}.safetensors"
+        )
+        changed |= {f"{name}.{n}": tensors[n] for n in parameters}
+    found = read_checkpoint(copy, models.pipeline)
+    assert_same_bits(found.weights, changed)
+
+
+@pytest.mark.parametrize("pipeline_kind", ["stable_diffusion_3"], indirect=True, scope="session")
+def test_a_buffer_of_its_own(models: Models, pipeline_folder: Path, tmp_path: Path) -> None:
+    tensors = {n: t + 0.01 for n, t in models.denoiser.state_dict().items()}
+    safetensors.torch.save_file(tensors, tmp_path / "transformer.safetensors")
+    with pytest.raises(WeightsError, match=r"'transformer\.pos_embed\.pos_embed' is no parameter, and another"):
+        read_checkpoint(tmp_path / "transformer.safetensors", models.pipeline)
+
+
+def test_a_noise_schedule_of_its_own(pipeline_copy: Path, moved: Weights, refused: Callable[..., str]) -> None:
+    safetensors.torch.save_file(moved, pipeline_copy / "unet" / "diffusion_pytorch_model.safetensors")
+    file = pipeline_copy / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "prediction_type": "v_prediction"}))
+    refused(pipeline_copy, "its noise schedule is not the base model's", "epsilon", "v_prediction", by_header=False)

@@ -1,13 +1,20 @@
 """What noise makes of latents, for every kind of target, against the formulas."""
 
+import json
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
-from resalign.diffusion.forward_process import noised
+from resalign.diffusion.forward_process import difference, forward_process_in, noised
 from resalign.diffusion.models import Models
+from resalign.lazy import diffusers
+from resalign.tensors.weights import WeightsError
 from tests.pipelines import KINDS
 
-pytestmark = pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session")
+every_kind = pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session")
 POSITIONS = torch.tensor([0, 250, 999])
 
 
@@ -17,6 +24,7 @@ def draw() -> tuple[torch.Tensor, torch.Tensor]:
     return latents, noise
 
 
+@every_kind
 def test_against_the_formulas(pipeline_kind: str, models: Models) -> None:
     scheduler = models.noise_scheduler
     latents, noise = draw()
@@ -36,6 +44,7 @@ def test_against_the_formulas(pipeline_kind: str, models: Models) -> None:
     torch.testing.assert_close(target, expected)
 
 
+@every_kind
 def test_a_perfect_prediction_leads_back_to_the_latents(pipeline_kind: str, models: Models) -> None:
     """One step of the pipeline's own sampler from full noise: sign and scale of the target are the sampler's."""
     sampler = models.pipeline.scheduler
@@ -51,9 +60,60 @@ def test_a_perfect_prediction_leads_back_to_the_latents(pipeline_kind: str, mode
     assert torch.corrcoef(torch.stack([found.flatten(), latents.flatten()]))[0, 1] > 0.99
 
 
+@every_kind
 def test_sampling_leaves_the_forward_process_alone(models: Models) -> None:
     latents, noise = draw()
     before = noised(models.noise_scheduler, latents, noise, POSITIONS)
     models.pipeline("a red seven", num_inference_steps=2, output_type="latent")
     after = noised(models.noise_scheduler, latents, noise, POSITIONS)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@every_kind
+def test_a_folders_settings_tell_what_its_pipeline_has(pipeline_folder: Path, models: Models) -> None:
+    assert difference(forward_process_in(pipeline_folder), models.noise_scheduler) is None
+
+
+def scheduler_folder(folder: Path, scheduler: Any, **changes: Any) -> Path:
+    scheduler.save_pretrained(folder / "scheduler")
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "what"),
+    [
+        (diffusers.DDIMScheduler(), diffusers.PNDMScheduler(), None),  # samplers of one process
+        (diffusers.DDIMScheduler(), diffusers.DDIMScheduler(prediction_type="v_prediction"), "epsilon.*v_prediction"),
+        (diffusers.DDIMScheduler(), diffusers.DDIMScheduler(beta_end=0.012), "amounts of noise"),
+        (diffusers.DDIMScheduler(), diffusers.DDIMScheduler(rescale_betas_zero_snr=True), "amounts of noise"),
+        (diffusers.DDIMScheduler(), diffusers.FlowMatchEulerDiscreteScheduler(), "flow"),
+        (
+            diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0),
+            diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+            "amounts of noise",
+        ),
+    ],
+)
+def test_what_is_one_process_and_what_is_not(tmp_path: Path, one: Any, other: Any, what: str | None) -> None:
+    found = difference(
+        forward_process_in(scheduler_folder(tmp_path / "one", one)),
+        forward_process_in(scheduler_folder(tmp_path / "other", other)),
+    )
+    assert found is None if what is None else re.search(what, found or "")
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "changes", "message"),
+    [
+        (diffusers.FlowMatchHeunDiscreteScheduler(), {}, "noise schedule of FlowMatchHeunDiscreteScheduler"),
+        (diffusers.EDMEulerScheduler(), {}, "noise schedule of EDMEulerScheduler"),
+        (diffusers.DDIMScheduler(), {"prediction_type": "sample"}, "predicts 'sample'"),
+    ],
+)
+def test_a_process_that_is_not_known_is_refused(
+    tmp_path: Path, scheduler: Any, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(WeightsError, match=message):
+        forward_process_in(scheduler_folder(tmp_path, scheduler, **changes))

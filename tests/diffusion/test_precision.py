@@ -5,20 +5,24 @@ from pathlib import Path
 import pytest
 import torch
 
+from resalign.contracts import Run, UnlearningData
 from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import EncodedImages
-from resalign.diffusion.models import Models, load_models
+from resalign.diffusion.models import Models, load_models, trainable_tensors
 from resalign.diffusion.parametrisation import named_weights
 from resalign.diffusion.precision import training_precision
 from resalign.diffusion.prediction import predict
 from resalign.diffusion.sampling import sample_images
 from resalign.objectives.denoising import denoising_loss
-from resalign.tensors.named import detached, gradient
-from tests.pipelines import KINDS
+from resalign.tensors.named import add, detached, gradient, norm
+from resalign.unlearning import resalign
+from tests.example_config import smallest
+from tests.pipelines import KINDS, WITH_T5
 
-pytestmark = pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session")
+every_kind = pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session")
 
 
+@every_kind
 def test_networks_compute_in_bfloat16_and_all_else_does_not(models: Models, encoded_images: EncodedImages) -> None:
     batch = encoded_images.draw_stratified(4, torch.Generator().manual_seed(0))
     weights = named_weights(models.denoiser)
@@ -37,6 +41,7 @@ def test_networks_compute_in_bfloat16_and_all_else_does_not(models: Models, enco
     assert 0 < (low - full).abs().max() < 0.1 * full.abs().max()
 
 
+@every_kind
 def test_the_precision_holds_within_its_block_alone(models: Models, encoded_images: EncodedImages) -> None:
     batch = encoded_images.draw_stratified(2, torch.Generator().manual_seed(0))
     weights = named_weights(models.denoiser)
@@ -46,6 +51,28 @@ def test_the_precision_holds_within_its_block_alone(models: Models, encoded_imag
     assert torch.equal(predict(models.denoiser, weights, batch), before)
 
 
+@every_kind
+def test_hypergradients_are_float32s_up_to_the_outer_gradients_rounding(
+    models: Models, unlearning_data: UnlearningData
+) -> None:
+    """Curvature in bfloat16 would be off by half on a CPU, and noise in differences."""
+
+    def step(precision: str, mode: str) -> dict[str, torch.Tensor]:
+        settings = {"steps": 1, "optimizer": "sgd", "lr": 1.0, "max_grad_norm": None, "solver": "minres", "gamma": 0.1}
+        config = smallest(resalign.Config, **settings, beta=1.0, alpha=0.0, hessian_products=mode)
+        with training_precision(precision):  # type: ignore[arg-type]
+            weights = resalign.unlearn(models, unlearning_data, config, Run(0))  # type: ignore[arg-type]
+        base = trainable_tensors(models.pipeline)
+        return {name: weights.get(name, base[name]) - base[name] for name in base if name in weights}
+
+    for mode in ("exact", "finite_difference"):
+        low, full = step("bfloat16", mode), step("float32", mode)
+        names = low.keys() & full.keys()
+        low, full = ({name: of[name] for name in names} for of in (low, full))
+        assert norm(add(low, full, -1.0)) < 0.1 * norm(full), mode
+
+
+@every_kind
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_a_pipeline_samples_in_half_precision(pipeline_folder: Path, models: Models, precision: str) -> None:
     half = load_models(pipeline_folder, precision=precision)  # type: ignore[arg-type]
@@ -54,3 +81,12 @@ def test_a_pipeline_samples_in_half_precision(pipeline_folder: Path, models: Mod
     settings = {"sampling_seed": 3, "num_inference_steps": 3, "guidance_scale": 2.0}
     low, full = (sample_images(m, wanted, **settings).float() for m in (half, models))  # type: ignore[arg-type]
     assert 0 < (low - full).abs().mean() < 8  # of 255
+
+
+@pytest.mark.parametrize("pipeline_kind", [WITH_T5], indirect=True, scope="session")
+def test_what_transformers_keeps_in_float32_stays_there(pipeline_folder: Path) -> None:
+    half = load_models(pipeline_folder, precision="float16")
+    kept = {n for n, p in half.pipeline.text_encoder_3.named_parameters() if p.dtype == torch.float32}
+    assert kept == {"encoder.block.0.layer.1.DenseReluDense.wo.weight"}
+    settings = {"sampling_seed": 3, "num_inference_steps": 2, "guidance_scale": 2.0}
+    assert sample_images(half, [(Prompt("a", "a red seven"), 0)], **settings).shape[0] == 1  # type: ignore[arg-type]

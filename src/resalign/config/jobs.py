@@ -16,14 +16,8 @@ from resalign.config.plan import NOT_ATTACKED, Plan, Stage
 # Module of each part of the demo world; every other part is a detector.
 DIGITS_MODULES = {"data": "datasets", "autoencoder": "autoencoder", "model": "generator", "clip": "clip"}
 
-# What a folder of the user's own has beside weight files: a table of captions, or a pipeline with its components.
-STANDS_FOR_FOLDER = (
-    "metadata.csv",
-    "metadata.jsonl",
-    "model_index.json",
-    *(f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "transformer", "vae")),
-    "text_encoder/model.safetensors",
-)
+# Of a folder of the user's own, what makes it: tables of captions, weights, settings. Images count by their table.
+MAKES_A_FOLDER = (*WEIGHT_SUFFIXES, ".json", ".jsonl", ".csv", ".onnx")
 
 
 def as_json(values: Any) -> str:
@@ -45,9 +39,9 @@ def markers(plan: Plan, references: Iterable[str]) -> list[str]:
             found.add(f"{asset.folder}/run.json")
             continue
         own = Path(plan.folder(reference))
-        weights = [file for file in own.glob("*") if file.suffix in WEIGHT_SUFFIXES]
-        candidates = [own, *(own / name for name in STANDS_FOR_FOLDER), *weights]
-        found |= {str(path) for path in candidates if path.is_file()}
+        is_pipeline = any((own / name).exists() for name in ("model_index.json", "unet", "transformer", "text_encoder"))
+        inside = [own, *own.glob("*"), *(own.glob("*/*") if is_pipeline else ())]
+        found |= {str(path) for path in inside if path.suffix in MAKES_A_FOLDER and path.is_file()}
     return sorted(found)
 
 

@@ -58,7 +58,7 @@ class Architecture:
             )
         added = {self.pooled: pooled[0]} if self.pooled else {}
         if self.has_time_ids:
-            edge = pipeline.default_sample_size * pipeline.vae_scale_factor
+            edge = pipeline.default_sample_size * pipeline.vae_scale_factor  # training images are held to it, too
             # Original size, corner of the crop, size: of a whole square image [Podell 2023, arXiv 2307.01952, 2.2].
             time_ids = torch.tensor([edge, edge, 0, 0, edge, edge]).to(embeds)
             added["time_ids"] = time_ids.expand(len(prompts), -1)

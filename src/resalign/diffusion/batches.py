@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from resalign.data.images import CaptionedImages
+from resalign.data.images import CaptionedImages, DataError
 from resalign.diffusion.conditioning import Conditioning, concatenate
 from resalign.diffusion.forward_process import noised
 from resalign.diffusion.models import Models
@@ -78,7 +78,13 @@ class EncodedImages:
 
 
 def encode(models: Models, images: CaptionedImages, generator: torch.Generator) -> EncodedImages:
-    """Encodes an image set once: latents are sampled from the posterior, prompts embedded."""
+    """Encodes an image set once: latents are sampled from the posterior, prompts embedded.
+
+    Raises:
+        DataError: If the images are of another size than those that the model draws.
+    """
+    if images.pixels != models.pixels:
+        raise DataError(f"the model draws {models.pixels} pixels, the images are read at {images.pixels}; set pixels")
     distinct = sorted(set(images.prompts))
     rows = {prompt: row for row, prompt in enumerate(distinct)}
     conditioning = concatenate(models.encode_prompts(distinct[i : i + 64]) for i in range(0, len(distinct), 64))

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from resalign.config.assets import WEIGHT_SUFFIXES
-from resalign.diffusion.architectures import architecture_in
+from resalign.diffusion.architectures import architecture_in, architecture_of
+from resalign.diffusion.forward_process import difference, forward_process_in, forward_process_of
 from resalign.diffusion.lora_files import is_lora, lora_changes, lora_metadata
 from resalign.diffusion.models import trainable_tensors
 from resalign.lazy import diffusers, torch
-from resalign.tensors.weights import WeightsError, load_pickled, tensor_shapes
+from resalign.tensors.weights import WeightsError, component_files, load_pickled, tensor_shapes
 
 Covers = Literal["all", "some"]
 
@@ -60,7 +61,10 @@ def read_checkpoint(
             model's own, or if it cannot be read without running what is in it.
     """
     base = trainable_tensors(pipeline)
-    found = _found(path, base, headers_only=False)
+    beside = _beside_parameters(pipeline)
+    found = _found(path, {**base, **beside}, headers_only=False)
+    _check_constants(path, found.tensors, beside)
+    found = _Found({name: tensor for name, tensor in found.tensors.items() if name in base}, found.lora)
     if lora_scale != 1.0 and not found.lora:
         raise WeightsError(f"{path}: holds no LoRA, so lora_scale {lora_scale} has no meaning; leave it out")
     share = _covered(path, found.tensors, base, covers)
@@ -81,6 +85,7 @@ def read_checkpoint(
             f"{path}: holds the base model's own weights in all {len(weights)} tensors; is it the right checkpoint?"
         )
     _check_autoencoder(path, pipeline)
+    _check_forward_process(path, pipeline)
     taken = {name: tensor for name, tensor in weights.items() if changed[name.split(".")[0]]}
     return Checkpoint(taken, sum(changed.values()), share)
 
@@ -127,14 +132,9 @@ def _weight_files(folder: Path) -> list[Path]:
     """The files of one component: those of diffusers' names, safetensors first, or else the folder's only one."""
     for suffix in (".safetensors", ".bin"):
         for stem in STEMS:
-            if (folder / f"{stem}{suffix}").is_file():
-                return [folder / f"{stem}{suffix}"]
-            shards = sorted(folder.glob(f"{stem}-?????-of-?????{suffix}"))
-            if shards:
-                count = int(shards[0].stem[-5:])
-                if len(shards) != count:
-                    raise WeightsError(f"{folder}: has {len(shards)} of {count} shards; fetch the others")
-                return shards
+            named = component_files(folder, stem, suffix)
+            if named:
+                return named
     files = sorted(file for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES) if folder.is_dir() else []
     if len(files) != 1:
         found = [file.name for file in files]
@@ -320,6 +320,35 @@ def _without_text_prefix(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch
     return {name.removeprefix(TEXT_PREFIX) if prefixed else name: tensor for name, tensor in tensors.items()}
 
 
+def _beside_parameters(pipeline: diffusers.DiffusionPipeline) -> dict[str, torch.Tensor]:
+    """What a component's file holds besides its parameters: buffers, and second names of tied parameters."""
+    parts = {name: getattr(pipeline, name) for name in architecture_of(pipeline).trainable}
+    return {
+        f"{component}.{name}": tensor
+        for component, part in parts.items()
+        if part is not None
+        for name, tensor in part.state_dict().items()
+        if name not in dict(part.named_parameters())
+    }
+
+
+def _check_constants(path: Path, found: Mapping[str, torch.Tensor], beside: Mapping[str, torch.Tensor]) -> None:
+    """Refuses a buffer that is not the base model's, or a tied parameter whose two names hold different values."""
+    parameters = [tensor for name, tensor in found.items() if name not in beside]
+    for name in found.keys() & beside.keys():
+        same = [beside[name].cpu().half(), *(twin.half() for twin in parameters if twin.shape == found[name].shape)]
+        if not any(torch.equal(found[name].half(), tensor) for tensor in same):
+            raise WeightsError(
+                f"{path}: '{name}' is no parameter, and another than the base model's; no weight file can hold it"
+            )
+
+
+def same_autoencoder(folder: Path, base: Path) -> bool:
+    """Whether two pipeline folders have one autoencoder; pipelines are often saved again in half precision."""
+    one, other = (_all_tensors(_weight_files(place / "vae"), headers_only=False) for place in (folder, base))
+    return one.keys() == other.keys() and all(torch.equal(one[name].half(), other[name].half()) for name in one)
+
+
 def _check_autoencoder(path: Path, pipeline: diffusers.DiffusionPipeline) -> None:
     """Refuses a pipeline with an autoencoder of its own, which no weight file can hold: its images would be others."""
     folder = path / "vae"
@@ -336,3 +365,15 @@ def _check_autoencoder(path: Path, pipeline: diffusers.DiffusionPipeline) -> Non
                 f"{folder}: its autoencoder is not the base model's (tensor '{name}'), and cannot be imported; to take"
                 " the other components with the base model's autoencoder, take this folder away or name theirs"
             )
+
+
+def _check_forward_process(path: Path, pipeline: diffusers.DiffusionPipeline) -> None:
+    """Refuses weights that were trained for another noise schedule, or to predict something else."""
+    if not (path / "scheduler").is_dir():
+        return
+    found = difference(forward_process_in(path), forward_process_of(pipeline))
+    if found:
+        raise WeightsError(
+            f"{path}: its noise schedule is not the base model's ({found}), and cannot be imported; audit the folder "
+            "as a pipeline of its own, or take its folder 'scheduler' away if it is wrong"
+        )

@@ -2,19 +2,64 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from resalign.lazy import diffusers, torch
+from resalign.tensors.weights import WeightsError
+
+PREDICTIONS = ("epsilon", "v_prediction")
 
 
 def forward_process_of(pipeline: diffusers.DiffusionPipeline) -> diffusers.SchedulerMixin:
-    """A pipeline's noise schedule, for training.
+    """A pipeline's noise schedule, for training: a scheduler of its own, since sampling changes the pipeline's."""
+    scheduler = pipeline.scheduler
+    return _forward_process(type(scheduler).__name__, scheduler.config, str(pipeline.config._name_or_path))
 
-    A flow's own scheduler, new, since sampling changes it; else a DDPMScheduler: a multistep sampler's ``add_noise``
-    counts timesteps backwards until ``set_timesteps`` has been called.
+
+def forward_process_in(folder: Path) -> diffusers.SchedulerMixin:
+    """The noise schedule of a pipeline folder, from its settings alone.
+
+    Raises:
+        WeightsError: If they are missing, or those of a process that is not known.
     """
-    config = pipeline.scheduler.config
-    if isinstance(pipeline.scheduler, diffusers.FlowMatchEulerDiscreteScheduler):
+    file = folder / "scheduler" / "scheduler_config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{file}: cannot be read ({error}); fetch or make it again") from None
+    return _forward_process(str(config.get("_class_name")), config, str(file))
+
+
+def difference(one: diffusers.SchedulerMixin, other: diffusers.SchedulerMixin) -> str | None:
+    """In what two noise schedules differ; None if they are one."""
+    if type(one) is not type(other):
+        return "one is a flow, the other a diffusion"
+    if one.config.get("prediction_type") != other.config.get("prediction_type"):
+        return f"one predicts {one.config.prediction_type}, the other {other.config.prediction_type}"
+    noise = [s.alphas_cumprod if isinstance(s, diffusers.DDPMScheduler) else s.sigmas for s in (one, other)]
+    return None if torch.equal(*noise) else "their amounts of noise differ"
+
+
+def _forward_process(class_name: str, config: Mapping[str, Any], where: str) -> diffusers.SchedulerMixin:
+    """A flow's own scheduler, or else a DDPMScheduler.
+
+    A multistep sampler's ``add_noise`` counts timesteps backwards until ``set_timesteps`` has been called.
+    """
+    if class_name == "FlowMatchEulerDiscreteScheduler":
         return diffusers.FlowMatchEulerDiscreteScheduler.from_config(config)
-    return diffusers.DDPMScheduler.from_config(config)
+    # Other flows, and EDM's continuous noise, have no β; DDPMScheduler would take its own defaults.
+    if "beta_schedule" not in config:
+        raise WeightsError(
+            f"{where}: no support for the noise schedule of {class_name}; supported are schedulers with a "
+            "'beta_schedule' (PNDM, DDIM, DPMSolverMultistep, Euler, …) and FlowMatchEulerDiscreteScheduler"
+        )
+    found = diffusers.DDPMScheduler.from_config(config)
+    if found.config.prediction_type not in PREDICTIONS:
+        raise WeightsError(f"{where}: scheduler predicts '{found.config.prediction_type}'; supported: {PREDICTIONS}")
+    return found
 
 
 def noised(
@@ -44,4 +89,4 @@ def noised(
         return noisy_latents, timesteps, noise
     if kind == "v_prediction":
         return noisy_latents, timesteps, noise_scheduler.get_velocity(latents, noise, timesteps)
-    raise ValueError(f"scheduler predicts {kind!r}; supported: 'epsilon', 'v_prediction', flow matching")
+    raise ValueError(f"scheduler predicts {kind!r}; supported: {PREDICTIONS} and flow matching")

@@ -9,14 +9,16 @@ from pathlib import Path
 from resalign.config.precision import Precision
 from resalign.diffusion.architectures import Architecture, architecture_in, architecture_of
 from resalign.diffusion.conditioning import Conditioning
-from resalign.diffusion.forward_process import forward_process_of
+from resalign.diffusion.forward_process import forward_process_in, forward_process_of
 from resalign.diffusion.micro_batches import in_parts
 from resalign.diffusion.recomputation import checkpointed
 from resalign.lazy import diffusers, torch, transformers
-from resalign.tensors.weights import WeightsError, load_weights, tensor_shapes
+from resalign.tensors.weights import WeightsError, component_files, load_weights, tensor_shapes
 
 # How diffusers and transformers call the weight files of a component.
 NETWORK_FILES, ENCODER_FILES = "diffusion_pytorch_model", "model"
+# Images that the autoencoder sees at once: no more pixels than one image of Stable Diffusion XL has.
+MOST_ENCODED, PIXELS_ENCODED = 32, 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class Models:
         return config.in_channels, config.sample_size, config.sample_size
 
     @property
+    def pixels(self) -> int:
+        """Edge of the images that it draws."""
+        return int(self.latent_shape[-1] * self.pipeline.vae_scale_factor)
+
+    @property
     def device(self) -> torch.device:
         """Where the models live."""
         return self.pipeline.device
@@ -65,9 +72,10 @@ class Models:
         """What the pipeline takes for no prompt, so many times."""
         return self.architecture.unconditional(self.pipeline).expand(batch_size)
 
-    def encode_images(self, images: torch.Tensor, generator: torch.Generator, batch_size: int = 32) -> torch.Tensor:
+    def encode_images(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Latents (B, C, h, w), scaled, sampled from the autoencoder's posterior of images (B, 3, H, W) in [-1, 1]."""
         vae = self.pipeline.vae
+        batch_size = min(MOST_ENCODED, max(1, PIXELS_ENCODED // (images.shape[2] * images.shape[3])))
 
         def posterior(part: torch.Tensor) -> torch.Tensor:
             found = vae.encode(part).latent_dist
@@ -106,17 +114,25 @@ def load_models(
     check_pipeline_folder(folder)
     architecture, components = architecture_in(folder)
     lacking = {name: None for name in architecture.without if not _is_there(components, name)}
+    dtype = getattr(torch, precision)
     encoders = {
-        name: _load_text_encoder(folder / name, class_name)
+        name: _load_text_encoder(folder / name, class_name, dtype)
         for name, class_name in architecture.text_encoders.items()
         if name not in lacking
     }
     pipeline_class = getattr(diffusers, architecture.pipeline)
     try:
         pipeline = pipeline_class.from_pretrained(
-            folder, **encoders, **lacking, **architecture.settings, use_safetensors=True, local_files_only=True
+            folder,
+            **encoders,
+            **lacking,
+            **architecture.settings,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
         )
-    except ValueError as error:  # a tensor of another shape than its component's config.json says
+    # A tensor of another shape than its component's config.json says; a file that the folder lacks.
+    except (ValueError, OSError) as error:
         raise WeightsError(f"{folder}: {str(error).split('. ')[0]}; fetch or convert it again") from None
     pipeline.set_progress_bar_config(disable=True)
     for name in (*architecture.trainable, "vae"):
@@ -132,20 +148,21 @@ def load_models(
     if weights is not None:
         apply_weights(pipeline, weights)
     pipeline.to(device)
-    if precision != "float32":  # what diffusers keeps in float32 all the same is told in a line of its log each
-        pipeline.to(getattr(torch, precision))
     if gradient_checkpointing:
         getattr(pipeline, architecture.denoiser).enable_gradient_checkpointing(checkpointed)
     return Models(pipeline, forward_process_of(pipeline))
 
 
-def _load_text_encoder(folder: Path, class_name: str) -> torch.nn.Module:
-    """A text encoder; transformers would give a tensor that its file lacks random values, and go on."""
+def _load_text_encoder(folder: Path, class_name: str, dtype: torch.dtype) -> torch.nn.Module:
+    """A text encoder; transformers would give a tensor that its file lacks random values, and go on.
+
+    In float16 transformers keeps some of T5 in float32, whose activations overflow; it must not be cast afterwards.
+    """
     text_encoder, found = getattr(transformers, class_name).from_pretrained(
         folder,
         use_safetensors=True,
         local_files_only=True,
-        dtype=torch.float32,
+        dtype=dtype,
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
@@ -185,15 +202,18 @@ def check_pipeline_folder(folder: Path) -> None:
     for component, stem in stems.items():
         if component in architecture.without and not _is_there(components, component):
             continue
-        files = sorted((folder / component).glob(f"{stem}*.safetensors"))
+        files = component_files(folder / component, stem)
         if not files:
-            others = sorted(path.name for path in (folder / component).glob("*.bin")) or "nothing"
+            weights = (*(folder / component).glob("*.bin"), *(folder / component).glob("*.safetensors"))
+            others = sorted(path.name for path in weights) or "nothing"
             raise WeightsError(
-                f"{folder / component}: no {stem}*.safetensors (found {others}); only safetensors are loaded: "
-                "convert with pipeline.save_pretrained(folder, safe_serialization=True)"
+                f"{folder / component}: no {stem}.safetensors (found {others}); only safetensors are loaded, and no "
+                "variants: to convert it, load the pipeline once (with variant=... if need be) and save it with "
+                "pipeline.save_pretrained(folder, safe_serialization=True)"
             )
         for file in files:
             tensor_shapes(file)
+    forward_process_in(folder)
 
 
 def _is_there(components: Mapping[str, Sequence[str | None]], name: str) -> bool:

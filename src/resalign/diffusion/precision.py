@@ -9,18 +9,37 @@ from contextvars import ContextVar
 
 from resalign.config.precision import TrainingPrecision
 from resalign.lazy import torch
+from resalign.tensors.named import Named
 
+Loss = Callable[[Named], "torch.Tensor"]
 _PRECISION: ContextVar[TrainingPrecision] = ContextVar("training_precision", default="float32")
 
 
 @contextlib.contextmanager
 def training_precision(name: TrainingPrecision) -> Iterator[None]:
-    """Within the block matrix products of networks are taken in ``name``; weights, losses and updates in float32."""
+    """Within the block matrix products of networks are taken in ``name``; weights, losses and updates in float32.
+
+    Losses whose curvature is asked for stay in float32, too; see :func:`in_float32`.
+    """
     token = _PRECISION.set(name)
     try:
         yield
     finally:
         _PRECISION.reset(token)
+
+
+def in_float32(loss: Loss) -> Loss:
+    """A loss whose networks compute in float32 whatever holds around it, for its curvature.
+
+    Differences of gradients drown in bfloat16's rounding, and a double backward pass through oneDNN's bfloat16
+    convolutions is wrong [torch 2.15: half of a Hessian product of the tests' UNet].
+    """
+
+    def evaluated(weights: Named) -> torch.Tensor:
+        with training_precision("float32"):
+            return loss(weights)
+
+    return evaluated
 
 
 def autocast() -> Callable[[str], AbstractContextManager[None]]:

@@ -11,7 +11,7 @@ from resalign.config.plan import RESULTS, Plan
 from resalign.config.strict import ConfigError
 
 SUFFIXES = ("md", "html")
-MEASURED = ("metrics", "scorers", "attacks", "prompts", "sampling", "pixels")
+MEASURED = ("metrics", "scorers", "attacks", "prompts", "sampling", "pixels", "precision")
 
 
 def folder(plan: Plan) -> str:

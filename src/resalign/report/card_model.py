@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from resalign.diffusion.checkpoints import same_autoencoder
+from resalign.diffusion.forward_process import difference, forward_process_in
 from resalign.diffusion.images import file_hash, folder_hash
 
 
@@ -34,11 +36,19 @@ def _pipeline(folder: Path, base: Path) -> tuple[dict[str, str], tuple[str, ...]
     same = {part: _same(folder / part, base / part) for part in parts}
     for part in parts:
         facts[part] = "the same files as the base's" if same[part] else "other files than the base's"
-    other_latents = (
-        "Its autoencoder is another one than the base's: learnability divides losses of two latent spaces here, and is "
-        "no fair comparison."
-    )
-    return facts, (other_latents,) if not same.get("vae", True) else ()
+    caveats = []
+    if not (same.get("vae", True) or same_autoencoder(folder, base)):
+        caveats.append(
+            "Its autoencoder is another one than the base's: learnability divides losses of two latent spaces here, "
+            "and is no fair comparison."
+        )
+    other_process = difference(forward_process_in(folder), forward_process_in(base))
+    if other_process:
+        caveats.append(
+            f"Its noise schedule is not the base's ({other_process}): learnability divides losses of two kinds here, "
+            "and is no fair comparison."
+        )
+    return facts, tuple(caveats)
 
 
 def _same(folder: Path, other: Path) -> bool:
@@ -55,7 +65,8 @@ def _weights(source: dict[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
         path = Path(source["checkpoint"])
         facts = {"what it is": "changed weights for the base model, taken as they are", "path": str(path)}
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-        facts |= {f"sha256 of {file.name}": file_hash(file) for file in files}
+        inside = path.parent if path.is_file() else path
+        facts |= {f"sha256 of {file.relative_to(inside)}": file_hash(file) for file in files}
     else:
         facts = {"what it is": f"the base model, unlearned here by {name}", "settings": json.dumps(settings)}
     for seed, path in source["weights"].items():

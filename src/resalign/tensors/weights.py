@@ -70,6 +70,28 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         ) from None
 
 
+def component_files(folder: Path, stem: str, suffix: str = ".safetensors") -> list[Path]:
+    """The weight files of a pipeline's component as diffusers finds them: one of that name, or all of its shards.
+
+    Args:
+        folder: The component's folder.
+        stem: What its library calls its weights.
+        suffix: Of their files.
+
+    Returns:
+        Their paths, none if there are neither; ``stem.fp16.safetensors`` is a variant, which has to be asked for.
+
+    Raises:
+        WeightsError: If a shard is missing.
+    """
+    if (folder / f"{stem}{suffix}").is_file():
+        return [folder / f"{stem}{suffix}"]
+    shards = sorted(folder.glob(f"{stem}-?????-of-?????{suffix}"))
+    if shards and len(shards) != (count := int(shards[0].stem[-5:])):
+        raise WeightsError(f"{folder}: has {len(shards)} of {count} shards; fetch the others")
+    return shards
+
+
 def check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Raises WeightsError unless a file's tensors are some of the model's, each of the model's shape."""
     if not shapes:

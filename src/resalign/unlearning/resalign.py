@@ -21,6 +21,7 @@ from resalign.config.strict import Strict
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import Direct, Parametrisation, Scope, lora, named_weights, pull_back, select
+from resalign.diffusion.precision import in_float32
 from resalign.lazy import torch
 from resalign.objectives.denoising import harmful_loss
 from resalign.objectives.distillation import distillation_loss
@@ -128,7 +129,7 @@ def _hypergradient(
     """Fine-tunes θ as ``simulated`` and differentiates the outer loss through it; returns what is logged, too."""
     tuned = simulated.parametrisation(theta)
     start, adapted, losses = simulated.fine_tune(theta, tuned)
-    frozen = simulated.objective(config.hessian_batch_size, stratified=True)
+    frozen = in_float32(simulated.objective(config.hessian_batch_size, stratified=True))
     gamma, mode = _gamma(config, simulated), config.hessian_products
 
     def estimate(solver: SolverConfig) -> Hypergradient:
