@@ -58,8 +58,10 @@ def test_hypergradients_are_float32s_up_to_the_outer_gradients_rounding(
     """Curvature in bfloat16 would be off by half on a CPU, and noise in differences."""
 
     def step(precision: str, mode: str) -> dict[str, torch.Tensor]:
-        settings = {"steps": 1, "optimizer": "sgd", "lr": 1.0, "max_grad_norm": None, "solver": "minres", "gamma": 0.1}
-        config = smallest(resalign.Config, **settings, beta=1.0, alpha=0.0, hessian_products=mode)
+        plain = {"steps": 1, "optimizer": "sgd", "lr": 1.0, "weight_decay": 0.0, "max_grad_norm": None}
+        draw = {"steps": [2], "lr": [1e-3], "adaptation": ["full"], "loss": ["denoising"], "optimizer": ["sgd"]}
+        hypergradient = {"beta": 1.0, "alpha": 0.0, "gamma": 1.0, "solver": "minres", "hessian_products": mode}
+        config = smallest(resalign.Config, **plain, **hypergradient, simulation={**draw, "images": 4, "batch_size": 2})
         with training_precision(precision):  # type: ignore[arg-type]
             weights = resalign.unlearn(models, unlearning_data, config, Run(0))  # type: ignore[arg-type]
         base = trainable_tensors(models.pipeline)
