@@ -158,6 +158,13 @@ class AttackDataConfig(Strict):
     dataset: str
     train: str
     heldout: str
+    prior: str | None = Field(None, description="images of the class at large, of attacks that have a prior_weight")
+
+    @property
+    def images(self) -> dict[str, str]:
+        """The image sets that are named, by the key that names each."""
+        named = {"train": self.train, "heldout": self.heldout, "prior": self.prior}
+        return {key: reference for key, reference in named.items() if reference}
 
 
 class Member:
@@ -287,8 +294,7 @@ class Experiment:
             "model": config.model,
             **{f"pipelines.{label}": reference for label, reference in config.pipelines.items()},
             **{f"concept.{k}": getattr(config.concept, k) for k in ("forget", "retain", "pool")},
-            **{f"attacks.{k}.train": v.train for k, v in self.attack_data.items()},
-            **{f"attacks.{k}.heldout": v.heldout for k, v in self.attack_data.items()},
+            **{f"attacks.{k}.{key}": name for k, v in self.attack_data.items() for key, name in v.images.items()},
             **{f"prompts.{k}.source": v.source for k, v in config.prompts.items()},
             **{f"scorers.{k}.{key}": name for k, m in self.scorers.items() for key, name in m.assets.items()},
             **{f"unlearning.{k}.checkpoint": m.asset for k, m in self.unlearning.items() if m.asset},
@@ -331,6 +337,18 @@ class Experiment:
                 parts = {"data", "model", "clip", *config.digits.detectors}
                 self._require(f"assets.{label}.digits", asset.digits, parts, "part of the demo world")
 
+    def _check_prior(self, label: str, attack: Member) -> None:
+        """Prior images must be there where they are used, and nowhere else."""
+        weight, prior = getattr(attack.config, "prior_weight", None), self.attack_data[label].prior
+        where = f"{self.where}: attacks.{label}"
+        if weight and prior is None:
+            raise ConfigError(
+                f"{where}: attack '{attack.name}' with prior_weight {weight} needs images of the class at large; "
+                "give 'prior: asset/folder', or 'prior_weight: 0'"
+            )
+        if weight is None and prior is not None:
+            raise ConfigError(f"{where}: key 'prior': attack '{attack.name}' uses no such images; remove it")
+
     def _require(self, key: str, name: str, known: Any, what: str) -> None:
         if name not in known:
             raise ConfigError(f"{self.where}: key '{key}': no {what} named '{name}'{nearest(name, known)}")
@@ -369,6 +387,7 @@ class Experiment:
                 taken[label] = f"{key}.{label}"
         rows: dict[tuple[str, str], str] = {}
         for label, attack in self.attacks.items():
+            self._check_prior(label, attack)
             row = (attack.name, self.attack_data[label].dataset)
             if row in rows:
                 raise ConfigError(
