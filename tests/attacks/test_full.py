@@ -1,6 +1,5 @@
-"""Full-parameter fine-tuning against PyTorch's own optimizers and the schedule's formula."""
+"""Full-parameter fine-tuning against PyTorch's own optimizers."""
 
-import math
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ from resalign.attacks import full
 from resalign.contracts import AttackData, Run
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
-from resalign.fine_tuning import learning_rate
 from resalign.objectives.denoising import denoising_loss
 from resalign.tensors.named import add, detached, gradient, norm
 from resalign.tensors.steps import DivergenceError
@@ -67,21 +65,6 @@ def test_clipping_bounds_the_step(models: Models, attack_data: AttackData) -> No
     assert norm(add(saved, named_weights(models.denoiser), -1.0)) == pytest.approx(1e-2 * 0.01, rel=1e-2)
 
 
-def test_cosine_schedule() -> None:
-    config = full.Config(steps=5, lr=5e-3, schedule="cosine", final_lr=1e-6)
-    rates = [learning_rate(config, step) for step in range(1, 6)]
-    assert rates == sorted(rates, reverse=True)
-    assert rates[0] == pytest.approx(5e-3)
-    assert rates[2] == pytest.approx((5e-3 + 1e-6) / 2)
-    assert rates[-1] == pytest.approx(1e-6)
-
-
-@pytest.mark.parametrize("settings", [{}, {"schedule": "cosine", "steps": 1}])
-def test_constant_schedule(settings: dict[str, Any]) -> None:
-    config = full.Config(**{"steps": 5, "lr": 2e-3, **settings})
-    assert all(learning_rate(config, step) == 2e-3 for step in range(1, config.steps + 1))
-
-
 def test_the_schedule_is_obeyed(models: Models, attack_data: AttackData) -> None:
     settings = {"optimizer": "sgd", "max_grad_norm": None, "steps": 2}
     constant, _ = attacked(models, attack_data, **settings)
@@ -99,4 +82,3 @@ def test_divergence_raises(models: Models, attack_data: AttackData) -> None:
 def test_published_defaults() -> None:
     defaults = full.Config()
     assert (defaults.steps, defaults.batch_size, defaults.lr) == (200, 1, 1e-5)
-    assert not math.isnan(learning_rate(defaults, 200))
