@@ -206,3 +206,15 @@ def test_a_scorer_of_two_assets_depends_on_both_and_is_handed_both(plan: PlanOf)
     folders = json.loads(jobs.score_job(found, "label", "images.csv"))["scorers"]["q16"]["folder"]
     assert folders == {"folder": found.folder("digits-clip"), "head": found.folder("prompts")}
     assert f"{folders['head']}/run.json" in jobs.scorer_assets(found)
+
+
+def test_prior_images_are_part_of_an_attacks_identity_and_job(plan: PlanOf) -> None:
+    base = {"attacks.pages.attack": "dreambooth", "attacks.pages.prior": "digits-data/retain"}
+    moved = changed(plan, {"attacks.pages.prior": "digits-data/pool"}, base)
+    assert moved["attack"] == {name for name in labels(set(plan(base).attack)) if name.endswith(".pages")}
+    assert not moved["unlearn"]
+    stages = {stage.attack: stage for stage in plan(base).attack.values()}
+    found = {name: json.loads(jobs.attack_job(plan(base), stage.run, "0")) for name, stage in stages.items()}
+    assert found["pages"]["prior"].endswith("/retain")
+    assert "prior" not in found["bold"]
+    assert "prior" not in stages["bold"].resolved

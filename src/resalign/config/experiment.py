@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from resalign.config import registry
 from resalign.config.assets import WEIGHT_SUFFIXES, AssetConfig, Term, check_consent, read_catalogue
+from resalign.config.attack_data import AttackDataConfig
 from resalign.config.extension import extended
 from resalign.config.precision import Precision, TrainingPrecision
 from resalign.config.prompts import PromptColumns
@@ -150,21 +151,6 @@ def _audited(config: ExperimentConfig, where: str) -> ExperimentConfig:
             unlearning[label] = {"method": "imported", **entry, **({"checkpoint": source} if source else {})}
     changes = {"assets": assets, "pipelines": pipelines, "unlearning": unlearning}
     return config.model_copy(update=changes if config.audit else {})
-
-
-class AttackDataConfig(Strict):
-    """What an attack's entry names besides its own settings."""
-
-    dataset: str
-    train: str
-    heldout: str
-    prior: str | None = Field(None, description="images of the class at large, of attacks that have a prior_weight")
-
-    @property
-    def images(self) -> dict[str, str]:
-        """The image sets that are named, by the key that names each."""
-        named = {"train": self.train, "heldout": self.heldout, "prior": self.prior}
-        return {key: reference for key, reference in named.items() if reference}
 
 
 class Member:
@@ -337,18 +323,6 @@ class Experiment:
                 parts = {"data", "model", "clip", *config.digits.detectors}
                 self._require(f"assets.{label}.digits", asset.digits, parts, "part of the demo world")
 
-    def _check_prior(self, label: str, attack: Member) -> None:
-        """Prior images must be there where they are used, and nowhere else."""
-        weight, prior = getattr(attack.config, "prior_weight", None), self.attack_data[label].prior
-        where = f"{self.where}: attacks.{label}"
-        if weight and prior is None:
-            raise ConfigError(
-                f"{where}: attack '{attack.name}' with prior_weight {weight} needs images of the class at large; "
-                "give 'prior: asset/folder', or 'prior_weight: 0'"
-            )
-        if weight is None and prior is not None:
-            raise ConfigError(f"{where}: key 'prior': attack '{attack.name}' uses no such images; remove it")
-
     def _require(self, key: str, name: str, known: Any, what: str) -> None:
         if name not in known:
             raise ConfigError(f"{self.where}: key '{key}': no {what} named '{name}'{nearest(name, known)}")
@@ -387,7 +361,7 @@ class Experiment:
                 taken[label] = f"{key}.{label}"
         rows: dict[tuple[str, str], str] = {}
         for label, attack in self.attacks.items():
-            self._check_prior(label, attack)
+            self.attack_data[label].check_prior(attack.name, attack.config, where=f"{self.where}: attacks.{label}")
             row = (attack.name, self.attack_data[label].dataset)
             if row in rows:
                 raise ConfigError(
