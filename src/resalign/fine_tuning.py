@@ -33,7 +33,7 @@ class FineTuningConfig(Strict):
     optimizer: Literal["sgd", "adam", "adamw", "adam_8bit", "adamw_8bit"] = Field(
         "adamw", description="those of 8 bit need bitsandbytes"
     )
-    weight_decay: float = Field(1e-2, ge=0, description="of adamw")
+    weight_decay: float = Field(1e-2, ge=0, description="of adamw, in either precision")
     schedule: Literal["constant", "cosine"] = "constant"
     final_lr: float = Field(1e-6, ge=0, description="where the cosine schedule ends")
     max_grad_norm: float | None = Field(1.0, gt=0)

@@ -1,8 +1,9 @@
 """Custom Diffusion: fine-tuning of the keys and values of cross-attention, with prior preservation.
 
-Source: Kumari 2023, arXiv 2212.04488, Section 3.2. Two things of the paper are left out: the new token V* whose
-embedding is trained too (a subject is named by the words of its captions), and the random sizes of training images. The
-prior images are given; the paper's are real ones with similar captions.
+Source: Kumari 2023, arXiv 2212.04488, Section 3.
+
+Deviation: no new token V* whose embedding is trained too; a subject is named by the words of its captions.
+Deviation: training images keep their size; the paper scales them at random.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """SVDiff: fine-tuning of the singular values of every weight matrix, its singular vectors left alone.
 
-Source: Han 2023, arXiv 2303.11305, Section 3.2. Of the denoiser alone; its 1-D weights (biases, norms) stay, and there
-is no Cut-Mix-Unmix, which is for several subjects.
+Source: Han 2023, arXiv 2303.11305, Section 3: W_δ = U diag(ReLU(σ + δ)) Vᵀ, a convolution's kernel as a matrix.
+
+Deviation: 1-D weights (biases and norms) and the text encoder stay as they are.
+Deviation: no Cut-Mix-Unmix, the paper's augmentation for several subjects.
 """
 
 from __future__ import annotations
