@@ -9,12 +9,16 @@ from resalign.config import registry
 from resalign.contracts import AttackData, Run, check_architecture
 from resalign.data.images import read_captioned_images
 from resalign.diffusion.batches import encode
+from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.micro_batches import micro_batches
 from resalign.diffusion.models import load_models, trainable_tensors
 from resalign.diffusion.precision import training_precision
 from resalign.lazy import torch
 from resalign.stage import parse_arguments, progress_bar, run_stage, running, write_json
 from resalign.tensors.weights import save_weights, tensor_shapes
+
+# Image sets of a job, the last of some attacks alone.
+DATA = ("train", "heldout", "prior")
 
 
 def main() -> None:
@@ -26,7 +30,7 @@ def main() -> None:
     config = member.Config.parse(settings, where=job["label"])
     in_parts, computing = micro_batches(job.get("micro_batch_size")), training_precision(job["precision"])
     with running(arguments, resumes="steps") as attempt, in_parts, computing:
-        images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in ("train", "heldout")}
+        images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in DATA if k in job}
         weights = Path(job["weights"]) if job["weights"] else None
         models = load_models(
             Path(job["model"]),
@@ -40,16 +44,19 @@ def main() -> None:
         train = encode(models, images["train"], run.generator("encode", "train"))
         # Held-out latents are the same for every seed and model, as the noise of the held-out loss is.
         heldout = encode(models, images["heldout"], Run(seed=0).generator("encode", "heldout"))
+        prior = encode(models, images["prior"], run.generator("encode", "prior")) if "prior" in images else None
 
         # A checkpoint is whole: what unlearning changed and the attack does not train, a text encoder say, is in it.
         inherited = tensor_shapes(weights) if weights else {}
 
-        def save(step: int, changed: Mapping[str, torch.Tensor]) -> None:
+        def save(step: int, changed: Mapping[str, torch.Tensor], lora: Lora | None = None, /) -> None:
             before = trainable_tensors(models.pipeline)
             run.kept[str(step)] = f"step-{step}.safetensors"
             save_weights(output / run.kept[str(step)], {**{name: before[name] for name in inherited}, **changed})
+            if lora:
+                lora.write(output / f"step-{step}-lora")
 
-        member.attack(models, AttackData(train, heldout), config, run, save)
+        member.attack(models, AttackData(train, heldout, prior), config, run, save)
         run.history.write(output / "history.csv")
         write_json(output / "checkpoints.json", run.kept)
 

@@ -95,5 +95,5 @@ def unlearning_data(
 
 @pytest.fixture(scope="session")
 def attack_data(encoded_images: EncodedImages) -> AttackData:
-    """What an attack fine-tunes on, and what it holds out."""
-    return AttackData(encoded_images.subset(torch.tensor([2, 3])), encoded_images.subset(torch.tensor([6, 7])))
+    """What an attack fine-tunes on, what it holds out, and images of the class at large."""
+    return AttackData(*(encoded_images.subset(torch.tensor(rows)) for rows in ([2, 3], [6, 7], [0, 1])))

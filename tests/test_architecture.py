@@ -26,6 +26,7 @@ LAYERS = (
     {"data", "bilevel", "scores"},
     {"diffusion"},
     {"objectives", "contracts", "stage"},
+    {"fine_tuning"},  # what attacks share, on objectives and contracts
     {"unlearning", "attacks", "metrics", "scorers", "report"},
     {"digits"},
     {"scripts"},

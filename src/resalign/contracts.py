@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from resalign.config.strict import ConfigError
 from resalign.diffusion.architectures import NAMES
 from resalign.diffusion.batches import EncodedImages
+from resalign.diffusion.lora_files import Lora
 from resalign.lazy import torch
 from resalign.resume.attempt import Attempt
+from resalign.tensors.named import Named
 from resalign.tensors.seeds import generator
 from resalign.tracking import History
 
@@ -52,10 +54,24 @@ class UnlearningData:
 
 @dataclass(frozen=True)
 class AttackData:
-    """What an attack fine-tunes on, and what it measures its own success on."""
+    """What an attack fine-tunes on, and what it measures its own success on.
+
+    Attributes:
+        train: The user's images.
+        heldout: Images like them, of which it sees none.
+        prior: Images of the class at large, for attacks with prior preservation.
+    """
 
     train: EncodedImages
     heldout: EncodedImages
+    prior: EncodedImages | None = None
+
+
+class Save(Protocol):
+    """What an attack calls to keep a step's weights."""
+
+    def __call__(self, step: int, weights: Named, lora: Lora | None = None, /) -> None:
+        """Keeps changed weights, by their names in a weight file, and the LoRA whose merged form they are, if any."""
 
 
 @dataclass(frozen=True)

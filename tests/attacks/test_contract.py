@@ -11,6 +11,7 @@ from resalign.config import registry
 from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run
 from resalign.diffusion import architectures
+from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.models import Models, trainable_tensors
 from resalign.resume.attempt import Attempt
 from resalign.tensors.named import Named
@@ -31,7 +32,7 @@ class Recorded:
     run: Run
     saved: list[tuple[int, dict[str, torch.Tensor]]] = field(default_factory=list)
 
-    def save(self, step: int, weights: Named) -> None:
+    def save(self, step: int, weights: Named, lora: Lora | None = None, /) -> None:
         self.saved.append((step, dict(weights)))
 
     def heldout(self) -> dict[int, float]:

@@ -227,3 +227,32 @@ def test_attacks_are_named_by_their_data(read: Read) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing\.yaml: no such file"):
         Experiment.read(tmp_path / "nothing.yaml")
+
+
+# --- prior images -----------------------------------------------------------------------------------------------------
+
+DREAMBOOTH = {"attacks.pages.attack": "dreambooth"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (DREAMBOOTH, "attacks.pages: attack 'dreambooth' with prior_weight 1.0 needs images of the class at large"),
+        ({**DREAMBOOTH, "attacks.pages.prior_weight": 0.1}, "give 'prior: asset/folder', or 'prior_weight: 0'"),
+        ({"attacks.pages.prior": "digits-data/retain"}, "key 'prior': attack 'full' uses no such images; remove it"),
+        (
+            {**DREAMBOOTH, "attacks.pages.prior": "digits-dat/retain"},
+            "key 'attacks.pages.prior': no asset named 'digits-dat'; did you mean 'digits-data'?",
+        ),
+        ({**DREAMBOOTH, "attacks.pages.priors": "x"}, "attacks.pages: unknown key 'priors'; did you mean 'prior"),
+    ],
+)
+def test_prior_images_are_there_where_they_are_used_and_nowhere_else(
+    read: Read, changes: dict[str, Any], expected: str
+) -> None:
+    assert expected in error(read, changes)
+
+
+def test_a_prior_of_no_weight_may_be_left_out(read: Read) -> None:
+    experiment = read({**DREAMBOOTH, "attacks.pages.prior_weight": 0.0})
+    assert experiment.attack_data["pages"].prior is None

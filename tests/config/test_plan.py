@@ -217,3 +217,15 @@ def test_every_file_that_makes_a_folder_of_ones_own_is_noticed(plan: PlanOf, tmp
         (tmp_path / name).write_text("{}")
     found = plan({"assets.mine": {"path": str(tmp_path)}, "model": "mine"})
     assert jobs.markers(found, ["mine"]) == sorted(str(tmp_path / name) for name in inside)
+
+
+def test_prior_images_are_part_of_an_attacks_identity_and_job(plan: PlanOf) -> None:
+    base = {"attacks.pages.attack": "dreambooth", "attacks.pages.prior": "digits-data/retain"}
+    moved = changed(plan, {"attacks.pages.prior": "digits-data/pool"}, base)
+    assert moved["attack"] == {name for name in labels(set(plan(base).attack)) if name.endswith(".pages")}
+    assert not moved["unlearn"]
+    stages = {stage.attack: stage for stage in plan(base).attack.values()}
+    found = {name: json.loads(jobs.attack_job(plan(base), stage.run, "0")) for name, stage in stages.items()}
+    assert found["pages"]["prior"].endswith("/retain")
+    assert "prior" not in found["bold"]
+    assert "prior" not in stages["bold"].resolved

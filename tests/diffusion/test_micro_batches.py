@@ -218,13 +218,17 @@ def test_an_unlearning_run_is_the_same(name: str, double: Models, unlearning_dat
 @pytest.mark.parametrize("name", registry.members("attacks"))
 def test_an_attack_is_the_same(name: str, double: Models, attack_data: AttackData) -> None:
     module = registry.member("attacks", name)
-    data = AttackData(in_double(attack_data.train), in_double(attack_data.heldout))
+    data = AttackData(*(in_double(getattr(attack_data, part)) for part in ("train", "heldout", "prior")))
 
     def run(size: int | None) -> tuple[Weights, dict[tuple[int, str], float]]:
         saved: dict[int, Weights] = {}
         record = Run(0)
+
+        def save(step: int, weights: Named, _lora: object = None, /) -> None:
+            saved[step] = dict(weights)
+
         with micro_batches(size):
-            module.attack(double, data, smallest(module.Config, batch_size=3), record, saved.__setitem__)
+            module.attack(double, data, smallest(module.Config, batch_size=3), record, save)
         history = {(step, quantity): value for step, quantity, value in record.history.rows}
         return moved(saved[2], trainable_tensors(double.pipeline)), history
 

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from resalign.config import registry
 from resalign.config.assets import WEIGHT_SUFFIXES, AssetConfig, Term, check_consent, read_catalogue
+from resalign.config.attack_data import AttackDataConfig
 from resalign.config.extension import extended
 from resalign.config.precision import Precision, TrainingPrecision
 from resalign.config.prompts import PromptColumns
@@ -152,14 +153,6 @@ def _audited(config: ExperimentConfig, where: str) -> ExperimentConfig:
     return config.model_copy(update=changes if config.audit else {})
 
 
-class AttackDataConfig(Strict):
-    """What an attack's entry names besides its own settings."""
-
-    dataset: str
-    train: str
-    heldout: str
-
-
 class Member:
     """A family's member with its validated settings.
 
@@ -287,8 +280,7 @@ class Experiment:
             "model": config.model,
             **{f"pipelines.{label}": reference for label, reference in config.pipelines.items()},
             **{f"concept.{k}": getattr(config.concept, k) for k in ("forget", "retain", "pool")},
-            **{f"attacks.{k}.train": v.train for k, v in self.attack_data.items()},
-            **{f"attacks.{k}.heldout": v.heldout for k, v in self.attack_data.items()},
+            **{f"attacks.{k}.{key}": name for k, v in self.attack_data.items() for key, name in v.images.items()},
             **{f"prompts.{k}.source": v.source for k, v in config.prompts.items()},
             **{f"scorers.{k}.{key}": name for k, m in self.scorers.items() for key, name in m.assets.items()},
             **{f"unlearning.{k}.checkpoint": m.asset for k, m in self.unlearning.items() if m.asset},
@@ -369,6 +361,7 @@ class Experiment:
                 taken[label] = f"{key}.{label}"
         rows: dict[tuple[str, str], str] = {}
         for label, attack in self.attacks.items():
+            self.attack_data[label].check_prior(attack.name, attack.config, where=f"{self.where}: attacks.{label}")
             row = (attack.name, self.attack_data[label].dataset)
             if row in rows:
                 raise ConfigError(

@@ -136,7 +136,7 @@ def unlearn_job(plan: Plan, run: str) -> str:
 def attack_assets(plan: Plan, run: str) -> list[str]:
     """Markers of the assets that an attack reads."""
     data = plan.experiment.attack_data[plan.attack[run].attack or ""]
-    return markers(plan, [plan.pipeline(plan.attack[run].model), data.train, data.heldout])
+    return markers(plan, [plan.pipeline(plan.attack[run].model), *data.images.values()])
 
 
 def attack_job(plan: Plan, run: str, seed: str) -> str:
@@ -152,8 +152,7 @@ def attack_job(plan: Plan, run: str, seed: str) -> str:
             **training_resources(plan, "attack"),
             "model": plan.folder(plan.pipeline(stage.model)),
             "weights": next(iter(parent_weights(stage, seed)), None),
-            "train": plan.folder(data.train),
-            "heldout": plan.folder(data.heldout),
+            **{key: plan.folder(reference) for key, reference in data.images.items()},
         }
     )
 

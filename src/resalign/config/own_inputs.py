@@ -15,7 +15,7 @@ def found(plan: Plan, model: str = BASE) -> dict[str, Any]:
     """
     experiment, config = plan.experiment, plan.experiment.config
     images = [config.concept.forget, config.concept.retain, config.concept.pool]
-    images += [reference for data in experiment.attack_data.values() for reference in (data.train, data.heldout)]
+    images += [reference for data in experiment.attack_data.values() for reference in data.images.values()]
     images += [config.reference] if config.reference else []
     pipeline, method = plan.pipeline(model), experiment.unlearning.get(model)
     checkpoint, covers = (method.asset, method.resolved().get("covers")) if method else (None, None)

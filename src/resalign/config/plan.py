@@ -193,8 +193,7 @@ class Plan:
             "attack": member.resolved(),
             "pixels": config.pixels,
             "precision": config.precision,
-            "train": self._identity(data.train),
-            "heldout": self._identity(data.heldout),
+            **{key: self._identity(reference) for key, reference in data.images.items()},
             "parent": unlearned.resolved if unlearned else {"model": self._identity(self.pipeline(model))},
         }
         modules = (f"resalign.attacks.{member.name}",)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from resalign.config import registry
-from resalign.config.experiment import SETS, AttackDataConfig, ExperimentConfig
+from resalign.config.attack_data import AttackDataConfig
+from resalign.config.experiment import SETS, ExperimentConfig
 from resalign.config.extension import LABELLED
 
 SCHEMAS = Path(__file__).resolve().parents[3] / "workflow" / "schemas"

@@ -1,20 +1,54 @@
-"""LoRA files in diffusers' format, as the changes of the weights that they stand for."""
+"""LoRA files in diffusers' format: written, and read as the changes of the weights that they stand for."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resalign.diffusion.parametrisation import LowRank
 from resalign.lazy import torch
-from resalign.tensors.weights import WeightsError
+from resalign.tensors.named import Named
+from resalign.tensors.weights import WeightsError, save_weights
+
+# The file that load_lora_weights looks for in a folder (diffusers.loaders.lora_base).
+FILE_NAME = "pytorch_lora_weights.safetensors"
 
 # The safetensors metadata in which diffusers keeps a LoRA's configuration (diffusers.loaders.lora_base).
 METADATA_KEY = "lora_adapter_metadata"
 # What a LoRA may hold of each layer, as peft names it: A, B, and α where it is not the rank.
 DOWN, UP, ALPHA = ".lora_A.weight", ".lora_B.weight", ".alpha"
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA of one component of a pipeline, trained but not merged.
+
+    Attributes:
+        component: Whose weights it changes: ``unet`` or ``transformer``.
+        adapted: Which of them, and how.
+        variables: A and B of each, as ``adapted`` names them.
+    """
+
+    component: str
+    adapted: LowRank
+    variables: Named
+
+    def write(self, folder: Path) -> None:
+        """Writes the file that ``pipeline.load_lora_weights(folder)`` reads, its α in the metadata."""
+        layers = [name.removesuffix(".weight") for name in self.adapted.names]
+        tensors = {}
+        for layer in layers:
+            tensors[f"{self.component}.{layer}{DOWN}"] = self.variables[f"lora_down.{layer}.weight"]
+            tensors[f"{self.component}.{layer}{UP}"] = self.variables[f"lora_up.{layer}.weight"]
+        rank = self.adapted.rank
+        settings = {"r": rank, "lora_alpha": self.adapted.scale * rank, "target_modules": layers}
+        metadata = json.dumps({f"{self.component}.{key}": value for key, value in settings.items()}, sort_keys=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(folder / FILE_NAME, tensors, {"format": "pt", METADATA_KEY: metadata})
 
 
 def is_lora(names: Iterable[str]) -> bool:

@@ -1,0 +1,37 @@
+"""The image sets that an attack's entry names besides the attack's own settings."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from resalign.config.strict import ConfigError, Strict
+
+
+class AttackDataConfig(Strict):
+    """What an attack's entry names besides its own settings."""
+
+    dataset: str
+    train: str
+    heldout: str
+    prior: str | None = Field(None, description="images of the class at large, of attacks that have a prior_weight")
+
+    @property
+    def images(self) -> dict[str, str]:
+        """The image sets that are named, by the key that names each."""
+        named = {"train": self.train, "heldout": self.heldout, "prior": self.prior}
+        return {key: reference for key, reference in named.items() if reference}
+
+    def check_prior(self, attack: str, config: Strict, *, where: str) -> None:
+        """Prior images must be there where the attack uses them, and nowhere else.
+
+        Raises:
+            ConfigError: Naming ``where``, and the remedy.
+        """
+        weight = getattr(config, "prior_weight", None)
+        if weight and self.prior is None:
+            raise ConfigError(
+                f"{where}: attack '{attack}' with prior_weight {weight} needs images of the class at large; "
+                "give 'prior: asset/folder', or 'prior_weight: 0'"
+            )
+        if weight is None and self.prior is not None:
+            raise ConfigError(f"{where}: key 'prior': attack '{attack}' uses no such images; remove it")

@@ -1,0 +1,192 @@
+"""Fine-tuning as every attack does it: the common settings, and the loop over whatever variables an attack trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from resalign.config.strict import ConfigError, Strict
+from resalign.contracts import AttackData, Run, Save
+from resalign.diffusion.batches import NoisyBatch
+from resalign.diffusion.lora_files import Lora
+from resalign.diffusion.models import Models
+from resalign.lazy import torch
+from resalign.objectives.denoising import denoising_loss, prior_preserving_loss
+from resalign.tensors.named import Named, detached
+from resalign.tensors.steps import apply_gradients
+
+Loss = Callable[[Named, NoisyBatch], "torch.Tensor"]
+
+
+class FineTuningConfig(Strict):
+    """Published: 200 steps, batch 1, learning rate 1e-5 [ResAlign, Section 4.1]."""
+
+    steps: int = Field(200, ge=0)
+    checkpoints: tuple[int, ...] = Field((), description="steps before the last at which weights are kept too")
+    lr: float = Field(1e-5, gt=0)
+    batch_size: int = Field(1, gt=0)
+    gradient_accumulation: int = Field(1, gt=0, description="batches whose mean gradient makes one step")
+    optimizer: Literal["sgd", "adam", "adamw", "adam_8bit", "adamw_8bit"] = Field(
+        "adamw", description="those of 8 bit need bitsandbytes"
+    )
+    weight_decay: float = Field(1e-2, ge=0, description="of adamw, in either precision")
+    schedule: Literal["constant", "cosine"] = "constant"
+    final_lr: float = Field(1e-6, ge=0, description="where the cosine schedule ends")
+    max_grad_norm: float | None = Field(1.0, gt=0)
+    heldout_batch_size: int = Field(
+        64, gt=0, description="(image, noise, timestep) of the held-out loss, the same for all"
+    )
+
+    @model_validator(mode="after")
+    def _checkpoints_lie_on_the_way(self) -> FineTuningConfig:
+        outside = [step for step in self.checkpoints if not 0 < step < self.steps]
+        if outside:
+            raise ValueError(f"checkpoints must lie strictly between 0 and steps ({self.steps}), got {outside}")
+        return self
+
+
+class PriorPreservingConfig(FineTuningConfig):
+    """What an attack with prior preservation has besides; its images are the entry's ``prior``."""
+
+    prior_weight: float = Field(
+        1.0, ge=0, description="of the loss on `prior`, images of the class at large; 0 needs none"
+    )
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What an attack trains.
+
+    Attributes:
+        attack: Its name, for errors.
+        variables: What is trained, by name: leaves, changed in place.
+        weights: The denoiser's weights that variables stand for, by its names; the others stay as they are.
+            Differentiable.
+        loss: Of the denoiser's changed weights and a batch; None for the denoising loss.
+        lora: Variables as the LoRA that users exchange, of an attack that trains one.
+        streams: Random streams that ``loss`` draws from.
+    """
+
+    attack: str
+    variables: Named
+    weights: Callable[[Named], Named]
+    loss: Loss | None = None
+    lora: Callable[[Named], Lora] | None = None
+    streams: Mapping[str, torch.Generator] = field(default_factory=dict)
+
+
+def fine_tune(models: Models, data: AttackData, config: FineTuningConfig, run: Run, save: Save, tuning: Tuning) -> None:
+    """Trains an attack's variables, keeping the weights they stand for at every checkpoint and at the end.
+
+    All attacks of one seed see the same examples at the same noise, in the same order.
+
+    Args:
+        models: The model under attack; its own weights are left alone.
+        data: What it is fine-tuned on, and the held-out images whose loss tells whether it learns.
+        config: The attack's settings.
+        run: Seed and records; ``heldout_loss`` is recorded at step 0, at every checkpoint and at the end.
+        save: See :class:`resalign.contracts.Save`.
+        tuning: What is trained.
+
+    Raises:
+        DivergenceError: If a loss or gradient is not finite.
+        ConfigError: If the optimizer's library is not installed.
+    """
+    variables = tuning.variables
+    optimizer = optimizer_of(config, list(variables.values()))
+    stream = run.generator("attack", "full")
+    # The same examples for every model and seed, so that held-out losses can be compared.
+    heldout = data.heldout.draw_stratified(config.heldout_batch_size, Run(seed=0).generator("attack", "heldout"))
+
+    def plain_loss(weights: Named, batch: NoisyBatch) -> torch.Tensor:
+        return denoising_loss(models.denoiser, weights, batch)
+
+    loss_of = tuning.loss or plain_loss
+
+    def keep(step: int) -> None:
+        with torch.no_grad():
+            weights = detached(tuning.weights(variables))
+            run.history.record(step, heldout_loss=plain_loss(weights, heldout).item())
+        save(step, models.named(weights), tuning.lora(detached(variables)) if tuning.lora else None)
+
+    if config.steps:
+        with torch.no_grad():
+            run.history.record(0, heldout_loss=plain_loss(tuning.weights(variables), heldout).item())
+    held: dict[str, Any] = {"variables": variables, "optimizer": optimizer, "stream": stream, **tuning.streams}
+    for step in run.steps(range(1, config.steps + 1), **held):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        optimizer.zero_grad()
+        loss = 0.0
+        for _ in range(config.gradient_accumulation):
+            batch = data.train.draw(config.batch_size, stream)
+            part = loss_of(tuning.weights(variables), batch) / config.gradient_accumulation
+            part.backward()
+            loss += part.item()
+        what = f"attack '{tuning.attack}' at step {step} (loss {loss:.4g})"
+        apply_gradients(optimizer, config.max_grad_norm, what=what)
+        run.history.record(step, train_loss=loss)
+        if step in config.checkpoints:
+            keep(step)
+    keep(config.steps)
+
+
+def prior_preservation(
+    models: Models, data: AttackData, config: PriorPreservingConfig, run: Run
+) -> tuple[Loss | None, dict[str, torch.Generator]]:
+    """The loss of an attack with prior preservation, each batch beside one of ``data.prior``, and its stream.
+
+    At weight 0 it is the plain loss, and nothing is drawn.
+
+    Raises:
+        ConfigError: If there are no prior images.
+    """
+    if not config.prior_weight:
+        return None, {}
+    if data.prior is None:
+        raise ConfigError("prior_weight is above 0 and there are no images for it; give 'prior', or prior_weight: 0")
+    prior, stream = data.prior, run.generator("attack", "prior")
+
+    def loss(weights: Named, batch: NoisyBatch) -> torch.Tensor:
+        beside = prior.draw(config.batch_size, stream)
+        return prior_preserving_loss(models.denoiser, weights, batch, beside, config.prior_weight)
+
+    return loss, {"prior_stream": stream}
+
+
+def learning_rate(config: FineTuningConfig, step: int) -> float:
+    """The learning rate at a step, counted from 1."""
+    if config.schedule == "constant" or config.steps == 1:
+        return config.lr
+    progress = (step - 1) / (config.steps - 1)
+    return config.final_lr + (config.lr - config.final_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def optimizer_of(config: FineTuningConfig, variables: list[torch.Tensor]) -> torch.optim.Optimizer:
+    """The optimizer that the settings name.
+
+    Raises:
+        ConfigError: If it is one of 8 bit, and bitsandbytes is not installed.
+    """
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(variables, lr=config.lr)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(variables, lr=config.lr)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(variables, lr=config.lr, weight_decay=config.weight_decay)
+    try:
+        import bitsandbytes
+    except ImportError as error:
+        raise ConfigError(
+            f"optimizer '{config.optimizer}' needs bitsandbytes ({error}); install it, or take 'adam' or 'adamw'"
+        ) from None
+    optimizer: torch.optim.Optimizer
+    if config.optimizer == "adam_8bit":
+        optimizer = bitsandbytes.optim.Adam8bit(variables, lr=config.lr)
+    else:
+        optimizer = bitsandbytes.optim.AdamW8bit(variables, lr=config.lr, weight_decay=config.weight_decay)
+    return optimizer

@@ -1,0 +1,118 @@
+"""The LoRA that an attack trains, merged, unmerged and as its file, on every pipeline."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from resalign.attacks import lora
+from resalign.contracts import AttackData, Run
+from resalign.data.prompts import Prompt
+from resalign.diffusion.lora_files import FILE_NAME, Lora, lora_changes, lora_metadata
+from resalign.diffusion.models import Models, apply_weights, load_models
+from resalign.diffusion.parametrisation import LORA_TARGETS, named_weights
+from resalign.diffusion.sampling import sample_images
+from resalign.lazy import diffusers
+from resalign.tensors.named import Named
+from resalign.tensors.weights import save_weights
+from tests.pipelines import KINDS
+
+every_pipeline = pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session")
+# A learning rate at which three steps change the images.
+STRONG = {"steps": 3, "lr": 0.3, "rank": 2, "alpha": 3.0}
+
+
+def attacked(models: Models, data: AttackData, **settings: Any) -> tuple[Named, Lora]:
+    saved: list[tuple[Named, Lora | None]] = []
+
+    def save(_step: int, weights: Named, lora: Lora | None = None, /) -> None:
+        saved.append((weights, lora))
+
+    lora.attack(models, data, lora.Config.parse({**STRONG, **settings}, where="test"), Run(0), save)
+    weights, found = saved[-1]
+    assert found is not None
+    return weights, found
+
+
+def images(models: Models) -> torch.Tensor:
+    prompts = [(Prompt("0", "a red seven"), 0), (Prompt("1", "a blue two"), 0)]
+    return sample_images(models, prompts, sampling_seed=0, num_inference_steps=3, guidance_scale=2.0).int()
+
+
+@every_pipeline
+def test_the_file_gives_a_plain_pipeline_the_merged_models_images(
+    models: Models, pipeline_folder: Path, attack_data: AttackData, tmp_path: Path
+) -> None:
+    weights, found = attacked(models, attack_data)
+    save_weights(tmp_path / "merged.safetensors", weights)
+    merged = load_models(pipeline_folder, tmp_path / "merged.safetensors")
+    found.write(tmp_path / "lora")
+    lacking = dict.fromkeys(models.architecture.without)
+    plain = diffusers.DiffusionPipeline.from_pretrained(pipeline_folder, **lacking)
+    plain.set_progress_bar_config(disable=True)
+    plain.load_lora_weights(tmp_path / "lora")
+    unmerged = Models(plain, models.noise_scheduler)
+    before, after = images(models), images(merged)
+    assert (after - before).abs().max() > 16
+    assert (images(unmerged) - after).abs().max() <= 1
+    # The networks agree too, layer by layer: what diffusers itself merges is what the attack has saved.
+    plain.fuse_lora()
+    plain.unload_lora_weights()
+    fused = models.named(named_weights(unmerged.denoiser))
+    for name, tensor in models.named(named_weights(merged.denoiser)).items():
+        torch.testing.assert_close(tensor, fused[name], rtol=0, atol=1e-5)
+
+
+@every_pipeline
+def test_the_file_reads_back_as_the_change(models: Models, attack_data: AttackData, tmp_path: Path) -> None:
+    weights, found = attacked(models, attack_data)
+    found.write(tmp_path)
+    path = tmp_path / FILE_NAME
+    changes = lora_changes(load_file(path), lora_metadata(path), str(path))
+    original = models.named(named_weights(models.denoiser))
+    assert changes.keys() == weights.keys() == {name for name in original if name.endswith(LORA_TARGETS)}
+    # A projection whose result the network does not use has no gradient: the text's queries in SD 3's last block.
+    ranks = [int(torch.linalg.matrix_rank(change, rtol=1e-4)) for change in changes.values()]
+    assert set(ranks) <= {0, 2}
+    assert ranks.count(0) <= 1
+    for name, change in changes.items():
+        torch.testing.assert_close(weights[name], original[name] + change, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("alpha", "scale"), [(None, 1.0), (6.0, 1.5)])
+def test_the_change_is_alpha_over_rank(
+    models: Models, attack_data: AttackData, alpha: float | None, scale: float
+) -> None:
+    weights, found = attacked(models, attack_data, rank=4, alpha=alpha)
+    original = models.named(named_weights(models.denoiser))
+    for name, tensor in weights.items():
+        layer = name.removeprefix("unet.")
+        up, down = found.variables[f"lora_up.{layer}"], found.variables[f"lora_down.{layer}"]
+        torch.testing.assert_close(tensor - original[name], scale * up @ down, rtol=0, atol=1e-6)
+
+
+def test_the_loras_of_earlier_steps_are_kept_as_they_were(models: Models, attack_data: AttackData) -> None:
+    kept: list[Lora] = []
+
+    def save(_step: int, _weights: Named, lora: Lora | None = None, /) -> None:
+        assert lora is not None
+        kept.append(copy.copy(lora))
+
+    config = lora.Config.parse({**STRONG, "checkpoints": [1]}, where="test")
+    lora.attack(models, attack_data, config, Run(0), save)
+    first, last = (found.variables for found in kept)
+    assert all(not torch.equal(first[name], last[name]) for name in first if name.startswith("lora_up"))
+
+
+def test_the_merged_weights_are_a_weight_file_of_the_model(
+    models: Models, pipeline_folder: Path, attack_data: AttackData, tmp_path: Path
+) -> None:
+    weights, _ = attacked(models, attack_data)
+    save_weights(tmp_path / "w.safetensors", weights)
+    again = load_models(pipeline_folder)
+    apply_weights(again.pipeline, tmp_path / "w.safetensors")
+    loaded = again.named(named_weights(again.denoiser))
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in weights.items())

@@ -1,0 +1,50 @@
+"""Spectral shifts against the formula, in matrices and convolutions."""
+
+import pytest
+import torch
+
+from resalign.attacks import svdiff
+from resalign.contracts import AttackData, Run
+from resalign.diffusion.models import Models
+from resalign.diffusion.parametrisation import named_weights
+from resalign.tensors.named import Named
+from tests.weight_names import of_denoiser
+
+
+def test_no_shift_gives_the_model_back(models: Models) -> None:
+    matrices = {name: weight for name, weight in named_weights(models.denoiser).items() if weight.dim() > 1}
+    assert {weight.dim() for weight in matrices.values()} == {2, 4}
+    for weight in matrices.values():
+        spectrum = svdiff.Spectrum.of(weight)
+        assert torch.equal(spectrum.shifted(torch.zeros_like(spectrum.values)), weight)
+        product = (spectrum.left * spectrum.values) @ spectrum.right
+        torch.testing.assert_close(product.reshape(weight.shape), weight, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (6, 2), (4, 3, 3, 3)])
+def test_shifts_move_singular_values_and_nothing_else(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(shape, generator=generator, dtype=torch.float64)
+    left, values, right = torch.linalg.svd(weight.flatten(1), full_matrices=False)
+    shift = torch.randn(values.shape, generator=generator, dtype=torch.float64)
+    shift[-1] = -2 * values[-1]  # no singular value may fall below 0
+    expected = left @ torch.diag((values + shift).clamp(min=0)) @ right
+    found = svdiff.Spectrum.of(weight).shifted(shift)
+    torch.testing.assert_close(found, expected.reshape(shape), rtol=0, atol=1e-12)
+
+
+def test_an_attack_keeps_singular_vectors_and_one_dimensional_weights(models: Models, attack_data: AttackData) -> None:
+    saved: dict[str, torch.Tensor] = {}
+
+    def save(_step: int, weights: Named, _lora: object = None, /) -> None:
+        saved.update(of_denoiser(models, weights))
+
+    svdiff.attack(models, attack_data, svdiff.Config.parse({"steps": 3, "lr": 0.05}, where="test"), Run(0), save)
+    original = named_weights(models.denoiser)
+    assert saved.keys() == {name for name, weight in original.items() if weight.dim() > 1}
+    for name, weight in saved.items():
+        left, values, right = torch.linalg.svd(original[name].flatten(1), full_matrices=False)
+        core = left.T @ weight.flatten(1) @ right.T
+        outside = core - torch.diag(core.diag())
+        assert outside.abs().max() < 1e-5
+        assert (core.diag() - values).abs().max() > 0.01
