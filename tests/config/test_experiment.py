@@ -244,6 +244,7 @@ DREAMBOOTH = {"attacks.pages.attack": "dreambooth"}
             {**DREAMBOOTH, "attacks.pages.prior": "digits-dat/retain"},
             "key 'attacks.pages.prior': no asset named 'digits-dat'; did you mean 'digits-data'?",
         ),
+        ({**DREAMBOOTH, "attacks.pages.prior": ""}, "key 'attacks.pages.prior': no asset named ''"),
         ({**DREAMBOOTH, "attacks.pages.priors": "x"}, "attacks.pages: unknown key 'priors'; did you mean 'prior"),
     ],
 )

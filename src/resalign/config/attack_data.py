@@ -19,7 +19,7 @@ class AttackDataConfig(Strict):
     def images(self) -> dict[str, str]:
         """The image sets that are named, by the key that names each."""
         named = {"train": self.train, "heldout": self.heldout, "prior": self.prior}
-        return {key: reference for key, reference in named.items() if reference}
+        return {key: reference for key, reference in named.items() if reference is not None}
 
     def check_prior(self, attack: str, config: Strict, *, where: str) -> None:
         """Prior images must be there where the attack uses them, and nowhere else.
