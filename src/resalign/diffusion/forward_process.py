@@ -77,7 +77,7 @@ def noised(
         ValueError: If the scheduler predicts something else than noise, velocity or flow.
     """
     if isinstance(noise_scheduler, diffusers.FlowMatchEulerDiscreteScheduler):
-        # x_t = (1 − σ)x + σε with the target ε − x [rectified flow; Esser 2024, arXiv 2403.03206, Eq. 13].
+        # x_t = (1 − σ)x + σε with the target ε − x [rectified flow; Esser 2024, arXiv 2403.03206, Section 3].
         sigmas = noise_scheduler.sigmas.flip(0).to(latents)[positions.to(latents.device)]
         share = sigmas[:, None, None, None]
         timesteps = sigmas * noise_scheduler.config.num_train_timesteps
