@@ -602,6 +602,15 @@ def test_a_buffer_of_its_own(models: Models, pipeline_folder: Path, tmp_path: Pa
         read_checkpoint(tmp_path / "transformer.safetensors", models.pipeline)
 
 
+@pytest.mark.parametrize("pipeline_kind", [WITH_T5], indirect=True, scope="session")
+def test_two_values_of_one_tied_parameter(models: Models, tmp_path: Path) -> None:
+    tensors = {n: t.clone() for n, t in models.pipeline.text_encoder_3.state_dict().items()}
+    tensors["shared.weight"] += 0.01  # and its second name has the base model's value still
+    safetensors.torch.save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"'text_encoder_3\.encoder\.embed_tokens\.weight' is no parameter"):
+        read_checkpoint(tmp_path / "model.safetensors", models.pipeline)
+
+
 def test_a_noise_schedule_of_its_own(pipeline_copy: Path, moved: Weights, refused: Callable[..., str]) -> None:
     safetensors.torch.save_file(moved, pipeline_copy / "unet" / "diffusion_pytorch_model.safetensors")
     file = pipeline_copy / "scheduler" / "scheduler_config.json"

@@ -63,7 +63,7 @@ def read_checkpoint(
     base = trainable_tensors(pipeline)
     beside = _beside_parameters(pipeline)
     found = _found(path, {**base, **beside}, headers_only=False)
-    _check_constants(path, found.tensors, beside)
+    _check_constants(path, found.tensors, base, beside)
     found = _Found({name: tensor for name, tensor in found.tensors.items() if name in base}, found.lora)
     if lora_scale != 1.0 and not found.lora:
         raise WeightsError(f"{path}: holds no LoRA, so lora_scale {lora_scale} has no meaning; leave it out")
@@ -332,14 +332,20 @@ def _beside_parameters(pipeline: diffusers.DiffusionPipeline) -> dict[str, torch
     }
 
 
-def _check_constants(path: Path, found: Mapping[str, torch.Tensor], beside: Mapping[str, torch.Tensor]) -> None:
+def _check_constants(
+    path: Path,
+    found: Mapping[str, torch.Tensor],
+    base: Mapping[str, torch.Tensor],
+    beside: Mapping[str, torch.Tensor],
+) -> None:
     """Refuses a buffer that is not the base model's, or a tied parameter whose two names hold different values."""
-    parameters = [tensor for name, tensor in found.items() if name not in beside]
+    names = {tensor.data_ptr(): name for name, tensor in base.items()}
     for name in found.keys() & beside.keys():
-        same = [beside[name].cpu().half(), *(twin.half() for twin in parameters if twin.shape == found[name].shape)]
-        if not any(torch.equal(found[name].half(), tensor) for tensor in same):
+        tied_to = names.get(beside[name].data_ptr())
+        expected = found[tied_to] if tied_to is not None and tied_to in found else beside[name].cpu()
+        if not torch.equal(found[name].half(), expected.half()):
             raise WeightsError(
-                f"{path}: '{name}' is no parameter, and another than the base model's; no weight file can hold it"
+                f"{path}: '{name}' is no parameter, and another than the model has for it; no weight file can hold it"
             )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -128,9 +126,3 @@ def pull_back(
 def named_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A network's parameters by name, detached."""
     return {name: parameter.detach() for name, parameter in module.named_parameters()}
-
-
-def rms(x: Mapping[str, torch.Tensor]) -> float:
-    """Root mean square over all elements, for logs."""
-    count = sum(tensor.numel() for tensor in x.values())
-    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in x.values()) / count)
