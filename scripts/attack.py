@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from resalign.config import registry
 from resalign.contracts import AttackData, Run, check_architecture
 from resalign.data.images import read_captioned_images
+from resalign.data.prompts import Prompt, read_prompt_set, write_prompts
 from resalign.diffusion.batches import encode
 from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.micro_batches import micro_batches
@@ -15,7 +18,7 @@ from resalign.diffusion.models import load_models, trainable_tensors
 from resalign.diffusion.precision import training_precision
 from resalign.lazy import torch
 from resalign.stage import parse_arguments, progress_bar, run_stage, running, write_json
-from resalign.tensors.weights import save_weights, tensor_shapes
+from resalign.tensors.weights import kept_states, save_weights, tensor_shapes
 
 # Image sets of a job, the last of some attacks alone.
 DATA = ("train", "heldout", "prior")
@@ -31,7 +34,8 @@ def main() -> None:
     in_parts, computing = micro_batches(job.get("micro_batch_size")), training_precision(job["precision"])
     with running(arguments, resumes="steps") as attempt, in_parts, computing:
         images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in DATA if k in job}
-        weights = Path(job["weights"]) if job["weights"] else None
+        prompts = read_prompt_set(job["prompts"], where="prompts.columns") if "prompts" in job else ()
+        weights = starting_weights(job)
         models = load_models(
             Path(job["model"]),
             weights,
@@ -49,16 +53,38 @@ def main() -> None:
         # A checkpoint is whole: what unlearning changed and the attack does not train, a text encoder say, is in it.
         inherited = tensor_shapes(weights) if weights else {}
 
-        def save(step: int, changed: Mapping[str, torch.Tensor], lora: Lora | None = None, /) -> None:
-            before = trainable_tensors(models.pipeline)
-            run.kept[str(step)] = f"step-{step}.safetensors"
-            save_weights(output / run.kept[str(step)], {**{name: before[name] for name in inherited}, **changed})
+        def save(
+            step: int,
+            changed: Mapping[str, torch.Tensor],
+            lora: Lora | None = None,
+            attacked: Sequence[Prompt] = (),
+            /,
+        ) -> None:
+            if changed:
+                before = trainable_tensors(models.pipeline)
+                run.kept[str(step)] = f"step-{step}.safetensors"
+                save_weights(output / run.kept[str(step)], {**{name: before[name] for name in inherited}, **changed})
+            else:  # the weights that it started from, where they lie
+                run.kept[str(step)] = os.path.relpath(weights, output) if weights else None
             if lora:
                 lora.write(output / f"step-{step}-lora")
+            if attacked:
+                write_prompts(output / f"step-{step}-prompts.csv", attacked)
 
-        member.attack(models, AttackData(train, heldout, prior), config, run, save)
+        member.attack(models, AttackData(train, heldout, prior, tuple(prompts)), config, run, save)
         run.history.write(output / "history.csv")
         write_json(output / "checkpoints.json", run.kept)
+
+
+def starting_weights(job: dict[str, Any]) -> Path | None:
+    """The unlearned model's weights, the last that another attack has kept, or None for the model's own."""
+    if not job["weights"]:
+        return None
+    path = Path(job["weights"])
+    if path.suffix != ".json":
+        return path
+    states = kept_states(path)
+    return states[max(states)]
 
 
 if __name__ == "__main__":

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import Field
 
-from resalign.config.strict import ConfigError, Strict
+from resalign.config.strict import ConfigError, Strict, nearest
 
 
 class AttackDataConfig(Strict):
     """What an attack's entry names besides its own settings."""
 
     dataset: str
+    after: str | None = Field(None, description="label of the attack whose last state this one starts from")
     train: str
     heldout: str
     prior: str | None = Field(None, description="images of the class at large, of attacks that have a prior_weight")
@@ -35,3 +38,23 @@ class AttackDataConfig(Strict):
             )
         if weight is None and self.prior is not None:
             raise ConfigError(f"{where}: key 'prior': attack '{attack}' uses no such images; remove it")
+
+
+def check_chains(attacks: Mapping[str, AttackDataConfig], *, where: str) -> None:
+    """Every attack that starts after another must name one, and none may start after itself.
+
+    Raises:
+        ConfigError: Naming ``where``, and the attacks on the way.
+    """
+    for label in attacks:
+        way = [label]
+        while (after := attacks[way[-1]].after) is not None:
+            if after not in attacks:
+                raise ConfigError(
+                    f"{where}: key 'attacks.{way[-1]}.after': no attack named '{after}'{nearest(after, attacks)}"
+                )
+            if after in way:
+                raise ConfigError(
+                    f"{where}: attacks.{after} starts after itself: {' <- '.join([after, *reversed(way)])}"
+                )
+            way.append(after)

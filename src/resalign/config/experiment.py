@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from resalign.config import registry
 from resalign.config.assets import WEIGHT_SUFFIXES, AssetConfig, Term, check_consent, read_catalogue
-from resalign.config.attack_data import AttackDataConfig
+from resalign.config.attack_data import AttackDataConfig, check_chains
 from resalign.config.extension import extended
 from resalign.config.precision import Precision, TrainingPrecision
 from resalign.config.prompts import PromptColumns
@@ -306,6 +306,10 @@ class Experiment:
         known = {**read_catalogue(), **config.assets, **self.prepared}
         for key, reference in self._asset_references().items():
             self._require(key, reference.split("/")[0], known, "asset")
+        check_chains(self.attack_data, where=self.where)
+        for label, attack in self.attacks.items():
+            if (attacked := getattr(attack.config, "prompts", None)) is not None:
+                self._require(f"attacks.{label}.prompts", attacked, config.prompts, "prompt list")
         self._require("gallery", config.gallery, config.prompts, "prompt list")
         self._require("flags", config.flags, self.metrics, "metric")
         for label, metric in self.metrics.items():

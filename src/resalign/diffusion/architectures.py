@@ -46,16 +46,15 @@ class Architecture:
         return (self.denoiser, *self.text_encoders)
 
     def encode_prompts(self, pipeline: diffusers.DiffusionPipeline, prompts: Sequence[str]) -> Conditioning:
-        """Embeds prompts as the pipeline itself does."""
+        """Embeds prompts as the pipeline itself does; differentiable where the caller lets gradients be recorded."""
         others = {f"prompt_{number}": None for number in range(2, self.prompts + 1)}
-        with torch.no_grad():
-            embeds, _, *pooled = pipeline.encode_prompt(
-                prompt=list(prompts),
-                device=pipeline.device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=False,
-                **others,
-            )
+        embeds, _, *pooled = pipeline.encode_prompt(
+            prompt=list(prompts),
+            device=pipeline.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=False,
+            **others,
+        )
         added = {self.pooled: pooled[0]} if self.pooled else {}
         if self.has_time_ids:
             edge = pipeline.default_sample_size * pipeline.vae_scale_factor  # training images are held to it, too

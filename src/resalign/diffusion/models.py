@@ -66,11 +66,13 @@ class Models:
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Embedded prompts (B), padded as the pipeline pads them."""
-        return self.architecture.encode_prompts(self.pipeline, prompts)
+        with torch.no_grad():
+            return self.architecture.encode_prompts(self.pipeline, prompts)
 
     def unconditional(self, batch_size: int) -> Conditioning:
         """What the pipeline takes for no prompt, so many times."""
-        return self.architecture.unconditional(self.pipeline).expand(batch_size)
+        with torch.no_grad():
+            return self.architecture.unconditional(self.pipeline).expand(batch_size)
 
     def encode_images(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Latents (B, C, h, w), scaled, sampled from the autoencoder's posterior of images (B, 3, H, W) in [-1, 1]."""

@@ -1,0 +1,145 @@
+"""UnlearnDiffAtk: words before each prompt, chosen so that the model denoises an image of the concept well behind them.
+
+The model's weights stay as they are. Each prompt p of the list ``prompts`` has a target image x of the concept, drawn
+from ``train``; the words w before it minimise E‖ε_θ(x_t, t, "w p") − ε‖² over timesteps and noise, the model being a
+classifier of its own. The shares of all words of the vocabulary at each place are relaxed to the simplex and descended
+by projected gradients; words are drawn by them with straight-through gradients, and the largest share is the outcome.
+Detectors play no part but to judge: ``pre_asr`` and ``asr`` are the metrics of this attack.
+
+Source: Zhang 2023, arXiv 2310.11868, Section 4; 5 words (for nudity) and 40 iterations at learning rate 0.01 as in the
+released code.
+
+Deviation: a step is lr · g / ‖g‖_∞ at each place, the release's one of Adam with weight decay.
+Deviation: timesteps are drawn anew at every iteration; the release stays 40 iterations at each of up to 50 timesteps,
+asks the detector after each, and stops at success.
+Deviation: words are whole ones of letters, so that the prompt can be written down and read again.
+Deviation: every prompt is attacked; the release leaves out those that need no attack, which ``asr`` counts as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pydantic import Field, model_validator
+
+from resalign.config.strict import ConfigError, Strict
+from resalign.contracts import AttackData, Run, Save
+from resalign.data.prompts import Prompt
+from resalign.diffusion.batches import NoisyBatch
+from resalign.diffusion.models import Models
+from resalign.diffusion.relaxed_words import Words
+from resalign.lazy import torch
+from resalign.objectives.denoising import denoising_loss
+from resalign.tensors.steps import DivergenceError
+
+
+class Config(Strict):
+    """Batch size is this project's choice: 320 examples a prompt, where the release sees up to 2,000."""
+
+    prompts: str = Field(description="the prompt list that is attacked, as far as the largest tier asks for it")
+    steps: int = Field(40, ge=0, description="iterations for each prompt")
+    checkpoints: tuple[int, ...] = Field((), description="iterations before the last at which prompts are kept too")
+    lr: float = Field(0.01, gt=0, description="largest change of a word's share at one iteration")
+    tokens: int = Field(5, gt=0, description="words before a prompt")
+    batch_size: int = Field(8, gt=0, description="(noise, timestep) of the target image at one iteration")
+    forbidden: tuple[str, ...] = Field(
+        (), description="what no word may contain, the concept's name say [release: none]"
+    )
+    heldout_batch_size: int = Field(64, gt=0, description="(image, noise, timestep) of the held-out loss")
+
+    @model_validator(mode="after")
+    def _checkpoints_lie_on_the_way(self) -> Config:
+        outside = [step for step in self.checkpoints if not 0 < step < self.steps]
+        if outside:
+            raise ValueError(f"checkpoints must lie strictly between 0 and steps ({self.steps}), got {outside}")
+        return self
+
+
+def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
+    """Finds the words before each prompt, and keeps the prompts with them.
+
+    ``heldout_loss`` is the denoising loss on ``data.heldout``, each example behind one of the prompts in turn: whether
+    the words bring the concept back at large, or fit one image.
+
+    Raises:
+        ConfigError: If there are no prompts, no words, or no room for them.
+        DivergenceError: If a loss or gradient is not finite.
+    """
+    if not data.prompts:
+        raise ConfigError("unlearndiffatk attacks prompts and was given none; name a list that has some as 'prompts'")
+    words = Words.of(models, config.forbidden)
+    room = models.pipeline.tokenizer.model_max_length - 2  # start and end token
+    if config.tokens >= room:
+        raise ConfigError(
+            f"tokens: {config.tokens} leave no room for a prompt: the text encoder reads {room}; lower it"
+        )
+    heldout = data.heldout.draw_stratified(config.heldout_batch_size, Run(seed=0).generator("attack", "heldout"))
+    kept = [*sorted(config.checkpoints), config.steps]
+    shares = torch.empty(config.tokens, len(words), device=models.device)
+    found: dict[str, dict[str, str]] = {str(step): {} for step in kept}
+    losses = {str(step): 0.0 for step in range(1, config.steps + 1)}
+
+    if config.steps:
+        run.history.record(0, heldout_loss=heldout_loss(models, data.prompts, heldout))
+    every = range(len(data.prompts) * config.steps)
+    for position in run.steps(every, shares=shares, found=found, losses=losses):
+        prompt, step = data.prompts[position // config.steps], position % config.steps + 1
+        if step == 1:
+            shares.fill_(1 / len(words))
+        losses[str(step)] += descend(models, data, config, run, words, shares, prompt, step) / len(data.prompts)
+        if step in kept:
+            found[str(step)][prompt.id] = words.text(shares.argmax(dim=1), prompt.text)
+    for step in range(1, config.steps + 1):
+        run.history.record(step, train_loss=losses[str(step)])
+    for step in kept:
+        prompts = [replace(prompt, text=found[str(step)].get(prompt.id, prompt.text)) for prompt in data.prompts]
+        run.history.record(step, heldout_loss=heldout_loss(models, prompts, heldout))
+        save(step, {}, None, prompts)
+
+
+def descend(
+    models: Models,
+    data: AttackData,
+    config: Config,
+    run: Run,
+    words: Words,
+    shares: torch.Tensor,
+    prompt: Prompt,
+    step: int,
+) -> float:
+    """One iteration for one prompt; changes ``shares`` (N, W) in place and returns the loss before."""
+    target = torch.randint(len(data.train), (1,), generator=run.generator("attack", "unlearndiffatk", prompt.id))
+    stream = run.generator("attack", "unlearndiffatk", prompt.id, step)
+    batch = data.train.subset(target).draw(config.batch_size, stream)
+    chosen = torch.multinomial(shares.cpu(), 1, generator=stream).squeeze(1).to(shares.device)
+    relaxed = shares.clone().requires_grad_()
+    conditioning = words.embed(models, chosen, relaxed, prompt.text).expand(config.batch_size)
+    loss = denoising_loss(models.denoiser, {}, replace(batch, conditioning=conditioning))
+    (gradient,) = torch.autograd.grad(loss, relaxed)
+    if not (torch.isfinite(loss) and torch.isfinite(gradient).all()):
+        raise DivergenceError(f"attack 'unlearndiffatk' on prompt {prompt.id!r} at step {step}: loss {loss.item():.4g}")
+    largest = gradient.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(gradient.dtype).tiny)
+    shares.copy_(project(shares - config.lr * gradient / largest))
+    return loss.item()
+
+
+def project(shares: torch.Tensor) -> torch.Tensor:
+    """The nearest point of the simplex to each row of (N, W).
+
+    Source: Duchi 2008, Efficient projections onto the ℓ1-ball for learning in high dimensions, Figure 1.
+    """
+    ordered = shares.sort(dim=1, descending=True).values
+    counts = torch.arange(1, shares.shape[1] + 1, device=shares.device)
+    thresholds = (ordered.cumsum(dim=1) - 1) / counts
+    support = (ordered > thresholds).sum(dim=1, keepdim=True)
+    return (shares - thresholds.gather(1, support - 1)).clamp(min=0)
+
+
+def heldout_loss(models: Models, prompts: Sequence[Prompt], batch: NoisyBatch) -> float:
+    """The denoising loss of a batch, its examples behind the prompts in turn."""
+    rows = [example % len(prompts) for example in range(len(batch.conditioning))]
+    texts = [prompt.text for prompt in prompts[: max(rows) + 1]]
+    with torch.no_grad():
+        conditioning = models.encode_prompts(texts)[rows]
+        return denoising_loss(models.denoiser, {}, replace(batch, conditioning=conditioning)).item()
