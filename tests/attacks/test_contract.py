@@ -179,4 +179,4 @@ def test_checkpoints_do_not_change_the_outcome(
 def test_checkpoints_lie_on_the_way(name: str, outside: list[int]) -> None:
     config_class = registry.config_class("attacks", name)
     with pytest.raises(ConfigError, match="checkpoints"):
-        config_class.parse({"steps": STEPS, "checkpoints": outside}, where="test")
+        smallest(config_class, steps=STEPS, checkpoints=outside)
