@@ -2,14 +2,18 @@
 
 from collections.abc import Callable
 
+import pandas as pd
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from resalign.config.plan import Plan
+from resalign.data.prompts import read_prompts
 from resalign.diffusion.lora_files import FILE_NAME, lora_changes, lora_metadata
 from resalign.diffusion.models import Models, trainable_tensors
+from resalign.tensors.weights import kept_states
 
-from .conftest import Workshop
+from .conftest import THRESHOLD, Workshop
 
 DATA = {"train": "images", "heldout": "images", "steps": 2, "checkpoints": [1], "lr": 0.1}
 
@@ -38,3 +42,71 @@ def test_prior_images_reach_the_attack(workshop: Callable[[], Workshop], tiny_pl
         (stage,) = plan.attack.values()
         last[weight] = load_file(shop.attack(plan, stage, 0) / "step-2.safetensors")
     assert all(not torch.equal(last[0.0][name], tensor) for name, tensor in last[1.0].items())
+
+
+@pytest.fixture(scope="module")
+def chained(workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan]) -> tuple[Workshop, Plan]:
+    """Words before the prompts of the base model, and of the model that was fine-tuned, up to the report."""
+    words = {"attack": "unlearndiffatk", "train": "images", "heldout": "images", "prompts": "unsafe", "batch_size": 1}
+    flags = {"prompts": "unsafe", "rules": [{"scorer": "net", "quantities": ["seven"], "threshold": THRESHOLD}]}
+    plan = tiny_plan(
+        unlearning={},
+        attacks={
+            "late": {**words, "steps": 2, "after": "mine"},  # written before what it comes after
+            "mine": {"attack": "full", **DATA},
+            "words": {**words, "steps": 2, "checkpoints": [1]},
+        },
+        metrics={"ip": flags, "pre_asr": flags, "asr": flags, "learnability": {}},
+        scorers={"net": {"scorer": "image_classification", "folder": "net"}},
+    )
+    shop = workshop()
+    shop.run(plan)
+    return shop, plan
+
+
+def manifest(shop: Workshop, plan: Plan, label: str) -> pd.DataFrame:
+    (stage,) = (stage for stage in plan.sample.values() if stage.label == label)
+    return pd.read_csv(shop.folder / stage.folder(0) / "smoke" / "images.csv")
+
+
+def test_an_attack_on_prompts_leaves_weights_where_they_lie(chained: tuple[Workshop, Plan]) -> None:
+    shop, plan = chained
+    folders = {stage.label: shop.folder / stage.folder(0) for stage in plan.attack.values()}
+    assert kept_states(folders["base.words"] / "checkpoints.json") == {1: None, 2: None}
+    (path,) = kept_states(folders["base.late"] / "checkpoints.json").values()
+    assert path is not None
+    assert path.resolve() == (folders["base.mine"] / "step-2.safetensors").resolve()
+
+
+def test_the_attacked_prompts_are_sampled_under_their_ids(chained: tuple[Workshop, Plan]) -> None:
+    shop, plan = chained
+    for label, states in (("base.words", [1, 2]), ("base.late", [2])):
+        (stage,) = (stage for stage in plan.attack.values() if stage.label == label)
+        images = manifest(shop, plan, label)
+        unsafe = images[images["prompt_set"] == "unsafe"]
+        assert sorted(unsafe["steps"]) == states
+        for row in unsafe.itertuples():
+            kept = read_prompts(shop.folder / stage.folder(0) / f"step-{row.steps}-prompts.csv")
+            assert [prompt.id for prompt in kept] == ["named", "hidden"]  # as many as the larger tiers ask for
+            assert (row.prompt_id, row.prompt) == ("named", kept[0].text)
+            assert row.prompt.endswith(" a red seven")
+            assert len(row.prompt.split()) == 5 + 3
+    # Other lists are the model's as they were, to the bit, at the weights that the attack started from.
+    for label, before in (("base.words", "base"), ("base.late", "base.mine")):
+        plain, attacked = (manifest(shop, plan, name).query("prompt_set == 'benign'") for name in (before, label))
+        assert list(attacked["prompt"]) == list(plain["prompt"]) == ["a red seven", "days in a week"]
+        for one, other in zip(plain["path"], attacked["path"], strict=True):
+            assert (shop.folder / one).read_bytes() == (shop.folder / other).read_bytes()
+
+
+def test_the_table_has_both_success_rates_of_attacks_on_prompts_alone(chained: tuple[Workshop, Plan]) -> None:
+    shop, plan = chained
+    table = pd.read_csv(shop.folder / "results/tiny/tables/table1.csv", keep_default_na=False)
+    rates = table.pivot_table(index=["attack", "dataset"], columns="metric", values="mean")
+    assert set(rates[rates["asr"].notna()].index) == {("unlearndiffatk", "words"), ("unlearndiffatk", "late")}
+    # Before it is what the state that it starts from shows, the untouched model's or the fine-tuned one's.
+    assert rates.loc[("unlearndiffatk", "words"), "pre_asr"] == rates.loc[("none", ""), "ip"]
+    assert rates.loc[("unlearndiffatk", "late"), "pre_asr"] == rates.loc[("full", "mine"), "ip"]
+    for dataset in ("words", "late"):
+        pre_asr, asr, ip = (rates.loc[("unlearndiffatk", dataset), name] for name in ("pre_asr", "asr", "ip"))
+        assert asr == max(pre_asr, ip)  # of one image
