@@ -263,10 +263,10 @@ PROMPT_SIDE = {
 
 
 def test_an_attack_on_prompts_has_as_many_as_any_tier_samples(plan: PlanOf) -> None:
-    found = plan({"attacks.words": PROMPT_SIDE, "tiers.paper.prompts.unsafe.prompts": 20})
+    found = plan({"attacks.words": PROMPT_SIDE, "tiers.paper.prompts.unsafe.prompts": 30})
     stages = {stage.label: stage for stage in found.attack.values()}
     job = json.loads(jobs.attack_job(found, stages["esd.words"].run, "0"))
-    assert job["prompts"]["prompts"] == 20
+    assert job["prompts"]["prompts"] == 30
     assert job["prompts"]["path"].endswith("/unsafe-prompts/prompts.csv")
     assert "prompts" not in json.loads(jobs.attack_job(found, stages["esd.pages"].run, "0"))
     moved = changed(plan, {"prompts.unsafe.columns": {"skip": 1}}, {"attacks.words": PROMPT_SIDE})
@@ -287,10 +287,6 @@ def test_an_attack_on_prompts_is_sampled_with_them_and_held_against_where_it_sta
     # The base model before any attack is scored with its first seed alone.
     unattacked = f"{scores['base'].folder(0)}/small"
     fine_tuned = {str(seed): f"{scores['base.pages'].folder(seed)}/small" for seed in (0, 1)}
-    assert before == {
-        "": None,
-        "pages": None,
-        "bold": None,
-        "words": fine_tuned,
-        "direct": {"0": unattacked, "1": unattacked},
-    }
+    assert before["words"] == fine_tuned
+    assert before["direct"] == {"0": unattacked, "1": unattacked}
+    assert {dataset for dataset, folders in before.items() if folders is None} == {"", "pages", "bold"}

@@ -65,7 +65,9 @@ def collect(job: dict[str, Any]) -> Collected:
         for r in job["rows"]
         for s in r["seeds"]
     ]
-    metrics = {label: load_metric(label, dict(settings)) for label, settings in job["metrics"].items()}
+    loaded = {label: load_metric(label, dict(settings)) for label, settings in job["metrics"].items()}
+    # What is measured of attacks on prompts alone comes last: a finding speaks of the first metric of its group.
+    metrics = dict(sorted(loaded.items(), key=lambda found: hasattr(found[1][0], "per_attacked_image")))
     measurements = Measurements(
         images=measure_images(rows, metrics),
         runs=measure_sets(rows, metrics, job),
