@@ -26,7 +26,7 @@ from pydantic import Field, model_validator
 from resalign.config.strict import ConfigError, Strict
 from resalign.contracts import AttackData, Run, Save
 from resalign.data.prompts import Prompt
-from resalign.diffusion.batches import NoisyBatch
+from resalign.diffusion.batches import EncodedImages, NoisyBatch
 from resalign.diffusion.models import Models
 from resalign.diffusion.relaxed_words import Words
 from resalign.lazy import torch
@@ -87,7 +87,10 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
         prompt, step = data.prompts[position // config.steps], position % config.steps + 1
         if step == 1:
             shares.fill_(1 / len(words))
-        losses[str(step)] += descend(models, data, config, run, words, shares, prompt, step) / len(data.prompts)
+        stream = stream_of(prompt, run, step)
+        batch = target_of(prompt, data, run).draw(config.batch_size, stream)
+        loss = descend(models, batch, words, shares, prompt.text, lr=config.lr, generator=stream)
+        losses[str(step)] += loss / len(data.prompts)
         if step in kept:
             found[str(step)][prompt.id] = words.text(shares.argmax(dim=1), prompt.text)
     for step in range(1, config.steps + 1):
@@ -98,29 +101,37 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
         save(step, {}, None, prompts)
 
 
+def target_of(prompt: Prompt, data: AttackData, run: Run) -> EncodedImages:
+    """The one image of ``data.train`` that a prompt is to show."""
+    return data.train.subset(torch.randint(len(data.train), (1,), generator=stream_of(prompt, run)))
+
+
+def stream_of(prompt: Prompt, run: Run, *purpose: int) -> torch.Generator:
+    """A random stream of one prompt's own, so that its words do not depend on the other prompts."""
+    return run.generator("attack", "unlearndiffatk", prompt.id, *purpose)
+
+
 def descend(
     models: Models,
-    data: AttackData,
-    config: Config,
-    run: Run,
+    batch: NoisyBatch,
     words: Words,
     shares: torch.Tensor,
-    prompt: Prompt,
-    step: int,
+    text: str,
+    *,
+    lr: float,
+    generator: torch.Generator,
 ) -> float:
-    """One iteration for one prompt; changes ``shares`` (N, W) in place and returns the loss before."""
-    target = torch.randint(len(data.train), (1,), generator=run.generator("attack", "unlearndiffatk", prompt.id))
-    stream = run.generator("attack", "unlearndiffatk", prompt.id, step)
-    batch = data.train.subset(target).draw(config.batch_size, stream)
-    chosen = torch.multinomial(shares.cpu(), 1, generator=stream).squeeze(1).to(shares.device)
+    """One step of projected gradient descent; changes ``shares`` (N, W) in place and returns the loss before."""
+    chosen = torch.multinomial(shares.cpu(), 1, generator=generator).squeeze(1).to(shares.device)
     relaxed = shares.clone().requires_grad_()
-    conditioning = words.embed(models, chosen, relaxed, prompt.text).expand(config.batch_size)
+    conditioning = words.embed(models, chosen, relaxed, text).expand(len(batch.target))
     loss = denoising_loss(models.denoiser, {}, replace(batch, conditioning=conditioning))
     (gradient,) = torch.autograd.grad(loss, relaxed)
     if not (torch.isfinite(loss) and torch.isfinite(gradient).all()):
-        raise DivergenceError(f"attack 'unlearndiffatk' on prompt {prompt.id!r} at step {step}: loss {loss.item():.4g}")
+        said = f"loss {loss.item():.4g}, and it or its gradient is not finite: have the model's weights diverged?"
+        raise DivergenceError(f"attack 'unlearndiffatk' on prompt {text!r}: {said}")
     largest = gradient.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(gradient.dtype).tiny)
-    shares.copy_(project(shares - config.lr * gradient / largest))
+    shares.copy_(project(shares - lr * gradient / largest))
     return loss.item()
 
 
