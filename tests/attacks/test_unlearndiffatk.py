@@ -10,6 +10,7 @@ from resalign.attacks import unlearndiffatk
 from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run
 from resalign.data.prompts import Prompt
+from resalign.diffusion.batches import EncodedImages
 from resalign.diffusion.models import Models
 
 
@@ -84,3 +85,15 @@ def test_what_cannot_be_attacked_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         attacked(models, AttackData(attack_data.train, attack_data.heldout, None, prompts), **settings)
+
+
+def test_a_prompts_target_is_an_image_of_its_own_where_there_is_one(
+    encoded_images: EncodedImages, attack_data: AttackData
+) -> None:
+    data = AttackData(encoded_images, attack_data.heldout)
+    named = [encoded_images.latents[index] for index in (1, 5)]  # of the caption "a blue seven"
+    found = [unlearndiffatk.target_of(Prompt(str(i), "a blue seven"), data, Run(0)).latents[0] for i in range(8)]
+    assert all(any(torch.equal(one, latents) for latents in named) for one in found)
+    assert not all(torch.equal(one, found[0]) for one in found)
+    others = [unlearndiffatk.target_of(Prompt(str(i), "days in a week"), data, Run(0)).latents[0] for i in range(8)]
+    assert not all(any(torch.equal(one, latents) for latents in named) for one in others)

@@ -1,10 +1,11 @@
 """UnlearnDiffAtk: words before each prompt, chosen so that the model denoises an image of the concept well behind them.
 
 The model's weights stay as they are. Each prompt p of the list ``prompts`` has a target image x of the concept, drawn
-from ``train``; the words w before it minimise E‖ε_θ(x_t, t, "w p") − ε‖² over timesteps and noise, the model being a
-classifier of its own. The shares of all words of the vocabulary at each place are relaxed to the simplex and descended
-by projected gradients; words are drawn by them with straight-through gradients, and the largest share is the outcome.
-Detectors play no part but to judge: ``pre_asr`` and ``asr`` are the metrics of this attack.
+from the images of ``train`` that have p as their caption, or from all if none has; the paper's are the original model's
+own images of the prompts. The words w before p minimise E‖ε_θ(x_t, t, "w p") − ε‖² over timesteps and noise: the model
+is a classifier of its own. The shares of all words of the vocabulary at each place are relaxed to the simplex and
+descended by projected gradients; words are drawn by them with straight-through gradients, and the largest share is the
+outcome. Detectors play no part but to judge: ``pre_asr`` and ``asr`` are the metrics of this attack.
 
 Source: Zhang 2023, arXiv 2310.11868, Section 4; 5 words (for nudity) and 40 iterations at learning rate 0.01 as in the
 released code.
@@ -102,8 +103,10 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
 
 
 def target_of(prompt: Prompt, data: AttackData, run: Run) -> EncodedImages:
-    """The one image of ``data.train`` that a prompt is to show."""
-    return data.train.subset(torch.randint(len(data.train), (1,), generator=stream_of(prompt, run)))
+    """The one image that a prompt is to show: of those in ``data.train`` that it is the caption of, or else of all."""
+    captions = [data.train.prompts[row] for row in data.train.prompt_rows.tolist()]
+    own = [image for image, caption in enumerate(captions) if caption == prompt.text] or range(len(data.train))
+    return data.train.subset(torch.tensor([own[torch.randint(len(own), (), generator=stream_of(prompt, run))]]))
 
 
 def stream_of(prompt: Prompt, run: Run, *purpose: int) -> torch.Generator:

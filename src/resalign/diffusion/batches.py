@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from resalign.data.images import CaptionedImages, DataError
 from resalign.diffusion.conditioning import Conditioning, concatenate
@@ -37,12 +37,14 @@ class EncodedImages:
         conditioning: The distinct prompts, embedded; P of them.
         prompt_rows: Row of each image's prompt, (N,).
         noise_scheduler: The forward process.
+        prompts: The distinct prompts as text, P of them; none where nobody asks for them.
     """
 
     latents: torch.Tensor
     conditioning: Conditioning
     prompt_rows: torch.Tensor
     noise_scheduler: diffusers.SchedulerMixin
+    prompts: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of images."""
@@ -50,7 +52,7 @@ class EncodedImages:
 
     def subset(self, indices: torch.Tensor) -> EncodedImages:
         """The images at ``indices`` (M,)."""
-        return EncodedImages(self.latents[indices], self.conditioning, self.prompt_rows[indices], self.noise_scheduler)
+        return replace(self, latents=self.latents[indices], prompt_rows=self.prompt_rows[indices])
 
     def draw(self, batch_size: int, generator: torch.Generator) -> NoisyBatch:
         """A batch of images drawn with replacement, each at a timestep of its own, uniform over the schedule."""
@@ -93,4 +95,5 @@ def encode(models: Models, images: CaptionedImages, generator: torch.Generator) 
         conditioning,
         torch.tensor([rows[prompt] for prompt in images.prompts]),
         models.noise_scheduler,
+        tuple(distinct),
     )
