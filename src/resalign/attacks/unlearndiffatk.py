@@ -4,15 +4,16 @@ The model's weights stay as they are. Each prompt p of the list ``prompts`` has 
 from the images of ``train`` that have p as their caption, or from all if none has; the paper's are the original model's
 own images of the prompts. The words w before p minimise E‖ε_θ(x_t, t, "w p") − ε‖² over timesteps and noise: the model
 is a classifier of its own. The shares of all words of the vocabulary at each place are relaxed to the simplex and
-descended by projected gradients; words are drawn by them with straight-through gradients, and the largest share is the
-outcome. Detectors play no part but to judge: ``pre_asr`` and ``asr`` are the metrics of this attack.
+descended by projected gradients; at every iteration words are drawn by them, with straight-through gradients. Detectors
+play no part but to judge: ``pre_asr`` and ``asr`` are the metrics of this attack.
 
-Source: Zhang 2023, arXiv 2310.11868, Section 4; 5 words (for nudity) and 40 iterations at learning rate 0.01 as in the
-released code.
+Source: Zhang 2023, arXiv 2310.11868, Section 4; 5 words (for nudity), 40 iterations and Adam at learning rate 0.01 as
+in the released code.
 
-Deviation: a step is lr · g / ‖g‖_∞ at each place, the release's one of Adam with weight decay.
-Deviation: timesteps are drawn anew at every iteration; the release stays 40 iterations at each of up to 50 timesteps,
+Deviation: one sample of noise and timesteps stands for the expectation, the same at all iterations of a prompt, and of
+the words drawn those of its lowest loss are the outcome. The release stays 40 iterations at each of up to 50 timesteps,
 asks the detector after each, and stops at success.
+Deviation: no weight decay of the shares, which sum to 1.
 Deviation: words are whole ones of letters, so that the prompt can be written down and read again.
 Deviation: every prompt is attacked; the release leaves out those that need no attack, which ``asr`` counts as well.
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -32,7 +34,7 @@ from resalign.diffusion.models import Models
 from resalign.diffusion.relaxed_words import Words
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss
-from resalign.tensors.steps import DivergenceError
+from resalign.tensors.steps import clipped_step
 
 
 class Config(Strict):
@@ -41,9 +43,9 @@ class Config(Strict):
     prompts: str = Field(description="the prompt list that is attacked, as far as the largest tier asks for it")
     steps: int = Field(40, ge=0, description="iterations for each prompt")
     checkpoints: tuple[int, ...] = Field((), description="iterations before the last at which prompts are kept too")
-    lr: float = Field(0.01, gt=0, description="largest change of a word's share at one iteration")
+    lr: float = Field(0.01, gt=0, description="of Adam, on the words' shares")
     tokens: int = Field(5, gt=0, description="words before a prompt")
-    batch_size: int = Field(8, gt=0, description="(noise, timestep) of the target image at one iteration")
+    batch_size: int = Field(8, gt=0, description="(noise, timestep) of a prompt's target image")
     forbidden: tuple[str, ...] = Field(
         (), description="what no word may contain, the concept's name say [release: none]"
     )
@@ -77,23 +79,30 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
         )
     heldout = data.heldout.draw_stratified(config.heldout_batch_size, Run(seed=0).generator("attack", "heldout"))
     kept = [*sorted(config.checkpoints), config.steps]
-    shares = torch.empty(config.tokens, len(words), device=models.device)
+    shares = torch.full((config.tokens, len(words)), 1 / len(words), device=models.device, requires_grad=True)
+    optimizer = torch.optim.Adam([shares], lr=config.lr)
+    best: dict[str, Any] = {}  # of the prompt at hand
     found: dict[str, dict[str, str]] = {str(step): {} for step in kept}
     losses = {str(step): 0.0 for step in range(1, config.steps + 1)}
 
     if config.steps:
         run.history.record(0, heldout_loss=heldout_loss(models, data.prompts, heldout))
     every = range(len(data.prompts) * config.steps)
-    for position in run.steps(every, shares=shares, found=found, losses=losses):
+    held: dict[str, Any] = {"shares": shares, "optimizer": optimizer, "best": best, "found": found, "losses": losses}
+    for position in run.steps(every, **held):
         prompt, step = data.prompts[position // config.steps], position % config.steps + 1
         if step == 1:
-            shares.fill_(1 / len(words))
-        stream = stream_of(prompt, run, step)
-        batch = target_of(prompt, data, run).draw(config.batch_size, stream)
-        loss = descend(models, batch, words, shares, prompt.text, lr=config.lr, generator=stream)
+            best.clear()
+            optimizer.state.clear()
+            shares.data.fill_(1 / len(words))
+        batch = target_of(prompt, data, run).draw_stratified(config.batch_size, stream_of(prompt, run, "noise"))
+        chosen = drawn(shares, stream_of(prompt, run, step))
+        loss = descend(models, batch, words, shares, chosen, prompt.text, optimizer)
         losses[str(step)] += loss / len(data.prompts)
+        if not best or loss < best["loss"]:
+            best |= {"loss": loss, "text": words.text(chosen, prompt.text)}
         if step in kept:
-            found[str(step)][prompt.id] = words.text(shares.argmax(dim=1), prompt.text)
+            found[str(step)][prompt.id] = best["text"]
     for step in range(1, config.steps + 1):
         run.history.record(step, train_loss=losses[str(step)])
     for step in kept:
@@ -106,12 +115,19 @@ def target_of(prompt: Prompt, data: AttackData, run: Run) -> EncodedImages:
     """The one image that a prompt is to show: of those in ``data.train`` that it is the caption of, or else of all."""
     captions = [data.train.prompts[row] for row in data.train.prompt_rows.tolist()]
     own = [image for image, caption in enumerate(captions) if caption == prompt.text] or range(len(data.train))
-    return data.train.subset(torch.tensor([own[torch.randint(len(own), (), generator=stream_of(prompt, run))]]))
+    return data.train.subset(
+        torch.tensor([own[torch.randint(len(own), (), generator=stream_of(prompt, run, "target"))]])
+    )
 
 
-def stream_of(prompt: Prompt, run: Run, *purpose: int) -> torch.Generator:
+def stream_of(prompt: Prompt, run: Run, purpose: str | int) -> torch.Generator:
     """A random stream of one prompt's own, so that its words do not depend on the other prompts."""
-    return run.generator("attack", "unlearndiffatk", prompt.id, *purpose)
+    return run.generator("attack", "unlearndiffatk", prompt.id, purpose)
+
+
+def drawn(shares: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A word for each place by its shares (N, W): their indices, (N,)."""
+    return torch.multinomial(shares.detach().cpu(), 1, generator=generator).squeeze(1).to(shares.device)
 
 
 def descend(
@@ -119,22 +135,19 @@ def descend(
     batch: NoisyBatch,
     words: Words,
     shares: torch.Tensor,
+    chosen: torch.Tensor,
     text: str,
-    *,
-    lr: float,
-    generator: torch.Generator,
+    optimizer: torch.optim.Optimizer,
 ) -> float:
-    """One step of projected gradient descent; changes ``shares`` (N, W) in place and returns the loss before."""
-    chosen = torch.multinomial(shares.cpu(), 1, generator=generator).squeeze(1).to(shares.device)
-    relaxed = shares.clone().requires_grad_()
-    conditioning = words.embed(models, chosen, relaxed, text).expand(len(batch.target))
+    """One step of projected descent on ``shares`` (N, W) from the words at ``chosen`` (N,); returns their loss.
+
+    Raises:
+        DivergenceError: If the loss or its gradient is not finite.
+    """
+    conditioning = words.embed(models, chosen, shares, text).expand(len(batch.target))
     loss = denoising_loss(models.denoiser, {}, replace(batch, conditioning=conditioning))
-    (gradient,) = torch.autograd.grad(loss, relaxed)
-    if not (torch.isfinite(loss) and torch.isfinite(gradient).all()):
-        said = f"loss {loss.item():.4g}, and it or its gradient is not finite: have the model's weights diverged?"
-        raise DivergenceError(f"attack 'unlearndiffatk' on prompt {text!r}: {said}")
-    largest = gradient.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(gradient.dtype).tiny)
-    shares.copy_(project(shares - lr * gradient / largest))
+    clipped_step(optimizer, loss, None, what=f"attack 'unlearndiffatk' on prompt {text!r}")
+    shares.data.copy_(project(shares.data))
     return loss.item()
 
 
