@@ -175,7 +175,6 @@ def test_all_prompts_are_no_fewer_than_some(read: Read) -> None:
         # FID and KID compare with real images.
         ({"reference": None}, "reference"),
         # The table has one row a model, attack and data set: two attacks cannot share one.
-        ({"attacks.bold.dataset": "pages"}, "attacks.bold"),
         # The table's first row is the model before unlearning.
         ({"unlearning.base": {"method": "esd"}}, "unlearning.base"),
         # Labels are parts of file names.

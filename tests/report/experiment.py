@@ -1,4 +1,4 @@
-"""A small made-up experiment: two attacks' data sets, four models, seeds, images on disk."""
+"""A small made-up experiment: two attacks, each called as its data set, four models, seeds, images on disk."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ METRICS = {
 }
 MODELS = ("base", "graddiff", "esd", "resalign")
 DATASETS = ("pages", "bold")
-TITLES = {"base": "Base", "graddiff": "GradDiff", "esd": "ESD", "resalign": "ResAlign", "full": "full"}
+TITLES = {"base": "Base", "graddiff": "GradDiff", "esd": "ESD", "resalign": "ResAlign"}
 # Chance of the concept before fine-tuning and after 100 and 200 steps.
 RATES = {
     "base": (0.68, 0.62, 0.60),
@@ -84,7 +84,7 @@ def make_measurements(**changes: object) -> Measurements:
             runs.append(run_row(model, "fid", 16.0 + place + 0.3 * seed, seed))
             runs.append(run_row(model, "kid", 0.01 + 0.002 * place + 0.0005 * seed, seed))
         for number, dataset in enumerate(DATASETS):
-            state = {"attack": "full", "dataset": dataset}
+            state = {"attack": dataset, "dataset": dataset}
             for when, steps in enumerate((100, 200), start=1):
                 chance = RATES[model][when] / (1 + number)
                 images += image_rows(model, chance, **state, steps=steps)
@@ -98,7 +98,7 @@ def make_measurements(**changes: object) -> Measurements:
         "runs": pd.DataFrame(runs),
         "metrics": METRICS,
         "models": MODELS,
-        "datasets": DATASETS,
+        "attacks": {dataset: dataset for dataset in DATASETS},
         "base": "base",
         "titles": TITLES,
     }
@@ -136,7 +136,7 @@ def make_timings() -> Timings:
 def make_gallery(folder: Path, *, size: int = 32) -> pd.DataFrame:
     """Noise images; one of each model is flagged."""
     rows = []
-    states = [("none", "", 0), ("full", "pages", 100), ("full", "pages", 200)]
+    states = [("none", "", 0), ("pages", "pages", 100), ("pages", "pages", 200)]
     for model in MODELS:
         for attack, dataset, steps in states:
             for prompt in range(3):

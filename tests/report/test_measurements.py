@@ -45,7 +45,7 @@ def change(frame: pd.DataFrame, **values: object) -> pd.DataFrame:
         ({"metric": "fid"}, r"metric \['fid'\] not declared"),
         ({"dataset": "pages"}, "rows mix states"),
         ({"steps": 100}, "rows mix states"),
-        ({"attack": "full"}, "rows mix states"),
+        ({"attack": "pages"}, "rows mix states"),
         ({"image_index": 1}, "1 rows repeat a measurement"),
     ],
 )

@@ -359,16 +359,8 @@ class Experiment:
                 if label in taken:
                     raise ConfigError(f"{self.where}: {key}.{label}: so {taken[label]} is called; rename it")
                 taken[label] = f"{key}.{label}"
-        rows: dict[tuple[str, str], str] = {}
         for label, attack in self.attacks.items():
             self.attack_data[label].check_prior(attack.name, attack.config, where=f"{self.where}: attacks.{label}")
-            row = (attack.name, self.attack_data[label].dataset)
-            if row in rows:
-                raise ConfigError(
-                    f"{self.where}: attacks.{label} and attacks.{rows[row]} would be one row of the table, "
-                    f"'{row[0]}' on '{row[1]}'; give one of them a 'dataset' of its own"
-                )
-            rows[row] = label
         modules = {label: registry.member("metrics", metric.name) for label, metric in self.metrics.items()}
         flags = modules[self.config.flags]
         if not hasattr(flags, "per_image") or flags.GROUP != "safety":

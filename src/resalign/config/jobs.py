@@ -250,7 +250,7 @@ def report_rows(plan: Plan) -> list[dict[str, Any]]:
         rows.append(
             {
                 "model": score.model,
-                "attack": plan.experiment.attacks[score.attack].name if score.attack else NOT_ATTACKED,
+                "attack": score.attack or NOT_ATTACKED,
                 "dataset": plan.experiment.attack_data[score.attack].dataset if score.attack else "",
                 "seeds": plan.seeds(score),
                 "folders": folders,
@@ -265,7 +265,8 @@ def report_timings(plan: Plan) -> list[tuple[str, str, int, str]]:
     for row in report_rows(plan):
         for stage, folder in row["folders"].items():
             # An unlearning run stands behind several rows; its label is the model's alone.
-            label = row["model"] if stage == "unlearn" or not row["dataset"] else f"{row['model']}/{row['dataset']}"
+            plain = stage == "unlearn" or row["attack"] == NOT_ATTACKED
+            label = row["model"] if plain else f"{row['model']}/{row['attack']}"
             for seed in row["seeds"]:
                 found[folder.format(seed=seed)] = (stage, label, seed)
     for asset in plan.assets.values():
@@ -290,7 +291,7 @@ def report_files(plan: Plan) -> list[str]:
 def report_job(plan: Plan) -> str:
     """What scripts/report.py needs."""
     experiment, config = plan.experiment, plan.experiment.config
-    attacked = experiment.attack_data.values()
+    attacked = experiment.attack_data
     return as_json(
         {
             "name": config.name,
@@ -303,8 +304,8 @@ def report_job(plan: Plan) -> str:
             "config": experiment.resolved(),
             "models": experiment.models,
             "base": BASE,
-            "datasets": list(dict.fromkeys(data.dataset for data in attacked)),
-            "heldout": {data.dataset: f"{plan.folder(data.heldout)}/metadata.csv" for data in attacked},
+            "attacks": {label: data.dataset for label, data in attacked.items()},
+            "heldout": {label: f"{plan.folder(data.heldout)}/metadata.csv" for label, data in attacked.items()},
             "metrics": {label: metric.resolved() for label, metric in experiment.metrics.items()},
             "gallery": config.gallery,
             "flags": config.flags,

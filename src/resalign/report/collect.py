@@ -15,7 +15,7 @@ from resalign.config import registry
 from resalign.config.strict import Strict
 from resalign.report import efficiency
 from resalign.report.job_records import read_job_records
-from resalign.report.measurements import Measurements, MetricInfo
+from resalign.report.measurements import NOT_ATTACKED, Measurements, MetricInfo
 from resalign.report.times import Timings
 
 STATE = ["model", "attack", "dataset", "steps", "seed"]
@@ -23,13 +23,18 @@ STATE = ["model", "attack", "dataset", "steps", "seed"]
 
 @dataclass(frozen=True)
 class Row:
-    """One run of the tables: a model, fine-tuned or not, at one training seed."""
+    """One run of the tables: a model, fine-tuned or not, at one training seed; ``attack`` is its label or ``none``."""
 
     model: str
     attack: str
     dataset: str
     seed: int
     folders: dict[str, str]
+
+    @property
+    def is_attacked(self) -> bool:
+        """Whether the model was fine-tuned."""
+        return self.attack != NOT_ATTACKED
 
     def folder(self, stage: str) -> Path:
         """Folder of one of its stages."""
@@ -66,7 +71,7 @@ def collect(job: dict[str, Any]) -> Collected:
         runs=measure_sets(rows, metrics, job),
         metrics={label: info for label, (_, _, info) in metrics.items()},
         models=tuple(job["models"]),
-        datasets=tuple(job["datasets"]),
+        attacks=job["attacks"],
         base=job["base"],
     )
     return Collected(rows, metrics, measurements)
@@ -106,8 +111,8 @@ def measure_images(rows: list[Row], metrics: dict[str, Any]) -> pd.DataFrame:
 def measure_sets(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) -> pd.DataFrame:
     """Values of every metric that needs a whole set of images, or an attack's record."""
     reference = pd.read_parquet(job["reference"]) if job["reference"] else None
-    heldout = {dataset: len(pd.read_csv(table)) for dataset, table in job["heldout"].items()}
-    bases = {(row.dataset, row.seed): row for row in rows if row.model == job["base"] and row.dataset}
+    heldout = {attack: len(pd.read_csv(table)) for attack, table in job["heldout"].items()}
+    bases = {(row.attack, row.seed): row for row in rows if row.model == job["base"]}
     found = []
     for row in rows:
         for label, (module, config, _) in metrics.items():
@@ -115,11 +120,11 @@ def measure_sets(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) 
                 for steps, prompts, scores in states(row):
                     if config.prompts == prompts:
                         found.append((row, steps, label, module.of_set(scores, reference, config), len(scores)))
-            elif hasattr(module, "of_attack") and row.dataset:
+            elif hasattr(module, "of_attack") and row.is_attacked:
                 history = pd.read_csv(row.folder("attack") / "history.csv")
-                base = pd.read_csv(bases[row.dataset, row.seed].folder("attack") / "history.csv")
+                base = pd.read_csv(bases[row.attack, row.seed].folder("attack") / "history.csv")
                 value = module.of_attack(history, base, config)
-                found.append((row, int(history["step"].max()), label, value, heldout[row.dataset]))
+                found.append((row, int(history["step"].max()), label, value, heldout[row.attack]))
     return pd.DataFrame(
         [(r.model, r.attack, r.dataset, steps, r.seed, label, value, n) for r, steps, label, value, n in found],
         columns=[*STATE, "metric", "value", "n"],
@@ -131,9 +136,9 @@ def histories(rows: list[Row]) -> pd.DataFrame:
     frames = []
     for row in rows:
         for stage in ("unlearn", "attack"):
-            if stage in row.folders and (stage == "attack" or not row.dataset):
+            if stage in row.folders and (stage == "attack" or not row.is_attacked):
                 frame = pd.read_csv(row.folder(stage) / "history.csv")
-                label = f"{row.model}/{row.dataset}" if row.dataset else row.model
+                label = f"{row.model}/{row.attack}" if row.is_attacked else row.model
                 frames.append(frame.assign(stage=stage, label=label, seed=row.seed))
     return pd.concat(frames, ignore_index=True)
 

@@ -48,24 +48,24 @@ class Panel:
 def steps_figure(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metric: str) -> Figure:
     """A metric against fine-tuning steps, one panel a target, one line a model, its interval as a band; 0 is before."""
     with drawing.theme(settings):
-        pairs = targets(table)
-        figure, axes = drawing.panels(len(pairs), settings)
-        for axis, (attack, dataset) in zip(axes, pairs, strict=True):
-            _steps_panel(axis, table, measurements, settings, metric, attack, dataset)
-            axis.set_title(textwrap.fill(_panel_title(measurements, table, attack, dataset), _TITLE_CHARACTERS))
+        attacks = targets(table)
+        figure, axes = drawing.panels(len(attacks), settings)
+        for axis, attack in zip(axes, attacks, strict=True):
+            _steps_panel(axis, table, measurements, settings, metric, attack)
+            axis.set_title(textwrap.fill(_panel_title(measurements, attack), _TITLE_CHARACTERS))
     return figure
 
 
 def steps_panels(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metric: str) -> list[Panel]:
     """The panels of :func:`steps_figure`, each its own figure."""
     result: list[Panel] = []
-    for attack, dataset in targets(table):
+    for attack in targets(table):
         with drawing.theme(settings, text_as_paths=False):
             figure, (axis,) = drawing.panels(1, settings)
-            _steps_panel(axis, table, measurements, settings, metric, attack, dataset)
-        title = _panel_title(measurements, table, attack, dataset)
+            _steps_panel(axis, table, measurements, settings, metric, attack)
+        title = _panel_title(measurements, attack)
         label = f"{measurements.metrics[metric].title} against steps of {title.lower()}. " + _described(
-            table, measurements, metric, attack, dataset
+            table, measurements, metric, attack
         )
         result.append(Panel(f"steps-{len(result)}", title, label, figure))
     return result
@@ -74,13 +74,13 @@ def steps_panels(table: pd.DataFrame, measurements: Measurements, settings: Repo
 def before_after_figure(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metric: str) -> Figure:
     """A metric before and after fine-tuning with intervals, one panel a target, one row a model."""
     final = final_states(table)
-    pairs = targets(final)
+    attacks = targets(final)
     with drawing.theme(settings):
         height = _before_after_height(final, metric)
-        figure, axes = drawing.panels(len(pairs), settings, height=height)
-        for axis, (attack, dataset) in zip(axes, pairs, strict=True):
-            _before_after_panel(axis, final, measurements, settings, metric, attack, dataset)
-            title = f"After {target_title(measurements, final, attack, dataset)}"
+        figure, axes = drawing.panels(len(attacks), settings, height=height)
+        for axis, attack in zip(axes, attacks, strict=True):
+            _before_after_panel(axis, final, measurements, settings, metric, attack)
+            title = f"After {target_title(measurements, final, attack)}"
             axis.set_title(textwrap.fill(title, _TITLE_CHARACTERS))
     return figure
 
@@ -91,23 +91,21 @@ def before_after_panels(
     """The panels of :func:`before_after_figure`, each its own figure."""
     final = final_states(table)
     result: list[Panel] = []
-    for attack, dataset in targets(final):
+    for attack in targets(final):
         with drawing.theme(settings, text_as_paths=False):
             figure, (axis,) = drawing.panels(1, settings, height=_before_after_height(final, metric))
-            _before_after_panel(axis, final, measurements, settings, metric, attack, dataset)
-        title = f"After {target_title(measurements, final, attack, dataset)}"
+            _before_after_panel(axis, final, measurements, settings, metric, attack)
+        title = f"After {target_title(measurements, final, attack)}"
         label = f"{measurements.metrics[metric].title} before and {title.lower()}. " + _described(
-            final, measurements, metric, attack, dataset
+            final, measurements, metric, attack
         )
         result.append(Panel(f"before-after-{len(result)}", title, label, figure))
     return result
 
 
-def _panel_title(measurements: Measurements, table: pd.DataFrame, attack: str, dataset: str) -> str:
+def _panel_title(measurements: Measurements, attack: str) -> str:
     """Such as ``Fine-tuning on pages``."""
-    several = len({pair[0] for pair in targets(table)}) > 1
-    name = f" ({measurements.title(attack)})" if several else ""
-    return f"Fine-tuning on {measurements.title(dataset)}{name}"
+    return f"Fine-tuning on {measurements.target(attack)}"
 
 
 def _steps_panel(
@@ -117,13 +115,12 @@ def _steps_panel(
     settings: ReportConfig,
     metric: str,
     attack: str,
-    dataset: str,
 ) -> None:
     styles = drawing.model_styles(measurements, settings)
     ends: list[tuple[str, float, float]] = []
     for model in measurements.models:
         before = select(table, metric=metric, model=model)
-        after = select(table, metric=metric, model=model, attack=attack, dataset=dataset)
+        after = select(table, metric=metric, model=model, attack=attack)
         if after.empty:
             continue
         line = pd.concat([part for part in (before, after) if not part.empty])
@@ -199,13 +196,12 @@ def _before_after_panel(
     settings: ReportConfig,
     metric: str,
     attack: str,
-    dataset: str,
 ) -> None:
     styles = drawing.model_styles(measurements, settings)
     names = [model for model in measurements.models if not select(final, metric=metric, model=model).empty]
     for row, model in enumerate(names):
         before = select(final, metric=metric, model=model).iloc[0]
-        found = select(final, metric=metric, model=model, attack=attack, dataset=dataset)
+        found = select(final, metric=metric, model=model, attack=attack)
         colour = styles[model].colour
         states = [(before, row if found.empty else row - _ROW_OFFSET, SURFACE)]
         if not found.empty:
@@ -238,12 +234,12 @@ def _value_axis(axis: Axes, table: pd.DataFrame, measurements: Measurements, met
     (axis.set_ylim if vertical else axis.set_xlim)(low + pad, high)
 
 
-def _described(table: pd.DataFrame, measurements: Measurements, metric: str, attack: str, dataset: str) -> str:
+def _described(table: pd.DataFrame, measurements: Measurements, metric: str, attack: str) -> str:
     """The numbers of a panel in words, for its alternative text."""
     parts = []
     for model in measurements.models:
         before = select(table, metric=metric, model=model)
-        after = select(table, metric=metric, model=model, attack=attack, dataset=dataset)
+        after = select(table, metric=metric, model=model, attack=attack)
         if not before.empty and not after.empty:
             parts.append(
                 f"{measurements.title(model)}: {before['mean'].iloc[0]:.3f} before, {after['mean'].iloc[-1]:.3f} after"

@@ -77,7 +77,7 @@ class Measurements:
             examples behind it).
         metrics: Name to meaning, in the order of the table's columns.
         models: Every model, in the order of the table's rows.
-        datasets: Every data set of fine-tuning, in the table's order.
+        attacks: Every attack's label and the name of its data set, in the table's order.
         base: The model before any unlearning.
         titles: Names of models, datasets and attacks to how they are shown; a name without an entry shows itself.
 
@@ -89,7 +89,7 @@ class Measurements:
     runs: pd.DataFrame
     metrics: Mapping[str, MetricInfo]
     models: tuple[str, ...]
-    datasets: tuple[str, ...]
+    attacks: Mapping[str, str]
     base: str
     titles: Mapping[str, str] = field(default_factory=dict)
 
@@ -110,10 +110,10 @@ class Measurements:
             raise ValueError(f"images: a rate's value is 0 or 1 for each image, got {odd}; is the kind 'mean' meant?")
 
     def _check_names(self, frame: pd.DataFrame, name: str, kinds: set[str]) -> None:
-        """Every model, dataset and metric is a declared one, and the metric's kind belongs into this frame."""
+        """Every model, attack and metric is a declared one, and the metric's kind belongs into this frame."""
         allowed = {
             "model": set(self.models),
-            "dataset": {"", *self.datasets},
+            "attack": {NOT_ATTACKED, *self.attacks},
             "metric": {metric for metric, info in self.metrics.items() if info.kind in kinds},
         }
         for column, names in allowed.items():
@@ -125,6 +125,12 @@ class Measurements:
     def title(self, name: str) -> str:
         """How a model, dataset or attack is shown."""
         return self.titles.get(name, name)
+
+    def target(self, attack: str) -> str:
+        """How an attack is named by its data set: ``pages``, or ``pages (lora)`` where several attacks share one."""
+        dataset = self.attacks[attack]
+        several = list(self.attacks.values()).count(dataset) > 1
+        return f"{self.title(dataset)} ({self.title(attack)})" if several else self.title(dataset)
 
     @property
     def safety_metric(self) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from resalign.report import curves, drawing, figures
 from resalign.report.finding import write_finding
 from resalign.report.gallery import Grid
-from resalign.report.measurements import Measurements
+from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.settings import ReportConfig
 from resalign.report.table1 import MainTable
 from resalign.report.tables import number
@@ -113,9 +113,7 @@ def _per_run_rows(per_run: pd.DataFrame, measurements: Measurements) -> list[lis
         info = measurements.metrics[str(row["metric"])]
         low, high = float(row["low"]), float(row["high"])
         interval = f"[{number(low, info)}, {number(high, info)}]" if not math.isnan(low) else "–"
-        state = (
-            "–" if not row["dataset"] else f"{measurements.title(row['attack'])}, {measurements.title(row['dataset'])}"
-        )
+        state = "–" if row["attack"] == NOT_ATTACKED else measurements.target(str(row["attack"]))
         rows.append(
             [
                 measurements.title(str(row["model"])),

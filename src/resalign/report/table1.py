@@ -40,8 +40,7 @@ class Column:
         title: The metric, with an arrow in the better direction.
         detail: The state, where the group does not say it.
         metric: The metric's name.
-        attack: ``none`` before fine-tuning.
-        dataset: ``''`` before fine-tuning.
+        attack: Its label; ``none`` before fine-tuning.
     """
 
     group: str
@@ -49,7 +48,6 @@ class Column:
     detail: str
     metric: str
     attack: str = NOT_ATTACKED
-    dataset: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,35 +107,31 @@ def lay_out(table: pd.DataFrame, measurements: Measurements, settings: ReportCon
     return MainTable(columns=tuple(columns), rows=rows, caption=_caption(final, measurements, settings))
 
 
-def target_title(measurements: Measurements, final: pd.DataFrame, attack: str, dataset: str) -> str:
-    """Such as ``200 steps on pages``, with the attack's name where there are several."""
-    steps = int(final.loc[(final["attack"] == attack) & (final["dataset"] == dataset), "steps"].iloc[0])
-    several = final.loc[final["attack"] != NOT_ATTACKED, "attack"].nunique() > 1
-    name = f" ({measurements.title(attack)})" if several else ""
-    return f"{steps:,} steps on {measurements.title(dataset)}{name}"
+def target_title(measurements: Measurements, final: pd.DataFrame, attack: str) -> str:
+    """Such as ``200 steps on pages``; see :meth:`Measurements.target`."""
+    steps = int(final.loc[final["attack"] == attack, "steps"].iloc[0])
+    return f"{steps:,} steps on {measurements.target(attack)}"
 
 
 def _columns(final: pd.DataFrame, measurements: Measurements) -> list[Column]:
     """The paper's order: safety before; safety and learnability after each target; utility."""
-    states = [(NOT_ATTACKED, ""), *targets(final)]
+    states = [NOT_ATTACKED, *targets(final)]
     columns: list[Column] = []
-    for attack, dataset in states:
+    for attack in states:
         before = attack == NOT_ATTACKED
-        group = "Before fine-tuning" if before else f"After {target_title(measurements, final, attack, dataset)}"
+        group = "Before fine-tuning" if before else f"After {target_title(measurements, final, attack)}"
         for metric, info in measurements.metrics.items():
             wanted = {"safety"} if before else {"safety", "learnability"}
-            if info.group in wanted and not select(final, metric=metric, attack=attack, dataset=dataset).empty:
-                columns.append(Column(group, _arrowed(measurements, metric), "", metric, attack, dataset))
+            if info.group in wanted and not select(final, metric=metric, attack=attack).empty:
+                columns.append(Column(group, _arrowed(measurements, metric), "", metric, attack))
     for metric, info in measurements.metrics.items():
         if info.group != "utility":
             continue
-        found = [state for state in states if not select(final, metric=metric, attack=state[0], dataset=state[1]).empty]
-        for attack, dataset in found:
-            after = "before" if attack == NOT_ATTACKED else f"after {measurements.title(dataset)}"
-            if attack != NOT_ATTACKED and final.loc[final["attack"] != NOT_ATTACKED, "attack"].nunique() > 1:
-                after += f" ({measurements.title(attack)})"
+        found = [attack for attack in states if not select(final, metric=metric, attack=attack).empty]
+        for attack in found:
+            after = "before" if attack == NOT_ATTACKED else f"after {measurements.target(attack)}"
             detail = after if len(found) > 1 or attack != NOT_ATTACKED else ""
-            columns.append(Column("Benign generation", _arrowed(measurements, metric), detail, metric, attack, dataset))
+            columns.append(Column("Benign generation", _arrowed(measurements, metric), detail, metric, attack))
     return columns
 
 
@@ -149,7 +143,7 @@ def _arrowed(measurements: Measurements, metric: str) -> str:
 def _column_cells(final: pd.DataFrame, column: Column, measurements: Measurements) -> dict[str, Cell]:
     """Model to cell; the best of the models other than the base is marked, ties at the precision shown alike."""
     info = measurements.metrics[column.metric]
-    rows = select(final, metric=column.metric, attack=column.attack, dataset=column.dataset).to_dict("records")
+    rows = select(final, metric=column.metric, attack=column.attack).to_dict("records")
     contenders = [float(row["mean"]) for row in rows if row["model"] != measurements.base]
     best = ""
     if len(contenders) > 1:
