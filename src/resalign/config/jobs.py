@@ -79,7 +79,7 @@ def bars_files(plan: Plan) -> dict[str, str]:
     base = next(stage for stage in plan.score.values() if stage.model == BASE and stage.attack is None)
     return {
         "scores": f"{base.folder(plan.seeds(base)[0])}/{plan.tier}/scores.parquet",
-        "reference": f"{plan.reference_scores}/scores.parquet",
+        "reference": f"{plan.reference_scores(str(plan.experiment.config.reference))}/scores.parquet",
     }
 
 
@@ -159,8 +159,13 @@ def attack_job(plan: Plan, run: str, seed: str) -> str:
 
 def sample_assets(plan: Plan, run: str) -> list[str]:
     """Markers of the assets that sampling reads."""
-    prompts = plan.experiment.config.prompts.values()
-    return markers(plan, [plan.pipeline(plan.sample[run].model), *(listed.source for listed in prompts)])
+    return markers(plan, [plan.pipeline(plan.sample[run].model), *prompt_sources(plan, run).values()])
+
+
+def prompt_sources(plan: Plan, run: str) -> dict[str, str]:
+    """The prompt lists that a run is sampled on, by name."""
+    found = {n: p.source_after(plan.sample[run].attack) for n, p in plan.experiment.config.prompts.items()}
+    return {name: source for name, source in found.items() if source is not None}
 
 
 def sample_source(plan: Plan, run: str, seed: str) -> list[str]:
@@ -186,12 +191,12 @@ def sample_job(plan: Plan, run: str, seed: str, tier: str) -> str:
             "sampling": config.sampling.model_dump(mode="json"),
             "prompts": {
                 name: {
-                    "path": plan.folder(prompts.source),
-                    "columns": prompts.columns.model_dump(mode="json"),
-                    "along_the_way": prompts.along_the_way,
+                    "path": plan.folder(source),
+                    "columns": config.prompts[name].columns.model_dump(mode="json"),
+                    "along_the_way": config.prompts[name].along_the_way,
                     **counts[name].model_dump(),
                 }
-                for name, prompts in config.prompts.items()
+                for name, source in prompt_sources(plan, run).items()
             },
         }
     )
@@ -231,6 +236,12 @@ def score_job(plan: Plan, label: str, images: str, pixels: int | None = None) ->
             "scorers": scorers,
         }
     )
+
+
+def reference_job(plan: Plan, reference: str) -> str:
+    """What scripts/score.py needs for a set of real images."""
+    label = "reference" if reference == plan.experiment.config.reference else f"reference {reference}"
+    return score_job(plan, label, f"{plan.folder(reference)}/metadata.csv", plan.experiment.config.pixels)
 
 
 # --- the report -----------------------------------------------------------------------------------------------------
@@ -284,8 +295,8 @@ def report_files(plan: Plan) -> list[str]:
         for row in report_rows(plan)
         for seed in row["seeds"]
     ]
-    reference = [f"{plan.reference_scores}/scores.parquet"] if plan.reference_scores else []
-    return [*scores, *reference, *(f"{folder}/timing.json" for *_, folder in report_timings(plan))]
+    references = [f"{folder}/scores.parquet" for folder in plan.references]
+    return [*scores, *references, *(f"{folder}/timing.json" for *_, folder in report_timings(plan))]
 
 
 def report_job(plan: Plan) -> str:
@@ -310,7 +321,8 @@ def report_job(plan: Plan) -> str:
             "gallery": config.gallery,
             "flags": config.flags,
             "report": config.report.model_dump(mode="json"),
-            "reference": f"{plan.reference_scores}/scores.parquet" if plan.reference_scores else None,
+            "references": {reference: f"{folder}/scores.parquet" for folder, reference in plan.references.items()},
+            "compared": plan.compared,
             "rows": report_rows(plan),
             "timings": report_timings(plan),
         }
