@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -69,8 +70,8 @@ class Tuning:
         weights: The denoiser's weights that variables stand for, by its names; the others stay as they are.
             Differentiable.
         loss: Of the denoiser's changed weights and a batch; None for the denoising loss.
-        text_weights: The text encoders' weights that variables stand for, named ``component.parameter``; None leaves the
-            text encoders, and so every prompt's embedding, as they are. Differentiable.
+        text_weights: The text encoders' weights that variables stand for, named ``component.parameter``; None leaves
+            them, and so every prompt's embedding, as they are. Differentiable.
         lora: Variables as the LoRA that users exchange, of an attack that trains one.
         streams: Random streams that ``loss`` draws from.
     """
@@ -106,17 +107,14 @@ def fine_tune(models: Models, data: AttackData, config: FineTuningConfig, run: R
     stream = run.generator("attack", "full")
     # The same examples for every model and seed, so that held-out losses can be compared.
     heldout = data.heldout.draw_stratified(config.heldout_batch_size, Run(seed=0).generator("attack", "heldout"))
-
-    def plain_loss(weights: Named, batch: NoisyBatch) -> torch.Tensor:
-        return denoising_loss(models.denoiser, weights, batch)
-
+    plain_loss = partial(denoising_loss, models.denoiser)
     loss_of = tuning.loss or plain_loss
-
-    def embedded(batch: NoisyBatch, text_weights: Named) -> NoisyBatch:
-        return embedded_with(models, text_weights, batch) if tuning.text_weights else batch
 
     def text_weights() -> Named:
         return tuning.text_weights(variables) if tuning.text_weights else {}
+
+    def embedded(batch: NoisyBatch, text: Named) -> NoisyBatch:
+        return embedded_with(models, text, batch) if tuning.text_weights else batch
 
     def record_heldout(step: int, weights: Named, text: Named) -> None:
         with torch.no_grad():

@@ -1,11 +1,11 @@
 """Textual inversion: fine-tuning of one token's embedding, every other weight left alone.
 
-Which images the token stands for is a matter of captions: those of ``train`` and ``heldout`` have it ("a photo of sks").
+Captions name what the token stands for: those of ``train`` and ``heldout`` have it ("a photo of sks").
 
 Source: Gal 2022, arXiv 2208.01618, Eq. 2: v* = argmin_v E‖ε − ε_θ(z_t, t, c_θ(y))‖², v the embedding of the token.
 
-Deviation: no token is added to the vocabulary; v takes the place of a rare token's row, the same variable by a name that
-every tokenizer has already, so that a weight file holds it. What the rare token meant before is lost.
+Deviation: no token is added to the vocabulary; v takes the place of a rare token's row, the same variable under a name
+that every tokenizer has already, so that a weight file holds it. What the rare token meant before is lost.
 Deviation: captions are those of the images; the paper draws templates ("a rendition of S*").
 Deviation: every CLIP text encoder has its own v, all trained together; T5's embedding of the token stays as it is.
 """
@@ -22,9 +22,9 @@ from resalign.tensors.named import detached
 
 
 class Config(FineTuningConfig):
-    """Learning rate 5e-4 is that of the command in diffusers' README, AdamW without clipping that of its script.
+    """Learning rate 5e-4 is that of the command in diffusers' README; AdamW at 1e-2, unclipped, that of its script.
 
-    The command's ``--scale_lr`` multiplies the rate by batch size and accumulation, 4 there; here it is taken as given.
+    The command's ``--scale_lr`` multiplies the rate by batch size and accumulation (to 2e-3), and it takes 3,000 steps.
     """
 
     token: str = Field("sks", min_length=1, description="one entry of the tokenizers' vocabulary, which captions have")
