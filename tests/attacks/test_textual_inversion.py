@@ -69,8 +69,9 @@ def in_double(images: EncodedImages) -> EncodedImages:
 def test_a_step_is_along_the_gradient_of_the_denoising_loss(double: Models, attack_data: AttackData) -> None:
     train = in_double(attack_data.train)
     data = AttackData(train, in_double(attack_data.heldout))
-    saved, _ = attacked(double, data, steps=1, lr=0.5, optimizer="sgd", batch_size=3)
-    batch = train.draw(3, Run(0).generator("attack", "full"))
+    saved, _ = attacked(double, data, steps=1, lr=0.5, optimizer="sgd", batch_size=5)
+    batch = train.draw(5, Run(0).generator("attack", "full"))
+    assert len(set(batch.prompts)) > 1
     tables = {name: tensor.data for name, tensor in trainable_tensors(double.pipeline).items() if name in saved}
     generator = torch.Generator().manual_seed(0)
     for name, table in tables.items():
