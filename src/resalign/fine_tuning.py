@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from resalign.config.strict import ConfigError, Strict
 from resalign.contracts import AttackData, Run, Save
-from resalign.diffusion.batches import NoisyBatch
+from resalign.data.images import DataError
+from resalign.diffusion.batches import NoisyBatch, embedded_with
 from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.models import Models
+from resalign.diffusion.token_embedding import TokenEmbedding, token_embedding
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss, prior_preserving_loss
 from resalign.tensors.named import Named, detached
@@ -67,6 +70,8 @@ class Tuning:
         weights: The denoiser's weights that variables stand for, by its names; the others stay as they are.
             Differentiable.
         loss: Of the denoiser's changed weights and a batch; None for the denoising loss.
+        text_weights: The text encoders' weights that variables stand for, named ``component.parameter``; None leaves
+            them, and so every prompt's embedding, as they are. Differentiable.
         lora: Variables as the LoRA that users exchange, of an attack that trains one.
         streams: Random streams that ``loss`` draws from.
     """
@@ -75,6 +80,7 @@ class Tuning:
     variables: Named
     weights: Callable[[Named], Named]
     loss: Loss | None = None
+    text_weights: Callable[[Named], Named] | None = None
     lora: Callable[[Named], Lora] | None = None
     streams: Mapping[str, torch.Generator] = field(default_factory=dict)
 
@@ -101,21 +107,27 @@ def fine_tune(models: Models, data: AttackData, config: FineTuningConfig, run: R
     stream = run.generator("attack", "full")
     # The same examples for every model and seed, so that held-out losses can be compared.
     heldout = data.heldout.draw_stratified(config.heldout_batch_size, Run(seed=0).generator("attack", "heldout"))
-
-    def plain_loss(weights: Named, batch: NoisyBatch) -> torch.Tensor:
-        return denoising_loss(models.denoiser, weights, batch)
-
+    plain_loss = partial(denoising_loss, models.denoiser)
     loss_of = tuning.loss or plain_loss
+
+    def text_weights() -> Named:
+        return tuning.text_weights(variables) if tuning.text_weights else {}
+
+    def embedded(batch: NoisyBatch, text: Named) -> NoisyBatch:
+        return embedded_with(models, text, batch) if tuning.text_weights else batch
+
+    def record_heldout(step: int, weights: Named, text: Named) -> None:
+        with torch.no_grad():
+            run.history.record(step, heldout_loss=plain_loss(weights, embedded(heldout, text)).item())
 
     def keep(step: int) -> None:
         with torch.no_grad():
-            weights = detached(tuning.weights(variables))
-            run.history.record(step, heldout_loss=plain_loss(weights, heldout).item())
-        save(step, models.named(weights), tuning.lora(detached(variables)) if tuning.lora else None)
+            weights, text = detached(tuning.weights(variables)), detached(text_weights())
+        record_heldout(step, weights, text)
+        save(step, {**models.named(weights), **text}, tuning.lora(detached(variables)) if tuning.lora else None)
 
     if config.steps:
-        with torch.no_grad():
-            run.history.record(0, heldout_loss=plain_loss(tuning.weights(variables), heldout).item())
+        record_heldout(0, {}, {})  # of the model as it is, wherever the variables start
     held: dict[str, Any] = {"variables": variables, "optimizer": optimizer, "stream": stream, **tuning.streams}
     for step in run.steps(range(1, config.steps + 1), **held):
         for group in optimizer.param_groups:
@@ -124,7 +136,7 @@ def fine_tune(models: Models, data: AttackData, config: FineTuningConfig, run: R
         loss = 0.0
         for _ in range(config.gradient_accumulation):
             batch = data.train.draw(config.batch_size, stream)
-            part = loss_of(tuning.weights(variables), batch) / config.gradient_accumulation
+            part = loss_of(tuning.weights(variables), embedded(batch, text_weights())) / config.gradient_accumulation
             part.backward()
             loss += part.item()
         what = f"attack '{tuning.attack}' at step {step} (loss {loss:.4g})"
@@ -156,6 +168,23 @@ def prior_preservation(
         return prior_preserving_loss(models.denoiser, weights, batch, beside, config.prior_weight)
 
     return loss, {"prior_stream": stream}
+
+
+def trained_token(models: Models, data: AttackData, token: str) -> TokenEmbedding:
+    """The embedding of a token that an attack trains.
+
+    Raises:
+        ConfigError: If the token is not one entry of the vocabulary.
+        DataError: If no caption of ``train`` or ``heldout`` has it.
+    """
+    found = token_embedding(models, token)
+    for key, images in {"train": data.train, "heldout": data.heldout}.items():
+        if not found.is_in(images.prompts):
+            raise DataError(
+                f"{key}: no caption has the token '{token}' whose embedding is trained (the first is "
+                f"'{images.prompts[0]}'); write it into the captions, or set token to a rare word that they have"
+            )
+    return found
 
 
 def learning_rate(config: FineTuningConfig, step: int) -> float:

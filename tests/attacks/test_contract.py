@@ -60,7 +60,7 @@ def name(request: pytest.FixtureRequest, models: Models) -> str:
 
 @pytest.fixture(scope="module")
 def before(models: Models) -> dict[str, torch.Tensor]:
-    return {n: t.clone() for n, t in models.denoiser.state_dict().items()}
+    return {n: t.clone() for n, t in trainable_tensors(models.pipeline).items()}
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +124,9 @@ def test_zero_steps_change_nothing(name: str, models: Models, attack_data: Attac
 def test_the_models_own_weights_are_left_alone(
     models: Models, before: dict[str, torch.Tensor], result: Recorded
 ) -> None:
-    after = models.denoiser.state_dict()
+    after = trainable_tensors(models.pipeline)
     assert all(torch.equal(after[n], before[n]) for n in before)
-    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in models.denoiser.parameters())
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in after.values())
 
 
 def test_equal_seeds_give_equal_bits(name: str, models: Models, attack_data: AttackData, result: Recorded) -> None:

@@ -13,6 +13,7 @@ from resalign.diffusion.forward_process import forward_process_in, forward_proce
 from resalign.diffusion.micro_batches import in_parts
 from resalign.diffusion.recomputation import checkpointed
 from resalign.lazy import diffusers, torch, transformers
+from resalign.tensors.named import Named
 from resalign.tensors.weights import WeightsError, component_files, load_weights, tensor_shapes
 
 # How diffusers and transformers call the weight files of a component.
@@ -64,9 +65,9 @@ class Models:
         """The denoiser's parameters under the names that a weight file gives them."""
         return {f"{self.architecture.denoiser}.{name}": tensor for name, tensor in weights.items()}
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """Embedded prompts (B), padded as the pipeline pads them."""
-        return self.architecture.encode_prompts(self.pipeline, prompts)
+    def encode_prompts(self, prompts: Sequence[str], weights: Named | None = None) -> Conditioning:
+        """Embedded prompts (B), padded as the pipeline pads them; see :meth:`Architecture.encode_prompts`."""
+        return self.architecture.encode_prompts(self.pipeline, prompts, weights)
 
     def unconditional(self, batch_size: int) -> Conditioning:
         """What the pipeline takes for no prompt, so many times."""
