@@ -361,7 +361,7 @@ class Experiment:
                 taken[label] = f"{key}.{label}"
         rows: dict[tuple[str, str], str] = {}
         for label, attack in self.attacks.items():
-            self.attack_data[label].check_prior(attack.name, attack.config, where=f"{self.where}: attacks.{label}")
+            self.attack_data[label].check_images(attack.name, attack.config, where=f"{self.where}: attacks.{label}")
             row = (attack.name, self.attack_data[label].dataset)
             if row in rows:
                 raise ConfigError(
