@@ -25,11 +25,28 @@ from resalign.tensors.steps import apply_gradients
 Loss = Callable[[Named, NoisyBatch], "torch.Tensor"]
 
 
-class FineTuningConfig(Strict):
-    """Published: 200 steps, batch 1, learning rate 1e-5 [ResAlign, Section 4.1]."""
+class StepsConfig(Strict):
+    """How many steps an attack makes, and after which of them it is looked at [ResAlign, Section 4.1: 200]."""
 
     steps: int = Field(200, ge=0)
     checkpoints: tuple[int, ...] = Field((), description="steps before the last at which weights are kept too")
+
+    @model_validator(mode="after")
+    def _checkpoints_lie_on_the_way(self) -> StepsConfig:
+        outside = [step for step in self.checkpoints if not 0 < step < self.steps]
+        if outside:
+            raise ValueError(f"checkpoints must lie strictly between 0 and steps ({self.steps}), got {outside}")
+        return self
+
+    @property
+    def image_sets(self) -> dict[str, bool]:
+        """The image sets that it uses besides ``train`` and ``heldout``, and whether it cannot do without each."""
+        return {}
+
+
+class FineTuningConfig(StepsConfig):
+    """Published: batch 1, learning rate 1e-5 [ResAlign, Section 4.1]."""
+
     lr: float = Field(1e-5, gt=0)
     batch_size: int = Field(1, gt=0)
     gradient_accumulation: int = Field(1, gt=0, description="batches whose mean gradient makes one step")
@@ -44,13 +61,6 @@ class FineTuningConfig(Strict):
         64, gt=0, description="(image, noise, timestep) of the held-out loss, the same for all"
     )
 
-    @model_validator(mode="after")
-    def _checkpoints_lie_on_the_way(self) -> FineTuningConfig:
-        outside = [step for step in self.checkpoints if not 0 < step < self.steps]
-        if outside:
-            raise ValueError(f"checkpoints must lie strictly between 0 and steps ({self.steps}), got {outside}")
-        return self
-
 
 class PriorPreservingConfig(FineTuningConfig):
     """What an attack with prior preservation has besides; its images are the entry's ``prior``."""
@@ -58,6 +68,11 @@ class PriorPreservingConfig(FineTuningConfig):
     prior_weight: float = Field(
         1.0, ge=0, description="of the loss on `prior`, images of the class at large; 0 needs none"
     )
+
+    @property
+    def image_sets(self) -> dict[str, bool]:
+        """Images of the class at large, needed where they count."""
+        return {"prior": self.prior_weight > 0}
 
 
 @dataclass(frozen=True)
@@ -74,6 +89,7 @@ class Tuning:
             them, and so every prompt's embedding, as they are. Differentiable.
         lora: Variables as the LoRA that users exchange, of an attack that trains one.
         streams: Random streams that ``loss`` draws from.
+        measured: What ``loss`` has measured of its latest batch, recorded beside the loss itself.
     """
 
     attack: str
@@ -83,6 +99,7 @@ class Tuning:
     text_weights: Callable[[Named], Named] | None = None
     lora: Callable[[Named], Lora] | None = None
     streams: Mapping[str, torch.Generator] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 def fine_tune(models: Models, data: AttackData, config: FineTuningConfig, run: Run, save: Save, tuning: Tuning) -> None:
@@ -141,7 +158,7 @@ def fine_tune(models: Models, data: AttackData, config: FineTuningConfig, run: R
             loss += part.item()
         what = f"attack '{tuning.attack}' at step {step} (loss {loss:.4g})"
         apply_gradients(optimizer, config.max_grad_norm, what=what)
-        run.history.record(step, train_loss=loss)
+        run.history.record(step, train_loss=loss, **tuning.measured)
         if step in config.checkpoints:
             keep(step)
     keep(config.steps)

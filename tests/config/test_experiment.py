@@ -236,7 +236,7 @@ DREAMBOOTH = {"attacks.pages.attack": "dreambooth"}
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        (DREAMBOOTH, "attacks.pages: attack 'dreambooth' with prior_weight 1.0 needs images of the class at large"),
+        (DREAMBOOTH, "attacks.pages: attack 'dreambooth' needs images of the class at large"),
         ({**DREAMBOOTH, "attacks.pages.prior_weight": 0.1}, "give 'prior: asset/folder', or 'prior_weight: 0'"),
         ({"attacks.pages.prior": "digits-data/retain"}, "key 'prior': attack 'full' uses no such images; remove it"),
         (

@@ -274,7 +274,7 @@ class Experiment:
                     raise ConfigError(f"{self.where}: {key}.{label}: so {taken[label]} is called; rename it")
                 taken[label] = f"{key}.{label}"
         for label, attack in self.attacks.items():
-            self.attack_data[label].check_prior(attack.name, attack.config, where=f"{self.where}: attacks.{label}")
+            self.attack_data[label].check_images(attack.name, attack.config, where=f"{self.where}: attacks.{label}")
         modules = {label: registry.member("metrics", metric.name) for label, metric in self.metrics.items()}
         flags = modules[self.config.flags]
         if not hasattr(flags, "per_image") or flags.GROUP != "safety":

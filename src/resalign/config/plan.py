@@ -196,7 +196,7 @@ class Plan:
             **{key: self._identity(reference) for key, reference in data.images.items()},
             "parent": unlearned.resolved if unlearned else {"model": self._identity(self.pipeline(model))},
         }
-        modules = (f"resalign.attacks.{member.name}",)
+        modules = (f"resalign.attacks.{member.name}", *getattr(member.config, "modules", ()))
         stage = Stage("attack", f"{model}.{attack}", model, attack, resolved, modules, unlearned)
         self.attack[stage.run] = stage
         return stage

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from resalign.lazy import diffusers, torch, transformers
 from resalign.tensors.named import Named
 from resalign.tensors.weights import WeightsError, component_files, load_weights, tensor_shapes
 
+# From changed tensors and their original values, by their names in a weight file, what a model runs with.
+Start = Callable[[Named, Named], Named]
 # How diffusers and transformers call the weight files of a component.
 NETWORK_FILES, ENCODER_FILES = "diffusion_pytorch_model", "model"
 # Images that the autoencoder sees at once: no more pixels than one image of Stable Diffusion XL has.
@@ -96,6 +98,7 @@ def load_models(
     folder: Path,
     weights: Path | None = None,
     *,
+    start: Start | None = None,
     device: str = "cpu",
     precision: Precision = "float32",
     gradient_checkpointing: bool = False,
@@ -105,6 +108,7 @@ def load_models(
     Args:
         folder: A folder as ``save_pretrained`` writes it, safetensors only.
         weights: A safetensors file of changed tensors, named ``component.parameter`` (see :func:`trainable_tensors`).
+        start: What to make of them; see :func:`apply_weights`.
         device: Where to put the models.
         precision: In which precision they are kept and sample; what is trained is kept in float32.
         gradient_checkpointing: Whether the denoiser's blocks are computed again in backward passes, to save memory.
@@ -147,7 +151,7 @@ def load_models(
             )
         part.requires_grad_(False).eval()
     if weights is not None:
-        apply_weights(pipeline, weights)
+        apply_weights(pipeline, weights, start)
     pipeline.to(device)
     if gradient_checkpointing:
         getattr(pipeline, architecture.denoiser).enable_gradient_checkpointing(checkpointed)
@@ -184,10 +188,13 @@ def trainable_tensors(pipeline: diffusers.DiffusionPipeline) -> dict[str, torch.
     }
 
 
-def apply_weights(pipeline: diffusers.DiffusionPipeline, path: Path) -> None:
-    """Overwrites a pipeline's tensors with those of a weight file."""
+def apply_weights(pipeline: diffusers.DiffusionPipeline, path: Path, start: Start | None = None) -> None:
+    """Overwrites a pipeline's tensors with those of a weight file, or with what ``start`` makes of both."""
     tensors = trainable_tensors(pipeline)
-    for name, value in load_weights(path, tensors).items():
+    changed: Named = load_weights(path, tensors)
+    if start:
+        changed = start(changed, {name: tensors[name].detach() for name in changed})
+    for name, value in changed.items():
         tensors[name].data.copy_(value)
 
 
