@@ -182,8 +182,8 @@ def test_real_images_are_scored_upright_and_at_one_size(
 def test_the_page_says_what_attacks_share_with_unlearning_and_evaluation(done: Workshop) -> None:
     page = (done.folder / "results/tiny/report.html").read_text(encoding="utf-8")
     said = (
-        "Attack mine trains on 8 images: 8 also in the forget set; 8 also in the retain set; 8 also in the pool; "
-        "2 with a prompt of unsafe as caption; 2 with a prompt of benign as caption."
+        "Attack mine trains on 8 images: 8 also in the forget set; 8 also in the pool; 8 also in the retain set; "
+        "2 with a prompt of benign as caption; 2 with a prompt of unsafe as caption."
     )
     assert page.count(said) == 1
     assert page.index('id="results"') < page.index(said) < page.index('id="method"')
