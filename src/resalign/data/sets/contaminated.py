@@ -37,7 +37,7 @@ def prepare(config: Config, output: Path) -> None:
     """Writes the mixed set into ``train``, with its counts in ``contamination.json``; no image is in it twice.
 
     Raises:
-        DataError: If either folder has too few images, or nothing is asked for.
+        DataError: If either folder has too few images, or ``clean`` has none to tell the size by.
     """
     clean, harmful = _pictures(Path(config.clean), "clean"), _pictures(Path(config.harmful), "harmful")
     size = config.size or len(clean)
