@@ -9,6 +9,7 @@ from pathlib import Path
 from resalign.config import registry
 from resalign.contracts import AttackData, Run, check_architecture
 from resalign.data.images import read_captioned_images
+from resalign.data.overlap import check_apart, describe
 from resalign.diffusion.batches import encode
 from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.micro_batches import micro_batches
@@ -32,6 +33,8 @@ def main() -> None:
     in_parts, computing = micro_batches(job.get("micro_batch_size")), training_precision(job["precision"])
     with running(arguments, resumes="steps") as attempt, in_parts, computing:
         images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in DATA if k in job}
+        check_apart(images, label=job["label"])
+        write_json(output / "data.json", {name: describe(found, Path(job[name])) for name, found in images.items()})
         weights = Path(job["weights"]) if job["weights"] else None
         models = load_models(
             Path(job["model"]),

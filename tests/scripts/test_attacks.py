@@ -11,7 +11,7 @@ from resalign.diffusion.models import Models, trainable_tensors
 
 from .conftest import Workshop
 
-DATA = {"train": "images", "heldout": "images", "steps": 2, "checkpoints": [1], "lr": 0.1}
+DATA = {"train": "images", "heldout": "heldout", "steps": 2, "checkpoints": [1], "lr": 0.1}
 
 
 def test_a_loras_own_file_lies_beside_each_checkpoint(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from resalign.config import registry
+from resalign.config import overlap, registry
 from resalign.config.assets import WEIGHT_SUFFIXES
 from resalign.config.closure import import_closure
 from resalign.config.experiment import BASE, Member
@@ -285,18 +285,22 @@ def report_timings(plan: Plan) -> list[tuple[str, str, int, str]]:
             found[asset.folder] = ("assets", asset.name, 0)
     for folder, part in digits_parts(plan).items():
         found[folder] = ("assets", part, 0)
+    compared = overlap.folder(plan)
+    if compared:
+        found[compared] = ("inputs", "overlap", 0)
     return [(*key, folder) for folder, key in found.items()]
 
 
 def report_files(plan: Plan) -> list[str]:
-    """Every file that the report reads: scores, the reference's scores, and the times of all jobs."""
+    """Every file that the report reads: scores, the reference's, what attacks' data overlap with, all jobs' times."""
     scores = [
         f"{row['folders']['score'].format(seed=seed)}/scores.parquet"
         for row in report_rows(plan)
         for seed in row["seeds"]
     ]
     references = [f"{folder}/scores.parquet" for folder in plan.references]
-    return [*scores, *references, *(f"{folder}/timing.json" for *_, folder in report_timings(plan))]
+    compared = [f"{overlap.folder(plan)}/overlap.json"] if plan.experiment.attacks else []
+    return [*scores, *references, *compared, *(f"{folder}/timing.json" for *_, folder in report_timings(plan))]
 
 
 def report_job(plan: Plan) -> str:
@@ -323,6 +327,7 @@ def report_job(plan: Plan) -> str:
             "report": config.report.model_dump(mode="json"),
             "references": {reference: f"{folder}/scores.parquet" for folder, reference in plan.references.items()},
             "compared": plan.compared,
+            "overlap": overlap.folder(plan),
             "rows": report_rows(plan),
             "timings": report_timings(plan),
         }

@@ -33,6 +33,7 @@ class ReportContext:
         provenance: Versions, source hash, seeds, host: name to value, in the order shown.
         settings: How results are summarised and shown.
         notes: Paragraphs on the experiment for the reader, in order; optional.
+        caveats: What a reader of the table must know of the data behind it, a paragraph each; optional.
     """
 
     title: str
@@ -42,6 +43,7 @@ class ReportContext:
     provenance: Mapping[str, str]
     settings: ReportConfig
     notes: tuple[str, ...] = field(default=())
+    caveats: tuple[str, ...] = ()
 
 
 def render_page(

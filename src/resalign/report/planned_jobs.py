@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resalign.config import jobs, own_inputs, prepared_jobs
+from resalign.config import jobs, overlap, own_inputs, prepared_jobs
 from resalign.config.assets import FETCHED
 from resalign.config.plan import RESULTS, Plan, Stage
 from resalign.report import card_jobs, study_jobs
@@ -71,7 +71,7 @@ def tables(plan: Plan) -> dict[str, list[PlannedJob]]:
     inputs, assets = _inputs(plan), _assets(plan)
     stages = ((plan.unlearn, _unlearn), (plan.attack, _attack), (plan.sample, _sample), (plan.score, _score))
     runs = [make(plan, run, seed) for found, make in stages for run in found.values() for seed in plan.seeds(run)]
-    common = [*inputs, *assets, *runs]
+    common = [*inputs, *assets, *_overlap(plan), *runs]
     found = {"table1": [*common, *_references(plan), _report(plan)]}
     if plan.experiment.config.audit:
         found["audit"] = [*common, *_references(plan), _cards(plan)]
@@ -107,6 +107,11 @@ def _assets(plan: Plan) -> list[PlannedJob]:
             job = json.loads(prepared_jobs.job(plan, asset.name))
             found.append(PlannedJob("assets", asset.name, 0, asset.folder, job))
     return found
+
+
+def _overlap(plan: Plan) -> list[PlannedJob]:
+    folder = overlap.folder(plan)
+    return [PlannedJob("inputs", "overlap", 0, folder, overlap.job(plan))] if folder else []
 
 
 def _run(plan: Plan, run: Stage, seed: int, folder: str, text: str, units: int | None) -> PlannedJob:
