@@ -145,23 +145,23 @@ def _steps_panel(
             zorder=3,
         )
         ends.append((model, float(line["steps"].iloc[-1]), float(line["mean"].iloc[-1])))
-    _value_axis(axis, table, measurements, metric, vertical=True)
+    value_axis(axis, table, measurements, metric, vertical=True)
     axis.set_xlabel("fine-tuning steps (0 = before)")
     axis.set_ylabel(measurements.metrics[metric].title)
     axis.grid(visible=False, axis="x")
     axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axis.set_xlim(left=0)
-    _label_ends(axis, ends, measurements, settings)
+    label_ends(axis, ends, measurements, settings)
 
 
-def _label_ends(
+def label_ends(
     axis: Axes, ends: list[tuple[str, float, float]], measurements: Measurements, settings: ReportConfig
 ) -> None:
     """Model names at the right of their lines, apart from one another, with a thread to the line's end."""
     low, high = axis.get_ylim()
     inches = settings.panel_height_inches * 0.75  # of which the axes take about three quarters
     gap = _LABEL_GAP * settings.font_points / 72 / inches * (high - low)
-    right = axis.get_xlim()[1]
+    limits = axis.get_xlim()
     styles = drawing.model_styles(measurements, settings)
     for (model, x, y), place in zip(ends, drawing.spread([end[2] for end in ends], gap, low, high), strict=True):
         axis.annotate(
@@ -181,7 +181,7 @@ def _label_ends(
                 "relpos": (0.0, 0.5),
             },
         )
-    axis.set_xlim(0, right)
+    axis.set_xlim(limits)
 
 
 def _before_after_height(final: pd.DataFrame, metric: str) -> float:
@@ -216,11 +216,11 @@ def _before_after_panel(
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.grid(visible=False, axis="y")
     axis.spines["left"].set_visible(False)
-    _value_axis(axis, final, measurements, metric, vertical=False)
+    value_axis(axis, final, measurements, metric, vertical=False)
     axis.set_xlabel(f"{measurements.metrics[metric].title} · ○ before · ● after fine-tuning", color=MUTED)
 
 
-def _value_axis(axis: Axes, table: pd.DataFrame, measurements: Measurements, metric: str, *, vertical: bool) -> None:
+def value_axis(axis: Axes, table: pd.DataFrame, measurements: Measurements, metric: str, *, vertical: bool) -> None:
     """Equal limits in every panel: from 0 (or the lowest interval) to just above the highest interval."""
     rows = table[table["metric"] == metric]
     low = min(0.0, float(rows[["low", "mean"]].min().min()))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import markupsafe
 import pandas as pd
@@ -15,7 +16,10 @@ from resalign.report.finding import write_finding
 from resalign.report.gallery import Grid
 from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.settings import ReportConfig
-from resalign.report.table1 import MainTable
+from resalign.report.sweep_figure import sweep_panel
+from resalign.report.sweep_text import seconds_sentence, sweep_sentences
+from resalign.report.sweeps import SweepResult
+from resalign.report.table1 import ResultTable
 from resalign.report.tables import number
 from resalign.report.templates import template
 from resalign.report.times import Timings, section
@@ -46,13 +50,14 @@ class ReportContext:
 
 def render_page(
     table: pd.DataFrame,
-    main_table: MainTable,
+    main_table: ResultTable,
     per_run: pd.DataFrame,
     grid: Grid | None,
     measurements: Measurements,
     histories: pd.DataFrame,
     timings: Timings,
     context: ReportContext,
+    sweeps: Sequence[SweepResult] = (),
 ) -> str:
     """The page as HTML.
 
@@ -61,10 +66,11 @@ def render_page(
         main_table: From :func:`resalign.report.table1.lay_out`.
         per_run: From :func:`resalign.report.tables.per_run_table`.
         grid: From :func:`resalign.report.gallery.sample_grid`.
-        measurements: Names, titles and metrics.
+        measurements: Names, titles and metrics, without the attacks that are in sweeps alone.
         histories: Training curves, see :func:`resalign.report.curves.curve_panels`.
         timings: The jobs behind it all.
         context: Everything else.
+        sweeps: From :func:`resalign.report.sweeps.sweep_results`.
 
     Raises:
         ValueError: If a frame lacks a column, holds NaN, or has no safety metric.
@@ -81,6 +87,7 @@ def render_page(
         before_after=_inlined(figures.before_after_panels(table, measurements, settings, headline), settings),
         steps=_inlined(figures.steps_panels(table, measurements, settings, headline), settings),
         curves=_inlined(curves.curve_panels(histories, measurements, settings), settings),
+        sweeps=[_sweep(result, measurements, timings, settings) for result in sweeps],
         grid=grid,
         per_run=_per_run_rows(per_run, measurements),
         times=section(timings, measurements),
@@ -88,6 +95,20 @@ def render_page(
         bands=len(measurements.models) <= settings.band_models,
         confidence=f"{100 * settings.confidence:g}\N{NO-BREAK SPACE}%",
     )
+
+
+def _sweep(result: SweepResult, measurements: Measurements, timings: Timings, settings: ReportConfig) -> dict[str, Any]:
+    """What the page shows of a sweep."""
+    sentences = sweep_sentences(result.rows, result.summary, measurements, settings, result.sweep)
+    panel = sweep_panel(result.label, result.rows, measurements, settings, result.sweep)
+    return {
+        "title": result.sweep.title,
+        "note": result.sweep.note,
+        "sentences": _finding_html(sentences),
+        "table": result.layout,
+        "panels": _inlined([panel], settings),
+        "seconds": seconds_sentence(timings.records, measurements, result.sweep),
+    }
 
 
 def _finding_html(sentences: tuple[str, ...]) -> markupsafe.Markup:
