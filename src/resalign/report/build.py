@@ -7,12 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from resalign.report import drawing, figures
+from resalign.report.attack_study import AttackStudy
 from resalign.report.gallery import grid_figure, sample_grid
 from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.page import ReportContext, render_page
-from resalign.report.settings import ReportConfig
-from resalign.report.sweep_figure import sweep_figure
-from resalign.report.sweeps import SweepResult, sweep_results
 from resalign.report.table1 import lay_out, to_latex
 from resalign.report.tables import final_states, long_table, per_run_table, targets, write_csv
 from resalign.report.times import Timings
@@ -52,18 +50,21 @@ def build_report(
     table, per_run, samples = (_of_main(frame, main) for frame in (whole, runs, gallery))
     main_table = lay_out(table, main, settings)
     grid = sample_grid(samples, main, settings)
-    sweeps = sweep_results(whole, measurements, settings)
-    page = render_page(table, main_table, per_run, grid, main, histories, timings, context, sweeps)
+    study = AttackStudy.of(whole, measurements, settings)
+    page = render_page(table, main_table, per_run, grid, main, histories, timings, context, study)
 
     write_csv(final_states(table), output / "tables" / "table1.csv")
     write_csv(whole, output / "tables" / "steps.csv")
     write_csv(runs, output / "tables" / "per_run.csv")
     (output / "tables" / "table1.tex").write_text(to_latex(main_table), encoding="utf-8")
-    for result in sweeps:
-        _write_sweep(result, measurements, settings, output)
+    study.write(measurements, settings, output)
     if targets(table):
-        for name, draw in (("before_after", figures.before_after_figure), ("steps", figures.steps_figure)):
-            drawing.save(draw(table, main, settings, main.safety_metric), output / "figures" / name, settings)
+        drawn = {"before_after": figures.before_after_figure(table, main, settings, main.safety_metric)}
+        for metric in figures.followed(table, main):
+            name = "steps" if metric == main.safety_metric else f"steps-{metric}"
+            drawn[name] = figures.steps_figure(table, main, settings, metric)
+        for name, figure in drawn.items():
+            drawing.save(figure, output / "figures" / name, settings)
     if grid is not None:
         drawing.save(grid_figure(grid, settings), output / "figures" / "samples", settings, formats=("png",))
     (output / "report.html").write_text(page, encoding="utf-8")
@@ -72,13 +73,3 @@ def build_report(
 def _of_main(frame: pd.DataFrame, main: Measurements) -> pd.DataFrame:
     """The rows of states that the main table shows."""
     return frame[frame["attack"].isin({NOT_ATTACKED, *main.attacks})].reset_index(drop=True)
-
-
-def _write_sweep(result: SweepResult, measurements: Measurements, settings: ReportConfig, output: Path) -> None:
-    """A sweep's tables and its figure."""
-    name = f"sweep-{result.label}"
-    write_csv(result.rows, output / "tables" / f"{name}.csv")
-    write_csv(result.summary, output / "tables" / f"{name}-summary.csv")
-    (output / "tables" / f"{name}.tex").write_text(to_latex(result.layout), encoding="utf-8")
-    figure = sweep_figure(result.rows, measurements, settings, result.sweep)
-    drawing.save(figure, output / "figures" / name, settings)

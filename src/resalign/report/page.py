@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import markupsafe
 import pandas as pd
 
 from resalign.report import curves, drawing, figures
+from resalign.report.attack_study import AttackStudy
 from resalign.report.finding import write_finding
 from resalign.report.gallery import Grid
 from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.settings import ReportConfig
-from resalign.report.sweep_figure import sweep_panel
-from resalign.report.sweep_text import seconds_sentence, sweep_sentences
-from resalign.report.sweeps import SweepResult
 from resalign.report.table1 import ResultTable
 from resalign.report.tables import number
 from resalign.report.templates import template
@@ -57,7 +54,7 @@ def render_page(
     histories: pd.DataFrame,
     timings: Timings,
     context: ReportContext,
-    sweeps: Sequence[SweepResult] = (),
+    study: AttackStudy,
 ) -> str:
     """The page as HTML.
 
@@ -70,7 +67,7 @@ def render_page(
         histories: Training curves, see :func:`resalign.report.curves.curve_panels`.
         timings: The jobs behind it all.
         context: Everything else.
-        sweeps: From :func:`resalign.report.sweeps.sweep_results`.
+        study: Sweeps, survival, Pareto front.
 
     Raises:
         ValueError: If a frame lacks a column, holds NaN, or has no safety metric.
@@ -85,9 +82,21 @@ def render_page(
         metrics=measurements.metrics,
         headline=measurements.metrics[headline],
         before_after=_inlined(figures.before_after_panels(table, measurements, settings, headline), settings),
-        steps=_inlined(figures.steps_panels(table, measurements, settings, headline), settings),
+        steps=[
+            (
+                measurements.metrics[metric],
+                _inlined(figures.steps_panels(table, measurements, settings, metric), settings),
+            )
+            for metric in figures.followed(table, measurements)
+        ],
         curves=_inlined(curves.curve_panels(histories, measurements, settings), settings),
-        sweeps=[_sweep(result, measurements, timings, settings) for result in sweeps],
+        sweeps=[
+            {**vars(sweep), "sentences": _finding_html(sweep.sentences), "panels": _inlined([sweep.panel], settings)}
+            for sweep in study.shown_sweeps(measurements, timings, settings)
+        ],
+        **{name: _inlined(panels, settings) for name, panels in study.panels(measurements, settings).items()},
+        weighed=[measurements.metrics[metric] for metric in study.weighed.values()],
+        threshold=f"{100 * settings.resurgence_threshold:g}\N{NO-BREAK SPACE}%",
         grid=grid,
         per_run=_per_run_rows(per_run, measurements),
         times=section(timings, measurements),
@@ -95,20 +104,6 @@ def render_page(
         bands=len(measurements.models) <= settings.band_models,
         confidence=f"{100 * settings.confidence:g}\N{NO-BREAK SPACE}%",
     )
-
-
-def _sweep(result: SweepResult, measurements: Measurements, timings: Timings, settings: ReportConfig) -> dict[str, Any]:
-    """What the page shows of a sweep."""
-    sentences = sweep_sentences(result.rows, result.summary, measurements, settings, result.sweep)
-    panel = sweep_panel(result.label, result.rows, measurements, settings, result.sweep)
-    return {
-        "title": result.sweep.title,
-        "note": result.sweep.note,
-        "sentences": _finding_html(sentences),
-        "table": result.layout,
-        "panels": _inlined([panel], settings),
-        "seconds": seconds_sentence(timings.records, measurements, result.sweep),
-    }
 
 
 def _finding_html(sentences: tuple[str, ...]) -> markupsafe.Markup:

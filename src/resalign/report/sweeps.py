@@ -60,7 +60,7 @@ def summary_table(measurements: Measurements, settings: ReportConfig, sweep: Swe
             chosen[LARGEST] = images[images["attack"] == _worst(images, sweep, info.better)]
             for over, part in chosen.items():
                 if not part.empty:
-                    key = ("sweep", model, metric, over, *sweep.attacks.values())
+                    key = ("sweep", model, metric)  # equal images, equal interval
                     estimate = vars(pooled_estimate(part, settings, *key, rate=info.kind == "rate"))
                     names = {"model": model, "metric": metric, "over": over, "values": _values(part, sweep)}
                     rows.append(names | {name: estimate[name] for name in VALUES})
