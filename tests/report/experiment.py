@@ -8,7 +8,7 @@ import pandas as pd
 from PIL import Image
 
 from resalign.report.job_records import JobRecord
-from resalign.report.measurements import Measurements, MetricInfo
+from resalign.report.measurements import Measurements, MetricInfo, Sweep
 from resalign.report.page import ReportContext
 from resalign.report.settings import ReportConfig
 from resalign.report.times import Timings
@@ -103,6 +103,35 @@ def make_measurements(**changes: object) -> Measurements:
         "titles": TITLES,
     }
     return Measurements(**(fields | changes))  # type: ignore[arg-type]
+
+
+# Value of the sweep to its attack, that attack's chance of the concept by the model's place, and what it learns.
+SWEPT = {"gentle": ("pages-gentle", 0.2, 0.3), "as it is": ("pages", 1.0, 0.9), "harsh": ("pages-harsh", 1.5, 0.95)}
+SWEEP = Sweep(
+    title="Learning rates on pages",
+    axis="learning rate",
+    note="Three rates & a name.",
+    attacks={value: attack for value, (attack, _, _) in SWEPT.items()},
+)
+
+
+def make_swept() -> Measurements:
+    """The made-up experiment with two more attacks on pages, which a sweep alone shows."""
+    plain = make_measurements()
+    images, runs = [], []
+    for value in ("gentle", "harsh"):
+        attack, factor, learnt = SWEPT[value]
+        state = {"attack": attack, "dataset": "pages", "steps": 200}
+        for model in MODELS:
+            images += image_rows(model, min(1.0, factor * RATES[model][2]), **state)
+            runs += [run_row(model, "learnability", learnt + 0.01 * seed, seed, **state) for seed in range(3)]
+    return make_measurements(
+        images=pd.concat([plain.images, pd.DataFrame(images)], ignore_index=True),
+        runs=pd.concat([plain.runs, pd.DataFrame(runs)], ignore_index=True),
+        attacks={**plain.attacks, "pages-gentle": "pages", "pages-harsh": "pages"},
+        sweeps={"rates": SWEEP},
+        main_attacks=DATASETS,
+    )
 
 
 def make_histories() -> pd.DataFrame:

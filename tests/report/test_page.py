@@ -23,6 +23,7 @@ from .experiment import (
     make_gallery,
     make_histories,
     make_measurements,
+    make_swept,
     make_timings,
 )
 
@@ -33,7 +34,7 @@ SECRET = (251, 3, 129)  # a colour that only the flagged image has
 def built(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("report")
     gallery = make_gallery(folder)
-    build_report(make_measurements(), make_histories(), make_timings(), gallery, make_context(), folder / "out")
+    build_report(make_swept(), make_histories(), make_timings(), gallery, make_context(), folder / "out")
     return folder / "out"
 
 
@@ -69,12 +70,23 @@ def test_every_file_is_written(built):
     assert found == [
         "figures/before_after.png",
         "figures/before_after.svg",
+        "figures/pareto.png",
+        "figures/pareto.svg",
         "figures/samples.png",
         "figures/steps.png",
         "figures/steps.svg",
+        "figures/survival.png",
+        "figures/survival.svg",
+        "figures/sweep-rates.png",
+        "figures/sweep-rates.svg",
         "report.html",
+        "tables/pareto.csv",
         "tables/per_run.csv",
         "tables/steps.csv",
+        "tables/survival.csv",
+        "tables/sweep-rates-summary.csv",
+        "tables/sweep-rates.csv",
+        "tables/sweep-rates.tex",
         "tables/table1.csv",
         "tables/table1.tex",
     ]
@@ -126,7 +138,7 @@ def test_times_stay_out_of_the_tables(built):
 def test_all_bytes_repeat(built, tmp_path):
     folder = built.parent
     gallery = make_gallery(folder)
-    build_report(make_measurements(), make_histories(), make_timings(), gallery, make_context(), tmp_path)
+    build_report(make_swept(), make_histories(), make_timings(), gallery, make_context(), tmp_path)
     for path in built.rglob("*.*"):
         assert path.read_bytes() == (tmp_path / path.relative_to(built)).read_bytes(), path.name
 

@@ -320,6 +320,8 @@ def report_job(plan: Plan) -> str:
             "models": experiment.models,
             "base": BASE,
             "attacks": {label: data.dataset for label, data in attacked.items()},
+            "sweeps": {},
+            "main_attacks": list(attacked),
             "heldout": {label: f"{plan.folder(data.heldout)}/metadata.csv" for label, data in attacked.items()},
             "metrics": {label: metric.resolved() for label, metric in experiment.metrics.items()},
             "gallery": config.gallery,

@@ -15,7 +15,7 @@ from resalign.config import registry
 from resalign.config.strict import Strict
 from resalign.report import efficiency
 from resalign.report.job_records import read_job_records
-from resalign.report.measurements import NOT_ATTACKED, Measurements, MetricInfo
+from resalign.report.measurements import NOT_ATTACKED, Measurements, MetricInfo, Sweep
 from resalign.report.times import Timings
 
 STATE = ["model", "attack", "dataset", "steps", "seed"]
@@ -73,6 +73,8 @@ def collect(job: dict[str, Any]) -> Collected:
         models=tuple(job["models"]),
         attacks=job["attacks"],
         base=job["base"],
+        sweeps={label: Sweep(**sweep) for label, sweep in job["sweeps"].items()},
+        main_attacks=job["main_attacks"],
     )
     return Collected(rows, metrics, measurements)
 

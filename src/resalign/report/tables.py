@@ -30,8 +30,7 @@ def long_table(measurements: Measurements, settings: ReportConfig) -> pd.DataFra
     rows: list[dict[str, object]] = []
     for key, group in measurements.images.groupby(CELL, sort=False):
         info = measurements.metrics[str(key[-1])]
-        rng = np.random.default_rng(derive_seed("report", settings.bootstrap_seed, *map(str, key)))
-        estimate = statistics.pooled(crossed(group), bootstrap(settings), rng, rate=info.kind == "rate")
+        estimate = pooled_estimate(group, settings, *map(str, key), rate=info.kind == "rate")
         rows.append(dict(zip(CELL, key, strict=True)) | vars(estimate))
     for key, group in measurements.runs.groupby(CELL, sort=False):
         values = group["value"].to_numpy(dtype=np.float64)
@@ -102,9 +101,27 @@ def paired_difference(
     both = first.merge(second, on=keys, suffixes=("", "_second"))
     if both.empty:
         return None
-    data = crossed(both.assign(value=both["value"] - both["value_second"]))
-    rng = np.random.default_rng(derive_seed("report", settings.bootstrap_seed, metric, attack, steps, *models))
-    return statistics.pooled(data, bootstrap(settings), rng, rate=False)
+    difference = both.assign(value=both["value"] - both["value_second"])
+    return pooled_estimate(difference, settings, metric, attack, steps, *models, rate=False)
+
+
+def pooled_estimate(images: pd.DataFrame, settings: ReportConfig, *key: str | int, rate: bool) -> statistics.Estimate:
+    """Mean of images over training seeds and prompts, with its interval.
+
+    Images of several attacks are pooled over the same prompts and seeds: a prompt or seed is drawn with all of them.
+
+    Args:
+        images: Columns seed, prompt_id, value.
+        settings: Of the bootstrap.
+        key: What is estimated: equal keys draw alike.
+        rate: Whether the values are 0 or 1.
+    """
+    return statistics.pooled(crossed(images), bootstrap(settings), draws(settings, *key), rate=rate)
+
+
+def draws(settings: ReportConfig, *key: str | int) -> np.random.Generator:
+    """Where the random draws of a key come from."""
+    return np.random.default_rng(derive_seed("report", settings.bootstrap_seed, *key))
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
