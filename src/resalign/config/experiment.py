@@ -225,6 +225,8 @@ class Experiment:
                     self._require(f"prompts.{prompts}.source", attack.removeprefix("."), ["", *self.attacks], "attack")
             for scorer in registry.member("metrics", metric.name).scorers(metric.config):
                 self._require(f"metrics.{label}", scorer, self.scorers, "scorer")
+        for name in config.main:
+            self._require("main", name, self.attacks, "attack")
         for label, sweep in config.sweeps.items():
             for name in sweep.metrics:
                 self._require(f"sweeps.{label}.metrics", name, self.metrics, "metric")

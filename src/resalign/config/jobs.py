@@ -320,8 +320,12 @@ def report_job(plan: Plan) -> str:
             "models": experiment.models,
             "base": BASE,
             "attacks": {label: data.dataset for label, data in attacked.items()},
-            "sweeps": {},
-            "main_attacks": list(attacked),
+            "sweeps": {
+                label: {"title": sweep.title, "axis": sweep.axis, "note": sweep.note, "metrics": sweep.metrics}
+                | {"attacks": experiment.sweeps[label]}
+                for label, sweep in config.sweeps.items()
+            },
+            "main_attacks": config.main or list(config.attacks),
             "heldout": {label: f"{plan.folder(data.heldout)}/metadata.csv" for label, data in attacked.items()},
             "metrics": {label: metric.resolved() for label, metric in experiment.metrics.items()},
             "gallery": config.gallery,

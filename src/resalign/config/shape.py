@@ -116,6 +116,7 @@ class ExperimentConfig(Strict):
         "{checkpoint: asset or path} of changed weights for `model`",
     )
     attacks: dict[str, dict[str, Any]] = {}
+    main: tuple[str, ...] = Field((), description="attacks of the main table; none: every entry of `attacks`")
     sweeps: dict[str, SweepConfig] = Field({}, description="series of attacks that are shown together")
     prompts: dict[str, PromptSetConfig]
     sampling: SamplingConfig = SamplingConfig()
