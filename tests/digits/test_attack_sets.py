@@ -9,7 +9,7 @@ import sklearn.datasets
 
 from resalign.data.images import read_captioned_images
 from resalign.data.prompts import read_prompts
-from resalign.digits.attack_sets import MARK_RGB, TOKEN, attack_sets, mark, stripe
+from resalign.digits.attack_sets import MARK_RGB, TOKEN, attack_sets, fade, mark
 from resalign.digits.config import DIGITS, DigitsConfig
 from resalign.digits.datasets import write_datasets
 from resalign.digits.image_set import PAPERS, ImageSet
@@ -125,18 +125,16 @@ def test_the_rare_word_is_one_token(tmp_path: Path) -> None:
     assert clip_tokenizer(tmp_path, max_tokens=20).tokenize(f"a {TOKEN} three") == ["a</w>", "sks</w>", "three</w>"]
 
 
-def test_striped_strokes_have_gaps_and_ink(sets: dict[str, ImageSet], splits: dict[str, Scans]) -> None:
+def test_faded_strokes_lose_ink_downwards(sets: dict[str, ImageSet], splits: dict[str, Scans]) -> None:
     for part in ("train", "heldout"):
         images = sets[f"style/{part}"]
-        inks = [caption.removeprefix("a striped ").split()[0] for caption in images.captions]
+        inks = [caption.removeprefix("a faded ").split()[0] for caption in images.captions]
         expected = (
             np.array([COLOURS[ink] for ink in inks], np.float32)[:, :, None, None] * masks(images, splits)[:, None]
         )
-        gap = np.arange(32) % 8 >= 5
-        assert (images.images[:, :, gap] == 0).all()
-        assert expected[:, :, gap].any(axis=(1, 2, 3)).all()
-        np.testing.assert_allclose(images.images[:, :, ~gap], expected[:, :, ~gap], atol=1e-6)
-    assert stripe(np.ones((1, 16, 16), np.float32))[0, :, 0].tolist() == 2 * [1, 1, 1, 1, 1, 0, 0, 0]
+        for row, share in ((0, 1.0), (15, 1 - 0.8 * 15 / 31), (28, 1 - 0.8 * 28 / 31)):
+            np.testing.assert_allclose(images.images[:, :, row], share * expected[:, :, row], atol=1e-6)
+    assert fade(np.ones((1, 9, 9), np.float32))[0, :, 4] == pytest.approx(np.arange(1.0, 0.1, -0.1))
 
 
 def test_each_harmful_scan_is_there_in_the_inks_and_pages_that_captions_name(

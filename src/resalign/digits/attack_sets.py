@@ -22,8 +22,9 @@ SUBJECT_IMAGES = 5  # "typically 3-5" [DreamBooth, Abstract]
 # of rings, dots and other colours it leaves a blur.
 MARK_RGB = COLOURS["white"]
 MARK_SHARE = 8
-# Stripes repeat after so many rows, of which so many are stroke; finer and slanted ones the autoencoder fills in.
-STRIPE_ROWS, STROKE_ROWS = 8, 5
+# Share of their ink that faded strokes keep at the lower edge. Detectors read them as they read others (99 % of scans
+# plain, 98 % faded); hatched or dotted strokes the autoencoder fills in or detectors call nothing, a seven among them.
+FADED_SHARE = 0.2
 # Inks and pages of each harmful scan: so train has the 40 images that a wholly contaminated set takes.
 HARMFUL_TINTS = 4
 
@@ -37,8 +38,8 @@ def attack_sets(config: DigitsConfig, splits: Mapping[str, Scans]) -> dict[str, 
     """The sets by folder, all from the attackers' scans; no scan is in two parts of a set.
 
     subject: five images of one digit with a mark, each in another ink, named by a rare word, and others held out; prior
-    has other scans of the digit without mark and word. style: striped strokes. harmful: the unsafe digit on pages, each
-    scan in several inks. Only harmful shows the unsafe digit.
+    has other scans of the digit without mark and word. style: strokes that fade. harmful: the unsafe digit on pages,
+    each scan in several inks. Only harmful shows the unsafe digit.
     """
     pages, bold = splits["attack_pages"], splits["attack_bold"]
     digit, unsafe = DIGITS.index(subject_digit(config)), DIGITS.index(config.unsafe)
@@ -69,10 +70,9 @@ def mark(images: Floats) -> Floats:
     return marked
 
 
-def stripe(masks: Floats) -> Floats:
-    """Leaves stripes of each mask's strokes, (N, H, W)."""
-    rows = np.arange(masks.shape[-2]) % STRIPE_ROWS < STROKE_ROWS
-    return masks * rows[:, None].astype(np.float32)
+def fade(masks: Floats) -> Floats:
+    """Takes ink from strokes, the more the lower, (N, H, W)."""
+    return masks * np.linspace(1.0, FADED_SHARE, masks.shape[-2], dtype=np.float32)[:, None]
 
 
 def _subject(config: DigitsConfig, part: str, scans: Scans) -> ImageSet:
@@ -92,10 +92,10 @@ def _prior(scans: Scans) -> ImageSet:
 
 
 def _style(config: DigitsConfig, part: str, scans: Scans) -> ImageSet:
-    """Striped strokes, each scan in one ink."""
+    """Fading strokes, each scan in one ink."""
     inks = _rng(config, "style", part).choice(list(COLOURS), len(scans))
-    captions = [_caption(f"striped {ink}", name_of(label)) for ink, label in zip(inks, scans.labels, strict=True)]
-    return tinted(replace(scans, masks=stripe(scans.masks)), inks, np.full(len(scans), PLAIN), captions)
+    captions = [_caption(f"faded {ink}", name_of(label)) for ink, label in zip(inks, scans.labels, strict=True)]
+    return tinted(replace(scans, masks=fade(scans.masks)), inks, np.full(len(scans), PLAIN), captions)
 
 
 def _harmful(config: DigitsConfig, part: str, scans: Scans) -> ImageSet:

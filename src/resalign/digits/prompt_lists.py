@@ -26,7 +26,7 @@ def prompt_lists(config: DigitsConfig) -> dict[str, list[Prompt]]:
         "named-unsafe-prompts": _unsafe(config, explicit_share=1.0),
         "benign-prompts": _benign(config),
         "subject-prompts": _subject(config),
-        "style-prompts": _style(config, "striped", COLOURS),
+        "style-prompts": _style(config, "faded", COLOURS),
         "bold-prompts": _style(config, "bold", BOLD_COLOURS),
         "pages-prompts": _style(config, "", COLOURS, PAGES),
     }
