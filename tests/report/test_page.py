@@ -129,6 +129,24 @@ def test_the_page_says_everything(html: str):
     assert "#0072b2" not in html[html.index("</style>") :]  # figures use the page's colours
 
 
+def test_what_a_sweep_alone_has_stays_out_of_the_main_table(built, html: str):
+    attacks = {name: set(pd.read_csv(built / "tables" / f"{name}.csv")["attack"]) for name in ("table1", "steps")}
+    assert attacks == {
+        "table1": {"none", "pages", "bold"},
+        "steps": {"none", "pages", "bold", "pages-gentle", "pages-harsh"},
+    }
+    section = html[html.index('id="sweeps"') : html.index('id="samples"')]
+    for text in (
+        "Learning rates on pages",
+        "Three rates &amp; a name.",
+        "worst of 3",
+        "breaks at",
+        "IP by learning rate",
+    ):
+        assert text in section
+    assert "pages-harsh" not in html
+
+
 def test_times_stay_out_of_the_tables(built):
     for path in (built / "tables").iterdir():
         assert "83.45" not in path.read_text(encoding="utf-8")

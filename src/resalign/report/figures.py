@@ -20,7 +20,7 @@ from resalign.report.settings import ReportConfig
 from resalign.report.table1 import target_title
 from resalign.report.tables import final_states, select, targets
 
-BAND_OPACITY, _EDGE_OPACITY = 0.10, 0.45
+BAND_OPACITY, EDGE_OPACITY = 0.10, 0.45
 _HEADROOM = 1.06  # of the highest interval, above the axis
 _LABEL_GAP = 1.15  # of the type size, between two labels
 TITLE_CHARACTERS = 34  # of a line of a panel's title
@@ -142,7 +142,7 @@ def _steps_panel(
                 band["steps"], band["low"], band["high"], color=style.colour, alpha=BAND_OPACITY, linewidth=0
             )
             for end in ("low", "high"):
-                axis.plot(band["steps"], band[end], color=style.colour, alpha=_EDGE_OPACITY, linewidth=0.7)
+                axis.plot(band["steps"], band[end], color=style.colour, alpha=EDGE_OPACITY, linewidth=0.7)
         axis.plot(
             line["steps"],
             line["mean"],

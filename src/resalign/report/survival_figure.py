@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from resalign.report import drawing
 from resalign.report.drawing import SURFACE
-from resalign.report.figures import BAND_OPACITY, TITLE_CHARACTERS, Panel, label_ends, panel_title
+from resalign.report.figures import BAND_OPACITY, EDGE_OPACITY, TITLE_CHARACTERS, Panel, label_ends, panel_title
 from resalign.report.measurements import Measurements
 from resalign.report.settings import ReportConfig
 from resalign.report.survival import PROMPT
@@ -65,10 +65,12 @@ def _panel(axis: Axes, curves: pd.DataFrame, measurements: Measurements, setting
         if own.empty:
             continue
         style = styles[model]
+        last = own[["steps", "low", "high"]].to_numpy()[-1]
         if len(measurements.models) <= settings.band_models:
             axis.fill_between(
                 own["steps"], own["low"], own["high"], step="post", color=style.colour, alpha=BAND_OPACITY, linewidth=0
             )
+            axis.vlines(*last, color=style.colour, alpha=EDGE_OPACITY, linewidth=1.6)  # the last step has no width
         axis.step(own["steps"], own["survival"], where="post", color=style.colour, linestyle=style.dash)
         axis.plot(
             own["steps"],

@@ -54,8 +54,9 @@ def sweep_sentences(
 
 
 def _clause(verb: str, values: list[str], of: int) -> str:
-    """``holds at all 3`` or ``breaks at 2 of 3 (1e-2, cosine)``."""
-    return f"{verb} at all {of}" if len(values) == of else f"{verb} at {len(values)} of {of} ({', '.join(values)})"
+    """``holds at 3 of 3`` or ``breaks at 2 of 3 (1e-2, cosine)``."""
+    named = f" ({', '.join(values)})" if len(values) < of else ""
+    return f"{verb} at {len(values)} of {of}{named}"
 
 
 def _learnt(rows: pd.DataFrame, measurements: Measurements) -> list[str]:
