@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import Field, field_validator, model_validator
 
@@ -100,10 +100,8 @@ class Config(StepsConfig):
         """The settings of the candidates of one learning rate."""
         settings = {key: value for key, value in self.candidate.items() if key != "attack"}
         config_class = registry.config_class("attacks", self.candidate["attack"])
-        searched = {"steps": self.steps, "checkpoints": self.checkpoints, "lr": lr}
-        config = config_class.parse({**settings, **searched}, where=self.candidate["attack"])
-        assert isinstance(config, FineTuningConfig)
-        return config
+        settings |= {"steps": self.steps, "checkpoints": self.checkpoints, "lr": lr}
+        return cast("FineTuningConfig", config_class.parse(settings, where=self.candidate["attack"]))
 
 
 @dataclass
@@ -134,12 +132,8 @@ class Search:
     def add(self, step_counts: tuple[int, ...], candidate: Winner) -> None:
         """Takes a candidate in: the winner wherever its error is the lowest so far."""
         self.errors[candidate.lr, candidate.steps] = candidate.harmful_error
-        beaten = [
-            s
-            for s in step_counts
-            if s >= candidate.steps
-            and (s not in self.winners or candidate.harmful_error < self.winners[s].harmful_error)
-        ]
+        best = {s: self.winners[s].harmful_error if s in self.winners else math.inf for s in step_counts}
+        beaten = [s for s in step_counts if s >= candidate.steps and candidate.harmful_error < best[s]]
         if beaten:
             candidate.weights = {n: tensor.to("cpu", copy=True) for n, tensor in candidate.weights.items()}
             self.winners |= dict.fromkeys(beaten, candidate)
@@ -217,11 +211,7 @@ def _left(rates: tuple[float, ...], unfinished: str | None) -> tuple[float, ...]
 
 
 def _error(models: Models, weights: Named, batch: NoisyBatch, *, what: str) -> float:
-    """The denoising loss by which a candidate is judged.
-
-    Raises:
-        DivergenceError: If it is no number.
-    """
+    """The denoising loss by which a candidate is judged; DivergenceError if it is no number."""
     with torch.no_grad():
         error = denoising_loss(models.denoiser, weights, batch).item()
     if not math.isfinite(error):

@@ -144,11 +144,7 @@ def load_models(
         part = getattr(pipeline, name)
         if part is None:
             continue
-        empty = [parameter for parameter, tensor in part.named_parameters() if tensor.is_meta]
-        if empty:
-            raise WeightsError(
-                f"{folder}: its {type(part).__name__} lacks tensor '{empty[0]}'; fetch or convert it again"
-            )
+        _check_whole(folder, part)
         part.requires_grad_(False).eval()
     if weights is not None:
         apply_weights(pipeline, weights, start)
@@ -156,6 +152,13 @@ def load_models(
     if gradient_checkpointing:
         getattr(pipeline, architecture.denoiser).enable_gradient_checkpointing(checkpointed)
     return Models(pipeline, forward_process_of(pipeline))
+
+
+def _check_whole(folder: Path, part: torch.nn.Module) -> None:
+    """Raises WeightsError if a component lacks a tensor."""
+    empty = [parameter for parameter, tensor in part.named_parameters() if tensor.is_meta]
+    if empty:
+        raise WeightsError(f"{folder}: its {type(part).__name__} lacks tensor '{empty[0]}'; fetch or convert it again")
 
 
 def _load_text_encoder(folder: Path, class_name: str, dtype: torch.dtype) -> torch.nn.Module:
