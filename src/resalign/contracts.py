@@ -61,12 +61,14 @@ class AttackData:
         train: The user's images.
         heldout: Images like them, of which it sees none.
         prior: Images of the class at large, for attacks with prior preservation.
+        harmful: Images of the unsafe concept, for attacks by who has some.
         prompts: What an attack on prompts changes, in the order of their list.
     """
 
     train: EncodedImages
     heldout: EncodedImages
     prior: EncodedImages | None = None
+    harmful: EncodedImages | None = None
     prompts: tuple[Prompt, ...] = ()
 
 

@@ -34,7 +34,7 @@ def test_the_projection_is_the_nearest_point_of_the_simplex() -> None:
 
 
 def test_shares_descend_and_the_best_words_are_kept(models: Models, attack_data: AttackData) -> None:
-    data = AttackData(attack_data.train, attack_data.train, None, attack_data.prompts[:1])
+    data = AttackData(attack_data.train, attack_data.train, prompts=attack_data.prompts[:1])
     (prompt,), run = attacked(models, data, steps=20)
     losses = [value for _, name, value in run.history.rows if name == "train_loss"]
     # One sample of noise and timesteps, so that all losses can be compared.
@@ -50,7 +50,7 @@ def test_shares_descend_and_the_best_words_are_kept(models: Models, attack_data:
 def test_a_prompts_words_do_not_depend_on_the_other_prompts(models: Models, attack_data: AttackData) -> None:
     together, _ = attacked(models, attack_data)
     for prompt, expected in zip(attack_data.prompts, together, strict=True):
-        alone = AttackData(attack_data.train, attack_data.heldout, None, (prompt,))
+        alone = AttackData(attack_data.train, attack_data.heldout, prompts=(prompt,))
         assert attacked(models, alone)[0] == (expected,)
 
 
@@ -82,7 +82,7 @@ def test_what_cannot_be_attacked_is_refused(
     models: Models, attack_data: AttackData, settings: dict[str, Any], prompts: tuple[Prompt, ...], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        attacked(models, AttackData(attack_data.train, attack_data.heldout, None, prompts), **settings)
+        attacked(models, AttackData(attack_data.train, attack_data.heldout, prompts=prompts), **settings)
 
 
 def test_a_prompts_target_is_an_image_of_its_own_where_there_is_one(

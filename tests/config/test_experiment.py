@@ -175,7 +175,6 @@ def test_all_prompts_are_no_fewer_than_some(read: Read) -> None:
         # FID and KID compare with real images.
         ({"reference": None}, "reference"),
         # The table has one row a model, attack and data set: two attacks cannot share one.
-        ({"attacks.bold.dataset": "pages"}, "attacks.bold"),
         # The table's first row is the model before unlearning.
         ({"unlearning.base": {"method": "esd"}}, "unlearning.base"),
         # Labels are parts of file names.
@@ -229,16 +228,24 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         Experiment.read(tmp_path / "nothing.yaml")
 
 
-# --- prior images -----------------------------------------------------------------------------------------------------
+# --- image sets that some attacks alone use ---------------------------------------------------------------------------
 
 PROMPT_SIDE = {"attack": "unlearndiffatk", "train": "digits-data/forget", "heldout": "digits-data/retain"}
 DREAMBOOTH = {"attacks.pages.attack": "dreambooth"}
+HARMFUL = {"attacks.pages.harmful": "digits-data/forget"}
+RELEARNING = {"attacks.pages.attack": "hypergradient_relearning"}
+
+
+def worst_case(**settings: Any) -> dict[str, Any]:
+    """The demo's first attack as a search, without its other settings."""
+    data = {"train": "digits-data/pages/train", "heldout": "digits-data/pages/heldout"}
+    return {"attacks.pages": {"attack": "worst_case", **data, **settings}}
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        (DREAMBOOTH, "attacks.pages: attack 'dreambooth' with prior_weight 1.0 needs images of the class at large"),
+        (DREAMBOOTH, "attacks.pages: attack 'dreambooth' needs images of the class at large"),
         ({**DREAMBOOTH, "attacks.pages.prior_weight": 0.1}, "give 'prior: asset/folder', or 'prior_weight: 0'"),
         ({"attacks.pages.prior": "digits-data/retain"}, "key 'prior': attack 'full' uses no such images; remove it"),
         (
@@ -247,9 +254,27 @@ DREAMBOOTH = {"attacks.pages.attack": "dreambooth"}
         ),
         ({**DREAMBOOTH, "attacks.pages.prior": ""}, "key 'attacks.pages.prior': no asset named ''"),
         ({**DREAMBOOTH, "attacks.pages.priors": "x"}, "attacks.pages: unknown key 'priors'; did you mean 'prior"),
+        (RELEARNING, "attack 'hypergradient_relearning' needs images of the unsafe concept; give 'harmful: asset/fold"),
+        (
+            {**RELEARNING, **HARMFUL, "attacks.pages.prior": "digits-data/retain"},
+            "key 'prior': attack 'hypergradient_re",
+        ),
+        (
+            {**RELEARNING, **HARMFUL, "attacks.pages.simulation": {"loss": ["prior_preserving"]}},
+            "attack 'hypergradient_relearning' needs images of the class at large; give 'prior: asset/folder'",
+        ),
+        (
+            {"attacks.pages.harmful": "digits-data/forget"},
+            "key 'harmful': attack 'full' uses no such images; remove it",
+        ),
+        (worst_case(), "attack 'worst_case' needs images of the unsafe concept; give 'harmful: asset/folder'"),
+        (
+            worst_case(harmful="digits-data/forget", candidate={"attack": "dreambooth"}),
+            "attack 'worst_case' needs images of the class at large; give 'prior: asset/folder', or 'prior_weight: 0'",
+        ),
     ],
 )
-def test_prior_images_are_there_where_they_are_used_and_nowhere_else(
+def test_images_are_there_where_they_are_used_and_nowhere_else(
     read: Read, changes: dict[str, Any], expected: str
 ) -> None:
     assert expected in error(read, changes)
@@ -277,6 +302,13 @@ def test_a_prior_of_no_weight_may_be_left_out(read: Read) -> None:
             "key 'attacks.bold.prompts': no prompt list named 'unsaf'; did you mean 'unsafe'?",
         ),
         ({"attacks.bold": PROMPT_SIDE}, "attacks.bold: key 'prompts' is required"),
+        (
+            {
+                "attacks.bold": {**PROMPT_SIDE, "prompts": "unsafe"},
+                "prompts.unsafe.source": {"pages": "digits-data/unsafe-prompts/prompts.csv"},
+            },
+            "attacks.bold.prompts: list 'unsafe' has a source by attack, and it is sampled before this one, too",
+        ),
     ],
 )
 def test_what_an_attack_starts_after_and_attacks_is_known(read: Read, changes: dict[str, Any], expected: str) -> None:

@@ -231,6 +231,19 @@ def test_prior_images_are_part_of_an_attacks_identity_and_job(plan: PlanOf) -> N
     assert "prior" not in stages["bold"].resolved
 
 
+def test_harmful_images_and_the_attack_that_is_searched_are_part_of_a_worst_case(plan: PlanOf) -> None:
+    data = {"train": "digits-data/pages/train", "heldout": "digits-data/pages/heldout"}
+    entry = {"attack": "worst_case", "harmful": "digits-data/forget", "candidate": {"attack": "lora"}, **data}
+    base = {"attacks.pages": entry}
+    assert changed(plan, {"attacks.pages": {**entry, "harmful": "digits-data/pool"}}, base)["attack"]
+    assert changed(plan, {"attacks.pages": {**entry, "candidate": {"attack": "lora", "rank": 8}}}, base)["attack"]
+    # A default that is spelt out is the same run.
+    assert not changed(plan, {"attacks.pages": {**entry, "candidate": {"attack": "lora", "rank": 4}}}, base)["attack"]
+    stage = next(stage for stage in plan(base).attack.values() if stage.attack == "pages")
+    assert stage.modules == ("resalign.attacks.worst_case", "resalign.attacks.lora")
+    assert json.loads(jobs.attack_job(plan(base), stage.run, "0"))["harmful"].endswith("/forget")
+
+
 def test_an_attack_after_another_starts_from_its_last_state(plan: PlanOf) -> None:
     after = plan({"attacks.bold.after": "pages"})
     stages = {stage.label: stage for stage in after.attack.values()}
@@ -248,15 +261,15 @@ def test_an_attack_after_another_starts_from_its_last_state(plan: PlanOf) -> Non
     moved = changed(plan, {"attacks.pages.lr": 1.0e-4}, {"attacks.bold.after": "pages"})
     assert moved["attack"] == attacked("pages", "bold")
     # A row of the tables has its own attack's record.
-    rows = {(row["model"], row["dataset"]): row["folders"] for row in jobs.report_rows(after)}
+    rows = {(row["model"], row["attack"]): row["folders"] for row in jobs.report_rows(after)}
     assert rows["esd", "bold"]["attack"] == stages["esd.bold"].folder("{seed}")
     assert rows["esd", "bold"]["unlearn"] == rows["esd", "pages"]["unlearn"]
 
 
 PROMPT_SIDE = {
     "attack": "unlearndiffatk",
-    "train": "digits-data/forget",
-    "heldout": "digits-data/forget",
+    "train": "digits-data/harmful/train",
+    "heldout": "digits-data/harmful/heldout",
     "prompts": "unsafe",
     "after": "pages",
 }
@@ -274,7 +287,7 @@ def test_an_attack_on_prompts_has_as_many_as_any_tier_samples(plan: PlanOf) -> N
 
 
 def test_an_attack_on_prompts_is_sampled_with_them_and_held_against_where_it_started(plan: PlanOf) -> None:
-    changes = {"attacks.words": PROMPT_SIDE, "attacks.direct": {**PROMPT_SIDE, "after": None, "dataset": "direct"}}
+    changes = {"attacks.words": PROMPT_SIDE, "attacks.direct": {**PROMPT_SIDE, "after": None}}
     found = plan(changes)
     lists = {
         stage.label: json.loads(jobs.sample_job(found, stage.run, "0", "small")).get("attacked_prompts")
@@ -283,10 +296,10 @@ def test_an_attack_on_prompts_is_sampled_with_them_and_held_against_where_it_sta
     assert {label for label, name in lists.items() if name is not None} == attacked("words", "direct")
     assert lists["base.words"] == "unsafe"
     scores = {stage.label: stage for stage in found.score.values()}
-    before = {row["dataset"]: row.get("before") for row in jobs.report_rows(found) if row["model"] == "base"}
+    before = {row["attack"]: row.get("before") for row in jobs.report_rows(found) if row["model"] == "base"}
     # The base model before any attack is scored with its first seed alone.
     unattacked = f"{scores['base'].folder(0)}/small"
     fine_tuned = {str(seed): f"{scores['base.pages'].folder(seed)}/small" for seed in (0, 1)}
     assert before["words"] == fine_tuned
     assert before["direct"] == {"0": unattacked, "1": unattacked}
-    assert {dataset for dataset, folders in before.items() if folders is None} == {"", "pages", "bold"}
+    assert {attack for attack, folders in before.items() if folders is None} == {"none", "pages", "bold"}

@@ -388,7 +388,7 @@ def test_a_record_without_step_0_fails() -> None:
 
 def test_every_metric_has_a_value_here() -> None:
     tested = {ip, us, retained_accuracy, concept_accuracy, incidental_resurgence, clip_score, aesthetic, nsfw_score}
-    tested |= {clip_i, dino, fid, kid, learnability}
+    tested |= {clip_i, dino, fid, kid, learnability, pre_asr, asr}
     assert {module.__name__.rsplit(".", 1)[1] for module in tested} == set(registry.members("metrics")), (
         "a metric needs a test of its value, by hand or against an independent computation"
     )

@@ -1,4 +1,4 @@
-"""A small made-up experiment: two attacks' data sets, four models, seeds, images on disk."""
+"""A small made-up experiment: two attacks, each called as its data set, four models, seeds, images on disk."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import pandas as pd
 from PIL import Image
 
 from resalign.report.job_records import JobRecord
-from resalign.report.measurements import Measurements, MetricInfo
+from resalign.report.measurements import Measurements, MetricInfo, Sweep
 from resalign.report.page import ReportContext
 from resalign.report.settings import ReportConfig
 from resalign.report.times import Timings
@@ -24,7 +24,7 @@ METRICS = {
 }
 MODELS = ("base", "graddiff", "esd", "resalign")
 DATASETS = ("pages", "bold")
-TITLES = {"base": "Base", "graddiff": "GradDiff", "esd": "ESD", "resalign": "ResAlign", "full": "full"}
+TITLES = {"base": "Base", "graddiff": "GradDiff", "esd": "ESD", "resalign": "ResAlign"}
 # Chance of the concept before fine-tuning and after 100 and 200 steps.
 RATES = {
     "base": (0.68, 0.62, 0.60),
@@ -84,7 +84,7 @@ def make_measurements(**changes: object) -> Measurements:
             runs.append(run_row(model, "fid", 16.0 + place + 0.3 * seed, seed))
             runs.append(run_row(model, "kid", 0.01 + 0.002 * place + 0.0005 * seed, seed))
         for number, dataset in enumerate(DATASETS):
-            state = {"attack": "full", "dataset": dataset}
+            state = {"attack": dataset, "dataset": dataset}
             for when, steps in enumerate((100, 200), start=1):
                 chance = RATES[model][when] / (1 + number)
                 images += image_rows(model, chance, **state, steps=steps)
@@ -98,11 +98,40 @@ def make_measurements(**changes: object) -> Measurements:
         "runs": pd.DataFrame(runs),
         "metrics": METRICS,
         "models": MODELS,
-        "datasets": DATASETS,
+        "attacks": {dataset: dataset for dataset in DATASETS},
         "base": "base",
         "titles": TITLES,
     }
     return Measurements(**(fields | changes))  # type: ignore[arg-type]
+
+
+# Value of the sweep to its attack, that attack's chance of the concept by the model's place, and what it learns.
+SWEPT = {"gentle": ("pages-gentle", 0.2, 0.3), "as it is": ("pages", 1.0, 0.9), "harsh": ("pages-harsh", 1.5, 0.95)}
+SWEEP = Sweep(
+    title="Learning rates on pages",
+    axis="learning rate",
+    note="Three rates & a name.",
+    attacks={value: attack for value, (attack, _, _) in SWEPT.items()},
+)
+
+
+def make_swept() -> Measurements:
+    """The made-up experiment with two more attacks on pages, which a sweep alone shows."""
+    plain = make_measurements()
+    images, runs = [], []
+    for value in ("gentle", "harsh"):
+        attack, factor, learnt = SWEPT[value]
+        state = {"attack": attack, "dataset": "pages", "steps": 200}
+        for model in MODELS:
+            images += image_rows(model, min(1.0, factor * RATES[model][2]), **state)
+            runs += [run_row(model, "learnability", learnt + 0.01 * seed, seed, **state) for seed in range(3)]
+    return make_measurements(
+        images=pd.concat([plain.images, pd.DataFrame(images)], ignore_index=True),
+        runs=pd.concat([plain.runs, pd.DataFrame(runs)], ignore_index=True),
+        attacks={**plain.attacks, "pages-gentle": "pages", "pages-harsh": "pages"},
+        sweeps={"rates": SWEEP},
+        main_attacks=DATASETS,
+    )
 
 
 def make_histories() -> pd.DataFrame:
@@ -136,7 +165,7 @@ def make_timings() -> Timings:
 def make_gallery(folder: Path, *, size: int = 32) -> pd.DataFrame:
     """Noise images; one of each model is flagged."""
     rows = []
-    states = [("none", "", 0), ("full", "pages", 100), ("full", "pages", 200)]
+    states = [("none", "", 0), ("pages", "pages", 100), ("pages", "pages", 200)]
     for model in MODELS:
         for attack, dataset, steps in states:
             for prompt in range(3):

@@ -15,7 +15,7 @@ from resalign.report.tables import long_table
 from .experiment import METRICS, SETTINGS, image_rows, make_measurements, run_row
 
 MODEL = "mine"
-STATE = {"attack": "full", "dataset": "pages"}
+STATE = {"attack": "pages", "dataset": "pages"}
 
 
 def context(**changes: object) -> CardContext:
@@ -47,7 +47,7 @@ def measured(before: int, after: dict[int, int], **changes: object) -> Measureme
         "runs": pd.DataFrame(columns=[*run_row("base", "fid", 0.0, 0)]),
         "metrics": {"ip": METRICS["ip"]},
         "models": ("base", MODEL),
-        "datasets": ("pages",),
+        "attacks": {"pages": "pages"},
         "base": "base",
     }
     return Measurements(**(fields | changes))  # type: ignore[arg-type]
@@ -87,7 +87,7 @@ def test_what_came_back_is_counted_from_the_models_own_start() -> None:
 
 def test_whoever_fine_tunes_may_stop_at_the_worst_step() -> None:
     found = judged(measured(0, {100: 60, 200: 0}))
-    assert verdicts.by_attack(found) == {("full", "pages"): "fails"}
+    assert verdicts.by_attack(found) == {"pages": "fails"}
     assert list(verdicts.decisive(found)["steps"]) == [100]
 
 

@@ -9,7 +9,7 @@ from .experiment import SETTINGS, make_measurements
 
 def states(model: str, before: list[int], after: list[int], seeds: int = 2) -> list[dict[str, object]]:
     rows = []
-    for attack, dataset, steps, flags in (("none", "", 0, before), ("full", "pages", 200, after)):
+    for attack, dataset, steps, flags in (("none", "", 0, before), ("pages", "pages", 200, after)):
         for seed in range(seeds):
             for prompt, value in enumerate(flags):
                 state = {"model": model, "attack": attack, "dataset": dataset, "steps": steps, "metric": "ip"}

@@ -5,11 +5,14 @@ import pandas as pd
 import pytest
 
 from resalign.config.strict import ConfigError
-from resalign.report.collect import load_metric
+from resalign.report.collect import collect, load_metric
+from resalign.report.figures import followed
 from resalign.report.measurements import Measurements, check_frame
 from resalign.report.settings import ReportConfig
+from resalign.report.tables import long_table
 
-from .experiment import METRICS, make_measurements
+from . import study
+from .experiment import METRICS, SETTINGS, make_measurements
 
 
 def test_settings_and_measurements_import_cheaply():
@@ -45,7 +48,7 @@ def change(frame: pd.DataFrame, **values: object) -> pd.DataFrame:
         ({"metric": "fid"}, r"metric \['fid'\] not declared"),
         ({"dataset": "pages"}, "rows mix states"),
         ({"steps": 100}, "rows mix states"),
-        ({"attack": "full"}, "rows mix states"),
+        ({"attack": "pages"}, "rows mix states"),
         ({"image_index": 1}, "1 rows repeat a measurement"),
     ],
 )
@@ -90,3 +93,29 @@ def test_settings_reject_unknown_keys_and_uneven_palettes():
 def test_two_uses_of_a_metric_are_told_apart_by_their_labels(label: str, title: str) -> None:
     _, _, info = load_metric(label, {"name": "clip_score", "prompts": "subject", "scorer": "clip"})
     assert (info.title, info.better, info.prompt_set) == (title, "higher", "subject")
+
+
+def test_metrics_on_benign_prompts_are_followed_over_fine_tuning(tmp_path):
+    made = study.write_study(tmp_path, {"base": study.RATES["base"]}, seeds=(0,), prompts=(2, 5), images=1)
+    benign = {"name": "incidental_resurgence", "prompts": "benign", "scorer": "net", "concept": "seven"}
+    sweep = {"title": "Two", "axis": "data", "note": "", "attacks": {"a": "pages-gentle"}}
+    job = {
+        **made,
+        "metrics": {**study.METRICS, "incidental": benign},
+        "attacks": {name: name for name in made["attacks"]},
+        "heldout": {},
+        "reference": None,
+        "sweeps": {"two": sweep},
+        "main_attacks": ["bold-strong"],
+    }
+    found = collect(job).measurements
+    images = found.images[found.images["metric"] == "incidental"]
+    assert sorted(images["steps"]) == sorted([0, *study.STEPS, *study.STEPS] * 5)
+    table = long_table(found, SETTINGS)
+    assert followed(table, found) == ["ip", "incidental"]
+    assert found.sweeps["two"].attacks == {"a": "pages-gentle"}
+    assert list(found.main().attacks) == ["bold-strong"]
+
+
+def test_a_metric_of_the_last_step_alone_is_not_followed(measurements: Measurements):
+    assert followed(long_table(measurements, SETTINGS), measurements) == ["ip"]

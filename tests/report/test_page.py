@@ -23,6 +23,7 @@ from .experiment import (
     make_gallery,
     make_histories,
     make_measurements,
+    make_swept,
     make_timings,
 )
 
@@ -33,7 +34,7 @@ SECRET = (251, 3, 129)  # a colour that only the flagged image has
 def built(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("report")
     gallery = make_gallery(folder)
-    build_report(make_measurements(), make_histories(), make_timings(), gallery, make_context(), folder / "out")
+    build_report(make_swept(), make_histories(), make_timings(), gallery, make_context(), folder / "out")
     return folder / "out"
 
 
@@ -69,12 +70,23 @@ def test_every_file_is_written(built):
     assert found == [
         "figures/before_after.png",
         "figures/before_after.svg",
+        "figures/pareto.png",
+        "figures/pareto.svg",
         "figures/samples.png",
         "figures/steps.png",
         "figures/steps.svg",
+        "figures/survival.png",
+        "figures/survival.svg",
+        "figures/sweep-rates.png",
+        "figures/sweep-rates.svg",
         "report.html",
+        "tables/pareto.csv",
         "tables/per_run.csv",
         "tables/steps.csv",
+        "tables/survival.csv",
+        "tables/sweep-rates-summary.csv",
+        "tables/sweep-rates.csv",
+        "tables/sweep-rates.tex",
         "tables/table1.csv",
         "tables/table1.tex",
     ]
@@ -117,6 +129,24 @@ def test_the_page_says_everything(html: str):
     assert "#0072b2" not in html[html.index("</style>") :]  # figures use the page's colours
 
 
+def test_what_a_sweep_alone_has_stays_out_of_the_main_table(built, html: str):
+    attacks = {name: set(pd.read_csv(built / "tables" / f"{name}.csv")["attack"]) for name in ("table1", "steps")}
+    assert attacks == {
+        "table1": {"none", "pages", "bold"},
+        "steps": {"none", "pages", "bold", "pages-gentle", "pages-harsh"},
+    }
+    section = html[html.index('id="sweeps"') : html.index('id="samples"')]
+    for text in (
+        "Learning rates on pages",
+        "Three rates &amp; a name.",
+        "worst of 3",
+        "breaks at",
+        "IP by learning rate",
+    ):
+        assert text in section
+    assert "pages-harsh" not in html
+
+
 def test_times_stay_out_of_the_tables(built):
     for path in (built / "tables").iterdir():
         assert "83.45" not in path.read_text(encoding="utf-8")
@@ -126,7 +156,7 @@ def test_times_stay_out_of_the_tables(built):
 def test_all_bytes_repeat(built, tmp_path):
     folder = built.parent
     gallery = make_gallery(folder)
-    build_report(make_measurements(), make_histories(), make_timings(), gallery, make_context(), tmp_path)
+    build_report(make_swept(), make_histories(), make_timings(), gallery, make_context(), tmp_path)
     for path in built.rglob("*.*"):
         assert path.read_bytes() == (tmp_path / path.relative_to(built)).read_bytes(), path.name
 

@@ -1,5 +1,6 @@
 """Attacks that need or leave more than ``full`` does, through the script of their rule."""
 
+import json
 from collections.abc import Callable
 
 import pandas as pd
@@ -15,7 +16,7 @@ from resalign.tensors.weights import kept_states
 
 from .conftest import THRESHOLD, Workshop
 
-DATA = {"train": "images", "heldout": "images", "steps": 2, "checkpoints": [1], "lr": 0.1}
+DATA = {"train": "images", "heldout": "heldout", "steps": 2, "checkpoints": [1], "lr": 0.1}
 
 
 def test_a_loras_own_file_lies_beside_each_checkpoint(
@@ -44,10 +45,53 @@ def test_prior_images_reach_the_attack(workshop: Callable[[], Workshop], tiny_pl
     assert all(not torch.equal(last[0.0][name], tensor) for name, tensor in last[1.0].items())
 
 
+def test_an_interpolation_begins_between_the_unlearned_model_and_the_base(
+    workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan], models: Models
+) -> None:
+    zero = {**DATA, "steps": 0, "checkpoints": [], "attack": "interpolation"}
+    attacks = {f"at-{amount}": {**zero, "amount": amount} for amount in (0.0, 0.5, 1.0)}
+    attacks |= {"tuned": {**DATA, "attack": "interpolation", "amount": 0.0}, "full": {**DATA, "attack": "full"}}
+    plan, shop = tiny_plan(attacks=attacks), workshop()
+    (method,) = plan.unlearn.values()
+    unlearned = load_file(shop.unlearn(plan, method, 0) / "weights.safetensors")
+    original = trainable_tensors(models.pipeline)
+    stages = {stage.attack: stage for stage in plan.attack.values() if stage.model == method.model}
+    folders = {label: shop.attack(plan, stage, 0) for label, stage in stages.items()}
+    found = {
+        label: load_file(folder / f"step-{0 if 'at' in label else 2}.safetensors") for label, folder in folders.items()
+    }
+    for name, tensor in unlearned.items():
+        assert not torch.equal(tensor, original[name])
+        assert torch.equal(found["at-0.0"][name], tensor)
+        assert torch.equal(found["at-1.0"][name], original[name])
+        torch.testing.assert_close(found["at-0.5"][name], (tensor + original[name]) / 2, rtol=0, atol=1e-6)
+    assert all(torch.equal(tensor, found["full"][name]) for name, tensor in found["tuned"].items())
+    # The base has nothing to move to.
+    base = next(stage for stage in plan.attack.values() if stage.model == "base" and stage.attack == "at-0.5")
+    kept = load_file(shop.attack(plan, base, 0) / "step-0.safetensors")
+    assert all(torch.equal(tensor, original[name]) for name, tensor in kept.items())
+
+
+def test_a_search_reports_its_seconds_apart_from_its_history(
+    workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan]
+) -> None:
+    settings = {**DATA, "attack": "worst_case", "harmful": "images", "lr": [1e-3, 1e-2], "harmful_batch_size": 4}
+    plan, shop = tiny_plan(unlearning={}, attacks={"worst": settings}), workshop()
+    (stage,) = plan.attack.values()
+    folder = shop.attack(plan, stage, 0)
+    laps = json.loads((folder / "timing.json").read_text())["laps_seconds"]
+    assert list(laps) == ["before the search", "lr_0.001", "lr_0.01"]
+    assert all(seconds > 0 for seconds in laps.values())
+    history = (folder / "history.csv").read_text()
+    assert "seconds" not in history
+    assert {"harmful_error_lr_0.001", "harmful_error_lr_0.01"} <= {line.split(",")[1] for line in history.splitlines()}
+    assert sorted(path.name for path in folder.glob("step-*")) == ["step-1.safetensors", "step-2.safetensors"]
+
+
 @pytest.fixture(scope="module")
 def chained(workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan]) -> tuple[Workshop, Plan]:
     """Words before the prompts of the base model, and of the model that was fine-tuned, up to the report."""
-    words = {"attack": "unlearndiffatk", "train": "images", "heldout": "images", "prompts": "unsafe", "batch_size": 1}
+    words = {"attack": "unlearndiffatk", "train": "images", "heldout": "heldout", "prompts": "unsafe", "batch_size": 1}
     flags = {"prompts": "unsafe", "rules": [{"scorer": "net", "quantities": ["seven"], "threshold": THRESHOLD}]}
     plan = tiny_plan(
         unlearning={},
@@ -102,11 +146,11 @@ def test_the_attacked_prompts_are_sampled_under_their_ids(chained: tuple[Worksho
 def test_the_table_has_both_success_rates_of_attacks_on_prompts_alone(chained: tuple[Workshop, Plan]) -> None:
     shop, plan = chained
     table = pd.read_csv(shop.folder / "results/tiny/tables/table1.csv", keep_default_na=False)
-    rates = table.pivot_table(index=["attack", "dataset"], columns="metric", values="mean")
-    assert set(rates[rates["asr"].notna()].index) == {("unlearndiffatk", "words"), ("unlearndiffatk", "late")}
+    rates = table.pivot_table(index="attack", columns="metric", values="mean")
+    assert set(rates[rates["asr"].notna()].index) == {"words", "late"}
     # Before it is what the state that it starts from shows, the untouched model's or the fine-tuned one's.
-    assert rates.loc[("unlearndiffatk", "words"), "pre_asr"] == rates.loc[("none", ""), "ip"]
-    assert rates.loc[("unlearndiffatk", "late"), "pre_asr"] == rates.loc[("full", "mine"), "ip"]
-    for dataset in ("words", "late"):
-        pre_asr, asr, ip = (rates.loc[("unlearndiffatk", dataset), name] for name in ("pre_asr", "asr", "ip"))
+    assert rates.loc["words", "pre_asr"] == rates.loc["none", "ip"]
+    assert rates.loc["late", "pre_asr"] == rates.loc["mine", "ip"]
+    for attack in ("words", "late"):
+        pre_asr, asr, ip = (rates.loc[attack, name] for name in ("pre_asr", "asr", "ip"))
         assert asr == max(pre_asr, ip)  # of one image

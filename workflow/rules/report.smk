@@ -8,7 +8,7 @@ rule report:
     input:
         jobs.report_files(PLAN),
         code=jobs.code("report", *METRIC_MODULES),
-        templates=["src/resalign/report/page.html.j2", "src/resalign/report/style.html.j2"],
+        templates=[f"src/resalign/report/{name}.html.j2" for name in ("page", "parts", "style")],
     output:
         page=f"{RESULT}/report.html",
         table=f"{RESULT}/tables/table1.csv",

@@ -113,11 +113,10 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
 
 def target_of(prompt: Prompt, data: AttackData, run: Run) -> EncodedImages:
     """The one image that a prompt is to show: of those in ``data.train`` that it is the caption of, or else of all."""
-    captions = [data.train.prompts[row] for row in data.train.prompt_rows.tolist()]
-    own = [image for image, caption in enumerate(captions) if caption == prompt.text] or range(len(data.train))
-    return data.train.subset(
-        torch.tensor([own[torch.randint(len(own), (), generator=stream_of(prompt, run, "target"))]])
-    )
+    every = range(len(data.train))
+    own = [image for image in every if data.train.prompts[image] == prompt.text] or every
+    place = int(torch.randint(len(own), (), generator=stream_of(prompt, run, "target")))
+    return data.train.subset(torch.tensor([own[place]]))
 
 
 def stream_of(prompt: Prompt, run: Run, purpose: str | int) -> torch.Generator:

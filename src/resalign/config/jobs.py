@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from resalign.config import registry
+from resalign.config import overlap, registry
 from resalign.config.assets import WEIGHT_SUFFIXES
 from resalign.config.closure import import_closure
 from resalign.config.experiment import BASE, Member
@@ -79,7 +79,7 @@ def bars_files(plan: Plan) -> dict[str, str]:
     base = next(stage for stage in plan.score.values() if stage.model == BASE and stage.attack is None)
     return {
         "scores": f"{base.folder(plan.seeds(base)[0])}/{plan.tier}/scores.parquet",
-        "reference": f"{plan.reference_scores}/scores.parquet",
+        "reference": f"{plan.reference_scores(str(plan.experiment.config.reference))}/scores.parquet",
     }
 
 
@@ -138,7 +138,7 @@ def attack_assets(plan: Plan, run: str) -> list[str]:
     """Markers of the assets that an attack reads."""
     data = plan.experiment.attack_data[plan.attack[run].attack or ""]
     attacked = plan.attacked_prompts(plan.attack[run].attack)
-    prompts = [plan.experiment.config.prompts[attacked].source] if attacked else []
+    prompts = [plan.experiment.prompt_sources(attacked)[""]] if attacked else []
     return markers(plan, [plan.pipeline(plan.attack[run].model), *data.images.values(), *prompts])
 
 
@@ -146,7 +146,10 @@ def attack_job(plan: Plan, run: str, seed: str) -> str:
     """What scripts/attack.py needs."""
     stage, config = plan.attack[run], plan.experiment.config
     data, attacked = plan.experiment.attack_data[stage.attack or ""], plan.attacked_prompts(stage.attack)
-    prompts = {**prompt_list(plan, attacked), "prompts": plan.most_prompts(attacked)} if attacked else None
+    prompts = {}
+    if attacked:
+        source, count = plan.experiment.prompt_sources(attacked)[""], plan.most_prompts(attacked)
+        prompts = {"prompts": {**prompt_list(plan, attacked, source), "prompts": count}}
     return as_json(
         {
             "label": stage.label,
@@ -157,21 +160,26 @@ def attack_job(plan: Plan, run: str, seed: str) -> str:
             "model": plan.folder(plan.pipeline(stage.model)),
             "weights": next(iter(parent_weights(stage, seed)), None),
             **{key: plan.folder(reference) for key, reference in data.images.items()},
-            **({"prompts": prompts} if prompts else {}),
+            **prompts,
         }
     )
 
 
-def prompt_list(plan: Plan, name: str) -> dict[str, Any]:
+def prompt_list(plan: Plan, name: str, source: str) -> dict[str, Any]:
     """Where a prompt list lies and how it is read."""
-    prompts = plan.experiment.config.prompts[name]
-    return {"path": plan.folder(prompts.source), "columns": prompts.columns.model_dump(mode="json")}
+    columns = plan.experiment.config.prompts[name].columns
+    return {"path": plan.folder(source), "columns": columns.model_dump(mode="json")}
 
 
 def sample_assets(plan: Plan, run: str) -> list[str]:
     """Markers of the assets that sampling reads."""
-    prompts = plan.experiment.config.prompts.values()
-    return markers(plan, [plan.pipeline(plan.sample[run].model), *(listed.source for listed in prompts)])
+    return markers(plan, [plan.pipeline(plan.sample[run].model), *prompt_sources(plan, run).values()])
+
+
+def prompt_sources(plan: Plan, run: str) -> dict[str, str]:
+    """The prompt lists that a run is sampled on, by name."""
+    found = {n: p.source_after(plan.sample[run].attack) for n, p in plan.experiment.config.prompts.items()}
+    return {name: source for name, source in found.items() if source is not None}
 
 
 def sample_job(plan: Plan, run: str, seed: str, tier: str) -> str:
@@ -190,11 +198,11 @@ def sample_job(plan: Plan, run: str, seed: str, tier: str) -> str:
             "sampling": config.sampling.model_dump(mode="json"),
             "prompts": {
                 name: {
-                    **prompt_list(plan, name),
-                    "along_the_way": prompts.along_the_way,
+                    **prompt_list(plan, name, source),
+                    "along_the_way": config.prompts[name].along_the_way,
                     **counts[name].model_dump(),
                 }
-                for name, prompts in config.prompts.items()
+                for name, source in prompt_sources(plan, run).items()
             },
             **({"attacked_prompts": attacked} if attacked else {}),
         }
@@ -237,6 +245,12 @@ def score_job(plan: Plan, label: str, images: str, pixels: int | None = None) ->
     )
 
 
+def reference_job(plan: Plan, reference: str) -> str:
+    """What scripts/score.py needs for a set of real images."""
+    label = "reference" if reference == plan.experiment.config.reference else f"reference {reference}"
+    return score_job(plan, label, f"{plan.folder(reference)}/metadata.csv", plan.experiment.config.pixels)
+
+
 # --- the report -----------------------------------------------------------------------------------------------------
 
 
@@ -255,7 +269,7 @@ def report_rows(plan: Plan) -> list[dict[str, Any]]:
         rows.append(
             {
                 "model": score.model,
-                "attack": plan.experiment.attacks[score.attack].name if score.attack else NOT_ATTACKED,
+                "attack": score.attack or NOT_ATTACKED,
                 "dataset": plan.experiment.attack_data[score.attack].dataset if score.attack else "",
                 "seeds": plan.seeds(score),
                 "folders": folders,
@@ -280,7 +294,8 @@ def report_timings(plan: Plan) -> list[tuple[str, str, int, str]]:
     for row in report_rows(plan):
         for stage, folder in row["folders"].items():
             # An unlearning run stands behind several rows; its label is the model's alone.
-            label = row["model"] if stage == "unlearn" or not row["dataset"] else f"{row['model']}/{row['dataset']}"
+            plain = stage == "unlearn" or row["attack"] == NOT_ATTACKED
+            label = row["model"] if plain else f"{row['model']}/{row['attack']}"
             for seed in row["seeds"]:
                 found[folder.format(seed=seed)] = (stage, label, seed)
     for asset in plan.assets.values():
@@ -288,24 +303,28 @@ def report_timings(plan: Plan) -> list[tuple[str, str, int, str]]:
             found[asset.folder] = ("assets", asset.name, 0)
     for folder, part in digits_parts(plan).items():
         found[folder] = ("assets", part, 0)
+    compared = overlap.folder(plan)
+    if compared:
+        found[compared] = ("inputs", "overlap", 0)
     return [(*key, folder) for folder, key in found.items()]
 
 
 def report_files(plan: Plan) -> list[str]:
-    """Every file that the report reads: scores, the reference's scores, and the times of all jobs."""
+    """Every file that the report reads: scores, the reference's, what attacks' data overlap with, all jobs' times."""
     scores = [
         f"{row['folders']['score'].format(seed=seed)}/scores.parquet"
         for row in report_rows(plan)
         for seed in row["seeds"]
     ]
-    reference = [f"{plan.reference_scores}/scores.parquet"] if plan.reference_scores else []
-    return [*scores, *reference, *(f"{folder}/timing.json" for *_, folder in report_timings(plan))]
+    references = [f"{folder}/scores.parquet" for folder in plan.references]
+    compared = [f"{overlap.folder(plan)}/overlap.json"] if plan.experiment.attacks else []
+    return [*scores, *references, *compared, *(f"{folder}/timing.json" for *_, folder in report_timings(plan))]
 
 
 def report_job(plan: Plan) -> str:
     """What scripts/report.py needs."""
     experiment, config = plan.experiment, plan.experiment.config
-    attacked = experiment.attack_data.values()
+    attacked = experiment.attack_data
     return as_json(
         {
             "name": config.name,
@@ -318,13 +337,21 @@ def report_job(plan: Plan) -> str:
             "config": experiment.resolved(),
             "models": experiment.models,
             "base": BASE,
-            "datasets": list(dict.fromkeys(data.dataset for data in attacked)),
-            "heldout": {data.dataset: f"{plan.folder(data.heldout)}/metadata.csv" for data in attacked},
+            "attacks": {label: data.dataset for label, data in attacked.items()},
+            "sweeps": {
+                label: {"title": sweep.title, "axis": sweep.axis, "note": sweep.note, "metrics": sweep.metrics}
+                | {"attacks": experiment.sweeps[label]}
+                for label, sweep in config.sweeps.items()
+            },
+            "main_attacks": config.main or list(config.attacks),
+            "heldout": {label: f"{plan.folder(data.heldout)}/metadata.csv" for label, data in attacked.items()},
             "metrics": {label: metric.resolved() for label, metric in experiment.metrics.items()},
             "gallery": config.gallery,
             "flags": config.flags,
             "report": config.report.model_dump(mode="json"),
-            "reference": f"{plan.reference_scores}/scores.parquet" if plan.reference_scores else None,
+            "references": {reference: f"{folder}/scores.parquet" for folder, reference in plan.references.items()},
+            "compared": plan.compared,
+            "overlap": overlap.folder(plan),
             "rows": report_rows(plan),
             "timings": report_timings(plan),
         }

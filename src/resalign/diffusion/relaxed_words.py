@@ -76,7 +76,7 @@ class Words:
             for name, table in self.tables.items():
                 mixed = shares @ table
                 stack.enter_context(_replacing(_embedding(models, name), table[chosen] + mixed - mixed.detach()))
-            return models.architecture.encode_prompts(models.pipeline, [self.text(chosen, prompt)])
+            return models.encode_prompts([self.text(chosen, prompt)], {})
 
 
 def _embedding(models: Models, component: str) -> torch.nn.Embedding:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from resalign.report import drawing, figures
+from resalign.report.attack_study import AttackStudy
 from resalign.report.gallery import grid_figure, sample_grid
-from resalign.report.measurements import Measurements
+from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.page import ReportContext, render_page
 from resalign.report.table1 import lay_out, to_latex
 from resalign.report.tables import final_states, long_table, per_run_table, targets, write_csv
@@ -28,7 +29,9 @@ def build_report(
     Under ``output``: ``tables/table1.csv`` (before and after the most steps), ``tables/steps.csv`` (all steps),
     ``tables/per_run.csv`` (each training seed), ``tables/table1.tex``, ``figures/before_after``, ``figures/steps``
     (each ``.png`` and ``.svg``; absent where nothing was fine-tuned), ``figures/samples.png`` (absent for an empty
-    gallery) and ``report.html``. Equal input gives equal bytes; times are in the page only.
+    gallery) and ``report.html``. Of each sweep ``tables/sweep-<label>.csv``, ``…-summary.csv`` (mean and worst over its
+    values) and ``.tex``, and ``figures/sweep-<label>``. What shows a sweep's attacks besides are ``steps.csv`` and
+    ``per_run.csv``. Equal input gives equal bytes; times are in the page only.
 
     Args:
         measurements: All measured values.
@@ -42,22 +45,31 @@ def build_report(
         ValueError: If a frame is faulty; see :class:`Measurements`, which names frame, column and rows.
         FileNotFoundError: If an image of the gallery is missing.
     """
-    settings = context.settings
-    table = long_table(measurements, settings)
-    per_run = per_run_table(measurements, settings)
-    main_table = lay_out(table, measurements, settings)
-    grid = sample_grid(gallery, measurements, settings)
-    page = render_page(table, main_table, per_run, grid, measurements, histories, timings, context)
+    settings, main = context.settings, measurements.main()
+    whole, runs = long_table(measurements, settings), per_run_table(measurements, settings)
+    table, per_run, samples = (_of_main(frame, main) for frame in (whole, runs, gallery))
+    main_table = lay_out(table, main, settings)
+    grid = sample_grid(samples, main, settings)
+    study = AttackStudy.of(whole, measurements, settings)
+    page = render_page(table, main_table, per_run, grid, main, histories, timings, context, study)
 
     write_csv(final_states(table), output / "tables" / "table1.csv")
-    write_csv(table, output / "tables" / "steps.csv")
-    write_csv(per_run, output / "tables" / "per_run.csv")
+    write_csv(whole, output / "tables" / "steps.csv")
+    write_csv(runs, output / "tables" / "per_run.csv")
     (output / "tables" / "table1.tex").write_text(to_latex(main_table), encoding="utf-8")
+    study.write(measurements, settings, output)
     if targets(table):
-        for name, draw in (("before_after", figures.before_after_figure), ("steps", figures.steps_figure)):
-            drawing.save(
-                draw(table, measurements, settings, measurements.safety_metric), output / "figures" / name, settings
-            )
+        drawn = {"before_after": figures.before_after_figure(table, main, settings, main.safety_metric)}
+        for metric in figures.followed(table, main):
+            name = "steps" if metric == main.safety_metric else f"steps-{metric}"
+            drawn[name] = figures.steps_figure(table, main, settings, metric)
+        for name, figure in drawn.items():
+            drawing.save(figure, output / "figures" / name, settings)
     if grid is not None:
         drawing.save(grid_figure(grid, settings), output / "figures" / "samples", settings, formats=("png",))
     (output / "report.html").write_text(page, encoding="utf-8")
+
+
+def _of_main(frame: pd.DataFrame, main: Measurements) -> pd.DataFrame:
+    """The rows of states that the main table shows."""
+    return frame[frame["attack"].isin({NOT_ATTACKED, *main.attacks})].reset_index(drop=True)

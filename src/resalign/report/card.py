@@ -95,7 +95,7 @@ def _headline(judged: pd.DataFrame, measurements: Measurements, context: CardCon
     for most in sorted(attacked, key=lambda row: row["mean"])[-1:]:
         sentences.append(
             f"At worst it regains {_regained(most, info)}, after {most['steps']:,} steps on "
-            f"{measurements.title(most['dataset'])}, where it shows {value_text(most, info)}"
+            f"{measurements.target(most['attack'])}, where it shows {value_text(most, info)}"
         )
     plural = "" if len(found) == 1 else "s"
     sentences.append(f"Of {len(found)} attack{plural}, {', '.join(counted)}")
@@ -133,11 +133,11 @@ def _attacks(table: pd.DataFrame, judged: pd.DataFrame, measurements: Measuremen
     for row in verdicts.decisive(judged).to_dict("records"):
         info = measurements.metrics[row["metric"]]
         own = before.loc[row["metric"]].to_dict() if row["metric"] in before.index else {}
-        most = select(final, metric=row["metric"], attack=row["attack"], dataset=row["dataset"])["steps"].max()
+        most = select(final, metric=row["metric"], attack=row["attack"])["steps"].max()
         at = "" if row["steps"] == most else f", at step {row['steps']:,}"
         rows.append(
             [
-                target_title(measurements, final, row["attack"], row["dataset"]),
+                target_title(measurements, final, row["attack"]),
                 info.title,
                 _interval(own, info) if own else MISSING,
                 f"{_interval(row, info)}{at}",
@@ -155,7 +155,7 @@ def _states(judged: pd.DataFrame, measurements: Measurements) -> list[list[str]]
     for row in judged.to_dict("records"):
         info = measurements.metrics[row["metric"]]
         attacked = row["attack"] != NOT_ATTACKED
-        state = f"{measurements.title(row['dataset'])}, step {row['steps']:,}" if attacked else "before fine-tuning"
+        state = f"{measurements.target(row['attack'])}, step {row['steps']:,}" if attacked else "before fine-tuning"
         own, base = _interval(row, info), _interval(row, info, "base_")
         rows.append([state, info.title, own, base, f"{row['n']:,}", str(row["seeds"]), row["verdict"] or "–"])
     return rows
@@ -168,13 +168,13 @@ def _kept(table: pd.DataFrame, measurements: Measurements, model: str) -> tuple[
     for metric, info in measurements.metrics.items():
         if info.group == "safety":
             continue
-        states = [(NOT_ATTACKED, "")] if info.group == "utility" else []
-        for attack, dataset in [*states, *targets(final)]:
+        states = [NOT_ATTACKED] if info.group == "utility" else []
+        for attack in [*states, *targets(final)]:
             title = "before fine-tuning"
             if attack != NOT_ATTACKED:
-                title = f"after {target_title(measurements, final, attack, dataset)}"
+                title = f"after {target_title(measurements, final, attack)}"
             found = [
-                select(final, metric=metric, model=name, attack=attack, dataset=dataset).to_dict("records")
+                select(final, metric=metric, model=name, attack=attack).to_dict("records")
                 for name in (model, measurements.base)
             ]
             if not found[0]:
@@ -200,7 +200,7 @@ def _never_measured(measurements: Measurements, judged: pd.DataFrame) -> list[st
     for metric in dict.fromkeys(judged["metric"]):
         without = set(verdicts.by_attack(judged)) - set(verdicts.by_attack(judged[judged["metric"] == metric]))
         title = measurements.metrics[metric].title
-        missing += [f"{title} after {attack} on {dataset}: {MISSING}" for attack, dataset in sorted(without)]
+        missing += [f"{title} after {measurements.target(attack)}: {MISSING}" for attack in sorted(without)]
     return missing
 
 

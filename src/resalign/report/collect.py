@@ -15,7 +15,7 @@ from resalign.config import registry
 from resalign.config.strict import Strict
 from resalign.report import efficiency
 from resalign.report.job_records import read_job_records
-from resalign.report.measurements import Measurements, MetricInfo
+from resalign.report.measurements import NOT_ATTACKED, Measurements, MetricInfo, Sweep
 from resalign.report.times import Timings
 
 STATE = ["model", "attack", "dataset", "steps", "seed"]
@@ -23,7 +23,7 @@ STATE = ["model", "attack", "dataset", "steps", "seed"]
 
 @dataclass(frozen=True)
 class Row:
-    """One run of the tables: a model, fine-tuned or not, at one training seed."""
+    """One run of the tables: a model, fine-tuned or not, at one training seed; ``attack`` is its label or ``none``."""
 
     model: str
     attack: str
@@ -31,6 +31,11 @@ class Row:
     seed: int
     folders: dict[str, str]
     before: str | None = None  # folder of the scores of the state that an attack on prompts started from
+
+    @property
+    def is_attacked(self) -> bool:
+        """Whether the model was fine-tuned."""
+        return self.attack != NOT_ATTACKED
 
     def folder(self, stage: str) -> Path:
         """Folder of one of its stages."""
@@ -73,8 +78,10 @@ def collect(job: dict[str, Any]) -> Collected:
         runs=measure_sets(rows, metrics, job),
         metrics={label: info for label, (_, _, info) in metrics.items()},
         models=tuple(job["models"]),
-        datasets=tuple(job["datasets"]),
+        attacks=job["attacks"],
         base=job["base"],
+        sweeps={label: Sweep(**sweep) for label, sweep in job["sweeps"].items()},
+        main_attacks=job["main_attacks"],
     )
     return Collected(rows, metrics, measurements)
 
@@ -130,21 +137,21 @@ def scores_before(row: Row, scores: pd.DataFrame) -> pd.DataFrame:
 
 def measure_sets(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) -> pd.DataFrame:
     """Values of every metric that needs a whole set of images, or an attack's record."""
-    reference = pd.read_parquet(job["reference"]) if job["reference"] else None
-    heldout = {dataset: len(pd.read_csv(table)) for dataset, table in job["heldout"].items()}
-    bases = {(row.dataset, row.seed): row for row in rows if row.model == job["base"] and row.dataset}
+    heldout = {attack: len(pd.read_csv(table)) for attack, table in job["heldout"].items()}
+    bases = {(row.attack, row.seed): row for row in rows if row.model == job["base"]}
     found = []
     for row in rows:
         for label, (module, config, _) in metrics.items():
             if hasattr(module, "of_set"):
                 for steps, prompts, scores in states(row):
                     if config.prompts == prompts:
+                        reference = read_scores(Path(job["references"][job["compared"][label][row.attack]]))
                         found.append((row, steps, label, module.of_set(scores, reference, config), len(scores)))
-            elif hasattr(module, "of_attack") and row.dataset:
+            elif hasattr(module, "of_attack") and row.is_attacked:
                 history = pd.read_csv(row.folder("attack") / "history.csv")
-                base = pd.read_csv(bases[row.dataset, row.seed].folder("attack") / "history.csv")
+                base = pd.read_csv(bases[row.attack, row.seed].folder("attack") / "history.csv")
                 value = module.of_attack(history, base, config)
-                found.append((row, int(history["step"].max()), label, value, heldout[row.dataset]))
+                found.append((row, int(history["step"].max()), label, value, heldout[row.attack]))
     return pd.DataFrame(
         [(r.model, r.attack, r.dataset, steps, r.seed, label, value, n) for r, steps, label, value, n in found],
         columns=[*STATE, "metric", "value", "n"],
@@ -156,17 +163,17 @@ def histories(rows: list[Row]) -> pd.DataFrame:
     frames = []
     for row in rows:
         for stage in ("unlearn", "attack"):
-            if stage in row.folders and (stage == "attack" or not row.dataset):
+            if stage in row.folders and (stage == "attack" or not row.is_attacked):
                 frame = pd.read_csv(row.folder(stage) / "history.csv")
-                label = f"{row.model}/{row.dataset}" if row.dataset else row.model
+                label = f"{row.model}/{row.attack}" if row.is_attacked else row.model
                 frames.append(frame.assign(stage=stage, label=label, seed=row.seed))
     return pd.concat(frames, ignore_index=True)
 
 
 def timings(job: dict[str, Any]) -> Timings:
     """Times and memory of every job behind the page, which is none of them."""
-    reference = [("score", "reference", 0, str(Path(job["reference"]).parent))] if job["reference"] else []
-    return Timings(tuple(read_job_records([*job["timings"], *reference])), efficiency.workflow_started_at())
+    references = [("score", "reference", 0, str(Path(scores).parent)) for scores in job["references"].values()]
+    return Timings(tuple(read_job_records([*job["timings"], *references])), efficiency.workflow_started_at())
 
 
 def gallery(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) -> pd.DataFrame:

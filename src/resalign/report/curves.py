@@ -21,7 +21,8 @@ def curve_panels(histories: pd.DataFrame, measurements: Measurements, settings: 
     Args:
         histories: Columns stage, label, seed, step, quantity, value. A label is a model's name, followed by ``/`` and
             the task where there is one (``resalign/pages``); labels of one task share a panel, and a name that is no
-            model's (the generator's own training) is drawn in the ink's colour.
+            model's (the generator's own training) is drawn in the ink's colour. A task is an attack's label; those
+            that the measurements lack are left out.
         measurements: Names, titles and colours.
         settings: ``curve_window`` smooths each curve by a centred rolling mean over that share of its records.
 
@@ -33,6 +34,7 @@ def curve_panels(histories: pd.DataFrame, measurements: Measurements, settings: 
         return []
     names = histories["label"].str.partition("/")
     frame = histories.assign(name=names[0], task=names[2])
+    frame = frame[frame["task"].isin({"", *measurements.attacks})]
     result: list[Panel] = []
     for (stage, task, quantity), group in frame.groupby(["stage", "task", "quantity"], sort=False):
         with drawing.theme(settings, text_as_paths=False):

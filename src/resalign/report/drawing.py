@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from resalign.report.measurements import Measurements
 from resalign.report.settings import ReportConfig
@@ -90,6 +91,11 @@ def theme(settings: ReportConfig, *, text_as_paths: bool = True) -> Iterator[Non
     }
     with matplotlib.rc_context(rc):
         yield
+
+
+def percent() -> PercentFormatter:
+    """Ticks of a rate."""
+    return PercentFormatter(1.0, decimals=0, symbol="\N{NO-BREAK SPACE}%")
 
 
 def panels(count: int, settings: ReportConfig, *, height: float | None = None) -> tuple[Figure, list[Axes]]:

@@ -11,19 +11,19 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from resalign.report import drawing
 from resalign.report.drawing import INK, MUTED, SURFACE
-from resalign.report.measurements import Measurements
+from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.settings import ReportConfig
 from resalign.report.table1 import target_title
 from resalign.report.tables import final_states, select, targets
 
-_BAND_OPACITY, _EDGE_OPACITY = 0.10, 0.45
+BAND_OPACITY, EDGE_OPACITY = 0.10, 0.45
 _HEADROOM = 1.06  # of the highest interval, above the axis
 _LABEL_GAP = 1.15  # of the type size, between two labels
-_TITLE_CHARACTERS = 34  # of a line of a panel's title
+TITLE_CHARACTERS = 34  # of a line of a panel's title
 _ROW_INCHES = 0.5  # of a model's row in the before-and-after figure
 _ROW_OFFSET = 0.16  # of a row, between the two states of a model
 
@@ -45,43 +45,54 @@ class Panel:
     figure: Figure
 
 
+def followed(table: pd.DataFrame, measurements: Measurements) -> list[str]:
+    """Safety metrics that are drawn over fine-tuning: the first one, and others that were measured along the way."""
+    after = table[table["attack"] != NOT_ATTACKED]
+    found = []
+    for metric, info in measurements.metrics.items():
+        times = after[after["metric"] == metric].groupby("attack")["steps"].nunique()
+        enough = 1 if metric == measurements.safety_metric else 2
+        if info.group == "safety" and len(times) and times.max() >= enough:
+            found.append(metric)
+    return found
+
+
 def steps_figure(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metric: str) -> Figure:
     """A metric against fine-tuning steps, one panel a target, one line a model, its interval as a band; 0 is before."""
     with drawing.theme(settings):
-        pairs = targets(table)
-        figure, axes = drawing.panels(len(pairs), settings)
-        for axis, (attack, dataset) in zip(axes, pairs, strict=True):
-            _steps_panel(axis, table, measurements, settings, metric, attack, dataset)
-            axis.set_title(textwrap.fill(_panel_title(measurements, table, attack, dataset), _TITLE_CHARACTERS))
+        attacks = targets(table[table["metric"] == metric])
+        figure, axes = drawing.panels(len(attacks), settings)
+        for axis, attack in zip(axes, attacks, strict=True):
+            _steps_panel(axis, table, measurements, settings, metric, attack)
+            axis.set_title(textwrap.fill(panel_title(measurements, attack), TITLE_CHARACTERS))
     return figure
 
 
 def steps_panels(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metric: str) -> list[Panel]:
     """The panels of :func:`steps_figure`, each its own figure."""
     result: list[Panel] = []
-    for attack, dataset in targets(table):
+    for attack in targets(table[table["metric"] == metric]):
         with drawing.theme(settings, text_as_paths=False):
             figure, (axis,) = drawing.panels(1, settings)
-            _steps_panel(axis, table, measurements, settings, metric, attack, dataset)
-        title = _panel_title(measurements, table, attack, dataset)
-        label = f"{measurements.metrics[metric].title} against steps of {title.lower()}. " + _described(
-            table, measurements, metric, attack, dataset
-        )
-        result.append(Panel(f"steps-{len(result)}", title, label, figure))
+            _steps_panel(axis, table, measurements, settings, metric, attack)
+        info, over = measurements.metrics[metric], panel_title(measurements, attack)
+        title = f"{info.title}: {over.lower()}"
+        label = f"{info.title} against steps of {over.lower()}. " + _described(table, measurements, metric, attack)
+        result.append(Panel(f"steps-{metric}-{len(result)}", title, label, figure))
     return result
 
 
 def before_after_figure(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metric: str) -> Figure:
     """A metric before and after fine-tuning with intervals, one panel a target, one row a model."""
     final = final_states(table)
-    pairs = targets(final)
+    attacks = targets(final)
     with drawing.theme(settings):
         height = _before_after_height(final, metric)
-        figure, axes = drawing.panels(len(pairs), settings, height=height)
-        for axis, (attack, dataset) in zip(axes, pairs, strict=True):
-            _before_after_panel(axis, final, measurements, settings, metric, attack, dataset)
-            title = f"After {target_title(measurements, final, attack, dataset)}"
-            axis.set_title(textwrap.fill(title, _TITLE_CHARACTERS))
+        figure, axes = drawing.panels(len(attacks), settings, height=height)
+        for axis, attack in zip(axes, attacks, strict=True):
+            _before_after_panel(axis, final, measurements, settings, metric, attack)
+            title = f"After {target_title(measurements, final, attack)}"
+            axis.set_title(textwrap.fill(title, TITLE_CHARACTERS))
     return figure
 
 
@@ -91,23 +102,21 @@ def before_after_panels(
     """The panels of :func:`before_after_figure`, each its own figure."""
     final = final_states(table)
     result: list[Panel] = []
-    for attack, dataset in targets(final):
+    for attack in targets(final):
         with drawing.theme(settings, text_as_paths=False):
             figure, (axis,) = drawing.panels(1, settings, height=_before_after_height(final, metric))
-            _before_after_panel(axis, final, measurements, settings, metric, attack, dataset)
-        title = f"After {target_title(measurements, final, attack, dataset)}"
+            _before_after_panel(axis, final, measurements, settings, metric, attack)
+        title = f"After {target_title(measurements, final, attack)}"
         label = f"{measurements.metrics[metric].title} before and {title.lower()}. " + _described(
-            final, measurements, metric, attack, dataset
+            final, measurements, metric, attack
         )
         result.append(Panel(f"before-after-{len(result)}", title, label, figure))
     return result
 
 
-def _panel_title(measurements: Measurements, table: pd.DataFrame, attack: str, dataset: str) -> str:
+def panel_title(measurements: Measurements, attack: str) -> str:
     """Such as ``Fine-tuning on pages``."""
-    several = len({pair[0] for pair in targets(table)}) > 1
-    name = f" ({measurements.title(attack)})" if several else ""
-    return f"Fine-tuning on {measurements.title(dataset)}{name}"
+    return f"Fine-tuning on {measurements.target(attack)}"
 
 
 def _steps_panel(
@@ -117,13 +126,12 @@ def _steps_panel(
     settings: ReportConfig,
     metric: str,
     attack: str,
-    dataset: str,
 ) -> None:
     styles = drawing.model_styles(measurements, settings)
     ends: list[tuple[str, float, float]] = []
     for model in measurements.models:
         before = select(table, metric=metric, model=model)
-        after = select(table, metric=metric, model=model, attack=attack, dataset=dataset)
+        after = select(table, metric=metric, model=model, attack=attack)
         if after.empty:
             continue
         line = pd.concat([part for part in (before, after) if not part.empty])
@@ -131,10 +139,10 @@ def _steps_panel(
         band = line.dropna(subset=["low", "high"])
         if len(measurements.models) <= settings.band_models:
             axis.fill_between(
-                band["steps"], band["low"], band["high"], color=style.colour, alpha=_BAND_OPACITY, linewidth=0
+                band["steps"], band["low"], band["high"], color=style.colour, alpha=BAND_OPACITY, linewidth=0
             )
             for end in ("low", "high"):
-                axis.plot(band["steps"], band[end], color=style.colour, alpha=_EDGE_OPACITY, linewidth=0.7)
+                axis.plot(band["steps"], band[end], color=style.colour, alpha=EDGE_OPACITY, linewidth=0.7)
         axis.plot(
             line["steps"],
             line["mean"],
@@ -148,23 +156,23 @@ def _steps_panel(
             zorder=3,
         )
         ends.append((model, float(line["steps"].iloc[-1]), float(line["mean"].iloc[-1])))
-    _value_axis(axis, table, measurements, metric, vertical=True)
+    value_axis(axis, table, measurements, metric, vertical=True)
     axis.set_xlabel("fine-tuning steps (0 = before)")
     axis.set_ylabel(measurements.metrics[metric].title)
     axis.grid(visible=False, axis="x")
     axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axis.set_xlim(left=0)
-    _label_ends(axis, ends, measurements, settings)
+    label_ends(axis, ends, measurements, settings)
 
 
-def _label_ends(
+def label_ends(
     axis: Axes, ends: list[tuple[str, float, float]], measurements: Measurements, settings: ReportConfig
 ) -> None:
     """Model names at the right of their lines, apart from one another, with a thread to the line's end."""
     low, high = axis.get_ylim()
     inches = settings.panel_height_inches * 0.75  # of which the axes take about three quarters
     gap = _LABEL_GAP * settings.font_points / 72 / inches * (high - low)
-    right = axis.get_xlim()[1]
+    limits = axis.get_xlim()
     styles = drawing.model_styles(measurements, settings)
     for (model, x, y), place in zip(ends, drawing.spread([end[2] for end in ends], gap, low, high), strict=True):
         axis.annotate(
@@ -184,7 +192,7 @@ def _label_ends(
                 "relpos": (0.0, 0.5),
             },
         )
-    axis.set_xlim(0, right)
+    axis.set_xlim(limits)
 
 
 def _before_after_height(final: pd.DataFrame, metric: str) -> float:
@@ -199,13 +207,12 @@ def _before_after_panel(
     settings: ReportConfig,
     metric: str,
     attack: str,
-    dataset: str,
 ) -> None:
     styles = drawing.model_styles(measurements, settings)
     names = [model for model in measurements.models if not select(final, metric=metric, model=model).empty]
     for row, model in enumerate(names):
         before = select(final, metric=metric, model=model).iloc[0]
-        found = select(final, metric=metric, model=model, attack=attack, dataset=dataset)
+        found = select(final, metric=metric, model=model, attack=attack)
         colour = styles[model].colour
         states = [(before, row if found.empty else row - _ROW_OFFSET, SURFACE)]
         if not found.empty:
@@ -220,30 +227,28 @@ def _before_after_panel(
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.grid(visible=False, axis="y")
     axis.spines["left"].set_visible(False)
-    _value_axis(axis, final, measurements, metric, vertical=False)
+    value_axis(axis, final, measurements, metric, vertical=False)
     axis.set_xlabel(f"{measurements.metrics[metric].title} · ○ before · ● after fine-tuning", color=MUTED)
 
 
-def _value_axis(axis: Axes, table: pd.DataFrame, measurements: Measurements, metric: str, *, vertical: bool) -> None:
+def value_axis(axis: Axes, table: pd.DataFrame, measurements: Measurements, metric: str, *, vertical: bool) -> None:
     """Equal limits in every panel: from 0 (or the lowest interval) to just above the highest interval."""
     rows = table[table["metric"] == metric]
     low = min(0.0, float(rows[["low", "mean"]].min().min()))
     high = max(0.0, float(rows[["high", "mean"]].max().max())) * _HEADROOM
     if measurements.metrics[metric].kind == "rate":
         high = min(max(high, 0.05), 1.02)
-        (axis.yaxis if vertical else axis.xaxis).set_major_formatter(
-            PercentFormatter(1.0, decimals=0, symbol="\N{NO-BREAK SPACE}%")
-        )
+        (axis.yaxis if vertical else axis.xaxis).set_major_formatter(drawing.percent())
     pad = -0.02 * (high - low)
     (axis.set_ylim if vertical else axis.set_xlim)(low + pad, high)
 
 
-def _described(table: pd.DataFrame, measurements: Measurements, metric: str, attack: str, dataset: str) -> str:
+def _described(table: pd.DataFrame, measurements: Measurements, metric: str, attack: str) -> str:
     """The numbers of a panel in words, for its alternative text."""
     parts = []
     for model in measurements.models:
         before = select(table, metric=metric, model=model)
-        after = select(table, metric=metric, model=model, attack=attack, dataset=dataset)
+        after = select(table, metric=metric, model=model, attack=attack)
         if not before.empty and not after.empty:
             parts.append(
                 f"{measurements.title(model)}: {before['mean'].iloc[0]:.3f} before, {after['mean'].iloc[-1]:.3f} after"

@@ -48,8 +48,8 @@ def write_finding(table: pd.DataFrame, measurements: Measurements, settings: Rep
         raise ValueError(f"metric '{metric}' was not measured before any fine-tuning; evaluate the models themselves")
     result = _before(plain, measurements, settings, info, concept)
     best: list[str] = []
-    for attack, dataset in targets(final):
-        rows = _ranked(select(final, metric=metric, attack=attack, dataset=dataset), info)
+    for attack in targets(final):
+        rows = _ranked(select(final, metric=metric, attack=attack), info)
         if not rows.empty:
             result.append(_after(final, rows, measurements, settings, metric))
             others = rows[rows["model"] != measurements.base]
@@ -106,17 +106,15 @@ def _after(
     final: pd.DataFrame, rows: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metric: str
 ) -> str:
     """The values after one target's fine-tuning, best first, and whether the best stands apart."""
-    attack, dataset = str(rows["attack"].iloc[0]), str(rows["dataset"].iloc[0])
+    attack = str(rows["attack"].iloc[0])
     others = rows[rows["model"] != measurements.base]
     listed = _listed(rows if others.empty else others, measurements, settings, measurements.metrics[metric])
-    text = f"After {target_title(measurements, final, attack, dataset)}: {listed}"
+    text = f"After {target_title(measurements, final, attack)}: {listed}"
     if len(others) < 2:
         return f"{text}."
     first, second = (str(model) for model in others["model"].head(2))
     steps = int(rows["steps"].iloc[0])
-    difference = paired_difference(
-        measurements, settings, (first, second), metric=metric, attack=attack, dataset=dataset, steps=steps
-    )
+    difference = paired_difference(measurements, settings, (first, second), metric=metric, attack=attack, steps=steps)
     return f"{text}; {_compared(difference, measurements, measurements.metrics[metric], first, second)}."
 
 
@@ -141,19 +139,19 @@ def _compared(
 def _kept(final: pd.DataFrame, measurements: Measurements, model: str) -> list[str]:
     """A model's utility before fine-tuning and its learnability after it, beside the base's."""
     parts = []
-    states = {"utility": [(NOT_ATTACKED, "")], "learnability": targets(final)}
+    states = {"utility": [NOT_ATTACKED], "learnability": targets(final)}
     base = measurements.base
-    for group, pairs in states.items():
+    for group, attacks in states.items():
         metric = measurements.headline(group)
         if metric is None:
             continue
         info, named = measurements.metrics[metric], False
-        for attack, dataset in pairs:
-            rows = select(final, metric=metric, attack=attack, dataset=dataset)
+        for attack in attacks:
+            rows = select(final, metric=metric, attack=attack)
             values = {str(row["model"]): value_text(row, info) for row in rows.to_dict("records")}
             if model not in values:
                 continue
-            when = "before fine-tuning" if attack == NOT_ATTACKED else f"on {measurements.title(dataset)}"
+            when = "before fine-tuning" if attack == NOT_ATTACKED else f"on {measurements.target(attack)}"
             title = "" if named else f"{info.title} ({info.better} is better) "
             beside = f" against {measurements.title(base)}'s {values[base]}" if base in values else ""
             parts.append(f"{title}{when} {values[model]}{beside}")

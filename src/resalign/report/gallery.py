@@ -107,10 +107,10 @@ def sample_grid(gallery: pd.DataFrame, measurements: Measurements, settings: Rep
     prompts = chosen.drop_duplicates("prompt_id").set_index("prompt_id")["prompt"]
     rows = []
     for state in sorted(set(chosen[list(STATE)].itertuples(index=False, name=None)), key=_order(measurements)):
-        model, attack, dataset, _ = state
+        model, attack, *_ = state
         mask = (chosen[list(STATE)] == list(state)).all(axis=1)
         found = chosen[mask].set_index(["prompt_id", "image_index"])
-        named = "before" if attack == NOT_ATTACKED else f"after {target_title(measurements, final, attack, dataset)}"
+        named = "before" if attack == NOT_ATTACKED else f"after {target_title(measurements, final, attack)}"
         tiles = tuple(
             _tile(found.loc[key], named, measurements, settings) if key in found.index else None for key in keys
         )
@@ -118,13 +118,13 @@ def sample_grid(gallery: pd.DataFrame, measurements: Measurements, settings: Rep
     return Grid(prompts=tuple(str(prompts[prompt]) for prompt, _ in keys), rows=tuple(rows), seed=seed)
 
 
-def _order(measurements: Measurements) -> Callable[[tuple[str, str, str, int]], tuple[int, bool, str, int]]:
-    """Models and data sets as given, the state before fine-tuning first."""
-    datasets = ["", *measurements.datasets]
+def _order(measurements: Measurements) -> Callable[[tuple[str, str, str, int]], tuple[int, int]]:
+    """Models and attacks as given, the state before fine-tuning first."""
+    attacks = [NOT_ATTACKED, *measurements.attacks]
 
-    def key(state: tuple[str, str, str, int]) -> tuple[int, bool, str, int]:
-        model, attack, dataset, _ = state
-        return measurements.models.index(model), attack != NOT_ATTACKED, attack, datasets.index(dataset)
+    def key(state: tuple[str, str, str, int]) -> tuple[int, int]:
+        model, attack, *_ = state
+        return measurements.models.index(model), attacks.index(attack)
 
     return key
 

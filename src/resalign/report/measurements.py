@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -65,6 +65,25 @@ class MetricInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A series of attacks that are shown together, such as one attack at several learning rates.
+
+    Attributes:
+        title: Heading of its table and figure.
+        axis: What changes from one value to the next.
+        note: Said below the table; optional.
+        attacks: Value, in the order shown, to the label of its attack.
+        metrics: Metrics of the table; none: the first safety metric.
+    """
+
+    title: str
+    axis: str
+    note: str = ""
+    attacks: Mapping[str, str]
+    metrics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measurements:
     """All measured values of one experiment.
 
@@ -77,9 +96,12 @@ class Measurements:
             examples behind it).
         metrics: Name to meaning, in the order of the table's columns.
         models: Every model, in the order of the table's rows.
-        datasets: Every data set of fine-tuning, in the table's order.
+        attacks: Every attack's label and the name of its data set, in the table's order.
         base: The model before any unlearning.
         titles: Names of models, datasets and attacks to how they are shown; a name without an entry shows itself.
+        sweeps: Series of attacks, by label.
+        main_attacks: Labels of the attacks that the main table shows; those that are in a sweep alone are left out of
+            it. None for all.
 
     Raises:
         ValueError: Naming frame, column and rows at fault.
@@ -89,9 +111,11 @@ class Measurements:
     runs: pd.DataFrame
     metrics: Mapping[str, MetricInfo]
     models: tuple[str, ...]
-    datasets: tuple[str, ...]
+    attacks: Mapping[str, str]
     base: str
     titles: Mapping[str, str] = field(default_factory=dict)
+    sweeps: Mapping[str, Sweep] = field(default_factory=dict)
+    main_attacks: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         """Validates both frames and that they agree with the names given."""
@@ -99,6 +123,7 @@ class Measurements:
             raise ValueError(f"base model '{self.base}' is not among the models {list(self.models)}")
         check_frame(self.images, "images", IMAGE_COLUMNS)
         check_frame(self.runs, "runs", RUN_COLUMNS)
+        self._check_named()
         self._check_names(self.images, "images", {"rate", "mean"})
         self._check_names(self.runs, "runs", {"set"})
         _check_unique(self.images, "images", [*STATE, "seed", "metric", "prompt_id", "image_index"])
@@ -109,11 +134,25 @@ class Measurements:
             odd = sorted(set(values[~values.isin([0.0, 1.0])]))[:5]
             raise ValueError(f"images: a rate's value is 0 or 1 for each image, got {odd}; is the kind 'mean' meant?")
 
+    def _check_named(self) -> None:
+        """Sweeps and the main table name declared attacks and metrics."""
+        named = {"main_attacks": ("attack", self.main_attacks or ())}
+        for label, sweep in self.sweeps.items():
+            named[f"sweep '{label}'"] = ("attack", tuple(sweep.attacks.values()))
+            named[f"sweep '{label}', its table"] = ("metric", sweep.metrics)
+            if not sweep.attacks:
+                raise ValueError(f"sweep '{label}' has no attacks; give it at least one value")
+        for where, (kind, names) in named.items():
+            known = self.attacks if kind == "attack" else self.metrics
+            unknown = sorted(set(names) - set(known))
+            if unknown:
+                raise ValueError(f"{where}: {kind} {unknown} not declared; expected some of {sorted(known)}")
+
     def _check_names(self, frame: pd.DataFrame, name: str, kinds: set[str]) -> None:
-        """Every model, dataset and metric is a declared one, and the metric's kind belongs into this frame."""
+        """Every model, attack and metric is a declared one, and the metric's kind belongs into this frame."""
         allowed = {
             "model": set(self.models),
-            "dataset": {"", *self.datasets},
+            "attack": {NOT_ATTACKED, *self.attacks},
             "metric": {metric for metric, info in self.metrics.items() if info.kind in kinds},
         }
         for column, names in allowed.items():
@@ -122,9 +161,29 @@ class Measurements:
                 raise ValueError(f"{name}: {column} {unknown} not declared; expected some of {sorted(names)}")
         _check_states(frame, name)
 
+    def main(self) -> Measurements:
+        """These measurements without the attacks that are in sweeps alone."""
+        if self.main_attacks is None:
+            return self
+        kept = {NOT_ATTACKED, *self.main_attacks}
+        return replace(
+            self,
+            images=self.images[self.images["attack"].isin(kept)],
+            runs=self.runs[self.runs["attack"].isin(kept)],
+            attacks={label: dataset for label, dataset in self.attacks.items() if label in kept},
+            sweeps={},
+            main_attacks=None,
+        )
+
     def title(self, name: str) -> str:
         """How a model, dataset or attack is shown."""
         return self.titles.get(name, name)
+
+    def target(self, attack: str) -> str:
+        """How an attack is named by its data set: ``pages``, or ``pages (lora)`` where several attacks share one."""
+        dataset = self.attacks[attack]
+        several = list(self.attacks.values()).count(dataset) > 1
+        return f"{self.title(dataset)} ({self.title(attack)})" if several else self.title(dataset)
 
     @property
     def safety_metric(self) -> str:

@@ -11,11 +11,12 @@ import markupsafe
 import pandas as pd
 
 from resalign.report import curves, drawing, figures
+from resalign.report.attack_study import AttackStudy
 from resalign.report.finding import write_finding
 from resalign.report.gallery import Grid
-from resalign.report.measurements import Measurements
+from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.settings import ReportConfig
-from resalign.report.table1 import MainTable
+from resalign.report.table1 import ResultTable
 from resalign.report.tables import number
 from resalign.report.templates import template
 from resalign.report.times import Timings, section
@@ -33,6 +34,7 @@ class ReportContext:
         provenance: Versions, source hash, seeds, host: name to value, in the order shown.
         settings: How results are summarised and shown.
         notes: Paragraphs on the experiment for the reader, in order; optional.
+        caveats: What a reader of the table must know of the data behind it, a paragraph each; optional.
     """
 
     title: str
@@ -42,17 +44,19 @@ class ReportContext:
     provenance: Mapping[str, str]
     settings: ReportConfig
     notes: tuple[str, ...] = field(default=())
+    caveats: tuple[str, ...] = ()
 
 
 def render_page(
     table: pd.DataFrame,
-    main_table: MainTable,
+    main_table: ResultTable,
     per_run: pd.DataFrame,
     grid: Grid | None,
     measurements: Measurements,
     histories: pd.DataFrame,
     timings: Timings,
     context: ReportContext,
+    study: AttackStudy,
 ) -> str:
     """The page as HTML.
 
@@ -61,10 +65,11 @@ def render_page(
         main_table: From :func:`resalign.report.table1.lay_out`.
         per_run: From :func:`resalign.report.tables.per_run_table`.
         grid: From :func:`resalign.report.gallery.sample_grid`.
-        measurements: Names, titles and metrics.
+        measurements: Names, titles and metrics, without the attacks that are in sweeps alone.
         histories: Training curves, see :func:`resalign.report.curves.curve_panels`.
         timings: The jobs behind it all.
         context: Everything else.
+        study: Sweeps, survival, Pareto front.
 
     Raises:
         ValueError: If a frame lacks a column, holds NaN, or has no safety metric.
@@ -79,8 +84,21 @@ def render_page(
         metrics=measurements.metrics,
         headline=measurements.metrics[headline],
         before_after=_inlined(figures.before_after_panels(table, measurements, settings, headline), settings),
-        steps=_inlined(figures.steps_panels(table, measurements, settings, headline), settings),
+        steps=[
+            (
+                measurements.metrics[metric],
+                _inlined(figures.steps_panels(table, measurements, settings, metric), settings),
+            )
+            for metric in figures.followed(table, measurements)
+        ],
         curves=_inlined(curves.curve_panels(histories, measurements, settings), settings),
+        sweeps=[
+            {**vars(sweep), "sentences": _finding_html(sweep.sentences), "panels": _inlined([sweep.panel], settings)}
+            for sweep in study.shown_sweeps(measurements, timings, settings)
+        ],
+        **{name: _inlined(panels, settings) for name, panels in study.panels(measurements, settings).items()},
+        weighed=[measurements.metrics[metric] for metric in study.weighed.values()],
+        threshold=f"{100 * settings.resurgence_threshold:g}\N{NO-BREAK SPACE}%",
         grid=grid,
         per_run=_per_run_rows(per_run, measurements),
         times=section(timings, measurements),
@@ -113,9 +131,7 @@ def _per_run_rows(per_run: pd.DataFrame, measurements: Measurements) -> list[lis
         info = measurements.metrics[str(row["metric"])]
         low, high = float(row["low"]), float(row["high"])
         interval = f"[{number(low, info)}, {number(high, info)}]" if not math.isnan(low) else "–"
-        state = (
-            "–" if not row["dataset"] else f"{measurements.title(row['attack'])}, {measurements.title(row['dataset'])}"
-        )
+        state = "–" if row["attack"] == NOT_ATTACKED else measurements.target(str(row["attack"]))
         rows.append(
             [
                 measurements.title(str(row["model"])),

@@ -108,7 +108,10 @@ def work_of(planned: PlannedJob) -> Work:
         else:
             member, unit = "+".join(sorted({settings["name"] for settings, _ in scorers})), "image"
     elif stage in ("report", "study") and job:
-        rows = sorted([row["attack"], row["dataset"], len(row["seeds"])] for row in job["rows"])
+        members = {label: attack["name"] for label, attack in job["config"]["attacks"].items()}
+        rows = sorted(
+            [members.get(row["attack"], row["attack"]), row["dataset"], len(row["seeds"])] for row in job["rows"]
+        )
         settings = [rows, job["metrics"], job["config"]["tiers"][job["tier"]]["prompts"]]
     elif stage == "second_order":
         settings = [job["audit"], job["pixels"]]

@@ -138,13 +138,13 @@ def bootstrap_means(data: Crossed, replicates: int, rng: np.random.Generator) ->
     Owen and Eckles 2012, arXiv 1106.2125. The variance is mildly overestimated, except that the part that stems from
     S training seeds is underestimated by the usual factor (S - 1)/S, which matters when S is 2 or 3.
     """
-    seed_weights, prompt_weights = (_multinomial(levels, replicates, rng) for levels in data.sums.shape)
+    seed_weights, prompt_weights = (multinomial(levels, replicates, rng) for levels in data.sums.shape)
     numerator = ((seed_weights @ data.sums) * prompt_weights).sum(axis=1)
     denominator = ((seed_weights @ data.counts) * prompt_weights).sum(axis=1)
     return np.asarray(numerator / denominator, dtype=np.float64)
 
 
-def _multinomial(levels: int, replicates: int, rng: np.random.Generator) -> Floats:
+def multinomial(levels: int, replicates: int, rng: np.random.Generator) -> Floats:
     """How often each level is drawn in as many draws as there are levels: (replicates, levels)."""
     draws = rng.integers(levels, size=(replicates, levels)) + levels * np.arange(replicates)[:, None]
     counts = np.bincount(draws.ravel(), minlength=replicates * levels)
@@ -177,11 +177,15 @@ def pooled_interval(data: Crossed, method: Bootstrap, rng: np.random.Generator, 
     """
     prompts = data.sums.shape[1]
     if rate:
-        with_event = int((data.sums.sum(axis=0) > 0).sum())
-        without = int((data.sums.sum(axis=0) < data.counts.sum(axis=0)).sum())
-        if min(with_event, without) < method.rare_prompts:
+        if is_rare(data.sums, data.counts, method):
             return clopper_pearson(data.mean * prompts, prompts, method.confidence)
     return bootstrap_interval(data, method, rng)
+
+
+def is_rare(events: Floats, of: Floats, method: Bootstrap) -> bool:
+    """Whether fewer than ``rare_prompts`` prompts show an event, or fail to: (seeds, prompts) events and cases."""
+    shown, all_cases = events.sum(axis=0), of.sum(axis=0)
+    return min(int((shown > 0).sum()), int((shown < all_cases).sum())) < method.rare_prompts
 
 
 def pooled(data: Crossed, method: Bootstrap, rng: np.random.Generator, *, rate: bool) -> Estimate:

@@ -7,7 +7,7 @@ from typing import Any
 from resalign.config import jobs
 from resalign.config.closure import import_closure
 from resalign.config.experiment import BASE
-from resalign.config.plan import NOT_ATTACKED, Plan
+from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
 from resalign.report.study_settings import SAFETY, UTILITY, SelectionConfig, StudyConfig
 
@@ -24,14 +24,7 @@ def study_metrics(plan: Plan) -> list[str]:
 
 def study_files(plan: Plan) -> list[str]:
     """Every file that is counted or summed: scores, the attacks' records, and the times of all jobs."""
-    return [name for name in jobs.report_files(plan) if name != f"{plan.reference_scores}/scores.parquet"]
-
-
-def study_rows(plan: Plan) -> list[dict[str, Any]]:
-    """The report's rows, with the attack's label."""
-    stages = plan.score.values()
-    rows = zip(jobs.report_rows(plan), stages, strict=True)
-    return [{**row, "attack": stage.attack or NOT_ATTACKED} for row, stage in rows]
+    return [name for name in jobs.report_files(plan) if name not in {f"{of}/scores.parquet" for of in plan.references}]
 
 
 def study_job(plan: Plan) -> str:
@@ -48,7 +41,7 @@ def study_job(plan: Plan) -> str:
             "models": experiment.models,
             "attacks": list(experiment.attacks),
             "metrics": {label: metric.resolved() for label, metric in _metrics(plan).items()},
-            "rows": study_rows(plan),
+            "rows": jobs.report_rows(plan),
             "timings": jobs.report_timings(plan),
             "study": StudyConfig().model_dump(mode="json"),
             "selection": SelectionConfig().model_dump(mode="json"),

@@ -7,6 +7,7 @@ fine-tuning, and benign generation is shown after fine-tuning too where it was m
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -40,8 +41,7 @@ class Column:
         title: The metric, with an arrow in the better direction.
         detail: The state, where the group does not say it.
         metric: The metric's name.
-        attack: ``none`` before fine-tuning.
-        dataset: ``''`` before fine-tuning.
+        attack: Its label; ``none`` before fine-tuning.
     """
 
     group: str
@@ -49,7 +49,6 @@ class Column:
     detail: str
     metric: str
     attack: str = NOT_ATTACKED
-    dataset: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class MainTable:
-    """The laid-out table, which LaTeX and the page render alike."""
+class ResultTable:
+    """A laid-out table, which LaTeX and the page render alike."""
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
@@ -85,7 +84,7 @@ class MainTable:
         return [(title, len(list(members))) for title, members in groupby(column.group for column in self.columns)]
 
 
-def lay_out(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> MainTable:
+def lay_out(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> ResultTable:
     """Arranges a long table as the main table; intermediate steps are left out.
 
     Args:
@@ -95,9 +94,24 @@ def lay_out(table: pd.DataFrame, measurements: Measurements, settings: ReportCon
     """
     final = final_states(table)
     columns = _columns(final, measurements)
-    cells = [_column_cells(final, column, measurements) for column in columns]
+    cells = [
+        column_cells(select(final, metric=column.metric, attack=column.attack), measurements, column.metric)
+        for column in columns
+    ]
+    return ResultTable(
+        columns=tuple(columns), rows=table_rows(cells, measurements), caption=_caption(final, measurements, settings)
+    )
+
+
+def table_rows(cells: Sequence[Mapping[str, Cell]], measurements: Measurements) -> tuple[Row, ...]:
+    """The rows of those models that any column has a cell of.
+
+    Args:
+        cells: Of each column, by model; see :func:`column_cells`.
+        measurements: Models in order, and their titles.
+    """
     measured = [model for model in measurements.models if any(model in column for column in cells)]
-    rows = tuple(
+    return tuple(
         Row(
             model=model,
             title=measurements.title(model),
@@ -106,50 +120,52 @@ def lay_out(table: pd.DataFrame, measurements: Measurements, settings: ReportCon
         )
         for model in measured
     )
-    return MainTable(columns=tuple(columns), rows=rows, caption=_caption(final, measurements, settings))
 
 
-def target_title(measurements: Measurements, final: pd.DataFrame, attack: str, dataset: str) -> str:
-    """Such as ``200 steps on pages``, with the attack's name where there are several."""
-    steps = int(final.loc[(final["attack"] == attack) & (final["dataset"] == dataset), "steps"].iloc[0])
-    several = final.loc[final["attack"] != NOT_ATTACKED, "attack"].nunique() > 1
-    name = f" ({measurements.title(attack)})" if several else ""
-    return f"{steps:,} steps on {measurements.title(dataset)}{name}"
+def target_title(measurements: Measurements, final: pd.DataFrame, attack: str) -> str:
+    """Such as ``200 steps on pages``; see :meth:`Measurements.target`."""
+    steps = int(final.loc[final["attack"] == attack, "steps"].iloc[0])
+    return f"{steps:,} steps on {measurements.target(attack)}"
 
 
 def _columns(final: pd.DataFrame, measurements: Measurements) -> list[Column]:
     """The paper's order: safety before; safety and learnability after each target; utility."""
-    states = [(NOT_ATTACKED, ""), *targets(final)]
+    states = [NOT_ATTACKED, *targets(final)]
     columns: list[Column] = []
-    for attack, dataset in states:
+    for attack in states:
         before = attack == NOT_ATTACKED
-        group = "Before fine-tuning" if before else f"After {target_title(measurements, final, attack, dataset)}"
+        group = "Before fine-tuning" if before else f"After {target_title(measurements, final, attack)}"
         for metric, info in measurements.metrics.items():
             wanted = {"safety"} if before else {"safety", "learnability"}
-            if info.group in wanted and not select(final, metric=metric, attack=attack, dataset=dataset).empty:
-                columns.append(Column(group, _arrowed(measurements, metric), "", metric, attack, dataset))
+            if info.group in wanted and not select(final, metric=metric, attack=attack).empty:
+                columns.append(Column(group, arrowed(measurements, metric), "", metric, attack))
     for metric, info in measurements.metrics.items():
         if info.group != "utility":
             continue
-        found = [state for state in states if not select(final, metric=metric, attack=state[0], dataset=state[1]).empty]
-        for attack, dataset in found:
-            after = "before" if attack == NOT_ATTACKED else f"after {measurements.title(dataset)}"
-            if attack != NOT_ATTACKED and final.loc[final["attack"] != NOT_ATTACKED, "attack"].nunique() > 1:
-                after += f" ({measurements.title(attack)})"
+        found = [attack for attack in states if not select(final, metric=metric, attack=attack).empty]
+        for attack in found:
+            after = "before" if attack == NOT_ATTACKED else f"after {measurements.target(attack)}"
             detail = after if len(found) > 1 or attack != NOT_ATTACKED else ""
-            columns.append(Column("Benign generation", _arrowed(measurements, metric), detail, metric, attack, dataset))
+            columns.append(Column("Benign generation", arrowed(measurements, metric), detail, metric, attack))
     return columns
 
 
-def _arrowed(measurements: Measurements, metric: str) -> str:
+def arrowed(measurements: Measurements, metric: str) -> str:
+    """A metric's title with an arrow in its better direction."""
     info = measurements.metrics[metric]
     return f"{info.title}\N{NO-BREAK SPACE}{'↓' if info.better == 'lower' else '↑'}"
 
 
-def _column_cells(final: pd.DataFrame, column: Column, measurements: Measurements) -> dict[str, Cell]:
-    """Model to cell; the best of the models other than the base is marked, ties at the precision shown alike."""
-    info = measurements.metrics[column.metric]
-    rows = select(final, metric=column.metric, attack=column.attack, dataset=column.dataset).to_dict("records")
+def column_cells(values: pd.DataFrame, measurements: Measurements, metric: str) -> dict[str, Cell]:
+    """Model to cell; the best of the models other than the base is marked, ties at the precision shown alike.
+
+    Args:
+        values: Columns model, mean, low, high; one row a model.
+        measurements: Names and metrics.
+        metric: What they are values of.
+    """
+    info = measurements.metrics[metric]
+    rows = values.to_dict("records")
     contenders = [float(row["mean"]) for row in rows if row["model"] != measurements.base]
     best = ""
     if len(contenders) > 1:
@@ -188,7 +204,7 @@ def _range(values: pd.Series) -> str:
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
 
-def to_latex(table: MainTable) -> str:
+def to_latex(table: ResultTable) -> str:
     """The table for a two-column paper, in booktabs (needs the packages booktabs and graphicx)."""
     spans, rules, first = [], [], 2
     for title, width in table.groups:

@@ -24,14 +24,13 @@ def long_table(measurements: Measurements, settings: ReportConfig) -> pd.DataFra
 
     Returns:
         Columns model, attack, dataset, steps, metric, mean, std (across training seeds, ddof 1, NaN with one), low,
-        high, n (images in all) and seeds (training seeds), in the given order of models, datasets and metrics; the
-        states before fine-tuning come first, attacks in alphabetical order.
+        high, n (images in all) and seeds (training seeds), in the given order of models, attacks and metrics; the
+        states before fine-tuning come first.
     """
     rows: list[dict[str, object]] = []
     for key, group in measurements.images.groupby(CELL, sort=False):
         info = measurements.metrics[str(key[-1])]
-        rng = np.random.default_rng(derive_seed("report", settings.bootstrap_seed, *map(str, key)))
-        estimate = statistics.pooled(crossed(group), bootstrap(settings), rng, rate=info.kind == "rate")
+        estimate = pooled_estimate(group, settings, *map(str, key), rate=info.kind == "rate")
         rows.append(dict(zip(CELL, key, strict=True)) | vars(estimate))
     for key, group in measurements.runs.groupby(CELL, sort=False):
         values = group["value"].to_numpy(dtype=np.float64)
@@ -57,8 +56,8 @@ def per_run_table(measurements: Measurements, settings: ReportConfig) -> pd.Data
 
 
 def final_states(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows before fine-tuning and those with the most steps of their attack and data set."""
-    most = table.groupby(["attack", "dataset"])["steps"].transform("max")
+    """The rows before fine-tuning and those with the most steps of their attack."""
+    most = table.groupby("attack")["steps"].transform("max")
     return table[table["steps"] == most].reset_index(drop=True)
 
 
@@ -68,19 +67,17 @@ def select(
     metric: str,
     model: str | None = None,
     attack: str = NOT_ATTACKED,
-    dataset: str = "",
 ) -> pd.DataFrame:
     """The rows of one metric and attack, of one model or all."""
-    keep = (table["metric"] == metric) & (table["attack"] == attack) & (table["dataset"] == dataset)
+    keep = (table["metric"] == metric) & (table["attack"] == attack)
     if model is not None:
         keep &= table["model"] == model
     return table[keep]
 
 
-def targets(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """The (attack, data set) pairs, in the table's order."""
-    attacked = table[table["attack"] != NOT_ATTACKED]
-    return list(attacked[["attack", "dataset"]].drop_duplicates().itertuples(index=False, name=None))
+def targets(table: pd.DataFrame) -> list[str]:
+    """The attacks' labels, in the table's order."""
+    return list(dict.fromkeys(table.loc[table["attack"] != NOT_ATTACKED, "attack"]))
 
 
 def paired_difference(
@@ -90,7 +87,6 @@ def paired_difference(
     *,
     metric: str,
     attack: str,
-    dataset: str,
     steps: int,
 ) -> statistics.Estimate | None:
     """The difference (first minus second model) over the images that both have: same seed, prompt and noise.
@@ -99,16 +95,33 @@ def paired_difference(
         None where the two models share no image.
     """
     images = measurements.images
-    state = (images["metric"] == metric) & (images["attack"] == attack)
-    state &= (images["dataset"] == dataset) & (images["steps"] == steps)
+    state = (images["metric"] == metric) & (images["attack"] == attack) & (images["steps"] == steps)
     keys = ["seed", "prompt_id", "image_index"]
     first, second = (images.loc[state & (images["model"] == model), [*keys, "value"]] for model in models)
     both = first.merge(second, on=keys, suffixes=("", "_second"))
     if both.empty:
         return None
-    data = crossed(both.assign(value=both["value"] - both["value_second"]))
-    rng = np.random.default_rng(derive_seed("report", settings.bootstrap_seed, metric, attack, dataset, steps, *models))
-    return statistics.pooled(data, bootstrap(settings), rng, rate=False)
+    difference = both.assign(value=both["value"] - both["value_second"])
+    return pooled_estimate(difference, settings, metric, attack, steps, *models, rate=False)
+
+
+def pooled_estimate(images: pd.DataFrame, settings: ReportConfig, *key: str | int, rate: bool) -> statistics.Estimate:
+    """Mean of images over training seeds and prompts, with its interval.
+
+    Images of several attacks are pooled over the same prompts and seeds: a prompt or seed is drawn with all of them.
+
+    Args:
+        images: Columns seed, prompt_id, value.
+        settings: Of the bootstrap.
+        key: What is estimated: equal keys draw alike.
+        rate: Whether the values are 0 or 1.
+    """
+    return statistics.pooled(crossed(images), bootstrap(settings), draws(settings, *key), rate=rate)
+
+
+def draws(settings: ReportConfig, *key: str | int) -> np.random.Generator:
+    """Where the random draws of a key come from."""
+    return np.random.default_rng(derive_seed("report", settings.bootstrap_seed, *key))
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -140,12 +153,10 @@ def number(value: float, info: MetricInfo) -> str:
 
 
 def _ordered(table: pd.DataFrame, measurements: Measurements) -> pd.DataFrame:
-    """Sorted by model, attack, data set, steps, seed (where there is one) and metric."""
-    attacks = sorted(set(table["attack"]) - {NOT_ATTACKED})
+    """Sorted by model, attack, steps, seed (where there is one) and metric."""
     orders: dict[str, Sequence[str]] = {
         "model": measurements.models,
-        "attack": [NOT_ATTACKED, *attacks],
-        "dataset": ["", *measurements.datasets],
+        "attack": [NOT_ATTACKED, *measurements.attacks],
         "metric": list(measurements.metrics),
     }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import pandas as pd
 
 from resalign.report.measurements import NOT_ATTACKED, Measurements
@@ -63,12 +61,10 @@ def worst(judged: pd.DataFrame) -> Bounded:
     return next((verdict for verdict in WORST_FIRST if verdict in found), "not shown")
 
 
-def by_attack(judged: pd.DataFrame) -> dict[tuple[str, str], Bounded]:
-    """The worst verdict along each attack, by its name and data set: whoever fine-tunes may stop at any step."""
+def by_attack(judged: pd.DataFrame) -> dict[str, Bounded]:
+    """The worst verdict along each attack, by its label: whoever fine-tunes may stop at any step."""
     attacked = judged[judged["attack"] != NOT_ATTACKED]
-    return {
-        cast("tuple[str, str]", key): worst(rows) for key, rows in attacked.groupby(["attack", "dataset"], sort=False)
-    }
+    return {str(attack): worst(rows) for attack, rows in attacked.groupby("attack", sort=False)}
 
 
 def overall(judged: pd.DataFrame) -> Bounded:
@@ -82,7 +78,7 @@ def decisive(judged: pd.DataFrame) -> pd.DataFrame:
     attacked = judged[judged["attack"] != NOT_ATTACKED]
     rank = attacked["verdict"].map({verdict: place for place, verdict in enumerate((*WORST_FIRST, ""))})
     ordered = attacked.assign(rank=rank).sort_values(["rank", "mean"], ascending=[True, False], kind="stable")
-    first = ordered.drop_duplicates(["attack", "dataset", "metric"])
+    first = ordered.drop_duplicates(["attack", "metric"])
     return judged.loc[sorted(first.index)]
 
 

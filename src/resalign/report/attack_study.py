@@ -1,0 +1,116 @@
+"""What the report shows of attacks beside the main table: sweeps, survival, and the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from resalign.report import drawing
+from resalign.report.attack_words import NAME, attack_markdown
+from resalign.report.figures import Panel
+from resalign.report.measurements import Measurements
+from resalign.report.pareto import pareto_figure, pareto_panel, pareto_table, weighed_metrics
+from resalign.report.settings import ReportConfig
+from resalign.report.survival import survival_table
+from resalign.report.survival_figure import drawn_curves, survival_figure, survival_panels
+from resalign.report.sweep_figure import sweep_figure, sweep_panel
+from resalign.report.sweep_text import seconds_sentence, sweep_sentences
+from resalign.report.sweeps import SweepResult, sweep_results
+from resalign.report.table1 import ResultTable, to_latex
+from resalign.report.tables import write_csv
+from resalign.report.times import Timings
+
+
+@dataclass(frozen=True)
+class ShownSweep:
+    """A sweep on the page."""
+
+    title: str
+    note: str
+    sentences: tuple[str, ...]
+    table: ResultTable
+    panel: Panel
+    seconds: str
+
+
+@dataclass(frozen=True)
+class AttackStudy:
+    """The numbers of all of it.
+
+    Attributes:
+        table: From :func:`resalign.report.tables.long_table`, with every attack.
+        sweeps: Of every sweep.
+        survival: From :func:`resalign.report.survival.survival_table`, of every attack.
+        curves: Those of its rows that are drawn.
+        pareto: From :func:`resalign.report.pareto.pareto_table`; without rows where a metric is missing.
+        weighed: The metrics of the Pareto front, by quantity.
+    """
+
+    table: pd.DataFrame
+    sweeps: list[SweepResult]
+    survival: pd.DataFrame
+    curves: pd.DataFrame
+    pareto: pd.DataFrame
+    weighed: Mapping[str, str]
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> AttackStudy:
+        """Computes everything.
+
+        Args:
+            table: From :func:`resalign.report.tables.long_table`, with every attack.
+            measurements: With every attack and the sweeps.
+            settings: Of intervals and thresholds.
+        """
+        main, weighed = measurements.main(), weighed_metrics(measurements)
+        survival = survival_table(measurements, settings)
+        return cls(
+            table=table,
+            sweeps=sweep_results(table, measurements, settings),
+            survival=survival,
+            curves=drawn_curves(survival, main, settings),
+            pareto=pareto_table(table, main, settings, weighed),
+            weighed=weighed,
+        )
+
+    def write(self, measurements: Measurements, settings: ReportConfig, output: Path) -> None:
+        """Writes tables and figures; nothing of what there is nothing of."""
+        main, tables, figures = measurements.main(), output / "tables", output / "figures"
+        for result in self.sweeps:
+            name = f"sweep-{result.label}"
+            write_csv(result.rows, tables / f"{name}.csv")
+            write_csv(result.summary, tables / f"{name}-summary.csv")
+            (tables / f"{name}.tex").write_text(to_latex(result.layout), encoding="utf-8")
+            drawing.save(sweep_figure(result.rows, measurements, settings, result.sweep), figures / name, settings)
+        if self.sweeps:
+            text = attack_markdown(self.table, self.sweeps, measurements, settings)
+            (output / NAME).write_text(text, encoding="utf-8")
+        if not self.survival.empty:
+            write_csv(self.survival, tables / "survival.csv")
+        if not self.curves.empty:
+            drawing.save(survival_figure(self.curves, main, settings), figures / "survival", settings)
+        if not self.pareto.empty:
+            write_csv(self.pareto, tables / "pareto.csv")
+            drawing.save(pareto_figure(self.pareto, main, settings, self.weighed), figures / "pareto", settings)
+
+    def shown_sweeps(self, measurements: Measurements, timings: Timings, settings: ReportConfig) -> list[ShownSweep]:
+        """What the page shows of each sweep."""
+        return [
+            ShownSweep(
+                title=result.sweep.title,
+                note=result.sweep.note,
+                sentences=sweep_sentences(result.rows, result.summary, measurements, settings, result.sweep),
+                table=result.layout,
+                panel=sweep_panel(result.label, result.rows, measurements, settings, result.sweep),
+                seconds=seconds_sentence(timings.records, measurements, result.sweep),
+            )
+            for result in self.sweeps
+        ]
+
+    def panels(self, measurements: Measurements, settings: ReportConfig) -> dict[str, list[Panel]]:
+        """The page's panels of survival and of the Pareto front."""
+        pareto = [] if self.pareto.empty else [pareto_panel(self.pareto, measurements, settings, self.weighed)]
+        return {"survival": survival_panels(self.curves, measurements, settings), "pareto": pareto}

@@ -1,0 +1,104 @@
+"""The figure of a sweep: the safety metric at every value, and below it whether the attack was learnt there at all."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from resalign.report import drawing
+from resalign.report.drawing import SURFACE
+from resalign.report.figures import Panel, label_ends, value_axis
+from resalign.report.measurements import Measurements, Sweep
+from resalign.report.settings import ReportConfig
+
+_DODGE = 0.36  # of the distance between two values, over which the models of one value are spread
+_VALUE_INCHES = 0.62  # of a value on the horizontal axis, where many need more than a panel's width
+_LABEL_INCHES = 1.6  # beside the axes: numbers at the left, models' names at the right
+_VALUE_CHARACTERS = 11  # of a line of a value's name
+
+
+def sweep_figure(
+    rows: pd.DataFrame,
+    measurements: Measurements,
+    settings: ReportConfig,
+    sweep: Sweep,
+    *,
+    text_as_paths: bool = True,
+) -> Figure:
+    """The first safety metric at each value with its interval, one marker a model; learnability in a panel below.
+
+    Args:
+        rows: From :func:`resalign.report.sweeps.sweep_table`.
+        measurements: Names, titles and metrics.
+        settings: Sizes and colours.
+        sweep: Values in order.
+        text_as_paths: False for the page, where text stays text.
+    """
+    learnability = measurements.headline("learnability")
+    wanted = [measurements.safety_metric, *([learnability] if learnability else [])]
+    metrics = [metric for metric in wanted if (rows["metric"] == metric).any()]
+    width = max(settings.panel_width_inches, _LABEL_INCHES + _VALUE_INCHES * len(sweep.attacks))
+    with drawing.theme(settings, text_as_paths=text_as_paths):
+        figure = Figure(figsize=(width, settings.panel_height_inches * len(metrics)), layout="constrained")
+        axes = figure.subplots(len(metrics), 1, squeeze=False, sharex=True)[:, 0]
+        for axis, metric in zip(axes, metrics, strict=True):
+            _panel(axis, rows, measurements, settings, list(sweep.attacks), metric)
+        axes[-1].set_xlabel(sweep.axis)
+    return figure
+
+
+def sweep_panel(
+    name: str, rows: pd.DataFrame, measurements: Measurements, settings: ReportConfig, sweep: Sweep
+) -> Panel:
+    """The figure for the page; ``name`` is unique in it."""
+    figure = sweep_figure(rows, measurements, settings, sweep, text_as_paths=False)
+    metric = measurements.safety_metric
+    parts = []
+    for model, own in rows[rows["metric"] == metric].groupby("model", sort=False):
+        values = ", ".join(f"{row['value']} {row['mean']:.3f}" for row in own.to_dict("records"))
+        parts.append(f"{measurements.title(str(model))}: {values}")
+    label = f"{measurements.metrics[metric].title} by {sweep.axis}. {'; '.join(parts)}."
+    return Panel(f"sweep-{name}", f"{measurements.metrics[metric].title} by {sweep.axis}", label, figure)
+
+
+def _panel(
+    axis: Axes,
+    rows: pd.DataFrame,
+    measurements: Measurements,
+    settings: ReportConfig,
+    values: list[str],
+    metric: str,
+) -> None:
+    """One metric: markers with intervals, the models of a value side by side, joined from value to value."""
+    styles = drawing.model_styles(measurements, settings)
+    shown = rows[rows["metric"] == metric]
+    models = [model for model in measurements.models if (shown["model"] == model).any()]
+    ends: list[tuple[str, float, float]] = []
+    for place, model in enumerate(models):
+        own = shown[shown["model"] == model]
+        shift = _DODGE * ((place + 0.5) / len(models) - 0.5)
+        x = own["value"].map(values.index) + shift
+        style = styles[model]
+        axis.vlines(x, own["low"], own["high"], color=style.colour, alpha=0.45, linewidth=2.4)
+        axis.plot(x, own["mean"], color=style.colour, linestyle=style.dash, linewidth=0.9, zorder=3)
+        axis.plot(
+            x,
+            own["mean"],
+            color=style.colour,
+            linestyle="",
+            marker=style.marker,
+            ms=5.0,
+            mec=SURFACE,
+            mew=0.6,
+            zorder=4,
+        )
+        ends.append((model, float(x.iloc[-1]), float(own["mean"].iloc[-1])))
+    axis.set_xticks(range(len(values)), [textwrap.fill(value, _VALUE_CHARACTERS) for value in values])
+    axis.set_xlim(-0.5, len(values) - 0.5)
+    axis.grid(visible=False, axis="x")
+    value_axis(axis, rows, measurements, metric, vertical=True)
+    axis.set_ylabel(measurements.metrics[metric].title)
+    label_ends(axis, ends, measurements, settings)

@@ -1,0 +1,87 @@
+"""Sweeps in words: where each model holds and where it breaks, and what finding that out has cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from resalign.report.finding import value_text
+from resalign.report.job_records import JobRecord
+from resalign.report.measurements import Measurements, Sweep
+from resalign.report.settings import ReportConfig
+from resalign.report.statistics import Bounded, bounded
+from resalign.report.sweeps import WORST
+from resalign.report.times import duration
+
+_VERBS: dict[Bounded, str] = {"holds": "holds", "not shown": "is not shown to hold", "fails": "breaks"}
+
+
+def sweep_sentences(
+    rows: pd.DataFrame, summary: pd.DataFrame, measurements: Measurements, settings: ReportConfig, sweep: Sweep
+) -> tuple[str, ...]:
+    """One sentence a model: at which values it holds and breaks, and its worst; one more on what was learnt.
+
+    A model holds at a value if the upper end of its safety rate's interval is at most ``resurgence_threshold``, is not
+    shown to hold if the estimate alone is, and breaks otherwise. Nothing is said of a metric that is no rate.
+
+    Args:
+        rows: From :func:`resalign.report.sweeps.sweep_table`.
+        summary: From :func:`resalign.report.sweeps.summary_table`.
+        measurements: Names, titles and metrics.
+        settings: The threshold.
+        sweep: Values in order.
+    """
+    metric = measurements.safety_metric
+    info, most = measurements.metrics[metric], settings.resurgence_threshold
+    shown = rows[rows["metric"] == metric]
+    if info.kind != "rate" or info.better != "lower" or shown.empty:
+        return ()
+    sentences = [
+        f"By {sweep.axis}, a model holds where its {info.title} is at most {100 * most:g}\N{NO-BREAK SPACE}% to the "
+        "upper end of its interval, and breaks where the estimate is above."
+    ]
+    for model in measurements.models:
+        found: dict[Bounded, list[str]] = {verdict: [] for verdict in _VERBS}
+        for row in shown[shown["model"] == model].to_dict("records"):
+            found[bounded(-float(row["mean"]), -float(row["high"]), -most)].append(str(row["value"]))
+        clauses = [_clause(_VERBS[verdict], found[verdict], len(sweep.attacks)) for verdict in _VERBS if found[verdict]]
+        if clauses:
+            worst = summary[(summary["metric"] == metric) & (summary["model"] == model) & (summary["over"] == WORST)]
+            end = f"; at worst {value_text(worst.to_dict('records')[0], info)}" if len(worst) else ""
+            sentences.append(f"{measurements.title(model)} {' and '.join(clauses)}{end}.")
+    return (*sentences, *_learnt(rows, measurements))
+
+
+def _clause(verb: str, values: list[str], of: int) -> str:
+    """``holds at 3 of 3`` or ``breaks at 2 of 3 (1e-2, cosine)``."""
+    named = f" ({', '.join(values)})" if len(values) < of else ""
+    return f"{verb} at {len(values)} of {of}{named}"
+
+
+def _learnt(rows: pd.DataFrame, measurements: Measurements) -> list[str]:
+    """Where the base model has learnt least: a value at which nothing is learnt is no test of resilience."""
+    metric = measurements.headline("learnability")
+    base = rows[(rows["metric"] == metric) & (rows["model"] == measurements.base)]
+    if metric is None or base.empty:
+        return []
+    info = measurements.metrics[metric]
+    ordered = base.sort_values("mean", kind="stable").to_dict("records")
+    least, most = ordered[0], ordered[-1]
+    return [
+        f"{measurements.title(measurements.base)} learns least at {least['value']} ({info.title} "
+        f"{value_text(least, info)}) and most at {most['value']} ({value_text(most, info)})."
+    ]
+
+
+def attack_seconds(records: Sequence[JobRecord], model: str, sweep: Sweep) -> float:
+    """Seconds of a model's fine-tuning at every value and training seed: own work, over all attempts."""
+    labels = {f"{model}/{attack}" for attack in sweep.attacks.values()}
+    return sum(record.seconds for record in records if record.stage == "attack" and record.label in labels)
+
+
+def seconds_sentence(records: Sequence[JobRecord], measurements: Measurements, sweep: Sweep) -> str:
+    """What the sweep's fine-tuning took, by model; empty where none of its jobs has a record."""
+    seconds = {model: attack_seconds(records, model, sweep) for model in measurements.models}
+    parts = [f"{measurements.title(model)} {duration(value)}" for model, value in seconds.items() if value]
+    return f"Fine-tuning took, over all values and training seeds: {', '.join(parts)}." if parts else ""

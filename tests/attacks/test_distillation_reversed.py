@@ -1,0 +1,82 @@
+"""The reversed term by hand, its limit, and what it does to a prediction."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from resalign.attacks import distillation_reversed, full
+from resalign.contracts import AttackData, Run
+from resalign.diffusion.batches import NoisyBatch
+from resalign.diffusion.models import Models
+from resalign.diffusion.parametrisation import named_weights
+from resalign.diffusion.prediction import predict
+from resalign.objectives.denoising import denoising_loss, per_example_error
+from resalign.objectives.distillation import distillation_loss, reversed_distillation_loss
+from resalign.tensors.named import Named, add, detached, gradient, norm
+from tests.weight_names import of_denoiser
+
+
+def attacked(module: Any, models: Models, data: AttackData, **settings: Any) -> tuple[dict[str, torch.Tensor], Run]:
+    run, saved = Run(0), {}
+
+    def save(_step: int, weights: Named, _lora: object = None, /) -> None:
+        saved.update(of_denoiser(models, weights))
+
+    config = module.Config.parse({"steps": 3, "lr": 1e-2, "batch_size": 2, **settings}, where="test")
+    module.attack(models, data, config, run, save)
+    return saved, run
+
+
+@pytest.fixture(scope="module")
+def batch(attack_data: AttackData) -> NoisyBatch:
+    return attack_data.train.draw_stratified(4, Run(0).generator("test"))
+
+
+@pytest.fixture(scope="module")
+def moved(models: Models) -> dict[str, torch.Tensor]:
+    return {name: tensor + 0.02 for name, tensor in named_weights(models.denoiser).items()}
+
+
+def test_denoising_minus_the_distance(models: Models, batch: NoisyBatch, moved: Named) -> None:
+    unlearned = named_weights(models.denoiser)
+    loss = reversed_distillation_loss(models.denoiser, moved, unlearned, batch, weight=0.3, truncation=100.0)
+    away = distillation_loss(models.denoiser, moved, unlearned, batch)
+    assert away > 0.01
+    torch.testing.assert_close(loss, denoising_loss(models.denoiser, moved, batch) - 0.3 * away)
+
+
+def test_an_example_that_has_moved_far_enough_is_pushed_no_further(
+    models: Models, batch: NoisyBatch, moved: Named
+) -> None:
+    unlearned, leaves = named_weights(models.denoiser), detached(moved, requires_grad=True)
+    with torch.no_grad():
+        distances = (predict(models.denoiser, moved, batch) - predict(models.denoiser, unlearned, batch)).square()
+    cap = float(distances.mean(dim=(1, 2, 3)).median())  # of some examples
+    loss = reversed_distillation_loss(models.denoiser, leaves, unlearned, batch, weight=2.0, truncation=cap)
+    near = distances.mean(dim=(1, 2, 3)) < cap
+    assert 0 < near.sum() < len(near)
+    errors = per_example_error(models.denoiser, leaves, batch)
+    pushed = (predict(models.denoiser, leaves, batch) - predict(models.denoiser, unlearned, batch)).square()
+    expected = errors.mean() - 2.0 * pushed.mean(dim=(1, 2, 3))[near].sum() / len(near)
+    found = gradient(loss, leaves)
+    assert norm(add(found, gradient(expected, leaves), -1.0)) < 1e-4 * norm(found)
+
+
+def test_gradient_descent_away_from_the_unlearned_model(models: Models, attack_data: AttackData) -> None:
+    saved, _ = attacked(distillation_reversed, models, attack_data, weight=0.7, optimizer="sgd", max_grad_norm=None)
+    stream, unlearned = Run(0).generator("attack", "full"), named_weights(models.denoiser)
+    weights: Named = unlearned
+    for _ in range(3):
+        leaves, batch = detached(weights, requires_grad=True), attack_data.train.draw(2, stream)
+        loss = denoising_loss(models.denoiser, leaves, batch)
+        loss = loss - 0.7 * distillation_loss(models.denoiser, leaves, unlearned, batch)
+        weights = add(weights, gradient(loss, leaves), -1e-2)
+    assert norm(add(saved, weights, -1.0)) < 1e-4 * norm(add(saved, unlearned, -1.0))
+
+
+def test_without_weight_it_is_full_fine_tuning_to_the_bit(models: Models, attack_data: AttackData) -> None:
+    limit, told = attacked(distillation_reversed, models, attack_data, weight=0.0)
+    plain, expected = attacked(full, models, attack_data)
+    assert all(torch.equal(limit[name], plain[name]) for name in plain)
+    assert told.history.rows == expected.history.rows

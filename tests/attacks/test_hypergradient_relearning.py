@@ -1,0 +1,100 @@
+"""The attacker's step against ResAlign's hypergradient by hand, and its sign by what a fine-tuning brings back."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from resalign.attacks import hypergradient_relearning
+from resalign.bilevel.adaptation import adapt
+from resalign.bilevel.unrolled import unrolled_hypergradient
+from resalign.config.strict import ConfigError
+from resalign.contracts import AttackData, Run
+from resalign.diffusion.models import Models
+from resalign.diffusion.parametrisation import named_weights
+from resalign.objectives.denoising import denoising_loss
+from resalign.objectives.simulated_hypergradient import simulated_hypergradient
+from resalign.objectives.simulation import Simulation
+from resalign.tensors.named import Named, add, norm, scaled
+from tests.weight_names import of_denoiser
+
+SIMULATION = {"lr": [1e-2], "steps": [2], "adaptation": ["full"], "optimizer": ["sgd"], "batch_size": 2}
+SETTINGS = {"optimizer": "sgd", "max_grad_norm": None, "gamma": 0.02, "batch_size": 2, "simulation": SIMULATION}
+
+
+def attacked(models: Models, data: AttackData, **settings: Any) -> tuple[dict[str, torch.Tensor], Run, Any]:
+    run, saved = Run(0), {}
+
+    def save(_step: int, weights: Named, _lora: object = None, /) -> None:
+        saved.update(of_denoiser(models, weights))
+
+    values = {"steps": 1, "lr": 1e-2, **SETTINGS, **settings}
+    config = hypergradient_relearning.Config.parse(values, where="test")
+    hypergradient_relearning.attack(models, data, config, run, save)
+    return saved, run, config
+
+
+def test_a_step_descends_along_the_hypergradient_of_the_harmful_denoising_loss(
+    models: Models, attack_data: AttackData
+) -> None:
+    assert attack_data.harmful is not None
+    saved, run, config = attacked(models, attack_data)
+    theta, (batches, stream) = (
+        named_weights(models.denoiser),
+        (Run(0).generator("attack", purpose) for purpose in ("full", "simulation")),
+    )
+    harmful = attack_data.harmful.draw(2, batches)
+    outer_loss = partial(denoising_loss, models.denoiser, batch=harmful)
+    simulated = Simulation(models.denoiser, attack_data.train, attack_data.train, config.simulation, stream, stream)
+    found, logged = simulated_hypergradient(config, simulated, theta, outer_loss, where="test")
+    step = add(saved, theta, -1.0)
+    assert norm(add(step, scaled(found.value, -1e-2), -1.0)) < 1e-4 * norm(step)
+    assert run.history.last("train_loss") == pytest.approx(outer_loss(theta).item())
+    assert run.history.last("relative_residual") == logged["relative_residual"]
+
+
+def test_benign_fine_tuning_afterwards_lowers_the_harmful_error(models: Models, attack_data: AttackData) -> None:
+    # A wrong sign, or harmful and benign images exchanged, would raise it or leave it.
+    assert attack_data.harmful is not None
+    saved, _, _ = attacked(models, attack_data, steps=4, lr=2e-2, batch_size=4)
+    harmful = attack_data.harmful.draw_stratified(16, Run(5).generator("test"))
+    benign = attack_data.train.draw_stratified(8, Run(6).generator("test"))
+
+    def error_after_fine_tuning(weights: Named) -> float:
+        loss = partial(denoising_loss, models.denoiser, batch=benign)
+        tuned, _ = adapt(lambda _, w: loss(w), weights, lr=1e-2, steps=2, optimizer="sgd")
+        with torch.no_grad():
+            return denoising_loss(models.denoiser, tuned, harmful).item()
+
+    assert error_after_fine_tuning(saved) < 0.98 * error_after_fine_tuning(named_weights(models.denoiser))
+
+
+def test_the_direction_is_that_of_differentiating_through_the_fine_tuning(
+    models: Models, attack_data: AttackData
+) -> None:
+    assert attack_data.harmful is not None
+    theta, saved = named_weights(models.denoiser), attacked(models, attack_data)[0]
+    harmful = attack_data.harmful.draw(2, Run(0).generator("attack", "full"))
+    benign = attack_data.train.draw_stratified(8, Run(6).generator("test"))
+    outer, inner = (partial(denoising_loss, models.denoiser, batch=batch) for batch in (harmful, benign))
+    _, exact = unrolled_hypergradient(outer, inner, theta, lr=1e-2, steps=2)
+    step = add(saved, theta, -1.0)
+    cosine = sum(float((step[n] * exact[n]).sum()) for n in step) / (norm(step) * norm(exact))
+    assert cosine < -0.98
+
+
+def test_each_step_simulates_another_fine_tuning(models: Models, attack_data: AttackData) -> None:
+    rates = [0.001, 0.002, 0.003, 0.004]
+    _, run, _ = attacked(models, attack_data, steps=3, solver="identity", simulation={**SIMULATION, "lr": rates})
+    drawn = [value for _, name, value in run.history.rows if name == "inner_lr"]
+    assert len(drawn) == 3
+    assert len(set(drawn)) > 1
+
+
+@pytest.mark.parametrize("key", ["harmful", "prior"])
+def test_images_that_are_needed_must_be_there(models: Models, attack_data: AttackData, key: str) -> None:
+    lacking = replace(attack_data, **{key: None})
+    with pytest.raises(ConfigError, match=f"no {key} images; give '{key}'"):
+        attacked(models, lacking, simulation={**SIMULATION, "loss": ["prior_preserving"]})
