@@ -21,6 +21,8 @@ from resalign.report.tables import number
 from resalign.report.templates import template
 from resalign.report.times import Timings, section
 
+_PAGE_SCALE = 1.2  # of a sweep's figure, as wide as its values need: about that of the other panels on a wide page
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReportContext:
@@ -91,7 +93,12 @@ def render_page(
         ],
         curves=_inlined(curves.curve_panels(histories, measurements, settings), settings),
         sweeps=[
-            {**vars(sweep), "sentences": _finding_html(sweep.sentences), "panels": _inlined([sweep.panel], settings)}
+            {
+                **vars(sweep),
+                "sentences": _finding_html(sweep.sentences),
+                "panels": _inlined([sweep.panel], settings),
+                "inches": _PAGE_SCALE * sweep.panel.figure.get_figwidth(),
+            }
             for sweep in study.shown_sweeps(measurements, timings, settings)
         ],
         **{name: _inlined(panels, settings) for name, panels in study.panels(measurements, settings).items()},
