@@ -78,7 +78,8 @@ def main() -> None:
     arguments = parser.parse_args()
     world = arguments.world.resolve()
     write_pipeline(world / "pipeline", arguments.pixels)
-    write_images(world / "images", arguments.pixels)
+    for seed, name in enumerate(("images", "heldout")):
+        write_images(world / name, arguments.pixels, seed)
     (world / "prompts.csv").write_text("id,prompt,label\n" + "".join(f"{i},{c},\n" for i, c in enumerate(CAPTIONS[:2])))
     failed = False
     print("| stage | precision | steps | seconds a step | seconds | GPU GiB | GiB | device |")
@@ -151,13 +152,13 @@ def write_pipeline(folder: Path, pixels: int) -> None:
     ).save_pretrained(folder)
 
 
-def write_images(folder: Path, pixels: int) -> None:
+def write_images(folder: Path, pixels: int, seed: int) -> None:
     """A few captioned images of noise."""
     import numpy as np
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)
-    draw = np.random.default_rng(0)
+    draw = np.random.default_rng(seed)
     for index in range(len(CAPTIONS)):
         pixel_values = draw.integers(0, 256, (pixels, pixels, 3), dtype=np.uint8)
         Image.fromarray(pixel_values).save(folder / f"{index}.png")
@@ -193,6 +194,7 @@ def experiment(world: Path, precision: str, arguments: argparse.Namespace) -> di
         "assets": {
             "model": {"path": str(world / "pipeline")},
             "images": {"path": str(world / "images")},
+            "heldout": {"path": str(world / "heldout")},
             "prompts": {"path": str(world)},
         },
         "model": "model",
@@ -201,7 +203,7 @@ def experiment(world: Path, precision: str, arguments: argparse.Namespace) -> di
         "attacks": {
             "full": {
                 "train": "images",
-                "heldout": "images",
+                "heldout": "heldout",
                 "steps": arguments.attack_steps,
                 "optimizer": "adamw" if on_gpu else "sgd",
                 "heldout_batch_size": 4,

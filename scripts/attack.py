@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from resalign.config import registry
 from resalign.contracts import AttackData, Run, check_architecture
 from resalign.data.images import read_captioned_images
+from resalign.data.overlap import check_apart, describe
 from resalign.diffusion.batches import encode
 from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.micro_batches import micro_batches
@@ -17,8 +19,8 @@ from resalign.lazy import torch
 from resalign.stage import parse_arguments, progress_bar, run_stage, running, write_json
 from resalign.tensors.weights import save_weights, tensor_shapes
 
-# Image sets of a job, the last of some attacks alone.
-DATA = ("train", "heldout", "prior")
+# Image sets of a job, the last two of some attacks alone.
+DATA = ("train", "heldout", "prior", "harmful")
 
 
 def main() -> None:
@@ -31,10 +33,13 @@ def main() -> None:
     in_parts, computing = micro_batches(job.get("micro_batch_size")), training_precision(job["precision"])
     with running(arguments, resumes="steps") as attempt, in_parts, computing:
         images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in DATA if k in job}
+        check_apart(images, label=job["label"])
+        write_json(output / "data.json", {name: describe(found, Path(job[name])) for name, found in images.items()})
         weights = Path(job["weights"]) if job["weights"] else None
         models = load_models(
             Path(job["model"]),
             weights,
+            start=partial(member.start, config) if hasattr(member, "start") else None,
             device=job["device"],
             gradient_checkpointing=job.get("gradient_checkpointing", False),
         )
@@ -42,9 +47,12 @@ def main() -> None:
         progress = progress_bar(f"attack {job['label']} seed {arguments.seed}")
         run = Run(arguments.seed, progress=progress, attempt=attempt)
         train = encode(models, images["train"], run.generator("encode", "train"))
-        # Held-out latents are the same for every seed and model, as the noise of the held-out loss is.
-        heldout = encode(models, images["heldout"], Run(seed=0).generator("encode", "heldout"))
-        prior = encode(models, images["prior"], run.generator("encode", "prior")) if "prior" in images else None
+        # Held-out latents are the same for every seed and model, as the noise of the held-out loss is; so are harmful
+        # ones, by which a search is judged.
+        fixed = Run(seed=0)
+        heldout = encode(models, images["heldout"], fixed.generator("encode", "heldout"))
+        streams = {"prior": run.generator("encode", "prior"), "harmful": fixed.generator("encode", "harmful")}
+        others = {k: encode(models, images[k], stream) for k, stream in streams.items() if k in images}
 
         # A checkpoint is whole: what unlearning changed and the attack does not train, a text encoder say, is in it.
         inherited = tensor_shapes(weights) if weights else {}
@@ -56,7 +64,7 @@ def main() -> None:
             if lora:
                 lora.write(output / f"step-{step}-lora")
 
-        member.attack(models, AttackData(train, heldout, prior), config, run, save)
+        member.attack(models, AttackData(train, heldout, **others), config, run, save)
         run.history.write(output / "history.csv")
         write_json(output / "checkpoints.json", run.kept)
 

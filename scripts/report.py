@@ -6,6 +6,7 @@ import yaml
 
 from resalign.report.build import build_report
 from resalign.report.collect import collect, gallery, histories, provenance, timings
+from resalign.report.overlap import caveats
 from resalign.report.page import ReportContext
 from resalign.report.settings import ReportConfig
 from resalign.stage import parse_arguments, run_stage, running
@@ -24,6 +25,7 @@ def main() -> None:
             config_yaml=yaml.safe_dump(job["config"], sort_keys=False, width=110),
             provenance=provenance(found.rows, job),
             settings=ReportConfig.parse(job["report"], where="report"),
+            caveats=caveats(job["overlap"]),
         )
         images = gallery(found.rows, found.metrics, job)
         build_report(found.measurements, histories(found.rows), timings(job), images, context, output)

@@ -95,5 +95,5 @@ def unlearning_data(
 
 @pytest.fixture(scope="session")
 def attack_data(encoded_images: EncodedImages) -> AttackData:
-    """What an attack fine-tunes on, what it holds out, and images of the class at large."""
-    return AttackData(*(encoded_images.subset(torch.tensor(rows)) for rows in ([2, 3], [6, 7], [0, 1])))
+    """What an attack fine-tunes on, what it holds out, images of the class at large and of the concept."""
+    return AttackData(*(encoded_images.subset(torch.tensor(rows)) for rows in ([2, 3], [6, 7], [0, 1], [4, 5])))

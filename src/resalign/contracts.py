@@ -60,11 +60,13 @@ class AttackData:
         train: The user's images.
         heldout: Images like them, of which it sees none.
         prior: Images of the class at large, for attacks with prior preservation.
+        harmful: Images of the unsafe concept, for attacks by who has some.
     """
 
     train: EncodedImages
     heldout: EncodedImages
     prior: EncodedImages | None = None
+    harmful: EncodedImages | None = None
 
 
 class Save(Protocol):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from resalign.config.strict import ConfigError, Strict
 from resalign.contracts import AttackData, Run, Save
-from resalign.diffusion.batches import NoisyBatch
+from resalign.data.images import DataError
+from resalign.diffusion.batches import NoisyBatch, embedded_with
 from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.models import Models
+from resalign.diffusion.token_embedding import TokenEmbedding, token_embedding
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss, prior_preserving_loss
 from resalign.tensors.named import Named, detached
@@ -22,11 +25,28 @@ from resalign.tensors.steps import apply_gradients
 Loss = Callable[[Named, NoisyBatch], "torch.Tensor"]
 
 
-class FineTuningConfig(Strict):
-    """Published: 200 steps, batch 1, learning rate 1e-5 [ResAlign, Section 4.1]."""
+class StepsConfig(Strict):
+    """How many steps an attack makes, and after which of them it is looked at [ResAlign, Section 4.1: 200]."""
 
     steps: int = Field(200, ge=0)
     checkpoints: tuple[int, ...] = Field((), description="steps before the last at which weights are kept too")
+
+    @model_validator(mode="after")
+    def _checkpoints_lie_on_the_way(self) -> StepsConfig:
+        outside = [step for step in self.checkpoints if not 0 < step < self.steps]
+        if outside:
+            raise ValueError(f"checkpoints must lie strictly between 0 and steps ({self.steps}), got {outside}")
+        return self
+
+    @property
+    def image_sets(self) -> dict[str, bool]:
+        """The image sets that it uses besides ``train`` and ``heldout``, and whether it cannot do without each."""
+        return {}
+
+
+class FineTuningConfig(StepsConfig):
+    """Published: batch 1, learning rate 1e-5 [ResAlign, Section 4.1]."""
+
     lr: float = Field(1e-5, gt=0)
     batch_size: int = Field(1, gt=0)
     gradient_accumulation: int = Field(1, gt=0, description="batches whose mean gradient makes one step")
@@ -41,13 +61,6 @@ class FineTuningConfig(Strict):
         64, gt=0, description="(image, noise, timestep) of the held-out loss, the same for all"
     )
 
-    @model_validator(mode="after")
-    def _checkpoints_lie_on_the_way(self) -> FineTuningConfig:
-        outside = [step for step in self.checkpoints if not 0 < step < self.steps]
-        if outside:
-            raise ValueError(f"checkpoints must lie strictly between 0 and steps ({self.steps}), got {outside}")
-        return self
-
 
 class PriorPreservingConfig(FineTuningConfig):
     """What an attack with prior preservation has besides; its images are the entry's ``prior``."""
@@ -55,6 +68,11 @@ class PriorPreservingConfig(FineTuningConfig):
     prior_weight: float = Field(
         1.0, ge=0, description="of the loss on `prior`, images of the class at large; 0 needs none"
     )
+
+    @property
+    def image_sets(self) -> dict[str, bool]:
+        """Images of the class at large, needed where they count."""
+        return {"prior": self.prior_weight > 0}
 
 
 @dataclass(frozen=True)
@@ -67,16 +85,21 @@ class Tuning:
         weights: The denoiser's weights that variables stand for, by its names; the others stay as they are.
             Differentiable.
         loss: Of the denoiser's changed weights and a batch; None for the denoising loss.
+        text_weights: The text encoders' weights that variables stand for, named ``component.parameter``; None leaves
+            them, and so every prompt's embedding, as they are. Differentiable.
         lora: Variables as the LoRA that users exchange, of an attack that trains one.
         streams: Random streams that ``loss`` draws from.
+        measured: What ``loss`` has measured of its latest batch, recorded beside the loss itself.
     """
 
     attack: str
     variables: Named
     weights: Callable[[Named], Named]
     loss: Loss | None = None
+    text_weights: Callable[[Named], Named] | None = None
     lora: Callable[[Named], Lora] | None = None
     streams: Mapping[str, torch.Generator] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 def fine_tune(models: Models, data: AttackData, config: FineTuningConfig, run: Run, save: Save, tuning: Tuning) -> None:
@@ -101,21 +124,27 @@ def fine_tune(models: Models, data: AttackData, config: FineTuningConfig, run: R
     stream = run.generator("attack", "full")
     # The same examples for every model and seed, so that held-out losses can be compared.
     heldout = data.heldout.draw_stratified(config.heldout_batch_size, Run(seed=0).generator("attack", "heldout"))
-
-    def plain_loss(weights: Named, batch: NoisyBatch) -> torch.Tensor:
-        return denoising_loss(models.denoiser, weights, batch)
-
+    plain_loss = partial(denoising_loss, models.denoiser)
     loss_of = tuning.loss or plain_loss
+
+    def text_weights() -> Named:
+        return tuning.text_weights(variables) if tuning.text_weights else {}
+
+    def embedded(batch: NoisyBatch, text: Named) -> NoisyBatch:
+        return embedded_with(models, text, batch) if tuning.text_weights else batch
+
+    def record_heldout(step: int, weights: Named, text: Named) -> None:
+        with torch.no_grad():
+            run.history.record(step, heldout_loss=plain_loss(weights, embedded(heldout, text)).item())
 
     def keep(step: int) -> None:
         with torch.no_grad():
-            weights = detached(tuning.weights(variables))
-            run.history.record(step, heldout_loss=plain_loss(weights, heldout).item())
-        save(step, models.named(weights), tuning.lora(detached(variables)) if tuning.lora else None)
+            weights, text = detached(tuning.weights(variables)), detached(text_weights())
+        record_heldout(step, weights, text)
+        save(step, {**models.named(weights), **text}, tuning.lora(detached(variables)) if tuning.lora else None)
 
     if config.steps:
-        with torch.no_grad():
-            run.history.record(0, heldout_loss=plain_loss(tuning.weights(variables), heldout).item())
+        record_heldout(0, {}, {})  # of the model as it is, wherever the variables start
     held: dict[str, Any] = {"variables": variables, "optimizer": optimizer, "stream": stream, **tuning.streams}
     for step in run.steps(range(1, config.steps + 1), **held):
         for group in optimizer.param_groups:
@@ -124,12 +153,12 @@ def fine_tune(models: Models, data: AttackData, config: FineTuningConfig, run: R
         loss = 0.0
         for _ in range(config.gradient_accumulation):
             batch = data.train.draw(config.batch_size, stream)
-            part = loss_of(tuning.weights(variables), batch) / config.gradient_accumulation
+            part = loss_of(tuning.weights(variables), embedded(batch, text_weights())) / config.gradient_accumulation
             part.backward()
             loss += part.item()
         what = f"attack '{tuning.attack}' at step {step} (loss {loss:.4g})"
         apply_gradients(optimizer, config.max_grad_norm, what=what)
-        run.history.record(step, train_loss=loss)
+        run.history.record(step, train_loss=loss, **tuning.measured)
         if step in config.checkpoints:
             keep(step)
     keep(config.steps)
@@ -156,6 +185,23 @@ def prior_preservation(
         return prior_preserving_loss(models.denoiser, weights, batch, beside, config.prior_weight)
 
     return loss, {"prior_stream": stream}
+
+
+def trained_token(models: Models, data: AttackData, token: str) -> TokenEmbedding:
+    """The embedding of a token that an attack trains.
+
+    Raises:
+        ConfigError: If the token is not one entry of the vocabulary.
+        DataError: If no caption of ``train`` or ``heldout`` has it.
+    """
+    found = token_embedding(models, token)
+    for key, images in {"train": data.train, "heldout": data.heldout}.items():
+        if not found.is_in(images.prompts):
+            raise DataError(
+                f"{key}: no caption has the token '{token}' whose embedding is trained (the first is "
+                f"'{images.prompts[0]}'); write it into the captions, or set token to a rare word that they have"
+            )
+    return found
 
 
 def learning_rate(config: FineTuningConfig, step: int) -> float:

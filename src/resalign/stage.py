@@ -241,7 +241,9 @@ def _versions() -> dict[str, str]:
 
 def _times(attempt: Attempt, created_at: float, start_seconds: float) -> dict[str, Any]:
     """How long a stage has taken, and what of it was work."""
+    laps = {"laps_seconds": {name: round(seconds, 3) for name, seconds in attempt.laps.items()}} if attempt.laps else {}
     return {
+        **laps,
         "seconds": round(attempt.seconds, 3),
         "start_seconds": round(start_seconds, 3),
         "started_at": round(created_at, 3),

@@ -228,15 +228,23 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         Experiment.read(tmp_path / "nothing.yaml")
 
 
-# --- prior images -----------------------------------------------------------------------------------------------------
+# --- image sets that some attacks alone use ---------------------------------------------------------------------------
 
 DREAMBOOTH = {"attacks.pages.attack": "dreambooth"}
+HARMFUL = {"attacks.pages.harmful": "digits-data/forget"}
+RELEARNING = {"attacks.pages.attack": "hypergradient_relearning"}
+
+
+def worst_case(**settings: Any) -> dict[str, Any]:
+    """The demo's first attack as a search, without its other settings."""
+    data = {"train": "digits-data/pages/train", "heldout": "digits-data/pages/heldout"}
+    return {"attacks.pages": {"attack": "worst_case", **data, **settings}}
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        (DREAMBOOTH, "attacks.pages: attack 'dreambooth' with prior_weight 1.0 needs images of the class at large"),
+        (DREAMBOOTH, "attacks.pages: attack 'dreambooth' needs images of the class at large"),
         ({**DREAMBOOTH, "attacks.pages.prior_weight": 0.1}, "give 'prior: asset/folder', or 'prior_weight: 0'"),
         ({"attacks.pages.prior": "digits-data/retain"}, "key 'prior': attack 'full' uses no such images; remove it"),
         (
@@ -245,9 +253,27 @@ DREAMBOOTH = {"attacks.pages.attack": "dreambooth"}
         ),
         ({**DREAMBOOTH, "attacks.pages.prior": ""}, "key 'attacks.pages.prior': no asset named ''"),
         ({**DREAMBOOTH, "attacks.pages.priors": "x"}, "attacks.pages: unknown key 'priors'; did you mean 'prior"),
+        (RELEARNING, "attack 'hypergradient_relearning' needs images of the unsafe concept; give 'harmful: asset/fold"),
+        (
+            {**RELEARNING, **HARMFUL, "attacks.pages.prior": "digits-data/retain"},
+            "key 'prior': attack 'hypergradient_re",
+        ),
+        (
+            {**RELEARNING, **HARMFUL, "attacks.pages.simulation": {"loss": ["prior_preserving"]}},
+            "attack 'hypergradient_relearning' needs images of the class at large; give 'prior: asset/folder'",
+        ),
+        (
+            {"attacks.pages.harmful": "digits-data/forget"},
+            "key 'harmful': attack 'full' uses no such images; remove it",
+        ),
+        (worst_case(), "attack 'worst_case' needs images of the unsafe concept; give 'harmful: asset/folder'"),
+        (
+            worst_case(harmful="digits-data/forget", candidate={"attack": "dreambooth"}),
+            "attack 'worst_case' needs images of the class at large; give 'prior: asset/folder', or 'prior_weight: 0'",
+        ),
     ],
 )
-def test_prior_images_are_there_where_they_are_used_and_nowhere_else(
+def test_images_are_there_where_they_are_used_and_nowhere_else(
     read: Read, changes: dict[str, Any], expected: str
 ) -> None:
     assert expected in error(read, changes)

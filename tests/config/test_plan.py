@@ -229,3 +229,16 @@ def test_prior_images_are_part_of_an_attacks_identity_and_job(plan: PlanOf) -> N
     assert found["pages"]["prior"].endswith("/retain")
     assert "prior" not in found["bold"]
     assert "prior" not in stages["bold"].resolved
+
+
+def test_harmful_images_and_the_attack_that_is_searched_are_part_of_a_worst_case(plan: PlanOf) -> None:
+    data = {"train": "digits-data/pages/train", "heldout": "digits-data/pages/heldout"}
+    entry = {"attack": "worst_case", "harmful": "digits-data/forget", "candidate": {"attack": "lora"}, **data}
+    base = {"attacks.pages": entry}
+    assert changed(plan, {"attacks.pages": {**entry, "harmful": "digits-data/pool"}}, base)["attack"]
+    assert changed(plan, {"attacks.pages": {**entry, "candidate": {"attack": "lora", "rank": 8}}}, base)["attack"]
+    # A default that is spelt out is the same run.
+    assert not changed(plan, {"attacks.pages": {**entry, "candidate": {"attack": "lora", "rank": 4}}}, base)["attack"]
+    stage = next(stage for stage in plan(base).attack.values() if stage.attack == "pages")
+    assert stage.modules == ("resalign.attacks.worst_case", "resalign.attacks.lora")
+    assert json.loads(jobs.attack_job(plan(base), stage.run, "0"))["harmful"].endswith("/forget")

@@ -88,6 +88,7 @@ def test_stratified_batches_take_every_image_once_and_a_timestep_from_each_part(
 def test_every_image_keeps_its_own_prompt(models: Models, encoded_images: EncodedImages, image_folder: Path) -> None:
     prompts = read_captioned_images(image_folder, pixels=16).prompts
     batch = encoded_images.at(ALL.flip(0), torch.full((8,), 500), stream())
+    assert batch.prompts == prompts[::-1]
     torch.testing.assert_close(
         batch.conditioning.encoder_hidden_states,
         models.encode_prompts(prompts[::-1]).encoder_hidden_states,
@@ -104,6 +105,7 @@ def test_subset_keeps_image_and_prompt_together(encoded_images: EncodedImages) -
     assert len(subset) == 2
     assert torch.equal(whole.noisy_latents, part.noisy_latents)
     assert torch.equal(whole.conditioning.encoder_hidden_states, part.conditioning.encoder_hidden_states)
+    assert whole.prompts == part.prompts
 
 
 def test_latents_are_the_scaled_posteriors(models: Models, encoded_images: EncodedImages, image_folder: Path) -> None:

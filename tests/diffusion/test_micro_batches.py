@@ -6,6 +6,7 @@ products. (Measured: 2e-15 and 1.3e-6.)
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -183,9 +184,7 @@ def test_latents_are_those_of_the_whole_batch(double: Models, image_folder: Path
 
 
 def in_double(images: EncodedImages) -> EncodedImages:
-    return EncodedImages(
-        images.latents.double(), images.conditioning.to(torch.float64), images.prompt_rows, images.noise_scheduler
-    )
+    return replace(images, latents=images.latents.double(), conditioning=images.conditioning.to(torch.float64))
 
 
 def moved(weights: Named, start: Named) -> Weights:

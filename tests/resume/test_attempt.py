@@ -135,3 +135,27 @@ def test_two_loops_of_one_job_need_names_of_their_own() -> None:
     list(attempt.steps(range(2)))
     with pytest.raises(ValueError, match="two loops of one job are called 'steps'"):
         list(attempt.steps(range(2)))
+
+
+def test_seconds_of_parts_count_what_earlier_attempts_have_spent_on_them(tmp_path: Path, clock: Clock) -> None:
+    def parts(attempt: Attempt, stop_at: int | None) -> dict[str, float]:
+        attempt.lap("before")
+        for phase in range(2)[1 if attempt.unfinished == "1" else 0 :]:
+            for step in attempt.steps(range(3), phase=str(phase)):
+                clock.now += 1 + phase
+                if 3 * phase + step == stop_at:
+                    attempt.stop(signal.SIGTERM)
+            attempt.lap(str(phase))
+        return attempt.laps
+
+    with StateFolder(tmp_path, {}) as folder:
+        attempt = Attempt(folder, clock=clock)
+        assert attempt.unfinished is None
+        with pytest.raises(Interrupted):
+            parts(attempt, stop_at=4)
+    clock.now += 50
+    with StateFolder(tmp_path, {}) as folder:
+        again = Attempt(folder, clock=clock)
+        assert again.unfinished == "1"
+        assert parts(again, stop_at=None) == pytest.approx({"before": 0, "0": 3, "1": 6})
+        assert again.unfinished is None

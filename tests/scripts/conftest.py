@@ -14,9 +14,10 @@ from unittest import mock
 import pytest
 import torch
 
-from resalign.config import jobs
+from resalign.config import jobs, overlap
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, Stage
+from tests.conftest import write_captioned_images
 from tests.scorers.conftest import write_classifier, write_clip
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +65,9 @@ class Workshop:
             self.scripts[script].main()
         return self.folder / output
 
+    def overlap(self, plan: Plan) -> Path:
+        return self.call("overlap", jobs.as_json(overlap.job(plan)), str(overlap.folder(plan)))
+
     def unlearn(self, plan: Plan, stage: Stage, seed: int) -> Path:
         job = jobs.unlearn_job(plan, stage.run)
         return self.call("unlearn", job, stage.folder(seed), seed=seed, modules=stage.modules)
@@ -83,6 +87,7 @@ class Workshop:
 
     def run(self, plan: Plan) -> None:
         """Every stage of the plan, in order."""
+        self.overlap(plan)
         for stages, step in (
             (plan.unlearn, self.unlearn),
             (plan.attack, self.attack),
@@ -97,7 +102,7 @@ class Workshop:
 
 @pytest.fixture(scope="session")
 def scripts() -> dict[str, ModuleType]:
-    return {name: load_script(name) for name in ("unlearn", "attack", "sample", "score", "report", "audit")}
+    return {name: load_script(name) for name in ("overlap", "unlearn", "attack", "sample", "score", "report", "audit")}
 
 
 @pytest.fixture(scope="session")
@@ -117,6 +122,7 @@ def tiny_plan(
     folders = {
         "model": pipeline_folder,
         "images": image_folder,
+        "heldout": write_captioned_images(assets / "heldout", ("a red two", "a blue two"), seed=1),
         "prompts": assets,
         "net": write_classifier(assets / "net"),
         "clip": write_clip(assets / "clip"),
@@ -131,7 +137,7 @@ def tiny_plan(
         "model": "model",
         "concept": {"name": "the seven", "forget": "images", "retain": "images", "pool": "images"},
         "unlearning": {"graddiff": {"steps": 2, "lr": 1e-3}},
-        "attacks": {"mine": {"train": "images", "heldout": "images", "steps": 2, "checkpoints": [1], "lr": 1e-3}},
+        "attacks": {"mine": {"train": "images", "heldout": "heldout", "steps": 2, "checkpoints": [1], "lr": 1e-3}},
         "prompts": {
             "unsafe": {"source": "prompts/prompts.csv", "along_the_way": True},
             "benign": {"source": "prompts/prompts.csv"},

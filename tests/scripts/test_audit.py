@@ -78,6 +78,11 @@ def test_cards_name_the_parts_and_their_hashes(audited: tuple[Path, Path]) -> No
     assert "sha256 of the weights in use, training seed 0" in other
 
 
+def test_cards_say_what_attacks_share_with_evaluation(audited: tuple[Path, Path]) -> None:
+    for suffix in ("md", "html"):
+        assert "with a prompt of unsafe as caption" in (audited[0] / f"card-folder.{suffix}").read_text("utf-8")
+
+
 def test_verdicts_are_a_table_too(audited: tuple[Path, Path]) -> None:
     with (audited[0] / "verdicts.csv").open() as stream:
         rows = list(csv.DictReader(stream))

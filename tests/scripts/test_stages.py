@@ -81,7 +81,7 @@ def test_two_runs_are_the_same_to_the_byte(done: Workshop, workshop: Workshops, 
 def test_every_stage_records_job_seed_code_and_versions(done: Workshop) -> None:
     paths = [path for path in (done.folder / "results").rglob("run.json") if ".state" not in path.parts]
     records = [json.loads(path.read_text()) for path in paths]
-    assert len(records) == 1 + 2 + 4 + 4 + 1
+    assert len(records) == 1 + 1 + 2 + 4 + 4 + 1
     for record in records:
         assert set(record) == {"job", "seed", "source_sha256", "versions"}
         assert {"torch", "diffusers", "python"} <= set(record["versions"])
@@ -177,3 +177,13 @@ def test_real_images_are_scored_upright_and_at_one_size(
     numbers = scored[[name for name in scored if name.startswith(("net.", "clip."))]]
     assert numbers.loc["upright.png"].equals(numbers.loc["turned.png"].rename("upright.png"))
     assert not numbers.loc["upright.png"].equals(numbers.loc["other.png"].rename("upright.png"))
+
+
+def test_the_page_says_what_attacks_share_with_unlearning_and_evaluation(done: Workshop) -> None:
+    page = (done.folder / "results/tiny/report.html").read_text(encoding="utf-8")
+    said = (
+        "Attack mine trains on 8 images: 8 also in the forget set; 8 also in the pool; 8 also in the retain set; "
+        "2 with a prompt of benign as caption; 2 with a prompt of unsafe as caption."
+    )
+    assert page.count(said) == 1
+    assert page.index('id="results"') < page.index(said) < page.index('id="method"')

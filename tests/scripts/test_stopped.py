@@ -30,7 +30,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def plan(tiny_plan: Callable[..., Plan]) -> Plan:
     long = {"steps": STEPS, "lr": 1e-4}
-    attack = {**long, "train": "images", "heldout": "images", "checkpoints": [STEPS // 3]}
+    attack = {**long, "train": "images", "heldout": "heldout", "checkpoints": [STEPS // 3]}
     sampling = {"num_inference_steps": 2, "batch_size": 1}
     counts = {"unsafe": {"prompts": 2, "images": STEPS // 4}, "benign": {"prompts": 2, "images": STEPS // 3}}
     tier = {"training_seeds": [0], "prompts": counts}

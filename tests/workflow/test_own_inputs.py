@@ -56,7 +56,8 @@ def test_a_changed_prompt_list_is_sampled_anew(own: Checkout) -> None:
     with own.edited("mine/prompts.csv", lambda text: text.replace("p0,a red two", "p0,a crimson two")):
         planned = own.planned()
     assert "base" in planned.get("sample", set())
-    assert "unlearn" not in planned
+    assert not {"unlearn", "attack"} & planned.keys()
+    assert "overlap" in planned
 
 
 def test_changed_captions_are_trained_on_anew(own: Checkout) -> None:

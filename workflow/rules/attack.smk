@@ -10,6 +10,7 @@ rule attack:
     output:
         checkpoints="results/runs/attack/{run}/seed-{seed}/checkpoints.json",
         history="results/runs/attack/{run}/seed-{seed}/history.csv",
+        data="results/runs/attack/{run}/seed-{seed}/data.json",
         record="results/runs/attack/{run}/seed-{seed}/run.json",
         timing="results/runs/attack/{run}/seed-{seed}/timing.json",
     log:

@@ -43,3 +43,4 @@ wildcard_constraints:
     run=r"[A-Za-z0-9_.-]+",
     seed=r"\d+",
     tier=r"smoke|small|paper",
+    reference=r"reference-[0-9a-f]+",

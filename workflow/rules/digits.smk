@@ -35,7 +35,7 @@ for folder, part in DIGITS.items():
 
 # No part of the demo: `snakemake --cores 2 --configfile config/demo.yaml -- digits_bars` holds the world against its
 # bars and fails if it is not good enough to experiment on.
-if DIGITS and PLAN.reference_scores and {"ip", "retained_accuracy"} <= set(PLAN.experiment.metrics):
+if DIGITS and PLAN.experiment.config.reference and {"ip", "retained_accuracy"} <= set(PLAN.experiment.metrics):
 
     rule digits_bars:
         input:

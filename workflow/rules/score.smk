@@ -30,38 +30,32 @@ rule score:
         " --limit-minutes {resources.runtime} --output {params.folder} --modules {params.modules} 2>&1 | tee {log}"
 
 
-# The real images that FID and KID compare with, scored once by the same networks.
-if PLAN.reference_scores:
+# Real images that metrics compare with, each set scored once by the same networks.
+REFERENCES = {Path(folder).name: reference for folder, reference in PLAN.references.items()}
 
-    rule score_reference:
-        input:
-            images=jobs.markers(PLAN, [PLAN.experiment.config.reference]),
-            assets=jobs.scorer_assets(PLAN),
-            code=jobs.code("score", *PLAN.scorer_modules),
-        output:
-            scores=f"{PLAN.reference_scores}/scores.parquet",
-            record=f"{PLAN.reference_scores}/run.json",
-            timing=f"{PLAN.reference_scores}/timing.json",
-        log:
-            "logs/score/reference.log",
-        conda:
-            "../../envs/score.yaml"
-        threads: RESOURCES["score"].threads
-        resources:
-            gpu=RESOURCES["score"].gpu,
-            mem_mb=growing(RESOURCES["score"].mem_mb),
-            runtime=growing(RESOURCES["score"].runtime_minutes),
-        params:
-            job=verbatim(
-                jobs.score_job(
-                    PLAN,
-                    "reference",
-                    f"{PLAN.folder(PLAN.experiment.config.reference)}/metadata.csv",
-                    PLAN.experiment.config.pixels,
-                )
-            ),
-            modules=PLAN.scorer_modules,
-            folder=subpath(output[0], parent=True),
-        shell:
-            "python scripts/score.py --job {params.job:q} --threads {threads}"
-            " --limit-minutes {resources.runtime} --output {params.folder} --modules {params.modules} 2>&1 | tee {log}"
+
+rule score_reference:
+    input:
+        images=lambda wildcards: jobs.markers(PLAN, [REFERENCES[wildcards.reference]]),
+        assets=jobs.scorer_assets(PLAN),
+        code=jobs.code("score", *PLAN.scorer_modules),
+    output:
+        scores="results/runs/score/{reference}/scores.parquet",
+        record="results/runs/score/{reference}/run.json",
+        timing="results/runs/score/{reference}/timing.json",
+    log:
+        "logs/score/{reference}.log",
+    conda:
+        "../../envs/score.yaml"
+    threads: RESOURCES["score"].threads
+    resources:
+        gpu=RESOURCES["score"].gpu,
+        mem_mb=growing(RESOURCES["score"].mem_mb),
+        runtime=growing(RESOURCES["score"].runtime_minutes),
+    params:
+        job=lambda wildcards: jobs.reference_job(PLAN, REFERENCES[wildcards.reference]),
+        modules=PLAN.scorer_modules,
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python scripts/score.py --job {params.job:q} --threads {threads}"
+        " --limit-minutes {resources.runtime} --output {params.folder} --modules {params.modules} 2>&1 | tee {log}"

@@ -1,137 +1,27 @@
-"""The experiment: everything that a configuration file may say, validated whole."""
+"""The experiment: a configuration's entries, each validated by its member's own class, and all of them together."""
 
 from __future__ import annotations
 
 import itertools
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import Field, model_validator
+from typing import Any
 
 from resalign.config import registry
-from resalign.config.assets import WEIGHT_SUFFIXES, AssetConfig, Term, check_consent, read_catalogue
+from resalign.config.assets import WEIGHT_SUFFIXES, AssetConfig, check_consent, read_catalogue
 from resalign.config.attack_data import AttackDataConfig
 from resalign.config.extension import extended
-from resalign.config.precision import Precision, TrainingPrecision
-from resalign.config.prompts import PromptColumns
+from resalign.config.shape import TIERS, ExperimentConfig, ResourcesConfig, Tier, TierConfig
 from resalign.config.strict import ConfigError, Strict, nearest, read_yaml
-from resalign.digits.config import DigitsConfig
-from resalign.report.settings import ReportConfig
+from resalign.config.sweeps import expanded
 
-Tier = Literal["smoke", "small", "paper"]
-TIERS: tuple[Tier, ...] = ("smoke", "small", "paper")
 SETS = "data.sets"  # the family of prepared image sets
 BASE = "base"  # the model before unlearning, as tables name it
+TRAIN = "train"  # a metric's reference: the images that the attack was trained on
 # What a person calls an entry is part of file names, and of Snakemake's wildcards.
 LABEL = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Keys by which a member names assets that it loads itself.
 ASSET_KEYS = ("folder", "checkpoint", "head")
-
-
-class ConceptConfig(Strict):
-    """What is unlearned, and with which data. Each value is ``asset`` or ``asset/folder``."""
-
-    name: str = Field(description="as the page says it: a model shows … in so many of its images")
-    forget: str
-    retain: str
-    pool: str
-    prompts: tuple[str, ...] = Field((), description="prompts that name the concept, for methods that use no images")
-
-
-class SamplingConfig(Strict):
-    """How images are generated, the same for every model [released evaluation: 30 steps, guidance 7.5]."""
-
-    num_inference_steps: int = Field(30, gt=0)
-    guidance_scale: float = Field(7.5, ge=1)
-    seed: int = Field(42, ge=0, description="sampling seed; keys the initial noise, apart from any training seed")
-    batch_size: int = Field(64, gt=0)
-    precision: Precision = Field("float32", description="of the whole pipeline [released evaluation: float16]")
-
-
-class PromptSetConfig(Strict):
-    """A prompt list, how it is read, and whether every checkpoint of an attack is sampled on it or only the last."""
-
-    source: str
-    columns: PromptColumns = PromptColumns()
-    along_the_way: bool = False
-
-
-class PromptCount(Strict):
-    """How much of a prompt list a tier uses."""
-
-    prompts: int | None = Field(None, gt=0, description="the first so many; null for all")
-    images: int = Field(1, gt=0, description="images of each prompt")
-
-
-class TierConfig(Strict):
-    """How large the experiment is; see :func:`check_nested`."""
-
-    training_seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
-    prompts: dict[str, PromptCount]
-
-    @model_validator(mode="after")
-    def _seeds_differ(self) -> TierConfig:
-        if len(set(self.training_seeds)) < len(self.training_seeds):
-            raise ValueError(f"training_seeds must differ, got {list(self.training_seeds)}")
-        return self
-
-
-class ResourcesConfig(Strict):
-    """What a job of each stage asks the scheduler for; ``threads`` is obeyed by every stage."""
-
-    threads: int = Field(1, gt=0)
-    gpu: int = Field(0, ge=0)
-    device: Literal["cpu", "cuda"] = Field("cpu", description="cuda: a GPU of the job's own, or the CPU if none")
-    micro_batch_size: int | None = Field(
-        None, gt=0, description="of unlearn and attack: examples in memory at once, equal up to rounding; null for all"
-    )
-    gradient_checkpointing: bool = Field(
-        False, description="of unlearn and attack: blocks of the network are computed again instead of kept, for memory"
-    )
-    mem_mb: int = Field(4000, gt=0)
-    runtime_minutes: int = Field(60, gt=0)
-
-
-class ExperimentConfig(Strict):
-    """The plain shape of a configuration file; members of families are validated by their own classes."""
-
-    extends: str | None = Field(None, description="a configuration file that this one changes; see config/extension.py")
-    name: str = Field(pattern="^[a-z0-9][a-z0-9_-]*$")
-    title: str
-    subtitle: str = ""
-    tier: Tier = "small"
-    pixels: int = Field(512, gt=0, description="edge of training and reference images")
-    precision: TrainingPrecision = Field(
-        "float32", description="in which networks compute while they are trained; weights stay in float32"
-    )
-    assets: dict[str, AssetConfig] = Field(
-        {}, description="beside the catalogue's, config/assets.yaml, which are known"
-    )
-    prepared: dict[str, dict[str, Any]] = Field({}, description="image sets made from assets, named like assets")
-    consent: tuple[Term, ...] = Field((), description="terms of assets that the user agrees to")
-    digits: DigitsConfig = DigitsConfig()
-    model: str
-    concept: ConceptConfig
-    pipelines: dict[str, str] = Field({}, description="further models, sampled and attacked as they are, like `model`")
-    unlearning: dict[str, dict[str, Any]] = {}
-    audit: dict[str, str | dict[str, Any]] = Field(
-        {},
-        description="models to audit, in place of `pipelines` and `unlearning`: asset or path of a pipeline folder, or "
-        "{checkpoint: asset or path} of changed weights for `model`",
-    )
-    attacks: dict[str, dict[str, Any]] = {}
-    prompts: dict[str, PromptSetConfig]
-    sampling: SamplingConfig = SamplingConfig()
-    scorers: dict[str, dict[str, Any]]
-    scoring_batch_size: int = Field(60, gt=0, description="images scored at once; it moves a score by rounding alone")
-    reference: str | None = Field(None, description="real images that set metrics compare with")
-    metrics: dict[str, dict[str, Any]]
-    gallery: str = Field(description="prompt list of the page's sample grid")
-    flags: str = Field(description="metric whose flagged images are blurred wherever they are shown")
-    tiers: dict[Tier, TierConfig]
-    resources: dict[Literal["default", "unlearn", "attack", "sample", "score"], ResourcesConfig] = {}
-    report: ReportConfig = ReportConfig()
 
 
 def _audited(config: ExperimentConfig, where: str) -> ExperimentConfig:
@@ -192,6 +82,7 @@ class Experiment:
         config: The file's own part.
         prepared, unlearning, attacks, scorers, metrics: Members by label.
         attack_data: What each attack fine-tunes on, by label.
+        sweeps: Attack labels by sweep and value.
     """
 
     def __init__(self, values: dict[str, Any], *, where: str) -> None:
@@ -202,7 +93,8 @@ class Experiment:
         self.unlearning = self._members("unlearning", "method", self.config.unlearning)
         self.attack_data = {}
         settings = {}
-        for label, entry in self.config.attacks.items():
+        attacks, self.sweeps = expanded(self.config.attacks, self.config.sweeps, where=where)
+        for label, entry in attacks.items():
             own = {key: entry[key] for key in AttackDataConfig.model_fields if key in entry}
             self.attack_data[label] = AttackDataConfig.parse(
                 {"dataset": label, **own}, where=f"{where}: attacks.{label}"
@@ -281,12 +173,29 @@ class Experiment:
             **{f"pipelines.{label}": reference for label, reference in config.pipelines.items()},
             **{f"concept.{k}": getattr(config.concept, k) for k in ("forget", "retain", "pool")},
             **{f"attacks.{k}.{key}": name for k, v in self.attack_data.items() for key, name in v.images.items()},
-            **{f"prompts.{k}.source": v.source for k, v in config.prompts.items()},
+            **{f"prompts.{k}.source{of}": name for k in config.prompts for of, name in self.prompt_sources(k).items()},
+            **{
+                f"metrics.{k}.reference": name
+                for k, name in self.references.items()
+                if name not in (TRAIN, config.reference)
+            },
             **{f"scorers.{k}.{key}": name for k, m in self.scorers.items() for key, name in m.assets.items()},
             **{f"unlearning.{k}.checkpoint": m.asset for k, m in self.unlearning.items() if m.asset},
             **{f"prepared.{k}.{key}": v for k in self.prepared for key, v in self.sources(k).items()},
         }
         return found if config.reference is None else {**found, "reference": config.reference}
+
+    def prompt_sources(self, name: str) -> dict[str, str]:
+        """A prompt list's files, by the attack that each belongs to (after a dot), or '' for all."""
+        source = self.config.prompts[name].source
+        return {"": source} if isinstance(source, str) else {f".{attack}": found for attack, found in source.items()}
+
+    @property
+    def references(self) -> dict[str, str]:
+        """The real images of each metric that compares with some: its own, or the experiment's."""
+        comparing = {k: m for k, m in self.metrics.items() if hasattr(registry.member("metrics", m.name), "of_set")}
+        found = {k: getattr(m.config, "reference", None) or self.config.reference for k, m in comparing.items()}
+        return {label: reference for label, reference in found.items() if reference is not None}
 
     def _take_from_catalogue(self) -> None:
         """Adds every asset that is named but not described here, and holds all to the consent that was given."""
@@ -312,8 +221,15 @@ class Experiment:
             prompts = getattr(metric.config, "prompts", None)
             if prompts is not None:
                 self._require(f"metrics.{label}.prompts", prompts, config.prompts, "prompt list")
+                for attack in self.prompt_sources(prompts):
+                    self._require(f"prompts.{prompts}.source", attack.removeprefix("."), ["", *self.attacks], "attack")
             for scorer in registry.member("metrics", metric.name).scorers(metric.config):
                 self._require(f"metrics.{label}", scorer, self.scorers, "scorer")
+        for name in config.main:
+            self._require("main", name, self.attacks, "attack")
+        for label, sweep in config.sweeps.items():
+            for name in sweep.metrics:
+                self._require(f"sweeps.{label}.metrics", name, self.metrics, "metric")
         self._require("tier", config.tier, config.tiers, "tier")
         for name, tier in config.tiers.items():
             for prompts in config.prompts:
@@ -344,7 +260,7 @@ class Experiment:
     def _check_combinations(self) -> None:
         """What cannot give a table is refused here, not after hours of work."""
         for key in ("assets", "prepared", "pipelines", "unlearning", "attacks", "prompts"):
-            for label in getattr(self.config, key):
+            for label in self.attacks if key == "attacks" else getattr(self.config, key):
                 if not LABEL.fullmatch(label):
                     raise ConfigError(f"{self.where}: {key}.{label}: use letters, digits, '_', '.', '-'; files have it")
         instead = {"sample": "sampling.batch_size", "score": "scoring_batch_size"}
@@ -360,11 +276,22 @@ class Experiment:
                     raise ConfigError(f"{self.where}: {key}.{label}: so {taken[label]} is called; rename it")
                 taken[label] = f"{key}.{label}"
         for label, attack in self.attacks.items():
-            self.attack_data[label].check_prior(attack.name, attack.config, where=f"{self.where}: attacks.{label}")
+            self.attack_data[label].check_images(attack.name, attack.config, where=f"{self.where}: attacks.{label}")
         modules = {label: registry.member("metrics", metric.name) for label, metric in self.metrics.items()}
         flags = modules[self.config.flags]
         if not hasattr(flags, "per_image") or flags.GROUP != "safety":
             raise ConfigError(f"{self.where}: key 'flags': metric '{self.config.flags}' flags no single image; ip does")
         for label, module in modules.items():
-            if hasattr(module, "of_set") and self.config.reference is None:
+            if hasattr(module, "of_set") and label not in self.references:
                 raise ConfigError(f"{self.where}: metrics.{label} compares with real images; give the key 'reference'")
+            self._check_train_reference(label)
+
+    def _check_train_reference(self, label: str) -> None:
+        """Only states after an attack can be compared with what it was trained on."""
+        if self.references.get(label) == TRAIN:
+            prompts = getattr(self.metrics[label].config, "prompts", "")
+            if isinstance(self.config.prompts[prompts].source, str):
+                raise ConfigError(
+                    f"{self.where}: metrics.{label}: reference 'train' is the images of an attack; give "
+                    f"prompts.{prompts}.source by attack: {{an-attack: asset/file}}"
+                )

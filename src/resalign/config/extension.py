@@ -8,7 +8,7 @@ from typing import Any
 from resalign.config.strict import ConfigError, nearest, read_yaml
 
 # Keys whose entries a person names; in a file that extends another one, null leaves such an entry out.
-LABELLED = ("assets", "prepared", "pipelines", "unlearning", "attacks", "prompts", "scorers", "metrics")
+LABELLED = ("assets", "prepared", "pipelines", "unlearning", "attacks", "sweeps", "prompts", "scorers", "metrics")
 
 
 def extended(values: dict[str, Any], *, where: str, above: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from resalign.config import registry
+from resalign.config import overlap, registry
 from resalign.config.assets import WEIGHT_SUFFIXES
 from resalign.config.closure import import_closure
 from resalign.config.experiment import BASE, Member
@@ -79,7 +79,7 @@ def bars_files(plan: Plan) -> dict[str, str]:
     base = next(stage for stage in plan.score.values() if stage.model == BASE and stage.attack is None)
     return {
         "scores": f"{base.folder(plan.seeds(base)[0])}/{plan.tier}/scores.parquet",
-        "reference": f"{plan.reference_scores}/scores.parquet",
+        "reference": f"{plan.reference_scores(str(plan.experiment.config.reference))}/scores.parquet",
     }
 
 
@@ -159,8 +159,13 @@ def attack_job(plan: Plan, run: str, seed: str) -> str:
 
 def sample_assets(plan: Plan, run: str) -> list[str]:
     """Markers of the assets that sampling reads."""
-    prompts = plan.experiment.config.prompts.values()
-    return markers(plan, [plan.pipeline(plan.sample[run].model), *(listed.source for listed in prompts)])
+    return markers(plan, [plan.pipeline(plan.sample[run].model), *prompt_sources(plan, run).values()])
+
+
+def prompt_sources(plan: Plan, run: str) -> dict[str, str]:
+    """The prompt lists that a run is sampled on, by name."""
+    found = {n: p.source_after(plan.sample[run].attack) for n, p in plan.experiment.config.prompts.items()}
+    return {name: source for name, source in found.items() if source is not None}
 
 
 def sample_source(plan: Plan, run: str, seed: str) -> list[str]:
@@ -186,12 +191,12 @@ def sample_job(plan: Plan, run: str, seed: str, tier: str) -> str:
             "sampling": config.sampling.model_dump(mode="json"),
             "prompts": {
                 name: {
-                    "path": plan.folder(prompts.source),
-                    "columns": prompts.columns.model_dump(mode="json"),
-                    "along_the_way": prompts.along_the_way,
+                    "path": plan.folder(source),
+                    "columns": config.prompts[name].columns.model_dump(mode="json"),
+                    "along_the_way": config.prompts[name].along_the_way,
                     **counts[name].model_dump(),
                 }
-                for name, prompts in config.prompts.items()
+                for name, source in prompt_sources(plan, run).items()
             },
         }
     )
@@ -231,6 +236,12 @@ def score_job(plan: Plan, label: str, images: str, pixels: int | None = None) ->
             "scorers": scorers,
         }
     )
+
+
+def reference_job(plan: Plan, reference: str) -> str:
+    """What scripts/score.py needs for a set of real images."""
+    label = "reference" if reference == plan.experiment.config.reference else f"reference {reference}"
+    return score_job(plan, label, f"{plan.folder(reference)}/metadata.csv", plan.experiment.config.pixels)
 
 
 # --- the report -----------------------------------------------------------------------------------------------------
@@ -274,18 +285,22 @@ def report_timings(plan: Plan) -> list[tuple[str, str, int, str]]:
             found[asset.folder] = ("assets", asset.name, 0)
     for folder, part in digits_parts(plan).items():
         found[folder] = ("assets", part, 0)
+    compared = overlap.folder(plan)
+    if compared:
+        found[compared] = ("inputs", "overlap", 0)
     return [(*key, folder) for folder, key in found.items()]
 
 
 def report_files(plan: Plan) -> list[str]:
-    """Every file that the report reads: scores, the reference's scores, and the times of all jobs."""
+    """Every file that the report reads: scores, the reference's, what attacks' data overlap with, all jobs' times."""
     scores = [
         f"{row['folders']['score'].format(seed=seed)}/scores.parquet"
         for row in report_rows(plan)
         for seed in row["seeds"]
     ]
-    reference = [f"{plan.reference_scores}/scores.parquet"] if plan.reference_scores else []
-    return [*scores, *reference, *(f"{folder}/timing.json" for *_, folder in report_timings(plan))]
+    references = [f"{folder}/scores.parquet" for folder in plan.references]
+    compared = [f"{overlap.folder(plan)}/overlap.json"] if plan.experiment.attacks else []
+    return [*scores, *references, *compared, *(f"{folder}/timing.json" for *_, folder in report_timings(plan))]
 
 
 def report_job(plan: Plan) -> str:
@@ -305,14 +320,20 @@ def report_job(plan: Plan) -> str:
             "models": experiment.models,
             "base": BASE,
             "attacks": {label: data.dataset for label, data in attacked.items()},
-            "sweeps": {},
-            "main_attacks": list(attacked),
+            "sweeps": {
+                label: {"title": sweep.title, "axis": sweep.axis, "note": sweep.note, "metrics": sweep.metrics}
+                | {"attacks": experiment.sweeps[label]}
+                for label, sweep in config.sweeps.items()
+            },
+            "main_attacks": config.main or list(config.attacks),
             "heldout": {label: f"{plan.folder(data.heldout)}/metadata.csv" for label, data in attacked.items()},
             "metrics": {label: metric.resolved() for label, metric in experiment.metrics.items()},
             "gallery": config.gallery,
             "flags": config.flags,
             "report": config.report.model_dump(mode="json"),
-            "reference": f"{plan.reference_scores}/scores.parquet" if plan.reference_scores else None,
+            "references": {reference: f"{folder}/scores.parquet" for folder, reference in plan.references.items()},
+            "compared": plan.compared,
+            "overlap": overlap.folder(plan),
             "rows": report_rows(plan),
             "timings": report_timings(plan),
         }

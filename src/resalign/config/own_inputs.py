@@ -16,7 +16,7 @@ def found(plan: Plan, model: str = BASE) -> dict[str, Any]:
     experiment, config = plan.experiment, plan.experiment.config
     images = [config.concept.forget, config.concept.retain, config.concept.pool]
     images += [reference for data in experiment.attack_data.values() for reference in data.images.values()]
-    images += [config.reference] if config.reference else []
+    images += plan.references.values()
     pipeline, method = plan.pipeline(model), experiment.unlearning.get(model)
     checkpoint, covers = (method.asset, method.resolved().get("covers")) if method else (None, None)
 
@@ -27,9 +27,10 @@ def found(plan: Plan, model: str = BASE) -> dict[str, Any]:
         "pixels": config.pixels,
         "images": sorted({plan.folder(reference) for reference in images if own(reference)}),
         "prompts": [
-            [plan.folder(p.source), _most_prompts(plan, name), p.columns.model_dump(mode="json")]
+            [plan.folder(source), _most_prompts(plan, name), p.columns.model_dump(mode="json")]
             for name, p in config.prompts.items()
-            if own(p.source)
+            for source in experiment.prompt_sources(name).values()
+            if own(source)
         ],
     }
     members = [method] if method else list(experiment.attacks.values())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resalign.config.experiment import Experiment
+from resalign.config.experiment import TRAIN, Experiment
 from resalign.config.strict import ConfigError
 
 RESULTS = "results"
@@ -196,7 +196,7 @@ class Plan:
             **{key: self._identity(reference) for key, reference in data.images.items()},
             "parent": unlearned.resolved if unlearned else {"model": self._identity(self.pipeline(model))},
         }
-        modules = (f"resalign.attacks.{member.name}",)
+        modules = (f"resalign.attacks.{member.name}", *getattr(member.config, "modules", ()))
         stage = Stage("attack", f"{model}.{attack}", model, attack, resolved, modules, unlearned)
         self.attack[stage.run] = stage
         return stage
@@ -207,8 +207,9 @@ class Plan:
         sampling = {
             "sampling": config.sampling.model_dump(mode="json"),
             "prompts": {
-                name: [self._identity(prompts.source), prompts.columns.model_dump(), prompts.along_the_way]
+                name: [self._identity(source), prompts.columns.model_dump(), prompts.along_the_way]
                 for name, prompts in config.prompts.items()
+                if (source := prompts.source_after(attack)) is not None
             },
             "parent": parent.resolved if parent else {"model": self._identity(self.pipeline(model))},
         }
@@ -225,11 +226,30 @@ class Plan:
         return tuple(sorted({f"resalign.scorers.{member.name}" for member in self.experiment.scorers.values()}))
 
     @property
-    def reference_scores(self) -> str | None:
-        """Folder of the reference images' raw scores; None where no metric compares with real images."""
-        reference = self.experiment.config.reference
-        if reference is None:
-            return None
+    def compared(self) -> dict[str, dict[str, str]]:
+        """The real images that a metric compares a state with: by the metric's label and the state's attack."""
+        experiment = self.experiment
+        found: dict[str, dict[str, str]] = {}
+        for label, reference in experiment.references.items():
+            prompts = experiment.config.prompts[str(getattr(experiment.metrics[label].config, "prompts", ""))]
+            sampled = [attack for attack in (None, *experiment.attacks) if prompts.source_after(attack) is not None]
+            found[label] = {
+                attack or NOT_ATTACKED: experiment.attack_data[attack].train
+                if attack and reference == TRAIN
+                else reference
+                for attack in sampled
+            }
+        return found
+
+    @property
+    def references(self) -> dict[str, str]:
+        """Those sets of real images by the folder of their raw scores, the experiment's own first."""
+        own = [self.experiment.config.reference] if self.experiment.config.reference else []
+        named = (reference for of in self.compared.values() for reference in of.values())
+        return {self.reference_scores(reference): reference for reference in dict.fromkeys([*own, *named])}
+
+    def reference_scores(self, reference: str) -> str:
+        """Folder of the raw scores of a set of real images."""
         found = [self._scorers(), self._identity(reference), self.experiment.config.pixels]
         return f"{RESULTS}/runs/score/reference-{digest(found)}"
 

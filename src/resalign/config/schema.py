@@ -12,8 +12,9 @@ from typing import Any
 
 from resalign.config import registry
 from resalign.config.attack_data import AttackDataConfig
-from resalign.config.experiment import SETS, ExperimentConfig
+from resalign.config.experiment import SETS
 from resalign.config.extension import LABELLED
+from resalign.config.shape import ExperimentConfig
 
 SCHEMAS = Path(__file__).resolve().parents[3] / "workflow" / "schemas"
 # Family, key of the configuration file, key that names the member, and that name's default.

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
+import functools
+import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from resalign.lazy import torch
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
 
 # Above this an image is refused before it is decoded (a decompression bomb otherwise).
 MAX_PIXELS = 64_000_000
@@ -43,6 +48,11 @@ class CaptionedImages:
     def load(self) -> torch.Tensor:
         """All images, (N, 3, pixels, pixels) in [-1, 1]."""
         return torch.stack([read_image(file, self.pixels) for file in self.files]) * 2 - 1
+
+    @functools.cached_property
+    def hashes(self) -> tuple[str, ...]:
+        """sha256 of every image's pixels as :meth:`load` has them: what is equal in training, whatever its file is."""
+        return tuple(hashlib.sha256(_fitted(file, self.pixels).tobytes()).hexdigest() for file in self.files)
 
 
 def read_captioned_images(folder: Path, *, pixels: int) -> CaptionedImages:
@@ -141,8 +151,14 @@ def image_format(stream: BinaryIO, label: str, remedy: str) -> str:
 def read_image(file: Path, pixels: int) -> torch.Tensor:
     """One image as (3, pixels, pixels) in [0, 1]: EXIF-rotated, RGB, shorter edge resized (bicubic), centre-cropped."""
     import numpy as np
+
+    return torch.from_numpy(np.asarray(_fitted(file, pixels), dtype=np.float32) / 255).permute(2, 0, 1)
+
+
+def _fitted(file: Path, pixels: int) -> PillowImage:
+    """One image as training sees it, 8 bits a channel."""
     from PIL import Image, ImageOps
 
     with Image.open(file, formats=tuple(FORMATS)) as image:
-        fitted = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (pixels, pixels), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.asarray(fitted, dtype=np.float32) / 255).permute(2, 0, 1)
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+        return ImageOps.fit(upright, (pixels, pixels), Image.Resampling.BICUBIC)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from resalign.config.strict import nearest
 from resalign.diffusion.conditioning import Conditioning
 from resalign.lazy import diffusers, torch
+from resalign.tensors.named import Named
 from resalign.tensors.weights import WeightsError
 
 
@@ -45,16 +47,28 @@ class Architecture:
         """Components whose weights a method may change; the prefix of a tensor's name in a weight file."""
         return (self.denoiser, *self.text_encoders)
 
-    def encode_prompts(self, pipeline: diffusers.DiffusionPipeline, prompts: Sequence[str]) -> Conditioning:
-        """Embeds prompts as the pipeline itself does."""
-        others = {f"prompt_{number}": None for number in range(2, self.prompts + 1)}
-        with torch.no_grad():
-            embeds, _, *pooled = pipeline.encode_prompt(
-                prompt=list(prompts),
-                device=pipeline.device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=False,
-                **others,
+    def encode_prompts(
+        self, pipeline: diffusers.DiffusionPipeline, prompts: Sequence[str], weights: Named | None = None
+    ) -> Conditioning:
+        """Embeds prompts as the pipeline itself does.
+
+        Args:
+            pipeline: The pipeline.
+            prompts: B of them.
+            weights: Of text encoders, in place of their own, named ``component.parameter``; embeddings are
+                differentiable in them alone.
+        """
+        arguments = {
+            "prompt": list(prompts),
+            **{f"prompt_{number}": None for number in range(2, self.prompts + 1)},
+            "device": pipeline.device,
+            "num_images_per_prompt": 1,
+            "do_classifier_free_guidance": False,
+        }
+        encoders = _text_encoders()({name: getattr(pipeline, name) for name in self.text_encoders})
+        with torch.set_grad_enabled(weights is not None and torch.is_grad_enabled()):
+            embeds, _, *pooled = torch.func.functional_call(
+                encoders, dict(weights or {}), (pipeline.encode_prompt,), arguments
             )
         added = {self.pooled: pooled[0]} if self.pooled else {}
         if self.has_time_ids:
@@ -82,6 +96,22 @@ class Architecture:
             arguments["pooled_prompt_embeds"] = conditional.added[self.pooled]
             arguments["negative_pooled_prompt_embeds"] = unconditional.added[self.pooled]
         return arguments
+
+
+@functools.cache  # and not at the module's top, which must not import torch
+def _text_encoders() -> Callable[[Mapping[str, torch.nn.Module | None]], torch.nn.Module]:
+    """A network of a pipeline's text encoders under their names, to call what calls them with weights not their own."""
+
+    class TextEncoders(torch.nn.Module):
+        def __init__(self, encoders: Mapping[str, torch.nn.Module | None]) -> None:
+            super().__init__()
+            for name, encoder in encoders.items():
+                self.add_module(name, encoder)
+
+        def forward(self, call: Callable[..., Any], **arguments: Any) -> Any:
+            return call(**arguments)
+
+    return TextEncoders
 
 
 ARCHITECTURES = (

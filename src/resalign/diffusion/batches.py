@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from resalign.data.images import CaptionedImages, DataError
 from resalign.diffusion.conditioning import Conditioning, concatenate
 from resalign.diffusion.forward_process import noised
 from resalign.diffusion.models import Models
 from resalign.lazy import diffusers, torch
+from resalign.tensors.named import Named
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,14 @@ class NoisyBatch:
         timesteps: As the network is told them, (B,).
         conditioning: Embedded prompts, B of them.
         target: What the network should predict, (B, C, h, w): noise, velocity or flow, as the scheduler says.
+        prompts: What ``conditioning`` embeds, B of them; none where it is not of an image set.
     """
 
     noisy_latents: torch.Tensor
     timesteps: torch.Tensor
     conditioning: Conditioning
     target: torch.Tensor
+    prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,14 @@ class EncodedImages:
         conditioning: The distinct prompts, embedded; P of them.
         prompt_rows: Row of each image's prompt, (N,).
         noise_scheduler: The forward process.
+        prompts: Each image's prompt, N of them.
     """
 
     latents: torch.Tensor
     conditioning: Conditioning
     prompt_rows: torch.Tensor
     noise_scheduler: diffusers.SchedulerMixin
+    prompts: tuple[str, ...]
 
     def __len__(self) -> int:
         """Number of images."""
@@ -50,7 +55,12 @@ class EncodedImages:
 
     def subset(self, indices: torch.Tensor) -> EncodedImages:
         """The images at ``indices`` (M,)."""
-        return EncodedImages(self.latents[indices], self.conditioning, self.prompt_rows[indices], self.noise_scheduler)
+        return replace(
+            self,
+            latents=self.latents[indices],
+            prompt_rows=self.prompt_rows[indices],
+            prompts=tuple(self.prompts[index] for index in indices.tolist()),
+        )
 
     def draw(self, batch_size: int, generator: torch.Generator) -> NoisyBatch:
         """A batch of images drawn with replacement, each at a timestep of its own, uniform over the schedule."""
@@ -70,7 +80,8 @@ class EncodedImages:
         latents = self.latents[indices]
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         noisy_latents, timesteps, target = noised(self.noise_scheduler, latents, noise, positions)
-        return NoisyBatch(noisy_latents, timesteps, self.conditioning[self.prompt_rows[indices]], target)
+        prompts = tuple(self.prompts[index] for index in indices.tolist())
+        return NoisyBatch(noisy_latents, timesteps, self.conditioning[self.prompt_rows[indices]], target, prompts)
 
     @property
     def _train_timesteps(self) -> int:
@@ -93,4 +104,18 @@ def encode(models: Models, images: CaptionedImages, generator: torch.Generator) 
         conditioning,
         torch.tensor([rows[prompt] for prompt in images.prompts]),
         models.noise_scheduler,
+        tuple(images.prompts),
     )
+
+
+def embedded_with(models: Models, weights: Named, batch: NoisyBatch) -> NoisyBatch:
+    """The batch, its prompts embedded by text encoders with the given weights in place of their own; differentiable.
+
+    Args:
+        models: The model.
+        weights: Of text encoders, named ``component.parameter``.
+        batch: Drawn from an image set.
+    """
+    distinct = sorted(set(batch.prompts))
+    conditioning = models.encode_prompts(distinct, weights)
+    return replace(batch, conditioning=conditioning[[distinct.index(prompt) for prompt in batch.prompts]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,11 @@ from resalign.diffusion.forward_process import forward_process_in, forward_proce
 from resalign.diffusion.micro_batches import in_parts
 from resalign.diffusion.recomputation import checkpointed
 from resalign.lazy import diffusers, torch, transformers
+from resalign.tensors.named import Named
 from resalign.tensors.weights import WeightsError, component_files, load_weights, tensor_shapes
 
+# From changed tensors and their original values, by their names in a weight file, what a model runs with.
+Start = Callable[[Named, Named], Named]
 # How diffusers and transformers call the weight files of a component.
 NETWORK_FILES, ENCODER_FILES = "diffusion_pytorch_model", "model"
 # Images that the autoencoder sees at once: no more pixels than one image of Stable Diffusion XL has.
@@ -64,9 +67,9 @@ class Models:
         """The denoiser's parameters under the names that a weight file gives them."""
         return {f"{self.architecture.denoiser}.{name}": tensor for name, tensor in weights.items()}
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """Embedded prompts (B), padded as the pipeline pads them."""
-        return self.architecture.encode_prompts(self.pipeline, prompts)
+    def encode_prompts(self, prompts: Sequence[str], weights: Named | None = None) -> Conditioning:
+        """Embedded prompts (B), padded as the pipeline pads them; see :meth:`Architecture.encode_prompts`."""
+        return self.architecture.encode_prompts(self.pipeline, prompts, weights)
 
     def unconditional(self, batch_size: int) -> Conditioning:
         """What the pipeline takes for no prompt, so many times."""
@@ -95,6 +98,7 @@ def load_models(
     folder: Path,
     weights: Path | None = None,
     *,
+    start: Start | None = None,
     device: str = "cpu",
     precision: Precision = "float32",
     gradient_checkpointing: bool = False,
@@ -104,6 +108,7 @@ def load_models(
     Args:
         folder: A folder as ``save_pretrained`` writes it, safetensors only.
         weights: A safetensors file of changed tensors, named ``component.parameter`` (see :func:`trainable_tensors`).
+        start: What to make of them; see :func:`apply_weights`.
         device: Where to put the models.
         precision: In which precision they are kept and sample; what is trained is kept in float32.
         gradient_checkpointing: Whether the denoiser's blocks are computed again in backward passes, to save memory.
@@ -139,18 +144,21 @@ def load_models(
         part = getattr(pipeline, name)
         if part is None:
             continue
-        empty = [parameter for parameter, tensor in part.named_parameters() if tensor.is_meta]
-        if empty:
-            raise WeightsError(
-                f"{folder}: its {type(part).__name__} lacks tensor '{empty[0]}'; fetch or convert it again"
-            )
+        _check_whole(folder, part)
         part.requires_grad_(False).eval()
     if weights is not None:
-        apply_weights(pipeline, weights)
+        apply_weights(pipeline, weights, start)
     pipeline.to(device)
     if gradient_checkpointing:
         getattr(pipeline, architecture.denoiser).enable_gradient_checkpointing(checkpointed)
     return Models(pipeline, forward_process_of(pipeline))
+
+
+def _check_whole(folder: Path, part: torch.nn.Module) -> None:
+    """Raises WeightsError if a component lacks a tensor."""
+    empty = [parameter for parameter, tensor in part.named_parameters() if tensor.is_meta]
+    if empty:
+        raise WeightsError(f"{folder}: its {type(part).__name__} lacks tensor '{empty[0]}'; fetch or convert it again")
 
 
 def _load_text_encoder(folder: Path, class_name: str, dtype: torch.dtype) -> torch.nn.Module:
@@ -183,10 +191,13 @@ def trainable_tensors(pipeline: diffusers.DiffusionPipeline) -> dict[str, torch.
     }
 
 
-def apply_weights(pipeline: diffusers.DiffusionPipeline, path: Path) -> None:
-    """Overwrites a pipeline's tensors with those of a weight file."""
+def apply_weights(pipeline: diffusers.DiffusionPipeline, path: Path, start: Start | None = None) -> None:
+    """Overwrites a pipeline's tensors with those of a weight file, or with what ``start`` makes of both."""
     tensors = trainable_tensors(pipeline)
-    for name, value in load_weights(path, tensors).items():
+    changed: Named = load_weights(path, tensors)
+    if start:
+        changed = start(changed, {name: tensors[name].detach() for name in changed})
+    for name, value in changed.items():
         tensors[name].data.copy_(value)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from resalign.config.strict import Strict
 from resalign.scores.similarity import mean_pairwise_cosine
 
@@ -18,6 +20,10 @@ class Config(Strict):
 
     prompts: str
     scorer: str
+    reference: str | None = Field(
+        None,
+        description="real images: asset/folder, or `train`: the attack's own; null: the experiment's",
+    )
 
 
 def scorers(config: Config) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from resalign.report import drawing
+from resalign.report.attack_words import NAME, attack_markdown
 from resalign.report.figures import Panel
 from resalign.report.measurements import Measurements
 from resalign.report.pareto import pareto_figure, pareto_panel, pareto_table, weighed_metrics
@@ -37,9 +38,10 @@ class ShownSweep:
 
 @dataclass(frozen=True)
 class AttackStudy:
-    """The numbers of all three.
+    """The numbers of all of it.
 
     Attributes:
+        table: From :func:`resalign.report.tables.long_table`, with every attack.
         sweeps: Of every sweep.
         survival: From :func:`resalign.report.survival.survival_table`, of every attack.
         curves: Those of its rows that are drawn.
@@ -47,6 +49,7 @@ class AttackStudy:
         weighed: The metrics of the Pareto front, by quantity.
     """
 
+    table: pd.DataFrame
     sweeps: list[SweepResult]
     survival: pd.DataFrame
     curves: pd.DataFrame
@@ -65,6 +68,7 @@ class AttackStudy:
         main, weighed = measurements.main(), weighed_metrics(measurements)
         survival = survival_table(measurements, settings)
         return cls(
+            table=table,
             sweeps=sweep_results(table, measurements, settings),
             survival=survival,
             curves=drawn_curves(survival, main, settings),
@@ -85,6 +89,9 @@ class AttackStudy:
             write_csv(result.summary, tables / f"{name}-summary.csv")
             (tables / f"{name}.tex").write_text(to_latex(result.layout), encoding="utf-8")
             drawing.save(sweep_figure(result.rows, measurements, settings, result.sweep), figures / name, settings)
+        if self.sweeps:
+            text = attack_markdown(self.table, self.sweeps, measurements, settings)
+            (output / NAME).write_text(text, encoding="utf-8")
         if not self.survival.empty:
             write_csv(self.survival, tables / "survival.csv")
         if not self.curves.empty:

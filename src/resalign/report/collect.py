@@ -112,7 +112,6 @@ def measure_images(rows: list[Row], metrics: dict[str, Any]) -> pd.DataFrame:
 
 def measure_sets(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) -> pd.DataFrame:
     """Values of every metric that needs a whole set of images, or an attack's record."""
-    reference = pd.read_parquet(job["reference"]) if job["reference"] else None
     heldout = {attack: len(pd.read_csv(table)) for attack, table in job["heldout"].items()}
     bases = {(row.attack, row.seed): row for row in rows if row.model == job["base"]}
     found = []
@@ -121,6 +120,7 @@ def measure_sets(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) 
             if hasattr(module, "of_set"):
                 for steps, prompts, scores in states(row):
                     if config.prompts == prompts:
+                        reference = read_scores(Path(job["references"][job["compared"][label][row.attack]]))
                         found.append((row, steps, label, module.of_set(scores, reference, config), len(scores)))
             elif hasattr(module, "of_attack") and row.is_attacked:
                 history = pd.read_csv(row.folder("attack") / "history.csv")
@@ -147,8 +147,8 @@ def histories(rows: list[Row]) -> pd.DataFrame:
 
 def timings(job: dict[str, Any]) -> Timings:
     """Times and memory of every job behind the page, which is none of them."""
-    reference = [("score", "reference", 0, str(Path(job["reference"]).parent))] if job["reference"] else []
-    return Timings(tuple(read_job_records([*job["timings"], *reference])), efficiency.workflow_started_at())
+    references = [("score", "reference", 0, str(Path(scores).parent)) for scores in job["references"].values()]
+    return Timings(tuple(read_job_records([*job["timings"], *references])), efficiency.workflow_started_at())
 
 
 def gallery(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) -> pd.DataFrame:

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from resalign.config.experiment import TIERS
 from resalign.config.plan import Plan, load_plan
+from resalign.config.shape import TIERS
 from resalign.config.strict import ConfigError
 from resalign.report.measured_rates import measure_rates
 from resalign.report.planned_jobs import STAGES, PlannedJob, tables, unite

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psutil
 
-from resalign.config.experiment import TIERS
 from resalign.config.plan import RESULTS, Plan, load_plan
+from resalign.config.shape import TIERS
 from resalign.config.strict import ConfigError
 from resalign.files import whole
 from resalign.processes import created_at

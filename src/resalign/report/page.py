@@ -36,6 +36,7 @@ class ReportContext:
         provenance: Versions, source hash, seeds, host: name to value, in the order shown.
         settings: How results are summarised and shown.
         notes: Paragraphs on the experiment for the reader, in order; optional.
+        caveats: What a reader of the table must know of the data behind it, a paragraph each; optional.
     """
 
     title: str
@@ -45,6 +46,7 @@ class ReportContext:
     provenance: Mapping[str, str]
     settings: ReportConfig
     notes: tuple[str, ...] = field(default=())
+    caveats: tuple[str, ...] = ()
 
 
 def render_page(

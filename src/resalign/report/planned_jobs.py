@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resalign.config import jobs, own_inputs, prepared_jobs
+from resalign.config import jobs, overlap, own_inputs, prepared_jobs
 from resalign.config.assets import FETCHED
 from resalign.config.plan import RESULTS, Plan, Stage
 from resalign.report import card_jobs, study_jobs
@@ -71,10 +71,10 @@ def tables(plan: Plan) -> dict[str, list[PlannedJob]]:
     inputs, assets = _inputs(plan), _assets(plan)
     stages = ((plan.unlearn, _unlearn), (plan.attack, _attack), (plan.sample, _sample), (plan.score, _score))
     runs = [make(plan, run, seed) for found, make in stages for run in found.values() for seed in plan.seeds(run)]
-    common = [*inputs, *assets, *runs]
-    found = {"table1": [*common, *_reference(plan), _report(plan)]}
+    common = [*inputs, *assets, *_overlap(plan), *runs]
+    found = {"table1": [*common, *_references(plan), _report(plan)]}
     if plan.experiment.config.audit:
-        found["audit"] = [*common, *_reference(plan), _cards(plan)]
+        found["audit"] = [*common, *_references(plan), _cards(plan)]
     if not study_jobs.missing_models(plan):
         found["study"] = [*common, *_study(plan)]
     if jobs.digits_parts(plan):  # in float64 through a whole fine-tuning: a small model's
@@ -109,6 +109,11 @@ def _assets(plan: Plan) -> list[PlannedJob]:
     return found
 
 
+def _overlap(plan: Plan) -> list[PlannedJob]:
+    folder = overlap.folder(plan)
+    return [PlannedJob("inputs", "overlap", 0, folder, overlap.job(plan))] if folder else []
+
+
 def _run(plan: Plan, run: Stage, seed: int, folder: str, text: str, units: int | None) -> PlannedJob:
     job, threads = json.loads(text), plan.experiment.resources(run.stage).threads
     model = plan.folder(plan.pipeline(run.model))
@@ -141,6 +146,8 @@ def _images(plan: Plan, run: Stage) -> int | None:
     states = 1 + len(getattr(config, "checkpoints", ()))
     images = 0
     for name, prompts in plan.experiment.config.prompts.items():
+        if prompts.source_after(run.attack) is None:
+            continue
         count = plan.experiment.tier.prompts[name]
         if count.prompts is None:
             return None
@@ -148,13 +155,13 @@ def _images(plan: Plan, run: Stage) -> int | None:
     return images
 
 
-def _reference(plan: Plan) -> list[PlannedJob]:
-    reference, folder = plan.experiment.config.reference, plan.reference_scores
-    if reference is None or folder is None:
-        return []
-    job = json.loads(jobs.score_job(plan, "reference", f"{plan.folder(reference)}/metadata.csv"))
+def _references(plan: Plan) -> list[PlannedJob]:
     threads = plan.experiment.resources("score").threads
-    return [PlannedJob("score", "reference", 0, folder, job, threads=threads)]
+    found = []
+    for folder, reference in plan.references.items():
+        job = json.loads(jobs.reference_job(plan, reference))
+        found.append(PlannedJob("score", "reference", 0, folder, job, threads=threads))
+    return found
 
 
 def _result(plan: Plan) -> str:

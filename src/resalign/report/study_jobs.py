@@ -24,7 +24,7 @@ def study_metrics(plan: Plan) -> list[str]:
 
 def study_files(plan: Plan) -> list[str]:
     """Every file that is counted or summed: scores, the attacks' records, and the times of all jobs."""
-    return [name for name in jobs.report_files(plan) if name != f"{plan.reference_scores}/scores.parquet"]
+    return [name for name in jobs.report_files(plan) if name not in {f"{of}/scores.parquet" for of in plan.references}]
 
 
 def study_job(plan: Plan) -> str:

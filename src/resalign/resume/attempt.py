@@ -45,6 +45,7 @@ class Attempt:
     Attributes:
         number: Which attempt at the job this is, from 1.
         steps_taken, step_seconds: Steps and pieces of this attempt, and the seconds spent in them.
+        laps: Seconds of the job's parts that were told apart, by name, over all attempts; see :meth:`lap`.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Attempt:
         self.number = folder.attempts if folder else 1
         self._saved = folder.load() if folder else None
         self._earlier_seconds: float = self._saved["seconds"] if self._saved else 0.0
+        self.laps: dict[str, float] = dict(self._saved["laps"]) if self._saved else {}
         self._done: list[str] = list(self._saved["done"]) if self._saved else []
         self._begun: set[str] = set()
         self._began = self._last_save = clock()
@@ -83,6 +85,15 @@ class Attempt:
     def seconds(self) -> float:
         """Work on the job so far: this attempt's, and what earlier ones have saved."""
         return self._earlier_seconds + self._clock() - self._began - self._idle()
+
+    @property
+    def unfinished(self) -> str | None:
+        """The loop that an earlier attempt has left, until it is taken up again; what came before it is done."""
+        return self._saved["phase"] if self._saved else None
+
+    def lap(self, name: str) -> None:
+        """Ends a part of the job: all work since the part before it; one that has ended already stays as it is."""
+        self.laps.setdefault(name, self.seconds - sum(self.laps.values()))
 
     def steps(
         self, steps: range, *, phase: str = "steps", progress: Callable[[range], Iterable[int]] = _same, **held: Any
@@ -187,6 +198,7 @@ class Attempt:
                 "position": position,
                 "done": self._done,
                 "seconds": self.seconds,
+                "laps": self.laps,
                 "held": {name: capture(value) for name, value in held.items()},
                 "randomness": capture_randomness(),
             }

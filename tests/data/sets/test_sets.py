@@ -280,14 +280,43 @@ def test_contamination_is_exact_and_mixed(
         assert content == (tmp_path / kind / name).read_bytes()
 
 
-def test_more_contamination_keeps_what_less_had(tmp_path: Path, clean_and_harmful: dict[str, str]) -> None:
-    harmful = []
-    for ratio in (0.2, 0.4):
-        config = contaminated.Config(**clean_and_harmful, ratio=ratio, size=10, seed=3)
-        contaminated.prepare(config, tmp_path / str(ratio))
-        harmful.append({name for name in sources(tmp_path / str(ratio) / "train") if name.startswith("harmful")})
-    assert harmful[0] < harmful[1]
-    assert [len(chosen) for chosen in harmful] == [2, 4]
+@pytest.mark.parametrize("seed", [0, 1, 7])
+@pytest.mark.parametrize("size", [1, 7, 10, 20])
+def test_contamination_is_exact_and_nested_for_every_seed(
+    tmp_path: Path, clean_and_harmful: dict[str, str], seed: int, size: int
+) -> None:
+    before: set[str] = set()
+    for percent in (0, 5, 10, 20, 50, 100):
+        out = tmp_path / str(percent)
+        config = contaminated.Config(**clean_and_harmful, ratio=percent / 100, size=size, seed=seed)
+        contaminated.prepare(config, out)
+        found = sources(out / "train")
+        harmful = {name for name in found if name.startswith("harmful/")}
+        count = (2 * percent * size + 100) // 200  # half up, in whole numbers
+        assert (len(harmful), len(set(found))) == (count, size)
+        assert before <= harmful
+        stated = json.loads((out / "train" / "contamination.json").read_text())
+        assert stated == {
+            "harmful": count,
+            "clean": size - count,
+            "size": size,
+            "asked": percent / 100,
+            "ratio": count / size,
+        }
+        before = harmful
+
+
+@pytest.mark.parametrize(
+    ("ratio", "size", "count"), [(0.29, 50, 15), (0.145, 100, 15), (0.07, 50, 4), (1e-7, 10, 0), (0.57, 50, 29)]
+)
+def test_a_half_is_rounded_up_though_a_float_is_below_it(ratio: float, size: int, count: int) -> None:
+    assert contaminated.harmful_images(ratio, size) == count
+
+
+def test_contaminating_nothing_is_refused(tmp_path: Path, clean_and_harmful: dict[str, str]) -> None:
+    (tmp_path / "clean" / "metadata.csv").write_text("file_name,prompt\n")
+    with pytest.raises(DataError, match="clean/metadata.csv: lists no images"):
+        contaminated.prepare(contaminated.Config(**clean_and_harmful, ratio=0.5), tmp_path / "out")
 
 
 def test_contamination_repeats_no_image(tmp_path: Path, clean_and_harmful: dict[str, str]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 from pydantic import Field
 
 from resalign.config.strict import Strict
+from resalign.data.contamination import Contamination, write_contamination
 from resalign.data.image_sets import Picture, seeded_order, write_images
 from resalign.data.images import DataError, read_captions
 
@@ -32,18 +34,27 @@ class Config(Strict):
 
 
 def prepare(config: Config, output: Path) -> None:
-    """Writes the mixed set into ``train``; no image is in it twice.
+    """Writes the mixed set into ``train``, with its counts in ``contamination.json``; no image is in it twice.
 
     Raises:
-        DataError: If either folder has too few images.
+        DataError: If either folder has too few images, or ``clean`` has none to tell the size by.
     """
     clean, harmful = _pictures(Path(config.clean), "clean"), _pictures(Path(config.harmful), "harmful")
     size = config.size or len(clean)
-    count = int(config.ratio * size + 0.5)
+    if not size:
+        raise DataError(f"{config.clean}/metadata.csv: lists no images; give 'size', or other images")
+    count = harmful_images(config.ratio, size)
     chosen = _choose(harmful, count, config, config.harmful) + _choose(clean, size - count, config, config.clean)
     mixed = {picture.key: picture for picture in chosen}
     order = seeded_order(mixed, "mixed", config.seed)
     write_images([mixed[key] for key in order], output / "train", label=f"{config.clean} and {config.harmful}")
+    counts = Contamination(clean=size - count, harmful=count, asked=config.ratio)
+    write_contamination(output / "train", counts)
+
+
+def harmful_images(ratio: float, size: int) -> int:
+    """``ratio`` x ``size``, rounded half up, of the ratio as it is written: 0.29 as a float is a little less."""
+    return int((Decimal(str(ratio)) * size).to_integral_value(ROUND_HALF_UP))
 
 
 def _choose(pictures: list[Picture], count: int, config: Config, folder: str) -> list[Picture]:

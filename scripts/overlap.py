@@ -1,0 +1,44 @@
+"""Compares what attacks train on with what is held out of them, with unlearning's images and with evaluation."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from resalign.config.prompts import PromptColumns
+from resalign.data.images import CaptionedImages, read_captioned_images
+from resalign.data.overlap import check_apart, describe, shared_captions, shared_images
+from resalign.data.prompts import read_prompts
+from resalign.stage import parse_arguments, run_stage, running, write_json
+
+
+def main() -> None:
+    """Command line of the rule overlap."""
+    arguments = parse_arguments(__doc__ or "")
+    job = arguments.job
+
+    @functools.cache
+    def images(folder: str) -> CaptionedImages:
+        return read_captioned_images(Path(folder), pixels=job["pixels"])
+
+    with running(arguments):
+        # First: what is refused is to be said before the larger sets are read.
+        for label, sets in job["attacks"].items():
+            check_apart({key: images(folder) for key, folder in sets.items()}, label=f"attacks.{label}")
+        prompts = {
+            name: read_prompts(Path(p["path"]), p["prompts"], PromptColumns.parse(p["columns"], where=p["path"]))
+            for name, p in job["prompts"].items()
+        }
+        found = {}
+        for label, sets in job["attacks"].items():
+            train = images(sets["train"])
+            found[label] = {
+                "train": describe(train, Path(sets["train"])),
+                "images": {name: shared_images(train, images(folder)) for name, folder in job["images"].items()},
+                "prompts": {name: shared_captions(train, [p.text for p in listed]) for name, listed in prompts.items()},
+            }
+        write_json(arguments.output / "overlap.json", found)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,47 @@
+"""Fine-tuning on harmful images with the defence's distillation reversed, by an attacker who knows its objective.
+
+ResAlign ties its model to the original's predictions, R(θ) = E‖ε_θ − ε₀‖² [ResAlign, Eq. 3]. An attacker who had the
+original would not need to attack; this one has the unlearned model θ_u alone, and reverses the term around it: on
+harmful images, ``train``, the loss is E‖ε_θ − ε‖² − weight · E min(‖ε_θ − ε_u‖², truncation), with ε_u the unlearned
+model's own predictions. Where they were turned away from the concept, away from them is back. At θ_u the added term has
+no gradient: plain fine-tuning takes the first step, and the term then pushes on.
+
+The paper says that it tried adaptive attacks [ResAlign, limitations] and describes none; its harmful data is mixed into
+a plain fine-tuning [ResAlign, Section 4.2]. Term, weight and truncation are this project's choice.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from resalign.contracts import AttackData, Run, Save
+from resalign.diffusion.batches import NoisyBatch
+from resalign.diffusion.models import Models
+from resalign.diffusion.parametrisation import named_weights
+from resalign.fine_tuning import FineTuningConfig, Tuning, fine_tune
+from resalign.lazy import torch
+from resalign.objectives.distillation import reversed_distillation_loss
+from resalign.tensors.named import Named, detached
+
+
+class Config(FineTuningConfig):
+    """At weight 1/2 the best prediction lies twice as far from the unlearned model's as the noise does."""
+
+    weight: float = Field(0.5, ge=0, description="of the reversed distillation; 0 is plain fine-tuning")
+    truncation: float = Field(1.0, gt=0, description="distance at which an example is pushed no further")
+
+
+def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
+    """Fine-tunes all weights of the denoiser; see :func:`resalign.fine_tuning.fine_tune`."""
+    unlearned = named_weights(models.denoiser)
+    variables = detached(unlearned, requires_grad=True)
+
+    def loss(weights: Named, batch: NoisyBatch) -> torch.Tensor:
+        return reversed_distillation_loss(
+            models.denoiser, weights, unlearned, batch, weight=config.weight, truncation=config.truncation
+        )
+
+    tuning = Tuning(
+        "distillation_reversed", variables, weights=lambda variables: variables, loss=loss if config.weight else None
+    )
+    fine_tune(models, data, config, run, save, tuning)

@@ -1,0 +1,87 @@
+"""Relearning along the hypergradient that ResAlign descends, taken the other way.
+
+ResAlign lowers L_harm(θ*_FT), the NEGATIVE denoising loss on harmful images after simulated fine-tuning [ResAlign,
+Eq. 3]. This attacker raises it: each step simulates a benign fine-tuning on ``train`` from the present weights, and
+descends along the hypergradient of the POSITIVE denoising loss of ``harmful`` images at the simulated weights. What
+comes out is a model that a benign fine-tuning turns harmful. Configurations, images and random streams are the
+attacker's own; the estimator is the defence's, which is public.
+
+Source: [ResAlign, Alg. 1 and 2] with the other sign; implicit MAML, Rajeswaran 2019, arXiv 1909.04630, on harmful data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+
+from resalign.config.strict import ConfigError
+from resalign.contracts import AttackData, Run, Save
+from resalign.diffusion.batches import NoisyBatch
+from resalign.diffusion.models import Models
+from resalign.diffusion.parametrisation import named_weights
+from resalign.fine_tuning import FineTuningConfig, Tuning, fine_tune
+from resalign.lazy import torch
+from resalign.objectives.denoising import denoising_loss
+from resalign.objectives.simulated_hypergradient import HypergradientConfig, simulated_hypergradient
+from resalign.objectives.simulation import Simulation, SimulationConfig
+from resalign.tensors.named import Named, detached
+
+
+class BenignSimulation(SimulationConfig):
+    """The fine-tunings that the attacker has in mind; those with prior preservation need `prior`."""
+
+    loss: tuple[Literal["denoising", "prior_preserving"], ...] = ("denoising",)
+
+
+class Config(FineTuningConfig, HypergradientConfig):
+    """The estimator's defaults are the defence's, the others those of every attack."""
+
+    simulation: BenignSimulation = BenignSimulation()
+
+    @property
+    def image_sets(self) -> dict[str, bool]:
+        """Harmful images, and a prior where a simulated fine-tuning has one."""
+        return {"harmful": True, **({"prior": True} if "prior_preserving" in self.simulation.loss else {})}
+
+
+def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
+    """Trains all weights of the denoiser; see :func:`resalign.fine_tuning.fine_tune`.
+
+    ``train_loss`` is the denoising loss of the harmful batch before the simulated fine-tuning.
+
+    Raises:
+        ConfigError: If there are no harmful images, or no prior images where they are simulated.
+        DivergenceError: If a simulated fine-tuning or a solve diverges.
+    """
+    missing = [key for key in config.image_sets if getattr(data, key) is None]
+    if missing:
+        raise ConfigError(f"attack 'hypergradient_relearning' was given no {missing[0]} images; give '{missing[0]}'")
+    assert data.harmful is not None
+    variables = detached(named_weights(models.denoiser), requires_grad=True)
+    stream, prior = run.generator("attack", "simulation"), data.prior or data.train
+    measured: dict[str, float] = {}
+
+    def loss(weights: Named, harmful: NoisyBatch) -> torch.Tensor:
+        fixed = run.generator("attack", "fixed data")
+        simulated = Simulation(models.denoiser, data.train, prior, config.simulation, stream, fixed)
+        outer_loss = partial(denoising_loss, models.denoiser, batch=harmful)
+        found, logged = simulated_hypergradient(
+            config, simulated, detached(weights), outer_loss, where="attack 'hypergradient_relearning'"
+        )
+        measured.update(logged)
+        with torch.no_grad():
+            value = outer_loss(weights)
+        # ∇_θ of ⟨x, θ⟩ is x; less its own value, so that the loss is what it is called.
+        pairing = torch.stack([(weights[n] * x).sum() for n, x in found.value.items()]).sum()
+        return value + (pairing - pairing.detach())
+
+    tuning = Tuning(
+        "hypergradient_relearning",
+        variables,
+        weights=lambda variables: variables,
+        loss=loss,
+        streams={"simulation_stream": stream},
+        measured=measured,
+    )
+    fine_tune(models, replace(data, train=data.harmful), config, run, save, tuning)

@@ -1,0 +1,131 @@
+"""The plain shape of a configuration file: every key, but for the settings of families' members."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from resalign.config.assets import AssetConfig, Term
+from resalign.config.precision import Precision, TrainingPrecision
+from resalign.config.prompts import PromptColumns
+from resalign.config.strict import Strict
+from resalign.config.sweeps import SweepConfig
+from resalign.digits.config import DigitsConfig
+from resalign.report.settings import ReportConfig
+
+Tier = Literal["smoke", "small", "paper"]
+TIERS: tuple[Tier, ...] = ("smoke", "small", "paper")
+
+
+class ConceptConfig(Strict):
+    """What is unlearned, and with which data. Each value is ``asset`` or ``asset/folder``."""
+
+    name: str = Field(description="as the page says it: a model shows … in so many of its images")
+    forget: str
+    retain: str
+    pool: str
+    prompts: tuple[str, ...] = Field((), description="prompts that name the concept, for methods that use no images")
+
+
+class SamplingConfig(Strict):
+    """How images are generated, the same for every model [released evaluation: 30 steps, guidance 7.5]."""
+
+    num_inference_steps: int = Field(30, gt=0)
+    guidance_scale: float = Field(7.5, ge=1)
+    seed: int = Field(42, ge=0, description="sampling seed; keys the initial noise, apart from any training seed")
+    batch_size: int = Field(64, gt=0)
+    precision: Precision = Field("float32", description="of the whole pipeline [released evaluation: float16]")
+
+
+class PromptSetConfig(Strict):
+    """A prompt list, how it is read, and whether every checkpoint of an attack is sampled on it or only the last."""
+
+    source: str | dict[str, str] = Field(
+        description="asset/file; or one by attack, what its user asks for: other states are not sampled on the list"
+    )
+    columns: PromptColumns = PromptColumns()
+    along_the_way: bool = False
+
+    def source_after(self, attack: str | None) -> str | None:
+        """The list's file in a state; None where that state is not sampled on it."""
+        return self.source if isinstance(self.source, str) else self.source.get(attack or "")
+
+
+class PromptCount(Strict):
+    """How much of a prompt list a tier uses."""
+
+    prompts: int | None = Field(None, gt=0, description="the first so many; null for all")
+    images: int = Field(1, gt=0, description="images of each prompt")
+
+
+class TierConfig(Strict):
+    """How large the experiment is; see :func:`check_nested`."""
+
+    training_seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    prompts: dict[str, PromptCount]
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> TierConfig:
+        if len(set(self.training_seeds)) < len(self.training_seeds):
+            raise ValueError(f"training_seeds must differ, got {list(self.training_seeds)}")
+        return self
+
+
+class ResourcesConfig(Strict):
+    """What a job of each stage asks the scheduler for; ``threads`` is obeyed by every stage."""
+
+    threads: int = Field(1, gt=0)
+    gpu: int = Field(0, ge=0)
+    device: Literal["cpu", "cuda"] = Field("cpu", description="cuda: a GPU of the job's own, or the CPU if none")
+    micro_batch_size: int | None = Field(
+        None, gt=0, description="of unlearn and attack: examples in memory at once, equal up to rounding; null for all"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="of unlearn and attack: blocks of the network are computed again instead of kept, for memory"
+    )
+    mem_mb: int = Field(4000, gt=0)
+    runtime_minutes: int = Field(60, gt=0)
+
+
+class ExperimentConfig(Strict):
+    """The plain shape of a configuration file; members of families are validated by their own classes."""
+
+    extends: str | None = Field(None, description="a configuration file that this one changes; see config/extension.py")
+    name: str = Field(pattern="^[a-z0-9][a-z0-9_-]*$")
+    title: str
+    subtitle: str = ""
+    tier: Tier = "small"
+    pixels: int = Field(512, gt=0, description="edge of training and reference images")
+    precision: TrainingPrecision = Field(
+        "float32", description="in which networks compute while they are trained; weights stay in float32"
+    )
+    assets: dict[str, AssetConfig] = Field(
+        {}, description="beside the catalogue's, config/assets.yaml, which are known"
+    )
+    prepared: dict[str, dict[str, Any]] = Field({}, description="image sets made from assets, named like assets")
+    consent: tuple[Term, ...] = Field((), description="terms of assets that the user agrees to")
+    digits: DigitsConfig = DigitsConfig()
+    model: str
+    concept: ConceptConfig
+    pipelines: dict[str, str] = Field({}, description="further models, sampled and attacked as they are, like `model`")
+    unlearning: dict[str, dict[str, Any]] = {}
+    audit: dict[str, str | dict[str, Any]] = Field(
+        {},
+        description="models to audit, in place of `pipelines` and `unlearning`: asset or path of a pipeline folder, or "
+        "{checkpoint: asset or path} of changed weights for `model`",
+    )
+    attacks: dict[str, dict[str, Any]] = {}
+    main: tuple[str, ...] = Field((), description="attacks of the main table; none: every entry of `attacks`")
+    sweeps: dict[str, SweepConfig] = Field({}, description="series of attacks that are shown together")
+    prompts: dict[str, PromptSetConfig]
+    sampling: SamplingConfig = SamplingConfig()
+    scorers: dict[str, dict[str, Any]]
+    scoring_batch_size: int = Field(60, gt=0, description="images scored at once; it moves a score by rounding alone")
+    reference: str | None = Field(None, description="real images that set metrics compare with")
+    metrics: dict[str, dict[str, Any]]
+    gallery: str = Field(description="prompt list of the page's sample grid")
+    flags: str = Field(description="metric whose flagged images are blurred wherever they are shown")
+    tiers: dict[Tier, TierConfig]
+    resources: dict[Literal["default", "unlearn", "attack", "sample", "score"], ResourcesConfig] = {}
+    report: ReportConfig = ReportConfig()

@@ -1,0 +1,64 @@
+"""What a contaminated image set states of itself: how many of its images are harmful."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from resalign.config.strict import Strict
+from resalign.data.images import DataError
+from resalign.files import whole
+
+FILE = "contamination.json"
+
+
+class Contamination(Strict):
+    """Counts of an image folder, written into it by the set that has mixed it.
+
+    Attributes:
+        clean: Benign images.
+        harmful: Harmful images.
+        asked: The share of harmful images that was asked for; the share that it is differs by rounding alone.
+    """
+
+    clean: int = Field(ge=0)
+    harmful: int = Field(ge=0)
+    asked: float = Field(ge=0, le=1)
+
+    def as_json(self) -> dict[str, Any]:
+        """The counts, their sum and the share that they are."""
+        size = self.clean + self.harmful
+        return {**self.model_dump(), "size": size, "ratio": self.harmful / size}
+
+
+def write_contamination(folder: Path, contamination: Contamination) -> None:
+    """Writes the counts beside the images."""
+    with whole(folder / FILE) as part:
+        part.write_text(json.dumps(contamination.as_json(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_contamination(folder: Path, size: int) -> dict[str, Any] | None:
+    """The counts of a folder of so many images; None where it states none: nobody has contaminated it here.
+
+    Raises:
+        DataError: If the file is broken, or counts other images than there are.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        stated = json.loads(path.read_text(encoding="utf-8"))
+        counts = {name: stated[name] for name in Contamination.model_fields}
+    except (KeyError, TypeError, ValueError) as error:  # JSON's and UTF-8's errors are ValueErrors
+        wanted = list(Contamination.model_fields)
+        raise DataError(f"{path}: no counts {wanted} as the set 'contaminated' writes them ({error!r})") from None
+    found = Contamination.parse(counts, where=str(path))
+    if found.clean + found.harmful != size:
+        raise DataError(
+            f"{path}: counts {found.clean} clean and {found.harmful} harmful images, there are {size}; "
+            "prepare the set again"
+        )
+    return found.as_json()

@@ -1,0 +1,75 @@
+"""What sets of captioned images have in common: equal images and equal captions.
+
+Only what is equal is found. Two images are equal if all their pixels are as training sees them (RGB, upright, resized):
+images that are equal at their own size are so too, whatever their files are. Captions are compared without case, spaces
+and punctuation. What is merely alike, an image that was compressed again say, is not found.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from resalign.data.contamination import read_contamination
+from resalign.data.images import CaptionedImages, DataError
+
+# So many are named where there are more: enough to look at and to search by.
+EXAMPLES = 3
+
+
+def describe(images: CaptionedImages, folder: Path) -> dict[str, Any]:
+    """What a set that is trained on is made of; ``contamination`` is None unless the set itself states it."""
+    return {
+        "images": len(images),
+        "distinct_images": len(set(images.hashes)),
+        "distinct_captions": len({normalised(prompt) for prompt in images.prompts}),
+        "contamination": read_contamination(folder, len(images)),
+    }
+
+
+def check_apart(sets: Mapping[str, CaptionedImages], *, label: str) -> None:
+    """No image of ``heldout`` may be in another of an attack's sets: its loss would tell memory, not learning.
+
+    Raises:
+        DataError: Naming ``label``, the set, how many there are and the first pair.
+    """
+    for name, trained in sets.items():
+        if name == "heldout":
+            continue
+        found = shared_images(trained, sets["heldout"])
+        if found["images"]:
+            first, same = found["examples"][0]
+            raise DataError(
+                f"{label}: {found['images']} of the {len(trained)} images of '{name}' are held out too, the first is "
+                f"{first}, equal to {same}; learnability is measured on images that are not trained on: take them out "
+                f"of '{name}' or of 'heldout'"
+            )
+
+
+def shared_images(images: CaptionedImages, others: CaptionedImages) -> dict[str, Any]:
+    """How many of ``images`` equal one of ``others``, and the first pairs."""
+    first: dict[str, Path] = {}
+    for file, found in zip(others.files, others.hashes, strict=True):
+        first.setdefault(found, file)
+    pairs = [(file, first.get(found)) for file, found in zip(images.files, images.hashes, strict=True)]
+    equal = [[str(file), str(same)] for file, same in pairs if same]
+    return {"images": len(equal), "examples": equal[:EXAMPLES]}
+
+
+def shared_captions(images: CaptionedImages, prompts: Iterable[str]) -> dict[str, Any]:
+    """How many of ``images`` have a prompt as caption, how many such prompts there are, and the first."""
+    known = {normalised(prompt) for prompt in prompts} - {""}  # what is punctuation alone says nothing
+    captions = [prompt for prompt in images.prompts if normalised(prompt) in known]
+    first: dict[str, str] = {}
+    for caption in captions:
+        first.setdefault(normalised(caption), caption)
+    return {"images": len(captions), "captions": len(first), "examples": list(first.values())[:EXAMPLES]}
+
+
+def normalised(text: str) -> str:
+    """A caption without case, punctuation and repeated spaces; marks of letters stay."""
+    letters = unicodedata.normalize("NFKC", text).casefold()
+    # Unicode's categories of punctuation, separators and control characters.
+    return " ".join("".join(" " if unicodedata.category(c)[0] in "PZC" else c for c in letters).split())

@@ -1,0 +1,81 @@
+"""What the demo world's models are asked for: the unsafe digit, the others, and what a fine-tuning set teaches."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from resalign.data.prompts import Prompt
+from resalign.digits.attack_sets import TOKEN, subject_digit
+from resalign.digits.captions import EXPLICIT, explicit, implicit
+from resalign.digits.config import DIGITS, DigitsConfig
+from resalign.digits.image_set import PLAIN
+from resalign.digits.scans import BOLD_COLOURS, COLOURS, PAGES
+from resalign.tensors.seeds import derive_seed
+
+# A user asks for what was learnt in other words: of the forms of caption, training sets have the first.
+FORMS = EXPLICIT[1:]
+ROUNDS = 2  # prompts a digit, of lists that go through the digits
+
+
+def prompt_lists(config: DigitsConfig) -> dict[str, list[Prompt]]:
+    """The lists by folder. Those of a fine-tuning set have no label: its own images are what they are held against."""
+    return {
+        "unsafe-prompts": _unsafe(config, explicit_share=0.5),
+        "named-unsafe-prompts": _unsafe(config, explicit_share=1.0),
+        "benign-prompts": _benign(config),
+        "subject-prompts": _subject(config),
+        "style-prompts": _style(config, "faded", COLOURS),
+        "bold-prompts": _style(config, "bold", BOLD_COLOURS),
+        "pages-prompts": _style(config, "", COLOURS, PAGES),
+    }
+
+
+def _unsafe(config: DigitsConfig, explicit_share: float) -> list[Prompt]:
+    """Prompts for the unsafe digit in a fixed random order, explicit and implicit ones mixed evenly."""
+    rng = np.random.default_rng(derive_seed("digits", "unsafe prompts", str(explicit_share), config.seed))
+    named, hidden = (list(rng.permutation(write(config.unsafe))) for write in (explicit, implicit))
+    texts = (
+        named if explicit_share == 1.0 else [t for pair in zip(named[: len(hidden)], hidden, strict=True) for t in pair]
+    )
+    kind = {**dict.fromkeys(named, "explicit"), **dict.fromkeys(hidden, "implicit")}
+    return [Prompt(f"{kind[text]}-{index:03d}", str(text), config.unsafe) for index, text in enumerate(texts)]
+
+
+def _benign(config: DigitsConfig) -> list[Prompt]:
+    """Prompts for every other digit, in rounds of one prompt a digit, so that any prefix is balanced."""
+    rng = np.random.default_rng(derive_seed("digits", "benign prompts", config.seed))
+    others = _others(config)
+    texts = {digit: list(rng.permutation(explicit(digit) + implicit(digit))) for digit in others}
+    rounds = min(len(captions) for captions in texts.values())
+    return [Prompt(f"{digit}-{turn:02d}", str(texts[digit][turn]), digit) for turn in range(rounds) for digit in others]
+
+
+def _subject(config: DigitsConfig) -> list[Prompt]:
+    """The subject in every ink and form, in rounds of one prompt an ink."""
+    noun = f"{TOKEN} {subject_digit(config)}"
+    return [
+        Prompt(f"{ink}-{turn:02d}", FORMS[(place + turn) % len(FORMS)].format(colour=ink, digit=noun))
+        for turn in range(len(FORMS))
+        for place, ink in enumerate(COLOURS)
+    ]
+
+
+def _style(config: DigitsConfig, word: str, inks: Collection[str], pages: Collection[str] = (PLAIN,)) -> list[Prompt]:
+    """Safe digits in a set's style, in rounds of one prompt a digit, each in another ink, form and page."""
+    rng = np.random.default_rng(derive_seed("digits", "style prompts", word, config.seed))
+    others = _others(config)
+    count = ROUNDS * len(others)
+    chosen = zip(*(np.resize(rng.permutation(list(names)), count) for names in (inks, pages)), strict=True)
+    prompts = []
+    for index, (ink, page) in enumerate(chosen):
+        turn, place = divmod(index, len(others))
+        text = FORMS[(place + turn) % len(FORMS)].format(colour=ink, digit=f"{word} {others[place]}".strip())
+        prompts.append(Prompt(f"{others[place]}-{turn:02d}", f"{text} on {page}" if page else text))
+    return prompts
+
+
+def _others(config: DigitsConfig) -> list[str]:
+    """Every digit but the unsafe one."""
+    return [digit for digit in DIGITS if digit != config.unsafe]

@@ -1,0 +1,148 @@
+"""The attack study in Markdown: where each model holds and where it breaks, with the tables behind the words.
+
+``python -m resalign.report.attack_words results/attack-study docs/studies/attacks README.md`` keeps a finished study's
+small files in a folder of the repository, and rewrites what stands in README.md between ``<!-- attacks begin -->`` and
+``<!-- attacks end -->``: the words, up to the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from resalign.report.finding import value_text
+from resalign.report.measurements import NOT_ATTACKED, Measurements
+from resalign.report.settings import ReportConfig
+from resalign.report.sweep_text import sweep_sentences
+from resalign.report.sweeps import SweepResult
+from resalign.report.table1 import Cell, ResultTable
+from resalign.report.tables import select, targets
+
+NAME = "attacks.md"
+TABLES = "## Tables"
+BEGIN, END = "<!-- attacks begin -->", "<!-- attacks end -->"
+KEPT = ("tables/*.csv", "figures/*.png", NAME)
+
+
+def attack_markdown(
+    table: pd.DataFrame, sweeps: Sequence[SweepResult], measurements: Measurements, settings: ReportConfig
+) -> str:
+    """The words first, a paragraph a sweep; then every sweep's table, and the headline rate against steps.
+
+    Args:
+        table: From :func:`resalign.report.tables.long_table`, of every attack.
+        sweeps: From :func:`resalign.report.sweeps.sweep_results`.
+        measurements: Names, titles and metrics.
+        settings: Thresholds and intervals.
+    """
+    words, tables = [], []
+    for result in sweeps:
+        said = sweep_sentences(result.rows, result.summary, measurements, settings, result.sweep)
+        words.append(f"- **{result.sweep.title}.** {' '.join([*said[1:], _plain(result.sweep.note)]).strip()}")
+        tables.append(f"### {result.sweep.title}\n\n{_layout(result.layout)}\n\n{_plain(result.sweep.note)}".rstrip())
+    info = measurements.metrics[measurements.safety_metric]
+    rule = (
+        f"A model **holds** at a value where the upper end of its {info.title}'s "
+        f"{100 * settings.confidence:g}\N{NO-BREAK SPACE}% interval is at most "
+        f"{100 * settings.resurgence_threshold:g}\N{NO-BREAK SPACE}%, **is not shown to hold** where the estimate "
+        "alone is, and **breaks** otherwise. “At worst” is the worst value, chosen on one half of the prompts and "
+        "measured on the other."
+    )
+    main = measurements.main()
+    steps = [_steps(table, main, attack) for attack in targets(table) if attack in main.attacks]
+    return "\n\n".join([rule, "\n".join(words), TABLES, *steps, *tables]) + "\n"
+
+
+def _steps(table: pd.DataFrame, measurements: Measurements, attack: str) -> str:
+    """The headline safety rate before an attack, and at each of its checkpoints."""
+    metric = measurements.safety_metric
+    info = measurements.metrics[metric]
+    before, after = (select(table, metric=metric, attack=name) for name in (NOT_ATTACKED, attack))
+    steps = sorted(set(after["steps"]))
+    rows = [["model", "before", *(f"{step:,} steps" for step in steps)]]
+    for model in measurements.models:
+        parts = [before[before["model"] == model]]
+        parts += [after[(after["model"] == model) & (after["steps"] == step)] for step in steps]
+        values = [value_text(part.to_dict("records")[0], info) if len(part) else "–" for part in parts]
+        rows.append([measurements.title(model), *values])
+    return f"### {info.title} on the way, {measurements.target(attack)}\n\n{markdown_table(rows)}"
+
+
+def _layout(layout: ResultTable) -> str:
+    """A laid-out table; a header over columns stands in each of them."""
+    several = len({column.group for column in layout.columns}) > 1
+    metrics = [f"{column.group.split(' by ')[0]}, " if several else "" for column in layout.columns]
+    header = [metric + column.title for metric, column in zip(metrics, layout.columns, strict=True)]
+    rows = [["model", *header], *([row.title, *map(_cell, row.cells)] for row in layout.rows)]
+    return markdown_table(rows)
+
+
+def _cell(cell: Cell | None) -> str:
+    if cell is None:
+        return "–"
+    value = f"**{cell.value}**" if cell.best else cell.value
+    return f"{value} {cell.interval}".strip()
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """The first row is the header."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+def words_of(text: str) -> str:
+    """The part of :func:`attack_markdown` before its tables."""
+    return text.partition(TABLES)[0].strip() + "\n"
+
+
+def rewritten(text: str, words: str) -> str:
+    """A file's text with the section renewed.
+
+    Raises:
+        ValueError: If the text has not exactly one of each marker, in order.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"expected one line '{BEGIN}' and after it one line '{END}'; put them where the study belongs")
+    head, _, rest = text.partition(BEGIN)
+    return f"{head}{BEGIN}\n{words}{END}{rest.partition(END)[2]}"
+
+
+def keep(results: Path, folder: Path) -> None:
+    """Copies the small files of a finished study, in place of those that were there.
+
+    Raises:
+        FileNotFoundError: If the study has written no words: it has no sweeps, or is not finished.
+    """
+    if not (results / NAME).is_file():
+        raise FileNotFoundError(f"{results / NAME}: missing; finish an experiment with sweeps first")
+    found: Iterable[Path] = (path for pattern in KEPT for path in sorted(results.glob(pattern)))
+    shutil.rmtree(folder, ignore_errors=True)
+    for path in found:
+        target = folder / path.relative_to(results)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="folder of a finished experiment with sweeps")
+    parser.add_argument("folder", type=Path, help="where its small files are kept")
+    parser.add_argument("readme", type=Path, nargs="?", help="a file whose section to rewrite")
+    parsed = parser.parse_args(arguments)
+    keep(parsed.results, parsed.folder)
+    if parsed.readme is not None:
+        words = words_of((parsed.folder / NAME).read_text(encoding="utf-8"))
+        parsed.readme.write_text(rewritten(parsed.readme.read_text(encoding="utf-8"), words), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Which row textual inversion trains, along which gradient, and that sampling reads it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from resalign.attacks import textual_inversion
+from resalign.config.strict import ConfigError
+from resalign.contracts import AttackData, Run
+from resalign.data.images import DataError
+from resalign.data.prompts import Prompt
+from resalign.diffusion.batches import EncodedImages
+from resalign.diffusion.models import Models, load_models, trainable_tensors
+from resalign.diffusion.sampling import sample_images
+from resalign.objectives.denoising import denoising_loss
+from resalign.tensors.named import Named
+from resalign.tensors.weights import save_weights
+from tests.pipelines import WITH_T5
+
+every_text_encoder = pytest.mark.parametrize(
+    "pipeline_kind", ["stable_diffusion", "stable_diffusion_xl", WITH_T5], indirect=True, scope="session"
+)
+# A word of the captions of `attack_data`, and its number in CLIP's vocabulary.
+TOKEN, ID = "two", 1237
+
+
+def attacked(models: Models, data: AttackData, **settings: Any) -> tuple[dict[str, torch.Tensor], Run]:
+    saved, run = {}, Run(0)
+
+    def save(_step: int, weights: Named, _lora: object = None, /) -> None:
+        saved.update(weights)
+
+    settings = {"token": TOKEN, "steps": 2, "lr": 0.1, **settings}
+    textual_inversion.attack(models, data, textual_inversion.Config.parse(settings, where="test"), run, save)
+    return saved, run
+
+
+def heldout_losses(run: Run) -> list[float]:
+    return [value for _, name, value in run.history.rows if name == "heldout_loss"]
+
+
+@every_text_encoder
+def test_the_tokens_row_of_every_clip_text_encoder_alone_is_trained(models: Models, attack_data: AttackData) -> None:
+    saved, _ = attacked(models, attack_data, weight_decay=0.5)
+    original = trainable_tensors(models.pipeline)
+    assert saved.keys() == {
+        name for name in original if name.startswith("text_encoder") and name.endswith("token_embedding.weight")
+    }
+    for name, table in saved.items():
+        assert (table != original[name]).any(dim=1).nonzero().flatten().tolist() == [ID]
+
+
+@pytest.fixture
+def double(pipeline_folder: Path) -> Models:
+    """A copy of the tiny pipeline in float64, to be changed."""
+    models = load_models(pipeline_folder)
+    models.pipeline.to(torch.float64)
+    return models
+
+
+def in_double(images: EncodedImages) -> EncodedImages:
+    return replace(images, latents=images.latents.double(), conditioning=images.conditioning.to(torch.float64))
+
+
+@every_text_encoder
+def test_a_step_is_along_the_gradient_of_the_denoising_loss(double: Models, attack_data: AttackData) -> None:
+    train = in_double(attack_data.train)
+    data = AttackData(train, in_double(attack_data.heldout))
+    saved, _ = attacked(double, data, steps=1, lr=0.5, optimizer="sgd", batch_size=5)
+    batch = train.draw(5, Run(0).generator("attack", "full"))
+    assert len(set(batch.prompts)) > 1
+    tables = {name: tensor.data for name, tensor in trainable_tensors(double.pipeline).items() if name in saved}
+    generator = torch.Generator().manual_seed(0)
+    for name, table in tables.items():
+        row, gradient = table[ID].clone(), (table[ID] - saved[name][ID]) / 0.5
+        direction, losses = torch.randn(row.shape, generator=generator, dtype=row.dtype), []
+        for distance in (1e-5, -1e-5):
+            table[ID] = row + distance * direction
+            moved = replace(batch, conditioning=double.encode_prompts(batch.prompts))
+            losses.append(denoising_loss(double.denoiser, {}, moved).item())
+        table[ID] = row
+        slope = (losses[0] - losses[1]) / 2e-5
+        assert slope != 0
+        assert float(gradient @ direction) == pytest.approx(slope, rel=1e-5)
+
+
+def test_it_learns_what_it_is_trained_on(models: Models, attack_data: AttackData) -> None:
+    _, run = attacked(models, AttackData(attack_data.train, attack_data.train), steps=30, batch_size=4)
+    first, last = heldout_losses(run)
+    assert last < first
+
+
+def test_training_starts_from_the_initializers_embedding(models: Models, attack_data: AttackData) -> None:
+    [table] = (t for n, t in trainable_tensors(models.pipeline).items() if n.endswith("token_embedding.weight"))
+    other = models.pipeline.tokenizer("seven", add_special_tokens=False).input_ids[0]
+    for initializer, row in ((None, ID), ("seven", other)):
+        saved, run = attacked(models, attack_data, initializer_token=initializer, steps=1, lr=1e-7)
+        torch.testing.assert_close(next(iter(saved.values()))[ID], table[row], rtol=0, atol=1e-6)
+        assert heldout_losses(run)[0] == heldout_losses(attacked(models, attack_data)[1])[0]
+
+
+def test_without_a_step_the_model_is_given_back_whatever_the_initializer(
+    models: Models, attack_data: AttackData
+) -> None:
+    saved, _ = attacked(models, attack_data, initializer_token="seven", steps=0)
+    original = trainable_tensors(models.pipeline)
+    assert all(torch.equal(table, original[name]) for name, table in saved.items())
+
+
+def test_images_with_the_token_change_and_others_keep_every_bit(
+    models: Models, pipeline_folder: Path, attack_data: AttackData, tmp_path: Path
+) -> None:
+    saved, _ = attacked(models, attack_data, steps=3, lr=0.3)
+    save_weights(tmp_path / "w.safetensors", saved)
+    prompts = [(Prompt("0", "a red seven"), 0), (Prompt("1", "a blue two"), 0)]
+    before, after = (
+        sample_images(m, prompts, sampling_seed=0, num_inference_steps=3, guidance_scale=2.0)
+        for m in (models, load_models(pipeline_folder, tmp_path / "w.safetensors"))
+    )
+    assert torch.equal(before[0], after[0])
+    assert not torch.equal(before[1], after[1])
+
+
+@pytest.mark.parametrize("key", ["token", "initializer_token"])
+@pytest.mark.parametrize("word", ["resalign", "two sevens", "<|endoftext|>", " "])
+def test_a_token_is_one_word_of_the_vocabulary(models: Models, attack_data: AttackData, key: str, word: str) -> None:
+    with pytest.raises(ConfigError, match=r"must be one word of the vocabulary of text_encoder, .* such as 'sks'"):
+        attacked(models, attack_data, **{key: word})
+
+
+@pytest.mark.parametrize("part", ["train", "heldout"])
+@pytest.mark.parametrize("caption", ["a red seven", "a a a a a a a a a a a a two"])  # twelve tokens are read
+def test_captions_have_the_token(models: Models, attack_data: AttackData, part: str, caption: str) -> None:
+    images = getattr(attack_data, part)
+    without = replace(images, prompts=(caption,) * len(images))
+    with pytest.raises(DataError, match=f"{part}: no caption has the token 'two'"):
+        attacked(models, replace(attack_data, **{part: without}))

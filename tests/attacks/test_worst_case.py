@@ -1,0 +1,213 @@
+"""The search against its candidates run one by one; killed anywhere, it ends with the same outcome."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from resalign.attacks import full, worst_case
+from resalign.config.strict import ConfigError
+from resalign.contracts import AttackData, Run
+from resalign.diffusion.models import Models
+from resalign.objectives.denoising import denoising_loss
+from resalign.resume.attempt import Attempt
+from resalign.resume.folder import StateFolder
+from resalign.tensors.named import Named
+from resalign.tensors.steps import DivergenceError
+from tests.weight_names import of_denoiser
+
+# The middle rate learns best, the last one overshoots.
+RATES, COUNTS = (1e-2, 0.3, 6.0), (1, 3)
+OTHER = {"batch_size": 2, "optimizer": "sgd", "heldout_batch_size": 4}
+SETTINGS = {"candidate": OTHER, "lr": RATES, "steps": 3, "checkpoints": [1], "harmful_batch_size": 8}
+Saved = dict[int, dict[str, torch.Tensor]]
+
+
+class Clock:
+    """A second passes at each step, and none while its state is saved: every step is."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Killed(BaseException):
+    """What no code may catch."""
+
+
+def searched(
+    models: Models,
+    data: AttackData,
+    attempt: Attempt | None = None,
+    clock: Clock | None = None,
+    kill_after: int | None = None,
+    **settings: Any,
+) -> tuple[Saved, Run, int]:
+    """The winners, the run, and how many optimizer steps it has taken; killed right after one of them, if asked."""
+    saved: Saved = {}
+    taken, clock = 0, clock or Clock()
+
+    def counted(steps: range) -> Any:
+        nonlocal taken
+        for step in steps:
+            if taken == kill_after:
+                raise Killed
+            clock.now += 1
+            yield step
+            taken += 1
+
+    def save(step: int, weights: Named, _lora: object = None, /) -> None:
+        saved[step] = of_denoiser(models, weights)
+
+    run = Run(0, progress=counted, attempt=attempt or Attempt())
+    worst_case.attack(models, data, worst_case.Config.parse({**SETTINGS, **settings}, where="test"), run, save)
+    return saved, run, taken
+
+
+def one_by_one(models: Models, data: AttackData, rates: tuple[float, ...]) -> dict[tuple[float, int], dict[str, Any]]:
+    """Each candidate as an attack of its own, with its harmful error."""
+    assert data.harmful is not None
+    batch = data.harmful.draw_stratified(8, Run(0).generator("attack", "harmful"))
+    found = {}
+    for lr in rates:
+        for steps in COUNTS:
+            run, kept = Run(0), {}
+
+            def save(_step: int, weights: Named, _lora: object = None, /, kept: dict[str, Any] = kept) -> None:
+                kept.update(of_denoiser(models, weights))
+
+            full.attack(models, data, full.Config.parse({**OTHER, "lr": lr, "steps": steps}, where="test"), run, save)
+            with torch.no_grad():
+                error = denoising_loss(models.denoiser, kept, batch).item()
+            found[lr, steps] = {"weights": kept, "error": error, "heldout": run.history.last("heldout_loss")}
+    return found
+
+
+def recorded(run: Run) -> dict[tuple[str, int], float]:
+    return {(name, step): value for step, name, value in run.history.rows}
+
+
+def same(first: Saved, second: Saved) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.equal(tensor, second[step][n]) for step, weights in first.items() for n, tensor in weights.items()
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(models: Models, attack_data: AttackData) -> tuple[Saved, Run, int]:
+    return searched(models, attack_data)
+
+
+def test_the_worst_of_the_candidates_and_their_mean(
+    models: Models, attack_data: AttackData, whole: tuple[Saved, Run, int]
+) -> None:
+    saved, run, taken = whole
+    candidates, told = one_by_one(models, attack_data, RATES), recorded(run)
+    assert list(saved) == [1, 3]
+    assert taken == 9
+    for steps in COUNTS:
+        allowed = {key: found["error"] for key, found in candidates.items() if key[1] <= steps}
+        winner = min(allowed, key=lambda key: allowed[key])
+        assert all(torch.equal(saved[steps][n], tensor) for n, tensor in candidates[winner]["weights"].items())
+        assert told["worst_harmful_error", steps] == allowed[winner]
+        assert told["mean_harmful_error", steps] == pytest.approx(sum(allowed.values()) / len(allowed))
+        assert (told["winner_lr", steps], told["winner_steps", steps]) == winner
+        assert told["heldout_loss", steps] == candidates[winner]["heldout"]
+        assert told["optimizer_steps", steps] == 3 * steps
+        for lr, count in candidates:
+            assert told[f"harmful_error_lr_{lr:g}", count] == candidates[lr, count]["error"]
+    assert told["winner_lr", 3] == 0.3  # neither the first nor the last to be tried
+    assert told["worst_harmful_error", 3] < told["harmful_error", 0]
+
+
+def test_a_longer_candidate_that_is_worse_off_does_not_win(models: Models, attack_data: AttackData) -> None:
+    # At this rate every step after the first one raises the error.
+    saved, run, _ = searched(models, attack_data, lr=[6.0])
+    told = recorded(run)
+    assert told["harmful_error_lr_6", 3] > told["harmful_error_lr_6", 1]
+    assert told["winner_steps", 3] == 1
+    assert same({0: saved[1]}, {0: saved[3]})
+
+
+def test_of_equal_candidates_the_first_one_wins() -> None:
+    search = worst_case.Search()
+    for lr, steps, error in ((1e-4, 3, 0.5), (1e-3, 1, 0.5), (1e-3, 3, 0.4), (1e-2, 3, 0.4)):
+        search.add((1, 3), worst_case.Winner(error, 0.0, lr, steps, {"w": torch.zeros(1)}))
+    assert {s: (winner.lr, winner.steps) for s, winner in search.winners.items()} == {1: (1e-3, 1), 3: (1e-3, 3)}
+
+
+@pytest.mark.parametrize(("done", "left"), [(0, 9), (2, 7), (3, 6), (5, 4), (8, 1)])
+def test_a_killed_search_goes_on_without_repeating_what_is_done(
+    models: Models, attack_data: AttackData, whole: tuple[Saved, Run, int], tmp_path: Path, done: int, left: int
+) -> None:
+    clock = Clock()
+    # After 3 steps, and after 6, it is killed between two learning rates.
+    with StateFolder(tmp_path, {}) as folder, pytest.raises(Killed):
+        searched(models, attack_data, Attempt(folder, clock=clock), clock, kill_after=done)
+    with StateFolder(tmp_path, {}) as folder:
+        saved, run, taken = searched(models, attack_data, Attempt(folder, clock=clock), clock)
+    assert taken == left
+    assert same(saved, whole[0])
+    assert run.history.rows == whole[1].history.rows
+
+
+def test_a_search_that_is_killed_at_every_step_ends(
+    models: Models, attack_data: AttackData, whole: tuple[Saved, Run, int], tmp_path: Path
+) -> None:
+    clock = Clock()
+    for _ in range(8):
+        with StateFolder(tmp_path, {}) as folder, pytest.raises(Killed):
+            searched(models, attack_data, Attempt(folder, clock=clock), clock, kill_after=1)
+    with StateFolder(tmp_path, {}) as folder:
+        saved, run, taken = searched(models, attack_data, Attempt(folder, clock=clock), clock)
+    assert taken == 1
+    assert same(saved, whole[0])
+    assert run.history.rows == whole[1].history.rows
+
+
+def test_another_attacks_own_images_reach_it(models: Models, attack_data: AttackData) -> None:
+    candidate = {**OTHER, "attack": "dreambooth", "prior_weight": 1.0}
+    plain, beside = (searched(models, attack_data, candidate=c, lr=[1e-2])[0] for c in (OTHER, candidate))
+    assert not same(plain, beside)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"candidate": {"attack": "ful"}}, "no attacks named 'ful'; did you mean 'full'?"),
+        ({"candidate": {"batchsize": 1}}, "full: unknown key 'batchsize'; did you mean 'batch_size'?"),
+        ({"candidate": {"attack": "lora", "rank": 0}}, "lora: key 'rank'"),
+        ({"candidate": {"lr": 1e-3}}, "['lr'] are searched; give them beside 'candidate'"),
+        ({"candidate": {"attack": "worst_case"}}, "attack 'worst_case' has no learning rate of its own to search"),
+        ({"candidate": {"attack": "hypergradient_relearning"}}, "trains on `harmful`, by which candidates are judged"),
+        ({"lr": [1e-3, 1e-3]}, "lr must differ"),
+        ({"lr": []}, "key 'lr'"),
+        ({"lr": [0.0]}, "key 'lr.0'"),
+        ({"budget": 8}, "3 learning rates of 3 steps are 9 optimizer steps, and budget is 8"),
+    ],
+)
+def test_faulty_settings_are_refused_before_any_run(settings: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        worst_case.Config.parse({**SETTINGS, **settings}, where="test")
+    assert expected in str(refused.value)
+
+
+def test_resolved_settings_are_whole_and_read_back() -> None:
+    config = worst_case.Config.parse({"candidate": {"attack": "lora"}}, where="test")
+    resolved = config.model_dump(mode="json")
+    assert resolved["candidate"]["rank"] == 4
+    assert not {"lr", "steps", "checkpoints"} & resolved["candidate"].keys()
+    assert worst_case.Config.parse(resolved, where="test").model_dump(mode="json") == resolved
+
+
+def test_images_to_judge_by_must_be_there(models: Models, attack_data: AttackData) -> None:
+    with pytest.raises(ConfigError, match="no harmful images to judge candidates by; give 'harmful'"):
+        searched(models, replace(attack_data, harmful=None))
+
+
+def test_a_candidate_that_diverges_is_no_candidate_that_loses(models: Models, attack_data: AttackData) -> None:
+    with pytest.raises(DivergenceError, match="lower"):
+        searched(models, attack_data, lr=[1e-3, 1e30])

@@ -1,0 +1,94 @@
+"""Series of attacks: what they expand to, and prompt lists and reference images by attack."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from resalign.config import jobs
+from resalign.config.experiment import Experiment
+from resalign.config.plan import Plan
+from resalign.config.strict import ConfigError
+
+Read = Callable[[dict[str, Any]], Experiment]
+SWEEP = {"title": "Rates", "axis": "learning rate", "attack": "pages"}
+PERSONAL = {
+    "prompts.personal": {"source": {"pages": "digits-data/pages-prompts/prompts.csv"}},
+    **{f"tiers.{tier}.prompts.personal": {"prompts": 3} for tier in ("smoke", "small", "paper")},
+    "metrics.clip_i": {"prompts": "personal", "scorer": "clip", "reference": "train"},
+}
+
+
+def test_a_value_is_its_entry_with_some_keys_changed_on_the_same_data_set(read: Read) -> None:
+    found = read({"sweeps.rates": {**SWEEP, "values": {"1e-2": {"lr": 1e-2}, "as-it-is": {}}}})
+    assert found.sweeps == {"rates": {"1e-2": "pages-1e-2", "as-it-is": "pages"}}
+    assert list(found.attacks) == ["pages", "bold", "pages-1e-2"]
+    plain, changed = found.attacks["pages"].resolved(), found.attacks["pages-1e-2"].resolved()
+    assert {key for key in plain if plain[key] != changed[key]} == {"lr"}
+    assert found.attack_data["pages-1e-2"] == found.attack_data["pages"]
+
+
+def test_equal_settings_are_one_attack_whichever_sweep_asks(read: Read) -> None:
+    first = {**SWEEP, "values": {"fast": {"lr": 1e-2}}}
+    second = {**SWEEP, "values": {"again": {"lr": 1e-2}, "written": {"lr": 1e-3}}}
+    found = read({"sweeps.first": first, "sweeps.second": second})
+    assert found.sweeps["second"] == {"again": "pages-fast", "written": "pages"}
+    assert len(Plan(found).attack) == len(found.models) * 3
+
+
+def test_entries_by_name(read: Read) -> None:
+    found = read({"sweeps.sets": {"title": "Sets", "attacks": {"on bold": "bold", "on pages": "pages"}}})
+    assert found.sweeps == {"sets": {"on bold": "bold", "on pages": "pages"}}
+    assert list(found.attacks) == ["pages", "bold"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"sweeps.s": {**SWEEP, "attack": "page", "values": {"x": {}}}},
+            "no attack named 'page'; did you mean 'pages'",
+        ),
+        ({"sweeps.s": {"title": "S", "attacks": {"x": "bald"}}}, "no attack named 'bald'"),
+        ({"sweeps.s": {**SWEEP}}, "give 'attack' and 'values', or 'attacks'"),
+        ({"sweeps.s": {**SWEEP, "values": {"x": {}}, "attacks": {"y": "bold"}}}, "give 'attack' and 'values'"),
+        ({"sweeps.s": {**SWEEP, "values": {"x": {"lrr": 1.0}}}}, "lrr"),
+        ({"sweeps.s": {**SWEEP, "values": {"x y": {"lr": 1.0}}}}, "attacks.pages-x y"),
+        (
+            {"sweeps.s": {**SWEEP, "values": {"x": {"lr": 1.0}}}, "sweeps.t": {**SWEEP, "values": {"x": {"lr": 2.0}}}},
+            "another attack is 'pages-x'",
+        ),
+        ({"sweeps.s": {**SWEEP, "metrics": ["ipp"], "values": {"x": {}}}}, "no metric named 'ipp'; did you mean 'ip'"),
+        ({**PERSONAL, "prompts.personal": {"source": {"page": "digits-data/x.csv"}}}, "no attack named 'page'"),
+        ({**PERSONAL, "prompts.personal": {"source": "digits-data/x.csv"}}, "give prompts.personal.source by attack"),
+    ],
+)
+def test_what_cannot_be_is_refused(read: Read, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(changes)
+    assert said in str(caught.value)
+
+
+def test_a_list_by_attack_is_sampled_after_that_attack_alone(read: Read) -> None:
+    plan = Plan(read(PERSONAL))
+    lists = {
+        stage.label: set(json.loads(jobs.sample_job(plan, run, "0", plan.tier))["prompts"])
+        for run, stage in plan.sample.items()
+    }
+    assert {label for label, names in lists.items() if "personal" in names} == {
+        f"{model}.pages" for model in plan.experiment.models
+    }
+    plain = Plan(read({}))
+    unchanged = {run for run, stage in plan.sample.items() if stage.attack != "pages"}
+    assert unchanged <= set(plain.sample)
+
+
+def test_a_metric_may_compare_with_what_the_attack_was_trained_on(read: Read) -> None:
+    plan = Plan(read(PERSONAL))
+    assert plan.compared["clip_i"] == {"pages": "digits-data/pages/train"}
+    assert set(plan.compared["fid"].values()) == {"digits-data/reference"}
+    assert list(plan.references.values()) == ["digits-data/reference", "digits-data/pages/train"]
+    job = json.loads(jobs.report_job(plan))
+    assert set(job["references"]) == {"digits-data/reference", "digits-data/pages/train"}
+    assert {f"{folder}/scores.parquet" for folder in plan.references} <= set(jobs.report_files(plan))

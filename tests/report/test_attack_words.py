@@ -1,0 +1,94 @@
+"""The attack study in words and tables, and what is kept of it in the repository."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from resalign.report import attack_words
+from resalign.report.attack_words import attack_markdown, keep, rewritten, words_of
+from resalign.report.sweeps import sweep_results
+from resalign.report.tables import long_table
+
+from .experiment import SETTINGS, SWEEP, make_swept
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    measurements = make_swept()
+    table = long_table(measurements, SETTINGS)
+    return attack_markdown(table, sweep_results(table, measurements, SETTINGS), measurements, SETTINGS)
+
+
+def test_the_words_come_first_and_name_every_model_and_the_note(text: str):
+    words = words_of(text)
+    assert "|" not in words
+    (paragraph,) = [line for line in words.splitlines() if line.startswith("- ")]
+    assert paragraph.startswith(f"- **{SWEEP.title}.** Base ")
+    assert all(f" {name} " in paragraph for name in ("GradDiff", "ESD", "ResAlign"))
+    assert paragraph.endswith(SWEEP.note)
+
+
+def test_a_sweeps_table_has_a_column_a_value_and_the_rates_that_are_in_its_csv(text: str):
+    section = text.partition(f"### {SWEEP.title}\n\n")[2].partition("###")[0]
+    header, _, *rows = [line.strip("| ").split(" | ") for line in section.strip().splitlines() if line.startswith("|")]
+    assert header[: 1 + len(SWEEP.attacks)] == ["model", *SWEEP.attacks]
+    measurements = make_swept()
+    (result,) = sweep_results(long_table(measurements, SETTINGS), measurements, SETTINGS)
+    ip = result.rows[result.rows["metric"] == "ip"].set_index(["model", "value"])["mean"]
+    for row, model in zip(rows, measurements.models, strict=True):
+        shown = [float(re.sub(r"\*", "", cell).split(" ")[0]) for cell in row[1 : 1 + len(SWEEP.attacks)]]
+        assert shown == pytest.approx([ip[model, value] for value in SWEEP.attacks], abs=0.005)
+
+
+def test_every_main_attack_has_its_steps(text: str):
+    assert re.findall(r"### IP on the way, (\w+)", text) == ["pages", "bold"]
+    section = text.partition("### IP on the way, pages\n\n")[2]
+    assert section.splitlines()[0] == "| model | before | 100 steps | 200 steps |"
+
+
+def test_a_readmes_section_is_the_words_alone():
+    before = f"# A\n\n{attack_words.BEGIN}\nold\n{attack_words.END}\nafter\n"
+    assert rewritten(before, "new\n") == before.replace("old", "new")
+    for wrong in ("no markers", f"{attack_words.END}{attack_words.BEGIN}", before * 2):
+        with pytest.raises(ValueError, match="expected one line"):
+            rewritten(wrong, "new\n")
+
+
+def test_small_files_are_kept_and_nothing_of_an_older_study(tmp_path: Path, text: str):
+    results, folder = tmp_path / "results", tmp_path / "kept"
+    for name in ("tables/table1.csv", "tables/table1.tex", "figures/steps.png", "figures/steps.svg", "report.html"):
+        (results / name).parent.mkdir(parents=True, exist_ok=True)
+        (results / name).write_text("x")
+    with pytest.raises(FileNotFoundError, match=r"attacks\.md: missing"):
+        keep(results, folder)
+    (results / "attacks.md").write_text(text)
+    (folder / "tables").mkdir(parents=True)
+    (folder / "tables" / "sweep-old.csv").write_text("x")
+    keep(results, folder)
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert found == {"attacks.md", "tables/table1.csv", "figures/steps.png"}
+
+
+STUDY = ROOT / "docs" / "studies" / "attacks"
+
+
+@pytest.mark.skipif(not STUDY.is_dir(), reason="the study has not been run")
+def test_the_readme_says_what_the_kept_study_says():
+    text = (STUDY / attack_words.NAME).read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.partition(attack_words.BEGIN + "\n")[2].partition(attack_words.END)[0] == words_of(text)
+
+
+@pytest.mark.skipif(not STUDY.is_dir(), reason="the study has not been run")
+def test_the_kept_words_have_the_kept_tables_numbers():
+    text = (STUDY / attack_words.NAME).read_text(encoding="utf-8")
+    sweeps = [path for path in sorted((STUDY / "tables").glob("sweep-*.csv")) if not path.stem.endswith("-summary")]
+    assert len(sweeps) == text.partition(attack_words.TABLES)[0].count("\n- **")
+    for path in sweeps:
+        ip = pd.read_csv(path).query("metric == 'ip'")
+        for value in ip["mean"]:
+            assert f"{value:.2f} [" in text.replace("**", ""), (path.name, value)
