@@ -71,7 +71,8 @@ def test_an_interpolation_begins_between_the_unlearned_model_and_the_base(
 def test_a_search_reports_its_seconds_apart_from_its_history(
     workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan]
 ) -> None:
-    settings = {**DATA, "attack": "worst_case", "harmful": "images", "lr": [1e-3, 1e-2], "harmful_batch_size": 4}
+    data = {key: value for key, value in DATA.items() if key != "lr"}
+    settings = {**data, "attack": "worst_case", "harmful": "images", "learning_rates": [1e-3, 1e-2]}
     plan, shop = tiny_plan(unlearning={}, attacks={"worst": settings}), workshop()
     (stage,) = plan.attack.values()
     folder = shop.attack(plan, stage, 0)
