@@ -93,6 +93,16 @@ def test_each_step_simulates_another_fine_tuning(models: Models, attack_data: At
     assert len(set(drawn)) > 1
 
 
+def test_what_a_draw_has_not_measured_is_not_recorded_of_it(models: Models, attack_data: AttackData) -> None:
+    # At a rate that moves no weight there is no γ that matches; the draw before it had one.
+    simulation = {**SIMULATION, "lr": [1e-2, 1e-60]}
+    _, run, _ = attacked(models, attack_data, steps=6, solver="identity", simulation=simulation)
+    rates = {step: value for step, name, value in run.history.rows if name == "inner_lr"}
+    moved = [step for step, rate in rates.items() if rate == 1e-2]
+    assert 0 < len(moved) < max(moved)  # one that moved nothing came before the last that did
+    assert [step for step, name, _ in run.history.rows if name == "matched_gamma"] == moved
+
+
 @pytest.mark.parametrize("key", ["harmful", "prior"])
 def test_images_that_are_needed_must_be_there(models: Models, attack_data: AttackData, key: str) -> None:
     lacking = replace(attack_data, **{key: None})

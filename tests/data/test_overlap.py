@@ -76,17 +76,31 @@ def test_shared_images_are_counted_and_the_first_named(tmp_path: Path) -> None:
     assert shared_images(read(others), read(train))["images"] == 5
 
 
-@pytest.mark.parametrize("name", ["train", "prior"])
-def test_what_is_trained_on_is_not_held_out(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "apart"),
+    [
+        ("train", "heldout"),
+        ("prior", "heldout"),
+        ("harmful", "heldout"),
+        ("train", "harmful"),
+        ("prior", "harmful"),
+        ("train", "prior"),
+    ],
+)
+def test_an_attack_is_not_measured_on_what_it_is_trained_on(tmp_path: Path, name: str, apart: str) -> None:
     sets = {
         key: write_captioned_images(tmp_path / key, "abcd", seed=seed)
-        for seed, key in enumerate(("train", "prior", "heldout"))
+        for seed, key in enumerate(("train", "prior", "harmful", "heldout"))
     }
     check_apart({key: read(folder) for key, folder in sets.items()}, label="mine")
-    shutil.copy(sets["heldout"] / "3.png", sets[name] / "1.png")
-    message = rf"mine: 1 of the 4 images of '{name}' are held out too, the first is \S*{name}/1.png, equal to \S*/3.png"
-    with pytest.raises(DataError, match=message):
-        check_apart({key: read(folder) for key, folder in sets.items()}, label="mine")
+    shutil.copy(sets[apart] / "3.png", sets[name] / "1.png")
+    changed = {key: read(folder) for key, folder in sets.items()}
+    if apart == "prior":  # nothing is measured there
+        check_apart(changed, label="mine")
+        return
+    first, same = rf"the first is \S*{name}/1.png", rf"equal to \S*{apart}/3.png"
+    with pytest.raises(DataError, match=rf"mine: 1 of the 4 images of '{name}' are in '{apart}' too, {first}, {same}"):
+        check_apart(changed, label="mine")
 
 
 # --- captions ---------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ products. (Measured: 2e-15 and 1.3e-6.)
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from resalign.bilevel.unrolled import unrolled_hypergradient
 from resalign.config import registry
 from resalign.contracts import AttackData, Run, UnlearningData
 from resalign.data.images import read_captioned_images
+from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import EncodedImages, NoisyBatch, encode
 from resalign.diffusion.micro_batches import in_parts, micro_batches
 from resalign.diffusion.models import Models, load_models, trainable_tensors
@@ -217,22 +218,27 @@ def test_an_unlearning_run_is_the_same(name: str, double: Models, unlearning_dat
 @pytest.mark.parametrize("name", registry.members("attacks"))
 def test_an_attack_is_the_same(name: str, double: Models, attack_data: AttackData) -> None:
     module = registry.member("attacks", name)
-    data = AttackData(*(in_double(getattr(attack_data, part)) for part in ("train", "heldout", "prior")))
+    parts = ("train", "heldout", "prior", "harmful")
+    data = AttackData(*(in_double(getattr(attack_data, part)) for part in parts), prompts=attack_data.prompts)
 
-    def run(size: int | None) -> tuple[Weights, dict[tuple[int, str], float]]:
-        saved: dict[int, Weights] = {}
+    def run(size: int | None) -> tuple[Weights, Sequence[Prompt], dict[tuple[int, str], float]]:
+        saved: dict[int, tuple[Weights, Sequence[Prompt]]] = {}
         record = Run(0)
 
-        def save(step: int, weights: Named, _lora: object = None, /) -> None:
-            saved[step] = dict(weights)
+        def save(step: int, weights: Named, _lora: object = None, prompts: Sequence[Prompt] = (), /) -> None:
+            saved[step] = dict(weights), prompts
 
         with micro_batches(size):
             module.attack(double, data, smallest(module.Config, batch_size=3), record, save)
         history = {(step, quantity): value for step, quantity, value in record.history.rows}
-        return moved(saved[2], trainable_tensors(double.pipeline)), history
+        weights, prompts = saved[2]
+        return moved(weights, trainable_tensors(double.pipeline)), prompts, history
 
-    (whole, told), (parts, told_in_parts) = run(None), run(2)
-    assert_same_run(whole, parts)
+    (whole, asked, told), (divided, asked_in_parts, told_in_parts) = run(None), run(2)
+    if asked:  # an attack on prompts leaves the weights alone
+        assert asked_in_parts == asked != attack_data.prompts
+    else:
+        assert_same_run(whole, divided)
     assert told_in_parts == pytest.approx(told, rel=1e-10)
 
 

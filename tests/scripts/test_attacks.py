@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from resalign.data.prompts import read_prompts
 from resalign.diffusion.lora_files import FILE_NAME, lora_changes, lora_metadata
 from resalign.diffusion.models import Models, trainable_tensors
 from resalign.tensors.weights import kept_states
+from tests.conftest import write_captioned_images
 
 from .conftest import THRESHOLD, Workshop
 
@@ -73,10 +75,14 @@ def test_an_interpolation_begins_between_the_unlearned_model_and_the_base(
 
 
 def test_a_search_reports_its_seconds_apart_from_its_history(
-    workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan]
+    workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:
-    settings = {**DATA, "attack": "worst_case", "harmful": "images", "lr": [1e-3, 1e-2], "harmful_batch_size": 4}
-    plan, shop = tiny_plan(unlearning={}, attacks={"worst": settings}), workshop()
+    harmful = write_captioned_images(tmp_path / "harmful", ("a seven",), seed=2)
+    assets = {name: asset.resolved for name, asset in tiny_plan().assets.items()} | {"harmful": {"path": str(harmful)}}
+    data = {key: value for key, value in DATA.items() if key != "lr"}
+    searched = {"learning_rates": [1e-3, 1e-2], "harmful_batch_size": 4}
+    settings = {**data, "attack": "worst_case", "harmful": "harmful", **searched}
+    plan, shop = tiny_plan(unlearning={}, attacks={"worst": settings}, assets=assets), workshop()
     (stage,) = plan.attack.values()
     folder = shop.attack(plan, stage, 0)
     laps = json.loads((folder / "timing.json").read_text())["laps_seconds"]

@@ -74,10 +74,10 @@ def test_training_on_what_is_held_out_is_refused_at_once(workshop: Workshops, ti
     (train / "0.png").write_bytes((heldout / "1.png").read_bytes())
     # Not even a model is needed to see it.
     plan = planned(tiny_plan, train, model="prompts")
-    with pytest.raises(DataError, match=r"attacks.mine: 1 of the 2 images of 'train' are held out too"):
+    with pytest.raises(DataError, match=r"attacks.mine: 1 of the 2 images of 'train' are in 'heldout' too"):
         shop.overlap(plan)
     stage = next(iter(plan.attack.values()))
-    with pytest.raises(DataError, match=r"base.mine: 1 of the 2 images of 'train' are held out too"):
+    with pytest.raises(DataError, match=r"base.mine: 1 of the 2 images of 'train' are in 'heldout' too"):
         shop.attack(plan, stage, 0)
 
 

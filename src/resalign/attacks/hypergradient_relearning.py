@@ -69,6 +69,7 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
         found, logged = simulated_hypergradient(
             config, simulated, detached(weights), outer_loss, where="attack 'hypergradient_relearning'"
         )
+        measured.clear()  # what this draw has not measured must not be the draw's before it
         measured.update(logged)
         with torch.no_grad():
             value = outer_loss(weights)

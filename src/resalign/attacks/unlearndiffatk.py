@@ -79,7 +79,8 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
         )
     heldout = data.heldout.draw_stratified(config.heldout_batch_size, Run(seed=0).generator("attack", "heldout"))
     kept = [*sorted(config.checkpoints), config.steps]
-    shares = torch.full((config.tokens, len(words)), 1 / len(words), device=models.device, requires_grad=True)
+    table = next(iter(words.tables.values()))
+    shares = torch.full_like(table[:, 0], 1 / len(words)).repeat(config.tokens, 1).requires_grad_()
     optimizer = torch.optim.Adam([shares], lr=config.lr)
     best: dict[str, Any] = {}  # of the prompt at hand
     found: dict[str, dict[str, str]] = {str(step): {} for step in kept}

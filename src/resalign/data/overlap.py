@@ -15,6 +15,8 @@ from typing import Any
 from resalign.data.contamination import read_contamination
 from resalign.data.images import CaptionedImages, DataError
 
+# An attack's sets by which it is measured, and those that have no image of theirs.
+APART = {"heldout": ("train", "prior", "harmful"), "harmful": ("train", "prior")}
 # So many are named where there are more: enough to look at and to search by.
 EXAMPLES = 3
 
@@ -32,20 +34,23 @@ def describe(images: CaptionedImages, folder: Path) -> dict[str, Any]:
 def check_apart(sets: Mapping[str, CaptionedImages], *, label: str) -> None:
     """No image of ``heldout`` may be in another of an attack's sets: its loss would tell memory, not learning.
 
+    Nor may one of ``harmful`` be in ``train`` or ``prior``: a search is judged by its loss on them.
+
     Raises:
-        DataError: Naming ``label``, the set, how many there are and the first pair.
+        DataError: Naming ``label``, both sets, how many there are and the first pair.
     """
-    for name, trained in sets.items():
-        if name == "heldout":
-            continue
-        found = shared_images(trained, sets["heldout"])
-        if found["images"]:
-            first, same = found["examples"][0]
-            raise DataError(
-                f"{label}: {found['images']} of the {len(trained)} images of '{name}' are held out too, the first is "
-                f"{first}, equal to {same}; learnability is measured on images that are not trained on: take them out "
-                f"of '{name}' or of 'heldout'"
-            )
+    for apart, others in APART.items():
+        for name in others:
+            if name not in sets or apart not in sets:
+                continue
+            found = shared_images(sets[name], sets[apart])
+            if found["images"]:
+                first, same = found["examples"][0]
+                raise DataError(
+                    f"{label}: {found['images']} of the {len(sets[name])} images of '{name}' are in '{apart}' too, the "
+                    f"first is {first}, equal to {same}; {'learnability' if apart == 'heldout' else 'a search'} is "
+                    f"measured on images that are not trained on: take them out of '{name}' or of '{apart}'"
+                )
 
 
 def shared_images(images: CaptionedImages, others: CaptionedImages) -> dict[str, Any]:
