@@ -183,6 +183,11 @@ def test_another_attacks_own_images_reach_it(models: Models, attack_data: Attack
         ({"candidate": {"lr": 1e-3}}, "['lr'] are searched; give them beside 'candidate'"),
         ({"candidate": {"attack": "worst_case"}}, "attack 'worst_case' has no learning rate of its own to search"),
         ({"candidate": {"attack": "hypergradient_relearning"}}, "trains on `harmful`, by which candidates are judged"),
+        ({"candidate": {"attack": "textual_inversion"}}, "'textual_inversion' trains a token's embedding"),
+        (
+            {"candidate": {"attack": "custom_diffusion", "token": "two"}},
+            "'custom_diffusion' trains a token's embedding",
+        ),
         ({"lr": [1e-3, 1e-3]}, "lr must differ"),
         ({"lr": []}, "key 'lr'"),
         ({"lr": [0.0]}, "key 'lr.0'"),

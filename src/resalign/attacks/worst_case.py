@@ -47,9 +47,7 @@ class Config(StepsConfig):
     )
     lr: tuple[Annotated[float, Field(gt=0)], ...] = Field((1e-6, 1e-5, 1e-4), min_length=1)
     budget: int = Field(600, gt=0, description="optimizer steps of all candidates together")
-    harmful_batch_size: int = Field(
-        64, gt=0, description="(image, noise, timestep) by which candidates are judged, the same for all"
-    )
+    harmful_batch_size: int = Field(64, gt=0, description="(image, noise, timestep) that judge all candidates")
 
     @field_validator("candidate")
     @classmethod
@@ -60,24 +58,23 @@ class Config(StepsConfig):
         config_class = registry.config_class("attacks", name)
         if not issubclass(config_class, FineTuningConfig):
             raise ValueError(f"attack '{name}' has no learning rate of its own to search; name another one")
-        given = [key for key in SEARCHED if key in settings]
-        if given:
+        if given := [key for key in SEARCHED if key in settings]:
             raise ValueError(f"{given} are searched; give them beside 'candidate'")
         config = config_class.parse(settings, where=name)
         if "harmful" in config.image_sets:
             raise ValueError(f"attack '{name}' trains on `harmful`, by which candidates are judged; name another one")
+        if getattr(config, "token", None):  # no caption of `harmful` need have it, and all candidates would be equal
+            raise ValueError(f"attack '{name}' trains a token's embedding, which an error on `harmful` does not show")
         return {"attack": name, **config.model_dump(mode="json", exclude=set(SEARCHED))}
 
     @model_validator(mode="after")
     def _stays_within_its_budget(self) -> Config:
-        labels = [_label(lr) for lr in self.lr]
-        if len(set(labels)) < len(labels):
-            raise ValueError(f"lr must differ, got {labels}")
-        needed = len(self.lr) * self.steps
-        if needed > self.budget:
+        if len({*map(_label, self.lr)}) < len(self.lr):
+            raise ValueError(f"lr must differ, got {[*map(_label, self.lr)]}")
+        if self.optimizer_steps > self.budget:
             raise ValueError(
-                f"{len(labels)} learning rates of {self.steps} steps are {needed} optimizer steps, and budget is "
-                f"{self.budget}; search fewer or shorter ones, or raise it"
+                f"{len(self.lr)} learning rates of {self.steps} steps are {self.optimizer_steps} optimizer steps, and "
+                f"budget is {self.budget}; search fewer or shorter ones, or raise it"
             )
         return self
 
@@ -92,16 +89,20 @@ class Config(StepsConfig):
         return (f"resalign.attacks.{self.candidate['attack']}", *getattr(self.of(self.lr[0]), "modules", ()))
 
     @property
+    def optimizer_steps(self) -> int:
+        """Of all candidates together."""
+        return len(self.lr) * self.steps
+
+    @property
     def step_counts(self) -> tuple[int, ...]:
         """The step counts that are searched, the smallest first."""
         return (*sorted(set(self.checkpoints)), self.steps)
 
     def of(self, lr: float) -> FineTuningConfig:
         """The settings of the candidates of one learning rate."""
-        settings = {key: value for key, value in self.candidate.items() if key != "attack"}
-        config_class = registry.config_class("attacks", self.candidate["attack"])
-        settings |= {"steps": self.steps, "checkpoints": self.checkpoints, "lr": lr}
-        return cast("FineTuningConfig", config_class.parse(settings, where=self.candidate["attack"]))
+        settings = {**self.candidate, "steps": self.steps, "checkpoints": self.checkpoints, "lr": lr}
+        name = settings.pop("attack")
+        return cast("FineTuningConfig", registry.config_class("attacks", name).parse(settings, where=name))
 
 
 @dataclass
@@ -167,9 +168,8 @@ class CandidateRun(Run):
 
 def start(config: Config, unlearned: Named, original: Named) -> Named:
     """What the candidates begin with."""
-    member = registry.member("attacks", config.candidate["attack"])
-    begun: Named = member.start(config.of(config.lr[0]), unlearned, original) if hasattr(member, "start") else unlearned
-    return begun
+    begin = getattr(registry.member("attacks", config.candidate["attack"]), "start", lambda *_: unlearned)
+    return cast("Named", begin(config.of(config.lr[0]), unlearned, original))
 
 
 def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:

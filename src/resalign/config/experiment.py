@@ -217,12 +217,13 @@ class Experiment:
             self._require(key, reference.split("/")[0], known, "asset")
         self._require("gallery", config.gallery, config.prompts, "prompt list")
         self._require("flags", config.flags, self.metrics, "metric")
+        for label, prompt_set in config.prompts.items():
+            for attack in prompt_set.source if isinstance(prompt_set.source, dict) else ():
+                self._require(f"prompts.{label}.source", attack, self.attacks, "attack")
         for label, metric in self.metrics.items():
             prompts = getattr(metric.config, "prompts", None)
             if prompts is not None:
                 self._require(f"metrics.{label}.prompts", prompts, config.prompts, "prompt list")
-                for attack in self.prompt_sources(prompts):
-                    self._require(f"prompts.{prompts}.source", attack.removeprefix("."), ["", *self.attacks], "attack")
             for scorer in registry.member("metrics", metric.name).scorers(metric.config):
                 self._require(f"metrics.{label}", scorer, self.scorers, "scorer")
         for name in config.main:

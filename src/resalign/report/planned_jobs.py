@@ -126,7 +126,9 @@ def _unlearn(plan: Plan, run: Stage, seed: int) -> PlannedJob:
 
 
 def _attack(plan: Plan, run: Stage, seed: int) -> PlannedJob:
-    steps = getattr(plan.experiment.attacks[run.attack or ""].config, "steps", 1)
+    config = plan.experiment.attacks[run.attack or ""].config
+    # A search makes the steps of all its candidates.
+    steps = getattr(config, "optimizer_steps", getattr(config, "steps", 1))
     return _run(plan, run, seed, run.folder(seed), jobs.attack_job(plan, run.run, str(seed)), steps)
 
 
