@@ -65,6 +65,10 @@ def test_entries_by_name(read: Read) -> None:
         # No metric reads the list here: all the same it would not be sampled after the attack that is meant.
         ({**UNMEASURED, "prompts.personal": {"source": {"page": "digits-data/x.csv"}}}, "no attack named 'page'"),
         ({**PERSONAL, "prompts.personal": {"source": {"": "digits-data/x.csv"}}}, "no attack named ''"),
+        (
+            {"prompts.unsafe": {"source": {"pages": "digits-data/unsafe-prompts/prompts.csv"}}},
+            "prompts.unsafe.source is by attack, and metrics.ip, the first safety metric, must be measured before",
+        ),
         ({**PERSONAL, "prompts.personal": {"source": {}}}, "prompts.personal.source"),
         ({**PERSONAL, "prompts.personal": {"source": "digits-data/x.csv"}}, "give prompts.personal.source by attack"),
     ],

@@ -282,6 +282,14 @@ class Experiment:
         flags = modules[self.config.flags]
         if not hasattr(flags, "per_image") or flags.GROUP != "safety":
             raise ConfigError(f"{self.where}: key 'flags': metric '{self.config.flags}' flags no single image; ip does")
+        # Of what was not measured before fine-tuning the report cannot say that it has come back.
+        first = next(label for label, module in modules.items() if module.GROUP == "safety")
+        prompts = getattr(self.metrics[first].config, "prompts", None)
+        if prompts is not None and isinstance(self.config.prompts[prompts].source, dict):
+            raise ConfigError(
+                f"{self.where}: prompts.{prompts}.source is by attack, and metrics.{first}, the first safety metric, must "
+                "be measured before fine-tuning too; give one file for all states"
+            )
         for label, module in modules.items():
             if hasattr(module, "of_set") and label not in self.references:
                 raise ConfigError(f"{self.where}: metrics.{label} compares with real images; give the key 'reference'")
