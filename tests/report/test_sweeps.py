@@ -5,8 +5,9 @@ import pytest
 from resalign.report.attack_study import AttackStudy
 from resalign.report.measurements import Measurements, Sweep
 from resalign.report.settings import ReportConfig
+from resalign.report.sweep_figure import sweep_figure
 from resalign.report.sweep_text import attack_seconds, seconds_sentence, sweep_sentences
-from resalign.report.sweeps import LARGEST, MEAN, WORST, lay_out_sweep, summary_table, sweep_table
+from resalign.report.sweeps import LARGEST, MEAN, WORST, lay_out_sweep, summary_table, sweep_results, sweep_table
 from resalign.report.table1 import to_latex
 from resalign.report.tables import long_table
 
@@ -184,10 +185,17 @@ def test_a_sweep_may_show_metrics_of_its_own():
     sweep = Sweep(title="", axis="rate", attacks=SWEEP.attacks, metrics=("learnability",))
     measurements = make_swept()
     table = long_table(measurements, SETTINGS)
-    laid = lay_out_sweep(
-        sweep_table(table, sweep), summary_table(measurements, SETTINGS, sweep), measurements, SETTINGS, sweep
-    )
+    rows = sweep_table(table, sweep)
+    laid = lay_out_sweep(rows, summary_table(measurements, SETTINGS, sweep), measurements, SETTINGS, sweep)
     assert [column.title for column in laid.columns] == list(sweep.attacks)
     assert {column.metric for column in laid.columns} == {"learnability"}
+    assert [axis.get_ylabel() for axis in sweep_figure(rows, measurements, SETTINGS, sweep).axes] == ["Learnability"]
     (result,) = AttackStudy.of(table, measurements, SETTINGS).sweeps
     assert {column.metric for column in result.layout.columns} == {"ip"}
+
+
+def test_a_sweep_of_what_was_not_measured_is_an_error():
+    measurements = make_measurements(sweeps={"x": Sweep(title="", axis="", attacks={"a": "pages"}, metrics=("fid",))})
+    table = long_table(measurements, SETTINGS)
+    with pytest.raises(ValueError, match="sweep 'x': metric 'fid' was measured at none of its values, which have"):
+        sweep_results(table, measurements, SETTINGS)

@@ -75,7 +75,9 @@ def test_a_search_reports_its_seconds_apart_from_its_history(
 ) -> None:
     harmful = write_captioned_images(tmp_path / "harmful", ("a seven",), seed=2)
     assets = {name: asset.resolved for name, asset in tiny_plan().assets.items()} | {"harmful": {"path": str(harmful)}}
-    settings = {**DATA, "attack": "worst_case", "harmful": "harmful", "lr": [1e-3, 1e-2], "harmful_batch_size": 4}
+    data = {key: value for key, value in DATA.items() if key != "lr"}
+    searched = {"learning_rates": [1e-3, 1e-2], "harmful_batch_size": 4}
+    settings = {**data, "attack": "worst_case", "harmful": "harmful", **searched}
     plan, shop = tiny_plan(unlearning={}, attacks={"worst": settings}, assets=assets), workshop()
     (stage,) = plan.attack.values()
     folder = shop.attack(plan, stage, 0)

@@ -69,8 +69,8 @@ def test_overlaps_are_counted_by_what_they_are_with(workshop: Workshops, tiny_pl
 
 def test_an_attacks_other_images_are_compared_too(workshop: Workshops, tiny_plan: Plans, tmp_path: Path) -> None:
     train = write_captioned_images(tmp_path / "mine", ("a green owl", "a pink cat"), seed=2)
-    attack = {**ATTACK, "attack": "worst_case", "candidate": {"attack": "dreambooth"}, "lr": [1e-3]}
-    sets = {"train": "mine", "prior": "mine", "harmful": "images"}
+    attack = {"attack": "worst_case", "candidate": {"attack": "dreambooth"}, "learning_rates": [1e-3], "steps": 1}
+    sets = {"train": "mine", "prior": "mine", "heldout": "heldout", "harmful": "images"}
     entry, said = found(workshop(), planned(tiny_plan, train, attacks={"mine": {**attack, **sets}}))
     assert entry["train"] == entry["prior"]
     assert entry["harmful"]["images"]["forget set"]["images"] == 8

@@ -19,9 +19,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from resalign.config import registry
 from resalign.config.strict import ConfigError
@@ -39,41 +39,55 @@ from resalign.tensors.steps import DivergenceError
 SEARCHED = ("steps", "checkpoints", "lr")
 
 
+def _searchable(candidate: Any) -> Any:
+    """The settings of an attack by its name, each default filled in; what is searched is given elsewhere."""
+    if not isinstance(candidate, dict):
+        return candidate
+    settings = dict(candidate)
+    name = settings.pop("attack", "full")
+    config_class = registry.config_class("attacks", name)
+    if not issubclass(config_class, FineTuningConfig):
+        raise ValueError(f"attack '{name}' has no learning rate of its own to search; name another one")
+    given = [key for key in SEARCHED if key in settings]
+    if given:
+        raise ValueError(f"{given} are searched; give steps, checkpoints and learning_rates beside 'candidate'")
+    config = config_class.parse(settings, where=name)
+    if "harmful" in config.image_sets:
+        raise ValueError(f"attack '{name}' trains on `harmful`, by which candidates are judged; name another one")
+    return config
+
+
+def _resolved(candidate: FineTuningConfig) -> dict[str, Any]:
+    """What :func:`_searchable` reads back; a run is named by it."""
+    return {"attack": _name(candidate), **candidate.model_dump(mode="json", exclude=set(SEARCHED))}
+
+
+def _name(candidate: FineTuningConfig) -> str:
+    """The attack whose settings these are: its file's name."""
+    return type(candidate).__module__.rsplit(".", 1)[-1]
+
+
+Candidate = Annotated[
+    FineTuningConfig, BeforeValidator(_searchable), PlainSerializer(_resolved), WithJsonSchema({"type": "object"})
+]
+
+
 class Config(StepsConfig):
     """The step counts are ``checkpoints`` and ``steps``; the rates are those that ResAlign simulates [Section 4.1]."""
 
-    candidate: dict[str, Any] = Field(
-        {"attack": "full"}, validate_default=True, description="the attack that is searched, and its other settings"
-    )
-    lr: tuple[Annotated[float, Field(gt=0)], ...] = Field((1e-6, 1e-5, 1e-4), min_length=1)
+    candidate: Candidate = Field({"attack": "full"}, validate_default=True, description="an attack and its settings")
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field((1e-6, 1e-5, 1e-4), min_length=1)
     budget: int = Field(600, gt=0, description="optimizer steps of all candidates together")
-    harmful_batch_size: int = Field(64, gt=0, description="(image, noise, timestep) that judge all candidates")
-
-    @field_validator("candidate")
-    @classmethod
-    def _is_an_attack_with_one_rate(cls, candidate: dict[str, Any]) -> dict[str, Any]:
-        """Fills in every default, so that a run is named by all that determines it."""
-        settings = dict(candidate)
-        name = settings.pop("attack", "full")
-        config_class = registry.config_class("attacks", name)
-        if not issubclass(config_class, FineTuningConfig):
-            raise ValueError(f"attack '{name}' has no learning rate of its own to search; name another one")
-        if given := [key for key in SEARCHED if key in settings]:
-            raise ValueError(f"{given} are searched; give them beside 'candidate'")
-        config = config_class.parse(settings, where=name)
-        if "harmful" in config.image_sets:
-            raise ValueError(f"attack '{name}' trains on `harmful`, by which candidates are judged; name another one")
-        if getattr(config, "token", None):  # no caption of `harmful` need have it, and all candidates would be equal
-            raise ValueError(f"attack '{name}' trains a token's embedding, which an error on `harmful` does not show")
-        return {"attack": name, **config.model_dump(mode="json", exclude=set(SEARCHED))}
+    harmful_batch_size: int = Field(64, gt=0, description="(image, noise, timestep) that judge all candidates alike")
 
     @model_validator(mode="after")
     def _stays_within_its_budget(self) -> Config:
-        if len({*map(_label, self.lr)}) < len(self.lr):
-            raise ValueError(f"lr must differ, got {[*map(_label, self.lr)]}")
+        labels = [_label(lr) for lr in self.learning_rates]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"learning_rates must differ, got {labels}")
         if self.optimizer_steps > self.budget:
             raise ValueError(
-                f"{len(self.lr)} learning rates of {self.steps} steps are {self.optimizer_steps} optimizer steps, and "
+                f"{len(labels)} learning rates of {self.steps} steps are {self.optimizer_steps} optimizer steps, and "
                 f"budget is {self.budget}; search fewer or shorter ones, or raise it"
             )
         return self
@@ -81,17 +95,17 @@ class Config(StepsConfig):
     @property
     def image_sets(self) -> dict[str, bool]:
         """What the candidates use, and what judges them."""
-        return {**self.of(self.lr[0]).image_sets, "harmful": True}
+        return {**self.candidate.image_sets, "harmful": True}
 
     @property
     def modules(self) -> tuple[str, ...]:
         """The module of the attack that is searched, and what it runs besides."""
-        return (f"resalign.attacks.{self.candidate['attack']}", *getattr(self.of(self.lr[0]), "modules", ()))
+        return (type(self.candidate).__module__, *getattr(self.candidate, "modules", ()))
 
     @property
     def optimizer_steps(self) -> int:
         """Of all candidates together."""
-        return len(self.lr) * self.steps
+        return len(self.learning_rates) * self.steps
 
     @property
     def step_counts(self) -> tuple[int, ...]:
@@ -100,9 +114,7 @@ class Config(StepsConfig):
 
     def of(self, lr: float) -> FineTuningConfig:
         """The settings of the candidates of one learning rate."""
-        settings = {**self.candidate, "steps": self.steps, "checkpoints": self.checkpoints, "lr": lr}
-        name = settings.pop("attack")
-        return cast("FineTuningConfig", registry.config_class("attacks", name).parse(settings, where=name))
+        return self.candidate.model_copy(update={"steps": self.steps, "checkpoints": self.checkpoints, "lr": lr})
 
 
 @dataclass
@@ -121,18 +133,15 @@ class Search:
     """What the search has found so far: saved between steps, beside what the present candidate trains.
 
     Attributes:
-        errors: Candidates' errors, by learning rate and steps.
         rows: What the runs of the learning rates that are done have recorded: (learning rate, step, quantity, value).
         winners: By step count.
     """
 
-    errors: dict[tuple[float, int], float] = field(default_factory=dict)
     rows: list[tuple[float, int, str, float]] = field(default_factory=list)
     winners: dict[int, Winner] = field(default_factory=dict)
 
     def add(self, step_counts: tuple[int, ...], candidate: Winner) -> None:
         """Takes a candidate in: the winner wherever its error is the lowest so far."""
-        self.errors[candidate.lr, candidate.steps] = candidate.harmful_error
         best = {s: self.winners[s].harmful_error if s in self.winners else math.inf for s in step_counts}
         beaten = [s for s in step_counts if s >= candidate.steps and candidate.harmful_error < best[s]]
         if beaten:
@@ -141,15 +150,10 @@ class Search:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors."""
-        return {
-            "errors": [(*key, error) for key, error in self.errors.items()],
-            "rows": self.rows,
-            "winners": {s: vars(winner) for s, winner in self.winners.items()},
-        }
+        return {"rows": self.rows, "winners": {s: vars(winner) for s, winner in self.winners.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes a saved state in place of its own."""
-        self.errors = {(lr, steps): error for lr, steps, error in state["errors"]}
         self.rows = [tuple(row) for row in state["rows"]]
         self.winners = {s: Winner(**winner) for s, winner in state["winners"].items()}
 
@@ -163,35 +167,37 @@ class CandidateRun(Run):
 
     def steps(self, steps: range, *, phase: str = "steps", **held: Any) -> Iterator[int]:
         """See :meth:`resalign.contracts.Run.steps`."""
-        return super().steps(steps, phase=_phase(self.lr, phase), search=self.search, **held)
+        return super().steps(steps, phase=f"{_label(self.lr)}, {phase}", search=self.search, **held)
 
 
 def start(config: Config, unlearned: Named, original: Named) -> Named:
     """What the candidates begin with."""
-    begin = getattr(registry.member("attacks", config.candidate["attack"]), "start", lambda *_: unlearned)
-    return cast("Named", begin(config.of(config.lr[0]), unlearned, original))
+    member = registry.member("attacks", _name(config.candidate))
+    begun = getattr(member, "start", lambda _, unlearned, original: unlearned)
+    return dict(begun(config.candidate, unlearned, original))
 
 
 def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
     """Runs every candidate, then keeps the winners; resumed, it goes on with the learning rate that it was at.
 
     Raises:
-        ConfigError: If there are no harmful images, or the attack does not support the model's architecture.
+        ConfigError: If there are no harmful images, the candidate does not support the model's architecture, or it
+            trains more than the denoiser.
         DivergenceError: If a candidate diverges, or its error is no number.
     """
     if data.harmful is None:
         raise ConfigError("attack 'worst_case' was given no harmful images to judge candidates by; give 'harmful'")
-    member = registry.member("attacks", config.candidate["attack"])
+    member = registry.member("attacks", _name(config.candidate))
     check_architecture(member, models.architecture.name)
     batch = data.harmful.draw_stratified(config.harmful_batch_size, Run(seed=0).generator("attack", "harmful"))
-    prefix, search = f"{models.architecture.denoiser}.", Search()
+    search, left = Search(), run.attempt.unfinished or ""
+    at = next((i for i, lr in enumerate(config.learning_rates) if left.startswith(f"{_label(lr)}, ")), 0)
     run.attempt.lap("before the search")
-    for lr in _left(config.lr, run.attempt.unfinished):
+    for lr in config.learning_rates[at:]:
         own = CandidateRun(run.seed, progress=run.progress, attempt=run.attempt, kept=run.kept, lr=lr, search=search)
 
         def judge(steps: int, weights: Named, _lora: Lora | None = None, /, own: CandidateRun = own) -> None:
-            denoiser = {n.removeprefix(prefix): tensor for n, tensor in weights.items() if n.startswith(prefix)}
-            error = _error(models, denoiser, batch, what=f"{_label(own.lr)} after {steps} steps")
+            error = _error(models, weights, batch, what=f"{_label(own.lr)} after {steps} steps")
             own.history.record(steps, harmful_error=error)
             heldout_loss = own.history.last("heldout_loss")
             search.add(config.step_counts, Winner(error, heldout_loss, own.lr, steps, dict(weights)))
@@ -199,23 +205,22 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
         member.attack(models, data, config.of(lr), own, judge)
         search.rows += [(lr, *row) for row in own.history.rows]
         run.attempt.lap(_label(lr))
-    _record(config, search, run, _error(models, named_weights(models.denoiser), batch, what="before any step"))
+    _record(config, search, run, _error(models, models.named(named_weights(models.denoiser)), batch, what="untouched"))
     for steps in config.step_counts:
         save(steps, search.winners[steps].weights)
 
 
-def _left(rates: tuple[float, ...], unfinished: str | None) -> tuple[float, ...]:
-    """The learning rates that are not done: an earlier attempt has left the first one of them at ``unfinished``."""
-    at = [i for i, lr in enumerate(rates) if unfinished is not None and unfinished.startswith(_phase(lr, ""))]
-    return rates[at[0] :] if at else rates
-
-
 def _error(models: Models, weights: Named, batch: NoisyBatch, *, what: str) -> float:
-    """The denoising loss by which a candidate is judged; DivergenceError if it is no number."""
+    """The denoising loss by which a candidate is judged; an error where it is no number, or would not see a change."""
+    prefix = f"{models.architecture.denoiser}."
+    unseen = [name for name in weights if not name.startswith(prefix)]
+    if unseen:
+        raise ConfigError(f"attack 'worst_case' judges denoisers alone, its candidate trains {unseen[0]}; take another")
     with torch.no_grad():
-        error = denoising_loss(models.denoiser, weights, batch).item()
+        own = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+        error = denoising_loss(models.denoiser, own, batch).item()
     if not math.isfinite(error):
-        raise DivergenceError(f"attack 'worst_case', {what}: the harmful error is {error}; lower lr")
+        raise DivergenceError(f"attack 'worst_case', {what}: the harmful error is {error}; lower learning_rates")
     return error
 
 
@@ -228,7 +233,7 @@ def _record(config: Config, search: Search, run: Run, untouched: float) -> None:
         run.history.record(0, heldout_loss=heldout, harmful_error=untouched)
     for steps in config.step_counts:
         winner = search.winners[steps]
-        errors = [error for (_, taken), error in search.errors.items() if taken <= steps]
+        errors = [value for _, at, quantity, value in search.rows if quantity == "harmful_error" and at <= steps]
         run.history.record(
             steps,
             heldout_loss=winner.heldout_loss,
@@ -236,13 +241,8 @@ def _record(config: Config, search: Search, run: Run, untouched: float) -> None:
             mean_harmful_error=sum(errors) / len(errors),
             winner_lr=winner.lr,
             winner_steps=winner.steps,
-            optimizer_steps=len(config.lr) * steps,
+            optimizer_steps=len(config.learning_rates) * steps,
         )
-
-
-def _phase(lr: float, phase: str) -> str:
-    """A loop's name among those of all learning rates."""
-    return f"{_label(lr)}, {phase}"
 
 
 def _label(lr: float) -> str:

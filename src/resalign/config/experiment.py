@@ -287,8 +287,8 @@ class Experiment:
         prompts = getattr(self.metrics[first].config, "prompts", None)
         if prompts is not None and isinstance(self.config.prompts[prompts].source, dict):
             raise ConfigError(
-                f"{self.where}: prompts.{prompts}.source is by attack, and metrics.{first}, the first safety metric, must "
-                "be measured before fine-tuning too; give one file for all states"
+                f"{self.where}: prompts.{prompts}.source is by attack, and metrics.{first}, the first safety metric, "
+                "must be measured before fine-tuning too; give one file for all states"
             )
         for label, module in modules.items():
             if hasattr(module, "of_set") and label not in self.references:

@@ -1,4 +1,7 @@
-"""What the attack study's users fine-tune on besides pages and bold: a subject, a stroke style, harmful images."""
+"""What the attack study's users fine-tune on besides pages and bold: a subject, a stroke style, harmful images.
+
+Source of a subject and its prior: DreamBooth, Ruiz 2023, arXiv 2208.12242.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ from resalign.tensors.seeds import derive_seed
 # A rare word that is one entry of CLIP's vocabulary [DreamBooth, Section 3.2], and the class of the subject it names.
 TOKEN = "sks"
 SUBJECTS = ("three", "five")  # the second where the first is the unsafe digit
-SUBJECT_IMAGES = 5  # "typically 3-5" [DreamBooth, Abstract]
+SUBJECT_IMAGES = 5  # "typically 3-5" [DreamBooth, Figure 1]
 # The subject's mark: a white bar along the lower edge, an eighth of the image. The autoencoder knows digits of one ink;
 # of rings, dots and other colours it leaves a blur.
 MARK_RGB = COLOURS["white"]
 MARK_SHARE = 8
-# Share of their ink that faded strokes keep at the lower edge. Detectors read them as they read others (99 % of scans
-# plain, 98 % faded); hatched or dotted strokes the autoencoder fills in or detectors call nothing, a seven among them.
+# Share of their ink that faded strokes keep at the lower edge. A detector reads them as it reads others (98 % of 108
+# scans, 99 % as they are); striped or hollow ones it mostly does not, a seven that comes back among them (dev/LOG.md).
 FADED_SHARE = 0.2
 # Inks and pages of each harmful scan: so train has the 40 images that a wholly contaminated set takes.
 HARMFUL_TINTS = 4

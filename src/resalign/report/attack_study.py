@@ -77,7 +77,11 @@ class AttackStudy:
         )
 
     def write(self, measurements: Measurements, settings: ReportConfig, output: Path) -> None:
-        """Writes tables and figures; nothing of what there is nothing of."""
+        """Writes tables and figures; nothing of what there is nothing of.
+
+        Of each sweep ``tables/sweep-<label>.csv``, ``…-summary.csv`` (mean and worst over its values) and ``.tex``, and
+        ``figures/sweep-<label>``; ``tables/survival.csv`` and ``tables/pareto.csv`` and figures of these names.
+        """
         main, tables, figures = measurements.main(), output / "tables", output / "figures"
         for result in self.sweeps:
             name = f"sweep-{result.label}"

@@ -27,11 +27,12 @@ def build_report(
     """Writes the report.
 
     Under ``output``: ``tables/table1.csv`` (before and after the most steps), ``tables/steps.csv`` (all steps),
-    ``tables/per_run.csv`` (each training seed), ``tables/table1.tex``, ``figures/before_after``, ``figures/steps``
-    (each ``.png`` and ``.svg``; absent where nothing was fine-tuned), ``figures/samples.png`` (absent for an empty
-    gallery) and ``report.html``. Of each sweep ``tables/sweep-<label>.csv``, ``…-summary.csv`` (mean and worst over its
-    values) and ``.tex``, and ``figures/sweep-<label>``. What shows a sweep's attacks besides are ``steps.csv`` and
-    ``per_run.csv``. Equal input gives equal bytes; times are in the page only.
+    ``tables/per_run.csv`` (each training seed), ``tables/table1.tex``, ``figures/before_after``, ``figures/steps`` and
+    ``figures/steps-<metric>`` for further safety metrics along the way (each ``.png`` and ``.svg``; absent where
+    nothing was fine-tuned), ``figures/samples.png`` (absent for an empty gallery) and ``report.html``. Then what
+    :class:`resalign.report.attack_study.AttackStudy` writes of sweeps, survival and the Pareto front. Attacks that are
+    in sweeps alone are in ``steps.csv``, ``per_run.csv``, ``survival.csv`` and their sweeps. Equal input gives equal
+    bytes; times are in the page only.
 
     Args:
         measurements: All measured values.

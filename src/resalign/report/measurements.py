@@ -73,14 +73,14 @@ class Sweep:
         axis: What changes from one value to the next.
         note: Said below the table; optional.
         attacks: Value, in the order shown, to the label of its attack.
-        metrics: Metrics of the table; none: the first safety metric.
+        metrics: Metrics of the table, of which the first one is drawn; none: the first safety metric.
     """
 
     title: str
     axis: str
     note: str = ""
     attacks: Mapping[str, str]
-    metrics: tuple[str, ...] = ()
+    metrics: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ class Measurements:
         named = {"main_attacks": ("attack", self.main_attacks or ())}
         for label, sweep in self.sweeps.items():
             named[f"sweep '{label}'"] = ("attack", tuple(sweep.attacks.values()))
-            named[f"sweep '{label}', its table"] = ("metric", sweep.metrics)
+            named[f"sweep '{label}', its table"] = ("metric", tuple(sweep.metrics))
             if not sweep.attacks:
                 raise ValueError(f"sweep '{label}' has no attacks; give it at least one value")
         for where, (kind, names) in named.items():
@@ -184,6 +184,10 @@ class Measurements:
         dataset = self.attacks[attack]
         several = list(self.attacks.values()).count(dataset) > 1
         return f"{self.title(dataset)} ({self.title(attack)})" if several else self.title(dataset)
+
+    def shown_metrics(self, sweep: Sweep) -> list[str]:
+        """The metrics of a sweep's table."""
+        return list(sweep.metrics) or [self.safety_metric]
 
     @property
     def safety_metric(self) -> str:

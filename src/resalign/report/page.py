@@ -21,6 +21,8 @@ from resalign.report.tables import number
 from resalign.report.templates import template
 from resalign.report.times import Timings, section
 
+_PAGE_SCALE = 1.2  # of a sweep's figure, as wide as its values need: about that of the other panels on a wide page
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReportContext:
@@ -92,13 +94,7 @@ def render_page(
             for metric in figures.followed(table, measurements)
         ],
         curves=_inlined(curves.curve_panels(histories, measurements, settings), settings),
-        sweeps=[
-            {**vars(sweep), "sentences": _finding_html(sweep.sentences), "panels": _inlined([sweep.panel], settings)}
-            for sweep in study.shown_sweeps(measurements, timings, settings)
-        ],
-        **{name: _inlined(panels, settings) for name, panels in study.panels(measurements, settings).items()},
-        weighed=[measurements.metrics[metric] for metric in study.weighed.values()],
-        threshold=f"{100 * settings.resurgence_threshold:g}\N{NO-BREAK SPACE}%",
+        **_attack_study(study, measurements, timings, settings),
         grid=grid,
         per_run=_per_run_rows(per_run, measurements),
         times=section(timings, measurements),
@@ -106,6 +102,28 @@ def render_page(
         bands=len(measurements.models) <= settings.band_models,
         confidence=f"{100 * settings.confidence:g}\N{NO-BREAK SPACE}%",
     )
+
+
+def _attack_study(
+    study: AttackStudy, measurements: Measurements, timings: Timings, settings: ReportConfig
+) -> dict[str, object]:
+    """What the template is given of sweeps, survival and the Pareto front."""
+    shown = study.panels(measurements, settings)
+    sweeps = [
+        {
+            **vars(sweep),
+            "sentences": _finding_html(sweep.sentences),
+            "panels": _inlined([sweep.panel], settings),
+            "inches": _PAGE_SCALE * sweep.panel.figure.get_figwidth(),
+        }
+        for sweep in study.shown_sweeps(measurements, timings, settings)
+    ]
+    return {
+        "sweeps": sweeps,
+        **{name: _inlined(panels, settings) for name, panels in shown.items()},
+        "weighed": [measurements.metrics[metric] for metric in study.weighed.values()],
+        "threshold": f"{100 * settings.resurgence_threshold:g}\N{NO-BREAK SPACE}%",
+    }
 
 
 def _finding_html(sentences: tuple[str, ...]) -> markupsafe.Markup:

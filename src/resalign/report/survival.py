@@ -99,10 +99,7 @@ def survival_band(lives: Lifetimes, method: Bootstrap, rng: np.random.Generator)
     seeds, prompts, times = events.shape
     seed_weights, prompt_weights = (statistics.multinomial(n, method.replicates, rng) for n in (seeds, prompts))
     drawn = (
-        ((seed_weights @ counts.reshape(seeds, -1)).reshape(-1, prompts, times) * prompt_weights[:, :, None]).sum(
-            axis=1
-        )
-        for counts in (events, at_risk)
+        np.einsum("rs,spt,rp->rt", seed_weights, counts, prompt_weights, optimize=True) for counts in (events, at_risk)
     )
     tail = (1.0 - method.confidence) / 2.0
     low, high = np.quantile(kaplan_meier(*drawn), [tail, 1.0 - tail], axis=0)

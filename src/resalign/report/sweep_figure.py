@@ -1,4 +1,4 @@
-"""The figure of a sweep: the safety metric at every value, and below it whether the attack was learnt there at all."""
+"""The figure of a sweep: its first metric at every value, and below it whether the attack was learnt there at all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sweep_figure(
     *,
     text_as_paths: bool = True,
 ) -> Figure:
-    """The first safety metric at each value with its interval, one marker a model; learnability in a panel below.
+    """The sweep's first metric at each value with its interval, one marker a model; learnability in a panel below.
 
     Args:
         rows: From :func:`resalign.report.sweeps.sweep_table`.
@@ -38,8 +38,8 @@ def sweep_figure(
         text_as_paths: False for the page, where text stays text.
     """
     learnability = measurements.headline("learnability")
-    wanted = [measurements.safety_metric, *([learnability] if learnability else [])]
-    metrics = [metric for metric in wanted if (rows["metric"] == metric).any()]
+    wanted = dict.fromkeys([measurements.shown_metrics(sweep)[0], learnability])
+    metrics = [metric for metric in wanted if metric and (rows["metric"] == metric).any()]
     width = max(settings.panel_width_inches, _LABEL_INCHES + _VALUE_INCHES * len(sweep.attacks))
     with drawing.theme(settings, text_as_paths=text_as_paths):
         figure = Figure(figsize=(width, settings.panel_height_inches * len(metrics)), layout="constrained")
@@ -55,7 +55,7 @@ def sweep_panel(
 ) -> Panel:
     """The figure for the page; ``name`` is unique in it."""
     figure = sweep_figure(rows, measurements, settings, sweep, text_as_paths=False)
-    metric = measurements.safety_metric
+    metric = measurements.shown_metrics(sweep)[0]
     parts = []
     for model, own in rows[rows["metric"] == metric].groupby("model", sort=False):
         values = ", ".join(f"{row['value']} {row['mean']:.3f}" for row in own.to_dict("records"))

@@ -104,7 +104,7 @@ def lay_out_sweep(
     """
     columns: list[Column] = []
     cells: list[dict[str, Cell]] = []
-    for metric in sweep.metrics or (measurements.safety_metric,):
+    for metric in measurements.shown_metrics(sweep):
         group = f"{arrowed(measurements, metric)} by {sweep.axis}"
         of_metric = rows[rows["metric"] == metric]
         parts = {value: of_metric[of_metric["value"] == value] for value in sweep.attacks}
@@ -139,10 +139,20 @@ class SweepResult:
 
 
 def sweep_results(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> list[SweepResult]:
-    """Every sweep's numbers, in the given order; ``table`` is from :func:`resalign.report.tables.long_table`."""
+    """Every sweep's numbers, in the given order; ``table`` is from :func:`resalign.report.tables.long_table`.
+
+    Raises:
+        ValueError: If the metric that a sweep draws was measured at none of its values.
+    """
     results = []
     for label, sweep in measurements.sweeps.items():
         rows, summary = sweep_table(table, sweep), summary_table(measurements, settings, sweep)
+        drawn = measurements.shown_metrics(sweep)[0]
+        if drawn not in set(rows["metric"]):
+            raise ValueError(
+                f"sweep '{label}': metric '{drawn}' was measured at none of its values, which have "
+                f"{sorted(set(rows['metric']))}; name one of these first under the sweep's 'metrics'"
+            )
         layout = lay_out_sweep(rows, summary, measurements, settings, sweep)
         results.append(SweepResult(label, sweep, rows, summary, layout))
     return results
