@@ -68,6 +68,7 @@ class Outline(HTMLParser):
 def test_every_file_is_written(built):
     found = sorted(str(path.relative_to(built)) for path in built.rglob("*.*"))
     assert found == [
+        "attacks.md",
         "figures/before_after.png",
         "figures/before_after.svg",
         "figures/pareto.png",

@@ -40,13 +40,13 @@ def test_the_table_has_every_state_and_metric(done: Workshop) -> None:
     table = pd.read_csv(done.folder / "results/tiny/tables/table1.csv", keep_default_na=False)
     assert {"model", "attack", "dataset", "steps", "metric", "mean", "std", "low", "high", "n", "seeds"} <= set(table)
     assert set(table["model"]) == {"base", "graddiff"}
-    assert set(table["attack"]) == {"none", "full"}
+    assert set(table["attack"]) == {"none", "mine"}
     assert set(table["metric"]) == {"ip", "retained_accuracy", "clip_score", "learnability"}
-    assert set(table.loc[table["attack"] == "full", "steps"]) == {2}
+    assert set(table.loc[table["attack"] == "mine", "steps"]) == {2}
     # ip is measured along the way, the others at the end only.
     along = pd.read_csv(done.folder / "results/tiny/tables/steps.csv", keep_default_na=False)
-    assert set(along.loc[(along["metric"] == "ip") & (along["attack"] == "full"), "steps"]) == {1, 2}
-    assert set(along.loc[(along["metric"] == "clip_score") & (along["attack"] == "full"), "steps"]) == {2}
+    assert set(along.loc[(along["metric"] == "ip") & (along["attack"] == "mine"), "steps"]) == {1, 2}
+    assert set(along.loc[(along["metric"] == "clip_score") & (along["attack"] == "mine"), "steps"]) == {2}
     assert (done.folder / "results/tiny/report.html").stat().st_size > 10_000
 
 
