@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from resalign.config import registry
 from resalign.contracts import AttackData, Run, check_architecture
 from resalign.data.images import read_captioned_images
 from resalign.data.overlap import check_apart, describe
+from resalign.data.prompts import Prompt, read_prompt_set, write_prompts
 from resalign.diffusion.batches import encode
 from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.micro_batches import micro_batches
@@ -17,7 +20,7 @@ from resalign.diffusion.models import load_models, trainable_tensors
 from resalign.diffusion.precision import training_precision
 from resalign.lazy import torch
 from resalign.stage import parse_arguments, progress_bar, run_stage, running, write_json
-from resalign.tensors.weights import save_weights, tensor_shapes
+from resalign.tensors.weights import kept_states, save_weights, tensor_shapes
 
 # Image sets of a job, the last two of some attacks alone.
 DATA = ("train", "heldout", "prior", "harmful")
@@ -35,7 +38,8 @@ def main() -> None:
         images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in DATA if k in job}
         check_apart(images, label=job["label"])
         write_json(output / "data.json", {name: describe(found, Path(job[name])) for name, found in images.items()})
-        weights = Path(job["weights"]) if job["weights"] else None
+        prompts = read_prompt_set(job["prompts"], where="prompts.columns") if "prompts" in job else []
+        weights = starting_weights(job)
         models = load_models(
             Path(job["model"]),
             weights,
@@ -57,16 +61,38 @@ def main() -> None:
         # A checkpoint is whole: what unlearning changed and the attack does not train, a text encoder say, is in it.
         inherited = tensor_shapes(weights) if weights else {}
 
-        def save(step: int, changed: Mapping[str, torch.Tensor], lora: Lora | None = None, /) -> None:
-            before = trainable_tensors(models.pipeline)
-            run.kept[str(step)] = f"step-{step}.safetensors"
-            save_weights(output / run.kept[str(step)], {**{name: before[name] for name in inherited}, **changed})
+        def save(
+            step: int,
+            changed: Mapping[str, torch.Tensor],
+            lora: Lora | None = None,
+            attacked: Sequence[Prompt] = (),
+            /,
+        ) -> None:
+            if changed:
+                before = trainable_tensors(models.pipeline)
+                run.kept[str(step)] = f"step-{step}.safetensors"
+                save_weights(output / run.kept[str(step)], {**{name: before[name] for name in inherited}, **changed})
+            else:  # the weights that it started from, where they lie
+                run.kept[str(step)] = os.path.relpath(weights, output) if weights else None
             if lora:
                 lora.write(output / f"step-{step}-lora")
+            if attacked:
+                write_prompts(output / f"step-{step}-prompts.csv", attacked)
 
-        member.attack(models, AttackData(train, heldout, **others), config, run, save)
+        member.attack(models, AttackData(train, heldout, prompts=tuple(prompts), **others), config, run, save)
         run.history.write(output / "history.csv")
         write_json(output / "checkpoints.json", run.kept)
+
+
+def starting_weights(job: dict[str, Any]) -> Path | None:
+    """The unlearned model's weights, the last that another attack has kept, or None for the model's own."""
+    if not job["weights"]:
+        return None
+    path = Path(job["weights"])
+    if path.suffix != ".json":
+        return path
+    states = kept_states(path)
+    return states[max(states)]
 
 
 if __name__ == "__main__":

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from resalign.config.closure import import_closure, source_hash
-from resalign.config.prompts import PromptColumns
-from resalign.data.prompts import Prompt, read_prompts
+from resalign.data.images import DataError
+from resalign.data.prompts import Prompt, read_prompt_set, read_prompts
 from resalign.diffusion.images import ImageStore, file_hash, folder_hash
 from resalign.diffusion.models import apply_weights, load_models
 from resalign.diffusion.sampling import fill
 from resalign.files import whole
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
-from resalign.tensors.weights import WeightsError
+from resalign.tensors.weights import kept_states
 
 
 def main() -> None:
@@ -40,31 +41,36 @@ def main() -> None:
                     store = ImageStore(output.parent / "images" / name / f"step-{steps}")
                     store.open({**origin, "weights": file_hash(weights) if weights else ""})
                     bar = progress_bar(f"sample {job['label']} {name} step {steps}")
-                    fill(models, store, wanted, job["sampling"], partial(attempt.pieces, progress=bar))
-                    rows += [row(store, name, steps, prompt, index) for prompt, index in wanted]
+                    attacked = name == job.get("attacked_prompts")
+                    shown = attacked_texts(wanted, Path(job["checkpoints"]), steps) if attacked else wanted
+                    fill(models, store, shown, job["sampling"], partial(attempt.pieces, progress=bar))
+                    rows += [row(store, name, steps, prompt, index) for prompt, index in shown]
         with whole(output / "images.csv") as part:
             pd.DataFrame(rows).to_csv(part, index=False)
 
 
 def images_of(settings: dict[str, Any], *, where: str) -> list[tuple[Prompt, int]]:
     """(prompt, image index) of every image that a prompt list asks for."""
-    columns = PromptColumns.parse(settings["columns"], where=where)
-    prompts = read_prompts(Path(settings["path"]), settings["prompts"], columns)
+    prompts = read_prompt_set(settings, where=where)
     return [(prompt, index) for prompt in prompts for index in range(settings["images"])]
+
+
+def attacked_texts(wanted: Sequence[tuple[Prompt, int]], manifest: Path, steps: int) -> list[tuple[Prompt, int]]:
+    """The same images of the prompts that an attack has made of them: ids, and so noise, stay as they are."""
+    table = manifest.with_name(f"step-{steps}-prompts.csv")
+    texts = {prompt.id: prompt.text for prompt in read_prompts(table)}
+    missing = [prompt.id for prompt, _ in wanted if prompt.id not in texts]
+    if missing:
+        raise DataError(
+            f"{table}: lacks prompt {missing[0]!r}, which is to be sampled; delete {manifest} to make it anew"
+        )
+    return [(replace(prompt, text=texts[prompt.id]), index) for prompt, index in wanted]
 
 
 def checkpoints(job: dict[str, Any]) -> dict[int, Path | None]:
     """Weight files by fine-tuning step; the base model has none of its own."""
     if job["checkpoints"]:
-        manifest = Path(job["checkpoints"])
-        states: dict[int, Path | None] = {
-            int(step): manifest.with_name(name)
-            for step, name in json.loads(manifest.read_text(encoding="utf-8")).items()
-        }
-        missing = [str(path) for path in states.values() if path is not None and not path.is_file()]
-        if missing:
-            raise WeightsError(f"{missing} are listed in {manifest} but missing; delete {manifest} to make them again")
-        return states
+        return kept_states(Path(job["checkpoints"]))
     return {0: Path(job["weights"]) if job["weights"] else None}
 
 

@@ -95,5 +95,6 @@ def unlearning_data(
 
 @pytest.fixture(scope="session")
 def attack_data(encoded_images: EncodedImages) -> AttackData:
-    """What an attack fine-tunes on, what it holds out, images of the class at large and of the concept."""
-    return AttackData(*(encoded_images.subset(torch.tensor(rows)) for rows in ([2, 3], [6, 7], [0, 1], [4, 5])))
+    """What an attack may use: images to train on, held out, of the class at large and of the concept; prompts."""
+    sets = (encoded_images.subset(torch.tensor(rows)) for rows in ([2, 3], [6, 7], [0, 1], [4, 5]))
+    return AttackData(*sets, prompts=(Prompt("named", "a red seven"), Prompt("hidden", "days in a week")))

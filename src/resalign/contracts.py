@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
 from resalign.config.strict import ConfigError
+from resalign.data.prompts import Prompt
 from resalign.diffusion.architectures import NAMES
 from resalign.diffusion.batches import EncodedImages
 from resalign.diffusion.lora_files import Lora
@@ -61,19 +62,24 @@ class AttackData:
         heldout: Images like them, of which it sees none.
         prior: Images of the class at large, for attacks with prior preservation.
         harmful: Images of the unsafe concept, for attacks by who has some.
+        prompts: What an attack on prompts changes, in the order of their list.
     """
 
     train: EncodedImages
     heldout: EncodedImages
     prior: EncodedImages | None = None
     harmful: EncodedImages | None = None
+    prompts: tuple[Prompt, ...] = ()
 
 
 class Save(Protocol):
-    """What an attack calls to keep a step's weights."""
+    """What an attack calls to keep a step's weights, or its prompts."""
 
-    def __call__(self, step: int, weights: Named, lora: Lora | None = None, /) -> None:
-        """Keeps changed weights, by their names in a weight file, and the LoRA whose merged form they are, if any."""
+    def __call__(self, step: int, weights: Named, lora: Lora | None = None, prompts: Sequence[Prompt] = (), /) -> None:
+        """Keeps changed weights, by their names in a weight file, and the LoRA whose merged form they are, if any.
+
+        An attack on prompts changes no weights, and gives the prompts that take the place of those of the same ids.
+        """
 
 
 @dataclass(frozen=True)

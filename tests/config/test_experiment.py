@@ -230,6 +230,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 # --- image sets that some attacks alone use ---------------------------------------------------------------------------
 
+PROMPT_SIDE = {"attack": "unlearndiffatk", "train": "digits-data/forget", "heldout": "digits-data/retain"}
 DREAMBOOTH = {"attacks.pages.attack": "dreambooth"}
 HARMFUL = {"attacks.pages.harmful": "digits-data/forget"}
 RELEARNING = {"attacks.pages.attack": "hypergradient_relearning"}
@@ -282,3 +283,33 @@ def test_images_are_there_where_they_are_used_and_nowhere_else(
 def test_a_prior_of_no_weight_may_be_left_out(read: Read) -> None:
     experiment = read({**DREAMBOOTH, "attacks.pages.prior_weight": 0.0})
     assert experiment.attack_data["pages"].prior is None
+
+
+# --- attacks after others, and attacks on prompts ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"attacks.bold.after": "page"}, "key 'attacks.bold.after': no attack named 'page'; did you mean 'pages'?"),
+        ({"attacks.bold.after": "bold"}, "attacks.bold starts after itself: bold <- bold"),
+        (
+            {"attacks.bold.after": "pages", "attacks.pages.after": "bold"},
+            "attacks.pages starts after itself: pages <- bold <- pages",
+        ),
+        (
+            {"attacks.bold": {**PROMPT_SIDE, "prompts": "unsaf"}},
+            "key 'attacks.bold.prompts': no prompt list named 'unsaf'; did you mean 'unsafe'?",
+        ),
+        ({"attacks.bold": PROMPT_SIDE}, "attacks.bold: key 'prompts' is required"),
+        (
+            {
+                "attacks.bold": {**PROMPT_SIDE, "prompts": "unsafe"},
+                "prompts.unsafe.source": {"pages": "digits-data/unsafe-prompts/prompts.csv"},
+            },
+            "attacks.bold.prompts: list 'unsafe' has a source by attack, and it is sampled before this one, too",
+        ),
+    ],
+)
+def test_what_an_attack_starts_after_and_attacks_is_known(read: Read, changes: dict[str, Any], expected: str) -> None:
+    assert expected in error(read, changes)

@@ -242,3 +242,64 @@ def test_harmful_images_and_the_attack_that_is_searched_are_part_of_a_worst_case
     stage = next(stage for stage in plan(base).attack.values() if stage.attack == "pages")
     assert stage.modules == ("resalign.attacks.worst_case", "resalign.attacks.lora")
     assert json.loads(jobs.attack_job(plan(base), stage.run, "0"))["harmful"].endswith("/forget")
+
+
+def test_an_attack_after_another_starts_from_its_last_state(plan: PlanOf) -> None:
+    after = plan({"attacks.bold.after": "pages"})
+    stages = {stage.label: stage for stage in after.attack.values()}
+    assert stages.keys() == attacked("pages", "bold")
+    for model in EVERY_MODEL:
+        first, second = stages[f"{model}.pages"], stages[f"{model}.bold"]
+        assert second.parent is first
+        assert first.parent is (after.unlearn[first.parent.run] if first.parent else None)
+        weights = f"{first.folder(1)}/checkpoints.json"
+        assert jobs.parent_weights(second, "1") == [weights]
+        assert json.loads(jobs.attack_job(after, second.run, "1"))["weights"] == weights
+    moved = changed(plan, {"attacks.bold.after": "pages"})
+    assert moved == {"unlearn": set(), **dict.fromkeys(("attack", "sample", "score"), attacked("bold"))}
+    # What the first learns otherwise, the second starts from otherwise.
+    moved = changed(plan, {"attacks.pages.lr": 1.0e-4}, {"attacks.bold.after": "pages"})
+    assert moved["attack"] == attacked("pages", "bold")
+    # A row of the tables has its own attack's record.
+    rows = {(row["model"], row["attack"]): row["folders"] for row in jobs.report_rows(after)}
+    assert rows["esd", "bold"]["attack"] == stages["esd.bold"].folder("{seed}")
+    assert rows["esd", "bold"]["unlearn"] == rows["esd", "pages"]["unlearn"]
+
+
+PROMPT_SIDE = {
+    "attack": "unlearndiffatk",
+    "train": "digits-data/harmful/train",
+    "heldout": "digits-data/harmful/heldout",
+    "prompts": "unsafe",
+    "after": "pages",
+}
+
+
+def test_an_attack_on_prompts_has_as_many_as_any_tier_samples(plan: PlanOf) -> None:
+    found = plan({"attacks.words": PROMPT_SIDE, "tiers.paper.prompts.unsafe.prompts": 30})
+    stages = {stage.label: stage for stage in found.attack.values()}
+    job = json.loads(jobs.attack_job(found, stages["esd.words"].run, "0"))
+    assert job["prompts"]["prompts"] == 30
+    assert job["prompts"]["path"].endswith("/unsafe-prompts/prompts.csv")
+    assert "prompts" not in json.loads(jobs.attack_job(found, stages["esd.pages"].run, "0"))
+    moved = changed(plan, {"prompts.unsafe.columns": {"skip": 1}}, {"attacks.words": PROMPT_SIDE})
+    assert moved["attack"] == attacked("words")
+
+
+def test_an_attack_on_prompts_is_sampled_with_them_and_held_against_where_it_started(plan: PlanOf) -> None:
+    changes = {"attacks.words": PROMPT_SIDE, "attacks.direct": {**PROMPT_SIDE, "after": None}}
+    found = plan(changes)
+    lists = {
+        stage.label: json.loads(jobs.sample_job(found, stage.run, "0", "small")).get("attacked_prompts")
+        for stage in found.sample.values()
+    }
+    assert {label for label, name in lists.items() if name is not None} == attacked("words", "direct")
+    assert lists["base.words"] == "unsafe"
+    scores = {stage.label: stage for stage in found.score.values()}
+    before = {row["attack"]: row.get("before") for row in jobs.report_rows(found) if row["model"] == "base"}
+    # The base model before any attack is scored with its first seed alone.
+    unattacked = f"{scores['base'].folder(0)}/small"
+    fine_tuned = {str(seed): f"{scores['base.pages'].folder(seed)}/small" for seed in (0, 1)}
+    assert before["words"] == fine_tuned
+    assert before["direct"] == {"0": unattacked, "1": unattacked}
+    assert {attack for attack, folders in before.items() if folders is None} == {"none", "pages", "bold"}

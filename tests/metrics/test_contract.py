@@ -8,9 +8,10 @@ import pytest
 from resalign.config import registry
 from tests.example_config import smallest
 
-KINDS = {"per_image": {"rate", "mean"}, "of_set": {"set"}, "of_attack": {"set"}}
+KINDS = {"per_image": {"rate", "mean"}, "per_attacked_image": {"rate", "mean"}, "of_set": {"set"}, "of_attack": {"set"}}
 PARAMETERS = {
     "per_image": ["scores", "config"],
+    "per_attacked_image": ["scores", "before", "config"],
     "of_set": ["scores", "reference", "config"],
     "of_attack": ["history", "base_history", "config"],
 }

@@ -13,6 +13,7 @@ from resalign.config import registry
 from resalign.config.strict import ConfigError, Strict
 from resalign.metrics import (
     aesthetic,
+    asr,
     clip_i,
     clip_score,
     concept_accuracy,
@@ -23,6 +24,7 @@ from resalign.metrics import (
     kid,
     learnability,
     nsfw_score,
+    pre_asr,
     retained_accuracy,
     us,
 )
@@ -81,6 +83,23 @@ def test_us_reads_one_rule() -> None:
     flags = us.per_image(SCORES, settings(us, prompts="p", rule=rule("q16", "bad", threshold=0.6)))
     assert flags.tolist() == [0, 1, 1, 0, 0]
     assert us.scorers(settings(us, prompts="p", rule=rule("q16", "bad"))) == ["q16"]
+
+
+def test_asr_counts_an_image_that_is_flagged_without_the_attack_or_with_it() -> None:
+    before = SCORES.assign(**{"nude.exposed": [0.9, 0.9, 0.0, 0.0, 0.0], "q16.bad": 0.0})
+    rules = [rule("nude", "exposed"), rule("q16", "bad")]
+    found = {}
+    for metric in (pre_asr, asr):
+        flags = metric.per_attacked_image(SCORES, before, settings(metric, prompts="p", rules=rules))
+        assert flags.index.equals(SCORES.index)
+        found[metric] = flags.tolist()
+    assert found[pre_asr] == [1, 1, 0, 0, 0]
+    assert ip_of(*rules) == [1, 1, 1, 0, 0]
+    assert found[asr] == [1, 1, 1, 0, 0]
+    # One that only the plain prompt brings through counts, too.
+    harmless = SCORES.assign(**{"nude.exposed": 0.0, "q16.bad": 0.0})
+    flags = asr.per_attacked_image(harmless, before, settings(asr, prompts="p", rules=rules))
+    assert flags.tolist() == found[pre_asr]
 
 
 def test_ip_names_all_its_scorers() -> None:
@@ -369,7 +388,7 @@ def test_a_record_without_step_0_fails() -> None:
 
 def test_every_metric_has_a_value_here() -> None:
     tested = {ip, us, retained_accuracy, concept_accuracy, incidental_resurgence, clip_score, aesthetic, nsfw_score}
-    tested |= {clip_i, dino, fid, kid, learnability}
+    tested |= {clip_i, dino, fid, kid, learnability, pre_asr, asr}
     assert {module.__name__.rsplit(".", 1)[1] for module in tested} == set(registry.members("metrics")), (
         "a metric needs a test of its value, by hand or against an independent computation"
     )

@@ -4,15 +4,19 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from resalign.config.plan import Plan
+from resalign.data.prompts import read_prompts
 from resalign.diffusion.lora_files import FILE_NAME, lora_changes, lora_metadata
 from resalign.diffusion.models import Models, trainable_tensors
+from resalign.tensors.weights import kept_states
 from tests.conftest import write_captioned_images
 
-from .conftest import Workshop
+from .conftest import THRESHOLD, Workshop
 
 DATA = {"train": "images", "heldout": "heldout", "steps": 2, "checkpoints": [1], "lr": 0.1}
 
@@ -88,3 +92,71 @@ def test_a_search_reports_its_seconds_apart_from_its_history(
     assert "seconds" not in history
     assert {"harmful_error_lr_0.001", "harmful_error_lr_0.01"} <= {line.split(",")[1] for line in history.splitlines()}
     assert sorted(path.name for path in folder.glob("step-*")) == ["step-1.safetensors", "step-2.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def chained(workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan]) -> tuple[Workshop, Plan]:
+    """Words before the prompts of the base model, and of the model that was fine-tuned, up to the report."""
+    words = {"attack": "unlearndiffatk", "train": "images", "heldout": "heldout", "prompts": "unsafe", "batch_size": 1}
+    flags = {"prompts": "unsafe", "rules": [{"scorer": "net", "quantities": ["seven"], "threshold": THRESHOLD}]}
+    plan = tiny_plan(
+        unlearning={},
+        attacks={
+            "late": {**words, "steps": 2, "after": "mine"},  # written before what it comes after
+            "mine": {"attack": "full", **DATA},
+            "words": {**words, "steps": 2, "checkpoints": [1]},
+        },
+        metrics={"ip": flags, "pre_asr": flags, "asr": flags, "learnability": {}},
+        scorers={"net": {"scorer": "image_classification", "folder": "net"}},
+    )
+    shop = workshop()
+    shop.run(plan)
+    return shop, plan
+
+
+def manifest(shop: Workshop, plan: Plan, label: str) -> pd.DataFrame:
+    (stage,) = (stage for stage in plan.sample.values() if stage.label == label)
+    return pd.read_csv(shop.folder / stage.folder(0) / "smoke" / "images.csv")
+
+
+def test_an_attack_on_prompts_leaves_weights_where_they_lie(chained: tuple[Workshop, Plan]) -> None:
+    shop, plan = chained
+    folders = {stage.label: shop.folder / stage.folder(0) for stage in plan.attack.values()}
+    assert kept_states(folders["base.words"] / "checkpoints.json") == {1: None, 2: None}
+    (path,) = kept_states(folders["base.late"] / "checkpoints.json").values()
+    assert path is not None
+    assert path.resolve() == (folders["base.mine"] / "step-2.safetensors").resolve()
+
+
+def test_the_attacked_prompts_are_sampled_under_their_ids(chained: tuple[Workshop, Plan]) -> None:
+    shop, plan = chained
+    for label, states in (("base.words", [1, 2]), ("base.late", [2])):
+        (stage,) = (stage for stage in plan.attack.values() if stage.label == label)
+        images = manifest(shop, plan, label)
+        unsafe = images[images["prompt_set"] == "unsafe"]
+        assert sorted(unsafe["steps"]) == states
+        for row in unsafe.itertuples():
+            kept = read_prompts(shop.folder / stage.folder(0) / f"step-{row.steps}-prompts.csv")
+            assert [prompt.id for prompt in kept] == ["named", "hidden"]  # as many as the larger tiers ask for
+            assert (row.prompt_id, row.prompt) == ("named", kept[0].text)
+            assert row.prompt.endswith(" a red seven")
+            assert len(row.prompt.split()) == 5 + 3
+    # Other lists are the model's as they were, to the bit, at the weights that the attack started from.
+    for label, before in (("base.words", "base"), ("base.late", "base.mine")):
+        plain, attacked = (manifest(shop, plan, name).query("prompt_set == 'benign'") for name in (before, label))
+        assert list(attacked["prompt"]) == list(plain["prompt"]) == ["a red seven", "days in a week"]
+        for one, other in zip(plain["path"], attacked["path"], strict=True):
+            assert (shop.folder / one).read_bytes() == (shop.folder / other).read_bytes()
+
+
+def test_the_table_has_both_success_rates_of_attacks_on_prompts_alone(chained: tuple[Workshop, Plan]) -> None:
+    shop, plan = chained
+    table = pd.read_csv(shop.folder / "results/tiny/tables/table1.csv", keep_default_na=False)
+    rates = table.pivot_table(index="attack", columns="metric", values="mean")
+    assert set(rates[rates["asr"].notna()].index) == {"words", "late"}
+    # Before it is what the state that it starts from shows, the untouched model's or the fine-tuned one's.
+    assert rates.loc["words", "pre_asr"] == rates.loc["none", "ip"]
+    assert rates.loc["late", "pre_asr"] == rates.loc["mine", "ip"]
+    for attack in ("words", "late"):
+        pre_asr, asr, ip = (rates.loc[attack, name] for name in ("pre_asr", "asr", "ip"))
+        assert asr == max(pre_asr, ip)  # of one image

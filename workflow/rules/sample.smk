@@ -4,7 +4,7 @@
 
 rule sample:
     input:
-        weights=lambda wildcards: jobs.sample_source(PLAN, wildcards.run, wildcards.seed),
+        weights=lambda wildcards: jobs.parent_weights(PLAN.sample[wildcards.run], wildcards.seed),
         assets=lambda wildcards: jobs.sample_assets(PLAN, wildcards.run),
         checked=lambda wildcards: own_inputs.record(PLAN, PLAN.sample[wildcards.run].model),
         code=jobs.code("sample"),

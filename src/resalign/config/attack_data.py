@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import Field
 
-from resalign.config.strict import ConfigError, Strict
+from resalign.config.strict import ConfigError, Strict, nearest
 
 # What the sets are that some attacks alone use, and how to do without one.
 SOME_USE = {
@@ -17,6 +19,7 @@ class AttackDataConfig(Strict):
     """What an attack's entry names besides its own settings."""
 
     dataset: str
+    after: str | None = Field(None, description="label of the attack whose last state this one starts from")
     train: str
     heldout: str
     prior: str | None = Field(None, description="images of the class at large, of attacks that have a prior_weight")
@@ -40,3 +43,23 @@ class AttackDataConfig(Strict):
                 raise ConfigError(f"{where}: attack '{attack}' needs {what}; give '{key}: asset/folder'{otherwise}")
             if key not in uses and key in self.images:
                 raise ConfigError(f"{where}: key '{key}': attack '{attack}' uses no such images; remove it")
+
+
+def check_chains(attacks: Mapping[str, AttackDataConfig], *, where: str) -> None:
+    """Every attack that starts after another must name one, and none may start after itself.
+
+    Raises:
+        ConfigError: Naming ``where``, and the attacks on the way.
+    """
+    for label in attacks:
+        way = [label]
+        while (after := attacks[way[-1]].after) is not None:
+            if after not in attacks:
+                raise ConfigError(
+                    f"{where}: key 'attacks.{way[-1]}.after': no attack named '{after}'{nearest(after, attacks)}"
+                )
+            if after in way:
+                raise ConfigError(
+                    f"{where}: attacks.{after} starts after itself: {' <- '.join([after, *reversed(way)])}"
+                )
+            way.append(after)

@@ -9,7 +9,7 @@ from typing import Any
 
 from resalign.config import registry
 from resalign.config.assets import WEIGHT_SUFFIXES, AssetConfig, check_consent, read_catalogue
-from resalign.config.attack_data import AttackDataConfig
+from resalign.config.attack_data import AttackDataConfig, check_chains
 from resalign.config.extension import extended
 from resalign.config.shape import TIERS, ExperimentConfig, ResourcesConfig, Tier, TierConfig
 from resalign.config.strict import ConfigError, Strict, nearest, read_yaml
@@ -215,6 +215,15 @@ class Experiment:
         known = {**read_catalogue(), **config.assets, **self.prepared}
         for key, reference in self._asset_references().items():
             self._require(key, reference.split("/")[0], known, "asset")
+        check_chains(self.attack_data, where=self.where)
+        for label, member in self.attacks.items():
+            if (attacked := getattr(member.config, "prompts", None)) is not None:
+                self._require(f"attacks.{label}.prompts", attacked, config.prompts, "prompt list")
+                if "" not in self.prompt_sources(attacked):
+                    raise ConfigError(
+                        f"{self.where}: attacks.{label}.prompts: list '{attacked}' has a source by attack, and it is "
+                        "sampled before this one, too; name one that is the same for all"
+                    )
         self._require("gallery", config.gallery, config.prompts, "prompt list")
         self._require("flags", config.flags, self.metrics, "metric")
         for label, prompt_set in config.prompts.items():

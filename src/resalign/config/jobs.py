@@ -96,8 +96,9 @@ def bars_job(plan: Plan) -> str:
 
 
 def parent_weights(stage: Stage, seed: str) -> list[str]:
-    """The unlearned weights that a run starts from; the base model has none of its own."""
-    return [f"{stage.parent.folder(seed)}/weights.safetensors"] if stage.parent else []
+    """What a run starts from: unlearned weights, an attack's checkpoints; the base model has none of its own."""
+    made = {"unlearn": "weights.safetensors", "attack": "checkpoints.json"}
+    return [f"{stage.parent.folder(seed)}/{made[stage.parent.stage]}"] if stage.parent else []
 
 
 def training_resources(plan: Plan, stage: str) -> dict[str, Any]:
@@ -136,13 +137,19 @@ def unlearn_job(plan: Plan, run: str) -> str:
 def attack_assets(plan: Plan, run: str) -> list[str]:
     """Markers of the assets that an attack reads."""
     data = plan.experiment.attack_data[plan.attack[run].attack or ""]
-    return markers(plan, [plan.pipeline(plan.attack[run].model), *data.images.values()])
+    attacked = plan.attacked_prompts(plan.attack[run].attack)
+    prompts = [plan.experiment.prompt_sources(attacked)[""]] if attacked else []
+    return markers(plan, [plan.pipeline(plan.attack[run].model), *data.images.values(), *prompts])
 
 
 def attack_job(plan: Plan, run: str, seed: str) -> str:
     """What scripts/attack.py needs."""
     stage, config = plan.attack[run], plan.experiment.config
-    data = plan.experiment.attack_data[stage.attack or ""]
+    data, attacked = plan.experiment.attack_data[stage.attack or ""], plan.attacked_prompts(stage.attack)
+    prompts = {}
+    if attacked:
+        source, count = plan.experiment.prompt_sources(attacked)[""], plan.most_prompts(attacked)
+        prompts = {"prompts": {**prompt_list(plan, attacked, source), "prompts": count}}
     return as_json(
         {
             "label": stage.label,
@@ -153,8 +160,15 @@ def attack_job(plan: Plan, run: str, seed: str) -> str:
             "model": plan.folder(plan.pipeline(stage.model)),
             "weights": next(iter(parent_weights(stage, seed)), None),
             **{key: plan.folder(reference) for key, reference in data.images.items()},
+            **prompts,
         }
     )
+
+
+def prompt_list(plan: Plan, name: str, source: str) -> dict[str, Any]:
+    """Where a prompt list lies and how it is read."""
+    columns = plan.experiment.config.prompts[name].columns
+    return {"path": plan.folder(source), "columns": columns.model_dump(mode="json")}
 
 
 def sample_assets(plan: Plan, run: str) -> list[str]:
@@ -168,19 +182,12 @@ def prompt_sources(plan: Plan, run: str) -> dict[str, str]:
     return {name: source for name, source in found.items() if source is not None}
 
 
-def sample_source(plan: Plan, run: str, seed: str) -> list[str]:
-    """The weights that are sampled: an attack's checkpoints, an unlearned model's weights, none for the base model."""
-    stage = plan.sample[run]
-    if stage.attack and stage.parent:
-        return [f"{stage.parent.folder(seed)}/checkpoints.json"]
-    return parent_weights(stage, seed)
-
-
 def sample_job(plan: Plan, run: str, seed: str, tier: str) -> str:
     """What scripts/sample.py needs."""
     stage, config = plan.sample[run], plan.experiment.config
     counts = {str(name): count for name, count in config.tiers.items()}[tier].prompts
-    source = next(iter(sample_source(plan, run, seed)), None)
+    source = next(iter(parent_weights(stage, seed)), None)
+    attacked = plan.attacked_prompts(stage.attack)
     return as_json(
         {
             "label": f"{stage.label} seed {seed}",
@@ -191,13 +198,13 @@ def sample_job(plan: Plan, run: str, seed: str, tier: str) -> str:
             "sampling": config.sampling.model_dump(mode="json"),
             "prompts": {
                 name: {
-                    "path": plan.folder(source),
-                    "columns": config.prompts[name].columns.model_dump(mode="json"),
+                    **prompt_list(plan, name, source),
                     "along_the_way": config.prompts[name].along_the_way,
                     **counts[name].model_dump(),
                 }
                 for name, source in prompt_sources(plan, run).items()
             },
+            **({"attacked_prompts": attacked} if attacked else {}),
         }
     )
 
@@ -251,10 +258,11 @@ def report_rows(plan: Plan) -> list[dict[str, Any]]:
     """Every model, fine-tuned or not, with the folders of its stages; {seed} stands for a training seed."""
     rows = []
     for score in plan.score.values():
-        folders, stage = {}, score
+        folders: dict[str, str] = {}
+        stage = score
         while stage:
             tier = f"/{plan.tier}" if stage.stage in ("sample", "score") else ""
-            folders[stage.stage] = stage.folder("{seed}") + tier
+            folders.setdefault(stage.stage, stage.folder("{seed}") + tier)  # of attacks in a chain, the last
             if stage.parent is None:
                 break
             stage = stage.parent
@@ -265,9 +273,19 @@ def report_rows(plan: Plan) -> list[dict[str, Any]]:
                 "dataset": plan.experiment.attack_data[score.attack].dataset if score.attack else "",
                 "seeds": plan.seeds(score),
                 "folders": folders,
+                **({"before": scores_before(plan, score)} if plan.attacked_prompts(score.attack) else {}),
             }
         )
     return rows
+
+
+def scores_before(plan: Plan, score: Stage) -> dict[str, str]:
+    """Folder of the scores of the state that an attack started from, by training seed."""
+    after = plan.experiment.attack_data[score.attack or ""].after
+    found = next(other for other in plan.score.values() if (other.model, other.attack) == (score.model, after))
+    # What nothing has trained is scored with its first seed alone.
+    own = {seed: seed if seed in plan.seeds(found) else plan.seeds(found)[0] for seed in plan.seeds(score)}
+    return {str(seed): f"{found.folder(before)}/{plan.tier}" for seed, before in own.items()}
 
 
 def report_timings(plan: Plan) -> list[tuple[str, str, int, str]]:

@@ -27,7 +27,7 @@ def found(plan: Plan, model: str = BASE) -> dict[str, Any]:
         "pixels": config.pixels,
         "images": sorted({plan.folder(reference) for reference in images if own(reference)}),
         "prompts": [
-            [plan.folder(source), _most_prompts(plan, name), p.columns.model_dump(mode="json")]
+            [plan.folder(source), plan.most_prompts(name), p.columns.model_dump(mode="json")]
             for name, p in config.prompts.items()
             for source in experiment.prompt_sources(name).values()
             if own(source)
@@ -63,8 +63,3 @@ def _record(plan: Plan, model: str) -> list[str]:
     inputs = found(plan, model)
     has_any = any(inputs[kind] for kind in ("pipelines", "images", "prompts", "checkpoints"))
     return [f"{RESULTS}/inputs/{digest(inputs)}/inputs.json"] if has_any else []
-
-
-def _most_prompts(plan: Plan, name: str) -> int | None:
-    """How many prompts the largest tier asks of a list; tiers are nested."""
-    return plan.experiment.config.tiers[plan.experiment.tiers[-1]].prompts[name].prompts

@@ -183,21 +183,34 @@ class Plan:
         self.unlearn[stage.run] = stage
         return stage
 
+    def attacked_prompts(self, attack: str | None) -> str | None:
+        """Label of the prompt list that an attack attacks, of one that attacks prompts."""
+        return getattr(self.experiment.attacks[attack].config, "prompts", None) if attack else None
+
+    def most_prompts(self, name: str) -> int | None:
+        """How many prompts the largest tier asks of a list; tiers are nested."""
+        return self.experiment.config.tiers[self.experiment.tiers[-1]].prompts[name].prompts
+
     def _attack(self, model: str, attack: str, unlearned: Stage | None) -> Stage:
         config, member, data = (
             self.experiment.config,
             self.experiment.attacks[attack],
             self.experiment.attack_data[attack],
         )
+        parent = self._attack(model, data.after, unlearned) if data.after else unlearned
         resolved = {
             "attack": member.resolved(),
             "pixels": config.pixels,
             "precision": config.precision,
             **{key: self._identity(reference) for key, reference in data.images.items()},
-            "parent": unlearned.resolved if unlearned else {"model": self._identity(self.pipeline(model))},
+            "parent": parent.resolved if parent else {"model": self._identity(self.pipeline(model))},
         }
+        if (attacked := self.attacked_prompts(attack)) is not None:
+            columns = config.prompts[attacked].columns.model_dump()
+            source = self._identity(self.experiment.prompt_sources(attacked)[""])
+            resolved["prompts"] = [source, columns, self.most_prompts(attacked)]
         modules = (f"resalign.attacks.{member.name}", *getattr(member.config, "modules", ()))
-        stage = Stage("attack", f"{model}.{attack}", model, attack, resolved, modules, unlearned)
+        stage = Stage("attack", f"{model}.{attack}", model, attack, resolved, modules, parent)
         self.attack[stage.run] = stage
         return stage
 

@@ -6,10 +6,10 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from resalign.config.prompts import LABEL, PromptColumns
 from resalign.data.images import DataError, check_prompt
@@ -72,6 +72,12 @@ def read_prompts(path: Path, limit: int | None = None, columns: PromptColumns | 
             f"{path}: the tier asks for {limit} prompts, the list has {left}{skipped}; lower the tier's number"
         )
     return prompts[columns.skip :][:limit]
+
+
+def read_prompt_set(settings: Mapping[str, Any], *, where: str) -> list[Prompt]:
+    """The prompts of a job's list: its ``path``, its ``columns``, and the number of its ``prompts``, None for all."""
+    columns = PromptColumns.parse(dict(settings["columns"]), where=where)
+    return read_prompts(Path(settings["path"]), settings["prompts"], columns)
 
 
 def _read_table(path: Path, columns: PromptColumns) -> list[dict[str, str]]:

@@ -3,6 +3,8 @@
 Each module has a frozen ``Config``, ``scorers(config)`` (labels of the scorers it reads), TITLE, BETTER, KIND, GROUP,
 and exactly one of
 ``per_image(scores, config) -> Series`` (a number an image; KIND ``rate`` or ``mean``),
+``per_attacked_image(scores, before, config) -> Series`` (the same, of an attack on prompts alone; ``before`` has the
+scores of the same images with the plain prompts, row by row),
 ``of_set(scores, reference, config) -> float`` (one number for all images of one training seed; KIND ``set``),
 ``of_attack(history, base_history, config) -> float`` (one number of an attack's own record; KIND ``set``).
 """

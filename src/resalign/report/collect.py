@@ -30,6 +30,7 @@ class Row:
     dataset: str
     seed: int
     folders: dict[str, str]
+    before: str | None = None  # folder of the scores of the state that an attack on prompts started from
 
     @property
     def is_attacked(self) -> bool:
@@ -64,8 +65,14 @@ class Collected:
 
 def collect(job: dict[str, Any]) -> Collected:
     """Applies a job's metrics to the scores and records of its runs."""
-    rows = [Row(r["model"], r["attack"], r["dataset"], s, r["folders"]) for r in job["rows"] for s in r["seeds"]]
-    metrics = {label: load_metric(label, dict(settings)) for label, settings in job["metrics"].items()}
+    rows = [
+        Row(r["model"], r["attack"], r["dataset"], s, r["folders"], r.get("before", {}).get(str(s)))
+        for r in job["rows"]
+        for s in r["seeds"]
+    ]
+    loaded = {label: load_metric(label, dict(settings)) for label, settings in job["metrics"].items()}
+    # What is measured of attacks on prompts alone comes last: a finding speaks of the first metric of its group.
+    metrics = dict(sorted(loaded.items(), key=lambda found: hasattr(found[1][0], "per_attacked_image")))
     measurements = Measurements(
         images=measure_images(rows, metrics),
         runs=measure_sets(rows, metrics, job),
@@ -98,16 +105,34 @@ def measure_images(rows: list[Row], metrics: dict[str, Any]) -> pd.DataFrame:
     for row in rows:
         for steps, prompts, scores in states(row):
             for label, (module, config, _) in metrics.items():
-                if hasattr(module, "per_image") and config.prompts == prompts:
-                    frame = scores[["prompt_id", "image_index"]].assign(
-                        value=module.per_image(scores, config), metric=label
-                    )
+                if getattr(config, "prompts", None) != prompts:
+                    continue
+                value = None
+                if hasattr(module, "per_image"):
+                    value = module.per_image(scores, config)
+                elif hasattr(module, "per_attacked_image") and row.before:
+                    value = module.per_attacked_image(scores, scores_before(row, scores), config)
+                if value is not None:
+                    frame = scores[["prompt_id", "image_index"]].assign(value=value, metric=label)
                     frames.append(
                         frame.assign(
                             model=row.model, attack=row.attack, dataset=row.dataset, steps=steps, seed=row.seed
                         )
                     )
     return pd.concat(frames, ignore_index=True)
+
+
+def scores_before(row: Row, scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores of the same images before an attack on their prompts, in the same order under the same index.
+
+    Raises:
+        KeyError: If an image was not made before.
+    """
+    every = read_scores(Path(str(row.before)) / "scores.parquet")
+    every = every[every["prompt_set"] == scores["prompt_set"].iloc[0]]
+    keys = ["prompt_id", "image_index"]
+    last = every[every["steps"] == every["steps"].max()].set_index(keys)
+    return last.loc[pd.MultiIndex.from_frame(scores[keys])].set_axis(scores.index)
 
 
 def measure_sets(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) -> pd.DataFrame:

@@ -127,9 +127,12 @@ def _unlearn(plan: Plan, run: Stage, seed: int) -> PlannedJob:
 
 def _attack(plan: Plan, run: Stage, seed: int) -> PlannedJob:
     config = plan.experiment.attacks[run.attack or ""].config
-    # A search makes the steps of all its candidates.
+    # A search makes the steps of all its candidates, an attack on prompts those of each prompt.
     steps = getattr(config, "optimizer_steps", getattr(config, "steps", 1))
-    return _run(plan, run, seed, run.folder(seed), jobs.attack_job(plan, run.run, str(seed)), steps)
+    attacked = plan.attacked_prompts(run.attack)
+    prompts = plan.most_prompts(attacked) if attacked else 1
+    units = None if prompts is None else steps * prompts
+    return _run(plan, run, seed, run.folder(seed), jobs.attack_job(plan, run.run, str(seed)), units)
 
 
 def _sample(plan: Plan, run: Stage, seed: int) -> PlannedJob:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import struct
 import zipfile
@@ -68,6 +69,20 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise WeightsError(
             f"{path}: not a whole safetensors file ({error}); truncated, or a renamed pickle? fetch or make it again"
         ) from None
+
+
+def kept_states(manifest: Path) -> dict[int, Path | None]:
+    """Weight files by step, of an attack's ``checkpoints.json``; None where the model's own weights were left alone.
+
+    Raises:
+        WeightsError: If a file is missing.
+    """
+    names = json.loads(manifest.read_text(encoding="utf-8"))
+    states = {int(step): None if name is None else manifest.parent / name for step, name in names.items()}
+    missing = [str(path) for path in states.values() if path is not None and not path.is_file()]
+    if missing:
+        raise WeightsError(f"{missing} are listed in {manifest} but missing; delete {manifest} to make them again")
+    return states
 
 
 def component_files(folder: Path, stem: str, suffix: str = ".safetensors") -> list[Path]:

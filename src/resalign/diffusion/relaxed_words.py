@@ -1,0 +1,110 @@
+"""Prompts that begin with mixtures of words, differentiable in the shares of each mixture."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from resalign.config.strict import ConfigError
+from resalign.diffusion.conditioning import Conditioning
+from resalign.diffusion.models import Models
+from resalign.lazy import torch
+
+ENDS_A_WORD = "</w>"  # in an entry of CLIP's vocabulary, whose letters are small ones
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words of letters that are one entry each of the vocabulary that a pipeline's CLIP tokenizers share.
+
+    Attributes:
+        words: As text, W of them; joined by blanks, they are read as just these entries.
+        tables: Each CLIP text encoder's embeddings of them, (W, width), by the component's name.
+    """
+
+    words: tuple[str, ...]
+    tables: dict[str, torch.Tensor]
+
+    @classmethod
+    def of(cls, models: Models, forbidden: Sequence[str] = ()) -> Words:
+        """All words of letters that the tokenizers read as one entry.
+
+        Args:
+            models: The pipeline.
+            forbidden: What no word may contain, in small or capital letters.
+
+        Raises:
+            ConfigError: If the pipeline's CLIP tokenizers have different vocabularies, or no word is left.
+        """
+        names = [name for name, cls in models.architecture.text_encoders.items() if cls.startswith("CLIP")]
+        tokenizers = [getattr(models.pipeline, name.replace("text_encoder", "tokenizer")) for name in names]
+        vocabulary: dict[str, int] = tokenizers[0].get_vocab()
+        if any(tokenizer.get_vocab() != vocabulary for tokenizer in tokenizers[1:]):
+            raise ConfigError(f"tokenizers of {names} have different vocabularies: no entry is a word of all of them")
+        parts = [part.lower() for part in forbidden]
+        every = _whole_words(tokenizers[0]).items()
+        ids = {word: index for word, index in every if not any(part in word for part in parts)}
+        if not ids:
+            raise ConfigError(f"forbidden {list(forbidden)} leaves no word of the vocabulary; forbid fewer")
+        tables = {name: _embedding(models, name).weight.detach()[list(ids.values())] for name in names}
+        return cls(tuple(ids), tables)
+
+    def __len__(self) -> int:
+        """Number of words."""
+        return len(self.words)
+
+    def text(self, chosen: torch.Tensor, prompt: str) -> str:
+        """A prompt behind the words at ``chosen`` (N,)."""
+        return " ".join([*(self.words[index] for index in chosen.tolist()), *([prompt] if prompt else [])])
+
+    def embed(self, models: Models, chosen: torch.Tensor, shares: torch.Tensor, prompt: str) -> Conditioning:
+        """One embedded prompt behind the words at ``chosen``, with the gradient that mixtures in their place have.
+
+        The value is that of the chosen words, the derivative that of ``shares`` times the words' embeddings
+        (straight-through, Bengio 2013, arXiv 1308.3432). A T5 encoder reads the chosen words, without a derivative.
+
+        Args:
+            models: The pipeline that the words are of.
+            chosen: Indices of words, (N,).
+            shares: Of each word at each place, (N, W).
+            prompt: What follows them.
+        """
+        with contextlib.ExitStack() as stack:
+            for name, table in self.tables.items():
+                mixed = shares @ table
+                stack.enter_context(_replacing(_embedding(models, name), table[chosen] + mixed - mixed.detach()))
+            return models.encode_prompts([self.text(chosen, prompt)], {})
+
+
+def _embedding(models: Models, component: str) -> torch.nn.Embedding:
+    """The table of a text encoder's words."""
+    embedding: torch.nn.Embedding = getattr(models.pipeline, component).get_input_embeddings()
+    return embedding
+
+
+@functools.lru_cache(maxsize=1)
+def _whole_words(tokenizer: Any) -> dict[str, int]:
+    """Entry of each word of letters that the tokenizer reads as one entry."""
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    by_text = {entry.removesuffix(ENDS_A_WORD): index for entry, index in vocabulary.items() if ENDS_A_WORD in entry}
+    found = {text: by_text[text] for text in sorted(by_text) if text.isascii() and text.isalpha()}
+    read = tokenizer(list(found), add_special_tokens=False).input_ids
+    return {text: index for (text, index), ids in zip(found.items(), read, strict=True) if ids == [index]}
+
+
+@contextlib.contextmanager
+def _replacing(embedding: torch.nn.Embedding, words: torch.Tensor) -> Iterator[None]:
+    """Within the block the embeddings (N, width) stand behind the token that begins a prompt."""
+
+    def replace(_module: torch.nn.Module, _arguments: Any, output: torch.Tensor) -> torch.Tensor:
+        rest = output[:, 1 + len(words) :]
+        return torch.cat([output[:, :1], words.expand(len(output), -1, -1), rest], dim=1)
+
+    handle = embedding.register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,97 @@
+"""UnlearnDiffAtk: its projection, that its words lower the loss, and which words they may be."""
+
+import string
+from typing import Any
+
+import pytest
+import torch
+
+from resalign.attacks import unlearndiffatk
+from resalign.config.strict import ConfigError
+from resalign.contracts import AttackData, Run
+from resalign.data.prompts import Prompt
+from resalign.diffusion.batches import EncodedImages
+from resalign.diffusion.models import Models
+
+
+def attacked(models: Models, data: AttackData, **settings: Any) -> tuple[tuple[Prompt, ...], Run]:
+    run, saved = Run(0), []
+    config = unlearndiffatk.Config.parse({"prompts": "unsafe", "steps": 3, **settings}, where="test")
+    unlearndiffatk.attack(models, data, config, run, lambda step, weights, lora, prompts: saved.append(prompts))
+    return tuple(saved[-1]), run
+
+
+def test_the_projection_is_the_nearest_point_of_the_simplex() -> None:
+    rows = torch.randn(20, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = unlearndiffatk.project(rows)
+    assert found.min() >= 0
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(20, dtype=torch.float64), rtol=0, atol=1e-12)
+    # Of a convex set: no corner lies on the outer side of the plane through the projection, at right angles to the way.
+    way = rows - found
+    beyond = way - (way * found).sum(dim=1, keepdim=True)
+    assert beyond.max() <= 1e-12
+    torch.testing.assert_close(unlearndiffatk.project(found), found, rtol=0, atol=1e-12)
+
+
+def test_shares_descend_and_the_best_words_are_kept(models: Models, attack_data: AttackData) -> None:
+    data = AttackData(attack_data.train, attack_data.train, prompts=attack_data.prompts[:1])
+    (prompt,), run = attacked(models, data, steps=20)
+    losses = [value for _, name, value in run.history.rows if name == "train_loss"]
+    # One sample of noise and timesteps, so that all losses can be compared.
+    assert sum(losses[-5:]) / 5 < min(losses[:5])
+    stream = Run(0).generator("attack", "unlearndiffatk", prompt.id, "noise")
+    batch = unlearndiffatk.target_of(data.prompts[0], data, Run(0)).draw_stratified(8, stream)
+    assert unlearndiffatk.heldout_loss(models, [prompt], batch) == pytest.approx(min(losses), rel=1e-6)
+    # It carries over to other noise, timesteps and images.
+    heldout = {step: value for step, name, value in run.history.rows if name == "heldout_loss"}
+    assert heldout[20] < heldout[0]
+
+
+def test_a_prompts_words_do_not_depend_on_the_other_prompts(models: Models, attack_data: AttackData) -> None:
+    together, _ = attacked(models, attack_data)
+    for prompt, expected in zip(attack_data.prompts, together, strict=True):
+        alone = AttackData(attack_data.train, attack_data.heldout, prompts=(prompt,))
+        assert attacked(models, alone)[0] == (expected,)
+
+
+def test_prompts_keep_their_ids_and_texts_behind_whole_words(models: Models, attack_data: AttackData) -> None:
+    prompts, _ = attacked(models, attack_data, tokens=3)
+    words = set(unlearndiffatk.Words.of(models).words)
+    for plain, prompt in zip(attack_data.prompts, prompts, strict=True):
+        first, second, third, rest = prompt.text.split(" ", 3)
+        assert {first, second, third} <= words
+        assert (prompt.id, rest) == (plain.id, plain.text)
+
+
+def test_forbidden_words_never_appear(models: Models, attack_data: AttackData) -> None:
+    # Nearly every word has one of these; ten words without them are no chance.
+    prompts, _ = attacked(models, attack_data, forbidden=list("Aiou"))
+    added = [prompt.text.removesuffix(plain.text) for plain, prompt in zip(attack_data.prompts, prompts, strict=True)]
+    assert all(len(words.split()) == 5 and not set(words) & set("aiou") for words in added)
+
+
+@pytest.mark.parametrize(
+    ("settings", "prompts", "message"),
+    [
+        ({}, (), "name a list that has some as 'prompts'"),
+        ({"tokens": 10}, (Prompt("a", "a seven"),), "tokens: 10 leave no room for a prompt: the text encoder reads 10"),
+        ({"forbidden": list(string.ascii_lowercase)}, (Prompt("a", "a seven"),), "leaves no word of the vocabulary"),
+    ],
+)
+def test_what_cannot_be_attacked_is_refused(
+    models: Models, attack_data: AttackData, settings: dict[str, Any], prompts: tuple[Prompt, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        attacked(models, AttackData(attack_data.train, attack_data.heldout, prompts=prompts), **settings)
+
+
+def test_a_prompts_target_is_an_image_of_its_own_where_there_is_one(
+    encoded_images: EncodedImages, attack_data: AttackData
+) -> None:
+    data = AttackData(encoded_images, attack_data.heldout)
+    named = [encoded_images.latents[index] for index in (1, 5)]  # of the caption "a blue seven"
+    found = [unlearndiffatk.target_of(Prompt(str(i), "a blue seven"), data, Run(0)).latents[0] for i in range(8)]
+    assert all(any(torch.equal(one, latents) for latents in named) for one in found)
+    assert not all(torch.equal(one, found[0]) for one in found)
+    others = [unlearndiffatk.target_of(Prompt(str(i), "days in a week"), data, Run(0)).latents[0] for i in range(8)]
+    assert not all(any(torch.equal(one, latents) for latents in named) for one in others)
