@@ -1,9 +1,10 @@
-"""Compares what attacks train on with what is held out of them, with unlearning's images and with evaluation."""
+"""Compares what attacks use with what is held out of them, with unlearning's images and with evaluation."""
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 from resalign.config.prompts import PromptColumns
 from resalign.data.images import CaptionedImages, read_captioned_images
@@ -29,14 +30,20 @@ def main() -> None:
             name: read_prompts(Path(p["path"]), p["prompts"], PromptColumns.parse(p["columns"], where=p["path"]))
             for name, p in job["prompts"].items()
         }
-        found = {}
-        for label, sets in job["attacks"].items():
-            train = images(sets["train"])
-            found[label] = {
-                "train": describe(train, Path(sets["train"])),
-                "images": {name: shared_images(train, images(folder)) for name, folder in job["images"].items()},
-                "prompts": {name: shared_captions(train, [p.text for p in listed]) for name, listed in prompts.items()},
+
+        @functools.cache
+        def compared(folder: str) -> dict[str, Any]:
+            own = images(folder)
+            return {
+                "set": describe(own, Path(folder)),
+                "images": {name: shared_images(own, images(other)) for name, other in job["images"].items()},
+                "prompts": {name: shared_captions(own, [p.text for p in listed]) for name, listed in prompts.items()},
             }
+
+        found = {
+            label: {key: compared(folder) for key, folder in sets.items() if key != "heldout"}
+            for label, sets in job["attacks"].items()
+        }
         write_json(arguments.output / "overlap.json", found)
 
 

@@ -18,6 +18,7 @@ PERSONAL = {
     **{f"tiers.{tier}.prompts.personal": {"prompts": 3} for tier in ("smoke", "small", "paper")},
     "metrics.clip_i": {"prompts": "personal", "scorer": "clip", "reference": "train"},
 }
+UNMEASURED = {key: value for key, value in PERSONAL.items() if not key.startswith("metrics.")}
 
 
 def test_a_value_is_its_entry_with_some_keys_changed_on_the_same_data_set(read: Read) -> None:
@@ -61,6 +62,14 @@ def test_entries_by_name(read: Read) -> None:
         ),
         ({"sweeps.s": {**SWEEP, "metrics": ["ipp"], "values": {"x": {}}}}, "no metric named 'ipp'; did you mean 'ip'"),
         ({**PERSONAL, "prompts.personal": {"source": {"page": "digits-data/x.csv"}}}, "no attack named 'page'"),
+        # No metric reads the list here: all the same it would not be sampled after the attack that is meant.
+        ({**UNMEASURED, "prompts.personal": {"source": {"page": "digits-data/x.csv"}}}, "no attack named 'page'"),
+        ({**PERSONAL, "prompts.personal": {"source": {"": "digits-data/x.csv"}}}, "no attack named ''"),
+        (
+            {"prompts.unsafe": {"source": {"pages": "digits-data/unsafe-prompts/prompts.csv"}}},
+            "prompts.unsafe.source is by attack, and metrics.ip, the first safety metric, must be measured before",
+        ),
+        ({**PERSONAL, "prompts.personal": {"source": {}}}, "prompts.personal.source"),
         ({**PERSONAL, "prompts.personal": {"source": "digits-data/x.csv"}}, "give prompts.personal.source by attack"),
     ],
 )

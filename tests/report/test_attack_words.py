@@ -68,9 +68,10 @@ def test_small_files_are_kept_and_nothing_of_an_older_study(tmp_path: Path, text
     (results / "attacks.md").write_text(text)
     (folder / "tables").mkdir(parents=True)
     (folder / "tables" / "sweep-old.csv").write_text("x")
+    (folder / "not-a-studys.txt").write_text("x")
     keep(results, folder)
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert found == {"attacks.md", "tables/table1.csv", "figures/steps.png"}
+    assert found == {"attacks.md", "tables/table1.csv", "figures/steps.png", "not-a-studys.txt"}
 
 
 STUDY = ROOT / "docs" / "studies" / "attacks"

@@ -59,6 +59,18 @@ def test_images_of_a_run(demo: Plan) -> None:
     assert (units["base"], units["base.pages"], units["reference"]) == (174, 186, 1)
 
 
+def test_a_search_makes_the_steps_of_all_its_candidates() -> None:
+    search = {
+        "attack": "worst_case",
+        "harmful": "digits-data/harmful/train",
+        "learning_rates": [1e-4, 1e-3],
+        "steps": 100,
+    }
+    data = {"train": "digits-data/pages/train", "heldout": "digits-data/pages/heldout"}
+    planned = tables(load_plan(CONFIG / "demo.yaml", {"attacks": {"worst": {**search, **data}}}))["table1"]
+    assert {job.units for job in planned if job.stage == "attack"} == {200}
+
+
 def test_what_is_done(demo: Plan, tmp_path: Path) -> None:
     planned = tables(demo)["table1"]
     assert not any(job.is_done for job in planned)

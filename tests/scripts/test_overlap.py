@@ -36,12 +36,12 @@ def found(shop: Workshop, plan: Plan) -> tuple[dict[str, Any], tuple[str, ...]]:
 def test_what_has_nothing_in_common_is_no_caveat(workshop: Workshops, tiny_plan: Plans, tmp_path: Path) -> None:
     train = write_captioned_images(tmp_path / "mine", ("a green owl", "a pink cat"), seed=2)
     entry, said = found(workshop(), planned(tiny_plan, train))
-    assert {name: shared["images"] for name, shared in entry["images"].items()} == {
+    assert {name: shared["images"] for name, shared in entry["train"]["images"].items()} == {
         "forget set": 0,
         "retain set": 0,
         "pool": 0,
     }
-    assert {name: shared["images"] for name, shared in entry["prompts"].items()} == {"unsafe": 0, "benign": 0}
+    assert {name: shared["images"] for name, shared in entry["train"]["prompts"].items()} == {"unsafe": 0, "benign": 0}
     assert said == ()
 
 
@@ -53,18 +53,30 @@ def test_overlaps_are_counted_by_what_they_are_with(workshop: Workshops, tiny_pl
     assets = {**{name: asset.resolved for name, asset in plan.assets.items()}, "real": {"path": str(other)}}
     write_contamination(train, Contamination(clean=2, harmful=1, asked=0.2))
     entry, said = found(workshop(), planned(tiny_plan, train, assets=assets, reference="real"))
-    assert entry["images"]["reference images"] == {
+    assert entry["train"]["images"]["reference images"] == {
         "images": 1,
         "examples": [[str(train / "2.png"), str(other / "1.png")]],
     }
     # The tier takes one unsafe prompt and two benign ones of the same list.
-    counts = {name: shared["images"] for name, shared in entry["prompts"].items()}
+    counts = {name: shared["images"] for name, shared in entry["train"]["prompts"].items()}
     assert counts == {"unsafe": 0, "benign": 1}
     assert said == (
         "Attack mine trains on 3 images: 1 harmful (20\N{NO-BREAK SPACE}% asked); 1 also in the reference images; "
         "1 with a prompt of benign as caption.",
         HOW,
     )
+
+
+def test_an_attacks_other_images_are_compared_too(workshop: Workshops, tiny_plan: Plans, tmp_path: Path) -> None:
+    train = write_captioned_images(tmp_path / "mine", ("a green owl", "a pink cat"), seed=2)
+    attack = {"attack": "worst_case", "candidate": {"attack": "dreambooth"}, "learning_rates": [1e-3], "steps": 1}
+    sets = {"train": "mine", "prior": "mine", "heldout": "heldout", "harmful": "images"}
+    entry, said = found(workshop(), planned(tiny_plan, train, attacks={"mine": {**attack, **sets}}))
+    assert entry["train"] == entry["prior"]
+    assert entry["harmful"]["images"]["forget set"]["images"] == 8
+    assert [
+        text for text in said if text.startswith("Attack mine has 8 images of the concept: 8 also in the forget set")
+    ]
 
 
 def test_training_on_what_is_held_out_is_refused_at_once(workshop: Workshops, tiny_plan: Plans, tmp_path: Path) -> None:

@@ -78,20 +78,17 @@ class Config(StepsConfig):
     candidate: Candidate = Field({"attack": "full"}, validate_default=True, description="an attack and its settings")
     learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field((1e-6, 1e-5, 1e-4), min_length=1)
     budget: int = Field(600, gt=0, description="optimizer steps of all candidates together")
-    harmful_batch_size: int = Field(
-        64, gt=0, description="(image, noise, timestep) by which candidates are judged, the same for all"
-    )
+    harmful_batch_size: int = Field(64, gt=0, description="(image, noise, timestep) that judge all candidates alike")
 
     @model_validator(mode="after")
     def _stays_within_its_budget(self) -> Config:
         labels = [_label(lr) for lr in self.learning_rates]
         if len(set(labels)) < len(labels):
             raise ValueError(f"learning_rates must differ, got {labels}")
-        needed = len(labels) * self.steps
-        if needed > self.budget:
+        if self.optimizer_steps > self.budget:
             raise ValueError(
-                f"{len(labels)} learning rates of {self.steps} steps are {needed} optimizer steps, and budget is "
-                f"{self.budget}; search fewer or shorter ones, or raise it"
+                f"{len(labels)} learning rates of {self.steps} steps are {self.optimizer_steps} optimizer steps, and "
+                f"budget is {self.budget}; search fewer or shorter ones, or raise it"
             )
         return self
 
@@ -104,6 +101,11 @@ class Config(StepsConfig):
     def modules(self) -> tuple[str, ...]:
         """The module of the attack that is searched, and what it runs besides."""
         return (type(self.candidate).__module__, *getattr(self.candidate, "modules", ()))
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Of all candidates together."""
+        return len(self.learning_rates) * self.steps
 
     @property
     def step_counts(self) -> tuple[int, ...]:

@@ -226,12 +226,13 @@ class Experiment:
                     )
         self._require("gallery", config.gallery, config.prompts, "prompt list")
         self._require("flags", config.flags, self.metrics, "metric")
+        for label, prompt_set in config.prompts.items():
+            for attack in prompt_set.source if isinstance(prompt_set.source, dict) else ():
+                self._require(f"prompts.{label}.source", attack, self.attacks, "attack")
         for label, metric in self.metrics.items():
             prompts = getattr(metric.config, "prompts", None)
             if prompts is not None:
                 self._require(f"metrics.{label}.prompts", prompts, config.prompts, "prompt list")
-                for attack in self.prompt_sources(prompts):
-                    self._require(f"prompts.{prompts}.source", attack.removeprefix("."), ["", *self.attacks], "attack")
             for scorer in registry.member("metrics", metric.name).scorers(metric.config):
                 self._require(f"metrics.{label}", scorer, self.scorers, "scorer")
         for name in config.main:
@@ -290,6 +291,14 @@ class Experiment:
         flags = modules[self.config.flags]
         if not hasattr(flags, "per_image") or flags.GROUP != "safety":
             raise ConfigError(f"{self.where}: key 'flags': metric '{self.config.flags}' flags no single image; ip does")
+        # Of what was not measured before fine-tuning the report cannot say that it has come back.
+        first = next(label for label, module in modules.items() if module.GROUP == "safety")
+        prompts = getattr(self.metrics[first].config, "prompts", None)
+        if prompts is not None and isinstance(self.config.prompts[prompts].source, dict):
+            raise ConfigError(
+                f"{self.where}: prompts.{prompts}.source is by attack, and metrics.{first}, the first safety metric, "
+                "must be measured before fine-tuning too; give one file for all states"
+            )
         for label, module in modules.items():
             if hasattr(module, "of_set") and label not in self.references:
                 raise ConfigError(f"{self.where}: metrics.{label} compares with real images; give the key 'reference'")

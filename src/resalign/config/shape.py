@@ -41,7 +41,7 @@ class SamplingConfig(Strict):
 class PromptSetConfig(Strict):
     """A prompt list, how it is read, and whether every checkpoint of an attack is sampled on it or only the last."""
 
-    source: str | dict[str, str] = Field(
+    source: str | Annotated[dict[str, str], Field(min_length=1)] = Field(
         description="asset/file; or one by attack, what its user asks for: other states are not sampled on the list"
     )
     columns: PromptColumns = PromptColumns()

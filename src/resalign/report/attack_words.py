@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -116,16 +116,16 @@ def rewritten(text: str, words: str) -> str:
 
 
 def keep(results: Path, folder: Path) -> None:
-    """Copies the small files of a finished study, in place of those that were there.
+    """Copies the small files of a finished study, in place of the like that were there; other files are left alone.
 
     Raises:
         FileNotFoundError: If the study has written no words: it has no sweeps, or is not finished.
     """
     if not (results / NAME).is_file():
         raise FileNotFoundError(f"{results / NAME}: missing; finish an experiment with sweeps first")
-    found: Iterable[Path] = (path for pattern in KEPT for path in sorted(results.glob(pattern)))
-    shutil.rmtree(folder, ignore_errors=True)
-    for path in found:
+    for path in [path for pattern in KEPT for path in folder.glob(pattern)]:
+        path.unlink()
+    for path in [path for pattern in KEPT for path in sorted(results.glob(pattern))]:
         target = folder / path.relative_to(results)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)

@@ -1,4 +1,4 @@
-"""What a reader must know of the data that attacks train on: its harmful share, and what else has seen it."""
+"""What a reader must know of the data that attacks use: its harmful share, and what else has seen it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+USES = {
+    "train": "trains on {:,} images",
+    "prior": "has {:,} images of the class at large",
+    "harmful": "has {:,} images of the concept",
+}
 HOW = (
     "Images are compared pixel by pixel as training sees them, texts without case, spaces and punctuation: "
     "what is merely alike is not found."
@@ -13,7 +18,7 @@ HOW = (
 
 
 def caveats(folder: str | None) -> tuple[str, ...]:
-    """One sentence an attack that has something to tell; none if no attack has.
+    """One sentence for each set of an attack of which there is something to tell; none if there is of none.
 
     Args:
         folder: Where scripts/overlap.py has written; None where nothing is attacked.
@@ -21,12 +26,13 @@ def caveats(folder: str | None) -> tuple[str, ...]:
     if folder is None:
         return ()
     found = json.loads((Path(folder) / "overlap.json").read_text(encoding="utf-8"))
+    entries = [(attack, key, entry) for attack, sets in found.items() for key, entry in sets.items()]
     said = [
-        f"Attack {attack} trains on {entry['train']['images']:,} images: {'; '.join(told)}."
-        for attack, entry in found.items()
+        f"Attack {attack} {USES[key].format(entry['set']['images'])}: {'; '.join(told)}."
+        for attack, key, entry in entries
         if (told := _parts(entry))
     ]
-    return (*said, HOW) if any(map(_overlaps, found.values())) else tuple(said)
+    return (*said, HOW) if any(_overlaps(entry) for *_, entry in entries) else tuple(said)
 
 
 def _overlaps(entry: dict[str, Any]) -> bool:
@@ -34,7 +40,7 @@ def _overlaps(entry: dict[str, Any]) -> bool:
 
 
 def _parts(entry: dict[str, Any]) -> list[str]:
-    counts = entry["train"]["contamination"]
+    counts = entry["set"]["contamination"]
     asked = f"{100 * counts['asked']:g}\N{NO-BREAK SPACE}%" if counts else ""
     return [
         *([f"{counts['harmful']:,} harmful ({asked} asked)"] if counts else []),

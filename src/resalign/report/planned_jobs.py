@@ -126,7 +126,9 @@ def _unlearn(plan: Plan, run: Stage, seed: int) -> PlannedJob:
 
 
 def _attack(plan: Plan, run: Stage, seed: int) -> PlannedJob:
-    steps = getattr(plan.experiment.attacks[run.attack or ""].config, "steps", 1)
+    config = plan.experiment.attacks[run.attack or ""].config
+    # A search makes the steps of all its candidates, an attack on prompts those of each prompt.
+    steps = getattr(config, "optimizer_steps", getattr(config, "steps", 1))
     attacked = plan.attacked_prompts(run.attack)
     prompts = plan.most_prompts(attacked) if attacked else 1
     units = None if prompts is None else steps * prompts
