@@ -219,6 +219,9 @@ def test_an_unlearning_run_is_the_same(name: str, double: Models, unlearning_dat
 def test_an_attack_is_the_same(name: str, double: Models, attack_data: AttackData) -> None:
     module = registry.member("attacks", name)
     parts = ("train", "heldout", "prior", "harmful")
+    # A search has the batch size of the attack that it searches.
+    sizes = {"batch_size": 3} if "batch_size" in module.Config.model_fields else {}
+    config = smallest(module.Config, **sizes)
     data = AttackData(*(in_double(getattr(attack_data, part)) for part in parts), prompts=attack_data.prompts)
 
     def run(size: int | None) -> tuple[Weights, Sequence[Prompt], dict[tuple[int, str], float]]:
@@ -229,7 +232,7 @@ def test_an_attack_is_the_same(name: str, double: Models, attack_data: AttackDat
             saved[step] = dict(weights), prompts
 
         with micro_batches(size):
-            module.attack(double, data, smallest(module.Config, batch_size=3), record, save)
+            module.attack(double, data, config, record, save)
         history = {(step, quantity): value for step, quantity, value in record.history.rows}
         weights, prompts = saved[2]
         return moved(weights, trainable_tensors(double.pipeline)), prompts, history
