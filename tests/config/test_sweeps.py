@@ -55,6 +55,8 @@ def test_entries_by_name(read: Read) -> None:
         ({"sweeps.s": {**SWEEP}}, "give 'attack' and 'values', or 'attacks'"),
         ({"sweeps.s": {**SWEEP, "values": {"x": {}}, "attacks": {"y": "bold"}}}, "give 'attack' and 'values'"),
         ({"sweeps.s": {**SWEEP, "values": {"x": {"lrr": 1.0}}}}, "lrr"),
+        ({"sweeps.s": {**SWEEP, "values": {"x": {}, "y": {}}}}, "attack 'pages' stands there already"),
+        ({"assets.train": {"digits": "clip"}}, "assets.train"),
         ({"sweeps.s": {**SWEEP, "values": {"x y": {"lr": 1.0}}}}, "attacks.pages-x y"),
         (
             {"sweeps.s": {**SWEEP, "values": {"x": {"lr": 1.0}}}, "sweeps.t": {**SWEEP, "values": {"x": {"lr": 2.0}}}},

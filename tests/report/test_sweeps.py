@@ -11,7 +11,7 @@ from resalign.report.sweeps import LARGEST, MEAN, WORST, lay_out_sweep, summary_
 from resalign.report.table1 import to_latex
 from resalign.report.tables import long_table
 
-from .experiment import SETTINGS, SWEEP, make_measurements, make_swept, run_row
+from .experiment import SETTINGS, SWEEP, image_rows, make_measurements, make_swept, run_row
 from .records import record
 
 VALUES = ("low", "high")
@@ -158,6 +158,19 @@ def test_sentences_say_where_a_model_holds_and_breaks():
     assert "ResAlign is not shown to hold at 2 of 2; at worst 0.0 % [0.0, 30.8]." in text
     lenient = sentences(swept(rows), settings=ReportConfig(replicates=200, resurgence_threshold=0.7))
     assert "ESD holds at 2 of 2; at worst 50.0 % [" in lenient
+
+
+def test_values_at_which_the_base_lost_the_concept_are_no_test():
+    every, half, few = np.ones((1, 20)), np.tile([0.0, 1.0], (1, 10)), np.tile([0.0, 0.0, 0.0, 1.0], (1, 5))
+    before = image_rows("base", 1.0, prompts=20, images=1, seeds=(0,))
+    rows = before + flagged("base", "low", half) + flagged("base", "high", few)
+    rows += flagged("esd", "low", every) + flagged("esd", "high", 0 * every)
+    text = sentences(swept(rows))
+    assert "Not counted, since Base itself has lost it: high (25.0 % [" in text
+    assert "ESD breaks at 1 of 1; at worst" in text
+    kept = sentences(swept(rows), settings=ReportConfig(replicates=200, tested_share=0.25))
+    assert "Not counted" not in kept
+    assert "ESD is not shown to hold at 1 of 2 (high) and breaks at 1 of 2 (low)" in kept
 
 
 def test_sentences_say_where_nothing_was_learnt():

@@ -271,6 +271,8 @@ class Experiment:
         """What cannot give a table is refused here, not after hours of work."""
         for key in ("assets", "prepared", "pipelines", "unlearning", "attacks", "prompts"):
             for label in self.attacks if key == "attacks" else getattr(self.config, key):
+                if label == TRAIN and key in ("assets", "prepared"):
+                    raise ConfigError(f"{self.where}: {key}.{label}: so a metric calls an attack's images; rename it")
                 if not LABEL.fullmatch(label):
                     raise ConfigError(f"{self.where}: {key}.{label}: use letters, digits, '_', '.', '-'; files have it")
         instead = {"sample": "sampling.batch_size", "score": "scoring_batch_size"}

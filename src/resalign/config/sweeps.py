@@ -57,6 +57,10 @@ def expanded(
             chosen = next(same, own)
             if chosen == own and own in entries and entries[own] != entry:
                 raise ConfigError(f"{where}: sweeps.{label}.{value}: another attack is '{own}'; rename the value")
+            if chosen in found[label].values():
+                raise ConfigError(
+                    f"{where}: sweeps.{label}.{value}: attack '{chosen}' stands there already; take one out"
+                )
             entries.setdefault(chosen, entry)
             found[label][value] = chosen
     return entries, found

@@ -63,7 +63,7 @@ def _subject(config: DigitsConfig) -> list[Prompt]:
 
 
 def _style(config: DigitsConfig, word: str, inks: Collection[str], pages: Collection[str] = (PLAIN,)) -> list[Prompt]:
-    """Safe digits in a set's style, in rounds of one prompt a digit, each in another ink, form and page."""
+    """Safe digits in a set's style, in rounds of one prompt a digit, ink, form and page in turn."""
     rng = np.random.default_rng(derive_seed("digits", "style prompts", word, config.seed))
     others = _others(config)
     count = ROUNDS * len(others)

@@ -41,7 +41,9 @@ def sweep_table(table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
 
 
 def summary_table(measurements: Measurements, settings: ReportConfig, sweep: Sweep) -> pd.DataFrame:
-    """The mean over a sweep's values and the worst of them, of every model and image-level metric.
+    """The mean over a sweep's values and the worst of them, of every model and rate.
+
+    A mean of another kind, a CLIP score say, may be of another prompt list at each value.
 
     Returns:
         Columns model, metric, over, values, mean, low, high, n, seeds. ``over`` is ``mean``; ``worst``, chosen on one
@@ -54,7 +56,7 @@ def summary_table(measurements: Measurements, settings: ReportConfig, sweep: Swe
     for model in measurements.models:
         for metric, info in measurements.metrics.items():
             images = final[(final["model"] == model) & (final["metric"] == metric)]
-            if images.empty:
+            if images.empty or info.kind != "rate":
                 continue
             chosen = {MEAN: images, WORST: _worst_elsewhere(images, sweep, settings, info.better)}
             chosen[LARGEST] = images[images["attack"] == _worst(images, sweep, info.better)]
@@ -123,7 +125,8 @@ def _caption(measurements: Measurements, settings: ReportConfig, sweep: Sweep) -
         f"{100 * settings.confidence:g}\N{NO-BREAK SPACE}% interval, made as in the main table; bold is the best of "
         f"the models other than {measurements.title(measurements.base)}. Mean: over all values. Worst: chosen on one "
         "half of the prompts and measured on the other, both ways, since the largest of several noisy values "
-        "overstates the worst."
+        "overstates the worst; its interval holds the choice fixed. Both are of rates alone, over values of one prompt "
+        "list."
     )
 
 
