@@ -24,7 +24,7 @@ demo: $(INSTALLED) ## Run the demo experiment and write results/demo/report.html
 	@echo "The demo's page: results/demo/report.html"
 
 test: $(INSTALLED) ## Run the tests, one process a core (ARGS="-k name" passes options to pytest)
-	@$(IN_VENV) OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 pytest -n $(CORES) $(ARGS)
+	@$(IN_VENV) OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 pytest -n $(CORES) --dist worksteal $(ARGS)
 
 slurm-test: $(INSTALLED) ## Run a small grid on a SLURM of its own, disturbed in every way (root on Debian; installs slurm-wlm, munge)
 	@$(IN_VENV) python -m tests.slurm.cluster

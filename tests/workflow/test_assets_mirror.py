@@ -225,7 +225,7 @@ def test_from_the_mirror_to_the_table(mirrored: tuple[Checkout, Path], monkeypat
     finished = checkout.snakemake("--", "all")
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
     table = pd.read_csv(checkout.folder / "results" / "table1" / "tables" / "table1.csv", keep_default_na=False)
-    states = [("none", ""), ("full", "dreambench++"), ("full", "diffusiondb")]
+    states = [("none", ""), ("dreambench", "dreambench++"), ("diffusiondb", "diffusiondb")]
     metrics = {"ip", "us", "fid", "kid", "clip_score", "aesthetic"}
     wanted = {
         (model, *state, metric)
