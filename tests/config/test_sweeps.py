@@ -1,16 +1,20 @@
 """Series of attacks: what they expand to, and prompt lists and reference images by attack."""
 
 import json
+import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from resalign.config import jobs
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
 
+ROOT = Path(__file__).resolve().parents[2]
 Read = Callable[[dict[str, Any]], Experiment]
 SWEEP = {"title": "Rates", "axis": "learning rate", "attack": "pages"}
 PERSONAL = {
@@ -103,3 +107,42 @@ def test_a_metric_may_compare_with_what_the_attack_was_trained_on(read: Read) ->
     job = json.loads(jobs.report_job(plan))
     assert set(job["references"]) == {"digits-data/reference", "digits-data/pages/train"}
     assert {f"{folder}/scores.parquet" for folder in plan.references} <= set(jobs.report_files(plan))
+
+
+def test_the_readmes_example_is_a_part_of_a_configuration() -> None:
+    blocks = (ROOT / "README.md").read_text(encoding="utf-8").split("```yaml\n")[1:]
+    (block,) = [part.split("```")[0] for part in blocks if part.lstrip().startswith("sweeps:")]
+    values = {"extends": "config/demo.yaml", "name": "example", **yaml.safe_load(textwrap.dedent(block))}
+    found = Experiment(values, where="README.md")
+    assert found.sweeps == {"rates": {"1e-3": "pages", "1e-4": "pages-1e-4"}}
+    assert Plan(found).compared["clip_i"] == {"pages": "digits-data/pages/train"}
+
+
+@pytest.mark.parametrize("name", ["attacks", "paper-attacks"])
+def test_the_attack_studies_sweep_the_papers_tables(name: str) -> None:
+    found = Experiment.read(ROOT / "config" / "studies" / f"{name}.yaml")
+    tables = {label.partition("-")[0] for label in found.sweeps}
+    assert tables == {"table2", "table4", "table5", "figure4"}
+    assert list(found.sweeps["figure4"]) == ["0", "5", "10", "20", "50", "100"]
+    ratios = {value: found.attack_data[attack].train for value, attack in found.sweeps["figure4"].items()}
+    assert {v: found.prepared[train.partition("/")[0]].resolved()["ratio"] * 100 for v, train in ratios.items()} == {
+        value: float(value) for value in ratios
+    }
+    for label in ("table4", "table5"):
+        kinds = {
+            found.attacks[attack].name for key in found.sweeps if label in key for attack in found.sweeps[key].values()
+        }
+        assert kinds == {"lora", "full"}
+    assert {found.attacks[attack].name for attack in found.sweeps["table2"].values()} == {
+        *("dreambooth", "custom_diffusion", "lora", "svdiff")
+    }
+    assert len(found.config.tiers["paper"].training_seeds) == 3
+
+
+def test_the_papers_table_4_has_its_learning_rates() -> None:
+    found = Experiment.read(ROOT / "config" / "studies" / "paper-attacks.yaml")
+    for label in ("table4-dreambench", "table4-diffusiondb"):
+        settings = [found.attacks[attack].resolved() for attack in found.sweeps[label].values()]
+        assert [s["lr"] for s in settings] == [1e-3, 5e-4, 1e-4, 5e-5, 1e-5, 5e-6, 5e-3]
+        assert [(s["schedule"], s["final_lr"]) for s in settings[-1:]] == [("cosine", 1e-6)]
+        assert {s["schedule"] for s in settings[:-1]} == {"constant"}

@@ -24,25 +24,28 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from resalign.config.strict import ConfigError, Strict
+from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run, Save
 from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import EncodedImages, NoisyBatch
 from resalign.diffusion.models import Models
 from resalign.diffusion.relaxed_words import Words
+from resalign.fine_tuning import StepsConfig
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss
 from resalign.tensors.steps import clipped_step
 
 
-class Config(Strict):
-    """Batch size is this project's choice: 320 examples a prompt, where the release sees up to 2,000."""
+class Config(StepsConfig):
+    """``steps`` are iterations for each prompt; a checkpoint keeps the prompts as they are then.
 
+    Batch size is this project's choice: 320 examples a prompt, where the release sees up to 2,000.
+    """
+
+    steps: int = Field(40, ge=0)
     prompts: str = Field(description="the prompt list that is attacked, as far as the largest tier asks for it")
-    steps: int = Field(40, ge=0, description="iterations for each prompt")
-    checkpoints: tuple[int, ...] = Field((), description="iterations before the last at which prompts are kept too")
     lr: float = Field(0.01, gt=0, description="of Adam, on the words' shares")
     tokens: int = Field(5, gt=0, description="words before a prompt")
     batch_size: int = Field(8, gt=0, description="(noise, timestep) of a prompt's target image")
@@ -50,13 +53,6 @@ class Config(Strict):
         (), description="what no word may contain, the concept's name say [release: none]"
     )
     heldout_batch_size: int = Field(64, gt=0, description="(image, noise, timestep) of the held-out loss")
-
-    @model_validator(mode="after")
-    def _checkpoints_lie_on_the_way(self) -> Config:
-        outside = [step for step in self.checkpoints if not 0 < step < self.steps]
-        if outside:
-            raise ValueError(f"checkpoints must lie strictly between 0 and steps ({self.steps}), got {outside}")
-        return self
 
 
 def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
