@@ -139,6 +139,17 @@ def test_the_attack_studies_sweep_the_papers_tables(name: str) -> None:
     assert len(found.config.tiers["paper"].training_seeds) == 3
 
 
+def test_the_report_has_attacks_values_and_metrics_in_the_configurations_order() -> None:
+    plan = Plan(Experiment.read(ROOT / "config" / "studies" / "attacks.yaml"))
+    job = json.loads(jobs.report_job(plan))
+    assert [label for label, _ in job["metrics"]] == list(plan.experiment.metrics)
+    assert job["metrics"][0][0] == "ip", "the finding speaks of the first metric of a group"
+    assert [label for label, _ in job["attacks"]] == list(plan.experiment.attacks)
+    sweeps = {label: [value for value, _ in sweep["attacks"]] for label, sweep in job["sweeps"]}
+    assert sweeps["figure4"] == ["0", "5", "10", "20", "50", "100"]
+    assert list(sweeps) == list(plan.experiment.sweeps)
+
+
 def test_the_papers_table_4_has_its_learning_rates() -> None:
     found = Experiment.read(ROOT / "config" / "studies" / "paper-attacks.yaml")
     for label in ("table4-dreambench", "table4-diffusiondb"):

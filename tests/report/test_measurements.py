@@ -98,14 +98,14 @@ def test_two_uses_of_a_metric_are_told_apart_by_their_labels(label: str, title: 
 def test_metrics_on_benign_prompts_are_followed_over_fine_tuning(tmp_path):
     made = study.write_study(tmp_path, {"base": study.RATES["base"]}, seeds=(0,), prompts=(2, 5), images=1)
     benign = {"name": "incidental_resurgence", "prompts": "benign", "scorer": "net", "concept": "seven"}
-    sweep = {"title": "Two", "axis": "data", "note": "", "attacks": {"a": "pages-gentle"}}
+    sweep = {"title": "Two", "axis": "data", "note": "", "attacks": [("a", "pages-gentle")]}
     job = {
         **made,
-        "metrics": {**study.METRICS, "incidental": benign},
-        "attacks": {name: name for name in made["attacks"]},
+        "metrics": [*study.METRICS.items(), ("incidental", benign)],
+        "attacks": [(name, name) for name in made["attacks"]],
         "heldout": {},
         "reference": None,
-        "sweeps": {"two": sweep},
+        "sweeps": [("two", sweep)],
         "main_attacks": ["bold-strong"],
     }
     found = collect(job).measurements

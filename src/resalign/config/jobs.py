@@ -337,15 +337,19 @@ def report_job(plan: Plan) -> str:
             "config": experiment.resolved(),
             "models": experiment.models,
             "base": BASE,
-            "attacks": {label: data.dataset for label, data in attacked.items()},
-            "sweeps": {
-                label: {"title": sweep.title, "axis": sweep.axis, "note": sweep.note, "metrics": sweep.metrics}
-                | {"attacks": experiment.sweeps[label]}
+            # Pairs: the order of rows, columns and values is the configuration's, and keys are sorted here.
+            "attacks": [(label, data.dataset) for label, data in attacked.items()],
+            "sweeps": [
+                (
+                    label,
+                    {"title": sweep.title, "axis": sweep.axis, "note": sweep.note, "metrics": sweep.metrics}
+                    | {"attacks": list(experiment.sweeps[label].items())},
+                )
                 for label, sweep in config.sweeps.items()
-            },
+            ],
             "main_attacks": config.main or list(config.attacks),
             "heldout": {label: f"{plan.folder(data.heldout)}/metadata.csv" for label, data in attacked.items()},
-            "metrics": {label: metric.resolved() for label, metric in experiment.metrics.items()},
+            "metrics": [(label, metric.resolved()) for label, metric in experiment.metrics.items()],
             "gallery": config.gallery,
             "flags": config.flags,
             "report": config.report.model_dump(mode="json"),

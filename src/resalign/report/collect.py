@@ -70,7 +70,7 @@ def collect(job: dict[str, Any]) -> Collected:
         for r in job["rows"]
         for s in r["seeds"]
     ]
-    loaded = {label: load_metric(label, dict(settings)) for label, settings in job["metrics"].items()}
+    loaded = {label: load_metric(label, dict(settings)) for label, settings in job["metrics"]}
     # What is measured of attacks on prompts alone comes last: a finding speaks of the first metric of its group.
     metrics = dict(sorted(loaded.items(), key=lambda found: hasattr(found[1][0], "per_attacked_image")))
     measurements = Measurements(
@@ -78,9 +78,9 @@ def collect(job: dict[str, Any]) -> Collected:
         runs=measure_sets(rows, metrics, job),
         metrics={label: info for label, (_, _, info) in metrics.items()},
         models=tuple(job["models"]),
-        attacks=job["attacks"],
+        attacks=dict(job["attacks"]),
         base=job["base"],
-        sweeps={label: Sweep(**sweep) for label, sweep in job["sweeps"].items()},
+        sweeps={label: Sweep(**{**sweep, "attacks": dict(sweep["attacks"])}) for label, sweep in job["sweeps"]},
         main_attacks=job["main_attacks"],
     )
     return Collected(rows, metrics, measurements)

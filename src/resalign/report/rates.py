@@ -112,7 +112,7 @@ def work_of(planned: PlannedJob) -> Work:
         rows = sorted(
             [members.get(row["attack"], row["attack"]), row["dataset"], len(row["seeds"])] for row in job["rows"]
         )
-        settings = [rows, job["metrics"], job["config"]["tiers"][job["tier"]]["prompts"]]
+        settings = [rows, dict(job["metrics"]), job["config"]["tiers"][job["tier"]]["prompts"]]
     elif stage == "second_order":
         settings = [job["audit"], job["pixels"]]
     where = "GPU" if planned.wants_gpu else planned.threads
