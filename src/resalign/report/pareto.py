@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from resalign.report import drawing, statistics
 from resalign.report.drawing import SURFACE
@@ -127,6 +128,7 @@ def pareto_figure(
         for metric, scale in ((weighed["safety"], axis.xaxis), (weighed["utility"], axis.yaxis)):
             if measurements.metrics[metric].kind == "rate":
                 scale.set_major_formatter(drawing.percent())
+                scale.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))  # whole per cents
         axis.margins(_MARGIN)
         attacks = len(measurements.attacks)
         over = f", mean over {attacks} attacks" if attacks > 1 else ""
