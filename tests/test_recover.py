@@ -1,5 +1,6 @@
 """What a killed workflow leaves: its jobs are ended and nobody else's; a live workflow is not touched."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -69,7 +70,8 @@ def start(folder: Path) -> Iterator[Start]:
     for one in started:
         if one.poll() is None:
             for child in psutil.Process(one.pid).children(recursive=True):
-                child.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself just now
+                    child.kill()
             one.kill()
         one.wait()
 
