@@ -16,7 +16,7 @@ from .stage_process import StageProcess
 
 KILLS = 10
 # The demo world's own trainings go through the same loop; they are as many processes again.
-KILLS_OF_DIGITS = 3
+KILLS_OF_DIGITS, STEPS_OF_DIGITS = 3, 60
 # Steps of each stage: long enough that ten repeated ones are less than a tenth.
 STEPS = 150
 # Saved after every step, however long saving takes: these steps take milliseconds, real ones seconds to minutes.
@@ -74,11 +74,11 @@ def command(stage: str, plan: Plan) -> tuple[list[str], str]:
 def digits_command(stage: str) -> tuple[list[str], str]:
     """The training of one part of a small demo world."""
     part = {"digits-model": "model", "digits-autoencoder": "autoencoder"}.get(stage, stage)
-    few = {"steps": STEPS, "batch_size": 2}
+    few = {"steps": STEPS_OF_DIGITS, "batch_size": 2}
     world = {
         "splits": {"generator": 20, "heldout": 20},
         "autoencoder": few,
-        "generator": {**few, "text_steps": STEPS // 5},
+        "generator": {**few, "text_steps": STEPS_OF_DIGITS // 5},
         "detectors": {"digits-resnet": {**few, "widths": [8, 16]}},
         "clip": {**few, "vision_width": 16, "text_width": 16},
     }
