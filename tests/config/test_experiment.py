@@ -189,6 +189,11 @@ def test_all_prompts_are_no_fewer_than_some(read: Read) -> None:
             },
             "prompts.a/b",
         ),
+        # A success rate of an attack that there is not would be a column that is silently missing.
+        (
+            {"metrics.asr": {"prompts": "unsafe", "rules": [{"scorer": "resnet", "quantities": ["seven"]}]}},
+            "metrics.asr",
+        ),
         # Seeds are parts of file names, and a seed counted twice would narrow every interval.
         ({"tiers.paper.training_seeds": [0, 1, -2]}, "tiers.paper.training_seeds"),
         ({"tiers.paper.training_seeds": [0, 1, 1]}, "'tiers.paper': training_seeds must differ"),

@@ -305,6 +305,13 @@ class Experiment:
             if hasattr(module, "of_set") and label not in self.references:
                 raise ConfigError(f"{self.where}: metrics.{label} compares with real images; give the key 'reference'")
             self._check_train_reference(label)
+            of_attacks = {getattr(attack.config, "prompts", None) for attack in self.attacks.values()}
+            prompts = getattr(self.metrics[label].config, "prompts", None)
+            if hasattr(module, "per_attacked_image") and prompts not in of_attacks:
+                raise ConfigError(
+                    f"{self.where}: metrics.{label} is of attacks on the prompts '{prompts}', and no attack attacks "
+                    f"them; add one: {{attack: unlearndiffatk, prompts: {prompts}, …}}"
+                )
 
     def _check_train_reference(self, label: str) -> None:
         """Only states after an attack can be compared with what it was trained on."""

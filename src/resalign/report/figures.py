@@ -157,11 +157,8 @@ def _steps_panel(
         )
         ends.append((model, float(line["steps"].iloc[-1]), float(line["mean"].iloc[-1])))
     value_axis(axis, table, measurements, metric, vertical=True)
-    axis.set_xlabel("fine-tuning steps (0 = before)")
+    steps_axis(axis)
     axis.set_ylabel(measurements.metrics[metric].title)
-    axis.grid(visible=False, axis="x")
-    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    axis.set_xlim(left=0)
     label_ends(axis, ends, measurements, settings)
 
 
@@ -229,6 +226,14 @@ def _before_after_panel(
     axis.spines["left"].set_visible(False)
     value_axis(axis, final, measurements, metric, vertical=False)
     axis.set_xlabel(f"{measurements.metrics[metric].title} · ○ before · ● after fine-tuning", color=MUTED)
+
+
+def steps_axis(axis: Axes) -> None:
+    """The horizontal axis of what is followed over fine-tuning."""
+    axis.set_xlabel("fine-tuning steps (0 = before)")
+    axis.grid(visible=False, axis="x")
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axis.set_xlim(left=0)
 
 
 def value_axis(axis: Axes, table: pd.DataFrame, measurements: Measurements, metric: str, *, vertical: bool) -> None:

@@ -7,11 +7,18 @@ import textwrap
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from resalign.report import drawing
 from resalign.report.drawing import SURFACE
-from resalign.report.figures import BAND_OPACITY, EDGE_OPACITY, TITLE_CHARACTERS, Panel, label_ends, panel_title
+from resalign.report.figures import (
+    BAND_OPACITY,
+    EDGE_OPACITY,
+    TITLE_CHARACTERS,
+    Panel,
+    label_ends,
+    panel_title,
+    steps_axis,
+)
 from resalign.report.measurements import Measurements
 from resalign.report.settings import ReportConfig
 from resalign.report.survival import PROMPT
@@ -87,9 +94,6 @@ def _panel(axis: Axes, curves: pd.DataFrame, measurements: Measurements, setting
         ends.append((model, float(own["steps"].iloc[-1]), float(own["survival"].iloc[-1])))
     axis.set_ylim(0, _TOP)
     axis.yaxis.set_major_formatter(drawing.percent())
-    axis.set_xlabel("fine-tuning steps (0 = before)")
+    steps_axis(axis)
     axis.set_ylabel("prompts not back")
-    axis.grid(visible=False, axis="x")
-    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    axis.set_xlim(left=0)
     label_ends(axis, ends, measurements, settings)
