@@ -10,7 +10,7 @@ import sklearn.datasets
 from resalign.data.images import read_captioned_images
 from resalign.data.prompts import read_prompts
 from resalign.digits.attack_sets import MARK_RGB, TOKEN, attack_sets, fade, mark
-from resalign.digits.config import DIGITS, DigitsConfig
+from resalign.digits.config import DIGITS, DigitsConfig, SplitsConfig
 from resalign.digits.datasets import write_datasets
 from resalign.digits.image_set import PAPERS, ImageSet
 from resalign.digits.scans import COLOURS, PAGES, Scans, load_splits
@@ -175,3 +175,13 @@ def test_folders_are_read_back_as_they_were_drawn(world: Path, sets: dict[str, I
         assert [file.stem for file in found.files] == images.names
         assert list(found.prompts) == images.captions
         np.testing.assert_allclose((found.load() + 1) / 2, images.images, atol=0.5 / 255 + 1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_smallest_splits_of_attackers_fill_every_set(seed: int) -> None:
+    splits = {
+        name: field.metadata[0].ge for name, field in SplitsConfig.model_fields.items() if name.startswith("attack")
+    }
+    assert len(splits) == 2
+    config = DigitsConfig(seed=seed, unsafe="three", splits=SplitsConfig(**splits))
+    assert all(images.names for images in attack_sets(config, load_splits(config)).values())

@@ -14,8 +14,8 @@ class SplitsConfig(Strict):
 
     generator: int = Field(700, gt=0)
     pool: int = Field(160, gt=0)
-    attack_pages: int = Field(120, gt=0)
-    attack_bold: int = Field(120, gt=0)
+    attack_pages: int = Field(120, ge=80, description="the subject takes five of one digit, and holds out others")
+    attack_bold: int = Field(120, ge=30)
     detectors: int = Field(497, gt=0)
     heldout: int = Field(200, gt=0)
 
