@@ -20,7 +20,8 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## Run the demo experiment and write results/demo/report.html (CORES=n limits the cores)
-	@$(IN_VENV) snakemake --cores $(CORES) --configfile config/demo.yaml --rerun-incomplete --quiet rules host -- demo
+	@$(IN_VENV) python -m resalign.stage_server \
+		snakemake --cores $(CORES) --configfile config/demo.yaml --rerun-incomplete --quiet rules host -- demo
 	@echo "The demo's page: results/demo/report.html"
 
 test: $(INSTALLED) ## Run the tests, one process a core (ARGS="-k name" passes options to pytest)

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "src" / "resalign"
 LAYERS = (
     {"lazy", "files", "processes", "recover"},
     {"tracking"},
-    {"tensors", "resume", "devices", "memory"},
+    {"tensors", "resume", "devices", "memory", "stage_server"},
     {"config"},
     {"data", "bilevel", "scores"},
     {"diffusion"},

@@ -27,6 +27,7 @@ from resalign.files import remove_parts, whole
 from resalign.lazy import import_seconds, torch
 from resalign.resume.attempt import AlreadyFinished, Attempt, Interrupted
 from resalign.resume.folder import StateError, StateFolder, state_folder
+from resalign.stage_server import hand_over
 from resalign.tracking import log
 
 # Kept free at the end of a job's time, for its results and for what the scheduler's own processes take.
@@ -63,6 +64,8 @@ def run_stage(main: Callable[[], None]) -> None:
     The exit status of a job that was told to stop is 75 where a time limit is near, 128 + n after signal n. It has
     saved its state, and the same command goes on from there.
     """
+    hand_over()
+
     from resalign.data.images import DataError
     from resalign.devices import DeviceError
     from resalign.memory import MemoryExhausted
@@ -95,7 +98,7 @@ def run_stage(main: Callable[[], None]) -> None:
 def parse_arguments(description: str) -> StageArguments:
     """The command line that every stage has."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--job", type=json.loads, required=True, help="resolved settings as JSON")
+    parser.add_argument("--job", type=_job, required=True, help="resolved settings as JSON; - reads standard input")
     parser.add_argument("--seed", type=int, default=0, help="training seed")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads to use")
     parser.add_argument("--output", type=Path, required=True, help="folder to write into")
@@ -106,6 +109,11 @@ def parse_arguments(description: str) -> StageArguments:
     found = parser.parse_args()
     limit = found.limit_minutes if os.environ.get("RESALIGN_ENFORCE_LIMIT") else None
     return StageArguments(found.job, found.seed, found.threads, found.output, tuple(found.modules), limit)
+
+
+def _job(text: str) -> Any:
+    """A job that names every run of a large experiment is longer than an argument of a command may be (128 KiB)."""
+    return json.loads(sys.stdin.read() if text == "-" else text)
 
 
 @contextlib.contextmanager

@@ -29,5 +29,5 @@ rule audit:
         modules=METRIC_MODULES,
         folder=subpath(output.verdicts, parent=True),
     shell:
-        "python scripts/audit.py --job {params.job:q} --threads {threads} --output {params.folder}"
-        " --modules {params.modules} 2>&1 | tee {log}"
+        "python scripts/audit.py --job - --threads {threads} --output {params.folder}"
+        " --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"

@@ -27,4 +27,5 @@ if OVERLAP:
             job=verbatim(jobs.as_json(overlap.job(PLAN))),
             folder=subpath(output.found, parent=True),
         shell:
-            "python scripts/overlap.py --job {params.job:q} --threads {threads} --output {params.folder} 2>&1 | tee {log}"
+            "python scripts/overlap.py --job - --threads {threads} --output {params.folder}"
+            " <<< {params.job:q} 2>&1 | tee {log}"

@@ -27,5 +27,5 @@ rule report:
         modules=METRIC_MODULES,
         folder=subpath(output[0], parent=True),
     shell:
-        "python scripts/report.py --job {params.job:q} --threads {threads} --output {params.folder}"
-        " --modules {params.modules} 2>&1 | tee {log}"
+        "python scripts/report.py --job - --threads {threads} --output {params.folder}"
+        " --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"

@@ -29,5 +29,5 @@ rule second_order:
         modules=jobs.second_order_modules(),
         folder=subpath(output.audit, parent=True),
     shell:
-        "python scripts/second_order.py --job {params.job:q} --threads {threads} --output {params.folder}"
-        " --modules {params.modules} 2>&1 | tee {log}"
+        "python scripts/second_order.py --job - --threads {threads} --output {params.folder}"
+        " --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"

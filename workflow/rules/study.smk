@@ -30,8 +30,8 @@ rule study_counts:
         modules=lambda wildcards: study_jobs.study_metrics(PLAN),
         folder=subpath(output.counts, parent=True),
     shell:
-        "python scripts/study.py --job {params.job:q} --threads {threads} --output {params.folder}"
-        " --modules {params.modules} 2>&1 | tee {log}"
+        "python scripts/study.py --job - --threads {threads} --output {params.folder}"
+        " --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"
 
 
 rule selection:
