@@ -33,6 +33,12 @@ class Checkout:
         """Runs Snakemake in the copy, with further values for ``--config``."""
         return subprocess.run(capture_output=True, **self.command(*options, overrides=overrides))
 
+    def made(self, *targets: str) -> subprocess.CompletedProcess[str]:
+        """Makes targets, the stages in forks of a stage server."""
+        command = self.command("--", *targets)
+        command["args"] = [sys.executable, "-m", "resalign.stage_server", *command["args"]]
+        return subprocess.run(capture_output=True, **command)
+
     def command(self, *options: str, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
         """What :mod:`subprocess` needs to run Snakemake in the copy."""
         command = [sys.executable, "-m", "snakemake", "--cores", "1"]

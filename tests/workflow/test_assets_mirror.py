@@ -177,7 +177,7 @@ def test_from_the_mirror_to_prompts_and_images(
     offline(monkeypatch, mirror)
     targets = sorted(set(re.findall(r"results/assets/[\w.-]+/run\.json", planned)))
     assert len(targets) == 21
-    finished = checkout.snakemake("--", *targets)
+    finished = checkout.made(*targets)
     assert finished.returncode == 0, finished.stderr[-3000:]
     monkeypatch.chdir(checkout.folder)
     config = yaml.safe_load((checkout.folder / "config" / "config.yaml").read_text())
@@ -222,7 +222,7 @@ def test_from_the_mirror_to_the_table(mirrored: tuple[Checkout, Path], monkeypat
     paper, mirror = mirrored
     offline(monkeypatch, mirror)
     checkout = Checkout(paper.folder, "config/reduced.yaml")
-    finished = checkout.snakemake("--", "all")
+    finished = checkout.made("all")
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
     table = pd.read_csv(checkout.folder / "results" / "table1" / "tables" / "table1.csv", keep_default_na=False)
     states = [("none", ""), ("dreambench", "dreambench++"), ("diffusiondb", "diffusiondb")]
