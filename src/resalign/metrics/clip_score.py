@@ -2,7 +2,7 @@
 
 Two other names of the field are this number on other prompts, and configurations of it:
 
-    clip_t: {metric: clip_score, prompts: personalisation, scorer: clip}    # CLIP-T (DreamBooth); 100 times its cosine
+    CLIP-T: {metric: clip_score, prompts: personalisation, scorer: clip}    # CLIP-T (DreamBooth); 100 times its cosine
     alignment: {metric: clip_score, prompts: retained, scorer: clip}        # AS, the alignment score (RGD)
 """
 
