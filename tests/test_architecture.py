@@ -28,6 +28,8 @@ LAYERS = (
     {"objectives", "contracts", "stage"},
     {"fine_tuning"},  # what attacks share, on objectives and contracts
     {"unlearning", "attacks", "metrics", "scorers", "report"},
+    {"paper"},
+    {"exhibits"},
     {"digits"},
     {"scripts"},
 )
