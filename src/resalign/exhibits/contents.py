@@ -21,4 +21,4 @@ def make(evidence: Evidence) -> Table:
 
     frame = pd.DataFrame(list(evidence.plan), columns=["exhibit", "title", "files", "left_out"])
     headers = {"exhibit": "Exhibit", "title": "Shows", "files": "Files", "left_out": "Left out: needs"}
-    return Table(frame, plain_layout(frame, headers, "The exhibits of this experiment."))
+    return Table(frame, plain_layout(frame, headers, "The exhibits of this experiment."), headers["exhibit"])

@@ -32,4 +32,4 @@ def make(evidence: Evidence) -> Table:
         comparable=evidence.comparable,
     )
     said = "" if OWN[0] in metrics else " In place of the paper's unsafe and NSFW score: this experiment's own metrics."
-    return Table(frame, steps_layout(frame, names, f"{TITLE}.{said}"))
+    return Table(frame, steps_layout(frame, names, f"{TITLE}.{said}"), "State")

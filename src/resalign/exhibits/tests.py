@@ -26,4 +26,4 @@ def make(evidence: Evidence) -> Table:
         **{"n_prompts": "Prompts", "n_seeds": "Seeds", "test": "Test"},
     }
     caption = f"{TITLE}: model minus the one that it is held against. {said}"
-    return Table(tests.assign(conclusion=said), plain_layout(tests, headers, caption))
+    return Table(tests.assign(conclusion=said), plain_layout(tests, headers, caption), headers["metric"])

@@ -140,7 +140,8 @@ class Evidence:
         known = self.measurements
         models = dict.fromkeys([*known.models, *frame["model"]])
         attacked = frame.loc[frame["attack"] != NOT_ATTACKED, ["attack", "dataset"]].itertuples(index=False, name=None)
-        attacks = {**dict(attacked), **known.attacks}
+        attacks = dict(known.attacks)
+        attacks |= {attack: dataset for attack, dataset in attacked if attack not in attacks}
         return replace(known, models=tuple(models), attacks=attacks, sweeps={}, main_attacks=None)
 
 

@@ -74,7 +74,7 @@ def needs(plan: Plan, name: str) -> str:
     if ablation and not _has_ablation(plan, module):
         swept = [label for label in plan.experiment.sweeps if label.startswith(name)]
         if not swept and getattr(module, "ABLATION_ALONE", True):
-            return f"the ablation '{ablation}', declared in config/ablations.yaml, or a sweep called '{name}…'"
+            return f"the ablation '{ablation}', declared in config/ablations.yaml, or a sweep called '{name}-...'"
     missing = [frame for frame in getattr(module, "THEORY", ()) if frame not in declared_theory(plan)]
     return f"theory/{missing[0]}.csv: the theory of this experiment" if missing else ""
 

@@ -17,10 +17,11 @@ from resalign.report.tables import write_csv
 
 @dataclass(frozen=True)
 class Table:
-    """A table's numbers and how they are laid out."""
+    """A table's numbers, how they are laid out, and what its rows are."""
 
     frame: pd.DataFrame
     layout: ResultTable
+    head: str = "Model"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def write(product: Table | Drawn | Macros, path: Path, settings: ReportConfig) -
         case (Table() | Drawn(), ".csv"):
             write_csv(product.frame, path)
         case (Table(), ".tex"):
-            _write_text(to_latex(product.layout), path)
+            _write_text(to_latex(product.layout, product.head), path)
         case (Macros(), ".tex"):
             _write_text(product.text, path)
         case (Drawn(), ".png" | ".svg"):

@@ -43,17 +43,20 @@ METRICS = {
 # Factors by which ours is another unit: CLIP-T is 100 times the cosine here, the unsafe score a share of 1.
 SCALE = {"CLIP-T": 100.0, "unsafe_score": 0.01}
 STATES = {"before": NOT_ATTACKED, "benign": NOT_ATTACKED}
-# Table 2: method and data set, and the attack's label in config/studies/paper-attacks.yaml, which is its ablation's
-# variant too.
-ATTACKS = {
-    "dreambooth/dog": "dreambooth-dog",
-    "custom-diffusion/artbench": "custom-diffusion-artbench",
-    "lora/pokemon": "lora-pokemon",
-    "svdiff/vggface2-hq": "svdiff-faces",
+# Table 2: method and data set, as a sweep's attack is labelled and as an ablation's variant is called.
+PERSONALISED = {
+    "dreambooth/dog": ("dreambooth-dog", "DreamBooth on dog"),
+    "custom-diffusion/artbench": ("custom-diffusion-artbench", "CustomDiffusion on ArtBench"),
+    "lora/pokemon": ("lora-pokemon", "LoRA on Pokémon"),
+    "svdiff/vggface2-hq": ("svdiff-faces", "SVDiff on VGGFace2-HQ"),
 }
-# Table 3, by the component that is added last.
-COMPONENTS = {"none": "none", "hyper": "hyper", "hyper+meta_data": "hyper+meta_data"}
-COMPONENTS["hyper+meta_data+meta_config"] = "hyper+meta_data+meta_config"
+# Table 3, as the ablation's variants are called: each adds one component.
+COMPONENTS = {
+    "none": ("none",),
+    "hyper": ("hypergradient",),
+    "hyper+meta_data": ("+ meta over data",),
+    "hyper+meta_data+meta_config": ("+ meta over configurations",),
+}
 # What no experiment here can be beside: (source, table, method or None for every one) and why.
 NOT_COVERED: Mapping[tuple[str, str, str | None], str] = {
     ("rgd", "table1", None): "CIFAR-10 models, means over ten classes: no experiment of that world is configured",
@@ -72,7 +75,7 @@ class Place:
         attack: Label of the attack, ``none``, or '' where the data set names the state.
         dataset: Of the attack, or ''.
         steps: Fine-tuning steps, or None for the last.
-        variant: Of the series, or ''.
+        variants: What the series' variant, or its attack, may be called; none for no series.
     """
 
     model: str
@@ -80,7 +83,7 @@ class Place:
     attack: str = ""
     dataset: str = ""
     steps: int | None = None
-    variant: str = ""
+    variants: tuple[str, ...] = ()
 
 
 def published() -> pd.DataFrame:
@@ -111,12 +114,12 @@ def place(row: Mapping[str, object]) -> Place:
         case "tab1":
             return Place(model, metric, dataset=setting)
         case "tab2":
-            return Place(model, metric, variant=ATTACKS[setting])
+            return Place(model, metric, variants=PERSONALISED[setting])
         case "tab3":
-            return Place(model, metric, variant=COMPONENTS[setting])
+            return Place(model, metric, variants=COMPONENTS[setting])
         case "tab4" | "tab5":
             dataset, variant = setting.split("/")
-            return Place(model, metric, dataset=dataset, variant=variant)
+            return Place(model, metric, dataset=dataset, variants=(variant,))
     raise KeyError(f"{source} {table}: no place for the setting '{setting}'; map it or list it in NOT_COVERED")
 
 
@@ -161,10 +164,9 @@ def _of(frame: pd.DataFrame, found: Place) -> pd.Series:
         chosen &= frame["dataset"] == found.dataset
     if found.steps is not None:
         chosen &= frame["steps"] == found.steps
-    if found.variant:
-        # In a sweep of attacks, Table 2's variant is the attack itself.
-        variants = frame["variant"] if "variant" in frame else frame["attack"]
-        chosen &= (variants == found.variant) | (frame["attack"] == found.variant)
+    if found.variants:
+        named = frame["attack"].isin(found.variants)
+        chosen &= named | frame["variant"].isin(found.variants) if "variant" in frame else named
     if not found.attack:
         chosen &= frame["attack"] != NOT_ATTACKED
     return chosen

@@ -26,7 +26,7 @@ def series_table(evidence: Evidence, exhibit: str, title: str, *, published: str
     """
     frame, names = _frame(evidence, exhibit, groups)
     frame = beside(frame, "resalign", [published], comparable=evidence.comparable)
-    return Table(frame, variants_layout(frame, names, f"{title}."))
+    return Table(frame, variants_layout(frame, names, f"{title}."), "Variant")
 
 
 def series_drawing(evidence: Evidence, exhibit: str, *, axis: str, groups: Sequence[str]) -> Drawn:
