@@ -15,6 +15,7 @@ from resalign.report.statistics import Floats
 from resalign.report.tables import bootstrap, draws, final_states
 
 SIGN_FLIP, T_TEST, NONE = "sign flips over prompts", "paired t over seeds", "none: one seed, or no difference varies"
+_ROUNDING = 1e-5  # frames hold six significant digits: differences that vary by less do not vary
 STATE_COLUMNS = ["metric", "attack", "dataset", "steps"]
 COLUMNS = [
     *STATE_COLUMNS,
@@ -125,7 +126,7 @@ def against_by_seed(
     values = both["value"].to_numpy(dtype=np.float64)
     others = both["value_second"].to_numpy(dtype=np.float64)
     differences = values - others
-    if len(differences) < 2 or np.ptp(differences) == 0:
+    if len(differences) < 2 or np.ptp(differences) <= _ROUNDING * np.abs(values).max():
         return _untested(float(differences.mean()), 0, len(differences))
     found = statistics.across_seeds(differences, len(differences), settings.confidence)
     return {
