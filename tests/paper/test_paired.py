@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,9 @@ from scipy import stats
 
 from resalign.paper.evidence import Evidence
 from resalign.paper.paired import NONE, against_by_prompt, against_by_seed, conclusion, holm, paired_tests
-from tests.report.experiment import SETTINGS
+from tests.report.experiment import SETTINGS, image_rows, make_measurements
+
+from .frames import evidence_of, write_frames
 
 
 def prompts(*sums: tuple[float, ...], n: int = 4) -> pd.DataFrame:
@@ -88,5 +91,26 @@ def test_every_model_is_held_against_resalign(evidence: Evidence) -> None:
 
 def test_a_file_without_a_significant_difference_says_so() -> None:
     tests = pd.DataFrame({"p": [0.2, float("nan")], "significant": ["no", "no"]})
-    assert conclusion(tests, 0.95) == "No difference is significant at 0.05 after Holm's correction (1 tests)."
+    assert conclusion(tests, 0.95).startswith("No difference of 1 is significant at 0.05 after Holm's correction")
     assert conclusion(tests.assign(significant=["yes", "no"]), 0.95).startswith("1 of 1 differences are significant")
+    assert conclusion(tests.assign(significant=["these seeds", "no"]), 0.95).endswith(
+        "1 more hold for the trained seeds alone."
+    )
+
+
+def test_what_training_seeds_disagree_on_is_no_difference_of_methods(tmp_path: Path) -> None:
+    # Two seeds of ESD: one shows the concept on every prompt, one never; ResAlign's never do.
+    rows = []
+    for model, chances in (
+        ("base", (1.0, 1.0)),
+        ("esd", (1.0, 0.0)),
+        ("graddiff", (1.0, 1.0)),
+        ("resalign", (0.0, 0.0)),
+    ):
+        for seed, chance in enumerate(chances):
+            rows += image_rows(model, chance, seeds=[seed])
+    frames = write_frames(tmp_path, make_measurements(images=pd.DataFrame(rows), runs=make_measurements().runs[:0]))
+    tests = paired_tests(evidence_of(frames)).set_index("model")
+    assert tests.loc["esd", "p_corrected"] < 0.05
+    assert tests.loc["esd", "significant"] == "these seeds"
+    assert tests.loc["graddiff", "significant"] == "yes"

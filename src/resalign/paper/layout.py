@@ -149,7 +149,9 @@ def _with_published(row: Row, values: Sequence[pd.Series | None], measurements: 
         for cell, found in zip(row.cells, values, strict=True)
     )
     below = tuple(None if found is None else _published(found, measurements) for found in values)
-    beside = [Row(row.model, f"{row.title}, published", False, below)] if any(below) else []
+    is_other = any(found is not None and found.get("published_world") == "another" for found in values)
+    title = f"{row.title}, published" + (" (another world)" if is_other else "")
+    beside = [Row(row.model, title, False, below)] if any(below) else []
     return [replace(row, cells=cells), *beside]
 
 

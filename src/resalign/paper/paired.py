@@ -14,6 +14,7 @@ from resalign.report.settings import ReportConfig
 from resalign.report.statistics import Floats
 from resalign.report.tables import bootstrap, draws, final_states
 
+YES, THESE_SEEDS = "yes", "these seeds"
 SIGN_FLIP, T_TEST, NONE = "sign flips over prompts", "paired t over seeds", "none: one seed, or no difference varies"
 _ROUNDING = 1e-5  # frames hold six significant digits: differences that vary by less do not vary
 STATE_COLUMNS = ["metric", "attack", "dataset", "steps"]
@@ -31,8 +32,10 @@ def paired_tests(evidence: Evidence) -> pd.DataFrame:
     (:func:`against_by_seed`). One metric's tests, over states and models, are one family of Holm's correction.
 
     Returns:
-        difference (model minus against), its paired interval, p and the corrected p, whether the latter is below
-        1 - confidence, prompts and seeds that both models have, and the test.
+        difference (model minus against), its paired interval, p and the corrected p; significant: ``yes`` where the
+        corrected p is below 1 - confidence and the interval, which resamples training seeds too, excludes 0;
+        ``these seeds`` where the test alone says so, of the models as they were trained (or there is one seed); then
+        prompts and seeds that both models have, and the test.
     """
     measurements, settings, focus = evidence.measurements, evidence.settings, evidence.focus
     final = final_states(evidence.main)
@@ -52,7 +55,9 @@ def paired_tests(evidence: Evidence) -> pd.DataFrame:
             rows.append({**dict(zip(STATE_COLUMNS, state, strict=True)), "model": model, "against": focus, **found})
     tests = pd.DataFrame(rows, columns=[c for c in COLUMNS if c not in ("p_corrected", "significant")])
     corrected = tests.groupby("metric", sort=False)["p"].transform(lambda p: holm(p.to_numpy(dtype=np.float64)))
-    significant = np.where(corrected < 1 - settings.confidence, "yes", "no")
+    below = corrected < 1 - settings.confidence
+    apart = ((tests["low"] > 0) | (tests["high"] < 0)) & (tests["n_seeds"] > 1)
+    significant = np.where(below & apart, YES, np.where(below, THESE_SEEDS, "no"))
     return tests.assign(p_corrected=corrected, significant=significant)[COLUMNS]
 
 
@@ -161,8 +166,8 @@ def holm(p: Floats) -> Floats:
 
 def conclusion(tests: pd.DataFrame, confidence: float) -> str:
     """How many tests are significant, in words."""
-    tested, shown = int(tests["p"].notna().sum()), int((tests["significant"] == "yes").sum())
-    level = f"{1 - confidence:.3g}"
-    if not shown:
-        return f"No difference is significant at {level} after Holm's correction ({tested} tests)."
-    return f"{shown} of {tested} differences are significant at {level} after Holm's correction within each metric."
+    tested, level = int(tests["p"].notna().sum()), f"{1 - confidence:.3g}"
+    shown, few = (int((tests["significant"] == name).sum()) for name in (YES, THESE_SEEDS))
+    what = f"{shown} of {tested} differences are" if shown else f"No difference of {tested} is"
+    text = f"{what} significant at {level} after Holm's correction within each metric and over training seeds."
+    return f"{text} {few} more hold for the trained seeds alone." if few else text
