@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -31,7 +32,7 @@ def words(name: str) -> str:
     return "".join(word[0].upper() + word[1:] for word in re.findall(r"[A-Za-z]+", spelt))
 
 
-def state_name(row: Mapping[str, object]) -> str:
+def state_name(row: Mapping[Any, Any]) -> str:
     """Name of the mean of one model, metric and state."""
     attack = str(row["attack"])
     after = "Before" if attack == NOT_ATTACKED else f"{words(attack)}After"
@@ -51,11 +52,11 @@ def macros(values: pd.DataFrame, tests: pd.DataFrame) -> str:
     """
     found: list[tuple[str, str]] = []
     for row in values.to_dict("records"):
-        name = state_name({str(k): v for k, v in row.items()})
+        name = state_name(row)
         parts = {"": "mean", "Std": "std", "Low": "low", "High": "high", "N": "n", "Seeds": "seeds"}
         found += [(name + end, _number(row[column])) for end, column in parts.items()]
     for row in tests.to_dict("records"):
-        name = f"{state_name({str(k): v for k, v in row.items()})}Versus{words(str(row['against']))}"
+        name = f"{state_name(row)}Versus{words(str(row['against']))}"
         parts = {"": "difference", "Low": "low", "High": "high", "P": "p_corrected"}
         found += [(name + end, _number(row[column])) for end, column in parts.items()]
     found += [("testsTried", str(int(tests["p"].notna().sum())))]

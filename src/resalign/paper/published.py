@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,13 +92,13 @@ def published() -> pd.DataFrame:
     return pd.read_csv(FILE, dtype={"setting": str}, keep_default_na=False).astype({"value": float})
 
 
-def not_covered(row: Mapping[str, object]) -> str:
+def not_covered(row: Mapping[Any, Any]) -> str:
     """Why a row has no place, or ''."""
     source, table, method = str(row["source"]), str(row["table"]), str(row["method"])
     return NOT_COVERED.get((source, table, method), "") or NOT_COVERED.get((source, table, None), "")
 
 
-def place(row: Mapping[str, object]) -> Place:
+def place(row: Mapping[Any, Any]) -> Place:
     """Where a row of the file belongs.
 
     Raises:
