@@ -61,3 +61,14 @@ def test_series_are_of_the_ablation_and_of_sweeps_by_name(evidence: Evidence) ->
         *(("rates", "gentle"), ("rates", "as it is"), ("rates", "harsh")),
     ]
     assert set(found.loc[found["attack"] == "pages", "steps"]) == {200}
+
+
+def test_what_an_ablation_alone_has_is_named_too(evidence: Evidence) -> None:
+    row = {"model": "new", "attack": "personal", "dataset": "dog"}
+    found = evidence.naming(pd.DataFrame([row | {"metric": "clip_t"}, row | {"metric": "dino"}]))
+    assert found.models[-1] == "new"
+    assert list(found.attacks)[-1] == "personal"
+    assert (found.metrics["clip_t"].title, found.metrics["clip_t"].better) == ("clip t", "higher")
+    assert found.metrics["ip"] == METRICS["ip"]
+    with pytest.raises(ValueError, match="metric 'odd' of an ablation is none of the experiment's"):
+        evidence.naming(pd.DataFrame([row | {"metric": "odd"}]))

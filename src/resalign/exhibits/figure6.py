@@ -31,5 +31,5 @@ def make(evidence: Evidence) -> Drawn:
     frame = frame.reset_index()
     half = _TWO_SIDED * frame["standard_error"]
     frame = frame.assign(low=frame["mean"] - half, high=frame["mean"] + half)
-    names = evidence.naming(frame.assign(attack="none", dataset=""))
+    names = evidence.naming(frame.assign(attack="none", dataset="", metric=evidence.measurements.safety_metric))
     return Drawn(frame, slices_figure(frame, names, evidence.settings))

@@ -11,11 +11,15 @@ from typing import Any
 
 import pandas as pd
 
+from resalign.config import registry
 from resalign.report.measurements import IMAGE_COLUMNS, NOT_ATTACKED, RUN_COLUMNS, Measurements, MetricInfo, Sweep
 from resalign.report.settings import ReportConfig
 from resalign.report.tables import CELL, final_states
 
 TEXT = ("model", "attack", "dataset", "metric", "prompt_set", "prompt_id", "prompt", "path", "variant", "quantity")
+# Labels of config/ablations.yaml that are not their metric's name.
+ALIASES = {"clip_t": "clip_score"}
+_ABLATED_DECIMALS = 3
 FOCUS = "resalign"  # the method that the others are held against, where the experiment has it
 
 
@@ -136,13 +140,31 @@ class Evidence:
         )
 
     def naming(self, frame: pd.DataFrame) -> Measurements:
-        """The measurements' names with those models and attacks that only a frame has, such as an ablation's."""
+        """The measurements' names, and those of models, attacks and metrics that only a frame has, an ablation's."""
         known = self.measurements
         models = dict.fromkeys([*known.models, *frame["model"]])
         attacked = frame.loc[frame["attack"] != NOT_ATTACKED, ["attack", "dataset"]].itertuples(index=False, name=None)
         attacks = dict(known.attacks)
         attacks |= {attack: dataset for attack, dataset in attacked if attack not in attacks}
-        return replace(known, models=tuple(models), attacks=attacks, sweeps={}, main_attacks=None)
+        metrics = {**known.metrics, **{m: info_of(m) for m in frame["metric"].unique() if m not in known.metrics}}
+        return replace(known, models=tuple(models), attacks=attacks, metrics=metrics, sweeps={}, main_attacks=None)
+
+
+def info_of(label: str) -> MetricInfo:
+    """What a metric is that an ablation alone has, by the module that its label names.
+
+    Raises:
+        ValueError: If no metric is called so.
+    """
+    name = ALIASES.get(label, label)
+    if name not in registry.members("metrics"):
+        raise ValueError(
+            f"metric '{label}' of an ablation is none of the experiment's, and no file in src/resalign/metrics is "
+            f"called so; expected one of {sorted([*registry.members('metrics'), *ALIASES])}"
+        )
+    module = registry.member("metrics", name)
+    title = module.TITLE if name == label else label.replace("_", " ")
+    return MetricInfo(title, module.BETTER, module.KIND, module.GROUP, "the ablation's prompts", _ABLATED_DECIMALS)
 
 
 def unique_cells(frame: pd.DataFrame) -> pd.DataFrame:
