@@ -16,7 +16,7 @@ def planned_files(checkout: Checkout) -> list[str]:
 
 
 def test_deleting_any_one_file_remakes_that_file_only(finished: Checkout) -> None:
-    paths = [path for path in planned_files(finished) if path.startswith((f"{PAPER}/", "results/demo/measured/"))]
+    paths = planned_files(finished)  # what ablations and theory add, too
     assert f"{PAPER}/table1.csv" in paths
     assert f"{PAPER}/macros.tex" in paths
     for name in paths:
