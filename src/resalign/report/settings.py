@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -44,6 +44,16 @@ class ReportConfig(Strict):
     other_thresholds: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(
         (0.05, 0.2, 0.5), description="thresholds that survival.csv has too, to see what depends on the first"
     )
+
+    published: Literal["comparable", "another_world"] = Field(
+        "another_world",
+        description="of the paper's numbers: comparable where the experiment is the paper's own, which holds at tier "
+        "`paper` alone; else they are shown as another world's, without a difference",
+    )
+    swept_thresholds: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        tuple(round(0.05 * step, 2) for step in range(1, 20)), description="of detectors, for safety rates over them"
+    )
+    permutations: int = Field(9999, ge=999, description="random sign flips of a paired test; all, if they are fewer")
 
     gallery_prompts: int = Field(6, gt=0, description="columns of the sample grid")
     tile_pixels: int = Field(96, gt=0, description="side of a sample in the grid")

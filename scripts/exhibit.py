@@ -1,0 +1,35 @@
+"""Makes one file of one exhibit from measured frames."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from resalign.config import registry
+from resalign.paper.evidence import Evidence
+from resalign.paper.products import write
+from resalign.report.settings import ReportConfig
+from resalign.stage import run_stage
+
+
+def main() -> None:
+    """Command line of the rule exhibit."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--job", type=json.loads, required=True, help="settings and the frames' paths as JSON")
+    parser.add_argument("--exhibit", required=True, help="name of the exhibit, its module's in resalign.exhibits")
+    parser.add_argument("--output", type=Path, required=True, help="the file to write; its suffix says which kind")
+    arguments = parser.parse_args()
+    job = arguments.job
+    evidence = Evidence(
+        settings=ReportConfig.parse(job["report"], where="report"),
+        files={name: Path(path) for name, path in job["files"].items()},
+        comparable=job["comparable"],
+        plan=tuple(job["plan"]),
+    )
+    product = registry.member("exhibits", arguments.exhibit).make(evidence)
+    write(product, arguments.output, evidence.settings)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,24 @@
+"""Which exhibits an experiment has, and what the others need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resalign.paper.evidence import Evidence
+    from resalign.paper.products import Table
+
+TITLE, KIND = "Contents", "table"
+READS = ()
+
+
+def make(evidence: Evidence) -> Table:
+    """One row an exhibit: its files, or what it needs where it is left out."""
+    import pandas as pd
+
+    from resalign.paper.layout import plain_layout
+    from resalign.paper.products import Table
+
+    frame = pd.DataFrame(list(evidence.plan), columns=["exhibit", "title", "files", "left_out"])
+    headers = {"exhibit": "Exhibit", "title": "Shows", "files": "Files", "left_out": "Left out: needs"}
+    return Table(frame, plain_layout(frame, headers, "The exhibits of this experiment."), headers["exhibit"])

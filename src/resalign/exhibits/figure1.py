@@ -1,0 +1,27 @@
+"""Figure 1 of ResAlign, as numbers: every model before and after fine-tuning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resalign.paper.evidence import Evidence
+    from resalign.paper.products import Drawn
+
+TITLE, KIND = "Before and after fine-tuning, by method (after ResAlign, Figure 1)", "figure"
+READS, ATTACKED = ("values",), True
+
+
+def make(evidence: Evidence) -> Drawn:
+    """The first safety metric before and after each attack of the main table.
+
+    Deviation: the paper shows explicit images; here are the rates of all images, and figure3 has samples.
+    """
+    from resalign.paper.products import Drawn
+    from resalign.report.figures import before_after_figure
+    from resalign.report.tables import final_states
+
+    names = evidence.measurements.main()
+    frame = final_states(evidence.main)
+    frame = frame[frame["metric"] == names.safety_metric]
+    return Drawn(frame, before_after_figure(frame, names, evidence.settings, names.safety_metric))

@@ -1,0 +1,39 @@
+"""Figure 3 of ResAlign: samples of benign and personalised generation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resalign.paper.evidence import Evidence
+    from resalign.paper.products import Drawn
+
+TITLE, KIND = "Benign and personalised samples, flagged ones blurred (ResAlign, Figure 3)", "figure"
+READS = ("samples",)
+
+
+def make(evidence: Evidence) -> Drawn:
+    """The first prompts of each list that benign generation is measured on, every model before and after attacks.
+
+    Raises:
+        FileNotFoundError: If an image has been deleted.
+    """
+    from matplotlib.figure import Figure
+
+    from resalign.paper.products import Drawn
+    from resalign.report.gallery import grid_figure, sample_grid
+    from resalign.report.measurements import NOT_ATTACKED
+
+    names, settings = evidence.measurements.main(), evidence.settings
+    samples = evidence.frame("samples")
+    samples = samples[samples["attack"].isin({NOT_ATTACKED, *names.attacks})]
+    lists = list(dict.fromkeys(samples["prompt_set"]))
+    each = -(-settings.gallery_prompts // max(1, len(lists)))
+    kept = [s.drop_duplicates("prompt_id").head(each) for _, s in samples.groupby("prompt_set", sort=False)]
+    chosen = {key for part in kept for key in zip(part["prompt_set"], part["prompt_id"], strict=True)}
+    keys = list(zip(samples["prompt_set"], samples["prompt_id"], strict=True))
+    samples = samples[[key in chosen for key in keys]]
+    # Two lists may both have a prompt 0.
+    ids = samples["prompt_set"] + "/" + samples["prompt_id"]
+    grid = sample_grid(samples.assign(prompt_id=ids).drop(columns="prompt_set"), names, settings)
+    return Drawn(samples, Figure() if grid is None else grid_figure(grid, settings))

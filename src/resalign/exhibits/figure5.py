@@ -1,0 +1,19 @@
+"""Figure 5 of ResAlign: the proximity weight γ of the envelope."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resalign.paper.evidence import Evidence
+    from resalign.paper.products import Drawn
+
+TITLE, KIND = "Effect of γ (ResAlign, Figure 5)", "figure"
+READS, ABLATION = ("values",), "gamma"
+
+
+def make(evidence: Evidence) -> Drawn:
+    """Safety after fine-tuning and benign generation at every γ."""
+    from resalign.paper.series import series_drawing
+
+    return series_drawing(evidence, "figure5", axis="γ", groups=("safety", "utility"))

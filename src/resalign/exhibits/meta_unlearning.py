@@ -1,0 +1,35 @@
+"""Table 1 of Meta-Unlearning's supplement: safety over the steps of malicious fine-tuning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resalign.paper.evidence import Evidence
+    from resalign.paper.products import Table
+
+TITLE, KIND = "Safety over fine-tuning steps, by attack (Meta-Unlearning, Table 1)", "table"
+READS, ATTACKED = ("values",), True
+OWN = ("unsafe_score", "nsfw_score")  # the paper's two metrics; an experiment without them shows its own safety metrics
+
+
+def make(evidence: Evidence) -> Table:
+    """One row a state, one column a model and metric, at every step that was sampled.
+
+    Source: Gao 2024, arXiv 2410.12777, Table 1 of the supplement.
+    """
+    from resalign.paper.layout import steps_layout
+    from resalign.paper.products import Table
+    from resalign.paper.published import beside
+
+    names = evidence.measurements.main()
+    metrics = [m for m in OWN if m in names.metrics] or [m for m, i in names.metrics.items() if i.group == "safety"]
+    values = evidence.main
+    frame = beside(
+        values[values["metric"].isin(metrics)].reset_index(drop=True),
+        "meta-unlearning",
+        ["table1"],
+        comparable=evidence.comparable,
+    )
+    said = "" if OWN[0] in metrics else " In place of the paper's unsafe and NSFW score: this experiment's own metrics."
+    return Table(frame, steps_layout(frame, names, f"{TITLE}.{said}"), "State")

@@ -1,0 +1,36 @@
+"""Table 1 (b) of the concept-resurgence paper: the erased concept before and after benign fine-tuning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resalign.paper.evidence import Evidence
+    from resalign.paper.products import Table
+
+TITLE, KIND = "The erased concept before and after fine-tuning (concept resurgence, Table 1)", "table"
+READS, ATTACKED = ("values",), True
+OWN = ("concept_accuracy", "incidental_resurgence")
+
+
+def make(evidence: Evidence) -> Table:
+    """The concept's accuracy of every model, before and after the most steps of each attack, and the regained part.
+
+    ``regained`` is mean after minus mean before; the base's own state is what full resurgence would be.
+    Source: Suriyakumar 2024, arXiv 2410.08074, Table 1.
+    """
+    from resalign.paper.layout import models_layout
+    from resalign.paper.products import Table
+    from resalign.report.measurements import NOT_ATTACKED
+    from resalign.report.tables import final_states
+
+    names = evidence.measurements.main()
+    metrics = [metric for metric in OWN if metric in names.metrics] or [names.safety_metric]
+    final = final_states(evidence.main)
+    frame = final[final["metric"].isin(metrics)].reset_index(drop=True)
+    before = frame[frame["attack"] == NOT_ATTACKED].set_index(["model", "metric"])["mean"]
+    start = frame.set_index(["model", "metric"]).index.map(before.to_dict())
+    regained = (frame["mean"] - start).where(frame["attack"] != NOT_ATTACKED)
+    said = "" if OWN[0] in metrics else f" The concept is found by {names.metrics[metrics[0]].title}'s detectors."
+    layout = models_layout(frame, names, f"{TITLE}.{said}")
+    return Table(frame.assign(regained=regained.astype(float)), layout)

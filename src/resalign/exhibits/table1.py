@@ -1,0 +1,23 @@
+"""Table 1 of ResAlign: safety before and after benign fine-tuning, and benign generation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resalign.paper.evidence import Evidence
+    from resalign.paper.products import Table
+
+TITLE, KIND = "Safety before and after fine-tuning, and benign generation (ResAlign, Table 1)", "table"
+READS = ("values",)
+
+
+def make(evidence: Evidence) -> Table:
+    """Every model before fine-tuning and after the most steps of each attack of the main table."""
+    from resalign.paper.layout import main_layout
+    from resalign.paper.products import Table
+    from resalign.paper.published import beside
+    from resalign.report.tables import final_states
+
+    frame = beside(final_states(evidence.main), "resalign", ["tab1"], comparable=evidence.comparable)
+    return Table(frame, main_layout(frame, evidence.measurements.main(), evidence.settings))

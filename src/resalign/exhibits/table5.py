@@ -1,0 +1,21 @@
+"""Table 5 of ResAlign: optimizers of fine-tuning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resalign.paper.evidence import Evidence
+    from resalign.paper.products import Table
+
+TITLE, KIND = "Optimizers of fine-tuning (ResAlign, Table 5)", "table"
+READS = ("values",)
+ABLATION = "optimizers"
+GROUPS = ("safety", "learnability")
+
+
+def make(evidence: Evidence) -> Table:
+    """Safety after fine-tuning with each optimizer, and whether anything was learnt there."""
+    from resalign.paper.series import series_table
+
+    return series_table(evidence, "table5", TITLE, published="tab5", groups=GROUPS)

@@ -1,0 +1,29 @@
+"""Paired tests of every model against one, corrected for their number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resalign.paper.evidence import Evidence
+    from resalign.paper.products import Table
+
+TITLE, KIND = "Paired tests with Holm's correction", "table"
+READS = ("values", "per_run", "prompts")
+
+
+def make(evidence: Evidence) -> Table:
+    """Differences of every model from ResAlign (or the most resilient model), metric by metric and state by state."""
+    from resalign.paper.layout import plain_layout
+    from resalign.paper.paired import conclusion, paired_tests
+    from resalign.paper.products import Table
+
+    tests = paired_tests(evidence)
+    said = conclusion(tests, evidence.settings.confidence)
+    headers = {
+        **{"metric": "Metric", "attack": "Attack", "model": "Model", "against": "Against", "difference": "Difference"},
+        **{"low": "Low", "high": "High", "p": "p", "p_corrected": "p (Holm)", "significant": "Significant"},
+        **{"n_prompts": "Prompts", "n_seeds": "Seeds", "test": "Test"},
+    }
+    caption = f"{TITLE}: model minus the one that it is held against. {said}"
+    return Table(tests.assign(conclusion=said), plain_layout(tests, headers, caption), headers["metric"])

@@ -1,0 +1,34 @@
+"""Safety rates over the detectors' thresholds, and whether the ranking of models depends on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resalign.paper.evidence import Evidence
+    from resalign.paper.products import Drawn
+
+TITLE, KIND = "Safety rates over detector thresholds", "figure"
+READS = ("values", "thresholds")
+
+
+def make(evidence: Evidence) -> Drawn:
+    """Curves of every model, and Kendall's τ of each threshold's ranking with that at the configured thresholds.
+
+    Source: Kendall 1938, τ-b; as SciPy's ``kendalltau``. NaN where all models of a state have one rate.
+    """
+    from resalign.paper.drawings import thresholds_figure
+    from resalign.paper.products import Drawn
+    from resalign.paper.stability import range_of, with_tau
+    from resalign.report.measurements import NOT_ATTACKED
+    from resalign.report.tables import final_states
+
+    names = evidence.measurements.main()
+    curves = evidence.frame("thresholds")
+    curves = final_states(curves[curves["attack"].isin({NOT_ATTACKED, *names.attacks})])
+    frame = with_tau(curves, final_states(evidence.main))
+    titles = {}
+    for (metric, attack), own in frame.groupby(["metric", "attack"], sort=False):
+        after = "before" if attack == NOT_ATTACKED else f"after {names.target(str(attack))}"
+        titles[str(metric), str(attack)] = f"{names.metrics[str(metric)].title} {after}; τ {range_of(own['tau'])}"
+    return Drawn(frame, thresholds_figure(frame, names, evidence.settings, titles))

@@ -1,0 +1,153 @@
+"""What the exhibits' rules make and read: which exhibits an experiment has, and what the others would need."""
+
+from __future__ import annotations
+
+import json
+from types import ModuleType
+from typing import Any
+
+from resalign.config import jobs, registry
+from resalign.config.experiment import BASE
+from resalign.config.plan import Plan
+
+FAMILY = "exhibits"
+CONTENTS = "contents"  # the exhibit that lists all of them
+SUFFIXES = {"table": ("csv", "tex"), "figure": ("csv", "png", "svg"), "macros": ("tex",)}
+FRAMES = ("values", "per_run", "prompts", "thresholds", "samples")  # of the rule measure, beside names.json
+
+
+def declared_ablations(plan: Plan) -> tuple[str, ...]:
+    """Names of the experiment's ablations, whose values.csv a rule makes."""
+    return tuple(getattr(plan.experiment, "ablations", ()))
+
+
+def declared_theory(plan: Plan) -> tuple[str, ...]:
+    """Frames under theory/ that a rule of this experiment makes."""
+    return tuple(getattr(plan.experiment, "theory", ()))
+
+
+# --- the measured frames ----------------------------------------------------------------------------------------------
+
+
+def measured_folder(plan: Plan) -> str:
+    """Where the measured frames lie."""
+    return f"results/{plan.experiment.config.name}/measured"
+
+
+def measure_files(plan: Plan) -> list[str]:
+    """Scores of all runs and of real images, and the attacks' training curves."""
+    rows = jobs.report_rows(plan)
+    folders = [{k: f.format(seed=s) for k, f in row["folders"].items()} for row in rows for s in row["seeds"]]
+    scores = [f"{folder['score']}/scores.parquet" for folder in folders]
+    curves = [f"{folder['attack']}/history.csv" for folder in folders if "attack" in folder]
+    heldout = jobs.markers(plan, [data.heldout for data in plan.experiment.attack_data.values()])
+    return [*scores, *dict.fromkeys(curves), *(f"{folder}/scores.parquet" for folder in plan.references), *heldout]
+
+
+def measure_job(plan: Plan) -> str:
+    """What scripts/measure.py needs: the report's job without what the page alone shows."""
+    report: dict[str, Any] = json.loads(jobs.report_job(plan))
+    kept = ("models", "base", "attacks", "sweeps", "main_attacks", "heldout", "metrics", "flags", "report")
+    found = {key: report[key] for key in (*kept, "references", "compared", "rows")}
+    return jobs.as_json({**found, "methods": methods(plan)})
+
+
+def methods(plan: Plan) -> dict[str, str]:
+    """Unlearning method by model."""
+    return {BASE: BASE, **{model: member.name for model, member in plan.experiment.unlearning.items()}}
+
+
+# --- the exhibits -----------------------------------------------------------------------------------------------------
+
+
+def exhibits() -> list[str]:
+    """Every exhibit, by the names of their files."""
+    return registry.members(FAMILY)
+
+
+def needs(plan: Plan, name: str) -> str:
+    """What an experiment lacks for an exhibit, or ''."""
+    module = registry.member(FAMILY, name)
+    if getattr(module, "ATTACKED", False) and not plan.experiment.attacks:
+        return "an attack: give the experiment an entry under 'attacks'"
+    ablation = getattr(module, "ABLATION", None)
+    if ablation and not _has_ablation(plan, module):
+        swept = [label for label in plan.experiment.sweeps if label.startswith(name)]
+        if not swept and getattr(module, "ABLATION_ALONE", True):
+            return f"the ablation '{ablation}', declared in config/ablations.yaml, or a sweep called '{name}-...'"
+    missing = [frame for frame in getattr(module, "THEORY", ()) if frame not in declared_theory(plan)]
+    return f"theory/{missing[0]}.csv: the theory of this experiment" if missing else ""
+
+
+def _has_ablation(plan: Plan, module: ModuleType) -> bool:
+    return getattr(module, "ABLATION", None) in declared_ablations(plan)
+
+
+def planned(plan: Plan) -> list[str]:
+    """Exhibits that the experiment has all inputs of."""
+    return [name for name in exhibits() if not needs(plan, name)]
+
+
+def left_out(plan: Plan) -> dict[str, str]:
+    """The other exhibits, and what each one needs."""
+    return {name: lack for name in exhibits() if (lack := needs(plan, name))}
+
+
+def paper_files(plan: Plan) -> list[str]:
+    """Every file of the target ``paper``."""
+    folder = f"results/{plan.experiment.config.name}/paper"
+    return [
+        f"{folder}/{name}.{suffix}" for name in planned(plan) for suffix in SUFFIXES[registry.member(FAMILY, name).KIND]
+    ]
+
+
+def frames_of(plan: Plan, name: str) -> dict[str, str]:
+    """The frames that an exhibit reads, by name."""
+    module = registry.member(FAMILY, name)
+    result = f"results/{plan.experiment.config.name}"
+    found = {frame: f"{measured_folder(plan)}/{frame}.csv" for frame in module.READS}
+    if module.READS:
+        found["names"] = f"{measured_folder(plan)}/names.json"
+    if _has_ablation(plan, module):
+        found["ablation"] = f"results/ablations/{module.ABLATION}/values.csv"
+    return found | {frame: f"{result}/theory/{frame}.csv" for frame in getattr(module, "THEORY", ())}
+
+
+def exhibit_job(plan: Plan, name: str) -> str:
+    """What scripts/exhibit.py needs; only the list of contents knows of the other exhibits."""
+    config = plan.experiment.config
+    listed = [
+        {
+            "exhibit": other,
+            "title": registry.member(FAMILY, other).TITLE,
+            "files": ", ".join(f"{other}.{suffix}" for suffix in SUFFIXES[registry.member(FAMILY, other).KIND]),
+            "left_out": needs(plan, other),
+        }
+        for other in (exhibits() if name == CONTENTS else ())
+    ]
+    return jobs.as_json(
+        {
+            "files": frames_of(plan, name),
+            "report": config.report.model_dump(mode="json"),
+            "comparable": is_comparable(plan),
+            "plan": listed,
+        }
+    )
+
+
+def is_comparable(plan: Plan) -> bool:
+    """Whether published numbers are of this experiment's world: the paper's own configuration, at its own size."""
+    return plan.experiment.config.report.published == "comparable" and plan.tier == "paper"
+
+
+def exhibit_code(name: str) -> list[str]:
+    """Code inputs of one exhibit, and the published numbers where it shows some."""
+    found = jobs.code("exhibit", f"resalign.{FAMILY}.{name}")
+    module = "src/resalign/paper/published.py"
+    return [*found, module.replace(".py", ".csv")] if module in found else found
+
+
+def message(plan: Plan) -> str:
+    """What the target says when it is done: which exhibits are left out, and what they need."""
+    lines = [f"paper: {len(planned(plan))} exhibits; listed in paper/contents.csv"]
+    return "\n".join([*lines, *(f"left out: {name} needs {lack}" for name, lack in left_out(plan).items())])

@@ -1,0 +1,181 @@
+"""Laid-out tables: mean ± std over seeds with its interval, variants in rows, published numbers under ours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from resalign.report.measurements import NOT_ATTACKED, Measurements
+from resalign.report.settings import ReportConfig
+from resalign.report.table1 import Cell, Column, ResultTable, Row, arrowed, column_cells, lay_out
+from resalign.report.tables import number
+
+
+def main_layout(frame: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> ResultTable:
+    """The main table with the spread over seeds, and a row of published numbers under every model that has some.
+
+    Args:
+        frame: Final states, with the columns of :func:`resalign.paper.published.beside`.
+        measurements: Names.
+        settings: For the caption.
+    """
+    table = lay_out(frame, measurements, settings)
+    rows: list[Row] = []
+    for row in table.rows:
+        own = frame[frame["model"] == row.model]
+        rows += _with_published(row, [_of_column(own, column) for column in table.columns], measurements)
+    return replace(table, rows=tuple(rows), caption=f"{table.caption} {said_of_cells(frame)}")
+
+
+def variants_layout(frame: pd.DataFrame, measurements: Measurements, caption: str) -> ResultTable:
+    """One row a variant and model, one column a state and metric; bold is a variant's best model.
+
+    Args:
+        frame: From ``Evidence.series``, with the columns of published numbers.
+        measurements: Names.
+        caption: What the table shows.
+    """
+    columns = _columns(frame, measurements)
+    many_models, many_series = frame["model"].nunique() > 1, frame["series"].nunique() > 1
+    rows: list[Row] = []
+    for (series, variant), group in frame.groupby(["series", "variant"], sort=False):
+        cells = [column_cells(_of_state(group, column), measurements, column.metric) for column in columns]
+        for model in dict.fromkeys(group["model"]):
+            named = {"series": str(series) if many_series else "", "variant": str(variant)}
+            named["model"] = measurements.title(model) if many_models else ""
+            title = ", ".join(filter(None, named.values()))
+            row = Row(model, title, model == measurements.base, tuple(column.get(model) for column in cells))
+            own = group[group["model"] == model]
+            rows += _with_published(row, [_of_column(own, column) for column in columns], measurements)
+    return ResultTable(tuple(columns), tuple(rows), f"{caption} {said_of_cells(frame)}")
+
+
+def models_layout(frame: pd.DataFrame, measurements: Measurements, caption: str) -> ResultTable:
+    """One row a model, one column a state and metric."""
+    return variants_layout(frame.assign(series="", variant=""), measurements, caption)
+
+
+def steps_layout(frame: pd.DataFrame, measurements: Measurements, caption: str) -> ResultTable:
+    """One row a state (attack and steps), one column a model and metric.
+
+    Args:
+        frame: Values at all steps, with the columns of published numbers.
+        measurements: Names.
+        caption: What the table shows.
+    """
+    models = [model for model in measurements.models if model in set(frame["model"])]
+    metrics = [metric for metric in measurements.metrics if metric in set(frame["metric"])]
+    columns = [Column(measurements.title(o), arrowed(measurements, m), "", m) for o in models for m in metrics]
+    rows: list[Row] = []
+    order = [NOT_ATTACKED, *measurements.attacks]
+    states = sorted(
+        frame[["attack", "steps"]].drop_duplicates().itertuples(index=False, name=None),
+        key=lambda state: (order.index(state[0]), state[1]),
+    )
+    for attack, steps in states:
+        here = frame[(frame["attack"] == attack) & (frame["steps"] == steps)]
+        found = [here[(here["model"] == model) & (here["metric"] == metric)] for model in models for metric in metrics]
+        values = [None if own.empty else own.iloc[0] for own in found]
+        title = "Before" if attack == NOT_ATTACKED else f"{measurements.target(attack)}, {steps:,} steps"
+        row = Row("", title, False, tuple(v if v is None else _cell(v, measurements) for v in values))
+        rows += _with_published(row, values, measurements)
+    return ResultTable(tuple(columns), tuple(rows), f"{caption} {said_of_cells(frame)}")
+
+
+def plain_layout(frame: pd.DataFrame, headers: Mapping[str, str], caption: str) -> ResultTable:
+    """A table of texts and numbers as they are: the first column names the rows.
+
+    Args:
+        frame: One row a row.
+        headers: Column of the frame to its header, in order.
+        caption: What the table shows.
+    """
+    first, *others = headers
+    columns = tuple(Column("", headers[name], "", name) for name in others)
+    rows = tuple(
+        Row(str(row[first]), str(row[first]), False, tuple(Cell(_text(row[name]), "") for name in others))
+        for row in frame.to_dict("records")
+    )
+    return ResultTable(columns, rows, caption)
+
+
+def said_of_cells(frame: pd.DataFrame) -> str:
+    """What ± is, how many seeds are behind it, and of which world the published numbers are."""
+    low, high = int(frame["seeds"].min()), int(frame["seeds"].max())
+    count = f"{low}" if low == high else f"{low} to {high}"
+    text = f"± is the standard deviation over training seeds (n = {count}; none with one); intervals are in brackets."
+    worlds = set(frame.get("published_world", pd.Series(dtype=str))) - {""}
+    if "another" in worlds:
+        text += " Published numbers, below ours, are of another world: they are shown, not compared."
+    elif worlds:
+        text += " Published numbers stand below ours; in parentheses, how much larger ours is."
+    return text
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.4g}".replace("-", "−")
+    return str(value)
+
+
+def _columns(frame: pd.DataFrame, measurements: Measurements) -> list[Column]:
+    """Every state and metric that a row can have: before, after each attack."""
+    found = []
+    order = [NOT_ATTACKED, *measurements.attacks]
+    for attack in sorted(set(frame["attack"]), key=order.index):
+        title = "Before fine-tuning" if attack == NOT_ATTACKED else f"After {measurements.target(attack)}"
+        own = set(frame.loc[frame["attack"] == attack, "metric"])
+        found += [Column(title, arrowed(measurements, m), "", m, attack) for m in measurements.metrics if m in own]
+    return found
+
+
+def _of_state(rows: pd.DataFrame, column: Column) -> pd.DataFrame:
+    return rows[(rows["attack"] == column.attack) & (rows["metric"] == column.metric)]
+
+
+def _of_column(own: pd.DataFrame, column: Column) -> pd.Series | None:
+    """A model's row of one state and metric."""
+    found = _of_state(own, column)
+    return None if found.empty else found.iloc[0]
+
+
+def _with_published(row: Row, values: Sequence[pd.Series | None], measurements: Measurements) -> list[Row]:
+    """The row with ± in its cells, and the published numbers of the same states, where there are some."""
+    cells = tuple(
+        cell if cell is None or found is None else _spread(cell, found, measurements)
+        for cell, found in zip(row.cells, values, strict=True)
+    )
+    below = tuple(None if found is None else _published(found, measurements) for found in values)
+    is_other = any(found is not None and found.get("published_world") == "another" for found in values)
+    title = f"{row.title}, published" + (" (another world)" if is_other else "")
+    beside = [Row(row.model, title, False, below)] if any(below) else []
+    return [replace(row, cells=cells), *beside]
+
+
+def _cell(found: pd.Series, measurements: Measurements) -> Cell:
+    """A value with its interval."""
+    info = measurements.metrics[str(found["metric"])]
+    low, high = float(found["low"]), float(found["high"])
+    interval = "" if math.isnan(low) else f"[{number(low, info)}, {number(high, info)}]"
+    return Cell(number(float(found["mean"]), info), interval)
+
+
+def _spread(cell: Cell, found: pd.Series, measurements: Measurements) -> Cell:
+    """The cell with ± its standard deviation over seeds, where there are several."""
+    if math.isnan(found["std"]):
+        return cell
+    info = measurements.metrics[str(found["metric"])]
+    return replace(cell, value=f"{cell.value} ± {number(float(found['std']), info)}")
+
+
+def _published(found: pd.Series, measurements: Measurements) -> Cell | None:
+    """A published number, with the difference where both are of one world."""
+    if math.isnan(found.get("published", math.nan)):
+        return None
+    info = measurements.metrics[str(found["metric"])]
+    difference = float(found["difference"])
+    said = "" if math.isnan(difference) else f"({'+' if difference > 0 else ''}{number(difference, info)})"
+    return Cell(number(float(found["published"]), info), said)
