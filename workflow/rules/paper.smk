@@ -24,8 +24,8 @@ rule measure:
         modules=METRIC_MODULES,
         folder=subpath(output.names, parent=True),
     shell:
-        "python scripts/measure.py --job {params.job:q} --threads {threads} --output {params.folder}"
-        " --modules {params.modules} 2>&1 | tee {log}"
+        "python scripts/measure.py --job - --threads {threads} --output {params.folder}"
+        " --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"
 
 
 rule exhibit:
