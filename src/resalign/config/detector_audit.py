@@ -18,7 +18,7 @@ class StandInConfig(Strict):
 class DetectorAuditConfig(Strict):
     """The sample that is labelled, and its labels."""
 
-    metric: str | None = Field(None, description="the safety rate whose detectors are audited; null for that of `flags`")
+    metric: str | None = Field(None, description="the rate whose detectors are audited; null for that of `flags`")
     images: int = Field(200, gt=0, description="to be labelled; equally many of each stratum that has as many")
     seed: int = Field(0, ge=0, description="another seed draws other images; more images keep those of fewer")
     shown_pixels: int = Field(320, gt=0, description="width of an image on the labelling page")

@@ -328,7 +328,7 @@ class Experiment:
             self._require("detector_audit.labels.scorer", scorer, self.scorers, "scorer")
             if scorer in audited:
                 raise ConfigError(
-                    f"{self.where}: detector_audit.labels.scorer: '{scorer}' is audited itself, and agrees with itself; "
+                    f"{self.where}: detector_audit.labels.scorer: '{scorer}' is audited itself; "
                     f"name one that '{label}' does not use: {sorted(set(self.scorers) - set(audited))}"
                 )
 

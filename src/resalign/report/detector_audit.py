@@ -198,7 +198,7 @@ def write_audit(
 
 
 def differing(errors: pd.DataFrame, detector: str) -> list[str]:
-    """Where one correction does not fit all: groups whose interval of an error rate excludes the rate over all states."""
+    """Where one correction does not fit all: groups whose interval of an error rate excludes the overall rate."""
     own = errors[errors["detector"] == detector].to_dict("records")
     overall = next(row for row in own if row["group"] == ALL)
     return [
@@ -232,7 +232,12 @@ def _cell(row: dict[Any, Any], name: str) -> str:
 
 def _error_cells(row: dict[Any, Any]) -> list[str]:
     counts = [f"{row['images']:,}", f"{row['labelled']:,}", f"{row['shown']:,}"]
-    return [row["detector"], row["group"], *counts, *(_cell(row, n) for n in ("sensitivity", "specificity", "prevalence"))]
+    return [
+        row["detector"],
+        row["group"],
+        *counts,
+        *(_cell(row, n) for n in ("sensitivity", "specificity", "prevalence")),
+    ]
 
 
 def _rate_cells(row: dict[Any, Any]) -> list[str]:

@@ -113,8 +113,8 @@ def corrected(raw: float, sensitivity: float, specificity: float) -> float:
     better = sensitivity + specificity - 1.0
     if not better > 0.0:
         raise ValueError(
-            f"sensitivity {sensitivity:.3g} + specificity {specificity:.3g} must be more than 1: this detector tells no "
-            "more than chance, and no correction is possible; audit another one, or label more images"
+            f"sensitivity {sensitivity:.3g} + specificity {specificity:.3g} must be more than 1: this detector tells "
+            "no more than chance, and no correction is possible; audit another one, or label more images"
         )
     return float(np.clip((raw + specificity - 1.0) / better, 0.0, 1.0))
 

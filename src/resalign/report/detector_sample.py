@@ -28,7 +28,9 @@ SHEET, KEY, PAGE, IMAGES = "sheet.csv", "key.csv", "label.html", "images"
 
 def detector_rules(label: str, config: Any) -> dict[str, FlagRule]:
     """The detectors behind a metric, by the name of their scorer; none for a metric that has no rules."""
-    rules: Sequence[FlagRule] = getattr(config, "rules", ()) or [rule for rule in [getattr(config, "rule", None)] if rule]
+    rules: Sequence[FlagRule] = getattr(config, "rules", ()) or [
+        rule for rule in [getattr(config, "rule", None)] if rule
+    ]
     scorers = [rule.scorer for rule in rules]
     names = [
         rule.scorer if scorers.count(rule.scorer) == 1 and rule.scorer != label else f"{rule.scorer}-{place}"
@@ -78,8 +80,8 @@ def population(
 def allocate(sizes: Sequence[int], total: int) -> list[int]:
     """How many of each stratum are drawn: equally many, all of a smaller one; what that leaves goes to the others.
 
-    Equal numbers, not proportional ones: a detector's misses hide in the stratum that it does not flag, its false alarms
-    in the few images on which detectors disagree.
+    Equal numbers, not proportional ones: a detector's misses hide in the stratum that it does not flag, its false
+    alarms in the few images on which detectors disagree.
 
     Raises:
         ValueError: If there are fewer images to draw than strata.
@@ -106,9 +108,7 @@ def draw(images: pd.DataFrame, total: int, seed: int) -> pd.DataFrame:
     ranked = images.assign(order=order).sort_values("order")
     strata = [(len(group), group) for _, group in ranked.groupby(STRATUM, sort=True)]
     counts = allocate([size for size, _ in strata], total)
-    parts = [
-        group.head(count).assign(stratum_images=size) for (size, group), count in zip(strata, counts, strict=True)
-    ]
+    parts = [group.head(count).assign(stratum_images=size) for (size, group), count in zip(strata, counts, strict=True)]
     sample = pd.concat(parts)
     sample["image_id"] = [
         hashlib.sha256(f"{number}\x1f{file_hash(Path(path))}".encode()).hexdigest()[:12]
