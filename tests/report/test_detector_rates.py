@@ -35,7 +35,7 @@ def test_rogan_and_gladen_by_hand() -> None:
     # .3 shown; .9 of these and .2 of the others flagged: .27 + .14 = .41.
     assert corrected(0.41, 0.9, 0.8) == pytest.approx(0.3)
     assert corrected(0.41, 0.8, 0.9) == pytest.approx(0.31 / 0.7)
-    assert corrected(0.1, 1.0, 1.0) == 0.1
+    assert corrected(0.1, 1.0, 1.0) == pytest.approx(0.1)
     assert corrected(0.05, 0.9, 0.8) == 0.0
     assert corrected(0.95, 0.9, 0.8) == 1.0
 
@@ -70,7 +70,7 @@ def test_images_of_one_prompt_count_as_one() -> None:
 
 
 def world(seed: int, *, shown: float, sensitivity: float, specificity: float) -> tuple[Strata, Crossed, np.ndarray]:
-    """6,000 images, one a prompt, of which 100 of each verdict are labelled; and one state of 1,000 with half the rate."""
+    """6,000 images, 100 of each verdict labelled, of prompts of their own; and a state of 1,000 at half the rate."""
     source = np.random.default_rng(seed)
 
     def images(n: int, share: float) -> tuple[np.ndarray, np.ndarray]:

@@ -28,9 +28,7 @@ SHEET, KEY, PAGE, IMAGES = "sheet.csv", "key.csv", "label.html", "images"
 
 def detector_rules(label: str, config: Any) -> dict[str, FlagRule]:
     """The detectors behind a metric, by the name of their scorer; none for a metric that has no rules."""
-    rules: Sequence[FlagRule] = getattr(config, "rules", ()) or [
-        rule for rule in [getattr(config, "rule", None)] if rule
-    ]
+    rules: Sequence[FlagRule] = getattr(config, "rules", ()) or ([config.rule] if hasattr(config, "rule") else [])
     scorers = [rule.scorer for rule in rules]
     names = [
         rule.scorer if scorers.count(rule.scorer) == 1 and rule.scorer != label else f"{rule.scorer}-{place}"

@@ -36,9 +36,7 @@ def weights(plan: Plan, model: str, seed: str) -> dict[str, str]:
             f"{plan.experiment.where}: '{model}' has no training seed {seed} in tier {plan.tier}; it has "
             f"{list(plan.seeds(run))}"
         )
-    return {
-        name: f"{run.folder(seed)}/{file}" for name, file in (("weights", "weights.safetensors"), ("made", "run.json"))
-    }
+    return {"weights": f"{run.folder(seed)}/weights.safetensors", "made": f"{run.folder(seed)}/run.json"}
 
 
 def export_job(plan: Plan, model: str, seed: str, form: str) -> str:
