@@ -83,7 +83,7 @@ def strata_of(sample: pd.DataFrame, shown: pd.Series) -> tuple[pd.DataFrame, Str
         sizes=counts["size"].to_numpy(np.float64),
         labelled=counts["labelled"].to_numpy(np.float64),
         shown=known["shown"].sum().to_numpy(np.float64),
-        prompts=known["prompt_id"].nunique().to_numpy(np.float64),
+        prompts=known["prompt_id"].nunique().astype(np.float64).to_numpy(),
     )
     return names.head(1).sort_values(STRATUM, ignore_index=True), strata
 
@@ -98,7 +98,8 @@ def error_table(
         group's images that show the concept, by the labels alone), each with low and high. And the rates over all
         images by detector, which correct.
     """
-    rows, overall = [], {}
+    rows: list[dict[str, Any]] = []
+    overall = {}
     for group in (ALL, *(name for name in GROUPS if name in set(firsts["group"]))):
         places = np.flatnonzero((firsts["group"] == group) | (group == ALL))
         own = Strata(*(values[places] for values in vars(strata).values()))

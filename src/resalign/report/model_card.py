@@ -114,15 +114,16 @@ def front_matter(own: pd.DataFrame, measurements: Measurements, exported: Export
         for row in own.to_dict("records")
     ]
     tags = ["unlearning", "concept-erasure", str(exported.method["name"]), "resalign"]
+    named: dict[str, Any] = licence_fields(exported.licence)
+    if exported.base_hub:
+        named |= {"base_model": exported.base_hub, "base_model_relation": "finetune"}
     data = ModelCardData(
-        **licence_fields(exported.licence),
-        base_model=exported.base_hub,
+        **named,
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=[*tags, *(["not-for-all-audiences"] if SENSITIVE in exported.terms else [])],
         model_name=exported.title,
         eval_results=results,
-        **({"base_model_relation": "finetune"} if exported.base_hub else {}),
     )
     return data.to_yaml(line_break="\n")
 
@@ -144,12 +145,15 @@ def _state(row: Mapping[Any, Any], measurements: Measurements) -> str:
 
 def _scores(own: pd.DataFrame, table: pd.DataFrame, measurements: Measurements, exported: Exported) -> list[list[str]]:
     """One row a metric and state: this seed's value, that of all seeds, the base's in the same state."""
-    keyed = table.set_index(["model", "metric", "attack", "steps"])
+    keyed = {
+        (row["model"], row["metric"], row["attack"], row["steps"]): row
+        for row in final_states(table).to_dict("records")
+    }
     rows = []
     for row in own.to_dict("records"):
         info, state = measurements.metrics[row["metric"]], (row["metric"], row["attack"], row["steps"])
         cells = [
-            value_text(keyed.loc[(name, *state)].to_dict(), info) if (name, *state) in keyed.index else "–"
+            value_text(keyed[(name, *state)], info) if (name, *state) in keyed else "–"
             for name in (exported.model, measurements.base)
         ]
         value = number(float(row["value"]), info)
