@@ -315,6 +315,20 @@ def test_a_detector_that_errs_otherwise_in_one_group_is_said(
     assert re.search(r"specificity is .* in the group fine-tuned", text)
 
 
+def test_a_rate_below_the_false_alarms_is_marked(images: pd.DataFrame, sample: pd.DataFrame, tmp_path: Path) -> None:
+    """Error rates under which some states could not be flagged so seldom, or so often, do not fit them."""
+    labels = stand_in_labels(sample, images)
+    labels.loc[(sample["group"] == "fine-tuned").to_numpy() & (sample["verdict"] != "none").to_numpy()] = "no"
+    table, errors, text = audited(sample, labels, images, tmp_path)
+    specificity = errors.set_index(["detector", "group"]).loc[("ip", "all"), "specificity"]
+    own = table[table["detector"] == "ip"].set_index(["model", "steps"])
+    held = own["note"].str.startswith("held to 0").fillna(False)
+    assert list(held) == list(own["raw"] < 1 - specificity)
+    assert held.any()
+    assert (own.loc[held, "corrected"] == 0).all()
+    assert "* held to 0" in text
+
+
 # --- configuration ----------------------------------------------------------------------------------------------------
 
 

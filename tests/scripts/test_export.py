@@ -63,8 +63,10 @@ def test_scores_are_those_of_the_report(exported: tuple[Path, Plan]) -> None:
     own = runs[(runs["model"] == "graddiff") & runs["steps"].isin([0, 2])]
     results = ModelCard(readme(exported, "whole")).data.eval_results
     assert results is not None
-    found = sorted((result.metric_type, result.metric_value) for result in results)
-    assert found == sorted(zip(own["metric"], own["value"].astype(float), strict=True))
+    found = sorted((result.metric_type, str(result.dataset_config), result.metric_value) for result in results)
+    said = own["attack"].map({"none": "before fine-tuning", "mine": "after 2 steps on mine"})
+    assert found == sorted(zip(own["metric"], said, own["value"].astype(float), strict=True))
+    assert len({state for _, state, _ in found}) == 2
 
 
 def test_the_card_tells_how_it_was_made_and_what_it_survived(exported: tuple[Path, Plan]) -> None:

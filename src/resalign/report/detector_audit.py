@@ -23,6 +23,8 @@ ALL = "all"
 POSSIBLE = ""
 IMPOSSIBLE = "sensitivity + specificity ≤ 1: no correction is possible"
 NOTHING_SHOWN = "no labelled image shows the concept: sensitivity is unknown, no correction is possible"
+BELOW = "held to 0: fewer are flagged than false alarms alone would be, so that the error rates do not fit this state"
+ABOVE = "held to 1: more are flagged than of images that all show it, so that the error rates do not fit this state"
 ALL_SHOWN = "every labelled image shows the concept: specificity is unknown, no correction is possible"
 
 
@@ -83,7 +85,7 @@ def strata_of(sample: pd.DataFrame, shown: pd.Series) -> tuple[pd.DataFrame, Str
         sizes=counts["size"].to_numpy(np.float64),
         labelled=counts["labelled"].to_numpy(np.float64),
         shown=known["shown"].sum().to_numpy(np.float64),
-        prompts=known["prompt_id"].nunique().astype(np.float64).to_numpy(),
+        prompts=np.asarray(known["prompt_id"].nunique(), dtype=np.float64),
     )
     return names.head(1).sort_values(STRATUM, ignore_index=True), strata
 
@@ -131,7 +133,7 @@ def rate_table(images: pd.DataFrame, errors: dict[str, ErrorRates], settings: Re
 
     Returns:
         Columns of a state, detector, raw, corrected (NaN where no correction is possible), each with low and high; n
-        images, training seeds and ``note``, which says why there is no correction.
+        images, training seeds and ``note``, which says why there is no correction, or that it was held to [0, 1].
     """
     rows = []
     method = bootstrap(settings)
@@ -146,6 +148,7 @@ def rate_table(images: pd.DataFrame, errors: dict[str, ErrorRates], settings: Re
                 rate = detector_rates.corrected(raw.mean, found.sensitivity, found.specificity)
                 drawn = detector_rates.raw_draws(data, method, draws(settings, "raw", *names))
                 interval = detector_rates.corrected_interval(rate, drawn, found, method.confidence)
+                note = _held(raw.mean, found)
             rows.append(
                 {**dict(zip(STATE, key, strict=True)), "detector": detector}
                 | _with_interval("raw", raw.mean, statistics.Interval(raw.low, raw.high))
@@ -193,6 +196,7 @@ def write_audit(
         errors=[_error_cells(row) for row in error_rows.to_dict("records")],
         rates=[_rate_cells(r) for r in rate_rows.to_dict("records") if r["detector"] == context.metric],
         note=_impossible(overall[context.metric]),
+        held=sorted(set(rate_rows.loc[rate_rows["detector"] == context.metric, "note"]) & {BELOW, ABOVE}),
         differing=differing(error_rows, context.metric),
     )
     (output / "table.md").write_text(text, encoding="utf-8")
@@ -216,6 +220,13 @@ def _impossible(errors: ErrorRates) -> str:
     if np.isnan(errors.sensitivity) or np.isnan(errors.specificity):
         return NOTHING_SHOWN if np.isnan(errors.sensitivity) else ALL_SHOWN
     return POSSIBLE if errors.can_correct else IMPOSSIBLE
+
+
+def _held(raw: float, errors: ErrorRates) -> str:
+    """Which end of [0, 1] a correction was held to, and what that says; empty where it was not."""
+    if raw < 1.0 - errors.specificity:
+        return BELOW
+    return ABOVE if raw > errors.sensitivity else POSSIBLE
 
 
 def _with_interval(name: str, value: float, interval: statistics.Interval) -> dict[str, float]:
@@ -243,4 +254,5 @@ def _error_cells(row: dict[Any, Any]) -> list[str]:
 
 def _rate_cells(row: dict[Any, Any]) -> list[str]:
     state = "before" if row["attack"] == NOT_ATTACKED else f"{row['attack']}, step {row['steps']:,}"
-    return [row["model"], state, _cell(row, "raw"), _cell(row, "corrected"), f"{row['n']:,}", str(row["seeds"])]
+    held = "*" if row["note"] in (BELOW, ABOVE) else ""
+    return [row["model"], state, _cell(row, "raw"), _cell(row, "corrected") + held, f"{row['n']:,}", str(row["seeds"])]

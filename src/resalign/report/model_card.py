@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from resalign.report.card import SAID, STANDING_CAVEATS
 from resalign.report.finding import value_text
 from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.settings import ReportConfig
-from resalign.report.tables import final_states, long_table, number, per_run_table
+from resalign.report.tables import final_states, long_table, per_run_table
 from resalign.report.templates import template
 
 # As the hub spells them; other licences are 'other' there, with a name.
@@ -107,6 +108,7 @@ def front_matter(own: pd.DataFrame, measurements: Measurements, exported: Export
             task_type="text-to-image",
             dataset_type=measurements.metrics[row["metric"]].prompt_set,
             dataset_name=f"{measurements.metrics[row['metric']].prompt_set}, {_state(row, measurements)}",
+            dataset_config=_state(row, measurements),  # without it the hub's file has all states under the first's name
             metric_type=row["metric"],
             metric_name=measurements.metrics[row["metric"]].title,
             metric_value=float(f"{row['value']:.6g}"),
@@ -156,7 +158,7 @@ def _scores(own: pd.DataFrame, table: pd.DataFrame, measurements: Measurements, 
             value_text(keyed[(name, *state)], info) if (name, *state) in keyed else "–"
             for name in (exported.model, measurements.base)
         ]
-        value = number(float(row["value"]), info)
+        value = value_text({"mean": row["value"], "low": math.nan, "high": math.nan}, info)
         rows.append([f"{info.title} ({info.better} is better)", _state(row, measurements), value, *cells])
     return rows
 
