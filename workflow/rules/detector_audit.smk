@@ -6,10 +6,11 @@ from resalign.report import detector_audit_jobs
 DETECTOR_AUDIT = detector_audit_jobs.folder(PLAN)
 
 
+# Functions of wildcards: a plan that asks for none of it does not wait for it.
 rule detector_sample:
     input:
-        detector_audit_jobs.score_files(PLAN),
-        code=jobs.code("detector_sample", *detector_audit_jobs.metric_modules(PLAN)),
+        lambda wildcards: detector_audit_jobs.score_files(PLAN),
+        code=lambda wildcards: jobs.code("detector_sample", *detector_audit_jobs.metric_modules(PLAN)),
         templates="src/resalign/report/label.html.j2",
     output:
         sheet=f"{DETECTOR_AUDIT}/sheet.csv",
@@ -27,7 +28,7 @@ rule detector_sample:
         mem_mb=growing(3000),
         runtime=growing(30),
     params:
-        job=verbatim(detector_audit_jobs.sample_job(PLAN)),
+        job=lambda wildcards: detector_audit_jobs.sample_job(PLAN),
         modules=detector_audit_jobs.metric_modules(PLAN),
         folder=subpath(output.sheet, parent=True),
     shell:
@@ -37,11 +38,11 @@ rule detector_sample:
 
 rule detector_audit:
     input:
-        detector_audit_jobs.score_files(PLAN),
+        lambda wildcards: detector_audit_jobs.score_files(PLAN),
         labels=detector_audit_jobs.label_files(PLAN),
         key=rules.detector_sample.output.key,
         page=rules.detector_sample.output.page,
-        code=jobs.code("detector_audit", *detector_audit_jobs.metric_modules(PLAN)),
+        code=lambda wildcards: jobs.code("detector_audit", *detector_audit_jobs.metric_modules(PLAN)),
         templates="src/resalign/report/detector_audit.md.j2",
     output:
         table=f"{DETECTOR_AUDIT}/rates/table.csv",
@@ -59,7 +60,7 @@ rule detector_audit:
         mem_mb=growing(3000),
         runtime=growing(30),
     params:
-        job=verbatim(detector_audit_jobs.audit_job(PLAN)),
+        job=lambda wildcards: detector_audit_jobs.audit_job(PLAN),
         modules=detector_audit_jobs.metric_modules(PLAN),
         folder=subpath(output.table, parent=True),
     shell:

@@ -12,15 +12,15 @@ localrules:
 
 rule export:
     input:
-        export_jobs.deltas(PLAN),
+        lambda wildcards: export_jobs.deltas(PLAN),
 
 
 rule export_model:
     input:
-        jobs.report_files(PLAN),
+        lambda wildcards: jobs.report_files(PLAN),
         unpack(lambda wildcards: export_jobs.weights(PLAN, wildcards.model, wildcards.seed)),
-        base=jobs.markers(PLAN, [PLAN.experiment.config.model]),
-        code=jobs.code("export", *METRIC_MODULES),
+        base=lambda wildcards: jobs.markers(PLAN, [PLAN.experiment.config.model]),
+        code=lambda wildcards: jobs.code("export", *METRIC_MODULES),
         templates=[f"src/resalign/report/{name}.j2" for name in ("style.html", "card.html", "card.md", "model_card.md")],
     output:
         folder=directory(f"{EXPORT}/{{model}}/seed-{{seed}}/{{form}}/model"),

@@ -128,7 +128,8 @@ def write_sample(sample: pd.DataFrame, shown: Mapping[str, Any], output: Path) -
     ids = list(sample["image_id"])
     write_csv(pd.DataFrame({"image_id": ids, "label": ""}), output / SHEET)
     write_csv(sample, output / KEY)
-    (output / IMAGES).mkdir(exist_ok=True)
+    shutil.rmtree(output / IMAGES, ignore_errors=True)  # of an earlier sample
+    (output / IMAGES).mkdir()
     for image_id, path in zip(ids, sample["path"], strict=True):
         shutil.copyfile(path, output / IMAGES / f"{image_id}.png")
     page = template("label.html.j2").render(**shown, ids=ids, folder=IMAGES, name=sheet_name(ids))
