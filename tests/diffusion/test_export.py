@@ -13,8 +13,7 @@ from resalign.diffusion.export import apply_delta, changed_tensors, write_delta,
 from resalign.diffusion.models import Models, load_models, trainable_tensors
 from resalign.lazy import diffusers
 from resalign.tensors.weights import WeightsError, save_weights
-
-pytestmark = pytest.mark.parametrize("pipeline_kind", ["stable_diffusion"], indirect=True)
+from tests import pipelines
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +72,23 @@ def test_a_delta_on_its_base_is_the_whole_folder_byte_by_byte(
 ) -> None:
     apply_delta(delta, pipeline_folder, tmp_path / "applied")
     assert files(tmp_path / "applied") == files(whole)
+
+
+@pytest.mark.parametrize("kind", ["stable_diffusion_xl", "stable_diffusion_3"])
+def test_other_architectures_and_text_encoders_too(kind: str, tmp_path: Path) -> None:
+    base = pipelines.write_pipeline(kind, tmp_path / "base")
+    loaded = load_models(base)
+    parts = (f"{loaded.architecture.denoiser}.", "text_encoder.")
+    own = {name: t.detach() for name, t in trainable_tensors(loaded.pipeline).items() if name.startswith(parts)}
+    save_weights(tmp_path / "weights.safetensors", {name: tensor + 0.05 for name, tensor in own.items()})
+    write_pipeline(base, tmp_path / "weights.safetensors", tmp_path / "whole")
+    write_delta(base, tmp_path / "weights.safetensors", tmp_path / "delta", "a base")
+    apply_delta(tmp_path / "delta", base, tmp_path / "applied")
+    assert files(tmp_path / "applied") == files(tmp_path / "whole")
+    expected = trainable_tensors(load_models(base, tmp_path / "weights.safetensors").pipeline)
+    found = trainable_tensors(load_models(tmp_path / "whole").pipeline)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_a_delta_has_what_changed_alone(delta: Path, pipeline_folder: Path, weights: Path) -> None:
