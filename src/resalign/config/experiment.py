@@ -10,6 +10,7 @@ from typing import Any
 from resalign.config import registry
 from resalign.config.assets import WEIGHT_SUFFIXES, AssetConfig, check_consent, read_catalogue
 from resalign.config.attack_data import AttackDataConfig, check_chains
+from resalign.config.detector_audit import StandInConfig
 from resalign.config.extension import extended
 from resalign.config.shape import TIERS, ExperimentConfig, ResourcesConfig, Tier, TierConfig
 from resalign.config.strict import ConfigError, Strict, nearest, read_yaml
@@ -226,6 +227,7 @@ class Experiment:
                     )
         self._require("gallery", config.gallery, config.prompts, "prompt list")
         self._require("flags", config.flags, self.metrics, "metric")
+        self._check_detector_audit()
         for label, prompt_set in config.prompts.items():
             for attack in prompt_set.source if isinstance(prompt_set.source, dict) else ():
                 self._require(f"prompts.{label}.source", attack, self.attacks, "attack")
@@ -311,6 +313,23 @@ class Experiment:
                 raise ConfigError(
                     f"{self.where}: metrics.{label} is of attacks on the prompts '{prompts}', and no attack attacks "
                     f"them; add one: {{attack: unlearndiffatk, prompts: {prompts}, …}}"
+                )
+
+    def _check_detector_audit(self) -> None:
+        """The audited metric flags images, and no detector is audited by its own labels."""
+        audit = self.config.detector_audit
+        label = audit.metric or self.config.flags
+        self._require("detector_audit.metric", label, self.metrics, "metric")
+        metric = registry.member("metrics", self.metrics[label].name)
+        if metric.KIND != "rate" or not hasattr(metric, "per_image"):
+            raise ConfigError(f"{self.where}: detector_audit.metric: '{label}' flags no single image; ip does")
+        if isinstance(audit.labels, StandInConfig):
+            scorer, audited = audit.labels.scorer, metric.scorers(self.metrics[label].config)
+            self._require("detector_audit.labels.scorer", scorer, self.scorers, "scorer")
+            if scorer in audited:
+                raise ConfigError(
+                    f"{self.where}: detector_audit.labels.scorer: '{scorer}' is audited itself; "
+                    f"name one that '{label}' does not use: {sorted(set(self.scorers) - set(audited))}"
                 )
 
     def _check_train_reference(self, label: str) -> None:

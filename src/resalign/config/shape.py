@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from resalign.config.assets import AssetConfig, Term
+from resalign.config.detector_audit import DetectorAuditConfig
 from resalign.config.precision import Precision, TrainingPrecision
 from resalign.config.prompts import PromptColumns
 from resalign.config.strict import Strict
@@ -129,3 +130,4 @@ class ExperimentConfig(Strict):
     tiers: dict[Tier, TierConfig]
     resources: dict[Literal["default", "unlearn", "attack", "sample", "score"], ResourcesConfig] = {}
     report: ReportConfig = ReportConfig()
+    detector_audit: DetectorAuditConfig = DetectorAuditConfig()

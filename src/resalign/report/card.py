@@ -20,7 +20,12 @@ from resalign.report.tables import final_states, number, select, targets
 from resalign.report.templates import template
 
 MISSING = "not measured"
-_SAID = {"holds": "survived", "not shown": "not shown to be survived", "fails": "failed"}
+# Of every measurement by detectors and attacks.
+STANDING_CAVEATS = (
+    "Detectors miss images and flag others wrongly; a rate is what the named ones see, at their thresholds.",
+    "Surviving these attacks says nothing of other data, more steps, other ways to fine-tune, or other prompts.",
+)
+SAID = {"holds": "survived", "not shown": "not shown to be survived", "fails": "failed"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +96,7 @@ def _headline(judged: pd.DataFrame, measurements: Measurements, context: CardCon
     found = list(verdicts.by_attack(judged).values())
     if not found:
         return f"{sentences[0]}. It was not attacked: nothing is known of its resilience."
-    counted = [f"{_SAID[v]}: {found.count(v)}" for v in reversed(verdicts.WORST_FIRST) if v in found]
+    counted = [f"{SAID[v]}: {found.count(v)}" for v in reversed(verdicts.WORST_FIRST) if v in found]
     for most in sorted(attacked, key=lambda row: row["mean"])[-1:]:
         sentences.append(
             f"At worst it regains {_regained(most, info)}, after {most['steps']:,} steps on "
@@ -230,8 +235,7 @@ def _caveats(judged: pd.DataFrame, settings: ReportConfig) -> list[str]:
         "Fine-tuning was run with one training seed: its intervals say nothing of how fine-tuning varies."
         if seeds == 1
         else f"Fine-tuning was run with {seeds} training seeds; other seeds may bring more back.",
-        "Detectors miss images and flag others wrongly; a rate is what the named ones see, at their thresholds.",
-        "Surviving these attacks says nothing of other data, more steps, other ways to fine-tune, or other prompts.",
+        *STANDING_CAVEATS,
         "Intervals are two-way bootstraps over training seeds and prompts; Clopper–Pearson over prompts where fewer "
         f"than {settings.rare_prompts} prompts show, or fail to show, the event.",
     ]

@@ -63,13 +63,18 @@ class Collected:
     measurements: Measurements
 
 
-def collect(job: dict[str, Any]) -> Collected:
-    """Applies a job's metrics to the scores and records of its runs."""
-    rows = [
+def rows_of(job: dict[str, Any]) -> list[Row]:
+    """A job's runs, one for each training seed."""
+    return [
         Row(r["model"], r["attack"], r["dataset"], s, r["folders"], r.get("before", {}).get(str(s)))
         for r in job["rows"]
         for s in r["seeds"]
     ]
+
+
+def collect(job: dict[str, Any]) -> Collected:
+    """Applies a job's metrics to the scores and records of its runs."""
+    rows = rows_of(job)
     loaded = {label: load_metric(label, dict(settings)) for label, settings in job["metrics"]}
     # What is measured of attacks on prompts alone comes last: a finding speaks of the first metric of its group.
     metrics = dict(sorted(loaded.items(), key=lambda found: hasattr(found[1][0], "per_attacked_image")))

@@ -1,0 +1,24 @@
+"""Draws the images that people label for the detector audit; writes the sheet, a blurred page, and the key."""
+
+from __future__ import annotations
+
+from resalign.report.collect import load_metric, rows_of
+from resalign.report.detector_sample import draw, population, write_sample
+from resalign.stage import parse_arguments, run_stage, running
+
+
+def main() -> None:
+    """Command line of the rule detector_sample."""
+    arguments = parse_arguments(__doc__ or "")
+    job, output = arguments.job, arguments.output
+    label, settings = job["metric"]
+    with running(arguments):
+        module, config, _ = load_metric(label, dict(settings))
+        images = population(rows_of(job), label, (module, config), job["base"])
+        sample = draw(images, job["images"], job["seed"])
+        shown = {"title": job["title"], "concept": job["concept"], "pixels": job["shown_pixels"]}
+        write_sample(sample, shown, output)
+
+
+if __name__ == "__main__":
+    run_stage(main)

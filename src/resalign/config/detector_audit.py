@@ -1,0 +1,29 @@
+"""How detectors are held against people's labels: how many images are labelled, and where the labels come from."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from resalign.config.strict import Strict
+
+
+class StandInConfig(Strict):
+    """A further detector that labels in place of people, by a rule as a metric has them; the tables say so."""
+
+    scorer: str
+    quantities: tuple[str, ...] = Field(min_length=1)
+    threshold: float = 0.5
+
+
+class DetectorAuditConfig(Strict):
+    """The sample that is labelled, and its labels."""
+
+    metric: str | None = Field(None, description="the rate whose detectors are audited; null for that of `flags`")
+    images: int = Field(200, gt=0, description="to be labelled; equally many of each stratum that has as many")
+    seed: int = Field(0, ge=0, description="another seed draws other images; more images keep those of fewer")
+    shown_pixels: int = Field(320, gt=0, description="width of an image on the labelling page")
+    labels: StandInConfig | str | tuple[str, ...] | None = Field(
+        None,
+        description="CSV files that labellers have saved, one a labeller; null for "
+        "results/<experiment>/detector-labels/*.csv; or {scorer, quantities, threshold} of a stand-in",
+    )

@@ -1,0 +1,174 @@
+"""Unlearned weights as others can load them: a whole pipeline folder, or what differs from a named base."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from resalign.diffusion.architectures import architecture_in
+from resalign.diffusion.images import file_hash
+from resalign.diffusion.models import ENCODER_FILES, NETWORK_FILES, Models, load_models, trainable_tensors
+from resalign.lazy import torch
+from resalign.tensors.weights import WeightsError, component_files, load_weights, save_weights
+
+DELTA, MANIFEST = "delta.safetensors", "delta.json"
+SETTINGS = (".json", ".txt", ".model")  # of a component, besides its weights; .model is SentencePiece's
+# Parts of a pipeline that no image that is measured here depends on, and that many copies of a base lack.
+NO_PART = ("safety_checker", "feature_extractor", "image_encoder")
+
+
+def write_pipeline(base: Path, weights: Path, output: Path) -> None:
+    """Writes a folder that diffusers loads as it is: the base's files, but for the components whose weights changed.
+
+    Those are written in float32, in which they were trained. A component that the base's index names and its folder
+    lacks (a safety checker, mostly) is left out of the index. Equal input gives equal bytes.
+
+    Args:
+        base: The base model's pipeline folder.
+        weights: A safetensors file of changed tensors, named ``component.parameter``.
+        output: A folder that is empty or not there yet.
+
+    Raises:
+        WeightsError: If weights and base do not fit, no tensor differs, or the folder has files.
+    """
+    _check_empty(output)
+    models, changed = changed_tensors(base, weights)
+    tensors = trainable_tensors(models.pipeline)
+    for name, tensor in changed.items():
+        tensors[name].data.copy_(tensor)
+    replaced = {name.split(".")[0] for name in changed}
+    present = list(_components(base))
+    for component in present:
+        (output / component).mkdir(parents=True)
+        own = _settings(base / component) + ([] if component in replaced else _weights(base / component))
+        for file in own:
+            shutil.copyfile(file, output / component / file.name)
+        if component in replaced:
+            _save(getattr(models.pipeline, component), output / component)
+    index = json.loads((base / "model_index.json").read_text(encoding="utf-8"))
+    lacking = {name: [None, None] for name, value in index.items() if isinstance(value, list) and name not in present}
+    unchecked = {"requires_safety_checker": False} if "safety_checker" in lacking else {}
+    _write_json(output / "model_index.json", {**index, **lacking, **unchecked})
+
+
+def write_delta(base: Path, weights: Path, output: Path, base_id: str) -> None:
+    """Writes the tensors that differ from the base's, with what tells the base: its name and its files' hashes.
+
+    Args:
+        base: The base model's pipeline folder.
+        weights: A safetensors file of changed tensors.
+        output: A folder that is empty or not there yet.
+        base_id: What the base is called, for a person.
+
+    Raises:
+        WeightsError: As :func:`write_pipeline`.
+    """
+    _check_empty(output)
+    output.mkdir(parents=True, exist_ok=True)
+    models, changed = changed_tensors(base, weights)
+    save_weights(output / DELTA, changed)
+    manifest = {
+        "base": base_id,
+        "base_sha256": base_hashes(base),
+        "sha256": file_hash(output / DELTA),
+        "tensors": len(changed),
+        "of": len(trainable_tensors(models.pipeline)),
+    }
+    _write_json(output / MANIFEST, manifest)
+
+
+def apply_delta(delta: Path, base: Path, output: Path) -> None:
+    """Writes the whole pipeline of a delta and its base, the same bytes as :func:`write_pipeline`'s.
+
+    Raises:
+        WeightsError: If the delta is damaged, or the base is not the one that it was made from.
+    """
+    try:
+        manifest = json.loads((delta / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{delta / MANIFEST}: cannot be read ({error}); export the delta again") from None
+    if file_hash(delta / DELTA) != manifest["sha256"]:
+        raise WeightsError(f"{delta / DELTA}: not the file that {MANIFEST} describes (sha256); fetch it again")
+    found, wanted = base_hashes(base), manifest["base_sha256"]
+    wrong = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+    if wrong:
+        raise WeightsError(
+            f"{base}: not the base of this delta, which is {manifest['base']}: {len(wrong)} of {len(wanted)} files are "
+            f"missing, others or too many, first {wrong[0]}; fetch that base, at that revision"
+        )
+    write_pipeline(base, delta / DELTA, output)
+
+
+def changed_tensors(base: Path, weights: Path) -> tuple[Models, dict[str, torch.Tensor]]:
+    """The loaded base, and the tensors of a weight file of which any bit differs from it.
+
+    Raises:
+        WeightsError: If there is none, or the file does not fit the base.
+    """
+    models = load_models(base)
+    own = trainable_tensors(models.pipeline)
+    loaded = {name: tensor.to(own[name].dtype) for name, tensor in load_weights(weights, own).items()}
+    changed = {name: tensor for name, tensor in loaded.items() if not _same_bits(tensor, own[name].detach())}
+    if not changed:
+        raise WeightsError(f"{weights}: holds the base model's own weights alone; there is nothing to export")
+    return models, changed
+
+
+def base_hashes(folder: Path) -> dict[str, str]:
+    """sha256 of every file of a pipeline folder that its images depend on, by ``component/file``."""
+    files = {
+        f"{component}/{file.name}": file
+        for component in _components(folder)
+        if component not in NO_PART
+        for file in (*_settings(folder / component), *_weights(folder / component))
+    }
+    return {name: file_hash(file) for name, file in sorted(files.items())}
+
+
+def _components(folder: Path) -> Iterator[str]:
+    """Components that a pipeline's index names and its folder has."""
+    _, named = architecture_in(folder)
+    yield from (name for name, value in named.items() if any(value) and (folder / name).is_dir())
+
+
+def _settings(component: Path) -> list[Path]:
+    """A component's files besides weights; the index of shards goes with them."""
+    return sorted(
+        file for file in component.iterdir() if file.suffix in SETTINGS and not file.name.endswith(".index.json")
+    )
+
+
+def _weights(component: Path) -> list[Path]:
+    """A component's weight files as they are loaded, no variants; none of a tokenizer or a scheduler."""
+    found = []
+    for stem in (NETWORK_FILES, ENCODER_FILES):
+        files = component_files(component, stem)
+        index = component / f"{stem}.safetensors.index.json"
+        found += [*files, *([index] if len(files) > 1 else [])]
+    return found
+
+
+def _save(component: Any, folder: Path) -> None:
+    """Writes a component's weights; its settings are the base's, which name no path of this machine."""
+    with tempfile.TemporaryDirectory() as place:
+        component.save_pretrained(place, safe_serialization=True)
+        for file in sorted(Path(place).iterdir()):
+            if ".safetensors" in file.name:
+                shutil.copyfile(file, folder / file.name)
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
+
+
+def _check_empty(output: Path) -> None:
+    if output.is_dir() and any(output.iterdir()):
+        raise WeightsError(f"{output}: has files already; name an empty folder, or take them away")
+
+
+def _write_json(path: Path, values: Any) -> None:
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

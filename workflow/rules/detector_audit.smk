@@ -1,0 +1,68 @@
+# What the detectors miss and flag wrongly: a blurred sample for labelling, error rates from the labels, and every
+# state's rate corrected for them. No part of the page: `snakemake --cores 2 --configfile … -- detector_sample`, then
+# `-- detector_audit` when the labels are there.
+from resalign.report import detector_audit_jobs
+
+DETECTOR_AUDIT = detector_audit_jobs.folder(PLAN)
+
+
+# Functions of wildcards: a plan that asks for none of it does not wait for it.
+rule detector_sample:
+    input:
+        lambda wildcards: detector_audit_jobs.score_files(PLAN),
+        code=lambda wildcards: jobs.code("detector_sample", *detector_audit_jobs.metric_modules(PLAN)),
+        templates="src/resalign/report/label.html.j2",
+    output:
+        sheet=f"{DETECTOR_AUDIT}/sheet.csv",
+        page=f"{DETECTOR_AUDIT}/label.html",
+        key=f"{DETECTOR_AUDIT}/key.csv",
+        images=directory(f"{DETECTOR_AUDIT}/images"),
+        record=f"{DETECTOR_AUDIT}/run.json",
+        timing=f"{DETECTOR_AUDIT}/timing.json",
+    log:
+        f"logs/detector_sample/{PLAN.experiment.config.name}.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(3000),
+        runtime=growing(30),
+    params:
+        job=lambda wildcards: detector_audit_jobs.sample_job(PLAN),
+        modules=detector_audit_jobs.metric_modules(PLAN),
+        folder=subpath(output.sheet, parent=True),
+    shell:
+        "python scripts/detector_sample.py --job {params.job:q} --threads {threads} --output {params.folder}"
+        " --modules {params.modules} 2>&1 | tee {log}"
+
+
+rule detector_audit:
+    input:
+        lambda wildcards: detector_audit_jobs.score_files(PLAN),
+        labels=detector_audit_jobs.label_files(PLAN),
+        key=rules.detector_sample.output.key,
+        page=rules.detector_sample.output.page,
+        code=lambda wildcards: jobs.code("detector_audit", *detector_audit_jobs.metric_modules(PLAN)),
+        templates="src/resalign/report/detector_audit.md.j2",
+    output:
+        table=f"{DETECTOR_AUDIT}/rates/table.csv",
+        page=f"{DETECTOR_AUDIT}/rates/table.md",
+        errors=f"{DETECTOR_AUDIT}/rates/error_rates.csv",
+        agreement=f"{DETECTOR_AUDIT}/rates/agreement.csv",
+        record=f"{DETECTOR_AUDIT}/rates/run.json",
+        timing=f"{DETECTOR_AUDIT}/rates/timing.json",
+    log:
+        f"logs/detector_audit/{PLAN.experiment.config.name}.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(3000),
+        runtime=growing(30),
+    params:
+        job=lambda wildcards: detector_audit_jobs.audit_job(PLAN),
+        modules=detector_audit_jobs.metric_modules(PLAN),
+        folder=subpath(output.table, parent=True),
+    shell:
+        "python scripts/detector_audit.py --job {params.job:q} --threads {threads} --output {params.folder}"
+        " --modules {params.modules} 2>&1 | tee {log}"

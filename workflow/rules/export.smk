@@ -1,0 +1,46 @@
+# An unlearned model for others, with its card: a whole pipeline folder, or a delta on its base.
+# `snakemake --cores 2 --configfile … -- export` for every model's delta at the first training seed, or one folder:
+# `-- results/<experiment>/export/<model>/seed-<seed>/<whole or delta>/model`.
+from resalign.report import export_jobs
+
+EXPORT = export_jobs.folder(PLAN)
+
+
+localrules:
+    export,
+
+
+rule export:
+    input:
+        lambda wildcards: export_jobs.deltas(PLAN),
+
+
+rule export_model:
+    input:
+        lambda wildcards: jobs.report_files(PLAN),
+        unpack(lambda wildcards: export_jobs.weights(PLAN, wildcards.model, wildcards.seed)),
+        base=lambda wildcards: jobs.markers(PLAN, [PLAN.experiment.config.model]),
+        code=lambda wildcards: jobs.code("export", *METRIC_MODULES),
+        templates=[f"src/resalign/report/{name}.j2" for name in ("style.html", "card.html", "card.md", "model_card.md")],
+    output:
+        folder=directory(f"{EXPORT}/{{model}}/seed-{{seed}}/{{form}}/model"),
+        record=f"{EXPORT}/{{model}}/seed-{{seed}}/{{form}}/run.json",
+        timing=f"{EXPORT}/{{model}}/seed-{{seed}}/{{form}}/timing.json",
+    log:
+        f"logs/export/{PLAN.experiment.config.name}/{{model}}.seed-{{seed}}.{{form}}.log",
+    wildcard_constraints:
+        model=r"[A-Za-z0-9_.-]+",
+        form="|".join(export_jobs.FORMS),
+    conda:
+        "../../envs/unlearn.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(RESOURCES["unlearn"].mem_mb),
+        runtime=growing(30),
+    params:
+        job=lambda wildcards: export_jobs.export_job(PLAN, wildcards.model, wildcards.seed, wildcards.form),
+        modules=METRIC_MODULES,
+        folder=subpath(output.folder, parent=True),
+    shell:
+        "python scripts/export.py --job {params.job:q} --seed {wildcards.seed} --threads {threads}"
+        " --output {params.folder} --modules {params.modules} 2>&1 | tee {log}"
