@@ -32,8 +32,8 @@ rule detector_sample:
         modules=detector_audit_jobs.metric_modules(PLAN),
         folder=subpath(output.sheet, parent=True),
     shell:
-        "python scripts/detector_sample.py --job {params.job:q} --threads {threads} --output {params.folder}"
-        " --modules {params.modules} 2>&1 | tee {log}"
+        "python scripts/detector_sample.py --job - --threads {threads} --output {params.folder}"
+        " --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"
 
 
 rule detector_audit:
@@ -64,5 +64,5 @@ rule detector_audit:
         modules=detector_audit_jobs.metric_modules(PLAN),
         folder=subpath(output.table, parent=True),
     shell:
-        "python scripts/detector_audit.py --job {params.job:q} --threads {threads} --output {params.folder}"
-        " --modules {params.modules} 2>&1 | tee {log}"
+        "python scripts/detector_audit.py --job - --threads {threads} --output {params.folder}"
+        " --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"

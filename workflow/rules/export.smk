@@ -42,5 +42,5 @@ rule export_model:
         modules=METRIC_MODULES,
         folder=subpath(output.folder, parent=True),
     shell:
-        "python scripts/export.py --job {params.job:q} --seed {wildcards.seed} --threads {threads}"
-        " --output {params.folder} --modules {params.modules} 2>&1 | tee {log}"
+        "python scripts/export.py --job - --seed {wildcards.seed} --threads {threads}"
+        " --output {params.folder} --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"
