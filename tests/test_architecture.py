@@ -27,7 +27,7 @@ LAYERS = (
     {"diffusion"},
     {"objectives", "contracts", "stage"},
     {"fine_tuning"},  # what attacks share, on objectives and contracts
-    {"unlearning", "attacks", "metrics", "scorers", "report"},
+    {"unlearning", "attacks", "metrics", "scorers", "report", "artifact"},
     {"digits"},
     {"scripts"},
 )
