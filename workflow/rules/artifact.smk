@@ -4,7 +4,7 @@ from resalign.artifact import contents
 from resalign.artifact.source import fingerprint
 
 # What further rules make of the same scores is packed where it was made; the frames are made for it.
-MEASURED = rules.measure.output if hasattr(rules, "measure") else []
+MEASURED = rules.measure.output if any(rule.name == "measure" for rule in workflow.rules) else []
 
 
 localrules:

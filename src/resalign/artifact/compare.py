@@ -1,4 +1,4 @@
-"""Whether a file that was made again is the one that was handed on: bytes first, then numbers, and which row differs."""
+"""Whether a file that was made again is the one that was handed on: bytes first, then numbers, row by row."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """RO-Crate metadata of the archive, by the Workflow Run Crate profile.
 
 Source: RO-Crate 1.1 (Soiland-Reyes et al. 2022, doi:10.3233/DS-210053); Workflow Run Crate 0.5 (Leo et al. 2024,
-doi:10.1371/journal.pone.0309210); Workflow RO-Crate 1.0. Deviation: the action has no times, which two runs of one commit
-do not share; they are in provenance/.
+doi:10.1371/journal.pone.0309210); Workflow RO-Crate 1.0. Deviation: the action has no times, which two runs of one
+commit do not share; they are in provenance/.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def metadata(job: dict[str, Any], source: Source, members: Mapping[str, bytes | 
     files = [_file(name, members[name]) for name in shown]
     results = [_ref(name) for name in shown if name.startswith(f"{job['result']}/")]
     return {
-        "@context": f"{_SPECIFICATION}/context",
+        # RO-Crate 1.1 has no word for a hash; Workflow Run Crate has.
+        "@context": [f"{_SPECIFICATION}/context", {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}],
         "@graph": [
             {
                 "@id": layout.CRATE,
@@ -70,7 +71,7 @@ def metadata(job: dict[str, Any], source: Source, members: Mapping[str, bytes | 
                 "conformsTo": [_ref(_SPECIFICATION), _ref("https://w3id.org/workflowhub/workflow-ro-crate/1.0")],
                 "about": _ref("./"),
             },
-            _root(job, source, citation, licence, [*(file["@id"] for file in files)], authors),
+            _root(job, source, citation, licence, [file["@id"] for file in files], authors),
             *_workflow(job, source, citation, licence, authors),
             *_folders(),
             _action(job, authors, results),

@@ -100,8 +100,8 @@ def _untracked(root: Path) -> dict[str, bytes]:
     if size > MAX_UNTRACKED_BYTES:
         largest = max(paths, key=lambda name: paths[name].stat().st_size)
         raise ConfigError(
-            f"{root}: files that git does not track have {size >> 20} MB, such as {largest}; the archive takes them for "
-            f"source, up to {MAX_UNTRACKED_BYTES >> 20} MB: have git ignore them, or move them"
+            f"{root}: files that git does not track have {size >> 20} MB, such as {largest}; the archive takes them "
+            f"for source, up to {MAX_UNTRACKED_BYTES >> 20} MB: have git ignore them, or move them"
         )
     return {name: path.read_bytes() for name, path in paths.items()}
 

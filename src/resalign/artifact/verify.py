@@ -1,4 +1,4 @@
-"""Holds an archive to account: its digest, every member's, and what its raw scores give when the report is made again."""
+"""Holds an archive to account: its digest, every member's, and what its raw scores give when reported again."""
 
 from __future__ import annotations
 
