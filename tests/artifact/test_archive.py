@@ -89,13 +89,11 @@ def test_every_flipped_byte_of_the_archive_is_caught(archive: Path, tmp_path: Pa
         problems = integrity(archive, tmp_path / f"unpacked-{place}")
         assert problems[0].startswith("a.zip: sha256 is ")
         if place in data and not any(problem.startswith(f"{data[place]}:") for problem in problems):
+            # Bits after a deflated member's end code mean nothing: its content is as it was.
+            unpacked = (tmp_path / f"unpacked-{place}" / data[place]).read_bytes()
+            assert unpacked == with_manifests(CONTENT)[data[place]]
             unnamed.append(place)
-    # Of a deflated member's last byte the bits after its end code mean nothing: the content is as it was.
-    ends = {
-        info.filename.removeprefix("a/"): max(p for p in data if data[p] == info.filename.removeprefix("a/"))
-        for info in infos
-    }
-    assert set(unnamed) <= set(ends.values())
+    assert len(unnamed) <= 3 * len(infos)
 
 
 def test_a_flipped_byte_of_the_sidecar_is_caught(archive: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ rule pack:
         report=rules.report.output,
         measured=MEASURED,
         code=jobs.code("artifact"),
+        template="src/resalign/artifact/readme.md.j2",
     output:
         archive=contents.archive(PLAN),
         digest=f"{contents.archive(PLAN)}.sha256",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resalign.artifact.layout import TARGET
@@ -19,8 +20,13 @@ def archive(plan: Plan) -> str:
     return f"{folder(plan)}/{plan.experiment.config.name}.zip"
 
 
-def artifact_job(plan: Plan) -> str:
-    """What scripts/artifact.py needs; what the report was told stands in the report's own record."""
+def artifact_job(plan: Plan, exhibits: Sequence[Mapping[str, Any]] = ()) -> str:
+    """What scripts/artifact.py needs; what the report was told stands in the report's own record.
+
+    Args:
+        plan: The experiment.
+        exhibits: Of the paper's exhibits that are packed ``exhibit`` (its name), ``file`` and ``job`` (of its script).
+    """
     config = plan.experiment.config
     return jobs.as_json(
         {
@@ -33,6 +39,7 @@ def artifact_job(plan: Plan) -> str:
             "references": list(plan.references),
             "assets": {name: _described(plan, name) for name in plan.assets},
             "modules": sorted({f"resalign.metrics.{metric.name}" for metric in plan.experiment.metrics.values()}),
+            "exhibits": list(exhibits),
             "artifact": config.artifact.model_dump(mode="json"),
         }
     )

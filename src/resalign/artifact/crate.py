@@ -7,10 +7,10 @@ commit do not share; they are in provenance/.
 
 from __future__ import annotations
 
-import mimetypes
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
@@ -30,10 +30,15 @@ _SPECIFICATION = "https://w3id.org/ro/crate/1.1"
 _LANGUAGE = "https://w3id.org/workflowhub/workflow-ro-crate#snakemake"
 _LICENCES = "https://spdx.org/licenses/"
 _TYPES = {
+    ".csv": "text/csv",
+    ".json": "application/json",
     ".md": "text/markdown",
+    ".parquet": "application/vnd.apache.parquet",
+    ".png": "image/png",
+    ".safetensors": "application/octet-stream",
+    ".svg": "image/svg+xml",
     ".tex": "application/x-tex",
     ".yaml": "application/yaml",
-    ".parquet": "application/vnd.apache.parquet",
 }
 
 Entity = dict[str, Any]
@@ -60,7 +65,7 @@ def metadata(job: dict[str, Any], source: Source, members: Mapping[str, bytes | 
     licence = {"@id": f"{_LICENCES}{citation['license']}", "@type": "CreativeWork", "name": citation["license"]}
     shown = [name for name in sorted(members) if not name.startswith((f"{layout.SOURCE}/", PROVENANCE))]
     files = [_file(name, members[name]) for name in shown]
-    results = [_ref(name) for name in shown if name.startswith(f"{job['result']}/")]
+    results = [_ref(quote(name)) for name in shown if name.startswith(f"{job['result']}/")]
     return {
         # RO-Crate 1.1 has no word for a hash; Workflow Run Crate has.
         "@context": [f"{_SPECIFICATION}/context", {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}],
@@ -125,7 +130,6 @@ def _workflow(
             "dateCreated": source.date,
             "creator": [_ref(author["@id"]) for author in authors],
             "license": _ref(licence["@id"]),
-            "url": citation.get("repository-code") or _SPECIFICATION,
             "programmingLanguage": _ref(_LANGUAGE),
             "conformsTo": _ref("https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"),
             "input": [_ref("#configuration")],
@@ -193,12 +197,11 @@ def _about(file: Entity, job: dict[str, Any]) -> Entity:
 
 def _file(name: str, content: bytes | Path) -> Entity:
     entry = Entry.of(content)
-    suffix = PurePosixPath(name).suffix
     return {
-        "@id": name,
+        "@id": quote(name),
         "@type": "File",
         "name": name,
-        "encodingFormat": _TYPES.get(suffix) or mimetypes.types_map.get(suffix, "text/plain"),
+        "encodingFormat": _TYPES.get(PurePosixPath(name).suffix, "text/plain"),
         "contentSize": str(entry.size_bytes),
         "sha256": entry.sha256,
     }
@@ -208,9 +211,8 @@ def _author(number: int, author: Mapping[str, str]) -> Entity:
     """A person, or whoever else is named as one entity."""
     identifier = author.get("orcid") or author.get("website") or f"#author-{number}"
     if "name" in author:
-        return {"@id": identifier, "@type": "Organization", "name": author["name"], "url": author.get("website", "#")}
-    name = f"{author['given-names']} {author['family-names']}"
-    return {"@id": identifier, "@type": "Person", "name": name, "affiliation": author.get("affiliation", "unknown")}
+        return {"@id": identifier, "@type": "Organization", "name": author["name"]}
+    return {"@id": identifier, "@type": "Person", "name": f"{author['given-names']} {author['family-names']}"}
 
 
 def _ref(identifier: str) -> Entity:

@@ -24,6 +24,9 @@ HOLDS_TIMES = ("timing.json", "study/manifest.json", "study/study.md", "study/se
 # The page is stored elsewhere, without its pictures; the summary of times is written anew whenever Snakemake ends, from
 # the records that the archive has; and an archive holds no archive.
 LEFT_OUT = ("report.html", "efficiency.csv", "artifact")
+# Parts of paths below a result: generated images as they are, and exported models.
+IMAGES = ("images", "label.html")
+WEIGHTS = ("export",)
 
 
 def config_name(name: str) -> str:

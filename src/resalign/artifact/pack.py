@@ -17,6 +17,7 @@ from resalign.artifact.machine import machine, packages
 from resalign.artifact.manifest import MANIFESTS, PROVENANCE, Entry
 from resalign.artifact.source import Source
 from resalign.config.assets import HASHES
+from resalign.config.plan import RESULTS
 from resalign.config.shape import ArtifactConfig
 from resalign.config.strict import ConfigError
 
@@ -26,6 +27,7 @@ _PICTURE = re.compile(rb"data:image/(?:png|jpeg|webp|gif);base64,[A-Za-z0-9+/=]+
 _NO_PICTURE = b"data:,"
 # A link to a file: no scheme, no place in the page itself, no absolute path.
 _LINK = re.compile(rb'((?:href|src)=")(?![#/]|[a-z]+:)([^"#?]+)')
+_ASSETS = f"{RESULTS}/assets/"
 _OWN_RECORDS = ("run.json", "timing.json")  # of a job in an asset's folder, beside what it made
 
 
@@ -47,13 +49,16 @@ def gather(job: dict[str, Any], source: Source, root: Path) -> Members:
     if source.patch:
         members[layout.PATCH] = source.patch
     members |= {f"{layout.UNTRACKED}/{name}": content for name, content in (source.untracked or {}).items()}
-    folders = [*(folder for *_, folder in job["jobs"]), *job["references"], *_read_by(result, root)]
-    for path in [*_result_files(result), *_records(folders, root), *_large_files(job, settings, root)]:
+    folders = [*(folder for *_, folder in job["jobs"]), *job["references"], *_read_by(result, settings, root)]
+    for path in [*_result_files(result, settings), *_records(folders, root), *_large_files(job, settings, root)]:
         members[layout.place(path.relative_to(root).as_posix())] = path
     for label, table in report["heldout"].items():
         members[f"{rebuild.HELD_OUT}/{label}.csv"] = _existing(root / table)
     rebuilds = [rebuild.report_rebuild(job["result"], report, job["modules"], with_images=settings.images)]
     rebuilds += _frames(job, result)
+    for exhibit in job["exhibits"]:
+        rebuilds.append(rebuild.exhibit_rebuild(**exhibit, with_images=settings.images))
+        members |= {layout.place(path): _existing(root / path) for path in exhibit["job"]["files"].values()}
     resolved = yaml.safe_dump(report["config"], sort_keys=False, width=110, allow_unicode=True)
     members[layout.REBUILD] = rebuild.to_text(rebuilds, settings).encode()
     members[layout.config_name(job["name"])] = resolved.encode()
@@ -74,7 +79,8 @@ def _frames(job: dict[str, Any], result: Path) -> list[rebuild.Rebuild]:
     folder = result / "measured"
     if not (folder / "run.json").is_file():
         return []
-    frames = sorted(path.name for path in folder.glob("*.csv"))
+    frames = sorted(path.name for path in folder.iterdir() if path.suffix in (".csv", ".json"))
+    frames = [name for name in frames if name not in _OWN_RECORDS]
     frames_job = json.loads((folder / "run.json").read_text(encoding="utf-8"))["job"]
     return [rebuild.frames_rebuild(f"{job['result']}/measured", frames_job, job["modules"], frames)]
 
@@ -85,18 +91,20 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _result_files(result: Path) -> Iterator[Path]:
+def _result_files(result: Path, settings: ArtifactConfig) -> Iterator[Path]:
     """Everything that was made of the raw scores, hidden and unfinished files aside."""
+    left_out = {*(() if settings.images else layout.IMAGES), *(() if settings.weights else layout.WEIGHTS)}
     for path in sorted(result.rglob("*")):
         parts = path.relative_to(result).parts
-        if path.is_file() and parts[0] not in layout.LEFT_OUT and not any(part.startswith(".") for part in parts):
+        is_shown = parts[0] not in layout.LEFT_OUT and not any(part.startswith(".") for part in parts)
+        if path.is_file() and is_shown and not left_out.intersection(parts):
             yield path
 
 
-def _read_by(result: Path, root: Path) -> list[str]:
+def _read_by(result: Path, settings: ArtifactConfig, root: Path) -> list[str]:
     """Folders of runs that the records of the result name besides: measurements that the report knows nothing of."""
     found = set()
-    for record in sorted(result.rglob("run.json")):
+    for record in (path for path in _result_files(result, settings) if path.name == "run.json"):
         for name in re.findall(r'"(results/runs/[^"{}]+)"', record.read_text(encoding="utf-8")):
             folder = root / name if (root / name).is_dir() else (root / name).parent
             if (folder / "run.json").is_file():
@@ -108,7 +116,10 @@ def _records(folders: list[str], root: Path) -> Iterator[Path]:
     """What every job left beside its weights and images: raw scores, records, histories, image lists."""
     for folder in dict.fromkeys(folders):
         _existing(root / folder / "run.json")
-        yield from (path for path in sorted((root / folder).iterdir()) if path.suffix in layout.RECORDS)
+        is_asset = folder.startswith(_ASSETS)  # of which the archive has hashes, and whose licence is its owner's
+        for path in sorted((root / folder).iterdir()):
+            if path.name in _OWN_RECORDS or (path.suffix in layout.RECORDS and not is_asset):
+                yield path
 
 
 def _large_files(job: dict[str, Any], settings: ArtifactConfig, root: Path) -> Iterator[Path]:

@@ -13,6 +13,7 @@ from typing import Any
 from resalign.config.shape import ArtifactConfig
 
 MAX_SAID_CHARACTERS = 2000  # of what a failed script said, from its end
+NO_IMAGES = "it is drawn of the images, which the archive leaves out"
 HELD_OUT = "inputs/held-out"  # the held-out sets' tables, of which the report counts the rows
 
 
@@ -51,9 +52,9 @@ def report_rebuild(folder: str, job: dict[str, Any], modules: list[str], *, with
     packed, left_out = _inside(job), {}
     if not with_images:
         packed["gallery"] = None
-        left_out = {"figures/samples.png": "it is drawn of the images, which the archive leaves out"}
+        left_out = {"figures/samples.png": NO_IMAGES}
     arguments = ["--modules", *modules]
-    return Rebuild("scripts/report.py", packed, arguments, folder, "", ["tables", "figures"], left_out)
+    return Rebuild("scripts/report.py", packed, arguments, folder, "", ["tables", "figures", "attacks.md"], left_out)
 
 
 def frames_rebuild(folder: str, job: dict[str, Any], modules: list[str], frames: list[str]) -> Rebuild:
@@ -66,6 +67,20 @@ def frames_rebuild(folder: str, job: dict[str, Any], modules: list[str], frames:
         frames: Names of their files.
     """
     return Rebuild("scripts/measure.py", _inside(job), ["--modules", *modules], folder, "", frames)
+
+
+def exhibit_rebuild(exhibit: str, file: str, job: dict[str, Any], *, with_images: bool) -> Rebuild:
+    """That of one file of one exhibit, from the frames that its job names.
+
+    Args:
+        exhibit: Its name.
+        file: Where it lies.
+        job: What its script is told.
+        with_images: Whether the archive has the images.
+    """
+    folder, _, name = file.rpartition("/")
+    left_out = {name: NO_IMAGES} if "samples" in job["files"] and not with_images else {}
+    return Rebuild("scripts/exhibit.py", job, ["--exhibit", exhibit], folder, name, [name], left_out)
 
 
 def _inside(job: dict[str, Any]) -> dict[str, Any]:
