@@ -118,7 +118,7 @@ def test_members_too_many_or_too_few_are_named(tmp_path: Path) -> None:
 def test_a_manifest_is_read_in_its_one_spelling_only() -> None:
     text = manifest.to_text({"a": Entry.of(b"1")}).encode()
     assert manifest.from_text(text, "m") == {"a": Entry.of(b"1")}
-    for other in (text + b"\n", text.replace(b"1,", b"1 ,"), text.replace(b'"a"', b'"b"'), b"[]", b"\xff"):
+    for other in (text + b"\n", text.replace(b": 1", b":  1"), text.replace(b'"a"', b'"b"'), b"[]", b"\xff"):
         with pytest.raises(ManifestError, match="^m: "):
             manifest.from_text(other, "m")
 

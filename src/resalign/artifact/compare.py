@@ -82,13 +82,13 @@ def _texts(expected: Path, found: Path, tolerance: float) -> Iterator[str]:
 
 
 def _equal(was: str, now: str, tolerance: float) -> bool:
-    """Equal text, but for numbers, which may be apart by a share of the larger one."""
+    """Equal text, but for numbers, which may be apart by a share of the larger one; near 0 by that share's square."""
     if was == now:
         return True
     if NUMBER.split(was) != NUMBER.split(now):
         return False
     pairs = zip(NUMBER.findall(was), NUMBER.findall(now), strict=True)
-    return all(math.isclose(float(x), float(y), rel_tol=tolerance, abs_tol=tolerance) for x, y in pairs)
+    return all(math.isclose(float(x), float(y), rel_tol=tolerance, abs_tol=tolerance**2) for x, y in pairs)
 
 
 def _short(text: str, most: int = 120) -> str:
