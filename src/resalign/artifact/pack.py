@@ -64,7 +64,7 @@ def gather(job: dict[str, Any], source: Source, root: Path) -> Members:
     members[layout.config_name(job["name"])] = resolved.encode()
     members[layout.ASSETS] = _json({name: _hashed(name, asset, root) for name, asset in job["assets"].items()})
     members |= _provenance(job, settings, folders, root)
-    claims = readme.claims(job, members, settings)
+    claims = readme.claims(job, members, rebuilds, settings)
     members[layout.TIMES] = readme.times(job, claims, root).encode()
     members[layout.README] = readme.readme(job, source, claims, settings).encode()
     members[layout.CRATE] = _json(crate.metadata(job, source, members))

@@ -14,7 +14,7 @@ import jinja2
 
 from resalign.artifact import layout
 from resalign.artifact.manifest import PROVENANCE
-from resalign.artifact.rebuild import HELD_OUT
+from resalign.artifact.rebuild import HELD_OUT, Rebuild, is_made_again
 from resalign.artifact.source import Source
 from resalign.config.shape import ArtifactConfig
 
@@ -30,7 +30,7 @@ class Claim:
     Attributes:
         file: In the archive and, but for ``provenance/``, in the folder of the results.
         command: What makes it.
-        tolerance: How exactly it is made again.
+        tolerance: How exactly `make verify` makes it again, if it does.
     """
 
     file: str
@@ -38,12 +38,15 @@ class Claim:
     tolerance: str
 
 
-def claims(job: dict[str, Any], members: Iterable[str], settings: ArtifactConfig) -> list[Claim]:
+def claims(
+    job: dict[str, Any], members: Iterable[str], rebuilds: list[Rebuild], settings: ArtifactConfig
+) -> list[Claim]:
     """Every table, figure and number of the result.
 
     Args:
         job: The archive's.
         members: Names of its members.
+        rebuilds: What is made again to verify it.
         settings: The tolerances.
     """
     found = []
@@ -51,7 +54,8 @@ def claims(job: dict[str, Any], members: Iterable[str], settings: ArtifactConfig
         path = PurePosixPath(name.removeprefix(PROVENANCE))
         if path.is_relative_to(job["result"]) and path.suffix in _SHOWN and path.name not in _NOT_SHOWN:
             command = layout.command(job["command"], job["result"], str(path))
-            found.append(Claim(name, command, _tolerance(path.suffix, settings)))
+            checked = is_made_again(name, rebuilds)
+            found.append(Claim(name, command, _tolerance(path.suffix, settings) if checked else "by the command alone"))
     return found
 
 
@@ -64,15 +68,18 @@ def _tolerance(suffix: str, settings: ArtifactConfig) -> str:
 def times(job: dict[str, Any], found: list[Claim], root: Path) -> str:
     """Seconds of each claim as a table: of the job that wrote it, and of every job behind the result.
 
-    A file without a record of its own, or in a folder without one, is the report's.
+    Empty for a file whose job keeps no record.
     """
+    result = PurePosixPath(job["result"])
     behind = sum(_seconds(root / folder) or 0.0 for *_, folder in job["jobs"])
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("file", "command", "seconds", "seconds_of_all_jobs_behind_the_result"))
     for claim in found:
-        path = root / claim.file.removeprefix(PROVENANCE)
-        own = next((seconds for parent in path.parents if (seconds := _seconds(parent)) is not None), None)
+        path = PurePosixPath(claim.file.removeprefix(PROVENANCE))
+        is_report = claim.command.endswith(" all")
+        folders = [result] if is_report else [parent for parent in path.parents if parent.is_relative_to(result)][:-1]
+        own = next((seconds for folder in folders if (seconds := _seconds(root / folder)) is not None), None)
         writer.writerow((claim.file, claim.command, "" if own is None else f"{own:.1f}", f"{behind:.1f}"))
     return buffer.getvalue()
 

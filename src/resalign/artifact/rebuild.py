@@ -88,6 +88,16 @@ def _inside(job: dict[str, Any]) -> dict[str, Any]:
     return {**job, "heldout": {label: f"{HELD_OUT}/{label}.csv" for label in job["heldout"]}}
 
 
+def is_made_again(path: str, rebuilds: list[Rebuild]) -> bool:
+    """Whether one of the stages makes a file of the archive again."""
+    for rebuild in rebuilds:
+        name = path.removeprefix(f"{rebuild.folder}/")
+        is_compared = any(name == part or name.startswith(f"{part}/") for part in rebuild.compared)
+        if name != path and is_compared and name not in rebuild.left_out:
+            return True
+    return False
+
+
 def to_text(rebuilds: list[Rebuild], settings: ArtifactConfig) -> str:
     """As JSON, with the settings that hold the tolerances."""
     values = {"artifact": settings.model_dump(mode="json"), "rebuilds": [asdict(rebuild) for rebuild in rebuilds]}
