@@ -99,13 +99,13 @@ def _root(
         f"tier {job['tier']}. {citation['abstract'].strip()}",
         "datePublished": source.date,
         "license": _ref(licence["@id"]),
-        "author": [_ref(author["@id"]) for author in authors],
+        "author": _compact([_ref(author["@id"]) for author in authors]),
         "publisher": _ref(authors[0]["@id"]),
         "keywords": citation.get("keywords", []),
         "version": citation["version"],
         "conformsTo": [_ref(uri) for uri in PROFILES],
         "mainEntity": _ref(WORKFLOW),
-        "mentions": [_ref("#run")],
+        "mentions": _ref("#run"),
         "hasPart": [_ref(name) for name in (WORKFLOW, f"{layout.SOURCE}/", PROVENANCE, *files)],
     }
 
@@ -128,12 +128,12 @@ def _workflow(
             "description": citation["abstract"].strip(),
             "version": source.revision or "unknown",
             "dateCreated": source.date,
-            "creator": [_ref(author["@id"]) for author in authors],
+            "creator": _compact([_ref(author["@id"]) for author in authors]),
             "license": _ref(licence["@id"]),
             "programmingLanguage": _ref(_LANGUAGE),
             "conformsTo": _ref("https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"),
-            "input": [_ref("#configuration")],
-            "output": [_ref("#table")],
+            "input": _ref("#configuration"),
+            "output": _ref("#table"),
         },
         {
             "@id": _LANGUAGE,
@@ -213,6 +213,11 @@ def _author(number: int, author: Mapping[str, str]) -> Entity:
     if "name" in author:
         return {"@id": identifier, "@type": "Organization", "name": author["name"]}
     return {"@id": identifier, "@type": "Person", "name": f"{author['given-names']} {author['family-names']}"}
+
+
+def _compact(references: list[Entity]) -> Entity | list[Entity]:
+    """One value for one, as RO-Crate recommends."""
+    return references[0] if len(references) == 1 else references
 
 
 def _ref(identifier: str) -> Entity:
