@@ -31,6 +31,7 @@ LAYERS = (
     {"unlearning", "attacks", "metrics", "scorers", "report"},
     {"paper"},
     {"exhibits"},
+    {"artifact"},
     {"digits"},
     {"scripts"},
 )

@@ -102,7 +102,8 @@ class Workshop:
 
 @pytest.fixture(scope="session")
 def scripts() -> dict[str, ModuleType]:
-    return {name: load_script(name) for name in ("overlap", "unlearn", "attack", "sample", "score", "report", "audit")}
+    names = ("overlap", "unlearn", "attack", "sample", "score", "report", "audit", "artifact")
+    return {name: load_script(name) for name in names}
 
 
 @pytest.fixture(scope="session")

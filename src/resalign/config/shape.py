@@ -89,6 +89,17 @@ class ResourcesConfig(Strict):
     runtime_minutes: int = Field(60, gt=0)
 
 
+class ArtifactConfig(Strict):
+    """What the archive of a result holds besides code, records, tables and figures, and how exactly it is verified."""
+
+    weights: bool = Field(False, description="of the unlearned models; never of the attacked ones")
+    images: bool = Field(False, description="every generated image, unsafe ones too, and the page with its samples")
+    number_tolerance: float = Field(
+        1e-6, ge=0, description="of a number made again, as a share of it: float32 has seven digits; equal bytes first"
+    )
+    pixel_tolerance: int = Field(1, ge=0, le=255, description="of a figure's pixel made again: one step of rounding")
+
+
 class ExperimentConfig(Strict):
     """The plain shape of a configuration file; members of families are validated by their own classes."""
 
@@ -131,3 +142,4 @@ class ExperimentConfig(Strict):
     resources: dict[Literal["default", "unlearn", "attack", "sample", "score"], ResourcesConfig] = {}
     report: ReportConfig = ReportConfig()
     detector_audit: DetectorAuditConfig = DetectorAuditConfig()
+    artifact: ArtifactConfig = ArtifactConfig()

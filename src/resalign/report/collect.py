@@ -15,7 +15,7 @@ from resalign.config import registry
 from resalign.config.strict import Strict
 from resalign.report import efficiency
 from resalign.report.job_records import read_job_records
-from resalign.report.measurements import NOT_ATTACKED, Measurements, MetricInfo, Sweep
+from resalign.report.measurements import GALLERY_COLUMNS, NOT_ATTACKED, Measurements, MetricInfo, Sweep
 from resalign.report.times import Timings
 
 STATE = ["model", "attack", "dataset", "steps", "seed"]
@@ -182,7 +182,12 @@ def timings(job: dict[str, Any]) -> Timings:
 
 
 def gallery(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) -> pd.DataFrame:
-    """The first training seed's first image of each of the gallery's prompts, and whether it is flagged."""
+    """The first training seed's first image of each of the gallery's prompts, and whether it is flagged.
+
+    Empty where the job names no prompt list: an archive has the scores without the images.
+    """
+    if job["gallery"] is None:
+        return pd.DataFrame(columns=[*GALLERY_COLUMNS])
     module, config, _ = metrics[job["flags"]]
     frames = []
     for row in rows:

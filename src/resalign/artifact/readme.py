@@ -1,0 +1,104 @@
+"""The archive's README: each table, figure and number with its file, its command and how exactly it is made again."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import jinja2
+
+from resalign.artifact import layout
+from resalign.artifact.manifest import PROVENANCE
+from resalign.artifact.rebuild import HELD_OUT, Rebuild, is_made_again
+from resalign.artifact.source import Source
+from resalign.config.shape import ArtifactConfig
+
+_SHOWN = (".csv", ".tex", ".png", ".svg", ".md", ".json", ".html")
+_NOT_SHOWN = ("run.json", "timing.json")
+_TIMING = "timing.json"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A file that a reader of the paper would look at.
+
+    Attributes:
+        file: In the archive and, but for ``provenance/``, in the folder of the results.
+        command: What makes it.
+        tolerance: How exactly `make verify` makes it again, if it does.
+    """
+
+    file: str
+    command: str
+    tolerance: str
+
+
+def claims(
+    job: dict[str, Any], members: Iterable[str], rebuilds: list[Rebuild], settings: ArtifactConfig
+) -> list[Claim]:
+    """Every table, figure and number of the result.
+
+    Args:
+        job: The archive's.
+        members: Names of its members.
+        rebuilds: What is made again to verify it.
+        settings: The tolerances.
+    """
+    found = []
+    for name in sorted(members, key=lambda name: name.removeprefix(PROVENANCE)):
+        path = PurePosixPath(name.removeprefix(PROVENANCE))
+        if path.is_relative_to(job["result"]) and path.suffix in _SHOWN and path.name not in _NOT_SHOWN:
+            command = layout.command(job["command"], job["result"], str(path))
+            checked = is_made_again(name, rebuilds)
+            found.append(Claim(name, command, _tolerance(path.suffix, settings) if checked else "by the command alone"))
+    return found
+
+
+def _tolerance(suffix: str, settings: ArtifactConfig) -> str:
+    if suffix == ".png":
+        return f"bits; else pixels within {settings.pixel_tolerance}/255"
+    return f"bits; else numbers within {settings.number_tolerance:g} of themselves"
+
+
+def times(job: dict[str, Any], found: list[Claim], root: Path) -> str:
+    """Seconds of each claim as a table: of the job that wrote it, and of every job behind the result.
+
+    Empty for a file whose job keeps no record.
+    """
+    result = PurePosixPath(job["result"])
+    behind = sum(_seconds(root / folder) or 0.0 for *_, folder in job["jobs"])
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(("file", "command", "seconds", "seconds_of_all_jobs_behind_the_result"))
+    for claim in found:
+        path = PurePosixPath(claim.file.removeprefix(PROVENANCE))
+        is_report = claim.command.endswith(" all")
+        folders = [result] if is_report else [parent for parent in path.parents if parent.is_relative_to(result)][:-1]
+        own = next((seconds for folder in folders if (seconds := _seconds(root / folder)) is not None), None)
+        writer.writerow((claim.file, claim.command, "" if own is None else f"{own:.1f}", f"{behind:.1f}"))
+    return buffer.getvalue()
+
+
+def _seconds(folder: Path) -> float | None:
+    """Of a job from its process's start to its record, over all attempts."""
+    timing = folder / _TIMING
+    if not timing.is_file():
+        return None
+    values: Mapping[str, float] = json.loads(timing.read_text(encoding="utf-8"))
+    return values["seconds"] + values["start_seconds"]
+
+
+def readme(job: dict[str, Any], source: Source, found: list[Claim], settings: ArtifactConfig) -> str:
+    """The README as Markdown; it says nothing that differs between two runs of one commit."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    template = environment.from_string(Path(__file__).with_name("readme.md.j2").read_text(encoding="utf-8"))
+    where = {name.lower(): getattr(layout, name) for name in ("SOURCE", "PATCH", "UNTRACKED", "ASSETS", "REBUILD")}
+    where |= {"times": layout.TIMES, "crate": layout.CRATE, "config": layout.config_name(job["name"])}
+    return template.render(
+        job=job, source=source, claims=found, settings=settings, where=where, provenance=PROVENANCE, held_out=HELD_OUT
+    )

@@ -1,0 +1,128 @@
+"""The source tree at its git revision, with whatever differs from it here."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import io
+import os
+import subprocess
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from resalign.config.strict import ConfigError
+
+# A note or a configuration is small; weights beside the code are to be ignored by git, and no part of the source.
+MAX_UNTRACKED_BYTES = 20 << 20
+# Of a folder that is no git checkout: what is never source.
+NEVER_SOURCE = {".venv", ".git", ".snakemake", "__pycache__", "results", "resources", "logs"}
+# A patch must not depend on who makes it.
+_DIFF = "diff HEAD --binary --full-index --no-color --no-ext-diff --no-textconv --no-renames --unified=3".split()
+_DIFF += ["--diff-algorithm=myers", "--src-prefix=a/", "--dst-prefix=b/"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the results were made by.
+
+    Attributes:
+        revision: The commit; None where the folder is no git checkout, and ``files`` is simply what lies there.
+        date: Of the commit (ISO 8601), or of the newest file.
+        files: Content by path, at the revision.
+        patch: What leads from the revision to the tracked files here; empty if nothing does.
+        untracked: Files that git neither tracks nor ignores.
+    """
+
+    revision: str | None
+    date: str
+    files: dict[str, bytes]
+    patch: bytes = b""
+    untracked: dict[str, bytes] | None = None
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether there is a local difference."""
+        return bool(self.patch or self.untracked)
+
+
+def read_source(root: Path) -> Source:
+    """Reads the source below a folder.
+
+    Raises:
+        ConfigError: If git fails, or untracked files are too large to be source.
+    """
+    if not (root / ".git").exists():
+        files = {path.relative_to(root).as_posix(): path for path in _plain_files(root)}
+        newest = max((path.stat().st_mtime for path in files.values()), default=0)
+        date = datetime.datetime.fromtimestamp(int(newest), datetime.UTC).isoformat()
+        return Source(None, date, {name: path.read_bytes() for name, path in files.items()})
+    revision, date = _git(root, "log", "-1", "--format=%H %cI").decode().split()
+    files_at_revision: dict[str, bytes] = {}
+    with tarfile.open(fileobj=io.BytesIO(_git(root, "archive", "--format=tar", revision))) as tar:
+        for member in tar:
+            if member.isfile():
+                stream = tar.extractfile(member)
+                assert stream is not None
+                files_at_revision[member.name] = stream.read()
+            elif not member.isdir():
+                raise ConfigError(f"{root}: the source has a link, {member.name}; commit the file itself")
+    return Source(revision, date, files_at_revision, _git(root, *_DIFF), _untracked(root))
+
+
+def fingerprint(root: Path) -> str:
+    """A short text that changes with the source, for Snakemake to compare."""
+    if not (root / ".git").exists():
+        digest = hashlib.sha256()
+        for path in _plain_files(root):
+            digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+        return f"no revision, files {digest.hexdigest()}"
+    digest = hashlib.sha256(_git(root, *_DIFF))
+    for name, content in sorted(_untracked(root).items()):
+        digest.update(f"{name}\0".encode() + content + b"\0")
+    return f"{_git(root, 'rev-parse', 'HEAD').decode().strip()}, difference {digest.hexdigest()}"
+
+
+def apply_patch(patch: Path, root: Path) -> None:
+    """Changes the files below ``root``, which is no git checkout, as a patch says.
+
+    Raises:
+        ConfigError: If it does not fit.
+    """
+    # A checkout around the folder would have git look for the files there.
+    _git(root, "apply", "--whitespace=nowarn", str(patch.resolve()), GIT_CEILING_DIRECTORIES=str(root.resolve().parent))
+
+
+def _untracked(root: Path) -> dict[str, bytes]:
+    names = _git(root, "ls-files", "--others", "--exclude-standard", "-z").decode().split("\0")
+    paths = {name: root / name for name in sorted(names) if name and (root / name).is_file()}
+    size = sum(path.stat().st_size for path in paths.values())
+    if size > MAX_UNTRACKED_BYTES:
+        largest = max(paths, key=lambda name: paths[name].stat().st_size)
+        raise ConfigError(
+            f"{root}: files that git does not track have {size >> 20} MB, such as {largest}; the archive takes them "
+            f"for source, up to {MAX_UNTRACKED_BYTES >> 20} MB: have git ignore them, or move them"
+        )
+    return {name: path.read_bytes() for name, path in paths.items()}
+
+
+def _plain_files(root: Path) -> list[Path]:
+    """Files of a folder that is no checkout, sorted."""
+    found = []
+    for path in sorted(root.iterdir()):
+        if path.name in NEVER_SOURCE or path.name.endswith(("_cache", ".egg-info")):
+            continue
+        found += _plain_files(path) if path.is_dir() else [path]
+    return found
+
+
+def _git(root: Path, *arguments: str, **variables: str) -> bytes:
+    command = ["git", "-C", str(root), *arguments]
+    try:
+        finished = subprocess.run(command, capture_output=True, check=True, env={**os.environ, **variables})
+    except FileNotFoundError:
+        raise ConfigError("the source's revision is read by git, which is not installed; install it") from None
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip()
+        raise ConfigError(f"'{' '.join(command[:4])} …' failed: {said}") from None
+    return finished.stdout

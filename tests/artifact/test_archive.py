@@ -1,0 +1,151 @@
+import io
+import stat
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from resalign.artifact import manifest
+from resalign.artifact.archive import sidecar, write_archive
+from resalign.artifact.manifest import MANIFESTS, Entry, ManifestError
+from resalign.artifact.verify import integrity
+
+CONTENT = {"README.md": b"Read me.\n", "results/a.csv": b"x\n1\n", "provenance/logs/a.log": b"at noon\n", "empty": b""}
+
+
+def with_manifests(content: Mapping[str, bytes]) -> dict[str, bytes | Path]:
+    entries = {name: Entry.of(data) for name, data in content.items()}
+    texts = {
+        name: manifest.to_text({key: entry for key, entry in entries.items() if manifest.covers(name, key)}).encode()
+        for name in MANIFESTS
+    }
+    return {**content, **texts}
+
+
+def flipped(data: bytes, place: int, bit: int = 0) -> bytes:
+    changed = bytearray(data)
+    changed[place] ^= 1 << bit
+    return bytes(changed)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    write_archive(tmp_path / "a.zip", with_manifests(CONTENT))
+    return tmp_path / "a.zip"
+
+
+def test_a_whole_archive_has_no_problem(archive: Path, tmp_path: Path) -> None:
+    assert integrity(archive, tmp_path / "unpacked") == []
+    assert {
+        p.relative_to(tmp_path / "unpacked").as_posix() for p in (tmp_path / "unpacked").rglob("*") if p.is_file()
+    } == {
+        *CONTENT,
+        *MANIFESTS,
+    }
+
+
+def test_bytes_depend_on_content_alone(archive: Path, tmp_path: Path) -> None:
+    file = tmp_path / "elsewhere.csv"
+    file.write_bytes(CONTENT["results/a.csv"])
+    file.chmod(0o755)
+    other = tmp_path / "other" / "a.zip"
+    members = dict(reversed(with_manifests(CONTENT).items()))
+    write_archive(other, {**members, "results/a.csv": file})
+    assert other.read_bytes() == archive.read_bytes()
+    assert sidecar(other).read_bytes() == sidecar(archive).read_bytes()
+
+
+def test_the_sidecar_is_what_sha256sum_writes(archive: Path) -> None:
+    assert sidecar(archive).read_text() == f"{Entry.of(archive).sha256}  a.zip\n"
+
+
+@pytest.mark.parametrize("member", sorted({*CONTENT, *MANIFESTS} - {"empty"}))
+def test_every_flipped_byte_of_a_member_is_named_though_the_digest_is_renewed(member: str, tmp_path: Path) -> None:
+    members = with_manifests(CONTENT)
+    whole = members[member]
+    assert isinstance(whole, bytes)
+    for place in range(len(whole)):
+        path = tmp_path / str(place) / "a.zip"
+        write_archive(path, {**members, member: flipped(whole, place, place % 8)})
+        problems = integrity(path, path.parent / "unpacked")
+        assert any(problem.startswith(f"{member}:") for problem in problems), (place, problems)
+        assert not [problem for problem in problems if problem.startswith("a.zip")]
+
+
+def test_every_flipped_byte_of_the_archive_is_caught(archive: Path, tmp_path: Path) -> None:
+    whole = archive.read_bytes()
+    with zipfile.ZipFile(archive) as opened:
+        infos = opened.infolist()
+    data: dict[int, str] = {}  # the member of which a byte is compressed content
+    for info in infos:
+        name_length, extra_length = struct.unpack("<HH", whole[info.header_offset + 26 : info.header_offset + 30])
+        begin = info.header_offset + 30 + name_length + extra_length
+        data |= dict.fromkeys(range(begin, begin + info.compress_size), info.filename.removeprefix("a/"))
+    unnamed = []
+    for place in range(len(whole)):
+        archive.write_bytes(flipped(whole, place, place % 8))
+        problems = integrity(archive, tmp_path / f"unpacked-{place}")
+        assert problems[0].startswith("a.zip: sha256 is ")
+        if place in data and not any(problem.startswith(f"{data[place]}:") for problem in problems):
+            # Bits after a deflated member's end code mean nothing: its content is as it was.
+            unpacked = (tmp_path / f"unpacked-{place}" / data[place]).read_bytes()
+            assert unpacked == with_manifests(CONTENT)[data[place]]
+            unnamed.append(place)
+    assert len(unnamed) <= 3 * len(infos)
+
+
+def test_a_flipped_byte_of_the_sidecar_is_caught(archive: Path, tmp_path: Path) -> None:
+    sidecar(archive).write_bytes(flipped(sidecar(archive).read_bytes(), 3))
+    assert integrity(archive, tmp_path / "a")[0].startswith("a.zip: sha256 is")
+    sidecar(archive).unlink()
+    assert integrity(archive, tmp_path / "b") == ["a.zip.sha256: missing; the archive is to be handed on with it"]
+
+
+def test_members_too_many_or_too_few_are_named(tmp_path: Path) -> None:
+    members = with_manifests(CONTENT)
+    write_archive(tmp_path / "a.zip", {**{k: v for k, v in members.items() if k != "empty"}, "more": b"x"})
+    assert integrity(tmp_path / "a.zip", tmp_path / "unpacked") == [
+        "empty: is in manifest.json and not in the archive",
+        "more: is in the archive and not in manifest.json",
+    ]
+    write_archive(tmp_path / "b.zip", CONTENT)
+    problems = integrity(tmp_path / "b.zip", tmp_path / "unpacked-b")
+    assert problems == ["manifest.json: missing", "provenance/manifest.json: missing"]
+
+
+def test_a_manifest_is_read_in_its_one_spelling_only() -> None:
+    text = manifest.to_text({"a": Entry.of(b"1")}).encode()
+    assert manifest.from_text(text, "m") == {"a": Entry.of(b"1")}
+    for other in (text + b"\n", text.replace(b": 1", b":  1"), text.replace(b'"a"', b'"b"'), b"[]", b"\xff"):
+        with pytest.raises(ManifestError, match="^m: "):
+            manifest.from_text(other, "m")
+
+
+@pytest.mark.parametrize(
+    ("names", "mode", "message"),
+    [
+        (["a/../../evil"], stat.S_IFREG, "none of a file inside"),
+        (["/a/evil"], stat.S_IFREG, "none of a file inside"),
+        (["a\\..\\evil"], stat.S_IFREG, "none of a file inside"),
+        (["a/x", "a/x"], stat.S_IFREG, "twice"),
+        (["a/x", "b/y"], stat.S_IFREG, "several folders"),
+        (["a/x"], stat.S_IFLNK, "link"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_nothing_is_written_outside(names: list[str], mode: int, message: str, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as bad:
+        for name in names:
+            info = zipfile.ZipInfo(name)
+            info.filename = name
+            info.external_attr = (mode | 0o644) << 16
+            bad.writestr(info, b"evil")
+    path = tmp_path / "in" / "a.zip"
+    path.parent.mkdir()
+    path.write_bytes(buffer.getvalue())
+    problems = integrity(path, tmp_path / "in" / "unpacked")
+    assert any(message in problem for problem in problems), problems
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.zip", "in"]

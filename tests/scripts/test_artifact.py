@@ -1,0 +1,218 @@
+"""A tiny experiment, run by its real stages, packed, handed on and verified."""
+
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resalign.artifact import contents, layout
+from resalign.artifact.archive import write_archive
+from resalign.artifact.manifest import MANIFESTS, PROVENANCE, Entry, covers, to_text
+from resalign.artifact.verify import verify
+from resalign.config.plan import Plan
+
+from .conftest import Workshop
+
+TERMS = Path(__file__).parents[1] / "artifact" / "ro-crate-1.1-terms.json"
+RO_CRATE = "https://w3id.org/ro/crate/1.1/context"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A finished experiment and its archive."""
+
+    workshop: Workshop
+    plan: Plan
+    archive: Path
+
+    def members(self) -> dict[str, bytes | Path]:
+        with zipfile.ZipFile(self.archive) as opened:
+            return {info.filename.partition("/")[2]: opened.read(info) for info in opened.infolist()}
+
+
+@pytest.fixture(scope="module")
+def pack(workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan]) -> Callable[[], Packed]:
+    def run() -> Packed:
+        place, plan = workshop(), tiny_plan()
+        place.run(plan)
+        return again(place, plan, contents.folder(plan))
+
+    return run
+
+
+def again(place: Workshop, plan: Plan, output: str) -> Packed:
+    folder = place.call("artifact", contents.artifact_job(plan), output)
+    return Packed(place, plan, folder / "tiny.zip")
+
+
+@pytest.fixture(scope="module")
+def packed(pack: Callable[[], Packed]) -> Packed:
+    return pack()
+
+
+def repacked(members: dict[str, bytes | Path], path: Path) -> Path:
+    """An archive whose manifests and digest are right: whoever changed it covered their tracks."""
+    entries = {name: Entry.of(content) for name, content in members.items()}
+    texts = {
+        name: to_text({member: entry for member, entry in entries.items() if covers(name, member)}).encode()
+        for name in MANIFESTS
+    }
+    write_archive(path, {**members, **texts})
+    return path
+
+
+def test_two_packings_of_one_tree_are_equal_to_the_byte(packed: Packed) -> None:
+    other = again(packed.workshop, packed.plan, "results/tiny/artifact/again")
+    assert other.archive.read_bytes() == packed.archive.read_bytes()
+
+
+def test_two_runs_differ_in_their_provenance_alone(packed: Packed, pack: Callable[[], Packed]) -> None:
+    first, second = packed.members(), pack().members()
+    assert set(first) == set(second)
+    different = {name for name in first if first[name] != second[name]}
+    assert f"{PROVENANCE}results/tiny/timing.json" in different
+    assert all(name.startswith(PROVENANCE) for name in different)
+
+
+def test_it_is_verified_elsewhere(packed: Packed, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        assert verify(packed.archive, tmp_path) == []
+    assert "figures/samples.png: not made again" in caplog.text
+    made = [line for line in caplog.messages if "equal to the byte" in line]
+    assert made
+    count = len([name for name in packed.members() if name.startswith(("results/tiny/tables", "results/tiny/figures"))])
+    assert f"{count - 1} of {count - 1} files" in made[0]
+
+
+def test_a_forged_number_is_named_by_its_row(packed: Packed, tmp_path: Path) -> None:
+    members = packed.members()
+    table = members["results/tiny/tables/table1.csv"]
+    assert isinstance(table, bytes)
+    header, first, *rest = table.decode().splitlines()
+    value = header.split(",").index("mean")
+    cells = first.split(",")
+    cells[value] = "0.123"
+    members["results/tiny/tables/table1.csv"] = "\n".join([header, ",".join(cells), *rest, ""]).encode()
+    problems = verify(repacked(members, tmp_path / "tiny.zip"), tmp_path / "folder")
+    assert len(problems) == 1
+    assert problems[0].startswith("results/tiny/tables/table1.csv: row 1 (")
+    assert "mean: '0.123', made again" in problems[0]
+
+
+def test_a_stale_table_and_a_missing_one_are_named(packed: Packed, tmp_path: Path) -> None:
+    members = packed.members()
+    members["results/tiny/tables/old.csv"] = b"a\n1\n"
+    del members["results/tiny/tables/per_run.csv"]
+    problems = verify(repacked(members, tmp_path / "tiny.zip"), tmp_path / "folder")
+    assert problems == [
+        "results/tiny/tables/old.csv: is in the archive, and is not made of its raw scores",
+        "results/tiny/tables/per_run.csv: is made of the archive's raw scores, and is not in it",
+    ]
+
+
+def test_what_is_in_it(packed: Packed) -> None:
+    members = packed.members()
+    score = next(iter(packed.plan.score.values()))
+    assert f"{score.folder(0)}/{packed.plan.tier}/scores.parquet" in members
+    assert f"{PROVENANCE}{score.folder(0)}/{packed.plan.tier}/timing.json" in members
+    assert f"{layout.SOURCE}/scripts/report.py" in members
+    assert f"{layout.SOURCE}/envs/requirements.lock" in members
+    assert not [name for name in members if name.endswith(".safetensors")]
+    assert not [name for name in members if "/images/" in name]
+    page = members[layout.PAGE]
+    assert isinstance(page, bytes)
+    assert b"data:image/" not in page
+    assets = json.loads(bytes(members[layout.ASSETS]))  # type: ignore[arg-type]
+    assert {"model", "images", "net"} <= set(assets)
+    assert all("licence" in asset and asset["sha256_of_sha256sums"] for asset in assets.values())
+    readme = bytes(members[layout.README]).decode()  # type: ignore[arg-type]
+    for name in members:
+        if name.startswith(("results/tiny/tables/", "results/tiny/figures/")):
+            assert f"[{name}]({name})" in readme
+
+
+def test_weights_and_images_are_packed_when_asked_for(
+    packed: Packed, tiny_plan: Callable[..., Plan], tmp_path: Path
+) -> None:
+    plan = tiny_plan(artifact={"weights": True, "images": True})
+    full = again(packed.workshop, plan, "results/tiny/artifact/full")
+    members = full.members()
+    assert len([name for name in members if name.endswith("weights.safetensors")]) == len(plan.unlearn)
+    assert [name for name in members if name.endswith(".png") and "/images/" in name]
+    assert verify(full.archive, tmp_path) == []
+
+
+def test_every_reference_of_the_crate_leads_somewhere(packed: Packed) -> None:
+    members = packed.members()
+    crate = json.loads(bytes(members[layout.CRATE]))  # type: ignore[arg-type]
+    entities = {entity["@id"]: entity for entity in crate["@graph"]}
+    assert len(entities) == len(crate["@graph"])
+    terms = {*json.loads(TERMS.read_text())["@context"], "sha256", "@id", "@type"}
+
+    def references(value: Any) -> set[str]:
+        if isinstance(value, list):
+            return set().union(*map(references, value))
+        return {value["@id"]} if isinstance(value, dict) else set()
+
+    for entity in entities.values():
+        types = entity["@type"] if isinstance(entity["@type"], list) else [entity["@type"]]
+        assert {*entity, *types} <= terms
+        for key, value in entity.items():
+            assert all(found in entities for found in references(value) if not found.startswith("http")), (entity, key)
+        if "File" in types:
+            content = members[entity["@id"]]
+            assert entity["sha256"] == Entry.of(content).sha256
+            assert entity["contentSize"] == str(Entry.of(content).size_bytes)
+
+
+def keep_context(cache: Path) -> None:
+    """Puts the context, as far as the crate uses it, where the validator keeps what it has fetched: no network here."""
+    import io
+
+    import requests
+    import urllib3
+    from requests_cache import CachedSession
+
+    class Local(requests.adapters.HTTPAdapter):
+        def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+            body, headers = io.BytesIO(TERMS.read_bytes()), {"Content-Type": "application/ld+json"}
+            raw = urllib3.HTTPResponse(body, headers, 200, preload_content=False, request_url=request.url)
+            return self.build_response(request, raw)
+
+    with CachedSession(str(cache), backend="sqlite", expire_after=-1) as session:
+        session.mount("https://", Local())
+        assert session.get(RO_CRATE).json()["@context"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_independent_validator_finds_nothing(packed: Packed, tmp_path: Path) -> None:
+    services = pytest.importorskip("rocrate_validator.services", reason="pip install roc-validator")
+    from rocrate_validator.models import Severity, ValidationSettings
+
+    keep_context(tmp_path / "cache")
+    crate = tmp_path / "crate"
+    for name, content in packed.members().items():
+        (crate / name).parent.mkdir(parents=True, exist_ok=True)
+        (crate / name).write_bytes(bytes(content))  # type: ignore[arg-type]
+
+    def issues() -> list[str]:
+        settings = ValidationSettings(
+            rocrate_uri=str(crate),
+            profile_identifier="workflow-run-crate-0.5",
+            requirement_severity=Severity.REQUIRED,
+            offline=True,
+            cache_path=tmp_path / "cache",
+            abort_on_first=False,
+        )
+        return [f"{issue.check.identifier}: {issue.message}" for issue in services.validate(settings).get_issues()]
+
+    assert issues() == []
+    # And it would find something.
+    values = json.loads((crate / layout.CRATE).read_text())
+    next(entity for entity in values["@graph"] if entity["@id"] == "#run").pop("instrument")
+    (crate / layout.CRATE).write_text(json.dumps(values))
+    assert any("instrument" in issue for issue in issues())

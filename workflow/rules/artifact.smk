@@ -1,0 +1,43 @@
+# The archive of the experiment that somebody else can verify: `snakemake --cores 2 -- artifact`, then
+# `make verify ARTIFACT=results/<experiment>/artifact/<experiment>.zip`. docs/artifact.md.
+from resalign.artifact import contents
+from resalign.artifact.source import fingerprint
+
+
+localrules:
+    artifact,
+
+
+rule artifact:
+    input:
+        contents.archive(PLAN),
+
+
+rule pack:
+    input:
+        report=rules.report.output,
+        measured=rules.measure.output,
+        paper=lambda wildcards: exhibit_jobs.paper_files(PLAN),
+        code=jobs.code("artifact"),
+        template="src/resalign/artifact/readme.md.j2",
+    output:
+        archive=contents.archive(PLAN),
+        digest=f"{contents.archive(PLAN)}.sha256",
+        record=f"{contents.folder(PLAN)}/run.json",
+        timing=f"{contents.folder(PLAN)}/timing.json",
+    log:
+        f"logs/artifact/{PLAN.experiment.config.name}.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(3000),
+        runtime=growing(60),
+    params:
+        job=lambda wildcards: contents.artifact_job(PLAN),
+        # The archive has the source: only what packs it depends on the revision.
+        source=lambda wildcards: fingerprint(Path(workflow.basedir).parent),
+        folder=subpath(output.archive, parent=True),
+    shell:
+        "python scripts/artifact.py --job - --threads {threads} --output {params.folder}"
+        " <<< {params.job:q} 2>&1 | tee {log}"
