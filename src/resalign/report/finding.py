@@ -123,12 +123,20 @@ def _best_two(
     if len(others) < 2:
         return None
     first, second = (str(model) for model in others["model"].head(2))
-    state = {"attack": str(rows["attack"].iloc[0]), "steps": int(rows["steps"].iloc[0])}
-    found = paired_difference(measurements, settings, (first, second), metric=metric, **state)
+    attack, steps = str(rows["attack"].iloc[0]), int(rows["steps"].iloc[0])
+    found = paired_difference(measurements, settings, (first, second), metric=metric, attack=attack, steps=steps)
     if found is None or math.isnan(found.low):
         return None
-    names = {**state, "dataset": str(rows["dataset"].iloc[0]), "metric": metric, "first": first, "second": second}
-    return {**names, "difference": found.mean, "low": found.low, "high": found.high, "n": found.n}
+    state = {"attack": attack, "dataset": str(rows["dataset"].iloc[0]), "steps": steps, "metric": metric}
+    return {
+        **state,
+        "first": first,
+        "second": second,
+        "difference": found.mean,
+        "low": found.low,
+        "high": found.high,
+        "n": found.n,
+    }
 
 
 def _after(
