@@ -11,6 +11,7 @@ import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+PATIENCE_MS = 300_000  # of a busy machine; nothing waits for as long as that
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 
@@ -62,7 +63,7 @@ def browser() -> Iterator[Any]:
 
     with sync_playwright() as driver:
         # Continuous integration runs as root, where Chromium has no sandbox; the pages are the tests' own.
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=PATIENCE_MS)
         yield chromium
         chromium.close()
 
@@ -71,6 +72,7 @@ def browser() -> Iterator[Any]:
 def visit(chromium: Any, path: Path, **options: Any) -> Iterator[Visit]:
     """Opens a file."""
     context = chromium.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce", **options})
+    context.set_default_timeout(PATIENCE_MS)
     found = Visit(context.new_page())
     found.page.on("console", lambda message: found.complaints.append(message.text))
     found.page.on("pageerror", lambda error: found.complaints.append(str(error)))
