@@ -47,7 +47,8 @@ def test_swapped_values_swap_the_verdict():
     assert "ResAlign is 50.0 points [" in " ".join(finding.result)
     [found] = finding.paired.to_dict("records")
     assert (found["attack"], found["steps"], found["first"], found["second"]) == ("pages", 200, "resalign", "esd")
-    assert found["low"] < found["difference"] == pytest.approx(-0.5) < found["high"] < 0  # the first minus the second
+    assert found["difference"] == pytest.approx(-0.5)  # the first minus the second
+    assert found["low"] < found["difference"] < found["high"] < 0
     assert found["n"] == 80
 
 
