@@ -95,14 +95,7 @@ def render_page(
         metrics=measurements.metrics,
         headline=measurements.metrics[headline],
         before_after=_inlined(figures.before_after_panels(table, measurements, settings, headline), settings),
-        steps=[
-            (
-                measurements.metrics[metric],
-                _inlined(figures.steps_panels(table, measurements, settings, metric), settings),
-                figures.steps_name(measurements, metric),
-            )
-            for metric in figures.followed(table, measurements)
-        ],
+        steps=_steps(table, measurements, settings),
         curves=_inlined(curves.curve_panels(histories, measurements, settings), settings),
         **_attack_study(study, measurements, timings, settings, sources),
         grid=grid,
@@ -116,6 +109,18 @@ def render_page(
         bands=len(measurements.models) <= settings.band_models,
         confidence=f"{100 * settings.confidence:g}\N{NO-BREAK SPACE}%",
     )
+
+
+def _steps(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> list[tuple[object, ...]]:
+    """Of each safety metric over fine-tuning: what it is, its panels, its file's name."""
+    return [
+        (
+            measurements.metrics[metric],
+            _inlined(figures.steps_panels(table, measurements, settings, metric), settings),
+            figures.steps_name(measurements, metric),
+        )
+        for metric in figures.followed(table, measurements)
+    ]
 
 
 def _attack_study(
@@ -185,6 +190,7 @@ def _per_run_rows(per_run: pd.DataFrame, measurements: Measurements) -> list[dic
         info = measurements.metrics[str(row["metric"])]
         low, high = float(row["low"]), float(row["high"])
         shown = {
+            **{name: row[name] for name in ("steps", "seed", "n")},
             "place": place,
             "model": measurements.title(str(row["model"])),
             "target": "–" if row["attack"] == NOT_ATTACKED else measurements.target(str(row["attack"])),
@@ -192,5 +198,5 @@ def _per_run_rows(per_run: pd.DataFrame, measurements: Measurements) -> list[dic
             "value": number(float(row["value"]), info),
             "interval": f"[{number(low, info)}, {number(high, info)}]" if not math.isnan(low) else "–",
         }
-        rows.append(row | shown)
+        rows.append(shown)
     return rows
