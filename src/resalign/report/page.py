@@ -189,7 +189,7 @@ def _per_run_rows(per_run: pd.DataFrame, measurements: Measurements) -> list[dic
     for place, row in zip(per_run.index, per_run.to_dict("records"), strict=True):
         info = measurements.metrics[str(row["metric"])]
         low, high = float(row["low"]), float(row["high"])
-        shown = {
+        shown: dict[str, object] = {
             **{name: row[name] for name in ("steps", "seed", "n")},
             "place": place,
             "model": measurements.title(str(row["model"])),
