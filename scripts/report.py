@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import yaml
 
+from resalign.config.plan import RESULTS
 from resalign.report.build import build_report
 from resalign.report.collect import collect, gallery, histories, provenance, timings
 from resalign.report.overlap import caveats
@@ -25,6 +26,8 @@ def main() -> None:
             config_yaml=yaml.safe_dump(job["config"], sort_keys=False, width=110),
             provenance=provenance(found.rows, job),
             settings=ReportConfig.parse(job["report"], where="report"),
+            command=job["command"],
+            folder=f"{RESULTS}/{job['name']}",
             caveats=caveats(job["overlap"]),
         )
         images = gallery(found.rows, found.metrics, job)

@@ -197,4 +197,6 @@ def make_context(settings: ReportConfig = SETTINGS) -> ReportContext:
         config_yaml="seeds: [0, 1, 2]\n# 2 < 3\n",
         provenance={"source hash": "0123abcd", "python": "3.11", "seeds": "0, 1, 2"},
         settings=settings,
+        command="snakemake --cores 2 --configfile config/made-up.yaml -- ",
+        folder="results/made-up",
     )

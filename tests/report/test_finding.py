@@ -1,4 +1,5 @@
 import pandas as pd
+import pytest
 
 from resalign.report.finding import Finding, write_finding
 from resalign.report.measurements import Measurements
@@ -42,7 +43,17 @@ def test_it_names_whichever_model_is_best():
 
 def test_swapped_values_swap_the_verdict():
     rows = BASE + states("esd", flags(2), flags(26)) + states("resalign", flags(0), flags(6))
-    assert "ResAlign is 50.0 points [" in " ".join(finding_of(rows).result)
+    finding = finding_of(rows)
+    assert "ResAlign is 50.0 points [" in " ".join(finding.result)
+    [found] = finding.paired.to_dict("records")
+    assert (found["attack"], found["steps"], found["first"], found["second"]) == ("pages", 200, "resalign", "esd")
+    assert found["difference"] == pytest.approx(-0.5)  # the first minus the second
+    assert found["low"] < found["difference"] < found["high"] < 0
+    assert found["n"] == 80
+
+
+def test_with_one_model_nothing_is_compared():
+    assert finding_of(BASE + states("esd", flags(2), flags(6))).paired.empty
 
 
 def test_a_difference_by_chance_is_called_so():

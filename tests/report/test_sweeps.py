@@ -106,7 +106,7 @@ def test_the_layout_has_values_mean_and_worst():
     rows = [row for model in ("base", "esd") for value in VALUES for row in flagged(model, value, np.ones((1, 10)))]
     measurements = swept(rows)
     table = sweep_table(long_table(measurements, SETTINGS), TWO)
-    laid = lay_out_sweep(table, summary_table(measurements, SETTINGS, TWO), measurements, SETTINGS, TWO)
+    laid = lay_out_sweep(table, summary_table(measurements, SETTINGS, TWO), measurements, SETTINGS, TWO, "two")
     assert laid.groups == [("IP\N{NO-BREAK SPACE}↓ by rate", 4)]
     assert [column.title for column in laid.columns] == ["low", "high", "mean of 2", "worst of 2"]
     assert [row.model for row in laid.rows] == ["base", "esd"]
@@ -199,7 +199,7 @@ def test_a_sweep_may_show_metrics_of_its_own():
     measurements = make_swept()
     table = long_table(measurements, SETTINGS)
     rows = sweep_table(table, sweep)
-    laid = lay_out_sweep(rows, summary_table(measurements, SETTINGS, sweep), measurements, SETTINGS, sweep)
+    laid = lay_out_sweep(rows, summary_table(measurements, SETTINGS, sweep), measurements, SETTINGS, sweep, "mine")
     assert [column.title for column in laid.columns] == list(sweep.attacks)
     assert {column.metric for column in laid.columns} == {"learnability"}
     assert [axis.get_ylabel() for axis in sweep_figure(rows, measurements, SETTINGS, sweep).axes] == ["Learnability"]

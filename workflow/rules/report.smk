@@ -1,18 +1,53 @@
-# Tables, figures and the page of the experiment.
+# Tables, figures and the page of the experiment. `snakemake --report` shows the same, with the captions of
+# workflow/report.
+
+
+report: "../report/experiment.rst"
+
+
+from resalign.report import sources
 
 METRIC_MODULES = sorted({f"resalign.metrics.{metric.name}" for metric in PLAN.experiment.metrics.values()})
 RESULT = f"results/{PLAN.experiment.config.name}"
+
+
+def shown_table(name, about, title, subcategory="All"):
+    """A table of every report, as Snakemake's own report shows it."""
+    labels = {"table": title, "format": Path(name).suffix[1:]}
+    caption = f"../report/{about}.rst"
+    return report(f"{RESULT}/{name}", caption=caption, category="Tables", subcategory=subcategory, labels=labels)
 
 
 rule report:
     input:
         jobs.report_files(PLAN),
         code=jobs.code("report", *METRIC_MODULES),
-        templates=[f"src/resalign/report/{name}.html.j2" for name in ("page", "parts", "style")],
+        templates=[f"src/resalign/report/{name}.html.j2" for name in ("page", "parts", "style", "script")],
     output:
-        page=f"{RESULT}/report.html",
-        table=f"{RESULT}/tables/table1.csv",
-        latex=f"{RESULT}/tables/table1.tex",
+        page=report(
+            f"{RESULT}/{sources.PAGE}",
+            caption="../report/page.rst",
+            category="Page",
+            labels={"page": "The whole report", "format": "html"},
+        ),
+        table=shown_table(sources.TABLE, "table1", "Main table"),
+        latex=shown_table(sources.LATEX, "table1", "Main table"),
+        steps=shown_table(sources.STEPS, "steps", "Over fine-tuning"),
+        per_run=shown_table(sources.PER_RUN, "per_run", "Single runs"),
+        paired=shown_table(sources.PAIRED, "paired", "Paired comparisons"),
+        sweeps=[
+            shown_table(name, "sweep", Path(name).stem, "Sweeps")
+            for label in PLAN.experiment.sweeps
+            for name in sources.sweep_files(label)
+        ],
+        # Which figures there are depends on what was measured.
+        figures=report(
+            directory(f"{RESULT}/figures"),
+            patterns=["{figure}.{format}"],
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}", "format": "{format}"},
+        ),
         record=f"{RESULT}/run.json",
     log:
         f"logs/report/{PLAN.experiment.config.name}.log",
@@ -27,5 +62,5 @@ rule report:
         modules=METRIC_MODULES,
         folder=subpath(output[0], parent=True),
     shell:
-        "python scripts/report.py --job - --threads {threads} --output {params.folder}"
-        " --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"
+        "mkdir -p {output.figures} && python scripts/report.py --job - --threads {threads}"
+        " --output {params.folder} --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"

@@ -328,6 +328,7 @@ def report_job(plan: Plan) -> str:
     return as_json(
         {
             "name": config.name,
+            "command": plan.command("", tier=plan.tier),
             "title": config.title,
             "subtitle": config.subtitle,
             "concept": config.concept.name,

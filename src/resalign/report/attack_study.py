@@ -14,6 +14,7 @@ from resalign.report.figures import Panel
 from resalign.report.measurements import Measurements
 from resalign.report.pareto import pareto_figure, pareto_panel, pareto_table, weighed_metrics
 from resalign.report.settings import ReportConfig
+from resalign.report.sources import PARETO, SURVIVAL, sweep_files
 from resalign.report.survival import survival_table
 from resalign.report.survival_figure import drawn_curves, survival_figure, survival_panels
 from resalign.report.sweep_figure import sweep_figure, sweep_panel
@@ -28,6 +29,7 @@ from resalign.report.times import Timings
 class ShownSweep:
     """A sweep on the page."""
 
+    label: str
     title: str
     note: str
     sentences: tuple[str, ...]
@@ -82,28 +84,30 @@ class AttackStudy:
         Of each sweep ``tables/sweep-<label>.csv``, ``…-summary.csv`` (mean and worst over its values) and ``.tex``, and
         ``figures/sweep-<label>``; ``tables/survival.csv`` and ``tables/pareto.csv`` and figures of these names.
         """
-        main, tables, figures = measurements.main(), output / "tables", output / "figures"
+        main, figures = measurements.main(), output / "figures"
         for result in self.sweeps:
             name = f"sweep-{result.label}"
-            write_csv(result.rows, tables / f"{name}.csv")
-            write_csv(result.summary, tables / f"{name}-summary.csv")
-            (tables / f"{name}.tex").write_text(to_latex(result.layout), encoding="utf-8")
+            values, summary, latex = (output / file for file in sweep_files(result.label))
+            write_csv(result.rows, values)
+            write_csv(result.summary, summary)
+            latex.write_text(to_latex(result.layout), encoding="utf-8")
             drawing.save(sweep_figure(result.rows, measurements, settings, result.sweep), figures / name, settings)
         if self.sweeps:
             text = attack_markdown(self.table, self.sweeps, measurements, settings)
             (output / NAME).write_text(text, encoding="utf-8")
         if not self.survival.empty:
-            write_csv(self.survival, tables / "survival.csv")
+            write_csv(self.survival, output / SURVIVAL)
         if not self.curves.empty:
             drawing.save(survival_figure(self.curves, main, settings), figures / "survival", settings)
         if not self.pareto.empty:
-            write_csv(self.pareto, tables / "pareto.csv")
+            write_csv(self.pareto, output / PARETO)
             drawing.save(pareto_figure(self.pareto, main, settings, self.weighed), figures / "pareto", settings)
 
     def shown_sweeps(self, measurements: Measurements, timings: Timings, settings: ReportConfig) -> list[ShownSweep]:
         """What the page shows of each sweep."""
         return [
             ShownSweep(
+                label=result.label,
                 title=result.sweep.title,
                 note=result.sweep.note,
                 sentences=sweep_sentences(result.rows, result.summary, measurements, settings, result.sweep),

@@ -8,9 +8,11 @@ import pandas as pd
 
 from resalign.report import drawing, figures
 from resalign.report.attack_study import AttackStudy
+from resalign.report.finding import write_finding
 from resalign.report.gallery import grid_figure, sample_grid
 from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.page import ReportContext, render_page
+from resalign.report.sources import ALWAYS, LATEX, PAGE, PAIRED, PER_RUN, STEPS, TABLE, Sources, sweep_files
 from resalign.report.table1 import lay_out, to_latex
 from resalign.report.tables import final_states, long_table, per_run_table, targets, write_csv
 from resalign.report.times import Timings
@@ -27,7 +29,8 @@ def build_report(
     """Writes the report.
 
     Under ``output``: ``tables/table1.csv`` (before and after the most steps), ``tables/steps.csv`` (all steps),
-    ``tables/per_run.csv`` (each training seed), ``tables/table1.tex``, ``figures/before_after``, ``figures/steps`` and
+    ``tables/per_run.csv`` (each training seed), ``tables/paired.csv`` (the finding's comparisons),
+    ``tables/table1.tex``, ``figures/before_after``, ``figures/steps`` and
     ``figures/steps-<metric>`` for further safety metrics along the way (each ``.png`` and ``.svg``; absent where
     nothing was fine-tuned), ``figures/samples.png`` (absent for an empty gallery) and ``report.html``. Then what
     :class:`resalign.report.attack_study.AttackStudy` writes of sweeps, survival and the Pareto front. Attacks that are
@@ -52,25 +55,28 @@ def build_report(
     main_table = lay_out(table, main, settings)
     grid = sample_grid(samples, main, settings)
     study = AttackStudy.of(whole, measurements, settings)
-    page = render_page(table, main_table, per_run, grid, main, histories, timings, context, study)
+    finding = write_finding(table, main, settings, context.concept)
+    made = frozenset(ALWAYS).union(*(sweep_files(result.label) for result in study.sweeps))
+    sources = Sources(context.command, context.folder, output, made)
+    page = render_page(table, finding, main_table, per_run, grid, main, histories, timings, context, study, sources)
 
-    write_csv(final_states(table), output / "tables" / "table1.csv")
-    write_csv(whole, output / "tables" / "steps.csv")
-    write_csv(runs, output / "tables" / "per_run.csv")
-    (output / "tables" / "table1.tex").write_text(to_latex(main_table), encoding="utf-8")
+    write_csv(final_states(table), output / TABLE)
+    write_csv(whole, output / STEPS)
+    write_csv(runs, output / PER_RUN)
+    write_csv(finding.paired, output / PAIRED)
+    (output / LATEX).write_text(to_latex(main_table), encoding="utf-8")
     study.write(measurements, settings, output)
     if targets(table):
         drawn = {"before_after": figures.before_after_figure(table, main, settings, main.safety_metric)}
         for metric in figures.followed(table, main):
-            name = "steps" if metric == main.safety_metric else f"steps-{metric}"
-            drawn[name] = figures.steps_figure(table, main, settings, metric)
+            drawn[figures.steps_name(main, metric)] = figures.steps_figure(table, main, settings, metric)
         for name, figure in drawn.items():
             drawing.save(figure, output / "figures" / name, settings)
     if grid is not None:
         drawing.save(grid_figure(grid, settings), output / "figures" / "samples", settings, formats=("png",))
-    (output / "report.html").write_text(page, encoding="utf-8")
+    (output / PAGE).write_text(page, encoding="utf-8")
 
 
 def _of_main(frame: pd.DataFrame, main: Measurements) -> pd.DataFrame:
-    """The rows of states that the main table shows."""
-    return frame[frame["attack"].isin({NOT_ATTACKED, *main.attacks})].reset_index(drop=True)
+    """The rows of states that the main table shows; their index still counts the rows of the whole."""
+    return frame[frame["attack"].isin({NOT_ATTACKED, *main.attacks})]

@@ -57,6 +57,11 @@ def followed(table: pd.DataFrame, measurements: Measurements) -> list[str]:
     return found
 
 
+def steps_name(measurements: Measurements, metric: str) -> str:
+    """The file of a metric over fine-tuning, without its suffix."""
+    return "steps" if metric == measurements.safety_metric else f"steps-{metric}"
+
+
 def steps_figure(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metric: str) -> Figure:
     """A metric against fine-tuning steps, one panel a target, one line a model, its interval as a band; 0 is before."""
     with drawing.theme(settings):

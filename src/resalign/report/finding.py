@@ -11,17 +11,26 @@ import pandas as pd
 
 from resalign.report.measurements import NOT_ATTACKED, Measurements, MetricInfo
 from resalign.report.settings import ReportConfig
-from resalign.report.statistics import Estimate
 from resalign.report.table1 import target_title
 from resalign.report.tables import final_states, number, paired_difference, select, targets
+
+# The difference is the first model's value minus the second's, over the images that both have.
+PAIRED_COLUMNS = ["attack", "dataset", "steps", "metric", "first", "second", "difference", "low", "high", "n"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Sentences: ``result`` tells what comes back, ``kept`` what the best models still do."""
+    """What the page says first.
+
+    Attributes:
+        result: Sentences on what comes back.
+        kept: Sentences on what the best models still do.
+        paired: The comparisons that ``result`` states: columns :data:`PAIRED_COLUMNS`, one row an attack.
+    """
 
     result: tuple[str, ...]
     kept: tuple[str, ...]
+    paired: pd.DataFrame
 
 
 def write_finding(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, concept: str) -> Finding:
@@ -48,15 +57,19 @@ def write_finding(table: pd.DataFrame, measurements: Measurements, settings: Rep
         raise ValueError(f"metric '{metric}' was not measured before any fine-tuning; evaluate the models themselves")
     result = _before(plain, measurements, settings, info, concept)
     best: list[str] = []
+    paired: list[dict[str, object]] = []
     for attack in targets(final):
         rows = _ranked(select(final, metric=metric, attack=attack), info)
         if not rows.empty:
-            result.append(_after(final, rows, measurements, settings, metric))
+            compared = _best_two(rows, measurements, settings, metric)
+            paired += [compared] if compared else []
+            result.append(_after(final, rows, measurements, settings, metric, compared))
             others = rows[rows["model"] != measurements.base]
             best += [str(model) for model in others["model"].head(1) if model not in best]
     if int(table["seeds"].max()) == 1:
         result.append("With one training seed, the intervals say nothing about how training varies.")
-    return Finding(tuple(result), tuple(text for model in best for text in _kept(final, measurements, model)))
+    kept = tuple(text for model in best for text in _kept(final, measurements, model))
+    return Finding(tuple(result), kept, pd.DataFrame(paired, columns=PAIRED_COLUMNS))
 
 
 def value_text(row: Mapping[Hashable, Any], info: MetricInfo) -> str:
@@ -102,8 +115,37 @@ def _before(
     return sentences
 
 
+def _best_two(
+    rows: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metric: str
+) -> dict[str, object] | None:
+    """The best two models but the base, compared over their common images; None where they have too few."""
+    others = rows[rows["model"] != measurements.base]
+    if len(others) < 2:
+        return None
+    first, second = (str(model) for model in others["model"].head(2))
+    attack, steps = str(rows["attack"].iloc[0]), int(rows["steps"].iloc[0])
+    found = paired_difference(measurements, settings, (first, second), metric=metric, attack=attack, steps=steps)
+    if found is None or math.isnan(found.low):
+        return None
+    state = {"attack": attack, "dataset": str(rows["dataset"].iloc[0]), "steps": steps, "metric": metric}
+    return {
+        **state,
+        "first": first,
+        "second": second,
+        "difference": found.mean,
+        "low": found.low,
+        "high": found.high,
+        "n": found.n,
+    }
+
+
 def _after(
-    final: pd.DataFrame, rows: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metric: str
+    final: pd.DataFrame,
+    rows: pd.DataFrame,
+    measurements: Measurements,
+    settings: ReportConfig,
+    metric: str,
+    compared: Mapping[str, object] | None,
 ) -> str:
     """The values after one target's fine-tuning, best first, and whether the best stands apart."""
     attack = str(rows["attack"].iloc[0])
@@ -112,22 +154,17 @@ def _after(
     text = f"After {target_title(measurements, final, attack)}: {listed}"
     if len(others) < 2:
         return f"{text}."
-    first, second = (str(model) for model in others["model"].head(2))
-    steps = int(rows["steps"].iloc[0])
-    difference = paired_difference(measurements, settings, (first, second), metric=metric, attack=attack, steps=steps)
-    return f"{text}; {_compared(difference, measurements, measurements.metrics[metric], first, second)}."
+    first, second = (measurements.title(str(model)) for model in others["model"].head(2))
+    return f"{text}; {_compared(compared, measurements.metrics[metric], first, second)}."
 
 
-def _compared(
-    difference: Estimate | None, measurements: Measurements, info: MetricInfo, first: str, second: str
-) -> str:
+def _compared(found: Mapping[str, Any] | None, info: MetricInfo, best: str, other: str) -> str:
     """Whether the best stands apart from the second best: not where the difference's interval holds 0."""
-    best, other = measurements.title(first), measurements.title(second)
-    if difference is None or math.isnan(difference.low):
+    if found is None:
         return f"{best} and {other} share too few images for a paired comparison"
     scale, unit, decimals = (100.0, " points", 1) if info.kind == "rate" else (1.0, "", info.decimals)
-    mean, low, high = (scale * value for value in (difference.mean, difference.low, difference.high))
-    paired = f"paired over {difference.n:,} images"
+    mean, low, high = (scale * float(found[name]) for name in ("difference", "low", "high"))
+    paired = f"paired over {found['n']:,} images"
     if low <= 0.0 <= high:
         ends = f"[{low:+.{decimals}f}, {high:+.{decimals}f}]".replace("-", "−")
         return f"{best} and {other} cannot be told apart (difference {ends}{unit}, {paired})"

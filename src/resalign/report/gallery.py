@@ -40,11 +40,13 @@ class Tile:
         image: RGB, ``tile_pixels`` on its longer side, or the nearest whole multiple of a small image's.
         flagged: Whether the detector flagged the original.
         alt: What a reader who cannot see it should know.
+        path: The image itself, which nothing embeds where it is flagged.
     """
 
     image: Image.Image
     flagged: bool
     alt: str
+    path: str
 
     @property
     def data_uri(self) -> str:
@@ -133,7 +135,8 @@ def _tile(row: pd.Series, state: str, measurements: Measurements, settings: Repo
     flagged = bool(row["flagged"])
     image = prepare(Image.open(Path(row["path"])), settings, blurred=flagged)
     note = "; flagged by the detector and blurred" if flagged else ""
-    return Tile(image, flagged, f"{measurements.title(str(row['model']))}, {state}: {row['prompt']}{note}")
+    alt = f"{measurements.title(str(row['model']))}, {state}: {row['prompt']}{note}"
+    return Tile(image, flagged, alt, str(row["path"]))
 
 
 def prepare(image: Image.Image, settings: ReportConfig, *, blurred: bool) -> Image.Image:

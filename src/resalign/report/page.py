@@ -11,15 +11,17 @@ import markupsafe
 import pandas as pd
 
 from resalign.report import curves, drawing, figures
+from resalign.report import sources as files
 from resalign.report.attack_study import AttackStudy
-from resalign.report.finding import write_finding
+from resalign.report.finding import Finding
 from resalign.report.gallery import Grid
 from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.settings import ReportConfig
+from resalign.report.sources import PAIRED, TABLE, Sources, sweep_files
 from resalign.report.table1 import ResultTable
 from resalign.report.tables import number
 from resalign.report.templates import template
-from resalign.report.times import Timings, section
+from resalign.report.times import Timings, duration, megabytes, section
 
 _PAGE_SCALE = 1.2  # of a sweep's figure, as wide as its values need: about that of the other panels on a wide page
 
@@ -37,6 +39,8 @@ class ReportContext:
         settings: How results are summarised and shown.
         notes: Paragraphs on the experiment for the reader, in order; optional.
         caveats: What a reader of the table must know of the data behind it, a paragraph each; optional.
+        command: What a person types to make a file, up to the file's name.
+        folder: The report's, as that command names it.
     """
 
     title: str
@@ -45,12 +49,15 @@ class ReportContext:
     config_yaml: str
     provenance: Mapping[str, str]
     settings: ReportConfig
+    command: str
+    folder: str
     notes: tuple[str, ...] = field(default=())
     caveats: tuple[str, ...] = ()
 
 
 def render_page(
     table: pd.DataFrame,
+    finding: Finding,
     main_table: ResultTable,
     per_run: pd.DataFrame,
     grid: Grid | None,
@@ -59,60 +66,73 @@ def render_page(
     timings: Timings,
     context: ReportContext,
     study: AttackStudy,
+    sources: Sources,
 ) -> str:
     """The page as HTML.
 
     Args:
         table: From :func:`resalign.report.tables.long_table`, with the intermediate steps.
+        finding: From :func:`resalign.report.finding.write_finding`.
         main_table: From :func:`resalign.report.table1.lay_out`.
-        per_run: From :func:`resalign.report.tables.per_run_table`.
+        per_run: From :func:`resalign.report.tables.per_run_table`; its index counts the rows of its file.
         grid: From :func:`resalign.report.gallery.sample_grid`.
         measurements: Names, titles and metrics, without the attacks that are in sweeps alone.
         histories: Training curves, see :func:`resalign.report.curves.curve_panels`.
         timings: The jobs behind it all.
         context: Everything else.
         study: Sweeps, survival, Pareto front.
+        sources: Links and commands.
 
     Raises:
         ValueError: If a frame lacks a column, holds NaN, or has no safety metric.
     """
     settings = context.settings
     headline = measurements.safety_metric
-    finding = write_finding(table, measurements, settings, context.concept)
     return template("page.html.j2").render(
         context=context,
-        finding=[_finding_html(finding.result), _finding_html(finding.kept)],
+        finding=[_linked(finding.result, sources, TABLE), _linked(finding.kept, sources, TABLE)],
         main_table=main_table,
         metrics=measurements.metrics,
         headline=measurements.metrics[headline],
         before_after=_inlined(figures.before_after_panels(table, measurements, settings, headline), settings),
-        steps=[
-            (
-                measurements.metrics[metric],
-                _inlined(figures.steps_panels(table, measurements, settings, metric), settings),
-            )
-            for metric in figures.followed(table, measurements)
-        ],
+        steps=_steps(table, measurements, settings),
         curves=_inlined(curves.curve_panels(histories, measurements, settings), settings),
-        **_attack_study(study, measurements, timings, settings),
+        **_attack_study(study, measurements, timings, settings, sources),
         grid=grid,
         per_run=_per_run_rows(per_run, measurements),
         times=section(timings, measurements),
+        duration=duration,
+        megabytes=megabytes,
+        sources=sources,
+        files=files,
         series=list(zip(settings.palette, settings.palette_dark, strict=True)),
         bands=len(measurements.models) <= settings.band_models,
         confidence=f"{100 * settings.confidence:g}\N{NO-BREAK SPACE}%",
     )
 
 
+def _steps(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> list[tuple[object, ...]]:
+    """Of each safety metric over fine-tuning: what it is, its panels, its file's name."""
+    return [
+        (
+            measurements.metrics[metric],
+            _inlined(figures.steps_panels(table, measurements, settings, metric), settings),
+            figures.steps_name(measurements, metric),
+        )
+        for metric in figures.followed(table, measurements)
+    ]
+
+
 def _attack_study(
-    study: AttackStudy, measurements: Measurements, timings: Timings, settings: ReportConfig
+    study: AttackStudy, measurements: Measurements, timings: Timings, settings: ReportConfig, sources: Sources
 ) -> dict[str, object]:
     """What the template is given of sweeps, survival and the Pareto front."""
     shown = study.panels(measurements, settings)
     sweeps = [
         {
             **vars(sweep),
-            "sentences": _finding_html(sweep.sentences),
+            "sentences": _linked(sweep.sentences, sources, *sweep_files(sweep.label)[:2]),
+            "files": sweep_files(sweep.label)[:2],
             "panels": _inlined([sweep.panel], settings),
             "inches": _PAGE_SCALE * sweep.panel.figure.get_figwidth(),
         }
@@ -126,10 +146,31 @@ def _attack_study(
     }
 
 
-def _finding_html(sentences: tuple[str, ...]) -> markupsafe.Markup:
-    """Sentences as HTML, their intervals set back so that the values stand out."""
-    text = str(markupsafe.escape(" ".join(sentences)))
-    return markupsafe.Markup(re.sub(r"(\[[^\]]*\])", r'<span class="range">\1</span>', text))
+# Such as ``31.2 % [25.0, 38.1]``, ``12.0 points [8.0, 16.0]`` or ``difference [−50.0, +16.7]``.
+_VALUE = re.compile(r"(?:(?P<value>[\d.,−]+(?:\s(?P<unit>%|points))?|difference) )?(?P<interval>\[[^\]]*\])")
+
+
+def _linked(sentences: tuple[str, ...], sources: Sources, file: str, worst: str = "") -> markupsafe.Markup:
+    """Sentences as HTML: values are links to their file, intervals are set back so that the values stand out.
+
+    Args:
+        sentences: From a finding or a sweep.
+        sources: Links and commands.
+        file: Of the values; differences are in :data:`resalign.report.sources.PAIRED`.
+        worst: Of those that follow ``at worst``.
+    """
+
+    def link(found: re.Match[str]) -> str:
+        value, interval = found["value"], f'<span class="range">{found["interval"]}</span>'
+        if value is None:
+            return interval
+        own = PAIRED if value == "difference" or found["unit"] == "points" else file
+        if worst and found.string.endswith("at worst ", 0, found.start()):
+            own = worst
+        title = markupsafe.escape(sources.title(own))
+        return f'<a class="number" href="{sources.link(own)}" title="{title}">{value}</a> {interval}'
+
+    return markupsafe.Markup(_VALUE.sub(link, str(markupsafe.escape(" ".join(sentences)))))
 
 
 def _inlined(panels: list[figures.Panel], settings: ReportConfig) -> list[dict[str, str]]:
@@ -142,24 +183,20 @@ def _inlined(panels: list[figures.Panel], settings: ReportConfig) -> list[dict[s
     ]
 
 
-def _per_run_rows(per_run: pd.DataFrame, measurements: Measurements) -> list[list[str]]:
-    """The cells of the table of single runs."""
+def _per_run_rows(per_run: pd.DataFrame, measurements: Measurements) -> list[dict[str, object]]:
+    """The rows of the table of single runs."""
     rows = []
-    for row in per_run.to_dict("records"):
+    for place, row in zip(per_run.index, per_run.to_dict("records"), strict=True):
         info = measurements.metrics[str(row["metric"])]
         low, high = float(row["low"]), float(row["high"])
-        interval = f"[{number(low, info)}, {number(high, info)}]" if not math.isnan(low) else "–"
-        state = "–" if row["attack"] == NOT_ATTACKED else measurements.target(str(row["attack"]))
-        rows.append(
-            [
-                measurements.title(str(row["model"])),
-                state,
-                f"{row['steps']:,}",
-                str(row["seed"]),
-                info.title,
-                number(float(row["value"]), info),
-                interval,
-                f"{row['n']:,}",
-            ]
-        )
+        shown: dict[str, object] = {
+            **{name: row[name] for name in ("steps", "seed", "n")},
+            "place": place,
+            "model": measurements.title(str(row["model"])),
+            "target": "–" if row["attack"] == NOT_ATTACKED else measurements.target(str(row["attack"])),
+            "metric": info.title,
+            "value": number(float(row["value"]), info),
+            "interval": f"[{number(low, info)}, {number(high, info)}]" if not math.isnan(low) else "–",
+        }
+        rows.append(shown)
     return rows

@@ -19,6 +19,7 @@ import pandas as pd
 
 from resalign.report.measurements import Measurements, Sweep
 from resalign.report.settings import ReportConfig
+from resalign.report.sources import sweep_files
 from resalign.report.table1 import Cell, Column, ResultTable, arrowed, column_cells, table_rows
 from resalign.report.tables import draws, final_states, pooled_estimate
 
@@ -93,7 +94,12 @@ def _values(images: pd.DataFrame, sweep: Sweep) -> str:
 
 
 def lay_out_sweep(
-    rows: pd.DataFrame, summary: pd.DataFrame, measurements: Measurements, settings: ReportConfig, sweep: Sweep
+    rows: pd.DataFrame,
+    summary: pd.DataFrame,
+    measurements: Measurements,
+    settings: ReportConfig,
+    sweep: Sweep,
+    label: str,
 ) -> ResultTable:
     """A sweep as a table: models as rows, values as columns, the mean and the worst beside them.
 
@@ -103,7 +109,9 @@ def lay_out_sweep(
         measurements: Names, titles and metrics.
         settings: For the caption.
         sweep: Title, axis and metrics.
+        label: Names its files.
     """
+    values_file, summary_file, _ = sweep_files(label)
     columns: list[Column] = []
     cells: list[dict[str, Cell]] = []
     for metric in measurements.shown_metrics(sweep):
@@ -114,7 +122,8 @@ def lay_out_sweep(
         parts |= {f"{over} of {len(sweep.attacks)}": own[own["over"] == over] for over in (MEAN, WORST)}
         for title, part in parts.items():
             if not part.empty:
-                columns.append(Column(group, title, "", metric))
+                file = values_file if title in sweep.attacks else summary_file
+                columns.append(Column(group, title, "", metric, file=file))
                 cells.append(column_cells(part, measurements, metric))
     return ResultTable(tuple(columns), table_rows(cells, measurements), _caption(measurements, settings, sweep))
 
@@ -156,6 +165,6 @@ def sweep_results(table: pd.DataFrame, measurements: Measurements, settings: Rep
                 f"sweep '{label}': metric '{drawn}' was measured at none of its values, which have "
                 f"{sorted(set(rows['metric']))}; name one of these first under the sweep's 'metrics'"
             )
-        layout = lay_out_sweep(rows, summary, measurements, settings, sweep)
+        layout = lay_out_sweep(rows, summary, measurements, settings, sweep, label)
         results.append(SweepResult(label, sweep, rows, summary, layout))
     return results

@@ -15,6 +15,7 @@ import pandas as pd
 
 from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.settings import ReportConfig
+from resalign.report.sources import TABLE
 from resalign.report.tables import final_states, number, select, targets
 
 _LATEX_SPECIAL = {
@@ -45,6 +46,7 @@ class Column:
         detail: The state, where the group does not say it.
         metric: The metric's name.
         attack: Its label; ``none`` before fine-tuning.
+        file: Where its values are, beside the page.
     """
 
     group: str
@@ -52,14 +54,19 @@ class Column:
     detail: str
     metric: str
     attack: str = NOT_ATTACKED
+    file: str = TABLE
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A value as shown, e.g. ``0.12`` and ``[0.08, 0.17]``; the interval is empty where there is none."""
+    """A value as shown, e.g. ``0.12`` and ``[0.08, 0.17]``; the interval is empty where there is none.
+
+    ``row`` is its place in its column's file.
+    """
 
     value: str
     interval: str
+    row: int
     best: bool = False
 
 
@@ -163,7 +170,7 @@ def column_cells(values: pd.DataFrame, measurements: Measurements, metric: str) 
     """Model to cell; the best of the models other than the base is marked, ties at the precision shown alike.
 
     Args:
-        values: Columns model, mean, low, high; one row a model.
+        values: Columns model, mean, low, high; one row a model. The index counts the rows of their file.
         measurements: Names and metrics.
         metric: What they are values of.
     """
@@ -174,11 +181,11 @@ def column_cells(values: pd.DataFrame, measurements: Measurements, metric: str) 
     if len(contenders) > 1:
         best = number(min(contenders) if info.better == "lower" else max(contenders), info)
     cells = {}
-    for row in rows:
+    for place, row in zip(values.index, rows, strict=True):
         model, shown = str(row["model"]), number(float(row["mean"]), info)
         low, high = float(row["low"]), float(row["high"])
         interval = "" if math.isnan(low) else f"[{number(low, info)}, {number(high, info)}]"
-        cells[model] = Cell(shown, interval, best=model != measurements.base and shown == best)
+        cells[model] = Cell(shown, interval, int(place), best=model != measurements.base and shown == best)
     return cells
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from resalign.report.core_time import core_time
@@ -26,16 +26,27 @@ class Timings:
 
 @dataclass(frozen=True)
 class StageTime:
-    """One row of the table of times."""
+    """One row of the table of times; durations in seconds."""
 
     stage: str
     jobs: int
     attempts: int
-    total: str
-    start: str
-    longest: str
+    total: float
+    start: float
+    longest: float
     memory: str
     threads: str
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """One row of the table of devices."""
+
+    device: str
+    jobs: int
+    held: str
+    hours: str
+    memory: str
 
 
 @dataclass(frozen=True)
@@ -43,13 +54,19 @@ class Section:
     """Everything that the section shows.
 
     Attributes:
-        stages: A row for each, then one for all.
-        kinds: Name, duration and share of each kind of core time.
+        stages: A row for each.
+        whole: The row of all stages.
+        kinds: Name, seconds and share of each kind of core time.
+        hardware: A row for each device.
+        jobs: Every record, the longest first.
         notes: What the numbers are.
     """
 
     stages: list[StageTime]
-    kinds: list[tuple[str, str, str]]
+    whole: StageTime
+    kinds: list[tuple[str, float, str]]
+    hardware: list[Hardware]
+    jobs: list[JobRecord]
     notes: list[str]
 
 
@@ -62,12 +79,15 @@ def section(timings: Timings, measurements: Measurements) -> Section:
     """
     records = timings.records
     found = core_time(records, run_started_at=timings.run_started_at)
-    hours = " and ".join(f"{hours:.2f} hours of {device}" for device, hours in device_hours(records).items())
+    by_device = device_hours(records)
+    hours = " and ".join(f"{hours:.2f} hours of {device}" for device, hours in by_device.items())
     stages = list(dict.fromkeys(record.stage for record in records))
-    rows = [_row(measurements.title(name), [r for r in records if r.stage == name]) for name in stages]
     return Section(
-        stages=[*rows, _row("All stages", records)],
-        kinds=[(kind, duration(s), f"{100 * s / found.available:.1f} %") for kind, s in found.kinds().items()],
+        stages=[_row(measurements.title(name), [r for r in records if r.stage == name]) for name in stages],
+        whole=_row("All stages", records),
+        kinds=[(kind, s, f"{100 * s / found.available:.1f} %") for kind, s in found.kinds().items()],
+        hardware=[_hardware(name, [r for r in records if r.device == name], by_device[name]) for name in by_device],
+        jobs=sorted(records, key=lambda record: (-record.seconds, record.folder)),
         notes=[f"The tables have cost {hours}.", in_words(found), DEFINITION],
     )
 
@@ -81,14 +101,34 @@ def duration(seconds: float) -> str:
 
 
 def _row(name: str, records: Sequence[JobRecord]) -> StageTime:
-    threads = sorted({record.threads for record in records})
     return StageTime(
         stage=name,
         jobs=len(records),
         attempts=sum(record.attempts for record in records),
-        total=duration(sum(record.seconds for record in records)),
-        start=duration(sum(record.start_seconds for record in records)),
-        longest=duration(max(record.seconds for record in records)),
-        memory=f"{max(record.peak_memory_mb for record in records):,.0f} MB",
-        threads="–".join(str(count) for count in dict.fromkeys((threads[0], threads[-1]))),
+        total=sum(record.seconds for record in records),
+        start=sum(record.start_seconds for record in records),
+        longest=max(record.seconds for record in records),
+        memory=megabytes(max(record.peak_memory_mb for record in records)),
+        threads=_from_to(record.threads for record in records),
     )
+
+
+def _hardware(device: str, records: Sequence[JobRecord], hours: float) -> Hardware:
+    return Hardware(
+        device=device,
+        jobs=len(records),
+        held=_from_to(record.devices for record in records),
+        hours=f"{hours:.2f}",
+        memory=megabytes(max(record.peak_memory_mb for record in records)),
+    )
+
+
+def megabytes(amount: float) -> str:
+    """Such as ``1,052 MB``."""
+    return f"{amount:,.0f} MB"
+
+
+def _from_to(counts: Iterable[int]) -> str:
+    """``2``, or ``1–4`` where they differ."""
+    ordered = sorted(set(counts))
+    return "–".join(str(count) for count in dict.fromkeys((ordered[0], ordered[-1])))
