@@ -11,6 +11,7 @@ from resalign.config.precision import Precision, TrainingPrecision
 from resalign.config.prompts import PromptColumns
 from resalign.config.strict import Strict
 from resalign.config.sweeps import SweepConfig
+from resalign.config.theory import TheoryConfig
 from resalign.digits.config import DigitsConfig
 from resalign.report.settings import ReportConfig
 
@@ -129,3 +130,4 @@ class ExperimentConfig(Strict):
     tiers: dict[Tier, TierConfig]
     resources: dict[Literal["default", "unlearn", "attack", "sample", "score"], ResourcesConfig] = {}
     report: ReportConfig = ReportConfig()
+    theory: TheoryConfig = TheoryConfig()
