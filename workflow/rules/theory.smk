@@ -77,6 +77,8 @@ rule linear_model:
         table=f"{THEORY}/linear_model.csv",
         page=f"{THEORY}/linear_model.md",
         figures=expand(f"{THEORY}/linear_model.{{suffix}}", suffix=["png", "svg"]),
+        record=f"{THEORY}/linear-model/run.json",
+        timing=f"{THEORY}/linear-model/timing.json",
     log:
         f"logs/theory/{PLAN.experiment.config.name}.linear-model.log",
     conda:

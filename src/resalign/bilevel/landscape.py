@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from resalign.bilevel import sharpness as measure
-from resalign.bilevel.hvp import Mode
 from resalign.bilevel.sharpness import Estimate, FrozenLoss, Sharpness
 from resalign.config.theory import TheoryConfig
 from resalign.tensors.named import Named, norm
@@ -16,8 +15,6 @@ from resalign.tensors.seeds import generator
 
 REAL, ISOTROPIC = "real", "isotropic"
 LOSS, CHANGE = "harmful_loss", "harmful_loss_change"
-
-
 
 
 @dataclass(frozen=True)

@@ -141,9 +141,7 @@ def change(loss: FrozenLoss, point: Named, displacement: Named) -> Estimate:
     return Estimate.of(difference, what="L(θ + δ) − L(θ)")
 
 
-def isotropic_change(
-    loss: FrozenLoss, point: Named, length: float, pairs: int, generator: torch.Generator
-) -> Estimate:
+def isotropic_change(loss: FrozenLoss, point: Named, length: float, pairs: int, generator: torch.Generator) -> Estimate:
     """E L(θ + ξ) − L(θ) over ξ uniform on the sphere of radius σ, the standard error over the drawn pairs.
 
     Each direction is taken forwards and backwards, which leaves the mean as it is and takes out of the error what is

@@ -24,7 +24,7 @@ GRADIENT, UPDATE = "gradient", "update"
 FREE, ROWS_IN_S, COLUMNS_IN_S, ROWS_IN_C = "free", "rows in S", "columns in S", "rows in C"
 # What an update is: one Newton step, by the Hessian 2Σ_t that the loss has or by the Σ_t of the printed bound; descent.
 NO_STEP, NEWTON, PRINTED_HESSIAN, DESCENT = "", "Newton, Hessian 2Σ_t", "Newton, Hessian Σ_t", "gradient descent"
-ROUNDING = 1e-12  # below it an eigenvalue of a product of projections, which lies in [0, 1], is 0
+ROUNDING = 1e-12  # below it a norm, or an eigenvalue of a product of projections, is 0
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ def geometry(
     """
     k, s = dimensions
     identity = torch.eye(config.dimension, dtype=torch.float64)
-    leaning, rest = identity[:, : min(k, s)], identity[:, k : k + s]
-    supervision = math.sqrt(1 - overlap) * rest
-    supervision[:, : min(k, s)] += math.sqrt(overlap) * leaning
-    supervision /= supervision.norm(dim=0)
+    shared = min(k, s)
+    supervision = identity[:, k : k + s].clone()
+    supervision[:, :shared] *= math.sqrt(1 - overlap)
+    supervision[:, :shared] += math.sqrt(overlap) * identity[:, :shared]
     variances = torch.ones(config.dimension, dtype=torch.float64)
     variances[:k] = curvature
     return Geometry(basis[:, :k], basis @ supervision, basis @ variances.diag() @ basis.T)
@@ -224,7 +224,7 @@ class Problem:
 
 
 def smallest_square(matrix: torch.Tensor) -> float:
-    """λ_min(AᵀA), A no wider than high, by singular values: eigenvalues of 0 and 1 repeat here, too often for eigh."""
+    """λ_min(AᵀA), A no wider than high, by singular values; what rounding leaves of 0 is 0."""
     value = float(torch.linalg.svdvals(matrix)[-1]) ** 2
     return 0.0 if value < ROUNDING else value
 

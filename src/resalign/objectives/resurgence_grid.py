@@ -86,4 +86,4 @@ def readings(problem: Problem, config: LinearModelConfig) -> Readings:
 def _difference(simulated: torch.Tensor, closed: torch.Tensor) -> float:
     """‖A − B‖_F / ‖B‖_F, or ‖A − B‖_F where B is 0."""
     size = float(closed.norm())
-    return float((simulated - closed).norm()) / (size or 1.0)
+    return float((simulated - closed).norm()) / (size if size > linear.ROUNDING else 1.0)
