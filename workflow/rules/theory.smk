@@ -62,7 +62,7 @@ rule theory_tables:
         mem_mb=growing(3000),
         runtime=growing(10),
     params:
-        job=verbatim(theory_jobs.table_job(PLAN)),
+        job=lambda wildcards: theory_jobs.table_job(PLAN),
         modules=METRIC_MODULES,
         folder=subpath(output.page, parent=True),
     shell:
@@ -88,7 +88,7 @@ rule linear_model:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        job=verbatim(theory_jobs.linear_model_job(PLAN)),
+        job=lambda wildcards: theory_jobs.linear_model_job(PLAN),
         folder=subpath(output.table, parent=True),
     shell:
         "python scripts/linear_model.py --job {params.job:q} --threads {threads} --output {params.folder}"

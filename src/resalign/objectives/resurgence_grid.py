@@ -40,7 +40,15 @@ def grid(config: LinearModelConfig) -> Iterator[Row]:
                 bounds = [linear.update_bound(alpha, leakage, within[0]) for leakage in leakages]
                 over_s = linear.update_bound(alpha, leakages[1], within[1]) / 2
             yield Row(
-                *(*dimensions, overlap, curvature, position, alpha, quantity, reading, step),
+                concept_dimension=dimensions[0],
+                supervision_dimension=dimensions[1],
+                overlap=overlap,
+                curvature=curvature,
+                position=position,
+                alpha=alpha,
+                quantity=quantity,
+                reading=reading,
+                step=step,
                 simulated=forgotten[0],
                 closed_form=forgotten[1],
                 difference=_difference(simulated, closed),

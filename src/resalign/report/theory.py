@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -192,5 +192,5 @@ def _pm(value: float, error: float) -> str:
     return f"{number(value)} ± {number(error)}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: Iterable[Any]) -> str:
     return ", ".join(map(str, names)) or "none"
