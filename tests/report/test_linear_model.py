@@ -75,5 +75,5 @@ def test_the_page_has_a_line_for_every_reading_and_names_the_grid(frame: pd.Data
     text = page(frame, CONFIG.samples)
     assert text.count("\n| ") == 2 + frame[["quantity", "reading", "step"]].drop_duplicates().shape[0]
     assert "at 24 points: (dim C, dim S)" in text
-    assert "in (1, 1), (1, 2), cos²" in text
+    assert "in (1, 1), (1, 2); cos²" in text
     assert len(ratio_figure(frame, SETTINGS).axes) >= 10

@@ -104,7 +104,7 @@ def _verdict(quantity: str, reading: str, step: str, rows: pd.DataFrame) -> str:
     if quantity == UPDATE:
         halved = _held(positive, HALF)
         text += f" With the constant 1 in place of 2 it holds at {halved} of {points}"
-        if halved < points:
+        if halved < points and reading == ROWS_IN_S:
             over_s = int((positive["simulated"] >= positive["bound_over_s"] * (1 - SLACK)).sum())
             text += f", and with λ_max over S in place of C besides at {over_s}"
         text += "."
