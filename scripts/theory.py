@@ -49,7 +49,7 @@ def main() -> None:
         models = load_models(Path(job["model"]), Path(job["weights"]) if job["weights"] else None, device=job["device"])
         original = {name: tensor.detach().clone() for name, tensor in trainable_tensors(models.pipeline).items()}
         frozen = list(frozen_batches(models, job, config))
-        denoiser = models.denoiser.to(getattr(torch, config.precision))
+        denoiser = models.denoiser.double() if config.precision == "float64" else models.denoiser
         loss = FrozenLoss([partial(example_losses, denoiser, batch) for batch in frozen])
         point = named_weights(denoiser)
         found = sharpness(

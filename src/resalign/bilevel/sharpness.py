@@ -8,8 +8,9 @@ bounded above and not below, such as a negated one, the signed trace falls also 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from resalign.bilevel.hvp import Loss, Mode, hessian_vector_product
 from resalign.lazy import torch
@@ -83,9 +84,8 @@ class FrozenLoss:
         return _mean(hessian_vector_product(loss, point, vector, mode=mode) for loss in self._losses)
 
     @property
-    def _losses(self) -> Iterator[Loss]:
-        for batch in self._batches:
-            yield lambda point, batch=batch: batch(point).mean()
+    def _losses(self) -> list[Loss]:
+        return [partial(_batch_loss, batch) for batch in self._batches]
 
 
 def sharpness(
@@ -200,9 +200,14 @@ def random_direction(like: Named, length: float, generator: torch.Generator) -> 
     return scaled(drawn, length / norm(drawn))
 
 
+def _batch_loss(batch: ExampleLosses, point: Named) -> torch.Tensor:
+    return batch(point).mean()
+
+
 def _mean(parts: Iterable[Named]) -> dict[str, torch.Tensor]:
     """The mean of named vectors, added up one at a time."""
-    count, total = 0, {}
+    count = 0
+    total: dict[str, torch.Tensor] = {}
     for part in parts:
         total = add(total, part) if count else dict(part)
         count += 1

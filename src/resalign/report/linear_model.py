@@ -97,7 +97,7 @@ def _verdict(quantity: str, reading: str, step: str, rows: pd.DataFrame) -> str:
     if positive.empty:
         return f"{name}: the bound is 0 at every point, and says nothing."
     held, points = _held(positive), len(positive)
-    worst = positive.loc[positive["ratio"].idxmin()]
+    worst = positive.sort_values("ratio").iloc[0]
     if held == points:
         return f"{name}: the bound holds at all {points} points where it is positive; smallest ratio {_ratio(worst)}."
     text = f"{name}: the bound does NOT hold at {points - held} of {points} points; smallest ratio {_ratio(worst)}."
