@@ -13,7 +13,9 @@ from resalign.config.theory import TheoryConfig
 from resalign.tensors.named import Named, norm
 from resalign.tensors.seeds import generator
 
-REAL, ISOTROPIC = "real", "isotropic"
+Kind = Literal["real", "isotropic"]
+REAL: Kind = "real"
+ISOTROPIC: Kind = "isotropic"
 LOSS, CHANGE = "harmful_loss", "harmful_loss_change"
 
 
@@ -76,7 +78,7 @@ class DisplacementRow:
     attack: str
     seed: int
     steps: int
-    kind: Literal["real", "isotropic"]
+    kind: Kind
     sigma: float
     predicted: float
     predicted_standard_error: float
@@ -141,7 +143,7 @@ def displacement_rows(
 
 def _displacement(
     tuning: FineTuning,
-    kind: Literal["real", "isotropic"],
+    kind: Kind,
     sigma: float,
     found: Sharpness,
     measured: Estimate,
