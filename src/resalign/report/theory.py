@@ -116,17 +116,17 @@ def sharpness_table(sharpness: pd.DataFrame, regained: pd.DataFrame, measurement
 def sharpness_words(sharpness: pd.DataFrame, regained: pd.DataFrame, measurements: Measurements) -> Iterator[str]:
     """What happens to both between the base and each unlearned model, and how they rank with what comes back."""
     names = ["trace", "frobenius_squared"]
-    means = sharpness.groupby("model", sort=False)[names].mean()
-    before = means.loc[measurements.base]
-    others = means.drop(index=measurements.base)
+    is_base = sharpness["model"] == measurements.base
+    before, others = sharpness.loc[is_base, names].mean(), sharpness[~is_base]
+    labels = others["model"] + " (seed " + others["seed"].astype(str) + ")"
     fell = others["trace"] < before["trace"]
     sharper = others["frobenius_squared"] > before["frobenius_squared"]
     if len(others):
         yield (
-            f"Mean over seeds: Tr(H) is below the base's ({number(before['trace'])}) for {_listed(others.index[fell])};"
-            f" ‖H‖_F² is above the base's ({number(before['frobenius_squared'])}) for {_listed(others.index[sharper])}."
+            f"Tr(H) is below the base's ({number(before['trace'])}) for {_listed(labels[fell])};"
+            f" ‖H‖_F² is above the base's ({number(before['frobenius_squared'])}) for {_listed(labels[sharper])}."
         )
-        yield f"The signed trace fell although sharpness rose: {_listed(others.index[fell & sharper])}."
+        yield f"The signed trace fell although sharpness rose: {_listed(labels[fell & sharper])}."
     unlearned = regained[regained["model"] != measurements.base]
     for attack, rows in unlearned.groupby("attack", sort=False):
         if len(rows) < 3 or rows["regained"].nunique() < 2:
