@@ -67,7 +67,7 @@ def regained_table(per_run: pd.DataFrame, sharpness: pd.DataFrame, measurements:
     last = after[after["steps"] == after.groupby("attack")["steps"].transform("max")]
     measured = sharpness.set_index(["model", "seed"])
     rows = []
-    for row in last.itertuples(index=False):
+    for row in _records(last):
         state = (row.model, row.seed if (row.model, row.seed) in measured.index else _only_seed(sharpness, row.model))
         start = float(before[state])
         names = (row.model, row.attack, row.seed, row.steps, metric, start, row.value, row.value - start)
@@ -103,7 +103,7 @@ def sharpness_table(sharpness: pd.DataFrame, regained: pd.DataFrame, measurement
     head += [f"regained {measurements.safety_metric}, {attack}" for attack in attacks]
     lines = []
     quantities = ("trace", "frobenius_squared")
-    for row in sharpness.itertuples(index=False):
+    for row in _records(sharpness):
         values = [_pm(getattr(row, name), getattr(row, f"{name}_standard_error")) for name in quantities]
         own = regained[regained["model"] == row.model]
         own = own[own["seed"] == row.seed] if (sharpness["model"] == row.model).sum() > 1 else own
@@ -178,8 +178,13 @@ def _pairs(displacement: pd.DataFrame) -> Iterator[tuple[Any, Any]]:
     """(real, isotropic) rows after the last step, named tuples of :class:`DisplacementRow`'s fields."""
     for _, rows in displacement.groupby(["attack", "model", "seed"], sort=False):
         last = rows[rows["steps"] == rows["steps"].max()]
-        real, isotropic = (next(last[last["kind"] == kind].itertuples(index=False)) for kind in (REAL, ISOTROPIC))
+        real, isotropic = (next(_records(last[last["kind"] == kind])) for kind in (REAL, ISOTROPIC))
         yield real, isotropic
+
+
+def _records(frame: pd.DataFrame) -> Iterator[Any]:
+    """Rows as named tuples; what pandas-stubs say of their fields fits no column."""
+    yield from frame.itertuples(index=False)
 
 
 def _agree(row: Any) -> bool:
