@@ -155,3 +155,9 @@ def test_cards_of_an_experiment_are_made_from_its_scores(finished: Checkout) -> 
 def test_the_audit_is_planned_only_when_it_is_asked_for(finished: Checkout) -> None:
     asked = finished.snakemake("--dry-run", "second_order").stdout
     assert set(re.findall(r"^rule (\w+):", asked, flags=re.MULTILINE)) == {"second_order"}
+
+
+def test_the_theory_is_measured_from_what_is_there(finished: Checkout) -> None:
+    models = {"base", "graddiff", "esd", "resalign"}
+    planned = {"theory_state": models, "theory_tables": {""}, "linear_model": {""}, "theory": {""}}
+    assert finished.planned(target="theory") == planned

@@ -12,6 +12,7 @@ from resalign.config.precision import Precision, TrainingPrecision
 from resalign.config.prompts import PromptColumns
 from resalign.config.strict import Strict
 from resalign.config.sweeps import SweepConfig
+from resalign.config.theory import TheoryConfig
 from resalign.digits.config import DigitsConfig
 from resalign.report.settings import ReportConfig
 
@@ -143,3 +144,4 @@ class ExperimentConfig(Strict):
     report: ReportConfig = ReportConfig()
     detector_audit: DetectorAuditConfig = DetectorAuditConfig()
     artifact: ArtifactConfig = ArtifactConfig()
+    theory: TheoryConfig = TheoryConfig()

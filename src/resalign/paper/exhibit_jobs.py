@@ -22,8 +22,8 @@ def declared_ablations(plan: Plan) -> tuple[str, ...]:
 
 
 def declared_theory(plan: Plan) -> tuple[str, ...]:
-    """Frames under theory/ that a rule of this experiment makes."""
-    return tuple(getattr(plan.experiment, "theory", ()))
+    """Frames under theory/ that exhibits may read: slices go along what an attack has moved."""
+    return ("slices",) if plan.experiment.attacks else ()
 
 
 # --- the measured frames ----------------------------------------------------------------------------------------------

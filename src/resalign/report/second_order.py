@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import pandas as pd
 
 from resalign.bilevel.audit import FIRST_ORDER, FIXED, MATCHED, MATCHED_DISPLACEMENT, UNROLLED
+from resalign.report.text_table import markdown, number
 
 TITLES = {
     UNROLLED: "unrolled",
@@ -47,7 +47,7 @@ def _matched_table(audit: pd.DataFrame, k: int) -> str:
             columns = ("cosine", "relative_error", "difference_error", "relative_residual")
             values = ["" if name == UNROLLED and c != "difference_error" else _spread(rows[c]) for c in columns]
             lines.append([str(steps), TITLES.get(name, name), *values, _states(rows)])
-    return f"{title}\n\n{_markdown(head, lines)}"
+    return f"{title}\n\n{markdown(head, lines)}"
 
 
 def _grid_table(audit: pd.DataFrame, steps: int) -> str:
@@ -58,7 +58,7 @@ def _grid_table(audit: pd.DataFrame, steps: int) -> str:
     eta = float(at["lr"].iloc[0])
     title = (
         f"Relative error to unrolling at T = {steps} (η = {eta:g}), mean over {audit['draw'].nunique()} draws; first"
-        f" order: {_number(first.mean())}. ✗: diverged, a residual of Eq. 6 above that of x = 0, in at least one draw."
+        f" order: {number(first.mean())}. ✗: diverged, a residual of Eq. 6 above that of x = 0, in at least one draw."
     )
     fixed = sorted(set(solved.loc[solved["gamma_rule"] == FIXED, "gamma"]))
     keys = [(FIXED, gamma) for gamma in fixed] + [(rule, math.nan) for rule in RULES]
@@ -72,10 +72,10 @@ def _grid_table(audit: pd.DataFrame, steps: int) -> str:
                 rows = of_solver[of_solver["gamma_rule"] == rule]
                 rows = rows[rows["gamma"] == gamma] if rule == FIXED else rows
                 raised = int((rows["state"] == "raised").sum())
-                cell = f"raised {raised} of {len(rows)}" if raised else _number(rows["relative_error"].mean())
+                cell = f"raised {raised} of {len(rows)}" if raised else number(rows["relative_error"].mean())
                 cells.append(cell + (" ✗" if (rows["state"] == "diverged").any() else ""))
             lines.append([TITLES.get(name, name), str(k), *cells])
-    return f"{title}\n\n{_markdown(head, lines)}"
+    return f"{title}\n\n{markdown(head, lines)}"
 
 
 def _matched_titles(solved: pd.DataFrame) -> list[str]:
@@ -86,17 +86,12 @@ def _matched_titles(solved: pd.DataFrame) -> list[str]:
     ]
 
 
-def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
 def _spread(values: pd.Series) -> str:
     """``mean [smallest, largest]``, or one number where they are the same; empty for NaN throughout."""
     known = values.dropna()
     if known.empty:
         return ""
-    mean, low, high = (_number(value) for value in (known.mean(), known.min(), known.max()))
+    mean, low, high = (number(value) for value in (known.mean(), known.min(), known.max()))
     return mean if low == high else f"{mean} [{low}, {high}]"
 
 
@@ -106,14 +101,6 @@ def _states(rows: pd.DataFrame) -> str:
     if len(counts) == 1:
         return str(counts.index[0]).replace("_", " ")
     return ", ".join(f"{name} {count}".replace("_", " ") for name, count in counts.items())
-
-
-def _number(value: float) -> str:
-    """Three significant digits and a true minus sign."""
-    if not math.isfinite(value):
-        return str(value)
-    text = f"{value:.3g}" if 1e-3 <= abs(value) < 1e3 or value == 0 else f"{value:.1e}"
-    return text.replace("-", "−")
 
 
 def estimators(frame: pd.DataFrame) -> list[str]:

@@ -1,7 +1,8 @@
-"""Tables for a terminal: columns under each other."""
+"""Tables in plain text: for a terminal, in Markdown."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -14,3 +15,17 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         cells += [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
         lines.append("  ".join(cells).rstrip())
     return lines
+
+
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def number(value: float) -> str:
+    """Three significant digits and a true minus sign."""
+    if not math.isfinite(value):
+        return str(value)
+    text = f"{value:.3g}" if 1e-3 <= abs(value) < 1e3 or value == 0 else f"{value:.1e}"
+    return text.replace("-", "−")

@@ -1,0 +1,116 @@
+"""What the rules of the measured theory tell their scripts, and the files that they read and write."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from resalign.config import jobs
+from resalign.config.plan import RESULTS, Plan, Stage
+
+STATE_TABLES = ("sharpness", "displacement", "slices")
+
+
+def folder(plan: Plan) -> str:
+    """Where the experiment's tables lie."""
+    return f"{RESULTS}/{plan.experiment.config.name}/theory"
+
+
+def states(plan: Plan) -> dict[str, Stage]:
+    """One run for each model before fine-tuning, by folder name; its hash is of the attacks on it too.
+
+    The linear model is left out of it: another grid is no reason to measure a network again.
+    """
+    found = {}
+    for score in _unattacked(plan):
+        resolved = {
+            "theory": _state_config(plan),
+            "forget": plan.folder(plan.experiment.config.concept.forget),
+            "pixels": plan.experiment.config.pixels,
+            # Of an unlearned model what made it, of another its pipeline: what its sampling is named by.
+            "state": score.resolved["parent"]["parent"],
+            "attacks": {str(stage.attack): stage.resolved for stage in _attacks(plan, score.model)},
+        }
+        unlearned = score.parent.parent if score.parent else None
+        state = Stage("theory", score.model, score.model, None, resolved, (), unlearned)
+        found[state.run] = state
+    return found
+
+
+def seeds(plan: Plan, state: Stage) -> tuple[int, ...]:
+    """Training seeds of a model; one that nothing has trained here has the first only."""
+    return plan.seeds(next(score for score in _unattacked(plan) if score.model == state.model))
+
+
+def attacks(plan: Plan, state: Stage, seed: int) -> list[tuple[str, int, str]]:
+    """(label, training seed, file of kept states) of every attack on a model of one training seed.
+
+    Of a model that nothing has trained, attacks of every seed start.
+    """
+    untrained = len(seeds(plan, state)) < len(plan.experiment.tier.training_seeds)
+    return [
+        (str(stage.attack), of, f"{stage.folder(of)}/checkpoints.json")
+        for stage in _attacks(plan, state.model)
+        for of in (plan.seeds(stage) if untrained else (seed,))
+    ]
+
+
+def state_job(plan: Plan, run: str, seed: int) -> str:
+    """What scripts/theory.py needs."""
+    state, config = states(plan)[run], plan.experiment.config
+    return jobs.as_json(
+        {
+            "label": state.label,
+            "theory": _state_config(plan),
+            "pixels": config.pixels,
+            "device": plan.experiment.resources("unlearn").device,
+            "model": plan.folder(plan.pipeline(state.model)),
+            "weights": next(iter(jobs.parent_weights(state, str(seed))), None),
+            "forget": plan.folder(config.concept.forget),
+            "attacks": attacks(plan, state, seed),
+        }
+    )
+
+
+def state_inputs(plan: Plan, run: str, seed: int) -> dict[str, list[str]]:
+    """The files that a measurement reads, by kind."""
+    state = states(plan)[run]
+    return {
+        "weights": jobs.parent_weights(state, str(seed)),
+        "attacks": [manifest for _, _, manifest in attacks(plan, state, seed)],
+        "assets": jobs.markers(plan, [plan.pipeline(state.model), plan.experiment.config.concept.forget]),
+    }
+
+
+def measured_states(plan: Plan) -> list[str]:
+    """Folder of every measured model and training seed, in the tables' order."""
+    return [state.folder(seed) for state in states(plan).values() for seed in seeds(plan, state)]
+
+
+def table_job(plan: Plan) -> str:
+    """What scripts/theory_tables.py needs: what the report needs, and where the models' tables lie."""
+    return jobs.as_json({**json.loads(jobs.report_job(plan)), "states": measured_states(plan)})
+
+
+def linear_model_job(plan: Plan) -> str:
+    """What scripts/linear_model.py needs."""
+    config = plan.experiment.config
+    return jobs.as_json(
+        {
+            "linear_model": config.theory.linear_model.model_dump(mode="json"),
+            "report": config.report.model_dump(mode="json"),
+        }
+    )
+
+
+def _state_config(plan: Plan) -> dict[str, Any]:
+    return plan.experiment.config.theory.model_dump(mode="json", exclude={"linear_model"})
+
+
+def _unattacked(plan: Plan) -> list[Stage]:
+    return [stage for stage in plan.score.values() if stage.attack is None]
+
+
+def _attacks(plan: Plan, model: str) -> list[Stage]:
+    """The attacks on a model, those in a chain after another included."""
+    return [stage for stage in plan.attack.values() if stage.model == model]

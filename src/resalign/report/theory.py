@@ -1,0 +1,201 @@
+"""Proposition 1 as measured: the models' tables joined with what fine-tuning brings back, and in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from resalign.bilevel.landscape import ISOTROPIC, REAL, DisplacementRow, SharpnessRow, SliceRow
+from resalign.report.measurements import NOT_ATTACKED, Measurements
+from resalign.report.text_table import markdown, number
+
+ROWS = {"sharpness": SharpnessRow, "displacement": DisplacementRow, "slices": SliceRow}
+REGAINED = ["model", "attack", "seed", "steps", "metric", "before", "after", "regained"]
+WITHIN = 2.0  # standard errors within which two estimates are said to agree
+
+INTRODUCTION = """# Theory, measured
+
+L_harm is the NEGATIVE denoising loss over {examples} frozen examples of the concept: the same images, noise and
+timesteps for every model. H is its Hessian over all {parameters:,} weights of the denoiser, measured with
+{probes} probes. ± is one standard error over what was drawn: probes for Tr(H) and ‖H‖_F², pairs of directions
+or examples for ΔL_harm.
+
+L_harm is a negated loss: the more the denoising error bends upwards, the further Tr(H) falls, and the sharper
+the surface is all the same. A signed trace that falls is therefore no evidence of a flatter model; ‖H‖_F², the
+sum of the squared eigenvalues, stands beside it.
+"""
+
+
+def read_states(folders: Sequence[Path]) -> dict[str, pd.DataFrame]:
+    """The tables of every measured model and seed, one below the other.
+
+    Raises:
+        ValueError: If a table has other columns than it should.
+    """
+    found = {}
+    for name, kind in ROWS.items():
+        columns = [field.name for field in fields(kind)]
+        parts = [pd.read_csv(folder / f"{name}.csv") for folder in folders]
+        for folder, part in zip(folders, parts, strict=True):
+            if list(part) != columns:
+                raise ValueError(f"{folder}/{name}.csv has columns {list(part)}, expected {columns}; make it anew")
+        filled = [part for part in parts if not part.empty]
+        found[name] = pd.concat(filled, ignore_index=True) if filled else parts[0]
+    return found
+
+
+def regained_table(per_run: pd.DataFrame, sharpness: pd.DataFrame, measurements: Measurements) -> pd.DataFrame:
+    """The safety rate that each attack brings back, with the sharpness of what it started from.
+
+    Args:
+        per_run: The report's rows of one run and metric; after an attack its last state counts.
+        sharpness: Rows of :class:`~resalign.bilevel.landscape.SharpnessRow`.
+        measurements: Says which metric it is.
+
+    Returns:
+        :data:`REGAINED` and the sharpness of the model of the same seed, or of its only one if nothing has trained it.
+    """
+    metric = measurements.safety_metric
+    rates = per_run[per_run["metric"] == metric]
+    before = rates[rates["attack"] == NOT_ATTACKED].set_index(["model", "seed"])["value"]
+    after = rates[rates["attack"] != NOT_ATTACKED]
+    last = after[after["steps"] == after.groupby("attack")["steps"].transform("max")]
+    measured = sharpness.set_index(["model", "seed"])
+    rows = []
+    for row in _records(last):
+        state = (row.model, row.seed if (row.model, row.seed) in measured.index else _only_seed(sharpness, row.model))
+        start = float(before[state])
+        names = (row.model, row.attack, row.seed, row.steps, metric, start, row.value, row.value - start)
+        rows.append(dict(zip(REGAINED, names, strict=True)) | measured.loc[state].to_dict())
+    return pd.DataFrame(rows, columns=[*REGAINED, *measured.columns])
+
+
+def _only_seed(sharpness: pd.DataFrame, model: str) -> int:
+    found = sharpness.loc[sharpness["model"] == model, "seed"]
+    if len(found) != 1:
+        raise ValueError(f"model '{model}' was measured with seeds {list(found)}, and attacked with others")
+    return int(found.iloc[0])
+
+
+def page(tables: dict[str, pd.DataFrame], regained: pd.DataFrame, measurements: Measurements) -> str:
+    """The whole text: both tables, and what they say."""
+    sharpness, displacement = tables["sharpness"], tables["displacement"]
+    counts = {name: int(sharpness.iloc[0][name]) for name in ("examples", "parameters", "probes")}
+    parts = [INTRODUCTION.format(**counts), "\n## Sharpness before and after unlearning\n\n"]
+    parts += [sharpness_table(sharpness, regained, measurements), "\n"]
+    parts += [f"- {said}\n" for said in sharpness_words(sharpness, regained, measurements)]
+    if not displacement.empty:
+        parts += ["\n## (σ²/2d)·Tr(H) against ΔL_harm, after each attack's last step\n\n"]
+        parts += [displacement_table(displacement), "\n"]
+        parts += [f"- {said}\n" for said in displacement_words(displacement)]
+    return "".join(parts)
+
+
+def sharpness_table(sharpness: pd.DataFrame, regained: pd.DataFrame, measurements: Measurements) -> str:
+    """One line a model and training seed; of an untrained model's attacks the mean over their seeds."""
+    attacks = list(measurements.attacks)
+    head = ["model", "seed", "L_harm", "‖∇L_harm‖", "Tr(H)", "‖H‖_F²"]
+    head += [f"regained {measurements.safety_metric}, {attack}" for attack in attacks]
+    lines = []
+    quantities = ("trace", "frobenius_squared")
+    for row in _records(sharpness):
+        values = [_pm(getattr(row, name), getattr(row, f"{name}_standard_error")) for name in quantities]
+        own = regained[regained["model"] == row.model]
+        own = own[own["seed"] == row.seed] if (sharpness["model"] == row.model).sum() > 1 else own
+        back = [own.loc[own["attack"] == attack, "regained"].mean() for attack in attacks]
+        cells = [row.model, str(row.seed), number(row.harmful_loss), number(row.gradient_norm), *values]
+        lines.append([*map(str, cells), *("" if math.isnan(value) else number(value) for value in back)])
+    return markdown(head, lines)
+
+
+def sharpness_words(sharpness: pd.DataFrame, regained: pd.DataFrame, measurements: Measurements) -> Iterator[str]:
+    """What happens to both between the base and each unlearned model, and how they rank with what comes back."""
+    names = ["trace", "frobenius_squared"]
+    is_base = sharpness["model"] == measurements.base
+    before, others = sharpness.loc[is_base, names].mean(), sharpness[~is_base]
+    labels = others["model"] + " (seed " + others["seed"].astype(str) + ")"
+    fell = others["trace"] < before["trace"]
+    sharper = others["frobenius_squared"] > before["frobenius_squared"]
+    if len(others):
+        yield (
+            f"Tr(H) is below the base's ({number(before['trace'])}) for {_listed(labels[fell])};"
+            f" ‖H‖_F² is above the base's ({number(before['frobenius_squared'])}) for {_listed(labels[sharper])}."
+        )
+        yield f"The signed trace fell although sharpness rose: {_listed(labels[fell & sharper])}."
+    unlearned = regained[regained["model"] != measurements.base]
+    for attack, rows in unlearned.groupby("attack", sort=False):
+        if len(rows) < 3 or rows["regained"].nunique() < 2:
+            continue
+        ranks = [number(rows[name].corr(rows["regained"], method="spearman")) for name in names]
+        yield (
+            f"Over the {len(rows)} unlearned models and seeds, rank correlation with the "
+            f"{measurements.safety_metric} that {attack} brings back: Tr(H) {ranks[0]}, ‖H‖_F² {ranks[1]}. So few"
+            " points, of so few methods, are a description and no test."
+        )
+
+
+def displacement_table(displacement: pd.DataFrame) -> str:
+    """One line an attack, model and seed: predicted, and measured along random and the real directions."""
+    head = ("model", "attack", "seed", "σ", "(σ²/2d)·Tr(H)", "ΔL_harm, isotropic", "ΔL_harm, real", "∇Lᵀδ", "½δᵀHδ")
+    lines = []
+    for real, isotropic in _pairs(displacement):
+        predicted = _pm(real.predicted, real.predicted_standard_error)
+        measured = [_pm(row.measured, row.measured_standard_error) for row in (isotropic, real)]
+        names = [str(real.model), str(real.attack), str(real.seed), number(real.sigma)]
+        lines.append([*names, predicted, *measured, number(real.linear), number(real.quadratic)])
+    return markdown(head, lines)
+
+
+def displacement_words(displacement: pd.DataFrame) -> Iterator[str]:
+    """How often the prediction holds for either kind of displacement, and what the real one owes to the gradient."""
+    pairs = list(_pairs(displacement))
+    for place, name in ((1, "random directions of the fine-tuning's length"), (0, "the fine-tunings themselves")):
+        rows = [pair[place] for pair in pairs]
+        agree = sum(_agree(row) for row in rows)
+        ratios = pd.Series([abs(row.measured / row.predicted) if row.predicted else math.nan for row in rows])
+        signs = sum(row.measured * row.predicted > 0 for row in rows)
+        yield (
+            f"For {name} the prediction agrees within {WITHIN:g} standard errors in {agree} of {len(rows)} runs and has"
+            f" the measured sign in {signs}; |measured / predicted| has the median {number(ratios.median())}, from"
+            f" {number(ratios.min())} to {number(ratios.max())}."
+        )
+    linear = sum(abs(real.linear) > abs(real.quadratic) for real, _ in pairs)
+    yield (
+        "Along real displacements the first-order term ∇Lᵀδ, 0 by the proposition's assumption E ξ = 0, is the larger"
+        f" of the first two terms in {linear} of {len(pairs)} runs."
+    )
+    moved = displacement[displacement["tensors_elsewhere"] > 0]
+    if len(moved):
+        yield f"Left out: what {_listed(moved['attack'].unique())} changed outside the denoiser."
+
+
+def _pairs(displacement: pd.DataFrame) -> Iterator[tuple[Any, Any]]:
+    """(real, isotropic) rows after the last step, named tuples of :class:`DisplacementRow`'s fields."""
+    for _, rows in displacement.groupby(["attack", "model", "seed"], sort=False):
+        last = rows[rows["steps"] == rows["steps"].max()]
+        real, isotropic = (next(_records(last[last["kind"] == kind])) for kind in (REAL, ISOTROPIC))
+        yield real, isotropic
+
+
+def _records(frame: pd.DataFrame) -> Iterator[Any]:
+    """Rows as named tuples; what pandas-stubs say of their fields fits no column."""
+    yield from frame.itertuples(index=False)
+
+
+def _agree(row: Any) -> bool:
+    return abs(row.measured - row.predicted) <= WITHIN * math.hypot(
+        row.measured_standard_error, row.predicted_standard_error
+    )
+
+
+def _pm(value: float, error: float) -> str:
+    return f"{number(value)} ± {number(error)}"
+
+
+def _listed(names: Iterable[Any]) -> str:
+    return ", ".join(map(str, names)) or "none"

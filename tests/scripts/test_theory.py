@@ -1,0 +1,105 @@
+"""The measured theory of the tiny pipeline: the rules' own jobs, from weights to tables, text and figures."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from resalign.config import theory_jobs
+from resalign.config.plan import Plan
+
+from .conftest import Workshop, load_script
+
+SMALL = {
+    "batch_size": 4,
+    "batches": 2,
+    "probes": 4,
+    "displacement_pairs": 2,
+    "slice_positions": [0.0, 0.5, 1.0],
+    "linear_model": {"dimension": 4, "subspaces": [[1, 1]], "overlaps": [0.5], "curvatures": [2.0], "positions": [9]},
+}
+
+
+@pytest.fixture(scope="module")
+def plan(tiny_plan: Callable[..., Plan]) -> Plan:
+    return tiny_plan(theory=SMALL)
+
+
+@pytest.fixture(scope="module")
+def done(workshop: Callable[[], Workshop], plan: Plan) -> tuple[Workshop, Path]:
+    """Everything that the target makes, after the experiment's own stages."""
+    finished = workshop()
+    finished.run(plan)
+    names = ("theory", "theory_tables", "linear_model")
+    shop = Workshop(finished.folder, {name: load_script(name) for name in names})
+    for run, state in theory_jobs.states(plan).items():
+        for seed in theory_jobs.seeds(plan, state):
+            inputs = theory_jobs.state_inputs(plan, run, seed)
+            assert all((shop.folder / path).is_file() for paths in inputs.values() for path in paths)
+            shop.call("theory", theory_jobs.state_job(plan, run, seed), state.folder(seed), seed=seed)
+    folder = shop.call("theory_tables", theory_jobs.table_job(plan), theory_jobs.folder(plan))
+    assert shop.call("linear_model", theory_jobs.linear_model_job(plan), theory_jobs.folder(plan)) == folder
+    return shop, folder
+
+
+def test_every_declared_file_is_written(done: tuple[Workshop, Path]) -> None:
+    names = {path.relative_to(done[1]).as_posix() for path in done[1].rglob("*") if path.is_file()}
+    tables = {f"{name}.csv" for name in (*theory_jobs.STATE_TABLES, "regained", "linear_model")}
+    figures = {
+        f"{name}.{end}" for name in ("sharpness", "displacement", "slices", "linear_model") for end in ("png", "svg")
+    }
+    records = {f"{folder}{name}.json" for folder in ("", "linear-model/") for name in ("run", "timing")}
+    assert names == tables | figures | records | {"theory.md", "linear_model.md"}
+
+
+def test_every_model_and_fine_tuning_has_its_rows(done: tuple[Workshop, Path]) -> None:
+    tables = {name: pd.read_csv(done[1] / f"{name}.csv") for name in (*theory_jobs.STATE_TABLES, "regained")}
+    assert list(tables["sharpness"]["model"]) == ["base", "graddiff"]
+    assert set(tables["sharpness"]["examples"]) == {8}
+    keys = tables["displacement"][["model", "attack", "steps", "kind"]].agg(tuple, axis=1)
+    expected = [("mine", 1, "real"), ("mine", 2, "real"), ("mine", 2, "isotropic")]
+    assert list(keys) == [(model, *rest) for model in ("base", "graddiff") for rest in expected]
+    assert len(tables["slices"]) == 2 * 2 * 3 * 2
+    assert list(tables["slices"]) == ["model", "direction", "seed", "position", "quantity", "mean", "standard_error"]
+    assert list(tables["regained"]["model"]) == ["base", "graddiff"]
+
+
+def test_a_displacement_is_from_this_model_and_not_from_the_base(done: tuple[Workshop, Path]) -> None:
+    """Its first two Taylor terms give the measured change, which they would not from another start."""
+    real = pd.read_csv(done[1] / "displacement.csv").query("kind == 'real'")
+    assert (real["sigma"] > 0).all()
+    assert (real["measured"].abs() > 1e-9).all()
+    first = real[real["steps"] == 1]
+    assert list(first["linear"] + first["quadratic"]) == pytest.approx(list(first["measured"]), rel=0.2)
+    # The slice ends where the displacement does.
+    slices = pd.read_csv(done[1] / "slices.csv").query("direction == 'mine' and position == 1")
+    ends = slices[slices["quantity"] == "harmful_loss_change"]["mean"]
+    assert list(ends) == pytest.approx(list(real[real["steps"] == 2]["measured"]))
+
+
+def test_every_model_sees_the_same_examples(done: tuple[Workshop, Path], plan: Plan) -> None:
+    """The unlearned model's fine-tuning ends elsewhere, and both were measured on the same loss: repeating repeats."""
+    shop, _ = done
+    run, state = list(theory_jobs.states(plan).items())[1]
+    before = {path.name: path.read_bytes() for path in (shop.folder / state.folder(0)).glob("*.csv")}
+    again = shop.call("theory", theory_jobs.state_job(plan, run, 0), "again", seed=0)
+    assert {path.name: path.read_bytes() for path in again.glob("*.csv")} == before
+    assert len(before) == 3
+
+
+def test_another_grid_of_the_linear_model_measures_no_network_again(tiny_plan: Callable[..., Plan], plan: Plan) -> None:
+    other = tiny_plan(theory={**SMALL, "linear_model": {"overlaps": [0.2]}})
+    assert list(theory_jobs.states(other)) == list(theory_jobs.states(plan))
+    more = tiny_plan(theory={**SMALL, "probes": 5})
+    assert not set(theory_jobs.states(more)) & set(theory_jobs.states(plan))
+
+
+def test_a_job_tells_an_unlearned_model_its_own_weights_and_attacks(plan: Plan) -> None:
+    base, unlearned = (json.loads(theory_jobs.state_job(plan, run, 0)) for run in theory_jobs.states(plan))
+    assert base["weights"] is None
+    assert "/unlearn/graddiff-" in unlearned["weights"]
+    assert "/attack/base.mine-" in base["attacks"][0][2]
+    assert "/attack/graddiff.mine-" in unlearned["attacks"][0][2]
+    assert base["forget"] == unlearned["forget"]
