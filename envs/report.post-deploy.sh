@@ -6,7 +6,7 @@
 set -euo pipefail
 
 lock=envs/requirements.lock
-lock_sha256=9f15623c0b4521b613c040872123ae0f1269379002a850c5a81a1cb5f922140a
+lock_sha256=7b69f66e5aa6c459ecdfb01118031c9b0ae9633edc051b1cc46dba1b8d04c2bf
 
 fail() {
     echo "error: $1" >&2
