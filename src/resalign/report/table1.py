@@ -29,6 +29,9 @@ _LATEX_SPECIAL = {
     "↑": r"$\uparrow$",
     "±": r"$\pm$",
     "×": r"$\times$",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "γ": r"$\gamma$",
 }
 
 
@@ -204,8 +207,13 @@ def _range(values: pd.Series) -> str:
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
 
-def to_latex(table: ResultTable) -> str:
-    """The table for a two-column paper, in booktabs (needs the packages booktabs and graphicx)."""
+def to_latex(table: ResultTable, head: str = "Model") -> str:
+    """The table for a two-column paper, in booktabs (needs the packages booktabs and graphicx).
+
+    Args:
+        table: As laid out.
+        head: What the rows are.
+    """
     spans, rules, first = [], [], 2
     for title, width in table.groups:
         spans.append(rf"\multicolumn{{{width}}}{{c}}{{{_latex(title)}}}")
@@ -223,7 +231,7 @@ def to_latex(table: ResultTable) -> str:
         r"\toprule",
         " & ".join(["", *spans]) + r" \\",
         "".join(rules),
-        " & ".join(["Model", *headers]) + r" \\",
+        " & ".join([_latex(head), *headers]) + r" \\",
         r"\midrule",
         *(" & ".join([_latex(row.title), *map(_latex_cell, row.cells)]) + r" \\" for row in table.rows),
         r"\bottomrule",
