@@ -251,7 +251,7 @@ def _replace(values: dict[str, Any], key: str, value: Any, *, where: str) -> Non
             known = ".".join(parents[: depth + 1])
             raise ConfigError(f"{where}: key '{key}': {known} is {place[parent]!r}, no mapping; give it whole")
         place = place[parent]
-    place[last] = value
+    place[last] = copy.deepcopy(value)  # a further key may change a part of it
 
 
 def _text(value: Any) -> str:
