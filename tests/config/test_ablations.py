@@ -57,8 +57,11 @@ def shipped() -> dict[str, Ablations]:
 
 
 @pytest.mark.parametrize(("file", "name"), SHIPPED)
-def test_every_declared_ablation_is_valid(shipped: dict[str, Ablations], file: str, name: str) -> None:
+def test_every_declared_ablation_is_valid(
+    shipped: dict[str, Ablations], file: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ablations = shipped[file]
+    monkeypatch.setattr(ablation_jobs, "FOLDER", str(tmp_path))  # results of one's own are no matter here
     assert list(ablations.variants(name))
     # An argument of a command is at most 128 KiB long on Linux.
     assert len(ablation_jobs.measuring_job(ablations, name)) < 100_000
@@ -68,14 +71,18 @@ def test_every_declared_ablation_is_valid(shipped: dict[str, Ablations], file: s
 
 def test_the_papers_exhibits_have_their_ablations(shipped: dict[str, Ablations]) -> None:
     assert list(shipped["demo"].entries) == list(shipped["config"].entries)
-    rates = [plan.plan.experiment.attacks["dreambench"] for plan in shipped["config"].variants("learning_rates").values()]
+    rates = [
+        plan.plan.experiment.attacks["dreambench"] for plan in shipped["config"].variants("learning_rates").values()
+    ]
     assert [attack.resolved()["lr"] for attack in rates] == [1e-3, 5e-4, 1e-4, 5e-5, 1e-5, 5e-6, 5e-3]
     assert {attack.name for attack in rates} == {"lora"}
     for file in ("demo", "config"):
         mixed = shipped[file].variants("contamination")
         ratios = [variant.plan.experiment.prepared["contaminated"].resolved()["ratio"] for variant in mixed.values()]
         assert ratios == [float(name) / 100 for name in mixed]
-        components = [v.plan.experiment.unlearning["resalign"].resolved() for v in shipped[file].variants("components").values()]
+        components = [
+            v.plan.experiment.unlearning["resalign"].resolved() for v in shipped[file].variants("components").values()
+        ]
         assert [settings["beta"] for settings in components] == [0.0, 0.8, 0.8, 0.8]
         assert [settings["simulation"]["data"] for settings in components[1:]] == ["fixed", "redrawn", "redrawn"]
         assert [len(settings["simulation"]["steps"]) == 1 for settings in components[1:]] == [True, True, False]
@@ -100,7 +107,10 @@ def test_an_ablation_adds_what_its_values_change_and_nothing_else(declare: Decla
     own, other = ablations.variants("gamma").values()
     assert (own.is_own, other.is_own) == (False, True)
     found = shown(ablations, "gamma")
-    new = {stage: {run.rpartition("-")[0] for run in runs - set(planned(ablations.plan, stage))} for stage, runs in found.items()}
+    new = {
+        stage: {run.rpartition("-")[0] for run in runs - set(planned(ablations.plan, stage))}
+        for stage, runs in found.items()
+    }
     assert new == {"score": {"resalign", "resalign.pages"}, "attack": {"resalign.pages"}}
     # Before and after the attack, of two values.
     assert {stage: len(runs) for stage, runs in found.items()} == {"score": 4, "attack": 2}
@@ -109,14 +119,20 @@ def test_an_ablation_adds_what_its_values_change_and_nothing_else(declare: Decla
 def test_equal_settings_are_one_run_however_they_are_said(declare: Declare) -> None:
     entries = {
         "none": {**GAMMA, "variants": {"no hypergradient": {"unlearning.resalign.beta": 0.0}}},
-        "beta": {**GAMMA, "grid": {"unlearning.resalign": [{"steps": 80, "beta": 0}], "unlearning.resalign.beta": [0.0, 0.8]}},
+        "beta": {
+            **GAMMA,
+            "grid": {"unlearning.resalign": [{"steps": 80, "beta": 0}], "unlearning.resalign.beta": [0.0, 0.8]},
+        },
         "spelt": {**GAMMA, "grid": {"unlearning.resalign.beta": [0, 0.8]}},
     }
     ablations = declare(entries)
     none, spelt = shown(ablations, "none"), shown(ablations, "spelt")
     assert all(none[stage] < spelt[stage] for stage in none)
     assert all(spelt[stage] - none[stage] <= set(planned(ablations.plan, stage)) for stage in none)
-    assert list(ablations.variants("beta")) == ["resalign steps 80, beta 0, beta 0", "resalign steps 80, beta 0, beta 0.8"]
+    assert list(ablations.variants("beta")) == [
+        "resalign steps 80, beta 0, beta 0",
+        "resalign steps 80, beta 0, beta 0.8",
+    ]
 
 
 def test_an_attacks_setting_leaves_the_unlearning_to_the_experiment(declare: Declare) -> None:
@@ -167,13 +183,20 @@ def test_a_grid_of_several_keys_is_every_combination_in_order(declare: Declare) 
 def test_seeds_and_tier_are_the_ablations_own(declare: Declare) -> None:
     ablations = declare({"gamma": {**GRID, "seeds": [7], "tier": "smoke"}})
     files = ablation_jobs.measured_files(ablations, "gamma")
-    assert {tuple(file.split("/")[4:]) for file in files if "/score/" in file} == {("seed-7", "smoke", "scores.parquet")}
+    assert {tuple(file.split("/")[4:]) for file in files if "/score/" in file} == {
+        ("seed-7", "smoke", "scores.parquet")
+    }
     # How many seeds there are is in no run's name: with the experiment's own value it is the experiment's own run.
     assert [variant.is_own for variant in ablations.variants("gamma").values()] == [False, True]
 
 
 def test_one_variants_changes_are_not_the_nexts(declare: Declare) -> None:
-    mixed = {"set": "contaminated", "clean": "digits-data/pages/train", "harmful": "digits-data/harmful/train", "ratio": 0.0}
+    mixed = {
+        "set": "contaminated",
+        "clean": "digits-data/pages/train",
+        "harmful": "digits-data/harmful/train",
+        "ratio": 0.0,
+    }
     entry = {**GAMMA, "settings": {"prepared.mixed": mixed, "attacks.pages.train": "mixed/train"}}
     ablations = declare({"mixed": {**entry, "variants": {"20": {"prepared.mixed.ratio": 0.2}, "0": {}}}})
     ratios = [v.plan.experiment.prepared["mixed"].resolved()["ratio"] for v in ablations.variants("mixed").values()]
@@ -221,7 +244,10 @@ def grid(key: str, value: Any) -> dict[str, Any]:
         (grid("scoring_batch_size", 3), "'scoring_batch_size' is the experiment's; change it there"),
         (grid("resources.attack", {"threads": 2}), "'resources' is the experiment's; change it there"),
         (grid("digits.clip.steps", 3), "'digits' is the experiment's; change it there"),
-        (grid("assets.more", {"digits": "digits-resnet"}) | {"models": ["resalin"]}, "none named 'resalin'; did you mean"),
+        (
+            grid("assets.more", {"digits": "digits-resnet"}) | {"models": ["resalin"]},
+            "none named 'resalin'; did you mean",
+        ),
         ({**GRID, "attacks": ["page"]}, "key 'attacks': none named 'page'; did you mean 'pages'?"),
         ({**GRID, "metrics": ["ipp"]}, "key 'metrics': none named 'ipp'; did you mean 'ip'?"),
         ({**GRID, "checkpoints": True}, "give one of 'variants', 'grid' and 'checkpoints'"),
@@ -268,5 +294,7 @@ def test_results_of_another_experiment_are_not_overwritten(
     record.write_text(json.dumps({"job": {"experiment": "demo"}}))
     assert ablation_jobs.measured_files(ablations, "gamma")
     record.write_text(json.dumps({"job": {"experiment": "table1"}}))
-    with pytest.raises(ConfigError, match="holds the results of the experiment 'table1', and this is 'demo'; move it away"):
+    with pytest.raises(
+        ConfigError, match="holds the results of the experiment 'table1', and this is 'demo'; move it away"
+    ):
         ablation_jobs.measured_files(ablations, "gamma")

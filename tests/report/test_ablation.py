@@ -1,4 +1,4 @@
-"""An ablation's numbers, table and figure: which states are whose, and that each file can be made from the values alone."""
+"""An ablation's numbers, table and figure: which states are whose, and files that are made from the values alone."""
 
 import json
 from pathlib import Path
@@ -90,7 +90,12 @@ def test_variants_are_rows_and_states_are_columns() -> None:
 
 def test_several_models_are_told_apart() -> None:
     ablation = Ablation(job_of("esd", "resalign"), values_of("esd", "resalign"))
-    assert [row.title for row in ablation.table().rows] == ["0.005, esd", "0.01, esd", "0.005, resalign", "0.01, resalign"]
+    assert [row.title for row in ablation.table().rows] == [
+        "0.005, esd",
+        "0.01, esd",
+        "0.005, resalign",
+        "0.01, resalign",
+    ]
     labels = {text.get_text() for text in ablation.figure().axes[0].texts}
     assert labels == {f"{model} {state}" for model in ("esd", "resalign") for state in ("before", "after pages")}
 
@@ -159,7 +164,7 @@ def measuring(folder: Path, thresholds: dict[str, float], **changes: Any) -> dic
             "main_attacks": None,
             "metrics": [["ip", {**METRICS["ip"], "rules": [rule]}]],
         }
-        variants.append({"variant": name, "overrides": {}, "config_sha256": name, "is_own": False, "measured": part})
+        variants.append({"variant": name, "overrides": {}, "config_hash": name, "is_own": False, "measured": part})
     job = {"report": SETTINGS, "checkpoints": False, "models": ["resalign"], "variants": variants}
     return {**job, **changes}
 
@@ -183,4 +188,4 @@ def test_checkpoints_are_the_variants_of_one_configuration(tmp_path: Path) -> No
     assert set(runs["variant"]) == {"0", "50", "200"}
     found = described(job, list(values["variant"]))
     assert list(found) == ["0", "50", "200"]
-    assert found["50"] == {"overrides": {}, "config_sha256": "", "is_own": False}
+    assert found["50"] == {"overrides": {}, "config_hash": "", "is_own": False}

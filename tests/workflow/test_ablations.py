@@ -1,4 +1,4 @@
-"""What Snakemake would run for an ablation on a finished experiment: what its values add, and never a run that is shared."""
+"""What Snakemake would run for an ablation of a finished experiment: what its values add, never a run that is shared."""
 
 import json
 import re
@@ -74,7 +74,8 @@ def test_made_afresh_it_leaves_the_experiments_runs_alone(ablated: Checkout) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "rule"), [("table.tex", "ablation_shown"), ("figure.svg", "ablation_shown"), ("values.csv", "ablation_file")]
+    ("name", "rule"),
+    [("table.tex", "ablation_shown"), ("figure.svg", "ablation_shown"), ("values.csv", "ablation_file")],
 )
 def test_a_deleted_file_is_made_again_alone(ablated: Checkout, name: str, rule: str) -> None:
     path = ablated.folder / GAMMA / name
@@ -105,7 +106,10 @@ def test_another_experiments_results_are_not_overwritten(ablated: Checkout) -> N
     refused = ablated.snakemake("--dry-run", "--", GAMMA)
     record.write_text(before)
     assert refused.returncode != 0
-    assert "holds the results of the experiment 'table1', and this is 'demo'; move it away" in refused.stdout + refused.stderr
+    assert (
+        "holds the results of the experiment 'table1', and this is 'demo'; move it away"
+        in refused.stdout + refused.stderr
+    )
 
 
 def test_the_documented_commands_are_these() -> None:

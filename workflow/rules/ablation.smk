@@ -1,7 +1,6 @@
 # Ablations, config/ablations.yaml: `snakemake --cores 2 --configfile config/demo.yaml -- results/ablations/gamma`, or
 # `-- ablations` for all. A variant's runs have rules of their own: forcing these leaves the experiment's runs alone.
 from resalign.report import ablation_jobs
-from resalign.report.study_jobs import module_code
 
 
 use rule fetch as ablated_fetch with:
@@ -97,8 +96,7 @@ rule ablation_file:
 rule ablation_shown:
     input:
         values="results/ablations/{ablation}/measured/values.csv",
-        code=lambda wildcards: module_code("resalign.report.ablation")
-        + module_code(*ablation_jobs.metric_modules(ABLATIONS, wildcards.ablation)),
+        code=lambda wildcards: ablation_jobs.showing_code(ABLATIONS, wildcards.ablation),
     output:
         "results/ablations/{ablation}/{shown}",
     log:

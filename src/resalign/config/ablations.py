@@ -28,7 +28,7 @@ OF_THE_EXPERIMENT = ("extends", "name", "tier", "digits", "audit", "sweeps", "re
 
 
 class AblationConfig(Strict):
-    """A series of variants of one experiment: ``variants`` by name, a ``grid`` of settings, or an attack's ``checkpoints``.
+    """A series of variants of one experiment: ``variants`` by name, a ``grid`` of settings, or ``checkpoints``.
 
     A setting is named by its keys with dots between them, ``unlearning.resalign.gamma``, and its value takes the place
     of what was there.
@@ -118,7 +118,9 @@ class Ablations:
         for name in found:
             if not LABEL.fullmatch(str(name)):
                 raise ConfigError(f"{self.where}.{name}: use letters, digits, '_', '.', '-'; a folder has the name")
-        self.entries = {name: AblationConfig.parse(entry, where=f"{self.where}.{name}") for name, entry in found.items()}
+        self.entries = {
+            name: AblationConfig.parse(entry, where=f"{self.where}.{name}") for name, entry in found.items()
+        }
 
     def variants(self, name: str) -> dict[str, Variant]:
         """An ablation's variants by name, each validated whole.
@@ -129,7 +131,9 @@ class Ablations:
         if name not in self.entries:
             raise ConfigError(f"{self.where}: no ablation named '{name}'{nearest(name, self.entries)}")
         if name not in self._built:
-            self._built[name] = {text: self._variant(name, text, changed) for text, changed in self.entries[name].changes()}
+            self._built[name] = {
+                text: self._variant(name, text, changed) for text, changed in self.entries[name].changes()
+            }
         return self._built[name]
 
     def made(self, kind: str, folder: str) -> tuple[Plan, Any]:
@@ -159,7 +163,7 @@ class Ablations:
         raise ConfigError("\n".join([f"{self.where}: no {kind} '{folder}' in the experiment or an ablation", *faults]))
 
     def prepared_sets(self) -> dict[str, str]:
-        """Every prepared set that the experiment or an ablation describes, and the member that makes it; nothing is planned."""
+        """Every prepared set of the experiment or an ablation, and the member that makes it; nothing is planned."""
         found = {label: member.name for label, member in self.plan.experiment.prepared.items()}
         for entry in self.entries.values():
             for _, changed in entry.changes():

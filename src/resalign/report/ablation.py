@@ -35,10 +35,11 @@ class Ablation:
     """
 
     def __init__(self, job: dict[str, Any], values: pd.DataFrame) -> None:
-        """Args:
+        """Takes the states that are shown.
 
-        job: From :func:`resalign.report.ablation_jobs.showing_job`.
-        values: From :func:`resalign.report.ablation_frames.measured`.
+        Args:
+            job: From :func:`resalign.report.ablation_jobs.showing_job`.
+            values: From :func:`resalign.report.ablation_frames.measured`.
 
         Raises:
             ValueError: If a metric that is shown was measured nowhere.
@@ -49,7 +50,9 @@ class Ablation:
         self.metrics: dict[str, MetricInfo] = {label: loaded[label] for label in job["shown"]}
         missing = [label for label in self.metrics if label not in set(values["metric"])]
         if missing:
-            raise ValueError(f"ablation: metrics {missing} were measured in no state; it has {list(set(values['metric']))}")
+            raise ValueError(
+                f"ablation: metrics {missing} were measured in no state; it has {list(set(values['metric']))}"
+            )
         states = along(values) if job["checkpoints"] else final_states(values)
         self.values = states[states["metric"].isin(self.metrics)].reset_index(drop=True)
         self.variants = list(dict.fromkeys(values["variant"]))
@@ -62,7 +65,7 @@ class Ablation:
         return cls(job, pd.read_csv(path, dtype=text, keep_default_na=False, na_values=numbers)[VALUE_COLUMNS])
 
     def table(self) -> ResultTable:
-        """Variants as rows, of each model where there are several; before fine-tuning and after each attack as columns."""
+        """Variants as rows, of each model where there are several; before and after each attack as columns."""
         rows = self.values.assign(model=self.values.apply(self._row, axis=1))
         shown = self._measurements(dict.fromkeys(rows["model"]), NO_BASE)
         columns, cells = [], []
@@ -77,7 +80,9 @@ class Ablation:
     def figure(self) -> Figure:
         """The first metric at every variant, one line a state, with learnability below where it was measured."""
         titles = self._measurements({}, NO_BASE)
-        rows = self.values.assign(model=self.values.apply(self._line, axis=1, titles=titles), value=self.values["variant"])
+        rows = self.values.assign(
+            model=self.values.apply(self._line, axis=1, titles=titles), value=self.values["variant"]
+        )
         lines = dict.fromkeys(rows["model"])
         # What was there before fine-tuning is drawn as the base is: in grey.
         before = rows.loc[rows["attack"] == NOT_ATTACKED, "model"]

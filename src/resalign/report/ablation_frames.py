@@ -23,7 +23,8 @@ def measured(job: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
         job: From :func:`resalign.report.ablation_jobs.measuring_job`.
     """
     settings = ReportConfig.parse(job["report"], where="report")
-    values, runs = [], []
+    values: list[pd.DataFrame] = []
+    runs: list[pd.DataFrame] = []
     for variant in job["variants"]:
         measurements = collect(variant["measured"]).measurements
         for found, of in ((values, long_table), (runs, per_run_table)):
@@ -48,6 +49,6 @@ def described(job: dict[str, Any], names: list[str]) -> dict[str, dict[str, Any]
         job: From :func:`resalign.report.ablation_jobs.measuring_job`.
         names: The variants of the tables, in order; checkpoints are all of one configuration.
     """
-    keys = ("overrides", "config_sha256", "is_own")
+    keys = ("overrides", "config_hash", "is_own")
     found = {variant["variant"]: {key: variant[key] for key in keys} for variant in job["variants"]}
     return dict.fromkeys(names, found[""]) if job["checkpoints"] else found

@@ -8,6 +8,7 @@ from typing import Any
 
 from resalign.config import jobs, registry
 from resalign.config.ablations import Ablations, Variant
+from resalign.config.closure import import_closure
 from resalign.config.experiment import BASE
 from resalign.config.plan import RESULTS
 from resalign.config.strict import ConfigError
@@ -69,7 +70,7 @@ def measuring_job(ablations: Ablations, name: str) -> str:
             {
                 "variant": text,
                 "overrides": variant.overrides,
-                "config_sha256": variant.config_hash,
+                "config_hash": variant.config_hash,
                 "is_own": variant.is_own,
                 "measured": measured,
             }
@@ -85,6 +86,11 @@ def measuring_job(ablations: Ablations, name: str) -> str:
             "variants": variants,
         }
     )
+
+
+def showing_code(ablations: Ablations, name: str) -> list[str]:
+    """The code that lays tables out and draws figures; titles and kinds of metrics stand in their modules."""
+    return [str(path) for path in import_closure("resalign.report.ablation", *metric_modules(ablations, name))]
 
 
 def showing_job(ablations: Ablations, name: str) -> str:
