@@ -57,11 +57,8 @@ def shipped() -> dict[str, Ablations]:
 
 
 @pytest.mark.parametrize(("file", "name"), SHIPPED)
-def test_every_declared_ablation_is_valid(
-    shipped: dict[str, Ablations], file: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_declared_ablation_is_valid(shipped: dict[str, Ablations], file: str, name: str) -> None:
     ablations = shipped[file]
-    monkeypatch.setattr(ablation_jobs, "FOLDER", str(tmp_path))  # results of one's own are no matter here
     assert list(ablations.variants(name))
     # An argument of a command is at most 128 KiB long on Linux.
     assert len(ablation_jobs.measuring_job(ablations, name)) < 100_000
@@ -285,16 +282,7 @@ def test_the_experiments_values_stay_as_they_are(declare: Declare, demo: Demo) -
     assert ablations._values == before
 
 
-def test_results_of_another_experiment_are_not_overwritten(
-    declare: Declare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    ablations, record = declare({"gamma": GRID}), tmp_path / "results/ablations/gamma/measured/run.json"
-    record.parent.mkdir(parents=True)
-    record.write_text(json.dumps({"job": {"experiment": "demo"}}))
-    assert ablation_jobs.measured_files(ablations, "gamma")
-    record.write_text(json.dumps({"job": {"experiment": "table1"}}))
-    with pytest.raises(
-        ConfigError, match="holds the results of the experiment 'table1', and this is 'demo'; move it away"
-    ):
-        ablation_jobs.measured_files(ablations, "gamma")
+def test_an_ablation_is_asked_for_by_its_folder_with_or_without_a_slash() -> None:
+    asked = ("results/ablations/gamma", "results/ablations/gamma/", "results/ablations/gamma/table.csv", "ablations")
+    assert all(ablation_jobs.is_asked_for("gamma", [target]) for target in asked)
+    assert not ablation_jobs.is_asked_for("gamma", ["all", "results/ablations/gammas", "results/ablations"])

@@ -1,8 +1,8 @@
-"""What Snakemake would run for an ablation of a finished experiment: what its values add, never a run that is shared."""
+"""What Snakemake would run for an ablation of a finished experiment: what its values add, and no shared run."""
 
-import json
 import re
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,13 @@ ADDED = {
 TABLES = {"ablation_measured": {""}, "ablation_file": {""}, "ablation_shown": {""}}
 # The documented command that makes an ablation afresh forces these.
 FORCED = ("ablated_unlearn", "ablated_attack", "ablated_sample", "ablated_score")
+
+
+SAID = "config/ablations.yaml: demo.gamma: variant '0.005': unlearning.resalign: unknown key 'gama'"
+
+
+def misspelt(text: str) -> str:
+    return text.replace("unlearning.resalign.gamma", "unlearning.resalign.gama", 1)
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +60,11 @@ def test_all_of_them_share_their_runs_and_add_no_second_baseline(finished: Check
 
 
 def test_a_mistake_in_an_ablation_is_told_when_it_is_asked_for(finished: Checkout) -> None:
-    def misspelt(text: str) -> str:
-        return text.replace("unlearning.resalign.gamma", "unlearning.resalign.gama", 1)
-
     with finished.edited("config/ablations.yaml", misspelt):
         asked = finished.snakemake("--dry-run", "--", GAMMA)
         assert finished.planned() == {}
-    said = "config/ablations.yaml: demo.gamma: variant '0.005': unlearning.resalign: unknown key 'gama'"
     assert asked.returncode != 0
-    assert said in asked.stderr + asked.stdout
+    assert SAID in asked.stderr
 
 
 def test_made_twice_it_runs_once(ablated: Checkout) -> None:
@@ -99,17 +102,25 @@ def test_a_value_that_becomes_the_experiments_own_is_not_run_again(ablated: Chec
     assert planned == {"attack": bold, "sample": bold, "score": bold, "report": {""}}
 
 
-def test_another_experiments_results_are_not_overwritten(ablated: Checkout) -> None:
-    record = ablated.folder / GAMMA / "measured" / "run.json"
-    before = record.read_text()
-    record.write_text(json.dumps({"job": {"experiment": "table1"}}))
-    refused = ablated.snakemake("--dry-run", "--", GAMMA)
-    record.write_text(before)
-    assert refused.returncode != 0
-    assert (
-        "holds the results of the experiment 'table1', and this is 'demo'; move it away"
-        in refused.stdout + refused.stderr
-    )
+def test_another_experiment_measures_beside_this_one_and_shows_its_own(ablated: Checkout) -> None:
+    # Its runs are the demo's, and so is every value but one: nothing of them is measured in its place.
+    other = "extends: config/demo.yaml\nname: other\n"
+    with ExitStack() as edits:
+        edits.enter_context(ablated.edited("config/other.yaml", lambda _: other))
+        edits.enter_context(
+            ablated.edited("config/ablations.yaml", lambda text: text.replace("demo:\n", "other:\n", 1))
+        )
+        dry = Checkout(ablated.folder, "config/other.yaml").snakemake("--dry-run", "--", GAMMA).stdout
+    found = re.findall(r"^(?:local)?rule (\S+):", dry, flags=re.MULTILINE)
+    # The variants' runs are there already; values are measured of its own, and every file of the target is made anew.
+    assert sorted(set(found)) == ["ablation_file", "ablation_measured", "ablation_shown", GAMMA]
+    assert "output: results/other/ablations/gamma/values.csv" in dry
+    assert "results/demo/ablations" not in dry.partition("ablation_measured")[2].partition("Job stats")[0]
+
+
+def test_a_mistake_is_told_where_everything_is_there_too(ablated: Checkout) -> None:
+    with ablated.edited("config/ablations.yaml", misspelt):
+        assert SAID in ablated.snakemake("--dry-run", "--", GAMMA).stderr
 
 
 def test_the_documented_commands_are_these() -> None:

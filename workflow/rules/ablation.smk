@@ -2,6 +2,14 @@
 # `-- ablations` for all. A variant's runs have rules of their own: forcing these leaves the experiment's runs alone.
 from resalign.report import ablation_jobs
 
+# An experiment's measured values lie with its results. results/ablations is what was asked for last: where two
+# experiments have an ablation of one name, Snakemake sees that the files come from elsewhere, and makes them again.
+MEASURED = f"{RESULT}/ablations/{{ablation}}"
+
+
+wildcard_constraints:
+    ablation="|".join(map(re.escape, ABLATIONS.entries)) or "(?!)",
+
 
 use rule fetch as ablated_fetch with:
     wildcard_constraints:
@@ -55,13 +63,13 @@ rule ablation_measured:
         lambda wildcards: ablation_jobs.measured_files(ABLATIONS, wildcards.ablation),
         code=lambda wildcards: jobs.code("ablation", *ablation_jobs.metric_modules(ABLATIONS, wildcards.ablation)),
     output:
-        values="results/ablations/{ablation}/measured/values.csv",
-        runs="results/ablations/{ablation}/measured/per_run.csv",
-        variants="results/ablations/{ablation}/measured/variants.json",
-        record="results/ablations/{ablation}/measured/run.json",
-        timing="results/ablations/{ablation}/measured/timing.json",
+        values=f"{MEASURED}/values.csv",
+        runs=f"{MEASURED}/per_run.csv",
+        variants=f"{MEASURED}/variants.json",
+        record=f"{MEASURED}/run.json",
+        timing=f"{MEASURED}/timing.json",
     log:
-        "logs/ablations/{ablation}.log",
+        f"logs/ablations/{PLAN.experiment.config.name}.{{ablation}}.log",
     conda:
         "../../envs/report.yaml"
     threads: 1
@@ -79,7 +87,7 @@ rule ablation_measured:
 
 rule ablation_file:
     input:
-        "results/ablations/{ablation}/measured/{file}",
+        f"{MEASURED}/{{file}}",
     output:
         "results/ablations/{ablation}/{file}",
     log:
@@ -95,7 +103,7 @@ rule ablation_file:
 
 rule ablation_shown:
     input:
-        values="results/ablations/{ablation}/measured/values.csv",
+        values=f"{MEASURED}/values.csv",
         code=lambda wildcards: ablation_jobs.showing_code(ABLATIONS, wildcards.ablation),
     output:
         "results/ablations/{ablation}/{shown}",
@@ -116,8 +124,20 @@ rule ablation_shown:
         " 2>&1 | tee {log}"
 
 
+def validated(ablation):
+    """Ends with one line where an ablation that is asked for cannot be."""
+    try:
+        ABLATIONS.variants(ablation)
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
+
+
 # A folder of other rules' outputs is no target in Snakemake, but a rule that is named as the folder is one.
 for ablation in ABLATIONS.entries:
+    # Where its files are there, Snakemake takes them in place of a rule that cannot be planned.
+    if workflow.dag_settings and ablation_jobs.is_asked_for(ablation, workflow.dag_settings.targets):
+        validated(ablation)
+
     for target in (f"results/ablations/{ablation}", f"results/ablations/{ablation}/"):
 
         rule:

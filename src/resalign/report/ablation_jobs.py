@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 from resalign.config import jobs, registry
@@ -11,13 +11,16 @@ from resalign.config.ablations import Ablations, Variant
 from resalign.config.closure import import_closure
 from resalign.config.experiment import BASE
 from resalign.config.plan import RESULTS
-from resalign.config.strict import ConfigError
 from resalign.report.measurements import NOT_ATTACKED
 
 FOLDER = f"{RESULTS}/ablations"
-MEASURED = "measured"  # below an ablation's folder: what its files are copied, laid out and drawn from
 COPIED = ("values.csv", "per_run.csv", "variants.json", "run.json")
 SHOWN = ("table.csv", "table.tex", "figure.png", "figure.svg")
+
+
+def is_asked_for(name: str, targets: Iterable[str]) -> bool:
+    """Whether one of the targets is an ablation, a file of it, or all of them."""
+    return any(target == "ablations" or f"{target}/".startswith(f"{FOLDER}/{name}/") for target in targets)
 
 
 def files(name: str) -> list[str]:
@@ -26,12 +29,7 @@ def files(name: str) -> list[str]:
 
 
 def measured_files(ablations: Ablations, name: str) -> list[str]:
-    """Every file that an ablation is measured from: scores of images and of references, and the attacks' losses.
-
-    Raises:
-        ConfigError: If the folder holds the results of another experiment: both would have the same path.
-    """
-    _check_owner(ablations, name)
+    """Every file that an ablation is measured from: scores of images and of references, and the attacks' losses."""
     found: dict[str, None] = {}
     for variant in ablations.variants(name).values():
         for row in _rows(ablations, name, variant):
@@ -150,15 +148,3 @@ def _references(ablations: Ablations, name: str, variant: Variant) -> list[str]:
         if attack in attacks
     }
     return [folder for folder, reference in variant.plan.references.items() if reference in named]
-
-
-def _check_owner(ablations: Ablations, name: str) -> None:
-    record = Path(f"{FOLDER}/{name}/{MEASURED}/run.json")
-    if record.is_file():
-        owner = json.loads(record.read_text(encoding="utf-8")).get("job", {}).get("experiment")
-        own = ablations.plan.experiment.config.name
-        if owner is not None and owner != own:
-            raise ConfigError(
-                f"{FOLDER}/{name} holds the results of the experiment '{owner}', and this is '{own}'; move it away, "
-                f"mv {FOLDER}/{name} {FOLDER}/{name}-{owner}, or delete it: the runs behind it stay"
-            )
