@@ -280,9 +280,3 @@ def test_the_experiments_values_stay_as_they_are(declare: Declare, demo: Demo) -
     before = copy.deepcopy(demo())
     ablations.variants("gamma")
     assert ablations._values == before
-
-
-def test_an_ablation_is_asked_for_by_its_folder_with_or_without_a_slash() -> None:
-    asked = ("results/ablations/gamma", "results/ablations/gamma/", "results/ablations/gamma/table.csv", "ablations")
-    assert all(ablation_jobs.is_asked_for("gamma", [target]) for target in asked)
-    assert not ablation_jobs.is_asked_for("gamma", ["all", "results/ablations/gammas", "results/ablations"])

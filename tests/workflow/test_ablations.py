@@ -64,7 +64,7 @@ def test_a_mistake_in_an_ablation_is_told_when_it_is_asked_for(finished: Checkou
         asked = finished.snakemake("--dry-run", "--", GAMMA)
         assert finished.planned() == {}
     assert asked.returncode != 0
-    assert SAID in asked.stderr
+    assert SAID in asked.stdout + asked.stderr
 
 
 def test_made_twice_it_runs_once(ablated: Checkout) -> None:
@@ -120,7 +120,9 @@ def test_another_experiment_measures_beside_this_one_and_shows_its_own(ablated: 
 
 def test_a_mistake_is_told_where_everything_is_there_too(ablated: Checkout) -> None:
     with ablated.edited("config/ablations.yaml", misspelt):
-        assert SAID in ablated.snakemake("--dry-run", "--", GAMMA).stderr
+        asked = ablated.snakemake("--dry-run", "--", GAMMA)
+    assert asked.returncode != 0
+    assert SAID in asked.stdout + asked.stderr
 
 
 def test_the_documented_commands_are_these() -> None:

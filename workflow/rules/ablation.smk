@@ -124,20 +124,8 @@ rule ablation_shown:
         " 2>&1 | tee {log}"
 
 
-def validated(ablation):
-    """Ends with one line where an ablation that is asked for cannot be."""
-    try:
-        ABLATIONS.variants(ablation)
-    except ConfigError as error:
-        raise WorkflowError(str(error)) from None
-
-
 # A folder of other rules' outputs is no target in Snakemake, but a rule that is named as the folder is one.
 for ablation in ABLATIONS.entries:
-    # Where its files are there, Snakemake takes them in place of a rule that cannot be planned.
-    if workflow.dag_settings and ablation_jobs.is_asked_for(ablation, workflow.dag_settings.targets):
-        validated(ablation)
-
     for target in (f"results/ablations/{ablation}", f"results/ablations/{ablation}/"):
 
         rule:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import Any
 
 from resalign.config import jobs, registry
@@ -16,11 +15,6 @@ from resalign.report.measurements import NOT_ATTACKED
 FOLDER = f"{RESULTS}/ablations"
 COPIED = ("values.csv", "per_run.csv", "variants.json", "run.json")
 SHOWN = ("table.csv", "table.tex", "figure.png", "figure.svg")
-
-
-def is_asked_for(name: str, targets: Iterable[str]) -> bool:
-    """Whether one of the targets is an ablation, a file of it, or all of them."""
-    return any(target == "ablations" or f"{target}/".startswith(f"{FOLDER}/{name}/") for target in targets)
 
 
 def files(name: str) -> list[str]:
