@@ -33,6 +33,22 @@ def run_of(stage, wildcards):
     return ABLATIONS.made(stage, wildcards.run)[1]
 
 
+def reference_of(wildcards):
+    """The plan that compares with a set of real images, and the set."""
+    return ABLATIONS.made("reference", wildcards.reference)
+
+
+def prepared_of(wildcards):
+    """The plan that a prepared set stands in, and its name there."""
+    return ABLATIONS.made("prepared", wildcards.prepared)
+
+
+def fetched(wildcards):
+    """The asset of a folder."""
+    plan, name = ABLATIONS.made("fetched", wildcards.asset)
+    return plan.assets[name]
+
+
 def own(kind):
     """The folders of one kind that the experiment itself makes, as a pattern."""
     return "|".join(map(re.escape, planned(PLAN, kind))) or "(?!)"
@@ -56,7 +72,7 @@ def growing(amount):
 # Ctrl-C and SIGTERM are for the stages, which save their state first: the shell and the pipe into the log live on. A
 # scheduler kills a job at the end of its run time, so that a stage stops before; here the run time is an estimate alone.
 LIMIT_IS_ENFORCED = "export RESALIGN_ENFORCE_LIMIT=1; " if workflow.remote_exec else ""
-shell.prefix("set -euo pipefail; trap '' INT TERM; " + LIMIT_IS_ENFORCED)
+shell.prefix(f"set -euo pipefail; trap '' INT TERM; {LIMIT_IS_ENFORCED}")
 
 PLAN, ABLATIONS = load_plans()
 RESOURCES = {stage: PLAN.experiment.resources(stage) for stage in ("unlearn", "attack", "sample", "score")}

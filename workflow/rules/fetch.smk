@@ -3,12 +3,6 @@ from resalign.data.doctor import missing_lines
 # Downloads: the only rules that touch the network. Every file is pinned, and checked before it is used.
 
 
-def fetched(wildcards):
-    """The asset of a folder."""
-    plan, name = ABLATIONS.made("fetched", wildcards.asset)
-    return plan.assets[name]
-
-
 localrules:
     fetch,
 

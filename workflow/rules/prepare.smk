@@ -5,11 +5,6 @@ from resalign.config import prepared_jobs
 PREPARED, GENERATED = prepared_jobs.patterns(ABLATIONS.prepared_sets())
 
 
-def prepared_of(wildcards):
-    """The plan that a prepared set stands in, and its name there."""
-    return ABLATIONS.made("prepared", wildcards.prepared)
-
-
 rule prepare:
     input:
         assets=lambda wildcards: prepared_jobs.assets(*prepared_of(wildcards)),

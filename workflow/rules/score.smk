@@ -33,8 +33,6 @@ rule score:
 
 
 # Real images that metrics compare with, each set scored once by the same networks.
-def reference_of(wildcards):
-    return ABLATIONS.made("reference", wildcards.reference)
 
 
 rule score_reference:
