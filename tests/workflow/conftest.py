@@ -47,23 +47,24 @@ class Checkout:
         ours = {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
         return {"args": command, "cwd": self.folder, "env": {**os.environ, **ours}, "text": True}
 
-    def planned(self, *overrides: str, target: str = "all") -> dict[str, set[str]]:
-        """Labels of the runs that a dry run would make, by rule; '' for a rule without wildcards."""
-        finished = self.snakemake("--dry-run", "--", target, overrides=overrides)
+    def planned(self, *overrides: str, target: str = "all", forced: tuple[str, ...] = ()) -> dict[str, set[str]]:
+        """Labels of the runs that a dry run would make, by rule; '' for a rule without a run."""
+        rerun = ("--forcerun", *forced) if forced else ()
+        finished = self.snakemake("--dry-run", *rerun, "--", target, overrides=overrides)
         assert finished.returncode == 0, finished.stdout + finished.stderr
         jobs: dict[str, set[str]] = {}
         for block in re.split(r"^\[.*\]\n", finished.stdout, flags=re.MULTILINE)[1:]:
-            rule = re.match(r"(?:local)?rule (\w+):", block)
+            rule = re.match(r"(?:local)?rule (\S+):", block)
             assert rule, block
             run = re.search(r"^    wildcards: run=(\S+)-[0-9a-f]{10},", block, flags=re.MULTILINE)
-            jobs.setdefault(rule[1], set()).add(run[1] if run else "")
-        jobs.pop("all", None)
+            if "\n    output:" in block:  # a target alone makes nothing itself
+                jobs.setdefault(rule[1], set()).add(run[1] if run else "")
         assert jobs or "Nothing to be done" in finished.stdout
         return jobs
 
-    def make_everything(self) -> None:
+    def make_everything(self, target: str = "all") -> None:
         """Writes every output of the plan, empty but for a word, and records it as made by the present code."""
-        summary = self.snakemake("--summary")
+        summary = self.snakemake("--summary", "--", target)
         assert summary.returncode == 0, summary.stderr
         rows = [line.split("\t") for line in summary.stdout.splitlines()]
         assert rows[0][0] == "output_file"
@@ -72,9 +73,10 @@ class Checkout:
             if path.name == "figures":  # the one output that is a folder
                 path.mkdir(parents=True, exist_ok=True)
                 path /= "steps.svg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("{}")
-        touched = self.snakemake("--touch", "--forceall")
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("{}")
+        touched = self.snakemake("--touch", "--forceall", "--", target)
         assert touched.returncode == 0, touched.stderr
 
     def edited(self, name: str, edit: Callable[[str], str]) -> "Edit":

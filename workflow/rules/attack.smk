@@ -3,10 +3,10 @@
 
 rule attack:
     input:
-        weights=lambda wildcards: jobs.parent_weights(PLAN.attack[wildcards.run], wildcards.seed),
-        assets=lambda wildcards: jobs.attack_assets(PLAN, wildcards.run),
-        checked=lambda wildcards: own_inputs.record(PLAN, PLAN.attack[wildcards.run].model),
-        code=lambda wildcards: jobs.code("attack", *PLAN.attack[wildcards.run].modules),
+        weights=lambda wildcards: jobs.parent_weights(run_of("attack", wildcards), wildcards.seed),
+        assets=lambda wildcards: jobs.attack_assets(plan_of("attack", wildcards), wildcards.run),
+        checked=lambda wildcards: own_inputs.record(plan_of("attack", wildcards), run_of("attack", wildcards).model),
+        code=lambda wildcards: jobs.code("attack", *run_of("attack", wildcards).modules),
     output:
         checkpoints="results/runs/attack/{run}/seed-{seed}/checkpoints.json",
         history="results/runs/attack/{run}/seed-{seed}/history.csv",
@@ -15,6 +15,8 @@ rule attack:
         timing="results/runs/attack/{run}/seed-{seed}/timing.json",
     log:
         "logs/attack/{run}/seed-{seed}.log",
+    wildcard_constraints:
+        run=own("attack"),
     conda:
         "../../envs/attack.yaml"
     threads: RESOURCES["attack"].threads
@@ -23,8 +25,8 @@ rule attack:
         mem_mb=growing(RESOURCES["attack"].mem_mb),
         runtime=growing(RESOURCES["attack"].runtime_minutes),
     params:
-        job=lambda wildcards: jobs.attack_job(PLAN, wildcards.run, wildcards.seed),
-        modules=lambda wildcards: PLAN.attack[wildcards.run].modules,
+        job=lambda wildcards: jobs.attack_job(plan_of("attack", wildcards), wildcards.run, wildcards.seed),
+        modules=lambda wildcards: run_of("attack", wildcards).modules,
         folder=subpath(output.checkpoints, parent=True),
     shell:
         "python scripts/attack.py --job {params.job:q} --seed {wildcards.seed} --threads {threads}"

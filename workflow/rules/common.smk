@@ -1,6 +1,8 @@
+import re
 from pathlib import Path
 
 from resalign.config import jobs, own_inputs
+from resalign.config.ablations import Ablations, planned
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError, typed
@@ -9,15 +11,52 @@ from resalign.resume.folder import forget_finished
 from snakemake.utils import update_config
 
 
-def load_plan():
-    """The validated plan; a faulty configuration ends here with one line and no traceback."""
+def load_plans():
+    """The validated plan and the declared ablations; a fault ends here with one line and no traceback."""
     files = ", ".join(str(path) for path in workflow.configfiles)
     values = dict(config)
     update_config(values, typed(workflow.config_settings.overwrite_config))
     try:
-        return Plan(Experiment(values, where=files))
+        plan = Plan(Experiment(values, where=files))
+        return plan, Ablations(plan, values)
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
+
+
+def plan_of(stage, wildcards):
+    """The plan that a run stands in: the experiment's own, or an ablation's, which is made when it is asked for."""
+    return ABLATIONS.made(stage, wildcards.run)[0]
+
+
+def run_of(stage, wildcards):
+    """A run, by the name of its folder."""
+    return ABLATIONS.made(stage, wildcards.run)[1]
+
+
+def reference_of(wildcards):
+    """The plan that compares with a set of real images, and the set."""
+    return ABLATIONS.made("reference", wildcards.reference)
+
+
+def prepared_of(wildcards):
+    """The plan that a prepared set stands in, and its name there."""
+    return ABLATIONS.made("prepared", wildcards.prepared)
+
+
+def fetched(wildcards):
+    """The asset of a folder."""
+    plan, name = ABLATIONS.made("fetched", wildcards.asset)
+    return plan.assets[name]
+
+
+def own(kind):
+    """The folders of one kind that the experiment itself makes, as a pattern."""
+    return "|".join(map(re.escape, planned(PLAN, kind))) or "(?!)"
+
+
+def ablated(kind, pattern):
+    """What matches a pattern and is not the experiment's own."""
+    return f"(?!(?:{own(kind)})/)(?:{pattern})"
 
 
 def verbatim(text):
@@ -33,14 +72,15 @@ def growing(amount):
 # Ctrl-C and SIGTERM are for the stages, which save their state first: the shell and the pipe into the log live on. A
 # scheduler kills a job at the end of its run time, so that a stage stops before; here the run time is an estimate alone.
 LIMIT_IS_ENFORCED = "export RESALIGN_ENFORCE_LIMIT=1; " if workflow.remote_exec else ""
-shell.prefix("set -euo pipefail; trap '' INT TERM; " + LIMIT_IS_ENFORCED)
+shell.prefix(f"set -euo pipefail; trap '' INT TERM; {LIMIT_IS_ENFORCED}")
 
-PLAN = load_plan()
+PLAN, ABLATIONS = load_plans()
 RESOURCES = {stage: PLAN.experiment.resources(stage) for stage in ("unlearn", "attack", "sample", "score")}
+RUN = r"[A-Za-z0-9_.-]+"
 
 
 wildcard_constraints:
-    run=r"[A-Za-z0-9_.-]+",
+    run=RUN,
     seed=r"\d+",
     tier=r"smoke|small|paper",
     reference=r"reference-[0-9a-f]+",

@@ -1,12 +1,6 @@
-import os
-import re
-
-from resalign.config.assets import FETCHED as FETCHED_ORIGINS
 from resalign.data.doctor import missing_lines
 
 # Downloads: the only rules that touch the network. Every file is pinned, and checked before it is used.
-
-FETCHED = {os.path.basename(asset.folder): asset for asset in PLAN.assets.values() if asset.origin in FETCHED_ORIGINS}
 
 
 localrules:
@@ -22,14 +16,12 @@ rule fetch:
     log:
         "logs/fetch/{asset}.log",
     wildcard_constraints:
-        asset="|".join(map(re.escape, FETCHED)) or "(?!)",
+        asset=own("fetched"),
     conda:
         "../../envs/data.yaml"
     threads: 1
     params:
-        job=lambda wildcards: jobs.as_json(
-            {"asset": FETCHED[wildcards.asset].name, **FETCHED[wildcards.asset].resolved}
-        ),
+        job=lambda wildcards: jobs.as_json({"asset": fetched(wildcards).name, **fetched(wildcards).resolved}),
         folder=subpath(output[0], parent=True),
     shell:
         "python scripts/fetch.py --job {params.job:q} --threads {threads} --output {params.folder} 2>&1 | tee {log}"

@@ -9,14 +9,14 @@ rule check_inputs:
     log:
         "logs/check_inputs/{inputs}.log",
     wildcard_constraints:
-        inputs="[0-9a-f]+",
+        inputs=own("inputs"),
     # Before everything else that could run as well: what is wrong is to be said at once.
     priority: 100
     conda:
         "../../envs/data.yaml"
     threads: 1
     params:
-        job=lambda wildcards, output: jobs.as_json(own_inputs.records(PLAN)[output[0]]),
+        job=lambda wildcards: jobs.as_json(ABLATIONS.made("inputs", wildcards.inputs)[1]),
         folder=subpath(output[0], parent=True),
     shell:
         "python scripts/check_inputs.py --job {params.job:q} --output {params.folder} 2>&1 | tee {log}"

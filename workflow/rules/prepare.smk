@@ -1,25 +1,21 @@
-import os
-import re
-
 from resalign.config import prepared_jobs
 
 # Image sets made from fetched archives and tables (unpacked, checked, filtered, split), or by a model from prompts.
 
-PREPARED = {os.path.basename(asset.folder): name for name, asset in PLAN.assets.items() if asset.origin == "prepared"}
-GENERATED = {folder for folder, name in PREPARED.items() if prepared_jobs.is_generated(PLAN, name)}
+PREPARED, GENERATED = prepared_jobs.patterns(ABLATIONS.prepared_sets())
 
 
 rule prepare:
     input:
-        assets=lambda wildcards: prepared_jobs.assets(PLAN, PREPARED[wildcards.prepared]),
-        code=lambda wildcards: prepared_jobs.code(PLAN, PREPARED[wildcards.prepared]),
+        assets=lambda wildcards: prepared_jobs.assets(*prepared_of(wildcards)),
+        code=lambda wildcards: prepared_jobs.code(*prepared_of(wildcards)),
     output:
         "results/assets/{prepared}/run.json",
         "results/assets/{prepared}/timing.json",
     log:
         "logs/prepare/{prepared}.log",
     wildcard_constraints:
-        prepared="|".join(map(re.escape, sorted(set(PREPARED) - GENERATED))) or "(?!)",
+        prepared=f"(?=(?:{own('prepared')})/)(?:{PREPARED})",
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -27,8 +23,8 @@ rule prepare:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
-        job=lambda wildcards: prepared_jobs.job(PLAN, PREPARED[wildcards.prepared]),
-        module=lambda wildcards: prepared_jobs.module(PLAN, PREPARED[wildcards.prepared]),
+        job=lambda wildcards: prepared_jobs.job(*prepared_of(wildcards)),
+        module=lambda wildcards: prepared_jobs.module(*prepared_of(wildcards)),
         folder=subpath(output[0], parent=True),
     shell:
         "python scripts/prepare.py --job {params.job:q} --threads {threads} --output {params.folder}"
@@ -37,15 +33,15 @@ rule prepare:
 
 rule generate:
     input:
-        assets=lambda wildcards: prepared_jobs.assets(PLAN, PREPARED[wildcards.prepared]),
-        code=lambda wildcards: prepared_jobs.code(PLAN, PREPARED[wildcards.prepared]),
+        assets=lambda wildcards: prepared_jobs.assets(*prepared_of(wildcards)),
+        code=lambda wildcards: prepared_jobs.code(*prepared_of(wildcards)),
     output:
         "results/assets/{prepared}/run.json",
         "results/assets/{prepared}/timing.json",
     log:
         "logs/generate/{prepared}.log",
     wildcard_constraints:
-        prepared="|".join(map(re.escape, sorted(GENERATED))) or "(?!)",
+        prepared=f"(?=(?:{own('prepared')})/)(?:{GENERATED})",
     conda:
         "../../envs/sample.yaml"
     threads: RESOURCES["sample"].threads
@@ -54,8 +50,8 @@ rule generate:
         mem_mb=growing(RESOURCES["sample"].mem_mb),
         runtime=growing(RESOURCES["sample"].runtime_minutes),
     params:
-        job=lambda wildcards: prepared_jobs.job(PLAN, PREPARED[wildcards.prepared]),
-        module=lambda wildcards: prepared_jobs.module(PLAN, PREPARED[wildcards.prepared]),
+        job=lambda wildcards: prepared_jobs.job(*prepared_of(wildcards)),
+        module=lambda wildcards: prepared_jobs.module(*prepared_of(wildcards)),
         folder=subpath(output[0], parent=True),
     shell:
         "python scripts/generate.py --job {params.job:q} --threads {threads}"

@@ -4,9 +4,9 @@
 
 rule sample:
     input:
-        weights=lambda wildcards: jobs.parent_weights(PLAN.sample[wildcards.run], wildcards.seed),
-        assets=lambda wildcards: jobs.sample_assets(PLAN, wildcards.run),
-        checked=lambda wildcards: own_inputs.record(PLAN, PLAN.sample[wildcards.run].model),
+        weights=lambda wildcards: jobs.parent_weights(run_of("sample", wildcards), wildcards.seed),
+        assets=lambda wildcards: jobs.sample_assets(plan_of("sample", wildcards), wildcards.run),
+        checked=lambda wildcards: own_inputs.record(plan_of("sample", wildcards), run_of("sample", wildcards).model),
         code=jobs.code("sample"),
     output:
         images="results/runs/sample/{run}/seed-{seed}/{tier}/images.csv",
@@ -14,6 +14,8 @@ rule sample:
         timing="results/runs/sample/{run}/seed-{seed}/{tier}/timing.json",
     log:
         "logs/sample/{run}/seed-{seed}.{tier}.log",
+    wildcard_constraints:
+        run=own("sample"),
     conda:
         "../../envs/sample.yaml"
     threads: RESOURCES["sample"].threads
@@ -22,7 +24,7 @@ rule sample:
         mem_mb=growing(RESOURCES["sample"].mem_mb),
         runtime=growing(RESOURCES["sample"].runtime_minutes),
     params:
-        job=lambda wildcards: jobs.sample_job(PLAN, **wildcards),
+        job=lambda wildcards: jobs.sample_job(plan_of("sample", wildcards), **wildcards),
         folder=subpath(output.images, parent=True),
     shell:
         "python scripts/sample.py --job {params.job:q} --seed {wildcards.seed} --threads {threads}"

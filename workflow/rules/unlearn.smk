@@ -3,9 +3,9 @@
 
 rule unlearn:
     input:
-        assets=lambda wildcards: jobs.unlearn_assets(PLAN, wildcards.run),
-        checked=lambda wildcards: own_inputs.record(PLAN, PLAN.unlearn[wildcards.run].model),
-        code=lambda wildcards: jobs.code("unlearn", *PLAN.unlearn[wildcards.run].modules),
+        assets=lambda wildcards: jobs.unlearn_assets(plan_of("unlearn", wildcards), wildcards.run),
+        checked=lambda wildcards: own_inputs.record(plan_of("unlearn", wildcards), run_of("unlearn", wildcards).model),
+        code=lambda wildcards: jobs.code("unlearn", *run_of("unlearn", wildcards).modules),
     output:
         weights="results/runs/unlearn/{run}/seed-{seed}/weights.safetensors",
         history="results/runs/unlearn/{run}/seed-{seed}/history.csv",
@@ -13,6 +13,8 @@ rule unlearn:
         timing="results/runs/unlearn/{run}/seed-{seed}/timing.json",
     log:
         "logs/unlearn/{run}/seed-{seed}.log",
+    wildcard_constraints:
+        run=own("unlearn"),
     conda:
         "../../envs/unlearn.yaml"
     threads: RESOURCES["unlearn"].threads
@@ -21,8 +23,8 @@ rule unlearn:
         mem_mb=growing(RESOURCES["unlearn"].mem_mb),
         runtime=growing(RESOURCES["unlearn"].runtime_minutes),
     params:
-        job=lambda wildcards: jobs.unlearn_job(PLAN, wildcards.run),
-        modules=lambda wildcards: PLAN.unlearn[wildcards.run].modules,
+        job=lambda wildcards: jobs.unlearn_job(plan_of("unlearn", wildcards), wildcards.run),
+        modules=lambda wildcards: run_of("unlearn", wildcards).modules,
         folder=subpath(output.weights, parent=True),
     shell:
         "python scripts/unlearn.py --job {params.job:q} --seed {wildcards.seed} --threads {threads}"

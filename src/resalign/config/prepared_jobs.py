@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 from resalign.config import jobs, registry
 from resalign.config.experiment import SETS
 from resalign.config.plan import Plan
@@ -14,7 +17,23 @@ def module(plan: Plan, name: str) -> str:
 
 def is_generated(plan: Plan, name: str) -> bool:
     """Whether a model makes a prepared set's images."""
-    return hasattr(registry.member(SETS, plan.experiment.prepared[name].name), "generate")
+    return _generates(plan.experiment.prepared[name].name)
+
+
+def _generates(member: str) -> bool:
+    return hasattr(registry.member(SETS, member), "generate")
+
+
+def patterns(members: Mapping[str, str]) -> tuple[str, str]:
+    """What the folders' names match of sets that are prepared, and of those that a model generates.
+
+    Args:
+        members: Of each set the member that makes it.
+    """
+    found: dict[bool, list[str]] = {False: [], True: []}
+    for label, member in members.items():
+        found[_generates(member)].append(f"{re.escape(label)}-[0-9a-f]{{10}}")
+    return "|".join(found[False]) or "(?!)", "|".join(found[True]) or "(?!)"
 
 
 def code(plan: Plan, name: str) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from types import ModuleType
 from typing import Any
 
 from resalign.config import jobs, registry
+from resalign.config.ablations import Ablations
 from resalign.config.experiment import BASE
 from resalign.config.plan import Plan
 
@@ -16,9 +18,10 @@ SUFFIXES = {"table": ("csv", "tex"), "figure": ("csv", "png", "svg"), "macros": 
 FRAMES = ("values", "per_run", "prompts", "thresholds", "samples")  # of the rule measure, beside names.json
 
 
+@functools.cache
 def declared_ablations(plan: Plan) -> tuple[str, ...]:
     """Names of the experiment's ablations, whose values.csv a rule makes."""
-    return tuple(getattr(plan.experiment, "ablations", ()))
+    return tuple(Ablations(plan, {}).entries)
 
 
 def declared_theory(plan: Plan) -> tuple[str, ...]:
@@ -109,7 +112,7 @@ def frames_of(plan: Plan, name: str) -> dict[str, str]:
     if module.READS:
         found["names"] = f"{measured_folder(plan)}/names.json"
     if _has_ablation(plan, module):
-        found["ablation"] = f"results/ablations/{module.ABLATION}/values.csv"
+        found["ablation"] = f"{result}/ablations/{module.ABLATION}/values.csv"
     return found | {frame: f"{result}/theory/{frame}.csv" for frame in getattr(module, "THEORY", ())}
 
 

@@ -61,12 +61,12 @@ class Column:
 class Cell:
     """A value as shown, e.g. ``0.12`` and ``[0.08, 0.17]``; the interval is empty where there is none.
 
-    ``row`` is its place in its column's file.
+    ``row`` is its place in its column's file; None where it stands in none that a reader is led to.
     """
 
     value: str
     interval: str
-    row: int
+    row: int | None = None
     best: bool = False
 
 

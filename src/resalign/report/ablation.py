@@ -1,0 +1,175 @@
+"""An ablation's table and figure, made from its measured values alone.
+
+``python -m resalign.report.ablation --job JSON --values values.csv --output table.tex`` makes that one file; the others
+are ``table.csv``, ``figure.png`` and ``figure.svg``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from resalign.report import drawing
+from resalign.report.ablation_frames import VALUE_COLUMNS
+from resalign.report.collect import load_metric
+from resalign.report.measurements import IMAGE_COLUMNS, NOT_ATTACKED, RUN_COLUMNS, Measurements, MetricInfo, Sweep
+from resalign.report.settings import ReportConfig
+from resalign.report.sweep_figure import sweep_figure
+from resalign.report.table1 import Column, ResultTable, arrowed, column_cells, table_rows, to_latex
+from resalign.report.tables import write_csv
+
+NO_BASE = ""  # of rows that are all compared with one another
+
+
+class Ablation:
+    """Measured values with what a table and a figure say beside them.
+
+    Attributes:
+        values: Of the states that are shown, after the whole fine-tuning; see :data:`VALUE_COLUMNS`.
+        metrics: Those that are shown, in order.
+    """
+
+    def __init__(self, job: dict[str, Any], values: pd.DataFrame) -> None:
+        """Takes the states that are shown.
+
+        Args:
+            job: From :func:`resalign.report.ablation_jobs.showing_job`.
+            values: From :func:`resalign.report.ablation_frames.measured`.
+
+        Raises:
+            ValueError: If a metric that is shown was measured nowhere.
+        """
+        self.job = job
+        self.settings = ReportConfig.parse(job["report"], where="report")
+        loaded = {label: load_metric(label, dict(settings))[2] for label, settings in job["metrics"]}
+        self.metrics: dict[str, MetricInfo] = {label: loaded[label] for label in job["shown"]}
+        missing = [label for label in self.metrics if label not in set(values["metric"])]
+        if missing:
+            raise ValueError(
+                f"ablation: metrics {missing} were measured in no state; it has {list(set(values['metric']))}"
+            )
+        states = along(values) if job["checkpoints"] else final_states(values)
+        self.values = states[states["metric"].isin(self.metrics)].reset_index(drop=True)
+        self.variants = list(dict.fromkeys(values["variant"]))
+
+    @classmethod
+    def read(cls, job: dict[str, Any], path: Path) -> Ablation:
+        """With the values from a file."""
+        numbers = dict.fromkeys(("std", "low", "high"), [""])
+        text = dict.fromkeys(("variant", "model", "attack", "dataset", "metric"), str)
+        return cls(job, pd.read_csv(path, dtype=text, keep_default_na=False, na_values=numbers)[VALUE_COLUMNS])
+
+    def table(self) -> ResultTable:
+        """Variants as rows, of each model where there are several; before and after each attack as columns."""
+        rows = self.values.assign(model=self.values.apply(self._row, axis=1))
+        shown = self._measurements(dict.fromkeys(rows["model"]), NO_BASE)
+        columns, cells = [], []
+        for attack in self._states():
+            for metric in self.metrics:
+                part = rows[(rows["attack"] == attack) & (rows["metric"] == metric)]
+                if not part.empty:
+                    columns.append(Column(self._after(part, shown, attack), arrowed(shown, metric), "", metric, attack))
+                    cells.append(column_cells(part, shown, metric))
+        return ResultTable(tuple(columns), table_rows(cells, shown), self._caption())
+
+    def figure(self) -> Figure:
+        """The first metric at every variant, one line a state, with learnability below where it was measured."""
+        titles = self._measurements({}, NO_BASE)
+        rows = self.values.assign(
+            model=self.values.apply(self._line, axis=1, titles=titles), value=self.values["variant"]
+        )
+        lines = dict.fromkeys(rows["model"])
+        # What was there before fine-tuning is drawn as the base is: in grey.
+        before = rows.loc[rows["attack"] == NOT_ATTACKED, "model"]
+        shown = self._measurements(lines, str(before.iloc[0]) if len(before) else NO_BASE)
+        sweep = Sweep(
+            title=self.job["title"],
+            axis=self.job["axis"],
+            attacks={variant: variant for variant in self.variants},
+            metrics=list(self.metrics),
+        )
+        return sweep_figure(rows, shown, self.settings, sweep)
+
+    def write(self, output: Path) -> None:
+        """Makes one file, which its name tells: table.csv, table.tex, figure.png or figure.svg."""
+        if output.suffix == ".csv":
+            write_csv(self.values, output)
+        elif output.suffix == ".tex":
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(to_latex(self.table(), head=self.job["axis"]), encoding="utf-8")
+        else:
+            formats = (output.suffix.removeprefix("."),)
+            drawing.save(self.figure(), output.with_suffix(""), self.settings, formats=formats)
+
+    def _measurements(self, names: dict[str, Any], base: str) -> Measurements:
+        """Rows or lines as models, as tables and figures of experiments have them."""
+        return Measurements(
+            images=pd.DataFrame(columns=list(IMAGE_COLUMNS)),
+            runs=pd.DataFrame(columns=list(RUN_COLUMNS)),
+            metrics=self.metrics,
+            models=(*names, *(() if base in names else (base,))),
+            attacks=dict(self.job["attacks"]),
+            base=base,
+        )
+
+    def _states(self) -> list[str]:
+        """Before fine-tuning, if that is shown by itself, then each attack in order."""
+        shown = set(self.values["attack"])
+        return [state for state in (NOT_ATTACKED, *dict(self.job["attacks"])) if state in shown]
+
+    def _row(self, row: pd.Series) -> str:
+        return str(row["variant"]) if len(self.job["models"]) == 1 else f"{row['variant']}, {row['model']}"
+
+    def _line(self, row: pd.Series, titles: Measurements) -> str:
+        attack = str(row["attack"])
+        state = "before" if attack == NOT_ATTACKED else f"after {titles.target(attack)}"
+        return state if len(self.job["models"]) == 1 else f"{row['model']} {state}"
+
+    def _after(self, part: pd.DataFrame, shown: Measurements, attack: str) -> str:
+        if attack == NOT_ATTACKED:
+            return "Before fine-tuning"
+        steps = set(part["steps"])
+        how = f"{next(iter(steps)):,} steps" if len(steps) == 1 else "fine-tuning"
+        return f"After {how} on {shown.target(attack)}"
+
+    def _caption(self) -> str:
+        note = f" {self.job['note']}" if self.job["note"] else ""
+        counts = {int(count) for count in self.values["seeds"]}
+        seeds = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+        return (
+            f"{self.job['title']}.{note} Each value with its {100 * self.settings.confidence:g}\N{NO-BREAK SPACE}% "
+            f"interval, made as in the main table; training seeds: {seeds}. The arrow points in the better direction; "
+            "bold is the best of a column."
+        )
+
+
+def final_states(values: pd.DataFrame) -> pd.DataFrame:
+    """The rows before fine-tuning, and of every variant those with the most steps of each attack."""
+    most = values.groupby(["variant", "attack"])["steps"].transform("max")
+    return values[values["steps"] == most]
+
+
+def along(values: pd.DataFrame) -> pd.DataFrame:
+    """The rows of every checkpoint; those before fine-tuning are each attack's with 0 steps."""
+    is_before = values["attack"] == NOT_ATTACKED
+    attacks = values.loc[~is_before, ["attack", "dataset"]].drop_duplicates().itertuples(index=False)
+    return pd.concat([*(values[is_before].assign(attack=a, dataset=d) for a, d in attacks), values[~is_before]])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of the rule ablation_shown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--job", type=json.loads, required=True, help="titles, metrics and settings as JSON")
+    parser.add_argument("--values", type=Path, required=True, help="measured values")
+    parser.add_argument("--output", type=Path, required=True, help="the file to make")
+    parsed = parser.parse_args(arguments)
+    Ablation.read(parsed.job, parsed.values).write(parsed.output)
+
+
+if __name__ == "__main__":
+    main()
