@@ -59,6 +59,13 @@ def ablated(kind, pattern):
     return f"(?!(?:{own(kind)})/)(?:{pattern})"
 
 
+def shown_table(name, about, title, subcategory="All"):
+    """A table of every report, as Snakemake's own report shows it."""
+    labels = {"table": title, "format": Path(name).suffix[1:]}
+    caption = f"../report/{about}.rst"
+    return report(f"{RESULT}/{name}", caption=caption, category="Tables", subcategory=subcategory, labels=labels)
+
+
 def verbatim(text):
     """A param that Snakemake takes as it is: braces in a plain string would be read as wildcards."""
     return lambda wildcards: text
@@ -75,6 +82,7 @@ LIMIT_IS_ENFORCED = "export RESALIGN_ENFORCE_LIMIT=1; " if workflow.remote_exec 
 shell.prefix(f"set -euo pipefail; trap '' INT TERM; {LIMIT_IS_ENFORCED}")
 
 PLAN, ABLATIONS = load_plans()
+RESULT = f"results/{PLAN.experiment.config.name}"
 RESOURCES = {stage: PLAN.experiment.resources(stage) for stage in ("unlearn", "attack", "sample", "score")}
 RUN = r"[A-Za-z0-9_.-]+"
 

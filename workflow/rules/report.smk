@@ -8,14 +8,6 @@ report: "../report/experiment.rst"
 from resalign.report import sources
 
 METRIC_MODULES = sorted({f"resalign.metrics.{metric.name}" for metric in PLAN.experiment.metrics.values()})
-RESULT = f"results/{PLAN.experiment.config.name}"
-
-
-def shown_table(name, about, title, subcategory="All"):
-    """A table of every report, as Snakemake's own report shows it."""
-    labels = {"table": title, "format": Path(name).suffix[1:]}
-    caption = f"../report/{about}.rst"
-    return report(f"{RESULT}/{name}", caption=caption, category="Tables", subcategory=subcategory, labels=labels)
 
 
 rule report:
