@@ -159,5 +159,5 @@ def test_the_audit_is_planned_only_when_it_is_asked_for(finished: Checkout) -> N
 
 def test_the_theory_is_measured_from_what_is_there(finished: Checkout) -> None:
     models = {"base", "graddiff", "esd", "resalign"}
-    planned = {"theory_state": models, "theory_tables": {""}, "linear_model": {""}, "theory": {""}}
+    planned = {"theory_state": models, "theory_tables": {""}, "linear_model": {""}}
     assert finished.planned(target="theory") == planned
