@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -100,6 +101,36 @@ def test_a_fork_does_not_outlive_its_process(script: Path, environment: dict[str
     process.kill()
     process.communicate()
     fork.wait(30)
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"\0", b"\0\0\0\x09", b"\0\0\0\x09{"], ids=["nothing", "half a head", "a head", "a part"]
+)
+def test_a_call_that_breaks_off_stops_nobody(script: Path, environment: dict[str, str], sent: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(environment[VARIABLE].split(os.pathsep)[1])
+        if sent:
+            socket.send_fds(caller, [sent], [0, 1, 2])
+    assert run(script, "sys.exit(5)", environment)[0] == 5
+
+
+def test_a_call_of_any_length_arrives(script: Path, environment: dict[str, str]) -> None:
+    long = {f"LONG_{number}": "x" * 100_000 for number in range(8)}
+    status, out, _ = run(
+        script, "print(sum(len(v) for k, v in os.environ.items() if k[:5] == 'LONG_'))", environment | long
+    )
+    assert (status, out.splitlines()[-1]) == (0, "800000")
+
+
+def test_a_signal_while_libraries_load_is_kept(script: Path) -> None:
+    with stage_server() as fresh:
+        process = started(script, f"signal.signal({signal.SIGTERM}, lambda *_: sys.exit(9)); time.sleep(60)", fresh)
+        time.sleep(1.0)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) in (9, 128 + signal.SIGTERM), (
+            "it reaches the fork, before or after that has its handler"
+        )
+        process.communicate()
 
 
 def test_two_run_at_once(script: Path, environment: dict[str, str]) -> None:

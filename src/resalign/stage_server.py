@@ -47,6 +47,9 @@ LIBRARIES = (
     "scipy.linalg",
 )
 _LENGTH = struct.Struct("!I")
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM)
+# A caller that stops within its call would keep all others waiting.
+_CALL_SECONDS = 30.0
 
 
 def hand_over() -> None:
@@ -64,11 +67,14 @@ def hand_over() -> None:
         except OSError as error:
             print(f"note: no stage server at {address} ({error}); starting without", file=sys.stderr)  # noqa: T201
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
         message = json.dumps(call).encode()
+        # A signal's byte must not stand within the message.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
         socket.send_fds(connection, [_LENGTH.pack(len(message))], [0, 1, 2])
         connection.sendall(message)
+        for number in _PASSED_ON:
+            signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
         status = connection.recv(1)
     # No status: the server is gone, and the fork with it or after its end.
     os._exit(status[0] if status else 1)
@@ -130,7 +136,10 @@ def _serve(listener: socket.socket) -> dict[str, Any] | None:
             _send_statuses(running)
         if listener in ready:
             connection, _ = listener.accept()
-            call, files = _received(connection)
+            received = _received(connection)
+            if received is None:
+                continue
+            call, files = received
             pid = os.fork()
             if not pid:
                 signal.set_wakeup_fd(-1)
@@ -144,14 +153,36 @@ def _serve(listener: socket.socket) -> dict[str, Any] | None:
                 os.close(file)
 
 
-def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """A call and its standard streams."""
-    head, files, _, _ = socket.recv_fds(connection, _LENGTH.size, 3)
-    (length,) = _LENGTH.unpack(head)
-    message = b""
-    while len(message) < length:
-        message += connection.recv(length - len(message))
+def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """A call and its standard streams; None, and nothing is left open, if its process is gone or stands still."""
+    connection.settimeout(_CALL_SECONDS)
+    files: list[int] = []
+    try:
+        head, files, _, _ = socket.recv_fds(connection, _LENGTH.size, 3)
+        (length,) = _LENGTH.unpack(head + _exactly(connection, _LENGTH.size - len(head)))
+        message = _exactly(connection, length)
+    except OSError:
+        for file in files:
+            os.close(file)
+        connection.close()
+        return None
+    connection.settimeout(None)
     return json.loads(message), files
+
+
+def _exactly(connection: socket.socket, length: int) -> bytes:
+    """So many bytes.
+
+    Raises:
+        ConnectionError: If they end before.
+    """
+    found = b""
+    while len(found) < length:
+        part = connection.recv(length - len(found))
+        if not part:
+            raise ConnectionError(f"expected {length} bytes, got {len(found)}")
+        found += part
+    return found
 
 
 def _send_statuses(running: dict[int, socket.socket]) -> None:
