@@ -39,6 +39,8 @@ def shown(ablations: Ablations, name: str) -> dict[str, set[str]]:
     """Folders that an ablation is measured from, by stage."""
     found: dict[str, set[str]] = {}
     for file in ablation_jobs.measured_files(ablations, name):
+        if "/runs/" not in file:
+            continue
         _, _, stage, run, *_ = file.split("/")
         found.setdefault(stage, set()).add(run)
     return found
@@ -280,3 +282,11 @@ def test_the_experiments_values_stay_as_they_are(declare: Declare, demo: Demo) -
     before = copy.deepcopy(demo())
     ablations.variants("gamma")
     assert ablations._values == before
+
+
+def test_held_out_images_are_among_what_is_read(shipped: dict[str, Ablations]) -> None:
+    ablations = shipped["demo"]
+    asset = ablations.plan.assets["digits-data"]
+    assert f"{asset.folder}/run.json" in ablation_jobs.measured_files(ablations, "gamma")
+    (variant, *_) = json.loads(ablation_jobs.measuring_job(ablations, "gamma"))["variants"]
+    assert set(variant["measured"]["heldout"]) == {"pages"}, "of an attack that is not shown nothing need be there"

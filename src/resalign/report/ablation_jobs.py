@@ -34,6 +34,9 @@ def measured_files(ablations: Ablations, name: str) -> list[str]:
             if row["attack"] != NOT_ATTACKED:
                 found |= {f"{row['folders']['attack'].format(seed=s)}/history.csv": None for s in row["seeds"]}
         found |= dict.fromkeys(f"{folder}/scores.parquet" for folder in _references(ablations, name, variant))
+        data = variant.plan.experiment.attack_data
+        heldout = [data[attack].heldout for attack in _attacks(ablations, name, variant)]
+        found |= dict.fromkeys(jobs.markers(variant.plan, heldout))
     return list(found)
 
 
@@ -57,6 +60,7 @@ def measuring_job(ablations: Ablations, name: str) -> str:
         metrics, rows = _metrics(ablations, name, variant), _rows(ablations, name, variant)
         measured = {key: whole[key] for key in ("models", "attacks", "base", "heldout", "compared", "references")}
         measured |= {"rows": rows, "sweeps": [], "main_attacks": None}
+        measured["heldout"] = {attack: whole["heldout"][attack] for attack in _attacks(ablations, name, variant)}
         measured["metrics"] = [(label, settings) for label, settings in whole["metrics"] if label in metrics]
         variants.append(
             {
@@ -116,10 +120,15 @@ def _metrics(ablations: Ablations, name: str, variant: Variant) -> list[str]:
     return list(ablations.entries[name].metrics or variant.plan.experiment.metrics)
 
 
+def _attacks(ablations: Ablations, name: str, variant: Variant) -> list[str]:
+    """Labels of the attacks that are shown."""
+    return list(ablations.entries[name].attacks or variant.plan.experiment.attacks)
+
+
 def _rows(ablations: Ablations, name: str, variant: Variant) -> list[dict[str, Any]]:
     """The states that are measured: what is shown, and the base after each attack where a metric compares with it."""
     experiment = variant.plan.experiment
-    attacks = {NOT_ATTACKED, *(ablations.entries[name].attacks or experiment.attacks)}
+    attacks = {NOT_ATTACKED, *_attacks(ablations, name, variant)}
     models = set(_models(ablations, name))
     members = [registry.member("metrics", experiment.metrics[m].name) for m in _metrics(ablations, name, variant)]
     compares = any(hasattr(member, "of_attack") for member in members)
