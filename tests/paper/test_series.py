@@ -56,7 +56,7 @@ def test_a_line_over_steps_is_of_one_run(frame_paths: dict[str, Path], tmp_path:
 
 def test_figure6_says_what_its_bands_are(evidence: Evidence) -> None:
     figure = figure6.make(evidence).figure
-    assert figure.get_supxlabel().replace("\n", " ").startswith("Bands: 0.95 intervals, Student's t over 2 training")
+    assert figure.get_supxlabel().replace("\n", " ").startswith("Bands: 95 % intervals, Student's t over 2 training")
 
 
 def test_a_model_chosen_on_the_tested_data_is_said_to_be(frame_paths: dict[str, Path]) -> None:

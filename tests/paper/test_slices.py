@@ -36,8 +36,8 @@ def test_one_seed_has_the_normal_interval_of_its_estimate(confidence: float, qua
 def test_the_caption_says_which() -> None:
     both = over_seeds(slices({"base": [0.2], "esd": [0.1, 0.3]}), 0.9)
     assert said_of_bands(both, 0.9) == (
-        "Bands: 0.9 intervals, Student's t over 2 training seeds; normal over examples, of one training seed alone for "
-        "base."
+        "Bands: 90 % intervals, Student's t over 2 training seeds; normal over examples, of one training seed alone "
+        "for base."
     )
     assert "training seeds" not in said_of_bands(both[both["model"] == "base"], 0.9)
     assert "one training seed" not in said_of_bands(both[both["model"] == "esd"], 0.9)

@@ -54,4 +54,4 @@ def said_of_bands(frame: pd.DataFrame, confidence: float) -> str:
     if len(one):
         of = "" if several.empty else f" for {', '.join(dict.fromkeys(one['model']))}"
         kinds.append(f"normal over examples, of one training seed alone{of}")
-    return f"Bands: {confidence:.4g} intervals, {'; '.join(kinds)}."
+    return f"Bands: {100 * confidence:g} % intervals, {'; '.join(kinds)}."
