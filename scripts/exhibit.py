@@ -24,7 +24,9 @@ def main() -> None:
     evidence = Evidence(
         settings=ReportConfig.parse(job["report"], where="report"),
         files={name: Path(path) for name, path in job["files"].items()},
-        comparable=job["comparable"],
+        another_world=job["another_world"],
+        series_of=job["series"],
+        metric_modules=job["metric_modules"],
         plan=tuple(job["plan"]),
     )
     product = registry.member("exhibits", arguments.exhibit).make(evidence)

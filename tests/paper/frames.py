@@ -38,11 +38,16 @@ def write_frames(folder: Path, measurements: Measurements | None = None) -> dict
     return {**paths, "ablation": folder / "gamma" / "values.csv", "names": folder / "names.json"}
 
 
-def evidence_of(paths: Mapping[str, Path], *, comparable: bool = False) -> Evidence:
+AXES = {"gamma": "γ", "rates": "learning rate", "contamination": "harmful images in per cent"}
+
+
+def evidence_of(paths: Mapping[str, Path], *, another_world: str = "made-up numbers") -> Evidence:
     return Evidence(
         settings=SETTINGS,
         files=paths,
-        comparable=comparable,
+        another_world=another_world,
+        series_of={name: {"axis": axis, "methods": ["full"]} for name, axis in AXES.items()},
+        metric_modules={"clip_t": "clip_score", "dino": "dino"},
         plan=({"exhibit": "table1", "title": "A table", "files": "table1.csv", "left_out": ""},),
     )
 

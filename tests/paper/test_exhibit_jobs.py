@@ -1,11 +1,14 @@
 """Which exhibits an experiment has, and what it says of the others."""
 
 import json
+from typing import Any
 
 import pytest
 
 from resalign.config import registry
+from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, load_plan
+from resalign.config.strict import read_yaml
 from resalign.paper import exhibit_jobs
 
 
@@ -45,14 +48,88 @@ def test_an_experiment_without_attacks_has_what_needs_none() -> None:
 
 
 def test_only_the_papers_own_configuration_is_compared() -> None:
+    def reason(path: str, **overrides: object) -> str:
+        return exhibit_jobs.another_world(load_plan(path, overrides))
+
+    own = "config/config.yaml"
+    values = read_yaml(own)
+    assert reason(own) == ""
+    assert reason(own, title="Mine", resources={}, report={"published": "comparable", "replicates": 500}) == ""
+    more = {"attack": "lora", "train": "dreambench-images/train", "heldout": "dreambench-images/heldout"}
+    attacks = {**values["attacks"], "more": {**more, "steps": 10, "batch_size": 1, "lr": 1.0e-4}}
+    assert reason(own, attacks=attacks, main=["dreambench", "diffusiondb"]) == ""
+    assert "main" in reason(own, attacks=attacks)  # Table 1 would have another column
+    assert reason(own, tier="small") == "tier 'small', not 'paper'"
+    assert reason("config/demo.yaml", tier="paper") == "the experiment is not the paper's"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("sampling", "guidance_scale"), 5.0, "other sampling than"),
+        (("metrics", "us", "rule", "threshold"), 0.4, "other metrics than"),
+        (("attacks", "dreambench", "lr"), 1.0e-3, "other attacks.dreambench than"),
+        (("unlearning", "resalign", "gamma"), 0.5, "other unlearning.resalign than"),
+        (("tiers", "paper", "prompts", "coco", "prompts"), 9000, "other tier than"),
+        (("tiers", "paper", "training_seeds"), [0], "other tier than"),
+        (("concept", "prompts"), ["violence"], "other concept than"),
+    ],
+)
+def test_an_override_of_what_numbers_are_of_is_another_world(place: tuple[str, ...], value: Any, said: str) -> None:
+    values = read_yaml("config/config.yaml")
+    *parents, last = place
+    entry = values
+    for parent in parents:
+        entry = entry[parent]
+    entry[last] = value
+    assert said in exhibit_jobs.another_world(Plan(Experiment(values, where="changed")))
+
+
+def test_a_study_that_inherits_the_flag_is_another_world() -> None:
+    reason = exhibit_jobs.another_world(load_plan("config/studies/paper-attacks.yaml", {"tier": "paper"}))
+    assert all(word in reason for word in ("metrics", "scorers", "tier", "unlearning.safegen", "attacks.dreambench"))
+
+
+def test_series_say_their_axis_and_their_methods_of_fine_tuning() -> None:
+    study = load_plan("config/studies/paper-attacks.yaml")
+    swept = json.loads(exhibit_jobs.exhibit_job(study, "table4"))["series"]
+    assert {label: entry["methods"] for label, entry in swept.items()} == {
+        **{"table4-dreambench": ["lora"], "table4-diffusiondb": ["lora"]},
+        **{"table4-dreambench-full": ["full"], "table4-diffusiondb-full": ["full"]},
+    }
+    assert json.loads(exhibit_jobs.exhibit_job(study, "figure4"))["series"]["figure4"]["axis"] == (
+        "harmful images in per cent"
+    )
     paper = load_plan("config/config.yaml")
-    assert exhibit_jobs.is_comparable(paper)
-    assert not exhibit_jobs.is_comparable(load_plan("config/config.yaml", {"tier": "small"}))
-    assert not exhibit_jobs.is_comparable(load_plan("config/demo.yaml", {"tier": "paper"}))
+    assert json.loads(exhibit_jobs.exhibit_job(paper, "table5"))["series"] == {
+        "optimizers": {"axis": "optimizer", "methods": ["lora"]}
+    }
+    demo = load_plan("config/demo.yaml")
+    assert json.loads(exhibit_jobs.exhibit_job(demo, "table4"))["series"]["learning_rates"]["methods"] == ["full"]
+    assert json.loads(exhibit_jobs.exhibit_job(demo, "table2"))["series"]["fine_tuning_methods"]["methods"] == [
+        *("custom_diffusion", "dreambooth", "lora", "svdiff")
+    ]
+
+
+def test_macros_read_every_declared_ablation_that_an_exhibit_shows() -> None:
+    paper = load_plan("config/config.yaml")
+    frames = exhibit_jobs.frames_of(paper, "macros")
+    assert frames["table4"] == exhibit_jobs.frames_of(paper, "table4")["ablation"]
+    assert {"table2", "table3", "table5", "figure4", "figure5"} <= set(frames)
+    assert not {"table2", "table4"} & set(exhibit_jobs.frames_of(load_plan("config/studies/attacks.yaml"), "macros"))
+
+
+def test_metrics_of_an_ablation_alone_are_code_inputs() -> None:
+    paper = load_plan("config/config.yaml")
+    found = json.loads(exhibit_jobs.exhibit_job(paper, "table2"))["metric_modules"]
+    assert found == {"clip_t": "clip_score", "clip_i": "clip_i", "dino": "dino"}
+    code = exhibit_jobs.exhibit_code(paper, "table2")
+    assert {f"src/resalign/metrics/{module}.py" for module in found.values()} <= set(code)
+    assert "src/resalign/metrics/dino.py" not in exhibit_jobs.exhibit_code(paper, "table1")
 
 
 def test_only_the_list_of_contents_changes_with_the_other_exhibits(plan: Plan) -> None:
     others = [name for name in exhibit_jobs.exhibits() if name != exhibit_jobs.CONTENTS]
     assert all(json.loads(exhibit_jobs.exhibit_job(plan, name))["plan"] == [] for name in others)
-    assert "src/resalign/paper/published.csv" in exhibit_jobs.exhibit_code("table1")
-    assert "src/resalign/paper/published.csv" not in exhibit_jobs.exhibit_code("figure1")
+    assert "src/resalign/paper/published.csv" in exhibit_jobs.exhibit_code(plan, "table1")
+    assert "src/resalign/paper/published.csv" not in exhibit_jobs.exhibit_code(plan, "figure1")

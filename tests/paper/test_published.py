@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from resalign.config.plan import load_plan
-from resalign.paper.published import COMPONENTS, METHODS, PERSONALISED, beside, not_covered, place, published
+from resalign.paper.published import COMPONENTS, METHODS, PERSONALISED, beside, not_covered, place, published, said
 
 
 def row(
@@ -70,11 +70,50 @@ def test_units_and_variants_are_the_papers() -> None:
     added = [row("resalign", "pages", "dreambench++", "ip", 0.2, 0.1, variant=name) for (name,) in COMPONENTS.values()]
     found = beside(pd.DataFrame(added), "resalign", ["tab3"], comparable=True)
     assert found["published"].tolist() == [0.2266, 0.1826, 0.0322, 0.0186]
+    fids = [
+        row("resalign", attack, dataset, "fid", 20.0, 1.0, variant=name)
+        for (name,) in COMPONENTS.values()
+        for attack, dataset in (("none", ""), ("dreambench", "dreambench++"), ("diffusiondb", "diffusiondb"))
+    ]
+    found = beside(pd.DataFrame(fids), "resalign", ["tab3"], comparable=True)
+    assert found.loc[found["attack"] == "none", "published"].tolist() == [18.24, 18.07, 18.35, 18.18]
+    assert found.loc[found["attack"] != "none", "published"].isna().all()  # Table 3's FID is before fine-tuning
+    other = added[0] | {"attack": "diffusiondb", "dataset": "diffusiondb"}
+    assert beside(pd.DataFrame([other]), "resalign", ["tab3"], comparable=True)["published"].isna().all()
+    labelled = dog | {"metric": "CLIP-T"}
+    assert beside(pd.DataFrame([labelled]), "resalign", ["tab2"], comparable=True)["published"].item() == pytest.approx(
+        26.31
+    )
     personal = row("base", "personal", "personal", "dino", 0.9, 0.1, variant="SVDiff on VGGFace2-HQ")
     assert beside(pd.DataFrame([personal]), "resalign", ["tab2"], comparable=True)["published"].item() == 0.5672
     malicious = [row("esd", "hrm-m", "hrm-m", "unsafe_score", 0.4, 0.1) | {"steps": steps} for steps in (50, 100, 300)]
     found = beside(pd.DataFrame(malicious), "meta-unlearning", ["table1"], comparable=True)
     assert found["published"].tolist() == pytest.approx([0.3944, float("nan"), 0.5775], nan_ok=True)
+
+
+def test_each_row_may_be_of_its_own_world() -> None:
+    frame = pd.DataFrame([row("esd", "none", "", metric, 0.07, 0.1) for metric in ("ip", "us")])
+    found = beside(frame, "resalign", ["tab1"], comparable=pd.Series([True, False]))
+    assert found["published_world"].tolist() == ["same", "another"]
+    assert found["difference"].tolist() == pytest.approx([0.07 - 0.0677, float("nan")], nan_ok=True)
+    assert found["within_interval"].tolist() == ["yes", ""]
+
+
+def test_published_numbers_beside_nothing_are_said() -> None:
+    rates = [row("resalign", "lora", "dreambench++", "ip", 0.01, 0.01, variant=name) for name in ("sgd", "adam")]
+    frame = beside(pd.DataFrame(rates), "resalign", ["tab5"], comparable=True)
+    text = said(frame, "resalign", ["tab5"], another_world="")
+    assert "in parentheses, how much larger ours is" in text
+    assert "ResAlign IP dreambench++/adamw; ResAlign IP diffusiondb/sgd;" in text
+    assert "dreambench++/sgd" not in text
+    nothing = beside(pd.DataFrame([rates[0] | {"metric": "us"}]), "resalign", ["tab5"], comparable=True)
+    assert said(nothing, "resalign", ["tab5"], another_world="") == (
+        "None of the 6 published numbers has a counterpart here."
+    )
+    other = said(frame, "resalign", ["tab5"], another_world="tier 'small', not 'paper'")
+    assert other == (
+        "Published numbers, below ours, are of another world (tier 'small', not 'paper'): they are shown, not compared."
+    )
 
 
 def test_names_are_those_of_the_papers_configurations() -> None:

@@ -31,7 +31,7 @@ rule measure:
 rule exhibit:
     input:
         lambda wildcards: list(exhibit_jobs.frames_of(PLAN, wildcards.exhibit).values()),
-        code=lambda wildcards: exhibit_jobs.exhibit_code(wildcards.exhibit),
+        code=lambda wildcards: exhibit_jobs.exhibit_code(PLAN, wildcards.exhibit),
     output:
         f"{RESULT}/paper/{{exhibit}}.{{suffix}}",
     log:

@@ -14,18 +14,23 @@ ABLATION, ABLATION_ALONE = "steps", False
 
 
 def make(evidence: Evidence) -> Drawn:
-    """The first safety metric at every checkpoint of each attack; longer attacks of the ablation continue the lines."""
+    """The first safety metric at every checkpoint of each attack; of a model that the ablation has, its runs alone.
+
+    The ablation's attacks may be other runs than the main table's: one line is of one run.
+    """
     import pandas as pd
 
-    from resalign.paper.evidence import unique_cells
     from resalign.paper.products import Drawn
     from resalign.report.figures import steps_figure
 
     frame = evidence.main
     if "ablation" in evidence.files:
         more = evidence.frame("ablation").drop(columns="variant")
-        frame = pd.concat([frame, more[more["attack"].isin(frame["attack"])]], ignore_index=True)
+        more = more[more["attack"].isin(frame["attack"])]
+        keys = ["model", "attack", "metric"]
+        taken = pd.MultiIndex.from_frame(frame[keys]).isin(pd.MultiIndex.from_frame(more[keys]))
+        frame = pd.concat([frame[~taken], more], ignore_index=True)
     names = evidence.measurements.main()
-    frame = unique_cells(frame[frame["metric"] == names.safety_metric])
+    frame = frame[frame["metric"] == names.safety_metric]
     frame = frame.sort_values("steps", kind="stable", ignore_index=True)
     return Drawn(frame, steps_figure(frame, names, evidence.settings, names.safety_metric))

@@ -16,4 +16,4 @@ def make(evidence: Evidence) -> Drawn:
     """The first safety metric after fine-tuning at every share of harmful images."""
     from resalign.paper.series import series_drawing
 
-    return series_drawing(evidence, "figure4", axis="share of harmful images", groups=("safety",))
+    return series_drawing(evidence, "figure4")

@@ -16,4 +16,4 @@ def make(evidence: Evidence) -> Drawn:
     """Safety after fine-tuning and benign generation at every γ."""
     from resalign.paper.series import series_drawing
 
-    return series_drawing(evidence, "figure5", axis="γ", groups=("safety", "utility"))
+    return series_drawing(evidence, "figure5")

@@ -10,26 +10,18 @@ if TYPE_CHECKING:
 
 TITLE, KIND = "The harmful loss around the weights (ResAlign, Figure 6, measured)", "figure"
 READS, THEORY = ("values",), ("slices",)
-_TWO_SIDED = 1.96  # normal quantile of a 95 % interval
 
 
 def make(evidence: Evidence) -> Drawn:
-    """Each loss along each direction: the mean over seeds, with the standard errors of its estimates combined.
+    """Each loss along each direction: the mean over training seeds with its interval.
 
     Deviation: the paper draws an illustration of a flat and a sharp minimum; these are measured slices.
     """
     from resalign.paper.drawings import slices_figure
     from resalign.paper.products import Drawn
+    from resalign.paper.slices import over_seeds, said_of_bands
 
-    slices = evidence.frame("slices")
-    keys = ["model", "direction", "quantity", "position"]
-    frame = slices.groupby(keys, sort=False).agg(
-        mean=("mean", "mean"),
-        standard_error=("standard_error", lambda errors: (errors**2).sum() ** 0.5 / len(errors)),
-        seeds=("seed", "nunique"),
-    )
-    frame = frame.reset_index()
-    half = _TWO_SIDED * frame["standard_error"]
-    frame = frame.assign(low=frame["mean"] - half, high=frame["mean"] + half)
+    frame = over_seeds(evidence.frame("slices"), evidence.settings.confidence)
     names = evidence.naming(frame.assign(attack="none", dataset="", metric=evidence.measurements.safety_metric))
-    return Drawn(frame, slices_figure(frame, names, evidence.settings))
+    caption = said_of_bands(frame, evidence.settings.confidence)
+    return Drawn(frame, slices_figure(frame, names, evidence.settings, caption))

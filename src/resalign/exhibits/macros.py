@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 TITLE, KIND = "Numbers for the text, as LaTeX macros", "macros"
 READS = ("values", "per_run", "prompts")
+SERIES = ("table2", "table3", "table4", "table5", "figure4", "figure5")  # exhibits of series, where they are there
 
 
 def make(evidence: Evidence) -> Macros:
@@ -17,6 +18,10 @@ def make(evidence: Evidence) -> Macros:
     from resalign.paper.macro_names import macros
     from resalign.paper.paired import paired_tests
     from resalign.paper.products import Macros
+    from resalign.paper.published import beside
+    from resalign.paper.series import series_frame
     from resalign.report.tables import final_states
 
-    return Macros(macros(final_states(evidence.main), paired_tests(evidence)))
+    values = beside(final_states(evidence.main), "resalign", ["tab1"], comparable=evidence.comparable)
+    series = {exhibit: series_frame(evidence, exhibit)[0] for exhibit in SERIES if evidence.has_series(exhibit)}
+    return Macros(macros(values, paired_tests(evidence), series, swept=evidence.measurements.sweeps))

@@ -20,7 +20,7 @@ def make(evidence: Evidence) -> Table:
     """
     from resalign.paper.layout import steps_layout
     from resalign.paper.products import Table
-    from resalign.paper.published import beside
+    from resalign.paper.published import beside, said
 
     names = evidence.measurements.main()
     metrics = [m for m in OWN if m in names.metrics] or [m for m, i in names.metrics.items() if i.group == "safety"]
@@ -31,5 +31,7 @@ def make(evidence: Evidence) -> Table:
         ["table1"],
         comparable=evidence.comparable,
     )
-    said = "" if OWN[0] in metrics else " In place of the paper's unsafe and NSFW score: this experiment's own metrics."
-    return Table(frame, steps_layout(frame, names, f"{TITLE}.{said}"), "State")
+    own = "" if OWN[0] in metrics else "In place of the paper's unsafe and NSFW score: this experiment's own metrics."
+    published = said(frame, "meta-unlearning", ["table1"], another_world=evidence.another_world)
+    caption = " ".join(filter(None, (f"{TITLE}.", own, published)))
+    return Table(frame, steps_layout(frame, names, caption), "State")

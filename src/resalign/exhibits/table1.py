@@ -16,8 +16,9 @@ def make(evidence: Evidence) -> Table:
     """Every model before fine-tuning and after the most steps of each attack of the main table."""
     from resalign.paper.layout import main_layout
     from resalign.paper.products import Table
-    from resalign.paper.published import beside
+    from resalign.paper.published import beside, said
     from resalign.report.tables import final_states
 
     frame = beside(final_states(evidence.main), "resalign", ["tab1"], comparable=evidence.comparable)
-    return Table(frame, main_layout(frame, evidence.measurements.main(), evidence.settings))
+    published = said(frame, "resalign", ["tab1"], another_world=evidence.another_world)
+    return Table(frame, main_layout(frame, evidence.measurements.main(), evidence.settings, published))

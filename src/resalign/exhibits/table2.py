@@ -11,11 +11,10 @@ if TYPE_CHECKING:
 TITLE, KIND = "Personalisation methods (ResAlign, Table 2)", "table"
 READS = ("values",)
 ABLATION = "fine_tuning_methods"
-GROUPS = ("safety", "utility", "learnability")
 
 
 def make(evidence: Evidence) -> Table:
     """Safety and personalised generation after each method of fine-tuning."""
     from resalign.paper.series import series_table
 
-    return series_table(evidence, "table2", TITLE, published="tab2", groups=GROUPS)
+    return series_table(evidence, "table2", TITLE)

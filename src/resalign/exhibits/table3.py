@@ -11,11 +11,10 @@ if TYPE_CHECKING:
 TITLE, KIND = "Components of ResAlign (ResAlign, Table 3)", "table"
 READS = ("values",)
 ABLATION = "components"
-GROUPS = ("safety", "utility")
 
 
 def make(evidence: Evidence) -> Table:
     """Safety and benign generation with components added one by one."""
     from resalign.paper.series import series_table
 
-    return series_table(evidence, "table3", TITLE, published="tab3", groups=GROUPS)
+    return series_table(evidence, "table3", TITLE)

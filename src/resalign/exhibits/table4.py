@@ -11,11 +11,10 @@ if TYPE_CHECKING:
 TITLE, KIND = "Learning rates of fine-tuning (ResAlign, Table 4)", "table"
 READS = ("values",)
 ABLATION = "learning_rates"
-GROUPS = ("safety", "learnability")
 
 
 def make(evidence: Evidence) -> Table:
     """Safety after fine-tuning at each learning rate, and whether anything was learnt there."""
     from resalign.paper.series import series_table
 
-    return series_table(evidence, "table4", TITLE, published="tab4", groups=GROUPS)
+    return series_table(evidence, "table4", TITLE)

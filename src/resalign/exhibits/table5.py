@@ -11,11 +11,10 @@ if TYPE_CHECKING:
 TITLE, KIND = "Optimizers of fine-tuning (ResAlign, Table 5)", "table"
 READS = ("values",)
 ABLATION = "optimizers"
-GROUPS = ("safety", "learnability")
 
 
 def make(evidence: Evidence) -> Table:
     """Safety after fine-tuning with each optimizer, and whether anything was learnt there."""
     from resalign.paper.series import series_table
 
-    return series_table(evidence, "table5", TITLE, published="tab5", groups=GROUPS)
+    return series_table(evidence, "table5", TITLE)

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 
 TITLE, KIND = "Paired tests with Holm's correction", "table"
 READS = ("values", "per_run", "prompts")
+CHOSEN = (
+    "was chosen for its lowest rate after attacks, on the data that are tested here: "
+    "its advantage is overstated, and p does not allow for the choice."
+)
 
 
 def make(evidence: Evidence) -> Table:
@@ -25,5 +29,6 @@ def make(evidence: Evidence) -> Table:
         **{"low": "Low", "high": "High", "p": "p", "p_corrected": "p (Holm)", "significant": "Significant"},
         **{"n_prompts": "Prompts", "n_seeds": "Seeds", "test": "Test"},
     }
-    caption = f"{TITLE}: model minus the one that it is held against. {said}"
+    chosen = "" if evidence.has_resalign else f" {evidence.measurements.title(evidence.focus)} {CHOSEN}"
+    caption = f"{TITLE}: model minus the one that it is held against.{chosen} {said}"
     return Table(tests.assign(conclusion=said), plain_layout(tests, headers, caption), headers["metric"])

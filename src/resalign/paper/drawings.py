@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,7 +17,11 @@ from resalign.report.settings import ReportConfig
 
 
 def variants_figure(
-    frame: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metrics: Sequence[str], axis_title: str
+    frame: pd.DataFrame,
+    measurements: Measurements,
+    settings: ReportConfig,
+    metrics: Sequence[str],
+    axes_titles: Mapping[str, str],
 ) -> Figure:
     """Metrics over variants in the order given: one panel a series, state and metric, one line a model.
 
@@ -26,7 +30,7 @@ def variants_figure(
         measurements: Names.
         settings: Sizes and colours.
         metrics: What is drawn; those that a state has.
-        axis_title: What varies.
+        axes_titles: What varies, by series.
     """
     groups = [
         (series, attack, metric)
@@ -46,7 +50,7 @@ def variants_figure(
             label_ends(axis, _ends(own.assign(x=own["variant"].map(places)), measurements), measurements, settings)
             after = "before fine-tuning" if attack == NOT_ATTACKED else f"after {measurements.target(attack)}"
             axis.set_title(textwrap.fill(f"{measurements.metrics[metric].title} {after}", TITLE_CHARACTERS))
-            axis.set_xlabel(axis_title)
+            axis.set_xlabel(axes_titles[series])
     return figure
 
 
@@ -67,13 +71,14 @@ def thresholds_figure(
     return figure
 
 
-def slices_figure(frame: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> Figure:
+def slices_figure(frame: pd.DataFrame, measurements: Measurements, settings: ReportConfig, caption: str) -> Figure:
     """A loss along directions from a model's weights: one panel a quantity and direction, one line a model.
 
     Args:
         frame: Columns model, direction, quantity, position, mean, low, high.
         measurements: Names.
         settings: Sizes and colours.
+        caption: What the bands are; stands below the panels.
     """
     groups = list(frame[["quantity", "direction"]].drop_duplicates().itertuples(index=False, name=None))
     with drawing.theme(settings):
@@ -85,6 +90,9 @@ def slices_figure(frame: pd.DataFrame, measurements: Measurements, settings: Rep
             label_ends(axis, _ends(own, measurements), measurements, settings)
             axis.set_title(textwrap.fill(f"{quantity}, {direction}".replace("_", " "), TITLE_CHARACTERS))
             axis.set_xlabel("distance from the model's weights")
+        # One panel is narrower than the sentence.
+        shown = min(len(groups), settings.panel_columns)
+        figure.supxlabel(textwrap.fill(caption, TITLE_CHARACTERS * shown), fontsize="small")
     return figure
 
 

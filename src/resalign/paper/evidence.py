@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,9 @@ import pandas as pd
 from resalign.config import registry
 from resalign.report.measurements import IMAGE_COLUMNS, NOT_ATTACKED, RUN_COLUMNS, Measurements, MetricInfo, Sweep
 from resalign.report.settings import ReportConfig
-from resalign.report.tables import CELL, final_states
+from resalign.report.tables import final_states
 
 TEXT = ("model", "attack", "dataset", "metric", "prompt_set", "prompt_id", "prompt", "path", "variant", "quantity")
-# Labels of config/ablations.yaml that are not their metric's name.
-ALIASES = {"clip_t": "clip_score"}
 _ABLATED_DECIMALS = 3
 FOCUS = "resalign"  # the method that the others are held against, where the experiment has it
 
@@ -68,14 +66,19 @@ class Evidence:
 
     Attributes:
         settings: Of the report: intervals, colours, sizes.
-        files: Measured frames by name (``values``, …); ``ablation``, ``slices`` and ``names`` where they are read.
-        comparable: Whether published numbers are of this experiment's world; elsewhere they get no difference.
+        files: Measured frames by name (``values``, …); ``ablation``, ``slices`` and ``names`` where they are read;
+            an exhibit of several series has each one's ablation by its exhibit, ``table4``.
+        another_world: Why published numbers are not of this experiment's world and get no difference, or ''.
+        series_of: What each series is, by its name: ``axis`` and the ``methods`` of fine-tuning in it.
+        metric_modules: Modules of the metrics that an ablation alone has, by label.
         plan: What the exhibit ``contents`` lists: one row an exhibit; empty for all others.
     """
 
     settings: ReportConfig
     files: Mapping[str, Path]
-    comparable: bool = False
+    another_world: str
+    series_of: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    metric_modules: Mapping[str, str] = field(default_factory=dict)
     plan: tuple[Mapping[str, str], ...] = ()
 
     def frame(self, name: str) -> pd.DataFrame:
@@ -106,17 +109,31 @@ class Evidence:
         return values[values["attack"].isin({NOT_ATTACKED, *main.attacks})].reset_index(drop=True)
 
     @property
+    def comparable(self) -> bool:
+        """Whether published numbers are of this experiment's world."""
+        return not self.another_world
+
+    @property
+    def has_resalign(self) -> bool:
+        """Whether a model is ResAlign's: the one that others are held against is then no choice."""
+        return FOCUS in map(self.names["methods"].get, self.measurements.models)
+
+    @property
     def focus(self) -> str:
         """The model that others are held against: ResAlign, or the one that shows the concept least after attacks."""
         names, methods = self.measurements, self.names["methods"]
-        own = next((model for model in names.models if methods.get(model) == FOCUS), None)
-        if own:
-            return own
+        if self.has_resalign:
+            return next(model for model in names.models if methods.get(model) == FOCUS)
         values = self.main
         shown = values[(values["metric"] == names.safety_metric) & (values["model"] != names.base)]
         attacked = shown[shown["attack"] != NOT_ATTACKED]
         ranked = final_states(attacked if len(attacked) else shown).groupby("model", sort=False)["mean"].mean()
         return str(ranked.idxmin()) if len(ranked) else names.base
+
+    def has_series(self, exhibit: str) -> bool:
+        """Whether there is an ablation or a sweep of an exhibit."""
+        swept = any(label.startswith(exhibit) for label in self.measurements.sweeps)
+        return swept or "ablation" in self.files or exhibit in self.files
 
     def series(self, exhibit: str) -> pd.DataFrame:
         """Values by variant: of the ablation that the exhibit reads, and of sweeps named like it (``table4-…``).
@@ -125,8 +142,9 @@ class Evidence:
             Columns series, variant and those of values.csv, each attack with its most steps.
         """
         parts = []
-        if "ablation" in self.files:
-            parts.append(self.frame("ablation").assign(series=self.files["ablation"].parent.name))
+        for name in ("ablation", exhibit):
+            if name in self.files:
+                parts.append(self.frame(name).assign(series=self.files[name].parent.name))
         for label, sweep in self.measurements.sweeps.items():
             if label.startswith(exhibit):
                 values = self.frame("values")
@@ -146,27 +164,27 @@ class Evidence:
         attacked = frame.loc[frame["attack"] != NOT_ATTACKED, ["attack", "dataset"]].itertuples(index=False, name=None)
         attacks = dict(known.attacks)
         attacks |= {attack: dataset for attack, dataset in attacked if attack not in attacks}
-        metrics = {**known.metrics, **{m: info_of(m) for m in frame["metric"].unique() if m not in known.metrics}}
+        more = {m: info_of(m, self.metric_modules) for m in frame["metric"].unique() if m not in known.metrics}
+        metrics = {**known.metrics, **more}
         return replace(known, models=tuple(models), attacks=attacks, metrics=metrics, sweeps={}, main_attacks=None)
 
 
-def info_of(label: str) -> MetricInfo:
-    """What a metric is that an ablation alone has, by the module that its label names.
+def info_of(label: str, modules: Mapping[str, str]) -> MetricInfo:
+    """What a metric is that an ablation alone has.
+
+    Args:
+        label: As the ablation calls it.
+        modules: Names of metrics' modules by label.
 
     Raises:
-        ValueError: If no metric is called so.
+        ValueError: If the ablation declares none that is called so.
     """
-    name = ALIASES.get(label, label)
-    if name not in registry.members("metrics"):
+    if label not in modules:
         raise ValueError(
-            f"metric '{label}' of an ablation is none of the experiment's, and no file in src/resalign/metrics is "
-            f"called so; expected one of {sorted([*registry.members('metrics'), *ALIASES])}"
+            f"metric '{label}' of an ablation is none of the experiment's, and its settings declare none called so; "
+            f"expected one of {sorted(modules)}"
         )
+    name = modules[label]
     module = registry.member("metrics", name)
     title = module.TITLE if name == label else label.replace("_", " ")
     return MetricInfo(title, module.BETTER, module.KIND, module.GROUP, "the ablation's prompts", _ABLATED_DECIMALS)
-
-
-def unique_cells(frame: pd.DataFrame) -> pd.DataFrame:
-    """The first row of each state and metric."""
-    return frame.drop_duplicates(CELL, ignore_index=True)

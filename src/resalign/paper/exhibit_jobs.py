@@ -8,13 +8,22 @@ from types import ModuleType
 from typing import Any
 
 from resalign.config import jobs, registry
-from resalign.config.ablations import Ablations
+from resalign.config.ablations import AblationConfig, Ablations
 from resalign.config.experiment import BASE
-from resalign.config.plan import Plan
+from resalign.config.plan import Plan, load_plan
+from resalign.paper import series_jobs
 
 FAMILY = "exhibits"
 CONTENTS = "contents"  # the exhibit that lists all of them
 SUFFIXES = {"table": ("csv", "tex"), "figure": ("csv", "png", "svg"), "macros": ("tex",)}
+# The experiment that the published numbers are of, what a further one may change all the same, and of which families it
+# may have more than that one.
+PAPERS = "config/config.yaml"
+FREE = (
+    *("extends", "name", "title", "subtitle", "consent", "sweeps", "main", "resources", "scoring_batch_size"),
+    *("tier", "tiers", "report", "gallery", "flags", "detector_audit", "artifact", "theory"),
+)
+MORE = ("unlearning", "attacks")
 FRAMES = ("values", "per_run", "prompts", "thresholds", "samples")  # of the rule measure, beside names.json
 
 
@@ -86,6 +95,18 @@ def _has_ablation(plan: Plan, module: ModuleType) -> bool:
     return getattr(module, "ABLATION", None) in declared_ablations(plan)
 
 
+def _ablations(plan: Plan, name: str) -> dict[str, tuple[str, AblationConfig | None]]:
+    """The ablation, if there is one, behind an exhibit of a series, by that exhibit: itself, or those of its SERIES."""
+    shown = getattr(registry.member(FAMILY, name), "SERIES", (name,))
+    found: dict[str, tuple[str, AblationConfig | None]] = {}
+    for other in shown:
+        module = registry.member(FAMILY, other)
+        if hasattr(module, "ABLATION"):
+            entry = Ablations(plan, {}).entries[module.ABLATION] if _has_ablation(plan, module) else None
+            found[other] = (module.ABLATION, entry)
+    return found
+
+
 def planned(plan: Plan) -> list[str]:
     """Exhibits that the experiment has all inputs of."""
     return [name for name in exhibits() if not needs(plan, name)]
@@ -111,14 +132,18 @@ def frames_of(plan: Plan, name: str) -> dict[str, str]:
     found = {frame: f"{measured_folder(plan)}/{frame}.csv" for frame in module.READS}
     if module.READS:
         found["names"] = f"{measured_folder(plan)}/names.json"
-    if _has_ablation(plan, module):
-        found["ablation"] = f"{result}/ablations/{module.ABLATION}/values.csv"
+    for exhibit, (ablation, entry) in _ablations(plan, name).items():
+        if entry is not None:
+            found["ablation" if exhibit == name else exhibit] = f"{result}/ablations/{ablation}/values.csv"
     return found | {frame: f"{result}/theory/{frame}.csv" for frame in getattr(module, "THEORY", ())}
 
 
 def exhibit_job(plan: Plan, name: str) -> str:
     """What scripts/exhibit.py needs; only the list of contents knows of the other exhibits."""
     config = plan.experiment.config
+    series: dict[str, Any] = {}
+    for exhibit, (ablation, entry) in _ablations(plan, name).items():
+        series |= series_jobs.described(plan, exhibit, entry, ablation)
     listed = [
         {
             "exhibit": other,
@@ -132,20 +157,59 @@ def exhibit_job(plan: Plan, name: str) -> str:
         {
             "files": frames_of(plan, name),
             "report": config.report.model_dump(mode="json"),
-            "comparable": is_comparable(plan),
+            "another_world": another_world(plan),
+            "series": series,
+            "metric_modules": _metric_modules(plan, name),
             "plan": listed,
         }
     )
 
 
-def is_comparable(plan: Plan) -> bool:
-    """Whether published numbers are of this experiment's world: the paper's own configuration, at its own size."""
-    return plan.experiment.config.report.published == "comparable" and plan.tier == "paper"
+@functools.cache
+def another_world(plan: Plan) -> str:
+    """Why published numbers are not of this experiment's world, or '' where they are.
+
+    They are where it says so, at the paper's size, and resolves to what config/config.yaml does: the same model,
+    concept, training, prompts, sampling, scorers and metrics. Models and attacks may be more, and the report may look
+    otherwise.
+    """
+    config = plan.experiment.config
+    if config.report.published != "comparable":
+        return "the experiment is not the paper's"
+    if plan.tier != "paper":
+        return f"tier '{plan.tier}', not 'paper'"
+    papers, own = _of_paper(), _of_world(plan)
+    differing = [key for key in papers if own[key] != papers[key] and key not in MORE]
+    for key in MORE:
+        differing += [f"{key}.{label}" for label, entry in papers[key].items() if own[key].get(label) != entry]
+    return f"other {', '.join(differing)} than {PAPERS}'s" if differing else ""
 
 
-def exhibit_code(name: str) -> list[str]:
-    """Code inputs of one exhibit, and the published numbers where it shows some."""
-    found = jobs.code("exhibit", f"resalign.{FAMILY}.{name}")
+@functools.cache
+def _of_paper() -> dict[str, Any]:
+    return _of_world(load_plan(PAPERS, {"tier": "paper"}))
+
+
+def _of_world(plan: Plan) -> dict[str, Any]:
+    """The resolved settings that numbers are of; the main table's attacks, and the tier in force."""
+    experiment = plan.experiment
+    found = {key: value for key, value in experiment.resolved().items() if key not in FREE}
+    attacks = list(experiment.config.main or experiment.config.attacks)
+    return {**found, "main": attacks, "tier": experiment.tier.model_dump(mode="json")}
+
+
+def _metric_modules(plan: Plan, name: str) -> dict[str, str]:
+    """Modules of the metrics that an exhibit's ablations alone have, by label."""
+    found: dict[str, str] = {}
+    for _, entry in _ablations(plan, name).values():
+        found |= series_jobs.metric_modules(plan, entry) if entry is not None else {}
+    return found
+
+
+def exhibit_code(plan: Plan, name: str) -> list[str]:
+    """Code inputs of one exhibit: those of its ablations' metrics, and the published numbers, where it shows some."""
+    metrics = sorted(f"resalign.metrics.{metric}" for metric in set(_metric_modules(plan, name).values()))
+    found = jobs.code("exhibit", f"resalign.{FAMILY}.{name}", *metrics)
     module = "src/resalign/paper/published.py"
     return [*found, module.replace(".py", ".csv")] if module in found else found
 

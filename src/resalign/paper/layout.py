@@ -14,20 +14,21 @@ from resalign.report.table1 import Cell, Column, ResultTable, Row, arrowed, colu
 from resalign.report.tables import number
 
 
-def main_layout(frame: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> ResultTable:
+def main_layout(frame: pd.DataFrame, measurements: Measurements, settings: ReportConfig, said: str) -> ResultTable:
     """The main table with the spread over seeds, and a row of published numbers under every model that has some.
 
     Args:
         frame: Final states, with the columns of :func:`resalign.paper.published.beside`.
         measurements: Names.
         settings: For the caption.
+        said: Of the published numbers, for the caption.
     """
     table = lay_out(frame, measurements, settings)
     rows: list[Row] = []
     for row in table.rows:
         own = frame[frame["model"] == row.model]
         rows += _with_published(row, [_of_column(own, column) for column in table.columns], measurements)
-    return replace(table, rows=tuple(rows), caption=f"{table.caption} {said_of_cells(frame)}")
+    return replace(table, rows=tuple(rows), caption=" ".join(filter(None, (table.caption, said_of_cells(frame), said))))
 
 
 def variants_layout(frame: pd.DataFrame, measurements: Measurements, caption: str) -> ResultTable:
@@ -103,16 +104,10 @@ def plain_layout(frame: pd.DataFrame, headers: Mapping[str, str], caption: str) 
 
 
 def said_of_cells(frame: pd.DataFrame) -> str:
-    """What ± is, how many seeds are behind it, and of which world the published numbers are."""
+    """What ± is, and how many seeds are behind it."""
     low, high = int(frame["seeds"].min()), int(frame["seeds"].max())
     count = f"{low}" if low == high else f"{low} to {high}"
-    text = f"± is the standard deviation over training seeds (n = {count}; none with one); intervals are in brackets."
-    worlds = set(frame.get("published_world", pd.Series(dtype=str))) - {""}
-    if "another" in worlds:
-        text += " Published numbers, below ours, are of another world: they are shown, not compared."
-    elif worlds:
-        text += " Published numbers stand below ours; in parentheses, how much larger ours is."
-    return text
+    return f"± is the standard deviation over training seeds (n = {count}; none with one); intervals are in brackets."
 
 
 def _text(value: object) -> str:

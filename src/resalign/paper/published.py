@@ -6,7 +6,7 @@ Meta-Unlearning (Gao 2024, arXiv 2410.12777), concept resurgence (Suriyakumar 20
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,22 +116,24 @@ def place(row: Mapping[Any, Any]) -> Place:
             return Place(model, metric, dataset=setting)
         case "tab2":
             return Place(model, metric, variants=PERSONALISED[setting])
+        case "tab3" if metric == "fid":  # Table 1's benign FID of each variant: before fine-tuning
+            return Place(model, metric, attack=NOT_ATTACKED, variants=COMPONENTS[setting])
         case "tab3":
-            return Place(model, metric, variants=COMPONENTS[setting])
+            return Place(model, metric, dataset="dreambench++", variants=COMPONENTS[setting])
         case "tab4" | "tab5":
             dataset, variant = setting.split("/")
             return Place(model, metric, dataset=dataset, variants=(variant,))
     raise KeyError(f"{source} {table}: no place for the setting '{setting}'; map it or list it in NOT_COVERED")
 
 
-def beside(frame: pd.DataFrame, source: str, tables: Sequence[str], *, comparable: bool) -> pd.DataFrame:
+def beside(frame: pd.DataFrame, source: str, tables: Sequence[str], *, comparable: bool | pd.Series) -> pd.DataFrame:
     """Adds published numbers to our rows.
 
     Args:
         frame: Rows with model, attack, dataset, steps, metric, mean, low, high, and variant for a series.
         source: Paper.
         tables: Its tables.
-        comparable: Whether the two are of one world.
+        comparable: Whether the two are of one world, all rows or each.
 
     Returns:
         The frame with ``published``, ``published_world`` (``same`` or ``another``; '' without a published number),
@@ -139,26 +141,60 @@ def beside(frame: pd.DataFrame, source: str, tables: Sequence[str], *, comparabl
         for one world alone.
     """
     values = np.full(len(frame), np.nan)
-    rows = published()
-    for row in rows[(rows["source"] == source) & rows["table"].isin(tables)].to_dict("records"):
-        if not not_covered(row):
-            found, scale = place(row), SCALE.get(str(row["metric"]), 1.0)
-            values[_of(frame, found).to_numpy()] = float(row["value"]) * scale
+    for row, chosen in _placed(frame, source, tables):
+        values[chosen.to_numpy()] = float(row["value"]) * SCALE.get(str(row["metric"]), 1.0)
     known = ~np.isnan(values)
-    difference = np.where(known & comparable, frame["mean"].to_numpy(dtype=float) - values, np.nan)
+    compared = known & np.asarray(comparable, dtype=bool)
+    difference = np.where(compared, frame["mean"].to_numpy(dtype=float) - values, np.nan)
     inside = (frame["low"] <= values) & (values <= frame["high"])
-    tested = known & comparable & frame["low"].notna().to_numpy()
+    tested = compared & frame["low"].notna().to_numpy()
     return frame.assign(
         published=values,
-        published_world=np.where(known, "same" if comparable else "another", ""),
+        published_world=np.where(known, np.where(compared, "same", "another"), ""),
         difference=difference,
         within_interval=np.where(tested, np.where(inside, "yes", "no"), ""),
     )
 
 
+def said(frame: pd.DataFrame, source: str, tables: Sequence[str], *, another_world: str) -> str:
+    """What a caption says of the published numbers, those included that stand beside nothing.
+
+    Args:
+        frame: From :func:`beside`.
+        source: Paper.
+        tables: Its tables.
+        another_world: Why the experiment is of another world, or ''.
+    """
+    worlds = set(frame["published_world"]) - {""}
+    sentences = []
+    if another_world and worlds:
+        sentences.append(
+            f"Published numbers, below ours, are of another world ({another_world}): they are shown, not compared."
+        )
+    elif worlds:
+        sentences.append("Published numbers stand below ours; in parentheses, how much larger ours is.")
+    if not another_world:
+        placed = list(_placed(frame, source, tables))
+        lone = [f"{row['method']} {row['metric']} {row['setting']}" for row, chosen in placed if not chosen.any()]
+        if lone and len(lone) == len(placed):
+            sentences.append(f"None of the {len(lone)} published numbers has a counterpart here.")
+        elif lone:
+            sentences.append(f"Published, without a counterpart here: {'; '.join(lone)}.")
+    return " ".join(sentences)
+
+
+def _placed(frame: pd.DataFrame, source: str, tables: Sequence[str]) -> Iterator[tuple[Mapping[Any, Any], pd.Series]]:
+    """Every published row that something here can stand beside, and which of our rows do."""
+    rows = published()
+    for row in rows[(rows["source"] == source) & rows["table"].isin(tables)].to_dict("records"):
+        if not not_covered(row):
+            yield row, _of(frame, place(row))
+
+
 def _of(frame: pd.DataFrame, found: Place) -> pd.Series:
-    """Which rows a published number is of."""
-    chosen = (frame["model"] == found.model) & (frame["metric"] == found.metric)
+    """Which rows a published number is of; a metric's label may be written as in the paper, ``CLIP-T``."""
+    metrics = frame["metric"].astype(str).str.lower().str.replace("-", "_")
+    chosen = (frame["model"] == found.model) & (metrics == found.metric)
     if found.attack:
         chosen &= frame["attack"] == found.attack
     if found.dataset:

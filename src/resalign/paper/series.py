@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -10,46 +10,74 @@ from resalign.paper.drawings import variants_figure
 from resalign.paper.evidence import Evidence
 from resalign.paper.layout import variants_layout
 from resalign.paper.products import Drawn, Table
-from resalign.paper.published import beside
+from resalign.paper.published import beside, said
 from resalign.report.measurements import NOT_ATTACKED, Measurements
 
 
-def series_table(evidence: Evidence, exhibit: str, title: str, *, published: str, groups: Sequence[str]) -> Table:
+@dataclass(frozen=True)
+class Shown:
+    """What an exhibit shows of its series.
+
+    Attributes:
+        groups: Of metrics, the safety ones in every state.
+        published: Table of published.csv in the ResAlign paper, or ''.
+        method: Of fine-tuning in all of the published table, or ''; series of others are not compared with it.
+    """
+
+    groups: tuple[str, ...]
+    published: str = ""
+    method: str = ""
+
+
+SHOWN = {
+    "table2": Shown(("safety", "utility", "learnability"), "tab2"),
+    "table3": Shown(("safety", "utility"), "tab3"),
+    "table4": Shown(("safety", "learnability"), "tab4", "lora"),  # "LoRA", says the paper's text
+    "table5": Shown(("safety", "learnability"), "tab5", "lora"),
+    "figure4": Shown(("safety",)),
+    "figure5": Shown(("safety", "utility")),
+}
+
+
+def series_table(evidence: Evidence, exhibit: str, title: str) -> Table:
     """A table of every variant.
 
     Args:
         evidence: With an ablation or sweeps called like the exhibit.
         exhibit: Its name.
         title: First words of the caption.
-        published: Table of published.csv in the ResAlign paper.
-        groups: Groups of metrics that are shown, the safety ones in every state.
     """
-    frame, names = _frame(evidence, exhibit, groups)
-    frame = beside(frame, "resalign", [published], comparable=evidence.comparable)
-    return Table(frame, variants_layout(frame, names, f"{title}."), "Variant")
+    shown = SHOWN[exhibit]
+    frame, names = series_frame(evidence, exhibit)
+    about = said(frame, "resalign", [shown.published], another_world=evidence.another_world)
+    others = [str(series) for series in frame["series"].unique() if not _is_published_method(evidence, series, shown)]
+    if evidence.comparable and others:
+        about += f" Of {', '.join(others)} no difference is given: the published fine-tuning is {shown.method}."
+    return Table(frame, variants_layout(frame, names, " ".join(filter(None, (f"{title}.", about)))), "Variant")
 
 
-def series_drawing(evidence: Evidence, exhibit: str, *, axis: str, groups: Sequence[str]) -> Drawn:
+def series_drawing(evidence: Evidence, exhibit: str) -> Drawn:
     """A figure over every variant: the first metric of each group, after attacks where it was measured there.
 
     Args:
         evidence: With an ablation or sweeps called like the exhibit.
         exhibit: Its name.
-        axis: What varies.
-        groups: Groups of metrics.
     """
-    frame, names = _frame(evidence, exhibit, groups)
-    metrics = [metric for group in groups if (metric := names.headline(group)) is not None]
+    frame, names = series_frame(evidence, exhibit)
+    metrics = [metric for group in SHOWN[exhibit].groups if (metric := names.headline(group)) is not None]
     frame = frame[frame["metric"].isin(metrics)].reset_index(drop=True)
-    return Drawn(frame, variants_figure(frame, names, evidence.settings, metrics, axis))
+    axes = {str(series): str(evidence.series_of[series]["axis"]) for series in frame["series"].unique()}
+    return Drawn(frame, variants_figure(frame, names, evidence.settings, metrics, axes))
 
 
-def _frame(evidence: Evidence, exhibit: str, groups: Sequence[str]) -> tuple[pd.DataFrame, Measurements]:
-    """The series' rows of some groups of metrics, and the names of all that is in them."""
+def series_frame(evidence: Evidence, exhibit: str) -> tuple[pd.DataFrame, Measurements]:
+    """The rows of an exhibit, with published numbers where it has some, and the names of all that is in them."""
+    shown = SHOWN[exhibit]
     found = evidence.series(exhibit)
     names = evidence.naming(found)
-    shown = [metric for metric, info in names.metrics.items() if info.group in groups]
-    frame = found[found["metric"].isin(shown)]
+    frame = found[
+        found["metric"].isin([metric for metric, info in names.metrics.items() if info.group in shown.groups])
+    ]
     # A model that no variant changes has one state before fine-tuning, the same in all: it says nothing of variants.
     attacked = frame[frame["attack"] != NOT_ATTACKED]
     if (
@@ -57,4 +85,13 @@ def _frame(evidence: Evidence, exhibit: str, groups: Sequence[str]) -> tuple[pd.
         and frame[frame["attack"] == NOT_ATTACKED].groupby(["model", "metric"])["mean"].nunique().max() == 1
     ):
         frame = attacked
-    return frame.reset_index(drop=True), names
+    frame = frame.reset_index(drop=True)
+    if shown.published:
+        of_method = frame["series"].map(lambda series: _is_published_method(evidence, series, shown))
+        frame = beside(frame, "resalign", [shown.published], comparable=of_method & evidence.comparable)
+    return frame, names
+
+
+def _is_published_method(evidence: Evidence, series: str, shown: Shown) -> bool:
+    """Whether a series fine-tunes as all of the published table does."""
+    return not shown.method or set(evidence.series_of[series]["methods"]) == {shown.method}
