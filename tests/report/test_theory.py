@@ -85,16 +85,34 @@ def test_a_model_of_another_seed_is_no_substitute(measurements: Measurements) ->
 def test_a_trace_that_fell_while_sharpness_rose_is_named(measurements: Measurements) -> None:
     sharpness = sharpness_rows()
     regained = regained_table(per_run(), sharpness, measurements)
-    first, second, ranks = sharpness_words(sharpness, regained, measurements)
+    trace, square, both, ranks = sharpness_words(sharpness, regained, measurements)
     seeds = "esd (seed 0), esd (seed 1)"
-    assert first == (
-        f"Tr(H) is below the base's (−10) for {seeds}, resalign (seed 1); ‖H‖_F² is above the base's (4) for {seeds}."
-    )
-    assert second == f"The signed trace fell although sharpness rose: {seeds}."
+    assert trace.startswith(f"Tr(H) is below the base's (−10 ± 1) for {seeds}, resalign (seed 1);")
+    assert "; above it for resalign (seed 0); within 2 standard errors, and so" in trace
+    assert square.startswith("‖H‖_F² is below the base's (4 ± 0.2) for resalign (seed 0), resalign (seed 1);")
+    assert f"; above it for {seeds}; within" in square
+    assert all(text.endswith("not told apart from it, for none.") for text in (trace, square))
+    assert both == f"The signed trace fell although sharpness rose, both by more than 2 standard errors: {seeds}."
     # Regained 0.3, 1.3, 0.05, 0.05 against Tr −20, −30, −5, −50 and ‖H‖_F² 9, 8, 3, 2.
     assert "Over the 4 unlearned models and seeds" in ranks
     expected = pd.Series([0.3, 1.3, 0.05, 0.05]).corr(pd.Series([9.0, 8.0, 3.0, 2.0]), method="spearman")
     assert ranks.split("‖H‖_F² ")[1].startswith(f"{expected:.3g}")
+
+
+def test_models_within_the_errors_are_not_told_apart(measurements: Measurements) -> None:
+    """2 errors of a difference are 2.83 of Tr(H) and 0.566 of ‖H‖_F² here: more than 2 of either estimate's."""
+    sharpness = sharpness_rows().set_index(["model", "seed"])
+    sharpness.loc[("esd", 0), ["trace", "frobenius_squared"]] = (-12.7, 4.5)
+    sharpness.loc[("esd", 1), ["trace", "frobenius_squared"]] = (-13.0, 4.5)
+    sharpness.loc[("resalign", 0), ["trace", "frobenius_squared"]] = (-7.3, 3.5)
+    sharpness = sharpness.reset_index()
+    trace, square, both, _ = sharpness_words(
+        sharpness, regained_table(per_run(), sharpness, measurements), measurements
+    )
+    assert "for esd (seed 1), resalign (seed 1); above it for none;" in trace
+    assert trace.endswith("not told apart from it, for esd (seed 0), resalign (seed 0).")
+    assert square.endswith("not told apart from it, for esd (seed 0), esd (seed 1), resalign (seed 0).")
+    assert both.endswith("standard errors: none.")
 
 
 def test_agreement_is_counted_for_either_kind(measurements: Measurements) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -12,6 +13,7 @@ from resalign.report import drawing
 from resalign.report.drawing import MUTED
 from resalign.report.settings import ReportConfig
 from resalign.report.text_table import markdown, number
+from resalign.tensors.steps import DivergenceError
 
 READING = ["quantity", "reading", "step"]
 # An inequality that holds with equality in exact arithmetic must not fail by its last digits.
@@ -55,7 +57,18 @@ def page(frame: pd.DataFrame, samples: int) -> str:
 
 
 def conclusions(frame: pd.DataFrame) -> Iterator[str]:
-    """What the table says of agreement, of the printed leakage, and of each bound."""
+    """What the table says of agreement, of the printed leakage, and of each bound.
+
+    Raises:
+        DivergenceError: If a simulation or a difference is not finite: no sentence would notice it.
+    """
+    finite = np.isfinite(frame[["simulated", "closed_form", "difference"]]).all(axis=1)
+    if not finite.all():
+        first = frame.loc[~finite, [*READING, "simulated", "closed_form", "difference"]].iloc[0].to_dict()
+        raise DivergenceError(
+            f"linear model: {int((~finite).sum())} of {len(frame)} rows are not finite, first {first}; look at"
+            " theory.linear_model: descent_share is a learning rate, curvatures and beta_end set the scale"
+        )
     worst = float(frame["difference"].max())
     verb = "agree" if worst <= AGREEMENT else "DO NOT agree"
     yield f"Simulated and closed-form gradients and updates {verb} to {AGREEMENT:g}: largest difference {worst:.1e}."
