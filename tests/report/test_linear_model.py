@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from resalign.config.theory import LinearModelConfig
 from resalign.objectives.linear_resurgence import NEWTON, PRINTED_HESSIAN
 from resalign.objectives.resurgence_grid import grid
-from resalign.report.linear_model import conclusions, page, ratio_figure
+from resalign.report.linear_model import conclusions, page, ratio_figure, read
 from resalign.tensors.steps import DivergenceError
 
 from .experiment import SETTINGS
@@ -86,3 +87,8 @@ def test_the_page_has_a_line_for_every_reading_and_names_the_grid(frame: pd.Data
     assert "at 24 points: (dim C, dim S)" in text
     assert "in (1, 1), (1, 2); cos²" in text
     assert len(ratio_figure(frame, SETTINGS).axes) >= 10
+
+
+def test_the_text_is_the_same_from_the_written_table(frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame.to_csv(tmp_path / "linear_model.csv", index=False, float_format="%.12g")
+    assert page(read(tmp_path / "linear_model.csv"), CONFIG.samples) == page(frame, CONFIG.samples)

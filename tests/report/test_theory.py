@@ -10,13 +10,8 @@ import pytest
 from resalign.bilevel.landscape import DisplacementRow, SharpnessRow, SliceRow
 from resalign.report import theory_figures
 from resalign.report.measurements import Measurements
-from resalign.report.theory import (
-    displacement_words,
-    page,
-    read_states,
-    regained_table,
-    sharpness_words,
-)
+from resalign.report.theory import displacement_words, page, sharpness_words
+from resalign.report.theory_tables import read_table, regained_table
 
 from .experiment import SETTINGS
 
@@ -128,9 +123,9 @@ def test_agreement_is_counted_for_either_kind(measurements: Measurements) -> Non
 
 
 def test_the_page_and_figures_are_whole(measurements: Measurements) -> None:
-    tables = {"sharpness": sharpness_rows(), "displacement": displacement_rows(), "slices": pd.DataFrame()}
-    regained = regained_table(per_run(), tables["sharpness"], measurements)
-    text = page(tables, regained, measurements)
+    sharpness, displacement = sharpness_rows(), displacement_rows()
+    regained = regained_table(per_run(), sharpness, measurements)
+    text = page(sharpness, displacement, regained, measurements)
     words = " ".join(text.split())
     assert "NEGATIVE denoising loss over 16 frozen examples" in words
     assert "all 1,000 weights of the denoiser, measured with 24 probes" in words
@@ -146,12 +141,25 @@ def test_the_page_and_figures_are_whole(measurements: Measurements) -> None:
     drawn = theory_figures.slices_figure(slices, measurements, SETTINGS)
     assert [len(axis.lines) for axis in drawn.axes] == [4, 0]
     assert len(theory_figures.sharpness_figure(regained, measurements, SETTINGS).axes) == 2
-    assert len(theory_figures.displacement_figure(tables["displacement"], measurements, SETTINGS).axes) == 2
+    assert len(theory_figures.displacement_figure(displacement, measurements, SETTINGS).axes) == 2
+
+
+def test_parts_of_a_table_are_joined_in_order(tmp_path: Path) -> None:
+    rows = sharpness_rows()
+    files = [tmp_path / f"{place}.csv" for place in range(len(rows) + 1)]
+    for place, file in enumerate(files):
+        rows.iloc[place : place + 1].to_csv(file, index=False)  # the last one is empty but for its head
+    pd.testing.assert_frame_equal(read_table("sharpness", files), rows)
+    assert list(read_table("sharpness", files[-1:])) == list(rows)
+
+
+def test_what_came_back_is_read_as_it_was_written(tmp_path: Path, measurements: Measurements) -> None:
+    regained = regained_table(per_run(), sharpness_rows(), measurements)
+    regained.to_csv(tmp_path / "regained.csv", index=False)
+    pd.testing.assert_frame_equal(read_table("regained", [tmp_path / "regained.csv"]), regained)
 
 
 def test_an_older_table_is_refused(tmp_path: Path) -> None:
-    for name, table in {"sharpness": sharpness_rows(), "displacement": displacement_rows()}.items():
-        table.to_csv(tmp_path / f"{name}.csv", index=False)
     (tmp_path / "slices.csv").write_text("model,direction\n")
     with pytest.raises(ValueError, match="slices.csv has columns .*make it anew"):
-        read_states([tmp_path])
+        read_table("slices", [tmp_path / "slices.csv"])

@@ -1,22 +1,18 @@
-"""Proposition 1 as measured: the models' tables joined with what fine-tuning brings back, and in words."""
+"""Proposition 1 as measured, in words and two tables."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from resalign.bilevel.landscape import ISOTROPIC, REAL, DisplacementRow, SharpnessRow, SliceRow
-from resalign.report.measurements import NOT_ATTACKED, Measurements
+from resalign.bilevel.landscape import ISOTROPIC, REAL
+from resalign.report.measurements import Measurements
 from resalign.report.text_table import markdown, number
 
-ROWS = {"sharpness": SharpnessRow, "displacement": DisplacementRow, "slices": SliceRow}
-REGAINED = ["model", "attack", "seed", "steps", "metric", "before", "after", "regained"]
 QUANTITIES = {"trace": "Tr(H)", "frobenius_squared": "‖H‖_F²"}
 # Standard errors within which two estimates agree, and beyond which they are told apart: 95 % of a normal is 1.96.
 WITHIN = 2.0
@@ -34,60 +30,17 @@ sum of the squared eigenvalues, stands beside it.
 """
 
 
-def read_states(folders: Sequence[Path]) -> dict[str, pd.DataFrame]:
-    """The tables of every measured model and seed, one below the other.
-
-    Raises:
-        ValueError: If a table has other columns than it should.
-    """
-    found = {}
-    for name, kind in ROWS.items():
-        columns = [field.name for field in fields(kind)]
-        parts = [pd.read_csv(folder / f"{name}.csv") for folder in folders]
-        for folder, part in zip(folders, parts, strict=True):
-            if list(part) != columns:
-                raise ValueError(f"{folder}/{name}.csv has columns {list(part)}, expected {columns}; make it anew")
-        filled = [part for part in parts if not part.empty]
-        found[name] = pd.concat(filled, ignore_index=True) if filled else parts[0]
-    return found
-
-
-def regained_table(per_run: pd.DataFrame, sharpness: pd.DataFrame, measurements: Measurements) -> pd.DataFrame:
-    """The safety rate that each attack brings back, with the sharpness of what it started from.
+def page(
+    sharpness: pd.DataFrame, displacement: pd.DataFrame, regained: pd.DataFrame, measurements: Measurements
+) -> str:
+    """The whole text: both tables, and what they say.
 
     Args:
-        per_run: The report's rows of one run and metric; after an attack its last state counts.
-        sharpness: Rows of :class:`~resalign.bilevel.landscape.SharpnessRow`.
-        measurements: Says which metric it is.
-
-    Returns:
-        :data:`REGAINED` and the sharpness of the model of the same seed, or of its only one if nothing has trained it.
+        sharpness: Table of :mod:`resalign.report.theory_tables`, as both others.
+        displacement: May be empty.
+        regained: May be empty.
+        measurements: Names of models, attacks and metrics; its values are not read.
     """
-    metric = measurements.safety_metric
-    rates = per_run[per_run["metric"] == metric]
-    before = rates[rates["attack"] == NOT_ATTACKED].set_index(["model", "seed"])["value"]
-    after = rates[rates["attack"] != NOT_ATTACKED]
-    last = after[after["steps"] == after.groupby("attack")["steps"].transform("max")]
-    measured = sharpness.set_index(["model", "seed"])
-    rows = []
-    for row in _records(last):
-        state = (row.model, row.seed if (row.model, row.seed) in measured.index else _only_seed(sharpness, row.model))
-        start = float(before[state])
-        names = (row.model, row.attack, row.seed, row.steps, metric, start, row.value, row.value - start)
-        rows.append(dict(zip(REGAINED, names, strict=True)) | measured.loc[state].to_dict())
-    return pd.DataFrame(rows, columns=[*REGAINED, *measured.columns])
-
-
-def _only_seed(sharpness: pd.DataFrame, model: str) -> int:
-    found = sharpness.loc[sharpness["model"] == model, "seed"]
-    if len(found) != 1:
-        raise ValueError(f"model '{model}' was measured with seeds {list(found)}, and attacked with others")
-    return int(found.iloc[0])
-
-
-def page(tables: dict[str, pd.DataFrame], regained: pd.DataFrame, measurements: Measurements) -> str:
-    """The whole text: both tables, and what they say."""
-    sharpness, displacement = tables["sharpness"], tables["displacement"]
     counts = {name: int(sharpness.iloc[0][name]) for name in ("examples", "parameters", "probes")}
     parts = [INTRODUCTION.format(**counts), "\n## Sharpness before and after unlearning\n\n"]
     parts += [sharpness_table(sharpness, regained, measurements), "\n"]
