@@ -10,6 +10,7 @@ import pytest
 from resalign.bilevel.landscape import DisplacementRow, SharpnessRow, SliceRow
 from resalign.report import theory_figures
 from resalign.report.measurements import Measurements
+from resalign.report.tables import write_csv
 from resalign.report.theory import displacement_words, page, sharpness_words
 from resalign.report.theory_tables import read_table, regained_table
 
@@ -154,9 +155,11 @@ def test_parts_of_a_table_are_joined_in_order(tmp_path: Path) -> None:
 
 
 def test_what_came_back_is_read_as_it_was_written(tmp_path: Path, measurements: Measurements) -> None:
-    regained = regained_table(per_run(), sharpness_rows(), measurements)
-    regained.to_csv(tmp_path / "regained.csv", index=False)
-    pd.testing.assert_frame_equal(read_table("regained", [tmp_path / "regained.csv"]), regained)
+    regained = regained_table(per_run(), sharpness_rows().assign(parameters=1_023_076), measurements)
+    write_csv(regained, tmp_path / "regained.csv")
+    found = read_table("regained", [tmp_path / "regained.csv"])
+    pd.testing.assert_frame_equal(found, regained, check_dtype=False)
+    assert set(found["parameters"]) == {1_023_076}  # seven digits, where a float has six
 
 
 def test_an_older_table_is_refused(tmp_path: Path) -> None:

@@ -62,7 +62,8 @@ def regained_table(per_run: pd.DataFrame, sharpness: pd.DataFrame, measurements:
         start = float(before[state])
         names = (row.model, row.attack, row.seed, row.steps, metric, start, row.value, row.value - start)
         rows.append(dict(zip(REGAINED, names, strict=True)) | measured.loc[state].to_dict())
-    return pd.DataFrame(rows, columns=COLUMNS["regained"])
+    # Counts stay whole numbers, of which a table keeps every digit.
+    return pd.DataFrame(rows, columns=COLUMNS["regained"]).astype(measured.dtypes.to_dict())
 
 
 def _only_seed(sharpness: pd.DataFrame, model: str) -> int:
