@@ -1,6 +1,8 @@
 """What the text says of the linear model follows from its table: another table, another sentence."""
 
+import math
 from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -8,7 +10,8 @@ import pytest
 from resalign.config.theory import LinearModelConfig
 from resalign.objectives.linear_resurgence import NEWTON, PRINTED_HESSIAN
 from resalign.objectives.resurgence_grid import grid
-from resalign.report.linear_model import conclusions, page, ratio_figure
+from resalign.report.linear_model import conclusions, page, ratio_figure, read
+from resalign.tensors.steps import DivergenceError
 
 from .experiment import SETTINGS
 
@@ -39,6 +42,13 @@ def test_agreement_is_what_the_differences_say(frame: pd.DataFrame) -> None:
     assert "DO NOT agree to 1e-06: largest difference 1.0e-05" in sentence(
         changed(frame, frame.index == 3, difference=1e-5), "Simulated"
     )
+
+
+@pytest.mark.parametrize("column", ["difference", "simulated", "closed_form"])
+def test_a_simulation_that_is_no_number_is_no_agreement(frame: pd.DataFrame, column: str) -> None:
+    lost = changed(frame, frame.index == 3, **{column: math.nan})
+    with pytest.raises(DivergenceError, match=f"1 of {len(frame)} rows are not finite"):
+        page(lost, CONFIG.samples)
 
 
 def test_the_printed_leakage_is_called_vacuous_only_where_it_is(frame: pd.DataFrame) -> None:
@@ -77,3 +87,8 @@ def test_the_page_has_a_line_for_every_reading_and_names_the_grid(frame: pd.Data
     assert "at 24 points: (dim C, dim S)" in text
     assert "in (1, 1), (1, 2); cos²" in text
     assert len(ratio_figure(frame, SETTINGS).axes) >= 10
+
+
+def test_the_text_is_the_same_from_the_written_table(frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame.to_csv(tmp_path / "linear_model.csv", index=False, float_format="%.12g")
+    assert page(read(tmp_path / "linear_model.csv"), CONFIG.samples) == page(frame, CONFIG.samples)

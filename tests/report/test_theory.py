@@ -10,13 +10,9 @@ import pytest
 from resalign.bilevel.landscape import DisplacementRow, SharpnessRow, SliceRow
 from resalign.report import theory_figures
 from resalign.report.measurements import Measurements
-from resalign.report.theory import (
-    displacement_words,
-    page,
-    read_states,
-    regained_table,
-    sharpness_words,
-)
+from resalign.report.tables import write_csv
+from resalign.report.theory import displacement_words, page, sharpness_words
+from resalign.report.theory_tables import read_table, regained_table
 
 from .experiment import SETTINGS
 
@@ -85,16 +81,34 @@ def test_a_model_of_another_seed_is_no_substitute(measurements: Measurements) ->
 def test_a_trace_that_fell_while_sharpness_rose_is_named(measurements: Measurements) -> None:
     sharpness = sharpness_rows()
     regained = regained_table(per_run(), sharpness, measurements)
-    first, second, ranks = sharpness_words(sharpness, regained, measurements)
+    trace, square, both, ranks = sharpness_words(sharpness, regained, measurements)
     seeds = "esd (seed 0), esd (seed 1)"
-    assert first == (
-        f"Tr(H) is below the base's (−10) for {seeds}, resalign (seed 1); ‖H‖_F² is above the base's (4) for {seeds}."
-    )
-    assert second == f"The signed trace fell although sharpness rose: {seeds}."
+    assert trace.startswith(f"Tr(H) is below the base's (−10 ± 1) for {seeds}, resalign (seed 1);")
+    assert "; above it for resalign (seed 0); within 2 standard errors, and so" in trace
+    assert square.startswith("‖H‖_F² is below the base's (4 ± 0.2) for resalign (seed 0), resalign (seed 1);")
+    assert f"; above it for {seeds}; within" in square
+    assert all(text.endswith("not told apart from it, for none.") for text in (trace, square))
+    assert both == f"The signed trace fell although sharpness rose, both by more than 2 standard errors: {seeds}."
     # Regained 0.3, 1.3, 0.05, 0.05 against Tr −20, −30, −5, −50 and ‖H‖_F² 9, 8, 3, 2.
     assert "Over the 4 unlearned models and seeds" in ranks
     expected = pd.Series([0.3, 1.3, 0.05, 0.05]).corr(pd.Series([9.0, 8.0, 3.0, 2.0]), method="spearman")
     assert ranks.split("‖H‖_F² ")[1].startswith(f"{expected:.3g}")
+
+
+def test_models_within_the_errors_are_not_told_apart(measurements: Measurements) -> None:
+    """2 errors of a difference are 2.83 of Tr(H) and 0.566 of ‖H‖_F² here: more than 2 of either estimate's."""
+    sharpness = sharpness_rows().set_index(["model", "seed"])
+    sharpness.loc[("esd", 0), ["trace", "frobenius_squared"]] = (-12.7, 4.5)
+    sharpness.loc[("esd", 1), ["trace", "frobenius_squared"]] = (-13.0, 4.5)
+    sharpness.loc[("resalign", 0), ["trace", "frobenius_squared"]] = (-7.3, 3.5)
+    sharpness = sharpness.reset_index()
+    trace, square, both, _ = sharpness_words(
+        sharpness, regained_table(per_run(), sharpness, measurements), measurements
+    )
+    assert "for esd (seed 1), resalign (seed 1); above it for none;" in trace
+    assert trace.endswith("not told apart from it, for esd (seed 0), resalign (seed 0).")
+    assert square.endswith("not told apart from it, for esd (seed 0), esd (seed 1), resalign (seed 0).")
+    assert both.endswith("standard errors: none.")
 
 
 def test_agreement_is_counted_for_either_kind(measurements: Measurements) -> None:
@@ -110,9 +124,9 @@ def test_agreement_is_counted_for_either_kind(measurements: Measurements) -> Non
 
 
 def test_the_page_and_figures_are_whole(measurements: Measurements) -> None:
-    tables = {"sharpness": sharpness_rows(), "displacement": displacement_rows(), "slices": pd.DataFrame()}
-    regained = regained_table(per_run(), tables["sharpness"], measurements)
-    text = page(tables, regained, measurements)
+    sharpness, displacement = sharpness_rows(), displacement_rows()
+    regained = regained_table(per_run(), sharpness, measurements)
+    text = page(sharpness, displacement, regained, measurements)
     words = " ".join(text.split())
     assert "NEGATIVE denoising loss over 16 frozen examples" in words
     assert "all 1,000 weights of the denoiser, measured with 24 probes" in words
@@ -128,12 +142,27 @@ def test_the_page_and_figures_are_whole(measurements: Measurements) -> None:
     drawn = theory_figures.slices_figure(slices, measurements, SETTINGS)
     assert [len(axis.lines) for axis in drawn.axes] == [4, 0]
     assert len(theory_figures.sharpness_figure(regained, measurements, SETTINGS).axes) == 2
-    assert len(theory_figures.displacement_figure(tables["displacement"], measurements, SETTINGS).axes) == 2
+    assert len(theory_figures.displacement_figure(displacement, measurements, SETTINGS).axes) == 2
+
+
+def test_parts_of_a_table_are_joined_in_order(tmp_path: Path) -> None:
+    rows = sharpness_rows()
+    files = [tmp_path / f"{place}.csv" for place in range(len(rows) + 1)]
+    for place, file in enumerate(files):
+        rows.iloc[place : place + 1].to_csv(file, index=False)  # the last one is empty but for its head
+    pd.testing.assert_frame_equal(read_table("sharpness", files), rows)
+    assert list(read_table("sharpness", files[-1:])) == list(rows)
+
+
+def test_what_came_back_is_read_as_it_was_written(tmp_path: Path, measurements: Measurements) -> None:
+    regained = regained_table(per_run(), sharpness_rows().assign(parameters=1_023_076), measurements)
+    write_csv(regained, tmp_path / "regained.csv")
+    found = read_table("regained", [tmp_path / "regained.csv"])
+    pd.testing.assert_frame_equal(found, regained, check_dtype=False)
+    assert set(found["parameters"]) == {1_023_076}  # seven digits, where a float has six
 
 
 def test_an_older_table_is_refused(tmp_path: Path) -> None:
-    for name, table in {"sharpness": sharpness_rows(), "displacement": displacement_rows()}.items():
-        table.to_csv(tmp_path / f"{name}.csv", index=False)
     (tmp_path / "slices.csv").write_text("model,direction\n")
     with pytest.raises(ValueError, match="slices.csv has columns .*make it anew"):
-        read_states([tmp_path])
+        read_table("slices", [tmp_path / "slices.csv"])

@@ -32,26 +32,45 @@ def done(workshop: Callable[[], Workshop], plan: Plan) -> tuple[Workshop, Path]:
     """Everything that the target makes, after the experiment's own stages."""
     finished = workshop()
     finished.run(plan)
-    names = ("theory", "theory_tables", "linear_model")
+    names = ("theory", "theory_table", "theory_regained", "theory_shown", "linear_model", "linear_model_shown")
     shop = Workshop(finished.folder, {name: load_script(name) for name in names})
     for run, state in theory_jobs.states(plan).items():
         for seed in theory_jobs.seeds(plan, state):
             inputs = theory_jobs.state_inputs(plan, run, seed)
             assert all((shop.folder / path).is_file() for paths in inputs.values() for path in paths)
             shop.call("theory", theory_jobs.state_job(plan, run, seed), state.folder(seed), seed=seed)
-    folder = shop.call("theory_tables", theory_jobs.table_job(plan), theory_jobs.folder(plan))
-    assert shop.call("linear_model", theory_jobs.linear_model_job(plan), theory_jobs.folder(plan)) == folder
-    return shop, folder
+    folder = theory_jobs.folder(plan)
+    shop.call("theory_regained", theory_jobs.regained_job(plan), f"{folder}/measured")
+    shop.call("linear_model", theory_jobs.linear_model_job(plan), f"{folder}/measured/linear-model")
+    for table in theory_jobs.TABLES:
+        shop.call("theory_table", theory_jobs.table_job(plan, table), folder)
+    for file in theory_jobs.SHOWN:
+        shop.call("theory_shown", theory_jobs.shown_job(plan, file), folder)
+    for file in theory_jobs.LINEAR_MODEL:
+        shop.call("linear_model_shown", theory_jobs.linear_model_shown_job(plan, file), folder)
+    return shop, shop.folder / folder
 
 
-def test_every_declared_file_is_written(done: tuple[Workshop, Path]) -> None:
-    names = {path.relative_to(done[1]).as_posix() for path in done[1].rglob("*") if path.is_file()}
-    tables = {f"{name}.csv" for name in (*theory_jobs.STATE_TABLES, "regained", "linear_model")}
-    figures = {
-        f"{name}.{end}" for name in ("sharpness", "displacement", "slices", "linear_model") for end in ("png", "svg")
-    }
-    records = {f"{folder}{name}.json" for folder in ("", "linear-model/") for name in ("run", "timing")}
-    assert names == tables | figures | records | {"theory.md", "linear_model.md"}
+def test_every_declared_file_is_written(done: tuple[Workshop, Path], plan: Plan) -> None:
+    shop, folder = done
+    names = {path.relative_to(shop.folder).as_posix() for path in folder.glob("*.*")}
+    assert names == set(theory_jobs.files(plan))
+    assert len(names) == 4 + 1 + 6 + 4
+    measured = {path.relative_to(folder).as_posix() for path in (folder / "measured").rglob("*.*")}
+    records = {f"measured/{part}{name}.json" for part in ("", "linear-model/") for name in ("run", "timing")}
+    assert measured == records | {"measured/regained.csv", "measured/linear-model/linear_model.csv"}
+
+
+def test_a_file_is_what_its_name_says(done: tuple[Workshop, Path]) -> None:
+    folder = done[1]
+    assert (folder / "theory.md").read_text().startswith("# Theory, measured")
+    assert (folder / "linear_model.md").read_text().startswith("# The linear model")
+    figures = theory_jobs.STATE_TABLES
+    for name in (*figures, "linear_model"):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    drawn = {name: (folder / f"{name}.svg").read_text() for name in figures}
+    assert all("<svg" in text for text in drawn.values())
+    assert len(set(drawn.values())) == len(figures)
 
 
 def test_every_model_and_fine_tuning_has_its_rows(done: tuple[Workshop, Path]) -> None:

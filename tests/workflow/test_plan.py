@@ -6,9 +6,10 @@ from contextlib import ExitStack
 import pytest
 import yaml
 
-from resalign.config import registry
+from resalign.config import registry, theory_jobs
+from resalign.config.plan import load_plan
 
-from .conftest import Checkout
+from .conftest import ROOT, Checkout
 
 # What every edit of one method makes anew: its weights, both attacks on it, images and scores of all three states.
 ATTACKS = ("pages", "bold")
@@ -159,5 +160,24 @@ def test_the_audit_is_planned_only_when_it_is_asked_for(finished: Checkout) -> N
 
 def test_the_theory_is_measured_from_what_is_there(finished: Checkout) -> None:
     models = {"base", "graddiff", "esd", "resalign"}
-    planned = {"theory_state": models, "theory_tables": {""}, "linear_model": {""}}
-    assert finished.planned(target="theory") == planned
+    rules = ("theory_regained", "theory_table", "theory_shown", "linear_model", "linear_model_shown")
+    assert finished.planned(target="theory") == {"theory_state": models, **dict.fromkeys(rules, {""})}
+
+
+def test_deleting_any_file_of_the_theory_remakes_that_file_only(finished: Checkout) -> None:
+    def planned() -> list[str]:
+        dry = finished.snakemake("--dry-run", "--", "theory")
+        assert dry.returncode == 0, dry.stdout + dry.stderr
+        return sorted(re.findall(r"^    output: (.*)$", dry.stdout, flags=re.MULTILINE))
+
+    finished.make_everything("theory")
+    assert planned() == []
+    files = theory_jobs.files(load_plan(ROOT / "config/demo.yaml"))
+    drawn = sorted(name for name in files if name.endswith((".png", ".svg")))
+    read = sorted(set(files) - set(drawn))
+    for lost in (read, drawn):  # no drawing is made from a table that is made again, and no table from another
+        for name in lost:
+            (finished.folder / name).unlink()
+        assert planned() == lost
+        for name in lost:
+            (finished.folder / name).write_text("{}")

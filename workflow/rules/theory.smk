@@ -3,7 +3,6 @@
 from resalign.config import theory_jobs
 
 THEORY = theory_jobs.folder(PLAN)
-THEORY_FIGURES = ["sharpness", "displacement", "slices"]
 
 
 localrules:
@@ -12,8 +11,7 @@ localrules:
 
 rule theory:
     input:
-        f"{THEORY}/theory.md",
-        f"{THEORY}/linear_model.md",
+        theory_jobs.files(PLAN),
 
 
 rule theory_state:
@@ -42,19 +40,17 @@ rule theory_state:
 
 
 # Joined with the safety metric of the report, so that sharpness stands beside what fine-tuning brings back.
-rule theory_tables:
+rule theory_regained:
     input:
         jobs.report_files(PLAN),
-        states=expand("{state}/{table}.csv", state=theory_jobs.measured_states(PLAN), table=theory_jobs.STATE_TABLES),
-        code=jobs.code("theory_tables", *METRIC_MODULES),
+        theory_jobs.parts(PLAN, "sharpness"),
+        code=jobs.code("theory_regained", *METRIC_MODULES),
     output:
-        tables=expand(f"{THEORY}/{{table}}.csv", table=[*theory_jobs.STATE_TABLES, "regained"]),
-        page=f"{THEORY}/theory.md",
-        figures=expand(f"{THEORY}/{{figure}}.{{suffix}}", figure=THEORY_FIGURES, suffix=["png", "svg"]),
-        record=f"{THEORY}/run.json",
-        timing=f"{THEORY}/timing.json",
+        table=f"{THEORY}/measured/{theory_jobs.REGAINED}.csv",
+        record=f"{THEORY}/measured/run.json",
+        timing=f"{THEORY}/measured/timing.json",
     log:
-        f"logs/theory/{PLAN.experiment.config.name}.log",
+        f"logs/theory/{PLAN.experiment.config.name}.regained.log",
     conda:
         "../../envs/report.yaml"
     threads: 1
@@ -62,23 +58,68 @@ rule theory_tables:
         mem_mb=growing(3000),
         runtime=growing(10),
     params:
-        job=lambda wildcards: theory_jobs.table_job(PLAN),
+        job=verbatim(theory_jobs.regained_job(PLAN)),
         modules=METRIC_MODULES,
-        folder=subpath(output.page, parent=True),
+        folder=subpath(output.table, parent=True),
     shell:
-        "python scripts/theory_tables.py --job - --threads {threads} --output {params.folder}"
+        "python scripts/theory_regained.py --job - --threads {threads} --output {params.folder}"
         " --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"
+
+
+# What a reader opens is made from what was measured, file by file, so that a deleted one is made again alone.
+rule theory_table:
+    input:
+        lambda wildcards: theory_jobs.parts(PLAN, wildcards.table),
+        code=jobs.code("theory_table"),
+    output:
+        f"{THEORY}/{{table}}.csv",
+    log:
+        f"logs/theory/{PLAN.experiment.config.name}.{{table}}.csv.log",
+    wildcard_constraints:
+        table="|".join(theory_jobs.TABLES),
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
+    params:
+        job=lambda wildcards: theory_jobs.table_job(PLAN, wildcards.table),
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python scripts/theory_table.py --job - --output {params.folder} <<< {params.job:q} 2>&1 | tee {log}"
+
+
+rule theory_shown:
+    input:
+        lambda wildcards: sum(theory_jobs.shown_parts(PLAN, wildcards.shown).values(), []),
+        code=jobs.code("theory_shown", *METRIC_MODULES),
+    output:
+        f"{THEORY}/{{shown}}",
+    log:
+        f"logs/theory/{PLAN.experiment.config.name}.{{shown}}.log",
+    wildcard_constraints:
+        shown="|".join(map(re.escape, theory_jobs.SHOWN)),
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
+    params:
+        job=lambda wildcards: theory_jobs.shown_job(PLAN, wildcards.shown),
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python scripts/theory_shown.py --job - --output {params.folder} <<< {params.job:q} 2>&1 | tee {log}"
 
 
 rule linear_model:
     input:
         code=jobs.code("linear_model"),
     output:
-        table=f"{THEORY}/linear_model.csv",
-        page=f"{THEORY}/linear_model.md",
-        figures=expand(f"{THEORY}/linear_model.{{suffix}}", suffix=["png", "svg"]),
-        record=f"{THEORY}/linear-model/run.json",
-        timing=f"{THEORY}/linear-model/timing.json",
+        table=f"{THEORY}/measured/linear-model/linear_model.csv",
+        record=f"{THEORY}/measured/linear-model/run.json",
+        timing=f"{THEORY}/measured/linear-model/timing.json",
     log:
         f"logs/theory/{PLAN.experiment.config.name}.linear-model.log",
     conda:
@@ -88,8 +129,31 @@ rule linear_model:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        job=lambda wildcards: theory_jobs.linear_model_job(PLAN),
+        job=verbatim(theory_jobs.linear_model_job(PLAN)),
         folder=subpath(output.table, parent=True),
     shell:
         "python scripts/linear_model.py --job {params.job:q} --threads {threads} --output {params.folder}"
         " 2>&1 | tee {log}"
+
+
+rule linear_model_shown:
+    input:
+        rules.linear_model.output.table,
+        code=jobs.code("linear_model_shown"),
+    output:
+        f"{THEORY}/{{shown}}",
+    log:
+        f"logs/theory/{PLAN.experiment.config.name}.{{shown}}.log",
+    wildcard_constraints:
+        shown="|".join(map(re.escape, theory_jobs.LINEAR_MODEL)),
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
+    params:
+        job=lambda wildcards: theory_jobs.linear_model_shown_job(PLAN, wildcards.shown),
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python scripts/linear_model_shown.py --job {params.job:q} --output {params.folder} 2>&1 | tee {log}"

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
+from pathlib import PurePath
 from typing import Any
 
 from resalign.config import jobs
 from resalign.config.plan import RESULTS, Plan, Stage
 
 STATE_TABLES = ("sharpness", "displacement", "slices")
+REGAINED = "regained"
+TABLES = (*STATE_TABLES, REGAINED)
+# What a reader opens besides tables, by the tables that it is made from.
+READS = {"theory": ("sharpness", "displacement", REGAINED), "sharpness": (REGAINED,)}
+READS |= {"displacement": ("displacement",), "slices": ("slices",)}
+SHOWN = ("theory.md", *(f"{figure}.{suffix}" for figure in STATE_TABLES for suffix in ("png", "svg")))
+LINEAR_MODEL = ("linear_model.csv", "linear_model.md", "linear_model.png", "linear_model.svg")
 
 
 def folder(plan: Plan) -> str:
     """Where the experiment's tables lie."""
     return f"{RESULTS}/{plan.experiment.config.name}/theory"
+
+
+def files(plan: Plan) -> list[str]:
+    """Everything that the target ``theory`` makes; each file is a job's of its own."""
+    tables = [f"{name}.csv" for name in TABLES]
+    return [f"{folder(plan)}/{name}" for name in (*tables, *SHOWN, *LINEAR_MODEL)]
 
 
 def states(plan: Plan) -> dict[str, Stage]:
@@ -87,17 +101,48 @@ def measured_states(plan: Plan) -> list[str]:
     return [state.folder(seed) for state in states(plan).values() for seed in seeds(plan, state)]
 
 
-def table_job(plan: Plan) -> str:
-    """What scripts/theory_tables.py needs: what the report needs, and where the models' tables lie."""
-    return jobs.as_json({**json.loads(jobs.report_job(plan)), "states": measured_states(plan)})
+def parts(plan: Plan, table: str) -> list[str]:
+    """The measured files that a table is joined from."""
+    if table == REGAINED:
+        return [f"{folder(plan)}/measured/{REGAINED}.csv"]
+    return [f"{state}/{table}.csv" for state in measured_states(plan)]
+
+
+def table_job(plan: Plan, table: str) -> str:
+    """What scripts/theory_table.py needs."""
+    return jobs.as_json({"table": table, "parts": parts(plan, table)})
+
+
+def regained_job(plan: Plan) -> str:
+    """What scripts/theory_regained.py needs: what the report needs, and the models' sharpness."""
+    return jobs.as_json({**json.loads(jobs.report_job(plan)), "sharpness": parts(plan, "sharpness")})
+
+
+def shown_parts(plan: Plan, file: str) -> dict[str, list[str]]:
+    """What a text or drawing is made from, by table: the measured files, so that no joined table is made again."""
+    return {table: parts(plan, table) for table in READS[PurePath(file).stem]}
+
+
+def shown_job(plan: Plan, file: str) -> str:
+    """What scripts/theory_shown.py needs: the report's names and settings, and where the measured files lie."""
+    report = json.loads(jobs.report_job(plan))
+    kept = ("models", "base", "attacks", "sweeps", "main_attacks", "metrics", "report")
+    return jobs.as_json({**{key: report[key] for key in kept}, "file": file, "tables": shown_parts(plan, file)})
 
 
 def linear_model_job(plan: Plan) -> str:
     """What scripts/linear_model.py needs."""
+    return jobs.as_json({"linear_model": plan.experiment.config.theory.linear_model.model_dump(mode="json")})
+
+
+def linear_model_shown_job(plan: Plan, file: str) -> str:
+    """What scripts/linear_model_shown.py needs."""
     config = plan.experiment.config
     return jobs.as_json(
         {
-            "linear_model": config.theory.linear_model.model_dump(mode="json"),
+            "file": file,
+            "table": f"{folder(plan)}/measured/linear-model/linear_model.csv",
+            "samples": config.theory.linear_model.samples,
             "report": config.report.model_dump(mode="json"),
         }
     )

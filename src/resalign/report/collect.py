@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,15 @@ from resalign.config import registry
 from resalign.config.strict import Strict
 from resalign.report import efficiency
 from resalign.report.job_records import read_job_records
-from resalign.report.measurements import GALLERY_COLUMNS, NOT_ATTACKED, Measurements, MetricInfo, Sweep
+from resalign.report.measurements import (
+    GALLERY_COLUMNS,
+    IMAGE_COLUMNS,
+    NOT_ATTACKED,
+    RUN_COLUMNS,
+    Measurements,
+    MetricInfo,
+    Sweep,
+)
 from resalign.report.times import Timings
 
 STATE = ["model", "attack", "dataset", "steps", "seed"]
@@ -72,15 +80,18 @@ def rows_of(job: dict[str, Any]) -> list[Row]:
     ]
 
 
-def collect(job: dict[str, Any]) -> Collected:
-    """Applies a job's metrics to the scores and records of its runs."""
-    rows = rows_of(job)
+def load_metrics(job: dict[str, Any]) -> dict[str, tuple[Any, Strict, MetricInfo]]:
+    """A job's metrics by label: module, settings, info."""
     loaded = {label: load_metric(label, dict(settings)) for label, settings in job["metrics"]}
     # What is measured of attacks on prompts alone comes last: a finding speaks of the first metric of its group.
-    metrics = dict(sorted(loaded.items(), key=lambda found: hasattr(found[1][0], "per_attacked_image")))
-    measurements = Measurements(
-        images=measure_images(rows, metrics),
-        runs=measure_sets(rows, metrics, job),
+    return dict(sorted(loaded.items(), key=lambda found: hasattr(found[1][0], "per_attacked_image")))
+
+
+def named(job: dict[str, Any], metrics: dict[str, tuple[Any, Strict, MetricInfo]]) -> Measurements:
+    """A job's models, attacks and metrics, without values."""
+    return Measurements(
+        images=pd.DataFrame(columns=list(IMAGE_COLUMNS)),
+        runs=pd.DataFrame(columns=list(RUN_COLUMNS)),
         metrics={label: info for label, (_, _, info) in metrics.items()},
         models=tuple(job["models"]),
         attacks=dict(job["attacks"]),
@@ -88,7 +99,13 @@ def collect(job: dict[str, Any]) -> Collected:
         sweeps={label: Sweep(**{**sweep, "attacks": dict(sweep["attacks"])}) for label, sweep in job["sweeps"]},
         main_attacks=job["main_attacks"],
     )
-    return Collected(rows, metrics, measurements)
+
+
+def collect(job: dict[str, Any]) -> Collected:
+    """Applies a job's metrics to the scores and records of its runs."""
+    rows, metrics = rows_of(job), load_metrics(job)
+    images, runs = measure_images(rows, metrics), measure_sets(rows, metrics, job)
+    return Collected(rows, metrics, replace(named(job, metrics), images=images, runs=runs))
 
 
 @functools.cache

@@ -1,22 +1,21 @@
-"""Proposition 1 as measured: the models' tables joined with what fine-tuning brings back, and in words."""
+"""Proposition 1 as measured, in words and two tables."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from resalign.bilevel.landscape import ISOTROPIC, REAL, DisplacementRow, SharpnessRow, SliceRow
-from resalign.report.measurements import NOT_ATTACKED, Measurements
+from resalign.bilevel.landscape import ISOTROPIC, REAL
+from resalign.report.measurements import Measurements
 from resalign.report.text_table import markdown, number
 
-ROWS = {"sharpness": SharpnessRow, "displacement": DisplacementRow, "slices": SliceRow}
-REGAINED = ["model", "attack", "seed", "steps", "metric", "before", "after", "regained"]
-WITHIN = 2.0  # standard errors within which two estimates are said to agree
+QUANTITIES = {"trace": "Tr(H)", "frobenius_squared": "‖H‖_F²"}
+# Standard errors within which two estimates agree, and beyond which they are told apart: 95 % of a normal is 1.96.
+WITHIN = 2.0
 
 INTRODUCTION = """# Theory, measured
 
@@ -31,60 +30,17 @@ sum of the squared eigenvalues, stands beside it.
 """
 
 
-def read_states(folders: Sequence[Path]) -> dict[str, pd.DataFrame]:
-    """The tables of every measured model and seed, one below the other.
-
-    Raises:
-        ValueError: If a table has other columns than it should.
-    """
-    found = {}
-    for name, kind in ROWS.items():
-        columns = [field.name for field in fields(kind)]
-        parts = [pd.read_csv(folder / f"{name}.csv") for folder in folders]
-        for folder, part in zip(folders, parts, strict=True):
-            if list(part) != columns:
-                raise ValueError(f"{folder}/{name}.csv has columns {list(part)}, expected {columns}; make it anew")
-        filled = [part for part in parts if not part.empty]
-        found[name] = pd.concat(filled, ignore_index=True) if filled else parts[0]
-    return found
-
-
-def regained_table(per_run: pd.DataFrame, sharpness: pd.DataFrame, measurements: Measurements) -> pd.DataFrame:
-    """The safety rate that each attack brings back, with the sharpness of what it started from.
+def page(
+    sharpness: pd.DataFrame, displacement: pd.DataFrame, regained: pd.DataFrame, measurements: Measurements
+) -> str:
+    """The whole text: both tables, and what they say.
 
     Args:
-        per_run: The report's rows of one run and metric; after an attack its last state counts.
-        sharpness: Rows of :class:`~resalign.bilevel.landscape.SharpnessRow`.
-        measurements: Says which metric it is.
-
-    Returns:
-        :data:`REGAINED` and the sharpness of the model of the same seed, or of its only one if nothing has trained it.
+        sharpness: Table of :mod:`resalign.report.theory_tables`, as both others.
+        displacement: May be empty.
+        regained: May be empty.
+        measurements: Names of models, attacks and metrics; its values are not read.
     """
-    metric = measurements.safety_metric
-    rates = per_run[per_run["metric"] == metric]
-    before = rates[rates["attack"] == NOT_ATTACKED].set_index(["model", "seed"])["value"]
-    after = rates[rates["attack"] != NOT_ATTACKED]
-    last = after[after["steps"] == after.groupby("attack")["steps"].transform("max")]
-    measured = sharpness.set_index(["model", "seed"])
-    rows = []
-    for row in _records(last):
-        state = (row.model, row.seed if (row.model, row.seed) in measured.index else _only_seed(sharpness, row.model))
-        start = float(before[state])
-        names = (row.model, row.attack, row.seed, row.steps, metric, start, row.value, row.value - start)
-        rows.append(dict(zip(REGAINED, names, strict=True)) | measured.loc[state].to_dict())
-    return pd.DataFrame(rows, columns=[*REGAINED, *measured.columns])
-
-
-def _only_seed(sharpness: pd.DataFrame, model: str) -> int:
-    found = sharpness.loc[sharpness["model"] == model, "seed"]
-    if len(found) != 1:
-        raise ValueError(f"model '{model}' was measured with seeds {list(found)}, and attacked with others")
-    return int(found.iloc[0])
-
-
-def page(tables: dict[str, pd.DataFrame], regained: pd.DataFrame, measurements: Measurements) -> str:
-    """The whole text: both tables, and what they say."""
-    sharpness, displacement = tables["sharpness"], tables["displacement"]
     counts = {name: int(sharpness.iloc[0][name]) for name in ("examples", "parameters", "probes")}
     parts = [INTRODUCTION.format(**counts), "\n## Sharpness before and after unlearning\n\n"]
     parts += [sharpness_table(sharpness, regained, measurements), "\n"]
@@ -102,9 +58,8 @@ def sharpness_table(sharpness: pd.DataFrame, regained: pd.DataFrame, measurement
     head = ["model", "seed", "L_harm", "‖∇L_harm‖", "Tr(H)", "‖H‖_F²"]
     head += [f"regained {measurements.safety_metric}, {attack}" for attack in attacks]
     lines = []
-    quantities = ("trace", "frobenius_squared")
     for row in _records(sharpness):
-        values = [_pm(getattr(row, name), getattr(row, f"{name}_standard_error")) for name in quantities]
+        values = [_pm(getattr(row, name), getattr(row, f"{name}_standard_error")) for name in QUANTITIES]
         own = regained[regained["model"] == row.model]
         own = own[own["seed"] == row.seed] if (sharpness["model"] == row.model).sum() > 1 else own
         back = [own.loc[own["attack"] == attack, "regained"].mean() for attack in attacks]
@@ -115,28 +70,45 @@ def sharpness_table(sharpness: pd.DataFrame, regained: pd.DataFrame, measurement
 
 def sharpness_words(sharpness: pd.DataFrame, regained: pd.DataFrame, measurements: Measurements) -> Iterator[str]:
     """What happens to both between the base and each unlearned model, and how they rank with what comes back."""
-    names = ["trace", "frobenius_squared"]
     is_base = sharpness["model"] == measurements.base
-    before, others = sharpness.loc[is_base, names].mean(), sharpness[~is_base]
-    labels = others["model"] + " (seed " + others["seed"].astype(str) + ")"
-    fell = others["trace"] < before["trace"]
-    sharper = others["frobenius_squared"] > before["frobenius_squared"]
+    before, others = sharpness[is_base], sharpness[~is_base]
     if len(others):
+        labels = others["model"] + " (seed " + others["seed"].astype(str) + ")"
+        sides = {name: _sides(before, others, name) for name in QUANTITIES}
+        for name, symbol in QUANTITIES.items():
+            yield (
+                f"{symbol} is below the base's ({_pm(*_mean(before, name))}) for {_listed(labels[sides[name] < 0])};"
+                f" above it for {_listed(labels[sides[name] > 0])}; within {WITHIN:g} standard errors, and so not told"
+                f" apart from it, for {_listed(labels[sides[name] == 0])}."
+            )
+        both = (sides["trace"] < 0) & (sides["frobenius_squared"] > 0)
         yield (
-            f"Tr(H) is below the base's ({number(before['trace'])}) for {_listed(labels[fell])};"
-            f" ‖H‖_F² is above the base's ({number(before['frobenius_squared'])}) for {_listed(labels[sharper])}."
+            f"The signed trace fell although sharpness rose, both by more than {WITHIN:g} standard errors:"
+            f" {_listed(labels[both])}."
         )
-        yield f"The signed trace fell although sharpness rose: {_listed(labels[fell & sharper])}."
     unlearned = regained[regained["model"] != measurements.base]
     for attack, rows in unlearned.groupby("attack", sort=False):
         if len(rows) < 3 or rows["regained"].nunique() < 2:
             continue
-        ranks = [number(rows[name].corr(rows["regained"], method="spearman")) for name in names]
+        ranks = [number(rows[name].corr(rows["regained"], method="spearman")) for name in QUANTITIES]
         yield (
             f"Over the {len(rows)} unlearned models and seeds, rank correlation with the "
             f"{measurements.safety_metric} that {attack} brings back: Tr(H) {ranks[0]}, ‖H‖_F² {ranks[1]}. So few"
             " points, of so few methods, are a description and no test."
         )
+
+
+def _sides(before: pd.DataFrame, others: pd.DataFrame, name: str) -> pd.Series:
+    """-1 for each row below the base, 1 above, 0 where the errors do not tell; as if their probes were independent."""
+    start, error = _mean(before, name)
+    difference = others[name] - start
+    told = difference.abs() > WITHIN * np.hypot(others[f"{name}_standard_error"], error)
+    return np.sign(difference).where(told, 0)
+
+
+def _mean(rows: pd.DataFrame, name: str) -> tuple[float, float]:
+    """Mean of rows' estimates, with its standard error."""
+    return float(rows[name].mean()), math.hypot(*rows[f"{name}_standard_error"]) / len(rows)
 
 
 def displacement_table(displacement: pd.DataFrame) -> str:

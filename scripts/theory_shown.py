@@ -1,0 +1,38 @@
+"""Writes the text of the measured theory, or draws one of its figures in one format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from resalign.report import drawing, theory_figures
+from resalign.report.collect import load_metrics, named
+from resalign.report.settings import ReportConfig
+from resalign.report.theory import page
+from resalign.report.theory_tables import read_table
+from resalign.stage import parse_arguments, run_stage
+
+# By the file's name; each draws the one table that theory_jobs.READS has for it.
+FIGURES = {
+    "sharpness": theory_figures.sharpness_figure,
+    "displacement": theory_figures.displacement_figure,
+    "slices": theory_figures.slices_figure,
+}
+
+
+def main() -> None:
+    """Command line of the rule theory_shown."""
+    arguments = parse_arguments(__doc__ or "")
+    job, output = arguments.job, arguments.output / arguments.job["file"]
+    settings = ReportConfig.parse(job["report"], where="report")
+    tables = {name: read_table(name, [Path(part) for part in parts]) for name, parts in job["tables"].items()}
+    names = named(job, load_metrics(job))
+    if output.suffix == ".md":
+        output.write_text(page(**tables, measurements=names), encoding="utf-8")
+    else:
+        [table] = tables.values()
+        figure = FIGURES[output.stem](table, names, settings)
+        drawing.save(figure, output.with_suffix(""), settings, formats=(output.suffix.removeprefix("."),))
+
+
+if __name__ == "__main__":
+    run_stage(main)
