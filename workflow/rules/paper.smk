@@ -55,5 +55,6 @@ rule exhibit:
 rule paper:
     input:
         exhibit_jobs.paper_files(PLAN),
+        rules.theory.input,
     message:
         exhibit_jobs.message(PLAN)
