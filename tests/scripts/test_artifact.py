@@ -1,24 +1,48 @@
 """A tiny experiment, run by its real stages, packed, handed on and verified."""
 
 import json
+import sys
 import zipfile
 from collections.abc import Callable
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+import yaml
 
 from resalign.artifact import contents, layout
 from resalign.artifact.archive import write_archive
 from resalign.artifact.manifest import MANIFESTS, PROVENANCE, Entry, covers, to_text
 from resalign.artifact.verify import verify
+from resalign.config import theory_jobs
+from resalign.config.ablations import DECLARED, Ablations
 from resalign.config.plan import Plan
+from resalign.paper import exhibit_jobs
+from resalign.report import ablation_jobs
 
-from .conftest import Workshop
+from .conftest import Workshop, load_script
+from .test_theory import SMALL
 
+SCRIPTS = ("measure", "theory", "theory_tables", "linear_model", "ablation", "exhibit")
 TERMS = Path(__file__).parents[1] / "artifact" / "ro-crate-1.1-terms.json"
 RO_CRATE = "https://w3id.org/ro/crate/1.1/context"
+
+
+ABLATION = "results/tiny/ablations/gamma"
+# Figure 5 reads it; what it adds to the experiment is one attack.
+DECLARATION = {
+    "title": "Learning rate",
+    "models": ["graddiff"],
+    "metrics": ["ip"],
+    "grid": {"attacks.mine.lr": [1e-3, 2e-3]},
+}
+# Tests by prompt need two prompts.
+COUNTS = {"unsafe": {"prompts": 2, "images": 1}, "benign": {"prompts": 2, "images": 1}}
+TIER = {"training_seeds": [0], "prompts": COUNTS}
+CHANGES = {"theory": SMALL, "tiers": {"smoke": TIER, "small": TIER, "paper": TIER}}
 
 
 @dataclass(frozen=True)
@@ -37,15 +61,49 @@ class Packed:
 @pytest.fixture(scope="module")
 def pack(workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan]) -> Callable[[], Packed]:
     def run() -> Packed:
-        place, plan = workshop(), tiny_plan()
+        place = workshop()
+        place = Workshop(place.folder, {**place.scripts, **{name: load_script(name) for name in SCRIPTS}})
+        (place.folder / DECLARED).parent.mkdir()
+        (place.folder / DECLARED).write_text(yaml.safe_dump({"tiny": {"gamma": DECLARATION}}))
+        plan = tiny_plan(**CHANGES)
         place.run(plan)
+        with chdir(place.folder):
+            make_paper(place, plan)
         return again(place, plan, contents.folder(plan))
 
     return run
 
 
+def make_paper(place: Workshop, plan: Plan) -> None:
+    """Frames, theory, the ablation and its runs, exhibits."""
+    place.call("measure", exhibit_jobs.measure_job(plan), exhibit_jobs.measured_folder(plan))
+    for run, state in theory_jobs.states(plan).items():
+        place.call("theory", theory_jobs.state_job(plan, run, 0), state.folder(0))
+    place.call("theory_tables", theory_jobs.table_job(plan), theory_jobs.folder(plan))
+    place.call("linear_model", theory_jobs.linear_model_job(plan), theory_jobs.folder(plan))
+    ablations = declared(plan)
+    for variant in ablations.variants("gamma").values():
+        other = variant.plan
+        for stages, step in ((other.attack, place.attack), (other.sample, place.sample), (other.score, place.score)):
+            for stage in stages.values():
+                if stage.label == "graddiff.mine" and not Path(stage.folder(0)).exists():
+                    step(other, stage, 0)
+    place.call("ablation", ablation_jobs.measuring_job(ablations, "gamma"), ABLATION)
+    for file in exhibit_jobs.paper_files(plan):
+        name = Path(file).stem
+        arguments = ["exhibit.py", "--job", exhibit_jobs.exhibit_job(plan, name), "--exhibit", name, "--output", file]
+        with mock.patch.object(sys, "argv", arguments):
+            place.scripts["exhibit"].main()
+
+
+def declared(plan: Plan) -> Ablations:
+    return Ablations(plan, plan.experiment.config.model_dump(mode="json", exclude_unset=True))
+
+
 def again(place: Workshop, plan: Plan, output: str) -> Packed:
-    folder = place.call("artifact", contents.artifact_job(plan), output)
+    with chdir(place.folder):
+        job = contents.artifact_job(plan, declared(plan))
+    folder = place.call("artifact", job, output)
     return Packed(place, plan, folder / "tiny.zip")
 
 
@@ -138,7 +196,7 @@ def test_what_is_in_it(packed: Packed) -> None:
 def test_weights_and_images_are_packed_when_asked_for(
     packed: Packed, tiny_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:
-    plan = tiny_plan(artifact={"weights": True, "images": True})
+    plan = tiny_plan(**CHANGES, artifact={"weights": True, "images": True})
     full = again(packed.workshop, plan, "results/tiny/artifact/full")
     members = full.members()
     assert len([name for name in members if name.endswith("weights.safetensors")]) == len(plan.unlearn)

@@ -3,7 +3,6 @@
 from resalign.config import theory_jobs
 
 THEORY = theory_jobs.folder(PLAN)
-THEORY_FIGURES = ["sharpness", "displacement", "slices"]
 
 
 localrules:
@@ -50,7 +49,7 @@ rule theory_tables:
     output:
         tables=expand(f"{THEORY}/{{table}}.csv", table=[*theory_jobs.STATE_TABLES, "regained"]),
         page=f"{THEORY}/theory.md",
-        figures=expand(f"{THEORY}/{{figure}}.{{suffix}}", figure=THEORY_FIGURES, suffix=["png", "svg"]),
+        figures=expand(f"{THEORY}/{{figure}}.{{suffix}}", figure=theory_jobs.FIGURES, suffix=["png", "svg"]),
         record=f"{THEORY}/run.json",
         timing=f"{THEORY}/timing.json",
     log:

@@ -9,11 +9,20 @@ from resalign.config import jobs
 from resalign.config.plan import RESULTS, Plan, Stage
 
 STATE_TABLES = ("sharpness", "displacement", "slices")
+FIGURES = STATE_TABLES
 
 
 def folder(plan: Plan) -> str:
     """Where the experiment's tables lie."""
     return f"{RESULTS}/{plan.experiment.config.name}/theory"
+
+
+def files(plan: Plan) -> list[str]:
+    """Everything that the target ``theory`` makes but times, the records included."""
+    tables = [f"{name}.csv" for name in (*STATE_TABLES, "regained", "linear_model")]
+    figures = [f"{name}.{suffix}" for name in (*FIGURES, "linear_model") for suffix in ("png", "svg")]
+    records = ["run.json", "linear-model/run.json"]
+    return [f"{folder(plan)}/{name}" for name in (*tables, "theory.md", "linear_model.md", *figures, *records)]
 
 
 def states(plan: Plan) -> dict[str, Stage]:
