@@ -112,6 +112,17 @@ def packed(pack: Callable[[], Packed]) -> Packed:
     return pack()
 
 
+def exhibit_files(members: dict[str, bytes | Path]) -> set[str]:
+    return {name for name in members if name.startswith("results/tiny/paper/")}
+
+
+def without_exhibits(members: dict[str, bytes | Path], *but: str) -> dict[str, bytes | Path]:
+    """The archive with all but some exhibits no more made again: each is a process of its own."""
+    values = json.loads(bytes(members[layout.REBUILD]))  # type: ignore[arg-type]
+    kept = [entry for entry in values["rebuilds"] if entry["script"] != "scripts/exhibit.py" or entry["file"] in but]
+    return {**members, layout.REBUILD: json.dumps({**values, "rebuilds": kept}).encode()}
+
+
 def repacked(members: dict[str, bytes | Path], path: Path) -> Path:
     """An archive whose manifests and digest are right: whoever changed it covered their tracks."""
     entries = {name: Entry.of(content) for name, content in members.items()}
@@ -139,11 +150,11 @@ def test_two_runs_differ_in_their_provenance_alone(packed: Packed, pack: Callabl
 def test_it_is_verified_elsewhere(packed: Packed, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         assert verify(packed.archive, tmp_path) == []
-    assert "figures/samples.png: not made again" in caplog.text
     made = [line for line in caplog.messages if "equal to the byte" in line]
-    assert made
     count = len([name for name in packed.members() if name.startswith(("results/tiny/tables", "results/tiny/figures"))])
-    assert f"{count - 1} of {count - 1} files" in made[0]
+    assert f"{count} of {count} files" in made[0]
+    assert f"{ABLATION}: 3 of 3 files are equal to the byte" in made
+    assert len([line for line in made if "results/tiny/paper: 1 of 1" in line]) == len(exhibit_files(packed.members()))
 
 
 def test_a_forged_number_is_named_by_its_row(packed: Packed, tmp_path: Path) -> None:
@@ -155,17 +166,26 @@ def test_a_forged_number_is_named_by_its_row(packed: Packed, tmp_path: Path) -> 
     cells = first.split(",")
     cells[value] = "0.123"
     members["results/tiny/tables/table1.csv"] = "\n".join([header, ",".join(cells), *rest, ""]).encode()
-    problems = verify(repacked(members, tmp_path / "tiny.zip"), tmp_path / "folder")
-    assert len(problems) == 1
+    ablation, theory = f"{ABLATION}/values.csv", "results/tiny/theory/slices.csv"
+    for name in (ablation, theory):
+        members[name] = with_last_mean(bytes(members[name]).decode(), "0.123").encode()  # type: ignore[arg-type]
+    problems = verify(repacked(without_exhibits(members), tmp_path / "tiny.zip"), tmp_path / "folder")
+    assert [problem.partition(":")[0] for problem in problems] == ["results/tiny/tables/table1.csv", ablation, theory]
     assert problems[0].startswith("results/tiny/tables/table1.csv: row 1 (")
-    assert "mean: '0.123', made again" in problems[0]
+    assert all("mean: '0.123', made again" in problem for problem in problems)
+
+
+def with_last_mean(table: str, value: str) -> str:
+    rows = [line.split(",") for line in table.splitlines()]
+    rows[-1][rows[0].index("mean")] = value
+    return "".join(",".join(row) + "\n" for row in rows)
 
 
 def test_a_stale_table_and_a_missing_one_are_named(packed: Packed, tmp_path: Path) -> None:
     members = packed.members()
     members["results/tiny/tables/old.csv"] = b"a\n1\n"
     del members["results/tiny/tables/per_run.csv"]
-    problems = verify(repacked(members, tmp_path / "tiny.zip"), tmp_path / "folder")
+    problems = verify(repacked(without_exhibits(members), tmp_path / "tiny.zip"), tmp_path / "folder")
     assert problems == [
         "results/tiny/tables/old.csv: is in the archive, and is not made of its raw scores",
         "results/tiny/tables/per_run.csv: is made of the archive's raw scores, and is not in it",
@@ -201,7 +221,35 @@ def test_weights_and_images_are_packed_when_asked_for(
     members = full.members()
     assert len([name for name in members if name.endswith("weights.safetensors")]) == len(plan.unlearn)
     assert [name for name in members if name.endswith(".png") and "/images/" in name]
-    assert verify(full.archive, tmp_path) == []
+    pictures = {"results/tiny/figures/samples.png", "results/tiny/paper/figure3.png"}
+    assert pictures <= set(members)
+    assert not pictures & set(packed.members())
+    short = without_exhibits(members, "figure3.png")
+    assert verify(repacked(short, tmp_path / "tiny.zip"), tmp_path / "folder") == []
+
+
+def test_only_declared_files_are_packed(packed: Packed) -> None:
+    place, members = packed.workshop, packed.members()
+    undeclared = ("results/tiny/tables/old.csv", "results/tiny/audit/audit.csv", "results/tiny/paper/old.csv")
+    undeclared += ("results/tiny/ablations/other/values.csv", "logs/study/tiny.log", "logs/ablations/tiny.other.log")
+    for name in undeclared:
+        (place.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (place.folder / name).write_text("stale")
+    (place.folder / "logs/ablations/tiny.gamma.log").write_text("a log of its own")
+    found = again(place, packed.plan, "results/tiny/artifact/declared").members()
+    assert set(found) - set(members) == {f"{PROVENANCE}logs/ablations/tiny.gamma.log"}
+    assert set(members) <= set(found)
+    for name in (*undeclared, "logs/ablations/tiny.gamma.log"):
+        (place.folder / name).unlink()
+
+
+def test_raw_scores_of_an_ablations_own_runs_are_packed(packed: Packed) -> None:
+    own = {stage.run for stage in packed.plan.score.values()}
+    with chdir(packed.workshop.folder):
+        files = ablation_jobs.measured_files(declared(packed.plan), "gamma")
+    added = [name for name in files if "/score/" in name and name.split("/")[3] not in own]
+    assert len(added) == 1
+    assert set(files) <= set(packed.members())
 
 
 def test_every_reference_of_the_crate_leads_somewhere(packed: Packed) -> None:
