@@ -118,10 +118,9 @@ def _result_files(job: Job, settings: ArtifactConfig, root: Path) -> Iterator[Pa
         if path == result / sources.PAGE:  # it has times and pictures: see _provenance
             continue
         if path == result / "figures":  # which there are depends on what was measured; Snakemake empties it before
-            figures = sorted(path.iterdir())
+            figures = (figure for figure in sorted(path.iterdir()) if not figure.name.startswith("."))
             yield from (figure for figure in figures if settings.images or figure.name != layout.SAMPLES)
-            beside = (name for name, figure in layout.BESIDE.items() if any(path.glob(figure)))
-            yield from (_existing(result / name) for name in beside)
+            yield from (result / name for name in layout.BESIDE if (result / name).is_file())
             continue
         yield _existing(path)
         if path.name == "run.json":
