@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 from resalign.config import registry
 from resalign.paper.evidence import Evidence
@@ -16,7 +18,7 @@ from resalign.stage import run_stage
 def main() -> None:
     """Command line of the rule exhibit."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--job", type=json.loads, required=True, help="settings and the frames' paths as JSON")
+    parser.add_argument("--job", type=_job, required=True, help="settings and frames' paths as JSON; -: standard input")
     parser.add_argument("--exhibit", required=True, help="name of the exhibit, its module's in resalign.exhibits")
     parser.add_argument("--output", type=Path, required=True, help="the file to write; its suffix says which kind")
     arguments = parser.parse_args()
@@ -31,6 +33,10 @@ def main() -> None:
     )
     product = registry.member("exhibits", arguments.exhibit).make(evidence)
     write(product, arguments.output, evidence.settings)
+
+
+def _job(text: str) -> Any:
+    return json.loads(sys.stdin.read() if text == "-" else text)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,49 @@
 """A tiny experiment, run by its real stages, packed, handed on and verified."""
 
 import json
+import sys
 import zipfile
 from collections.abc import Callable
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+import yaml
 
 from resalign.artifact import contents, layout
 from resalign.artifact.archive import write_archive
 from resalign.artifact.manifest import MANIFESTS, PROVENANCE, Entry, covers, to_text
 from resalign.artifact.verify import verify
+from resalign.config import theory_jobs
+from resalign.config.ablations import DECLARED, Ablations
 from resalign.config.plan import Plan
+from resalign.paper import exhibit_jobs
+from resalign.report import ablation_jobs
 
-from .conftest import Workshop
+from .conftest import Workshop, load_script
+from .test_theory import SMALL
 
+SCRIPTS = ("measure", "theory", "theory_regained", "linear_model", "ablation", "exhibit")
+SCRIPTS += ("theory_table", "theory_shown", "linear_model_shown")
 TERMS = Path(__file__).parents[1] / "artifact" / "ro-crate-1.1-terms.json"
 RO_CRATE = "https://w3id.org/ro/crate/1.1/context"
+
+
+ABLATION = "results/tiny/ablations/gamma"
+# Figure 5 reads it; what it adds to the experiment is one attack.
+DECLARATION = {
+    "title": "Learning rate",
+    "models": ["graddiff"],
+    "metrics": ["ip"],
+    "grid": {"attacks.mine.lr": [1e-3, 2e-3]},
+}
+# Tests by prompt need two prompts.
+COUNTS = {"unsafe": {"prompts": 2, "images": 1}, "benign": {"prompts": 2, "images": 1}}
+TIER = {"training_seeds": [0], "prompts": COUNTS}
+CHANGES = {"theory": SMALL, "tiers": {"smoke": TIER, "small": TIER, "paper": TIER}}
 
 
 @dataclass(frozen=True)
@@ -37,21 +62,69 @@ class Packed:
 @pytest.fixture(scope="module")
 def pack(workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan]) -> Callable[[], Packed]:
     def run() -> Packed:
-        place, plan = workshop(), tiny_plan()
+        place = workshop()
+        place = Workshop(place.folder, {**place.scripts, **{name: load_script(name) for name in SCRIPTS}})
+        (place.folder / DECLARED).parent.mkdir()
+        (place.folder / DECLARED).write_text(yaml.safe_dump({"tiny": {"gamma": DECLARATION}}))
+        plan = tiny_plan(**CHANGES)
         place.run(plan)
+        with chdir(place.folder):
+            make_paper(place, plan)
         return again(place, plan, contents.folder(plan))
 
     return run
 
 
+def make_paper(place: Workshop, plan: Plan) -> None:
+    """Frames, theory, the ablation and its runs, exhibits."""
+    place.call("measure", exhibit_jobs.measure_job(plan), exhibit_jobs.measured_folder(plan))
+    for run, state in theory_jobs.states(plan).items():
+        place.call("theory", theory_jobs.state_job(plan, run, 0), state.folder(0))
+    measured = f"{theory_jobs.folder(plan)}/measured"
+    place.call("theory_regained", theory_jobs.regained_job(plan), measured)
+    place.call("linear_model", theory_jobs.linear_model_job(plan), f"{measured}/linear-model")
+    for made in theory_jobs.file_jobs(plan):
+        place.call(made["script"], json.dumps(made["job"]), theory_jobs.folder(plan))
+    ablations = declared(plan)
+    for variant in ablations.variants("gamma").values():
+        other = variant.plan
+        for stages, step in ((other.attack, place.attack), (other.sample, place.sample), (other.score, place.score)):
+            for stage in stages.values():
+                if stage.label == "graddiff.mine" and not Path(stage.folder(0)).exists():
+                    step(other, stage, 0)
+    place.call("ablation", ablation_jobs.measuring_job(ablations, "gamma"), ABLATION)
+    for file in exhibit_jobs.paper_files(plan):
+        name = Path(file).stem
+        arguments = ["exhibit.py", "--job", exhibit_jobs.exhibit_job(plan, name), "--exhibit", name, "--output", file]
+        with mock.patch.object(sys, "argv", arguments):
+            place.scripts["exhibit"].main()
+
+
+def declared(plan: Plan) -> Ablations:
+    return Ablations(plan, plan.experiment.config.model_dump(mode="json", exclude_unset=True))
+
+
 def again(place: Workshop, plan: Plan, output: str) -> Packed:
-    folder = place.call("artifact", contents.artifact_job(plan), output)
+    with chdir(place.folder):
+        job = contents.artifact_job(plan, declared(plan))
+    folder = place.call("artifact", job, output)
     return Packed(place, plan, folder / "tiny.zip")
 
 
 @pytest.fixture(scope="module")
 def packed(pack: Callable[[], Packed]) -> Packed:
     return pack()
+
+
+def exhibit_files(members: dict[str, bytes | Path]) -> set[str]:
+    return {name for name in members if name.startswith("results/tiny/paper/")}
+
+
+def without_exhibits(members: dict[str, bytes | Path], *but: str) -> dict[str, bytes | Path]:
+    """The archive with all but some exhibits no more made again: each is a process of its own."""
+    values = json.loads(bytes(members[layout.REBUILD]))  # type: ignore[arg-type]
+    kept = [entry for entry in values["rebuilds"] if entry["script"] != "scripts/exhibit.py" or entry["file"] in but]
+    return {**members, layout.REBUILD: json.dumps({**values, "rebuilds": kept}).encode()}
 
 
 def repacked(members: dict[str, bytes | Path], path: Path) -> Path:
@@ -81,11 +154,11 @@ def test_two_runs_differ_in_their_provenance_alone(packed: Packed, pack: Callabl
 def test_it_is_verified_elsewhere(packed: Packed, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         assert verify(packed.archive, tmp_path) == []
-    assert "figures/samples.png: not made again" in caplog.text
     made = [line for line in caplog.messages if "equal to the byte" in line]
-    assert made
     count = len([name for name in packed.members() if name.startswith(("results/tiny/tables", "results/tiny/figures"))])
-    assert f"{count - 1} of {count - 1} files" in made[0]
+    assert f"{count} of {count} files" in made[0]
+    assert f"{ABLATION}: 3 of 3 files are equal to the byte" in made
+    assert len([line for line in made if "results/tiny/paper: 1 of 1" in line]) == len(exhibit_files(packed.members()))
 
 
 def test_a_forged_number_is_named_by_its_row(packed: Packed, tmp_path: Path) -> None:
@@ -97,17 +170,26 @@ def test_a_forged_number_is_named_by_its_row(packed: Packed, tmp_path: Path) -> 
     cells = first.split(",")
     cells[value] = "0.123"
     members["results/tiny/tables/table1.csv"] = "\n".join([header, ",".join(cells), *rest, ""]).encode()
-    problems = verify(repacked(members, tmp_path / "tiny.zip"), tmp_path / "folder")
-    assert len(problems) == 1
+    ablation, theory = f"{ABLATION}/values.csv", "results/tiny/theory/slices.csv"
+    for name in (ablation, theory):
+        members[name] = with_last_mean(bytes(members[name]).decode(), "0.123").encode()  # type: ignore[arg-type]
+    problems = verify(repacked(without_exhibits(members), tmp_path / "tiny.zip"), tmp_path / "folder")
+    assert [problem.partition(":")[0] for problem in problems] == ["results/tiny/tables/table1.csv", ablation, theory]
     assert problems[0].startswith("results/tiny/tables/table1.csv: row 1 (")
-    assert "mean: '0.123', made again" in problems[0]
+    assert all("mean: '0.123', made again" in problem for problem in problems)
+
+
+def with_last_mean(table: str, value: str) -> str:
+    rows = [line.split(",") for line in table.splitlines()]
+    rows[-1][rows[0].index("mean")] = value
+    return "".join(",".join(row) + "\n" for row in rows)
 
 
 def test_a_stale_table_and_a_missing_one_are_named(packed: Packed, tmp_path: Path) -> None:
     members = packed.members()
     members["results/tiny/tables/old.csv"] = b"a\n1\n"
     del members["results/tiny/tables/per_run.csv"]
-    problems = verify(repacked(members, tmp_path / "tiny.zip"), tmp_path / "folder")
+    problems = verify(repacked(without_exhibits(members), tmp_path / "tiny.zip"), tmp_path / "folder")
     assert problems == [
         "results/tiny/tables/old.csv: is in the archive, and is not made of its raw scores",
         "results/tiny/tables/per_run.csv: is made of the archive's raw scores, and is not in it",
@@ -138,12 +220,41 @@ def test_what_is_in_it(packed: Packed) -> None:
 def test_weights_and_images_are_packed_when_asked_for(
     packed: Packed, tiny_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:
-    plan = tiny_plan(artifact={"weights": True, "images": True})
+    plan = tiny_plan(**CHANGES, artifact={"weights": True, "images": True})
     full = again(packed.workshop, plan, "results/tiny/artifact/full")
     members = full.members()
     assert len([name for name in members if name.endswith("weights.safetensors")]) == len(plan.unlearn)
     assert [name for name in members if name.endswith(".png") and "/images/" in name]
-    assert verify(full.archive, tmp_path) == []
+    pictures = {"results/tiny/figures/samples.png", "results/tiny/paper/figure3.png"}
+    assert pictures <= set(members)
+    assert not pictures & set(packed.members())
+    short = without_exhibits(members, "figure3.png")
+    assert verify(repacked(short, tmp_path / "tiny.zip"), tmp_path / "folder") == []
+
+
+def test_only_declared_files_are_packed(packed: Packed) -> None:
+    place, members = packed.workshop, packed.members()
+    undeclared = ("results/tiny/tables/old.csv", "results/tiny/audit/audit.csv", "results/tiny/paper/old.csv")
+    undeclared += ("results/tiny/figures/.snakemake_timestamp",)
+    undeclared += ("results/tiny/ablations/other/values.csv", "logs/study/tiny.log", "logs/ablations/tiny.other.log")
+    for name in undeclared:
+        (place.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (place.folder / name).write_text("stale")
+    (place.folder / "logs/ablations/tiny.gamma.log").write_text("a log of its own")
+    found = again(place, packed.plan, "results/tiny/artifact/declared").members()
+    assert set(found) - set(members) == {f"{PROVENANCE}logs/ablations/tiny.gamma.log"}
+    assert set(members) <= set(found)
+    for name in (*undeclared, "logs/ablations/tiny.gamma.log"):
+        (place.folder / name).unlink()
+
+
+def test_raw_scores_of_an_ablations_own_runs_are_packed(packed: Packed) -> None:
+    own = {stage.run for stage in packed.plan.score.values()}
+    with chdir(packed.workshop.folder):
+        files = ablation_jobs.measured_files(declared(packed.plan), "gamma")
+    added = [name for name in files if "/score/" in name and name.split("/")[3] not in own]
+    assert len(added) == 1
+    assert set(files) <= set(packed.members())
 
 
 def test_every_reference_of_the_crate_leads_somewhere(packed: Packed) -> None:

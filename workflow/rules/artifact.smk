@@ -15,9 +15,8 @@ rule artifact:
 
 rule pack:
     input:
-        report=rules.report.output,
-        measured=rules.measure.output,
-        paper=lambda wildcards: exhibit_jobs.paper_files(PLAN),
+        # The archive's members, and nothing else of the result.
+        files=lambda wildcards: contents.result_files(PLAN),
         code=jobs.code("artifact"),
         template="src/resalign/artifact/readme.md.j2",
     output:
@@ -34,7 +33,7 @@ rule pack:
         mem_mb=growing(3000),
         runtime=growing(60),
     params:
-        job=lambda wildcards: contents.artifact_job(PLAN),
+        job=lambda wildcards: contents.artifact_job(PLAN, ABLATIONS),
         # The archive has the source: only what packs it depends on the revision.
         source=lambda wildcards: fingerprint(Path(workflow.basedir).parent),
         folder=subpath(output.archive, parent=True),

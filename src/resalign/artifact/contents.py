@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from resalign.artifact.layout import TARGET
-from resalign.config import jobs
+from resalign.config import jobs, theory_jobs
+from resalign.config.ablations import Ablations
 from resalign.config.plan import RESULTS, Plan
 from resalign.paper import exhibit_jobs
+from resalign.report import ablation_jobs, sources
 
 
 def folder(plan: Plan) -> str:
@@ -22,8 +24,26 @@ def archive(plan: Plan) -> str:
     return f"{folder(plan)}/{plan.experiment.config.name}.zip"
 
 
-def artifact_job(plan: Plan) -> str:
-    """What scripts/artifact.py needs; what the report was told stands in the report's own record."""
+def result_files(plan: Plan) -> list[str]:
+    """Every file of the result that is packed, and the report's folder of figures; all are outputs of rules.
+
+    What else lies there is of targets that the archive leaves out, or of an earlier configuration.
+    """
+    result = f"{RESULTS}/{plan.experiment.config.name}"
+    report = [*sources.ALWAYS, *(file for label in plan.experiment.sweeps for file in sources.sweep_files(label))]
+    measured = [*(f"{frame}.csv" for frame in exhibit_jobs.FRAMES), "names.json", "run.json"]
+    ablations = [f"{_ablation_folder(plan, name)}/{file}" for name in _ablations(plan) for file in ablation_jobs.COPIED]
+    return [
+        *(f"{result}/{file}" for file in (*report, "figures", "run.json")),
+        *(f"{exhibit_jobs.measured_folder(plan)}/{file}" for file in measured),
+        *_exhibit_files(plan),
+        *ablations,
+        *([*theory_jobs.files(plan), *theory_jobs.measured_files(plan)] if _has_theory(plan) else ()),
+    ]
+
+
+def artifact_job(plan: Plan, ablations: Ablations) -> str:
+    """What scripts/artifact.py needs; what the report and others were told stands in their own records."""
     config = plan.experiment.config
     return jobs.as_json(
         {
@@ -36,10 +56,48 @@ def artifact_job(plan: Plan) -> str:
             "references": list(plan.references),
             "assets": {name: _described(plan, name) for name in plan.assets},
             "modules": sorted({f"resalign.metrics.{metric.name}" for metric in plan.experiment.metrics.values()}),
-            "exhibits": [_exhibit(plan, Path(file)) for file in exhibit_jobs.paper_files(plan)],
+            "files": result_files(plan),
+            "exhibits": [_exhibit(plan, Path(file)) for file in _exhibit_files(plan)],
+            "ablations": [_ablation(plan, ablations, name) for name in _ablations(plan)],
+            "theory": theory_jobs.measured_states(plan) if _has_theory(plan) else [],
+            "theory_files": theory_jobs.file_jobs(plan) if _has_theory(plan) else [],
             "artifact": config.artifact.model_dump(mode="json"),
         }
     )
+
+
+def _exhibit_files(plan: Plan) -> list[str]:
+    """The paper's files, pictures of generated images only where images are asked for."""
+    with_images = plan.experiment.config.artifact.images
+    files = exhibit_jobs.paper_files(plan)
+    return [file for file in files if with_images or "samples" not in exhibit_jobs.frames_of(plan, Path(file).stem)]
+
+
+def _ablations(plan: Plan) -> list[str]:
+    """Names of the ablations that the packed exhibits read."""
+    frames = [exhibit_jobs.frames_of(plan, Path(file).stem) for file in _exhibit_files(plan)]
+    return list(dict.fromkeys(Path(found["ablation"]).parent.name for found in frames if "ablation" in found))
+
+
+def _ablation_folder(plan: Plan, name: str) -> str:
+    return f"{RESULTS}/{plan.experiment.config.name}/ablations/{name}"
+
+
+def _ablation(plan: Plan, ablations: Ablations, name: str) -> dict[str, Any]:
+    """A measured ablation, and the folders of the runs behind it."""
+    job = json.loads(ablation_jobs.measuring_job(ablations, name))
+    rows = [row for variant in job["variants"] for row in variant["measured"]["rows"]]
+    runs = [folder.format(seed=seed) for row in rows for folder in row["folders"].values() for seed in row["seeds"]]
+    read = [str(Path(file).parent) for file in ablation_jobs.measured_files(ablations, name)]
+    return {
+        "folder": _ablation_folder(plan, name),
+        "modules": ablation_jobs.metric_modules(ablations, name),
+        "runs": list(dict.fromkeys([*runs, *read])),
+    }
+
+
+def _has_theory(plan: Plan) -> bool:
+    return bool(exhibit_jobs.declared_theory(plan))
 
 
 def _exhibit(plan: Plan, file: Path) -> dict[str, Any]:

@@ -20,18 +20,20 @@ from resalign.config.assets import HASHES
 from resalign.config.plan import RESULTS
 from resalign.config.shape import ArtifactConfig
 from resalign.config.strict import ConfigError
+from resalign.report import sources
 
 Members = dict[str, bytes | Path]
+Job = dict[str, Any]
 # A page embeds its pictures; its figures are SVG elements.
 _PICTURE = re.compile(rb"data:image/(?:png|jpeg|webp|gif);base64,[A-Za-z0-9+/=]+")
 _NO_PICTURE = b"data:,"
 # A link to a file: no scheme, no place in the page itself, no absolute path.
 _LINK = re.compile(rb'((?:href|src)=")(?![#/]|[a-z]+:)([^"#?]+)')
 _ASSETS = f"{RESULTS}/assets/"
-_OWN_RECORDS = ("run.json", "timing.json")  # of a job in an asset's folder, beside what it made
+_OWN_RECORDS = ("run.json", layout.TIMING)  # of a job in an asset's folder, beside what it made
 
 
-def gather(job: dict[str, Any], source: Source, root: Path) -> Members:
+def gather(job: Job, source: Source, root: Path) -> Members:
     """Every member of the archive.
 
     Args:
@@ -44,21 +46,17 @@ def gather(job: dict[str, Any], source: Source, root: Path) -> Members:
     """
     settings = ArtifactConfig.parse(job["artifact"], where="artifact")
     result = root / job["result"]
-    report = json.loads(_existing(result / "run.json").read_text(encoding="utf-8"))["job"]
+    report = _told(result)
     members: Members = {f"{layout.SOURCE}/{name}": content for name, content in source.files.items()}
     if source.patch:
         members[layout.PATCH] = source.patch
     members |= {f"{layout.UNTRACKED}/{name}": content for name, content in (source.untracked or {}).items()}
-    folders = [*(folder for *_, folder in job["jobs"]), *job["references"], *_read_by(result, settings, root)]
-    for path in [*_result_files(result, settings), *_records(folders, root), *_large_files(job, settings, root)]:
+    behind = [run for ablation in job["ablations"] for run in ablation["runs"]]
+    folders = [*(folder for *_, folder in job["jobs"]), *job["references"], *behind, *job["theory"]]
+    for path in [*_result_files(job, settings, root), *_records(folders, root), *_large_files(job, settings, root)]:
         members[layout.place(path.relative_to(root).as_posix())] = path
-    for label, table in report["heldout"].items():
-        members[f"{rebuild.HELD_OUT}/{label}.csv"] = _existing(root / table)
-    rebuilds = [rebuild.report_rebuild(job["result"], report, job["modules"], with_images=settings.images)]
-    rebuilds += _frames(job, result)
-    for exhibit in job["exhibits"]:
-        rebuilds.append(rebuild.exhibit_rebuild(**exhibit, with_images=settings.images))
-        members |= {layout.place(path): _existing(root / path) for path in exhibit["job"]["files"].values()}
+    rebuilds, held_out = _rebuilds(job, settings, root)
+    members |= {name: _existing(root / table) for table, name in held_out.items()}
     resolved = yaml.safe_dump(report["config"], sort_keys=False, width=110, allow_unicode=True)
     members[layout.REBUILD] = rebuild.to_text(rebuilds, settings).encode()
     members[layout.config_name(job["name"])] = resolved.encode()
@@ -74,15 +72,39 @@ def gather(job: dict[str, Any], source: Source, root: Path) -> Members:
     return members
 
 
-def _frames(job: dict[str, Any], result: Path) -> list[rebuild.Rebuild]:
-    """The measured frames, where they were made."""
-    folder = result / "measured"
-    if not (folder / "run.json").is_file():
-        return []
-    frames = sorted(path.name for path in folder.iterdir() if path.suffix in (".csv", ".json"))
-    frames = [name for name in frames if name not in _OWN_RECORDS]
-    frames_job = json.loads((folder / "run.json").read_text(encoding="utf-8"))["job"]
-    return [rebuild.frames_rebuild(f"{job['result']}/measured", frames_job, job["modules"], frames)]
+def _rebuilds(job: Job, settings: ArtifactConfig, root: Path) -> tuple[list[rebuild.Rebuild], dict[str, str]]:
+    """What is made again to verify the archive, and where that reads the held-out tables, by their path."""
+    result, modules = job["result"], job["modules"]
+    measured, theory = f"{result}/measured", f"{result}/theory/measured"
+    report, frames = _told(root / result), _told(root / measured)
+    ablations = [_told(root / ablation["folder"]) for ablation in job["ablations"]]
+    joined = [_told(root / theory)] if job["theory"] else []
+    variants = [variant["measured"] for told in ablations for variant in told["variants"]]
+    held_out = rebuild.held_out_names([report, frames, *joined, *variants])
+    found = [
+        rebuild.report_rebuild(result, report, modules, held_out, with_images=settings.images),
+        rebuild.frames_rebuild(measured, frames, modules, held_out, _made_in(job, measured)),
+    ]
+    for ablation, told in zip(job["ablations"], ablations, strict=True):
+        found.append(rebuild.ablation_rebuild(ablation["folder"], told, ablation["modules"], held_out))
+    for told in joined:
+        linear_model = f"{theory}/linear-model"
+        found.append(rebuild.regained_rebuild(theory, told, modules, held_out))
+        found.append(rebuild.linear_model_rebuild(linear_model, _told(root / linear_model)))
+    found += [rebuild.theory_rebuild(**file) for file in job["theory_files"]]
+    return [*found, *(rebuild.exhibit_rebuild(**exhibit) for exhibit in job["exhibits"])], held_out
+
+
+def _told(folder: Path) -> Job:
+    """The job of the stage that wrote a folder, as its record has it."""
+    told: Job = json.loads(_existing(folder / "run.json").read_text(encoding="utf-8"))["job"]
+    return told
+
+
+def _made_in(job: Job, folder: str) -> list[str]:
+    """Names of the packed files that lie in a folder itself, its record aside."""
+    paths = [PurePosixPath(path) for path in job["files"]]
+    return [path.name for path in paths if str(path.parent) == folder and path.name not in _OWN_RECORDS]
 
 
 def _existing(path: Path) -> Path:
@@ -91,25 +113,20 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _result_files(result: Path, settings: ArtifactConfig) -> Iterator[Path]:
-    """Everything that was made of the raw scores, hidden and unfinished files aside."""
-    left_out = {*(() if settings.images else layout.IMAGES), *(() if settings.weights else layout.WEIGHTS)}
-    for path in sorted(result.rglob("*")):
-        parts = path.relative_to(result).parts
-        is_shown = parts[0] not in layout.LEFT_OUT and not any(part.startswith(".") for part in parts)
-        if path.is_file() and is_shown and not left_out.intersection(parts):
-            yield path
-
-
-def _read_by(result: Path, settings: ArtifactConfig, root: Path) -> list[str]:
-    """Folders of runs that the records of the result name besides: measurements that the report knows nothing of."""
-    found = set()
-    for record in (path for path in _result_files(result, settings) if path.name == "run.json"):
-        for name in re.findall(r'"(results/runs/[^"{}]+)"', record.read_text(encoding="utf-8")):
-            folder = root / name if (root / name).is_dir() else (root / name).parent
-            if (folder / "run.json").is_file():
-                found.add(folder.relative_to(root).as_posix())
-    return sorted(found)
+def _result_files(job: Job, settings: ArtifactConfig, root: Path) -> Iterator[Path]:
+    """The declared files of the result, with their stages' times and what the report writes with its figures."""
+    result = root / job["result"]
+    for path in (root / file for file in job["files"]):
+        if path == result / sources.PAGE:  # it has times and pictures: see _provenance
+            continue
+        if path == result / "figures":  # which there are depends on what was measured; Snakemake empties it before
+            figures = (figure for figure in sorted(path.iterdir()) if not figure.name.startswith("."))
+            yield from (figure for figure in figures if settings.images or figure.name != layout.SAMPLES)
+            yield from (result / name for name in layout.BESIDE if (result / name).is_file())
+            continue
+        yield _existing(path)
+        if path.name == "run.json":
+            yield _existing(path.with_name(layout.TIMING))
 
 
 def _records(folders: list[str], root: Path) -> Iterator[Path]:
@@ -122,7 +139,7 @@ def _records(folders: list[str], root: Path) -> Iterator[Path]:
                 yield path
 
 
-def _large_files(job: dict[str, Any], settings: ArtifactConfig, root: Path) -> Iterator[Path]:
+def _large_files(job: Job, settings: ArtifactConfig, root: Path) -> Iterator[Path]:
     """Weights of the unlearned models and generated images, where they are asked for."""
     for stage, _, _, folder in job["jobs"]:
         if settings.weights and stage == "unlearn":
@@ -151,7 +168,7 @@ def _hashed(name: str, asset: dict[str, Any], root: Path) -> dict[str, Any]:
     return {**asset, **locked, "files": len(hashes), "sha256_of_sha256sums": Entry.of(listed.encode()).sha256}
 
 
-def _provenance(job: dict[str, Any], settings: ArtifactConfig, folders: list[str], root: Path) -> Members:
+def _provenance(job: Job, settings: ArtifactConfig, folders: list[str], root: Path) -> Members:
     """What differs between two runs: logs, the page with its times, this machine and its packages."""
     page = _linked(_existing(root / job["result"] / "report.html").read_bytes(), job["result"])
     found: Members = {
@@ -162,17 +179,22 @@ def _provenance(job: dict[str, Any], settings: ArtifactConfig, folders: list[str
     return found | _logs(job, folders, root)
 
 
-def _logs(job: dict[str, Any], folders: list[str], root: Path) -> Members:
-    """The logs of the result's jobs: a rule names its log after the folder that it writes, or after the experiment."""
-    runs = {PurePosixPath(folder).parts[3] for folder in folders if folder.startswith("results/runs/")}
-    others = {PurePosixPath(folder).name for folder in folders if not folder.startswith("results/runs/")}
-    named = runs | others | {job["name"]}
+def _logs(job: Job, folders: list[str], root: Path) -> Members:
+    """The logs of the packed jobs, if kept: a rule names its log after the folder that it writes, or the experiment."""
+    paths = [PurePosixPath(folder).parts for folder in folders]
+    runs = {"/".join([*parts[2:4], ".".join(parts[4:])]).rstrip("/") for parts in paths if parts[1] == "runs"}
+    others = {parts[-1] for parts in paths if parts[1] != "runs"}  # data sets, by whichever rule
+    own = {f"{rule}/{job['name']}" for rule in ("report", "measure")}
+    shown = [PurePosixPath(file["file"]).name for file in job["theory_files"]]
+    own |= {f"theory/{job['name']}.{name}" for name in ("regained", "linear-model", *shown)}
+    own |= {f"paper/{job['name']}.{PurePosixPath(exhibit['file']).name}" for exhibit in job["exhibits"]}
+    own |= {f"ablations/{job['name']}.{PurePosixPath(ablation['folder']).name}" for ablation in job["ablations"]}
     logs = root / "logs"
+    found = {path.relative_to(logs).as_posix(): path for path in sorted(logs.rglob("*.log"))}
     return {
-        f"{PROVENANCE}logs/{path.relative_to(logs).as_posix()}": path
-        for path in sorted(logs.rglob("*.log"))
-        if path.relative_to(logs).parts[0] != "artifact"
-        and named & {path.parent.name, path.stem, path.name.split(".")[0]}
+        f"{PROVENANCE}logs/{name}": path
+        for name, path in found.items()
+        if name.removesuffix(".log") in runs | own or path.stem in others
     }
 
 

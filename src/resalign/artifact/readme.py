@@ -19,8 +19,7 @@ from resalign.artifact.source import Source
 from resalign.config.shape import ArtifactConfig
 
 _SHOWN = (".csv", ".tex", ".png", ".svg", ".md", ".json", ".html")
-_NOT_SHOWN = ("run.json", "timing.json")
-_TIMING = "timing.json"
+_NOT_SHOWN = ("run.json", layout.TIMING)
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def times(job: dict[str, Any], found: list[Claim], root: Path) -> str:
 
 def _seconds(folder: Path) -> float | None:
     """Of a job from its process's start to its record, over all attempts."""
-    timing = folder / _TIMING
+    timing = folder / layout.TIMING
     if not timing.is_file():
         return None
     values: Mapping[str, float] = json.loads(timing.read_text(encoding="utf-8"))

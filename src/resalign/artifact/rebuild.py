@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 from resalign.config.shape import ArtifactConfig
 
 MAX_SAID_CHARACTERS = 2000  # of what a failed script said, from its end
-NO_IMAGES = "it is drawn of the images, which the archive leaves out"
 HELD_OUT = "inputs/held-out"  # the held-out sets' tables, of which the report counts the rows
+MEASURED = ("values.csv", "per_run.csv", "variants.json")  # of an ablation
+Job = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,6 @@ class Rebuild:
         folder: Where its files lie in the archive.
         file: The one file below ``folder`` that it writes; empty for a stage that is told the folder.
         compared: Files and folders below ``folder`` that it makes anew and that must be the same.
-        left_out: Those of them that it does not make, and why.
     """
 
     script: str
@@ -37,55 +38,106 @@ class Rebuild:
     folder: str
     file: str = ""
     compared: list[str] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)
 
 
-def report_rebuild(folder: str, job: dict[str, Any], modules: list[str], *, with_images: bool) -> Rebuild:
+def held_out_names(jobs: Iterable[Job]) -> dict[str, str]:
+    """Where the archive has the held-out tables that jobs name, by their path, which may lead anywhere.
+
+    Each is named by its label, numbered where an ablation's is another table than the experiment's.
+    """
+    found: dict[str, str] = {}
+    for label, table in ((label, table) for job in jobs for label, table in job["heldout"].items()):
+        if table not in found:
+            names = (f"{HELD_OUT}/{label}{suffix}.csv" for suffix in ("", *(f".{n}" for n in range(2, len(found) + 3))))
+            found[table] = next(name for name in names if name not in found.values())
+    return found
+
+
+def report_rebuild(
+    folder: str, job: Job, modules: list[str], held_out: dict[str, str], *, with_images: bool
+) -> Rebuild:
     """The report's, with every path inside the archive.
 
     Args:
         folder: Of the result.
         job: As the report's record has it.
         modules: Of the metrics.
+        held_out: From :func:`held_out_names`.
         with_images: Whether the archive has the images; if not, the sample grid cannot be drawn again.
     """
-    packed, left_out = _inside(job), {}
+    packed = _inside(job, held_out)
     if not with_images:
         packed["gallery"] = None
-        left_out = {"figures/samples.png": NO_IMAGES}
-    arguments = ["--modules", *modules]
-    return Rebuild("scripts/report.py", packed, arguments, folder, "", ["tables", "figures", "attacks.md"], left_out)
+    compared = ["tables", "figures", "attacks.md"]
+    return Rebuild("scripts/report.py", packed, ["--modules", *modules], folder, "", compared)
 
 
-def frames_rebuild(folder: str, job: dict[str, Any], modules: list[str], frames: list[str]) -> Rebuild:
+def frames_rebuild(folder: str, job: Job, modules: list[str], held_out: dict[str, str], frames: list[str]) -> Rebuild:
     """That of the measured frames, which exhibits are made from.
 
     Args:
         folder: Of the frames.
         job: As their record has it.
         modules: Of the metrics.
+        held_out: From :func:`held_out_names`.
         frames: Names of their files.
     """
-    return Rebuild("scripts/measure.py", _inside(job), ["--modules", *modules], folder, "", frames)
+    return Rebuild("scripts/measure.py", _inside(job, held_out), ["--modules", *modules], folder, "", frames)
 
 
-def exhibit_rebuild(exhibit: str, file: str, job: dict[str, Any], *, with_images: bool) -> Rebuild:
+def ablation_rebuild(folder: str, job: Job, modules: list[str], held_out: dict[str, str]) -> Rebuild:
+    """That of an ablation's measured values, from the raw scores of its variants' runs.
+
+    Args:
+        folder: Of the values.
+        job: As their record has it.
+        modules: Of the metrics.
+        held_out: From :func:`held_out_names`.
+    """
+    variants = [{**variant, "measured": _inside(variant["measured"], held_out)} for variant in job["variants"]]
+    arguments = ["--modules", *modules]
+    return Rebuild("scripts/ablation.py", {**job, "variants": variants}, arguments, folder, "", list(MEASURED))
+
+
+def regained_rebuild(folder: str, job: Job, modules: list[str], held_out: dict[str, str]) -> Rebuild:
+    """That of what fine-tuning brings back beside the sharpness of what it started from.
+
+    Args:
+        folder: Of the table.
+        job: As its record has it.
+        modules: Of the metrics.
+        held_out: From :func:`held_out_names`.
+    """
+    arguments = ["--modules", *modules]
+    return Rebuild("scripts/theory_regained.py", _inside(job, held_out), arguments, folder, "", ["regained.csv"])
+
+
+def linear_model_rebuild(folder: str, job: Job) -> Rebuild:
+    """That of the linear model, from its settings alone."""
+    return Rebuild("scripts/linear_model.py", job, [], folder, "", ["linear_model.csv"])
+
+
+def theory_rebuild(script: str, file: str, job: Job) -> Rebuild:
+    """That of one file of the measured theory, from the tables that were measured of each model's weights."""
+    folder, _, name = file.rpartition("/")
+    return Rebuild(f"scripts/{script}.py", job, [], folder, "", [name])
+
+
+def exhibit_rebuild(exhibit: str, file: str, job: Job) -> Rebuild:
     """That of one file of one exhibit, from the frames that its job names.
 
     Args:
         exhibit: Its name.
         file: Where it lies.
         job: What its script is told.
-        with_images: Whether the archive has the images.
     """
     folder, _, name = file.rpartition("/")
-    left_out = {name: NO_IMAGES} if "samples" in job["files"] and not with_images else {}
-    return Rebuild("scripts/exhibit.py", job, ["--exhibit", exhibit], folder, name, [name], left_out)
+    return Rebuild("scripts/exhibit.py", job, ["--exhibit", exhibit], folder, name, [name])
 
 
-def _inside(job: dict[str, Any]) -> dict[str, Any]:
+def _inside(job: Job, held_out: dict[str, str]) -> Job:
     """A job whose held-out tables, which may lie anywhere, are those of the archive."""
-    return {**job, "heldout": {label: f"{HELD_OUT}/{label}.csv" for label in job["heldout"]}}
+    return {**job, "heldout": {label: held_out[table] for label, table in job["heldout"].items()}}
 
 
 def is_made_again(path: str, rebuilds: list[Rebuild]) -> bool:
@@ -93,7 +145,7 @@ def is_made_again(path: str, rebuilds: list[Rebuild]) -> bool:
     for rebuild in rebuilds:
         name = path.removeprefix(f"{rebuild.folder}/")
         is_compared = any(name == part or name.startswith(f"{part}/") for part in rebuild.compared)
-        if name != path and is_compared and name not in rebuild.left_out:
+        if name != path and is_compared:
             return True
     return False
 
@@ -122,9 +174,10 @@ def run(rebuild: Rebuild, root: Path, output: Path) -> str | None:
     Returns:
         None if it ended well, else the end of what it said.
     """
-    job = json.dumps(rebuild.job, sort_keys=True)
-    command = [sys.executable, rebuild.script, "--job", job, *rebuild.arguments, "--output", str(output / rebuild.file)]
+    # By standard input: Linux has a limit of 128 KiB for one argument of a command, execve(2).
+    command = [sys.executable, rebuild.script, "--job", "-", *rebuild.arguments, "--output", str(output / rebuild.file)]
     ours = {"PYTHONPATH": str(root / "src"), "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
     environment = {**os.environ, **ours}
-    finished = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    job = json.dumps(rebuild.job, sort_keys=True)
+    finished = subprocess.run(command, cwd=root, env=environment, input=job, capture_output=True, text=True)
     return None if finished.returncode == 0 else finished.stderr.strip()[-MAX_SAID_CHARACTERS:]

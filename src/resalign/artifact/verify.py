@@ -114,9 +114,6 @@ def rebuilt(folder: Path, root: Path) -> Iterator[str]:
     """
     entries, tolerance = rebuild.from_text((folder / REBUILD).read_text(encoding="utf-8"))
     for number, entry in enumerate(entries):
-        if set(entry.compared) <= set(entry.left_out):
-            log.info("%s/%s: not made again: %s", entry.folder, entry.file, entry.left_out[entry.file])
-            continue
         output = root / "rebuilt" / str(number)
         log.info("making %s again by the archive's own %s ...", entry.folder, entry.script)
         if (error := rebuild.run(entry, root, output)) is not None:
@@ -130,9 +127,7 @@ def _compared(entry: rebuild.Rebuild, folder: Path, output: Path, tolerance: Art
     equal = 0
     for name in sorted(handed_on | made):
         label = f"{entry.folder}/{name}"
-        if name in entry.left_out:
-            log.info("%s: not made again: %s", label, entry.left_out[name])
-        elif name not in made:
+        if name not in made:
             yield f"{label}: is in the archive, and is not made of its raw scores"
         elif name not in handed_on:
             yield f"{label}: is made of the archive's raw scores, and is not in it"
@@ -140,7 +135,7 @@ def _compared(entry: rebuild.Rebuild, folder: Path, output: Path, tolerance: Art
             found = differences(label, folder / entry.folder / name, output / name, tolerance)
             yield from found
             equal += (folder / entry.folder / name).read_bytes() == (output / name).read_bytes()
-    log.info("%s: %d of %d files are equal to the byte", entry.folder, equal, len(handed_on - set(entry.left_out)))
+    log.info("%s: %d of %d files are equal to the byte", entry.folder, equal, len(handed_on))
 
 
 def _files(folder: Path, parts: list[str]) -> set[str]:

@@ -30,6 +30,20 @@ def files(plan: Plan) -> list[str]:
     return [f"{folder(plan)}/{name}" for name in (*tables, *SHOWN, *LINEAR_MODEL)]
 
 
+def measured_files(plan: Plan) -> list[str]:
+    """What files of the target are made from, besides the models' own tables, and the records of how."""
+    regained, linear = f"{folder(plan)}/measured", f"{folder(plan)}/measured/linear-model"
+    return [f"{regained}/{REGAINED}.csv", f"{regained}/run.json", f"{linear}/linear_model.csv", f"{linear}/run.json"]
+
+
+def file_jobs(plan: Plan) -> list[dict[str, Any]]:
+    """Of each file of the target the script that makes it, and what that is told."""
+    made = [(f"{name}.csv", "theory_table", table_job(plan, name)) for name in TABLES]
+    made += [(name, "theory_shown", shown_job(plan, name)) for name in SHOWN]
+    made += [(name, "linear_model_shown", linear_model_shown_job(plan, name)) for name in LINEAR_MODEL]
+    return [{"file": f"{folder(plan)}/{file}", "script": script, "job": json.loads(job)} for file, script, job in made]
+
+
 def states(plan: Plan) -> dict[str, Stage]:
     """One run for each model before fine-tuning, by folder name; its hash is of the attacks on it too.
 
