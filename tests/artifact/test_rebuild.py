@@ -5,11 +5,12 @@ from resalign.artifact import rebuild
 from resalign.config.closure import ROOT
 
 LONGEST_ARGUMENT_BYTES = 32 * 4096  # MAX_ARG_STRLEN, execve(2)
+NOTHING = {"files": {}, "report": {}, "another_world": "", "series": {}, "metric_modules": {}}
 
 
 def test_a_job_longer_than_an_argument_may_be_reaches_an_exhibit(tmp_path: Path) -> None:
     entry = {"exhibit": "table1", "title": "x" * LONGEST_ARGUMENT_BYTES, "files": "table1.csv", "left_out": ""}
-    job = {"files": {}, "report": {}, "comparable": False, "plan": [entry]}
+    job = {**NOTHING, "plan": [entry]}
     made = rebuild.exhibit_rebuild("contents", "results/tiny/paper/contents.csv", job)
     assert len(json.dumps(made.job)) > LONGEST_ARGUMENT_BYTES
     assert rebuild.run(made, ROOT, tmp_path) is None
@@ -17,7 +18,7 @@ def test_a_job_longer_than_an_argument_may_be_reaches_an_exhibit(tmp_path: Path)
 
 
 def test_an_exhibits_job_may_be_an_argument(tmp_path: Path) -> None:
-    job = json.dumps({"files": {}, "report": {}, "comparable": False, "plan": []})
+    job = json.dumps({**NOTHING, "plan": []})
     entry = rebuild.Rebuild("scripts/exhibit.py", {}, ["--exhibit", "contents", "--job", job], "paper", "contents.csv")
     assert rebuild.run(entry, ROOT, tmp_path) is None
 

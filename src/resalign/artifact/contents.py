@@ -88,7 +88,11 @@ def _ablation(plan: Plan, ablations: Ablations, name: str) -> dict[str, Any]:
     job = json.loads(ablation_jobs.measuring_job(ablations, name))
     rows = [row for variant in job["variants"] for row in variant["measured"]["rows"]]
     runs = [folder.format(seed=seed) for row in rows for folder in row["folders"].values() for seed in row["seeds"]]
-    read = [str(Path(file).parent) for file in ablation_jobs.measured_files(ablations, name)]
+    read = [
+        str(Path(file).parent)
+        for file in ablation_jobs.measured_files(ablations, name)
+        if file.startswith(f"{RESULTS}/runs/")  # not what marks data sets as complete
+    ]
     return {
         "folder": _ablation_folder(plan, name),
         "modules": ablation_jobs.metric_modules(ablations, name),

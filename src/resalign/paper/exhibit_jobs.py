@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -28,9 +29,9 @@ FRAMES = ("values", "per_run", "prompts", "thresholds", "samples")  # of the rul
 
 
 @functools.cache
-def declared_ablations(plan: Plan) -> tuple[str, ...]:
-    """Names of the experiment's ablations, whose values.csv a rule makes."""
-    return tuple(Ablations(plan, {}).entries)
+def declared_ablations(plan: Plan) -> Mapping[str, AblationConfig]:
+    """The experiment's ablations by name, whose values.csv a rule makes; the file is read once."""
+    return Ablations(plan, {}).entries
 
 
 def declared_theory(plan: Plan) -> tuple[str, ...]:
@@ -102,8 +103,7 @@ def _ablations(plan: Plan, name: str) -> dict[str, tuple[str, AblationConfig | N
     for other in shown:
         module = registry.member(FAMILY, other)
         if hasattr(module, "ABLATION"):
-            entry = Ablations(plan, {}).entries[module.ABLATION] if _has_ablation(plan, module) else None
-            found[other] = (module.ABLATION, entry)
+            found[other] = (module.ABLATION, declared_ablations(plan).get(module.ABLATION))
     return found
 
 
