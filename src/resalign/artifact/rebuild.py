@@ -174,6 +174,7 @@ def run(rebuild: Rebuild, root: Path, output: Path) -> str | None:
     Returns:
         None if it ended well, else the end of what it said.
     """
+    output.mkdir(parents=True, exist_ok=True)
     # By standard input: Linux has a limit of 128 KiB for one argument of a command, execve(2).
     command = [sys.executable, rebuild.script, "--job", "-", *rebuild.arguments, "--output", str(output / rebuild.file)]
     ours = {"PYTHONPATH": str(root / "src"), "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
