@@ -28,7 +28,9 @@ def test_every_exhibit_is_planned_or_left_out_with_a_reason(plan: Plan) -> None:
 
 
 def test_a_declared_ablation_is_planned_and_read(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exhibit_jobs, "declared_ablations", lambda _: {"gamma": exhibit_jobs.Ablations(plan, {}).entries["gamma"]})
+    monkeypatch.setattr(
+        exhibit_jobs, "declared_ablations", lambda _: {"gamma": exhibit_jobs.Ablations(plan, {}).entries["gamma"]}
+    )
     assert "figure5" in exhibit_jobs.planned(plan)
     assert exhibit_jobs.frames_of(plan, "figure5")["ablation"] == "results/demo/ablations/gamma/values.csv"
     assert "table3" in exhibit_jobs.left_out(plan)

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,13 +163,14 @@ def from_text(text: str) -> tuple[list[Rebuild], ArtifactConfig]:
     return [Rebuild(**entry) for entry in values["rebuilds"]], settings
 
 
-def run(rebuild: Rebuild, root: Path, output: Path) -> str | None:
+def run(rebuild: Rebuild, root: Path, output: Path, environment: Mapping[str, str] = os.environ) -> str | None:
     """Runs a stage's script in an unpacked archive, without network.
 
     Args:
         rebuild: What to run.
         root: The unpacked source, with results and inputs where the job says.
         output: Where to write.
+        environment: To run it in; a stage server's, say.
 
     Returns:
         None if it ended well, else the end of what it said.
@@ -178,7 +179,7 @@ def run(rebuild: Rebuild, root: Path, output: Path) -> str | None:
     # By standard input: Linux has a limit of 128 KiB for one argument of a command, execve(2).
     command = [sys.executable, rebuild.script, "--job", "-", *rebuild.arguments, "--output", str(output / rebuild.file)]
     ours = {"PYTHONPATH": str(root / "src"), "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
-    environment = {**os.environ, **ours}
+    environment = {**environment, **ours}
     job = json.dumps(rebuild.job, sort_keys=True)
     finished = subprocess.run(command, cwd=root, env=environment, input=job, capture_output=True, text=True)
     return None if finished.returncode == 0 else finished.stderr.strip()[-MAX_SAID_CHARACTERS:]

@@ -17,6 +17,7 @@ from resalign.artifact.manifest import MANIFESTS, PROVENANCE, Entry, ManifestErr
 from resalign.config.closure import ROOT
 from resalign.config.shape import ArtifactConfig
 from resalign.config.strict import ConfigError
+from resalign.stage_server import stage_server
 from resalign.tracking import log
 
 
@@ -113,13 +114,15 @@ def rebuilt(folder: Path, root: Path) -> Iterator[str]:
         What differs, a line each, naming file and row.
     """
     entries, tolerance = rebuild.from_text((folder / REBUILD).read_text(encoding="utf-8"))
-    for number, entry in enumerate(entries):
-        output = root / "rebuilt" / str(number)
-        log.info("making %s again by the archive's own %s ...", entry.folder, entry.script)
-        if (error := rebuild.run(entry, root, output)) is not None:
-            yield f"{entry.folder}: {entry.script} failed: {error}"
-            continue
-        yield from _compared(entry, folder, output, tolerance)
+    # Each stage is a second of work behind seconds of imports.
+    with stage_server() as environment:
+        for number, entry in enumerate(entries):
+            output = root / "rebuilt" / str(number)
+            log.info("making %s again by the archive's own %s ...", entry.folder, entry.script)
+            if (error := rebuild.run(entry, root, output, environment)) is not None:
+                yield f"{entry.folder}: {entry.script} failed: {error}"
+                continue
+            yield from _compared(entry, folder, output, tolerance)
 
 
 def _compared(entry: rebuild.Rebuild, folder: Path, output: Path, tolerance: ArtifactConfig) -> Iterator[str]:
