@@ -79,6 +79,11 @@ class Checkout:
         touched = self.snakemake("--touch", "--forceall", "--", target)
         assert touched.returncode == 0, touched.stderr
 
+    def forget(self, *folders: str) -> None:
+        """Removes what another test may have made; one checkout serves many, in any order."""
+        for folder in folders:
+            shutil.rmtree(self.folder / folder, ignore_errors=True)
+
     def edited(self, name: str, edit: Callable[[str], str]) -> "Edit":
         """The file ``name``, edited inside a ``with`` block and put back after it."""
         return Edit(self.folder / name, edit)

@@ -159,6 +159,7 @@ def test_the_audit_is_planned_only_when_it_is_asked_for(finished: Checkout) -> N
 
 
 def test_the_theory_is_measured_from_what_is_there(finished: Checkout) -> None:
+    finished.forget("results/demo/theory", "results/runs/theory")
     models = {"base", "graddiff", "esd", "resalign"}
     rules = ("theory_regained", "theory_table", "theory_shown", "linear_model", "linear_model_shown")
     assert finished.planned(target="theory") == {"theory_state": models, **dict.fromkeys(rules, {""})}
