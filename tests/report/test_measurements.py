@@ -1,11 +1,13 @@
 import subprocess
 import sys
+from contextlib import chdir
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from resalign.config.strict import ConfigError
-from resalign.report.collect import collect, load_metric
+from resalign.report.collect import collect, load_metric, read_scores
 from resalign.report.figures import followed
 from resalign.report.measurements import Measurements, check_frame
 from resalign.report.settings import ReportConfig
@@ -119,3 +121,14 @@ def test_metrics_on_benign_prompts_are_followed_over_fine_tuning(tmp_path):
 
 def test_a_metric_of_the_last_step_alone_is_not_followed(measurements: Measurements):
     assert followed(long_table(measurements, SETTINGS), measurements) == ["ip"]
+
+
+def test_scores_are_those_of_the_folder_at_hand(tmp_path: Path) -> None:
+    """Experiments name their files by the same relative paths, and a file may be made anew."""
+    for name, value in (("first", 1.0), ("second", 2.0)):
+        (tmp_path / name).mkdir()
+        with chdir(tmp_path / name):
+            pd.DataFrame({"value": [value]}).to_parquet("scores.parquet")
+            assert read_scores(Path("scores.parquet"))["value"].tolist() == [value]
+    pd.DataFrame({"value": [3.0]}).to_parquet(tmp_path / "first" / "scores.parquet")
+    assert read_scores(tmp_path / "first" / "scores.parquet")["value"].tolist() == [3.0]

@@ -108,9 +108,13 @@ def collect(job: dict[str, Any]) -> Collected:
     return Collected(rows, metrics, replace(named(job, metrics), images=images, runs=runs))
 
 
-@functools.cache
 def read_scores(path: Path) -> pd.DataFrame:
     """Raw scores of one run."""
+    return _read_scores(path.absolute(), path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=2)  # a run and what it is compared with: features of all runs would fill the memory
+def _read_scores(path: Path, _: int) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
