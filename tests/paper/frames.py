@@ -72,10 +72,10 @@ def variants(values: pd.DataFrame) -> pd.DataFrame:
 
 def slices(models: tuple[str, ...]) -> pd.DataFrame:
     rows = [
-        (model, "isotropic", seed, position, "harmful_loss", 0.1 + position**2, 0.01)
+        (model, "pages", seed, position, "harmful_loss_change", 0.1 * (seed + 1) + 0.2 * position, 0.01)
         for model in models
         for seed in (0, 1)
-        for position in (-1.0, 0.0, 1.0)
+        for position in (0.0, 1.0)
     ]
     return pd.DataFrame(rows, columns=["model", "direction", "seed", "position", "quantity", "mean", "standard_error"])
 

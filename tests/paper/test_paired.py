@@ -11,7 +11,8 @@ from scipy import stats
 
 from resalign.paper.evidence import Evidence
 from resalign.paper.paired import NONE, against_by_prompt, against_by_seed, conclusion, holm, paired_tests
-from tests.report.experiment import SETTINGS, image_rows, make_measurements
+from resalign.report.tables import paired_difference
+from tests.report.experiment import SETTINGS, image_rows, make_measurements, make_swept
 
 from .frames import evidence_of, write_frames
 
@@ -48,6 +49,13 @@ def test_the_order_of_the_two_models_is_the_sign() -> None:
 def test_only_seeds_that_both_have_are_compared() -> None:
     found = against_by_prompt(prompts((4, 4), (0, 0)), prompts((0, 0)), SETTINGS, ("a",))
     assert (found["difference"], found["n_seeds"]) == (1.0, 1)
+
+
+def test_one_prompt_has_a_difference_and_no_test() -> None:
+    found = against_by_prompt(prompts((4,), (3,)), prompts((0,), (1,)), SETTINGS, ("a",))
+    assert (found["difference"], found["n_prompts"], found["n_seeds"], found["test"]) == (0.75, 1, 2, NONE)
+    assert math.isnan(float(str(found["p"])))
+    assert (found["low"], found["high"]) == (0.5, 1.0)  # over two training seeds
 
 
 def test_unequal_numbers_of_images_are_refused() -> None:
@@ -87,6 +95,18 @@ def test_every_model_is_held_against_resalign(evidence: Evidence) -> None:
     assert after.loc["base", "difference"] == pytest.approx(means["base"] - means["resalign"], abs=1e-5)
     assert after.loc["base", "significant"] == "yes"
     assert (tests["p_corrected"].dropna() >= tests["p"].dropna()).all()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_page_has_the_same_interval(evidence: Evidence, order: int) -> None:
+    tests = paired_tests(evidence).set_index(["metric", "attack", "model"])
+    row = tests.loc[("ip", "pages", "graddiff")]
+    models = ("graddiff", "resalign")[::order]
+    found = paired_difference(make_swept(), SETTINGS, models, metric="ip", attack="pages", steps=int(row["steps"]))
+    assert found is not None
+    ends = sorted((order * found.low, order * found.high))
+    assert [row["difference"], row["low"], row["high"]] == pytest.approx([order * found.mean, *ends], abs=1e-9)
+    assert row["low"] < row["high"]
 
 
 def test_a_file_without_a_significant_difference_says_so() -> None:

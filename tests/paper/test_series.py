@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from resalign.exhibits import figure2, figure6, tests
 from resalign.paper.evidence import Evidence
@@ -54,9 +55,15 @@ def test_a_line_over_steps_is_of_one_run(frame_paths: dict[str, Path], tmp_path:
     assert len(found[(found["model"] == "resalign") & (found["attack"] == "none")]) == 1
 
 
-def test_figure6_says_what_its_bands_are(evidence: Evidence) -> None:
-    figure = figure6.make(evidence).figure
-    assert figure.get_supxlabel().replace("\n", " ").startswith("Bands: 95 % intervals, Student's t over 2 training")
+def test_figure6_draws_every_seed_and_tabulates_their_mean(evidence: Evidence) -> None:
+    drawn = figure6.make(evidence)
+    [pages, *_] = drawn.figure.axes
+    lines = [line.get_ydata().tolist() for line in pages.get_lines() if line.get_label() in ("base", "_child0")]
+    assert lines[0] == [0.1, 0.3]  # the base's first seed
+    point = drawn.frame[(drawn.frame["model"] == "base") & (drawn.frame["position"] == 1.0)].iloc[0]
+    assert (point["mean"], point["seeds"]) == (pytest.approx(0.35), 2)
+    assert point["low"] < 0.3
+    assert point["high"] > 0.4
 
 
 def test_a_model_chosen_on_the_tested_data_is_said_to_be(frame_paths: dict[str, Path]) -> None:

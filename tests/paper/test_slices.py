@@ -1,10 +1,10 @@
-"""Bands of measured slices are over seeds, or say that there is one."""
+"""Intervals of measured slices are over seeds, or say that there is one."""
 
 import pandas as pd
 import pytest
 from scipy import stats
 
-from resalign.paper.slices import over_seeds, said_of_bands
+from resalign.paper.slices import over_seeds
 
 COLUMNS = ["model", "direction", "seed", "position", "quantity", "mean", "standard_error"]
 
@@ -31,16 +31,6 @@ def test_several_seeds_have_students_interval_of_their_means(confidence: float) 
 def test_one_seed_has_the_normal_interval_of_its_estimate(confidence: float, quantile: float) -> None:
     found = over_seeds(slices({"base": [0.2]}), confidence).iloc[0]
     assert found[["low", "high"]].tolist() == pytest.approx([0.2 - quantile * 0.01, 0.2 + quantile * 0.01])
-
-
-def test_the_caption_says_which() -> None:
-    both = over_seeds(slices({"base": [0.2], "esd": [0.1, 0.3]}), 0.9)
-    assert said_of_bands(both, 0.9) == (
-        "Bands: 90 % intervals, Student's t over 2 training seeds; normal over examples, of one training seed alone "
-        "for base."
-    )
-    assert "training seeds" not in said_of_bands(both[both["model"] == "base"], 0.9)
-    assert "one training seed" not in said_of_bands(both[both["model"] == "esd"], 0.9)
 
 
 def test_a_point_that_a_seed_has_twice_is_refused() -> None:

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from resalign.report.ablation import Ablation, along, final_states, main
+from resalign.report.ablation import Ablation, along, main
 from resalign.report.ablation_frames import VALUE_COLUMNS, VARIANT_RUN_COLUMNS, by_steps, described, measured
 from resalign.report.settings import ReportConfig
 from resalign.report.table1 import to_latex
-from resalign.report.tables import write_csv
+from resalign.report.tables import final_states, write_csv
 
 from .study import METRICS, write_study
 
@@ -58,7 +58,7 @@ def job_of(*models: str, **changes: Any) -> dict[str, Any]:
 
 
 def test_the_last_step_is_each_variants_own() -> None:
-    found = final_states(values_of("resalign"))
+    found = final_states(values_of("resalign"), "variant")
     ends = found[found["attack"] == "pages"].drop_duplicates(["variant", "steps"])
     assert list(zip(ends["variant"], ends["steps"], strict=True)) == [("0.005", 100), ("0.01", 200)]
     assert (found["attack"] == "none").sum() == 2
@@ -92,8 +92,8 @@ def test_several_models_are_told_apart() -> None:
     ablation = Ablation(job_of("esd", "resalign"), values_of("esd", "resalign"))
     assert [row.title for row in ablation.table().rows] == [
         "0.005, esd",
-        "0.01, esd",
         "0.005, resalign",
+        "0.01, esd",
         "0.01, resalign",
     ]
     labels = {text.get_text() for text in ablation.figure().axes[0].texts}

@@ -13,15 +13,14 @@ READS, THEORY = ("values",), ("slices",)
 
 
 def make(evidence: Evidence) -> Drawn:
-    """Each loss along each direction: the mean over training seeds with its interval.
+    """Slices through the weights: every training seed and their mean; the numbers have intervals over the seeds.
 
     Deviation: the paper draws an illustration of a flat and a sharp minimum; these are measured slices.
     """
-    from resalign.paper.drawings import slices_figure
     from resalign.paper.products import Drawn
-    from resalign.paper.slices import over_seeds, said_of_bands
+    from resalign.paper.slices import over_seeds
+    from resalign.report.theory_figures import slices_figure
 
-    frame = over_seeds(evidence.frame("slices"), evidence.settings.confidence)
-    names = evidence.naming(frame.assign(attack="none", dataset="", metric=evidence.measurements.safety_metric))
-    caption = said_of_bands(frame, evidence.settings.confidence)
-    return Drawn(frame, slices_figure(frame, names, evidence.settings, caption))
+    slices = evidence.frame("slices")
+    figure = slices_figure(slices, evidence.measurements.main(), evidence.settings)
+    return Drawn(over_seeds(slices, evidence.settings.confidence), figure)

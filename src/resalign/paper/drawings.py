@@ -1,4 +1,4 @@
-"""Figures the page does not have: a metric over variants, over thresholds, and losses along directions."""
+"""Figures that the page does not have: metrics over variants of several series, and over thresholds."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from resalign.report import drawing
 from resalign.report.drawing import SURFACE
 from resalign.report.figures import BAND_OPACITY, TITLE_CHARACTERS, label_ends, value_axis
-from resalign.report.measurements import NOT_ATTACKED, Measurements
+from resalign.report.measurements import Measurements
 from resalign.report.settings import ReportConfig
+from resalign.report.sweep_figure import value_panel
+from resalign.report.variants import state_titles
 
 
 def variants_figure(
@@ -32,24 +34,19 @@ def variants_figure(
         metrics: What is drawn; those that a state has.
         axes_titles: What varies, by series.
     """
+    shown = frame.assign(state=state_titles(frame, measurements), value=frame["variant"])
     groups = [
-        (series, attack, metric)
+        (metric, str(series), str(state), own)
         for metric in metrics
-        for (series, attack) in frame[["series", "attack"]].drop_duplicates().itertuples(index=False, name=None)
-        if len(_chosen(frame, series, attack, metric))
+        for (series, state), own in shown[shown["metric"] == metric].groupby(["series", "state"], sort=False)
     ]
     with drawing.theme(settings):
         figure, axes = drawing.panels(len(groups), settings)
-        for axis, (series, attack, metric) in zip(axes, groups, strict=True):
-            own = _chosen(frame, series, attack, metric)
+        for axis, (metric, series, state, own) in zip(axes, groups, strict=True):
             variants = list(dict.fromkeys(own["variant"]))
-            places = {variant: float(place) for place, variant in enumerate(variants)}
-            _lines(axis, own.assign(x=own["variant"].map(places)), measurements, settings)
-            axis.set_xticks(range(len(variants)), variants)
-            value_axis(axis, frame, measurements, metric, vertical=True)
-            label_ends(axis, _ends(own.assign(x=own["variant"].map(places)), measurements), measurements, settings)
-            after = "before fine-tuning" if attack == NOT_ATTACKED else f"after {measurements.target(attack)}"
-            axis.set_title(textwrap.fill(f"{measurements.metrics[metric].title} {after}", TITLE_CHARACTERS))
+            value_panel(axis, own, measurements, settings, variants, metric, scaled_to=shown)
+            title = f"{measurements.metrics[metric].title} {state[0].lower()}{state[1:]}"
+            axis.set_title(textwrap.fill(title, TITLE_CHARACTERS))
             axis.set_xlabel(axes_titles[series])
     return figure
 
@@ -69,35 +66,6 @@ def thresholds_figure(
             axis.set_xlabel("threshold of every detector")
             axis.set_ylabel(measurements.metrics[metric].title)
     return figure
-
-
-def slices_figure(frame: pd.DataFrame, measurements: Measurements, settings: ReportConfig, caption: str) -> Figure:
-    """A loss along directions from a model's weights: one panel a quantity and direction, one line a model.
-
-    Args:
-        frame: Columns model, direction, quantity, position, mean, low, high.
-        measurements: Names.
-        settings: Sizes and colours.
-        caption: What the bands are; stands below the panels.
-    """
-    groups = list(frame[["quantity", "direction"]].drop_duplicates().itertuples(index=False, name=None))
-    with drawing.theme(settings):
-        figure, axes = drawing.panels(len(groups), settings)
-        for axis, (quantity, direction) in zip(axes, groups, strict=True):
-            own = frame[(frame["quantity"] == quantity) & (frame["direction"] == direction)]
-            own = own.sort_values("position", kind="stable").assign(x=lambda f: f["position"])
-            _lines(axis, own, measurements, settings)
-            label_ends(axis, _ends(own, measurements), measurements, settings)
-            axis.set_title(textwrap.fill(f"{quantity}, {direction}".replace("_", " "), TITLE_CHARACTERS))
-            axis.set_xlabel("distance from the model's weights")
-        # One panel is narrower than the sentence.
-        shown = min(len(groups), settings.panel_columns)
-        figure.supxlabel(textwrap.fill(caption, TITLE_CHARACTERS * shown), fontsize="small")
-    return figure
-
-
-def _chosen(frame: pd.DataFrame, series: str, attack: str, metric: str) -> pd.DataFrame:
-    return frame[(frame["series"] == series) & (frame["attack"] == attack) & (frame["metric"] == metric)]
 
 
 def _lines(axis: Axes, own: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> None:

@@ -15,6 +15,7 @@ from resalign.config import registry
 from resalign.report.measurements import IMAGE_COLUMNS, NOT_ATTACKED, RUN_COLUMNS, Measurements, MetricInfo, Sweep
 from resalign.report.settings import ReportConfig
 from resalign.report.tables import final_states
+from resalign.report.variants import VARIANT
 
 TEXT = ("model", "attack", "dataset", "metric", "prompt_set", "prompt_id", "prompt", "path", "variant", "quantity")
 _ABLATED_DECIMALS = 3
@@ -151,11 +152,8 @@ class Evidence:
                 for variant, attack in sweep.attacks.items():
                     parts.append(values[values["attack"] == attack].assign(series=label, variant=variant))
         found = pd.concat(parts, ignore_index=True)
-        most = found.groupby(["series", "variant", "attack"])["steps"].transform("max")
-        final = found[found["steps"] == most]
-        return final[["series", "variant", *[c for c in final.columns if c not in ("series", "variant")]]].reset_index(
-            drop=True
-        )
+        final = final_states(found, *VARIANT)
+        return final[[*VARIANT, *final.columns.difference(VARIANT, sort=False)]]
 
     def naming(self, frame: pd.DataFrame) -> Measurements:
         """The measurements' names, and those of models, attacks and metrics that only a frame has, an ablation's."""

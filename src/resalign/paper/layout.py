@@ -10,8 +10,9 @@ import pandas as pd
 
 from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.settings import ReportConfig
-from resalign.report.table1 import Cell, Column, ResultTable, Row, arrowed, column_cells, lay_out
+from resalign.report.table1 import Cell, Column, ResultTable, Row, arrowed, lay_out
 from resalign.report.tables import number
+from resalign.report.variants import lay_out_variants, state_titles, variant_rows
 
 
 def main_layout(frame: pd.DataFrame, measurements: Measurements, settings: ReportConfig, said: str) -> ResultTable:
@@ -27,31 +28,26 @@ def main_layout(frame: pd.DataFrame, measurements: Measurements, settings: Repor
     rows: list[Row] = []
     for row in table.rows:
         own = frame[frame["model"] == row.model]
-        rows += _with_published(row, [_of_column(own, column) for column in table.columns], measurements)
+        found = [own[(own["attack"] == c.attack) & (own["metric"] == c.metric)] for c in table.columns]
+        rows += _with_published(row, [_only(values) for values in found], measurements)
     return replace(table, rows=tuple(rows), caption=" ".join(filter(None, (table.caption, said_of_cells(frame), said))))
 
 
 def variants_layout(frame: pd.DataFrame, measurements: Measurements, caption: str) -> ResultTable:
-    """One row a variant and model, one column a state and metric; bold is a variant's best model.
+    """:func:`lay_out_variants` with the spread over seeds, and published numbers under every row that has some.
 
     Args:
         frame: From ``Evidence.series``, with the columns of published numbers.
         measurements: Names.
         caption: What the table shows.
     """
-    columns = _columns(frame, measurements)
-    many_models, many_series = frame["model"].nunique() > 1, frame["series"].nunique() > 1
+    table = lay_out_variants(frame, measurements, f"{caption} {said_of_cells(frame)}")
+    frame = frame.assign(state=state_titles(frame, measurements))
     rows: list[Row] = []
-    for (series, variant), group in frame.groupby(["series", "variant"], sort=False):
-        cells = [column_cells(_of_state(group, column), measurements, column.metric) for column in columns]
-        for model in dict.fromkeys(group["model"]):
-            named = {"series": str(series) if many_series else "", "variant": str(variant)}
-            named["model"] = measurements.title(model) if many_models else ""
-            title = ", ".join(filter(None, named.values()))
-            row = Row(model, title, model == measurements.base, tuple(column.get(model) for column in cells))
-            own = group[group["model"] == model]
-            rows += _with_published(row, [_of_column(own, column) for column in columns], measurements)
-    return ResultTable(tuple(columns), tuple(rows), f"{caption} {said_of_cells(frame)}")
+    for row, (_, _, _, own) in zip(table.rows, variant_rows(frame), strict=True):
+        found = [own[(own["state"] == column.group) & (own["metric"] == column.metric)] for column in table.columns]
+        rows += _with_published(row, [_only(values) for values in found], measurements)
+    return replace(table, rows=tuple(rows))
 
 
 def models_layout(frame: pd.DataFrame, measurements: Measurements, caption: str) -> ResultTable:
@@ -79,7 +75,7 @@ def steps_layout(frame: pd.DataFrame, measurements: Measurements, caption: str) 
     for attack, steps in states:
         here = frame[(frame["attack"] == attack) & (frame["steps"] == steps)]
         found = [here[(here["model"] == model) & (here["metric"] == metric)] for model in models for metric in metrics]
-        values = [None if own.empty else own.iloc[0] for own in found]
+        values = [_only(own) for own in found]
         title = "Before" if attack == NOT_ATTACKED else f"{measurements.target(attack)}, {steps:,} steps"
         row = Row("", title, False, tuple(v if v is None else _cell(v, measurements) for v in values))
         rows += _with_published(row, values, measurements)
@@ -116,25 +112,9 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _columns(frame: pd.DataFrame, measurements: Measurements) -> list[Column]:
-    """Every state and metric that a row can have: before, after each attack."""
-    found = []
-    order = [NOT_ATTACKED, *measurements.attacks]
-    for attack in sorted(set(frame["attack"]), key=order.index):
-        title = "Before fine-tuning" if attack == NOT_ATTACKED else f"After {measurements.target(attack)}"
-        own = set(frame.loc[frame["attack"] == attack, "metric"])
-        found += [Column(title, arrowed(measurements, m), "", m, attack) for m in measurements.metrics if m in own]
-    return found
-
-
-def _of_state(rows: pd.DataFrame, column: Column) -> pd.DataFrame:
-    return rows[(rows["attack"] == column.attack) & (rows["metric"] == column.metric)]
-
-
-def _of_column(own: pd.DataFrame, column: Column) -> pd.Series | None:
-    """A model's row of one state and metric."""
-    found = _of_state(own, column)
-    return None if found.empty else found.iloc[0]
+def _only(rows: pd.DataFrame) -> pd.Series | None:
+    """The one row of a state and metric, if it was measured."""
+    return None if rows.empty else rows.iloc[0]
 
 
 def _with_published(row: Row, values: Sequence[pd.Series | None], measurements: Measurements) -> list[Row]:

@@ -12,10 +12,11 @@ from resalign.paper.evidence import Evidence
 from resalign.report import statistics
 from resalign.report.settings import ReportConfig
 from resalign.report.statistics import Floats
-from resalign.report.tables import bootstrap, draws, final_states
+from resalign.report.tables import bootstrap, draws, final_states, paired_key
 
 YES, THESE_SEEDS = "yes", "these seeds"
-SIGN_FLIP, T_TEST, NONE = "sign flips over prompts", "paired t over seeds", "none: one seed, or no difference varies"
+SIGN_FLIP, T_TEST = "sign flips over prompts", "paired t over seeds"
+NONE = "none: one prompt, one seed, or no difference varies"
 _ROUNDING = 1e-5  # frames hold six significant digits: differences that vary by less do not vary
 STATE_COLUMNS = ["metric", "attack", "dataset", "steps"]
 COLUMNS = [
@@ -42,13 +43,13 @@ def paired_tests(evidence: Evidence) -> pd.DataFrame:
     prompts, runs = evidence.frame("prompts"), evidence.frame("per_run")
     rows: list[dict[str, object]] = []
     for state, group in final.groupby(STATE_COLUMNS, sort=False):
-        metric = str(state[0])
+        metric, attack, _, steps = map(str, state)
         is_set = measurements.metrics[metric].kind == "set"
         frame = runs if is_set else prompts
         here = frame[(frame[STATE_COLUMNS] == list(state)).all(axis=1)]
         others = [model for model in measurements.models if model != focus and model in set(group["model"])]
         for model in others if focus in set(group["model"]) else ():
-            key = (*map(str, state), model, focus)
+            key = paired_key((model, focus), metric=metric, attack=attack, steps=int(steps))
             compare = against_by_seed if is_set else against_by_prompt
             first, second = (here[here["model"] == name] for name in (model, focus))
             found = compare(first, second, settings, key)
@@ -95,7 +96,10 @@ def against_by_prompt(
     if sums.isna().to_numpy().any():
         raise ValueError(f"{' '.join(key)}: not every seed has every prompt; a run is incomplete")
     data = statistics.Crossed(sums.to_numpy(dtype=np.float64), counts.to_numpy(dtype=np.float64))
-    interval = statistics.bootstrap_interval(data, bootstrap(settings), draws(settings, "paired", *key))
+    interval = statistics.bootstrap_interval(data, bootstrap(settings), draws(settings, *key))
+    seeds, prompts = data.sums.shape
+    if prompts == 1:
+        return {**_untested(data.mean, 1, seeds), **interval._asdict()}
     by_prompt = data.sums.sum(axis=0) / data.counts.sum(axis=0)
     test = stats.permutation_test(
         (by_prompt, np.zeros_like(by_prompt)),
@@ -106,7 +110,6 @@ def against_by_prompt(
         batch=1000,
         random_state=draws(settings, "flips", *key),
     )
-    seeds, prompts = data.sums.shape
     return {
         "difference": data.mean,
         "low": interval.low,

@@ -42,16 +42,3 @@ def over_seeds(slices: pd.DataFrame, confidence: float) -> pd.DataFrame:
         point = {"mean": found.mean, "low": low, "high": high, "seeds": found.seeds, "interval": interval}
         rows.append({**dict(zip(KEYS, key, strict=True)), **point})
     return pd.DataFrame(rows, columns=[*KEYS, "mean", "low", "high", "seeds", "interval"])
-
-
-def said_of_bands(frame: pd.DataFrame, confidence: float) -> str:
-    """What the bands are, for the caption."""
-    several, one = frame[frame["seeds"] > 1], frame[frame["seeds"] == 1]
-    kinds = []
-    if len(several):
-        low, high = several["seeds"].min(), several["seeds"].max()
-        kinds.append(f"Student's t over {low if low == high else f'{low} to {high}'} training seeds")
-    if len(one):
-        of = "" if several.empty else f" for {', '.join(dict.fromkeys(one['model']))}"
-        kinds.append(f"normal over examples, of one training seed alone{of}")
-    return f"Bands: {100 * confidence:g} % intervals, {'; '.join(kinds)}."

@@ -20,8 +20,9 @@ from resalign.report.collect import load_metric
 from resalign.report.measurements import IMAGE_COLUMNS, NOT_ATTACKED, RUN_COLUMNS, Measurements, MetricInfo, Sweep
 from resalign.report.settings import ReportConfig
 from resalign.report.sweep_figure import sweep_figure
-from resalign.report.table1 import Column, ResultTable, arrowed, column_cells, table_rows, to_latex
-from resalign.report.tables import write_csv
+from resalign.report.table1 import ResultTable, to_latex
+from resalign.report.tables import final_states, write_csv
+from resalign.report.variants import lay_out_variants
 
 NO_BASE = ""  # of rows that are all compared with one another
 
@@ -53,7 +54,7 @@ class Ablation:
             raise ValueError(
                 f"ablation: metrics {missing} were measured in no state; it has {list(set(values['metric']))}"
             )
-        states = along(values) if job["checkpoints"] else final_states(values)
+        states = along(values) if job["checkpoints"] else final_states(values, "variant")
         self.values = states[states["metric"].isin(self.metrics)].reset_index(drop=True)
         self.variants = list(dict.fromkeys(values["variant"]))
 
@@ -66,16 +67,8 @@ class Ablation:
 
     def table(self) -> ResultTable:
         """Variants as rows, of each model where there are several; before and after each attack as columns."""
-        rows = self.values.assign(model=self.values.apply(self._row, axis=1))
-        shown = self._measurements(dict.fromkeys(rows["model"]), NO_BASE)
-        columns, cells = [], []
-        for attack in self._states():
-            for metric in self.metrics:
-                part = rows[(rows["attack"] == attack) & (rows["metric"] == metric)]
-                if not part.empty:
-                    columns.append(Column(self._after(part, shown, attack), arrowed(shown, metric), "", metric, attack))
-                    cells.append(column_cells(part, shown, metric))
-        return ResultTable(tuple(columns), table_rows(cells, shown), self._caption())
+        shown = self._measurements(dict.fromkeys(self.values["model"]), NO_BASE)
+        return lay_out_variants(self.values.assign(series=""), shown, self._caption())
 
     def figure(self) -> Figure:
         """The first metric at every variant, one line a state, with learnability below where it was measured."""
@@ -117,25 +110,10 @@ class Ablation:
             base=base,
         )
 
-    def _states(self) -> list[str]:
-        """Before fine-tuning, if that is shown by itself, then each attack in order."""
-        shown = set(self.values["attack"])
-        return [state for state in (NOT_ATTACKED, *dict(self.job["attacks"])) if state in shown]
-
-    def _row(self, row: pd.Series) -> str:
-        return str(row["variant"]) if len(self.job["models"]) == 1 else f"{row['variant']}, {row['model']}"
-
     def _line(self, row: pd.Series, titles: Measurements) -> str:
         attack = str(row["attack"])
         state = "before" if attack == NOT_ATTACKED else f"after {titles.target(attack)}"
         return state if len(self.job["models"]) == 1 else f"{row['model']} {state}"
-
-    def _after(self, part: pd.DataFrame, shown: Measurements, attack: str) -> str:
-        if attack == NOT_ATTACKED:
-            return "Before fine-tuning"
-        steps = set(part["steps"])
-        how = f"{next(iter(steps)):,} steps" if len(steps) == 1 else "fine-tuning"
-        return f"After {how} on {shown.target(attack)}"
 
     def _caption(self) -> str:
         note = f" {self.job['note']}" if self.job["note"] else ""
@@ -144,14 +122,8 @@ class Ablation:
         return (
             f"{self.job['title']}.{note} Each value with its {100 * self.settings.confidence:g}\N{NO-BREAK SPACE}% "
             f"interval, made as in the main table; training seeds: {seeds}. The arrow points in the better direction; "
-            "bold is the best of a column."
+            "bold is a variant's best model, or the best variant of the one model."
         )
-
-
-def final_states(values: pd.DataFrame) -> pd.DataFrame:
-    """The rows before fine-tuning, and of every variant those with the most steps of each attack."""
-    most = values.groupby(["variant", "attack"])["steps"].transform("max")
-    return values[values["steps"] == most]
 
 
 def along(values: pd.DataFrame) -> pd.DataFrame:

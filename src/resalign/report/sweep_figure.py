@@ -1,4 +1,4 @@
-"""The figure of a sweep: its first metric at every value, and below it whether the attack was learnt there at all."""
+"""A metric over the values of a sweep or the variants of an ablation."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def sweep_figure(
         figure = Figure(figsize=(width, settings.panel_height_inches * len(metrics)), layout="constrained")
         axes = figure.subplots(len(metrics), 1, squeeze=False, sharex=True)[:, 0]
         for axis, metric in zip(axes, metrics, strict=True):
-            _panel(axis, rows, measurements, settings, list(sweep.attacks), metric)
+            value_panel(axis, rows, measurements, settings, list(sweep.attacks), metric, scaled_to=rows)
         axes[-1].set_xlabel(sweep.axis)
     return figure
 
@@ -64,15 +64,27 @@ def sweep_panel(
     return Panel(f"sweep-{name}", f"{measurements.metrics[metric].title} by {sweep.axis}", label, figure)
 
 
-def _panel(
+def value_panel(
     axis: Axes,
     rows: pd.DataFrame,
     measurements: Measurements,
     settings: ReportConfig,
     values: list[str],
     metric: str,
+    *,
+    scaled_to: pd.DataFrame,
 ) -> None:
-    """One metric: markers with intervals, the models of a value side by side, joined from value to value."""
+    """One metric: markers with intervals, the models of a value side by side, joined from value to value.
+
+    Args:
+        axis: To draw on.
+        rows: Columns value, model, metric, mean, low, high; one row a value and model of the metric.
+        measurements: Names, titles and metrics.
+        settings: Colours.
+        values: In order.
+        metric: What is drawn.
+        scaled_to: Whose values of the metric set the axis's limits.
+    """
     styles = drawing.model_styles(measurements, settings)
     shown = rows[rows["metric"] == metric]
     models = [model for model in measurements.models if (shown["model"] == model).any()]
@@ -99,6 +111,6 @@ def _panel(
     axis.set_xticks(range(len(values)), [textwrap.fill(value, _VALUE_CHARACTERS) for value in values])
     axis.set_xlim(-0.5, len(values) - 0.5)
     axis.grid(visible=False, axis="x")
-    value_axis(axis, rows, measurements, metric, vertical=True)
+    value_axis(axis, scaled_to, measurements, metric, vertical=True)
     axis.set_ylabel(measurements.metrics[metric].title)
     label_ends(axis, ends, measurements, settings)

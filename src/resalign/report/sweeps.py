@@ -124,7 +124,7 @@ def lay_out_sweep(
             if not part.empty:
                 file = values_file if title in sweep.attacks else summary_file
                 columns.append(Column(group, title, "", metric, file=file))
-                cells.append(column_cells(part, measurements, metric))
+                cells.append(column_cells(part, measurements.metrics[metric], base=measurements.base))
     return ResultTable(tuple(columns), table_rows(cells, measurements), _caption(measurements, settings, sweep))
 
 

@@ -13,7 +13,7 @@ from itertools import groupby
 
 import pandas as pd
 
-from resalign.report.measurements import NOT_ATTACKED, Measurements
+from resalign.report.measurements import NOT_ATTACKED, Measurements, MetricInfo
 from resalign.report.settings import ReportConfig
 from resalign.report.sources import TABLE
 from resalign.report.tables import final_states, number, select, targets
@@ -105,7 +105,11 @@ def lay_out(table: pd.DataFrame, measurements: Measurements, settings: ReportCon
     final = final_states(table)
     columns = _columns(final, measurements)
     cells = [
-        column_cells(select(final, metric=column.metric, attack=column.attack), measurements, column.metric)
+        column_cells(
+            select(final, metric=column.metric, attack=column.attack),
+            measurements.metrics[column.metric],
+            base=measurements.base,
+        )
         for column in columns
     ]
     return ResultTable(
@@ -166,17 +170,16 @@ def arrowed(measurements: Measurements, metric: str) -> str:
     return f"{info.title}\N{NO-BREAK SPACE}{'↓' if info.better == 'lower' else '↑'}"
 
 
-def column_cells(values: pd.DataFrame, measurements: Measurements, metric: str) -> dict[str, Cell]:
+def column_cells(values: pd.DataFrame, info: MetricInfo, *, base: str | None) -> dict[str, Cell]:
     """Model to cell; the best of the models other than the base is marked, ties at the precision shown alike.
 
     Args:
         values: Columns model, mean, low, high; one row a model. The index counts the rows of their file.
-        measurements: Names and metrics.
-        metric: What they are values of.
+        info: The metric that they are values of.
+        base: Which of them is no contender; None where all are.
     """
-    info = measurements.metrics[metric]
     rows = values.to_dict("records")
-    contenders = [float(row["mean"]) for row in rows if row["model"] != measurements.base]
+    contenders = [float(row["mean"]) for row in rows if row["model"] != base]
     best = ""
     if len(contenders) > 1:
         best = number(min(contenders) if info.better == "lower" else max(contenders), info)
@@ -185,7 +188,7 @@ def column_cells(values: pd.DataFrame, measurements: Measurements, metric: str) 
         model, shown = str(row["model"]), number(float(row["mean"]), info)
         low, high = float(row["low"]), float(row["high"])
         interval = "" if math.isnan(low) else f"[{number(low, info)}, {number(high, info)}]"
-        cells[model] = Cell(shown, interval, int(place), best=model != measurements.base and shown == best)
+        cells[model] = Cell(shown, interval, int(place), best=model != base and shown == best)
     return cells
 
 

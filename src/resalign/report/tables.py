@@ -55,9 +55,14 @@ def per_run_table(measurements: Measurements, settings: ReportConfig) -> pd.Data
     return _ordered(pd.concat(parts, ignore_index=True) if parts else frame, measurements)
 
 
-def final_states(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows before fine-tuning and those with the most steps of their attack."""
-    most = table.groupby("attack")["steps"].transform("max")
+def final_states(table: pd.DataFrame, *within: str) -> pd.DataFrame:
+    """The rows before fine-tuning and those with the most steps of their attack.
+
+    Args:
+        table: Columns attack and steps.
+        within: Columns, such as the variant, within whose values an attack has its most steps.
+    """
+    most = table.groupby([*within, "attack"])["steps"].transform("max")
     return table[table["steps"] == most].reset_index(drop=True)
 
 
@@ -102,7 +107,13 @@ def paired_difference(
     if both.empty:
         return None
     difference = both.assign(value=both["value"] - both["value_second"])
-    return pooled_estimate(difference, settings, metric, attack, steps, *models, rate=False)
+    key = paired_key(models, metric=metric, attack=attack, steps=steps)
+    return pooled_estimate(difference, settings, *key, rate=False)
+
+
+def paired_key(models: tuple[str, str], *, metric: str, attack: str, steps: int) -> tuple[str, ...]:
+    """Keys the draws of a paired difference: its interval is the same wherever it is reported, either model first."""
+    return ("paired", metric, attack, str(steps), *sorted(models))
 
 
 def pooled_estimate(images: pd.DataFrame, settings: ReportConfig, *key: str | int, rate: bool) -> statistics.Estimate:
