@@ -8,6 +8,7 @@ import pytest
 
 from resalign.report import attack_words
 from resalign.report.attack_words import attack_markdown, keep, rewritten, words_of
+from resalign.report.sources import WORDS
 from resalign.report.sweeps import sweep_results
 from resalign.report.tables import long_table
 
@@ -79,14 +80,14 @@ STUDY = ROOT / "docs" / "studies" / "attacks"
 
 @pytest.mark.skipif(not STUDY.is_dir(), reason="the study has not been run")
 def test_the_readme_says_what_the_kept_study_says():
-    text = (STUDY / attack_words.NAME).read_text(encoding="utf-8")
+    text = (STUDY / WORDS).read_text(encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.partition(attack_words.BEGIN + "\n")[2].partition(attack_words.END)[0] == words_of(text)
 
 
 @pytest.mark.skipif(not STUDY.is_dir(), reason="the study has not been run")
 def test_the_kept_words_have_the_kept_tables_numbers():
-    text = (STUDY / attack_words.NAME).read_text(encoding="utf-8")
+    text = (STUDY / WORDS).read_text(encoding="utf-8")
     sweeps = [path for path in sorted((STUDY / "tables").glob("sweep-*.csv")) if not path.stem.endswith("-summary")]
     assert len(sweeps) == text.partition(attack_words.TABLES)[0].count("\n- **")
     for path in sweeps:

@@ -27,11 +27,14 @@ rule report:
         steps=shown_table(sources.STEPS, "steps", "Over fine-tuning"),
         per_run=shown_table(sources.PER_RUN, "per_run", "Single runs"),
         paired=shown_table(sources.PAIRED, "paired", "Paired comparisons"),
+        survival=shown_table(sources.SURVIVAL, "survival", "What has not come back"),
+        pareto=shown_table(sources.PARETO, "pareto", "Safety, utility and learnability"),
         sweeps=[
             shown_table(name, "sweep", Path(name).stem, "Sweeps")
             for label in PLAN.experiment.sweeps
             for name in sources.sweep_files(label)
         ],
+        words=[f"{RESULT}/{sources.WORDS}"] if PLAN.experiment.sweeps else [],
         # Which figures there are depends on what was measured.
         figures=report(
             directory(f"{RESULT}/figures"),

@@ -30,7 +30,7 @@ def result_files(plan: Plan) -> list[str]:
     What else lies there is of targets that the archive leaves out, or of an earlier configuration.
     """
     result = f"{RESULTS}/{plan.experiment.config.name}"
-    report = [*sources.ALWAYS, *(file for label in plan.experiment.sweeps for file in sources.sweep_files(label))]
+    report = sources.files(plan.experiment.sweeps)
     measured = [*(f"{frame}.csv" for frame in exhibit_jobs.FRAMES), "names.json", "run.json"]
     ablations = [f"{_ablation_folder(plan, name)}/{file}" for name in _ablations(plan) for file in ablation_jobs.COPIED]
     return [

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from resalign.artifact.manifest import PROVENANCE
-from resalign.report import sources
 
 TARGET = "TARGET"  # stands in a command for what is to be made
 SOURCE = "source"  # the tracked files at their revision
@@ -22,8 +21,6 @@ TIMING = "timing.json"
 # What a stage leaves beside its weights and images.
 RECORDS = (".json", ".csv", ".parquet")
 SAMPLES = "samples.png"  # among the report's figures: generated images
-# What the report may write besides the outputs of its rule; verification names one that it does not write any more.
-BESIDE = (sources.SURVIVAL, sources.PARETO, "attacks.md")
 
 
 def config_name(name: str) -> str:
@@ -45,6 +42,5 @@ def command(template: str, result: str, path: str) -> str:
         path: Of the file.
     """
     below = PurePosixPath(path).relative_to(result).parts
-    # What the report writes is more than its rule declares.
-    is_reports = len(below) == 1 or below[0] in ("tables", "figures")
-    return template.replace(TARGET, "all" if is_reports else path)
+    # Of the report's figures the folder is declared, not each of them.
+    return template.replace(TARGET, "all" if below[0] == "figures" else path)

@@ -114,7 +114,7 @@ def _existing(path: Path) -> Path:
 
 
 def _result_files(job: Job, settings: ArtifactConfig, root: Path) -> Iterator[Path]:
-    """The declared files of the result, with their stages' times and what the report writes with its figures."""
+    """The declared files of the result, with their stages' times."""
     result = root / job["result"]
     for path in (root / file for file in job["files"]):
         if path == result / sources.PAGE:  # it has times and pictures: see _provenance
@@ -122,7 +122,6 @@ def _result_files(job: Job, settings: ArtifactConfig, root: Path) -> Iterator[Pa
         if path == result / "figures":  # which there are depends on what was measured; Snakemake empties it before
             figures = (figure for figure in sorted(path.iterdir()) if not figure.name.startswith("."))
             yield from (figure for figure in figures if settings.images or figure.name != layout.SAMPLES)
-            yield from (result / name for name in layout.BESIDE if (result / name).is_file())
             continue
         yield _existing(path)
         if path.name == "run.json":

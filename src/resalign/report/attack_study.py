@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from resalign.report import drawing
-from resalign.report.attack_words import NAME, attack_markdown
+from resalign.report.attack_words import attack_markdown
 from resalign.report.figures import Panel
 from resalign.report.measurements import Measurements
 from resalign.report.pareto import pareto_figure, pareto_panel, pareto_table, weighed_metrics
 from resalign.report.settings import ReportConfig
-from resalign.report.sources import PARETO, SURVIVAL, sweep_files
+from resalign.report.sources import PARETO, SURVIVAL, WORDS, sweep_files
 from resalign.report.survival import survival_table
 from resalign.report.survival_figure import drawn_curves, survival_figure, survival_panels
 from resalign.report.sweep_figure import sweep_figure, sweep_panel
@@ -79,10 +79,11 @@ class AttackStudy:
         )
 
     def write(self, measurements: Measurements, settings: ReportConfig, output: Path) -> None:
-        """Writes tables and figures; nothing of what there is nothing of.
+        """Writes tables, and figures of those that have rows.
 
         Of each sweep ``tables/sweep-<label>.csv``, ``…-summary.csv`` (mean and worst over its values) and ``.tex``, and
-        ``figures/sweep-<label>``; ``tables/survival.csv`` and ``tables/pareto.csv`` and figures of these names.
+        ``figures/sweep-<label>``, and ``attacks.md`` if there are some; ``tables/survival.csv`` and
+        ``tables/pareto.csv`` and figures of these names.
         """
         main, figures = measurements.main(), output / "figures"
         for result in self.sweeps:
@@ -94,13 +95,12 @@ class AttackStudy:
             drawing.save(sweep_figure(result.rows, measurements, settings, result.sweep), figures / name, settings)
         if self.sweeps:
             text = attack_markdown(self.table, self.sweeps, measurements, settings)
-            (output / NAME).write_text(text, encoding="utf-8")
-        if not self.survival.empty:
-            write_csv(self.survival, output / SURVIVAL)
+            (output / WORDS).write_text(text, encoding="utf-8")
+        write_csv(self.survival, output / SURVIVAL)
+        write_csv(self.pareto, output / PARETO)
         if not self.curves.empty:
             drawing.save(survival_figure(self.curves, main, settings), figures / "survival", settings)
         if not self.pareto.empty:
-            write_csv(self.pareto, output / PARETO)
             drawing.save(pareto_figure(self.pareto, main, settings, self.weighed), figures / "pareto", settings)
 
     def shown_sweeps(self, measurements: Measurements, timings: Timings, settings: ReportConfig) -> list[ShownSweep]:

@@ -17,15 +17,15 @@ import pandas as pd
 from resalign.report.finding import value_text
 from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.settings import ReportConfig
+from resalign.report.sources import WORDS
 from resalign.report.sweep_text import sweep_sentences
 from resalign.report.sweeps import SweepResult
 from resalign.report.table1 import Cell, ResultTable
 from resalign.report.tables import select, targets
 
-NAME = "attacks.md"
 TABLES = "## Tables"
 BEGIN, END = "<!-- attacks begin -->", "<!-- attacks end -->"
-KEPT = ("tables/*.csv", "figures/*.png", NAME)
+KEPT = ("tables/*.csv", "figures/*.png", WORDS)
 
 
 def attack_markdown(
@@ -121,8 +121,8 @@ def keep(results: Path, folder: Path) -> None:
     Raises:
         FileNotFoundError: If the study has written no words: it has no sweeps, or is not finished.
     """
-    if not (results / NAME).is_file():
-        raise FileNotFoundError(f"{results / NAME}: missing; finish an experiment with sweeps first")
+    if not (results / WORDS).is_file():
+        raise FileNotFoundError(f"{results / WORDS}: missing; finish an experiment with sweeps first")
     for path in [path for pattern in KEPT for path in folder.glob(pattern)]:
         path.unlink()
     for path in [path for pattern in KEPT for path in sorted(results.glob(pattern))]:
@@ -140,7 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
     parsed = parser.parse_args(arguments)
     keep(parsed.results, parsed.folder)
     if parsed.readme is not None:
-        words = words_of((parsed.folder / NAME).read_text(encoding="utf-8"))
+        words = words_of((parsed.folder / WORDS).read_text(encoding="utf-8"))
         parsed.readme.write_text(rewritten(parsed.readme.read_text(encoding="utf-8"), words), encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ from resalign.report.finding import write_finding
 from resalign.report.gallery import grid_figure, sample_grid
 from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.page import ReportContext, render_page
-from resalign.report.sources import ALWAYS, LATEX, PAGE, PAIRED, PER_RUN, STEPS, TABLE, Sources, sweep_files
+from resalign.report.sources import LATEX, PAGE, PAIRED, PER_RUN, STEPS, TABLE, Sources, files
 from resalign.report.table1 import lay_out, to_latex
 from resalign.report.tables import final_states, long_table, per_run_table, targets, write_csv
 from resalign.report.times import Timings
@@ -56,8 +56,7 @@ def build_report(
     grid = sample_grid(samples, main, settings)
     study = AttackStudy.of(whole, measurements, settings)
     finding = write_finding(table, main, settings, context.concept)
-    made = frozenset(ALWAYS).union(*(sweep_files(result.label) for result in study.sweeps))
-    sources = Sources(context.command, context.folder, output, made)
+    sources = Sources(context.command, context.folder, output, frozenset(files(measurements.sweeps)))
     page = render_page(table, finding, main_table, per_run, grid, main, histories, timings, context, study, sources)
 
     write_csv(final_states(table), output / TABLE)
