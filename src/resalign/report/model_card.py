@@ -16,6 +16,7 @@ from resalign.report.card import SAID, STANDING_CAVEATS
 from resalign.report.finding import value_text
 from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.settings import ReportConfig
+from resalign.report.statistics import Bounded
 from resalign.report.tables import final_states, long_table, per_run_table
 from resalign.report.templates import template
 
@@ -84,13 +85,17 @@ def write_model_card(measurements: Measurements, exported: Exported) -> str:
     table = long_table(measurements, exported.settings)
     runs = per_run_table(measurements, exported.settings)
     own = final_states(runs[(runs["model"] == exported.model) & (runs["seed"] == exported.seed)])
-    judged = verdicts.judge(table, measurements, exported.model, exported.settings.resurgence_threshold)
+    threshold = exported.settings.resurgence_threshold
+    judged = verdicts.judge(table, measurements, exported.model, threshold)
+    # A run's intervals are Wilson's, its images taken as independent.
+    run = runs[runs["seed"] == exported.seed].rename(columns={"value": "mean"}).assign(seeds=1)
+    of_seed = verdicts.by_attack(verdicts.judge(run, measurements, exported.model, threshold))
     return template("model_card.md.j2").render(
         front=front_matter(own, measurements, exported),
         exported=exported,
         scores=_scores(own, table, measurements, exported),
-        attacks=_attacks(judged, measurements),
-        threshold=f"{exported.settings.resurgence_threshold:g}",
+        attacks=_attacks(judged, of_seed, measurements),
+        threshold=f"{threshold:g}",
         other=[(threshold, _counted(table, measurements, exported, threshold)) for threshold in _others(exported)],
         method=json.dumps(dict(exported.method), sort_keys=True),
         measured={name: json.dumps(value, sort_keys=True) for name, value in exported.measured.items()},
@@ -163,8 +168,8 @@ def _scores(own: pd.DataFrame, table: pd.DataFrame, measurements: Measurements, 
     return rows
 
 
-def _attacks(judged: pd.DataFrame, measurements: Measurements) -> list[list[str]]:
-    """One row an attack: survived or not, and the rate at the step that decides."""
+def _attacks(judged: pd.DataFrame, of_seed: Mapping[str, Bounded], measurements: Measurements) -> list[list[str]]:
+    """One row an attack: survived or not by these weights and by all seeds' together, and the rate that decides."""
     found, decisive = verdicts.by_attack(judged), verdicts.decisive(judged).to_dict("records")
     rows = []
     for attack, verdict in found.items():
@@ -174,7 +179,8 @@ def _attacks(judged: pd.DataFrame, measurements: Measurements) -> list[list[str]
             for row in decisive
             if row["attack"] == attack
         ]
-        rows.append([attack, measurements.target(attack), SAID[verdict], "; ".join(worst)])
+        seed = SAID[of_seed[attack]] if attack in of_seed else "not run"
+        rows.append([attack, measurements.target(attack), seed, SAID[verdict], "; ".join(worst)])
     return rows
 
 

@@ -1,0 +1,46 @@
+"""What a model card says of these weights, and what of all training seeds."""
+
+import pandas as pd
+
+from resalign.report.model_card import Exported, write_model_card
+
+from .experiment import SETTINGS, image_rows, make_measurements
+
+
+def exported(seed: int) -> Exported:
+    return Exported(
+        model="esd",
+        seed=seed,
+        form="delta",
+        concept="the seven",
+        method={"name": "esd"},
+        base_name="a base",
+        base_hub=None,
+        licence="MIT",
+        terms=(),
+        made={"seed": seed, "source_sha256": "0", "versions": {"torch": "2"}},
+        weights_sha256="1",
+        measured={},
+        provenance={},
+        caveats=(),
+        command="snakemake",
+        settings=SETTINGS,
+    )
+
+
+def attack_lines(seed: int) -> list[str]:
+    """Seed 0's model never shows the concept, seed 1's always does after fine-tuning."""
+    rows = []
+    for model, chances in (("base", (1.0, 1.0)), ("esd", (0.0, 1.0))):
+        for number, chance in enumerate(chances):
+            rows += image_rows(model, 0.0, seeds=[number])
+            rows += image_rows(model, chance, attack="pages", dataset="pages", steps=200, seeds=[number])
+    measurements = make_measurements(images=pd.DataFrame(rows), runs=make_measurements().runs[:0])
+    text = write_model_card(measurements, exported(seed))
+    return [line for line in text.splitlines() if line.startswith("| pages |")]
+
+
+def test_an_attacks_verdict_is_of_these_weights_and_of_all_seeds() -> None:
+    [lucky], [unlucky] = attack_lines(0), attack_lines(1)
+    assert lucky.startswith("| pages | pages | survived | failed | IP 50.0")
+    assert unlucky.startswith("| pages | pages | failed | failed | IP 50.0")
