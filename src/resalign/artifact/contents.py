@@ -54,7 +54,7 @@ def artifact_job(plan: Plan, ablations: Ablations) -> str:
             "result": f"{RESULTS}/{config.name}",
             "jobs": jobs.report_timings(plan),
             "references": list(plan.references),
-            "assets": {name: _described(plan, name) for name in plan.assets},
+            "assets": _assets(plan, ablations),
             "modules": sorted({f"resalign.metrics.{metric.name}" for metric in plan.experiment.metrics.values()}),
             "files": result_files(plan),
             "exhibits": [_exhibit(plan, Path(file)) for file in _exhibit_files(plan)],
@@ -107,6 +107,19 @@ def _has_theory(plan: Plan) -> bool:
 def _exhibit(plan: Plan, file: Path) -> dict[str, Any]:
     """One file of the paper's tables and figures, and what its script is told."""
     return {"exhibit": file.stem, "file": str(file), "job": json.loads(exhibit_jobs.exhibit_job(plan, file.stem))}
+
+
+def _assets(plan: Plan, ablations: Ablations) -> dict[str, Any]:
+    """The experiment's, then those that a variant alone has, under its name."""
+    found = {name: _described(plan, name) for name in plan.assets}
+    known = {asset["folder"] for asset in found.values()}
+    for ablation in _ablations(plan):
+        for label, variant in ablations.variants(ablation).items():
+            for name, asset in variant.plan.assets.items():
+                if asset.folder not in known:
+                    known.add(asset.folder)
+                    found[f"{name} ({ablation}: {label})"] = _described(variant.plan, name)
+    return found
 
 
 def _described(plan: Plan, name: str) -> dict[str, Any]:
