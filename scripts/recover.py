@@ -22,11 +22,18 @@ def main() -> None:
     parser.add_argument(
         "--from-any-host", action="store_true", help="end SLURM jobs too that were sent from another host than this one"
     )
+    parser.add_argument(
+        "--no-slurm",
+        action="store_true",
+        help="for a machine that has SLURM's commands, where none is up: ask for none",
+    )
     parser.add_argument("options", nargs="*", help="options for `snakemake --unlock`, after --")
     found = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
-        lines = list(recover(Path.cwd(), found.saving_seconds, from_any_host=found.from_any_host))
+        lines = list(
+            recover(Path.cwd(), found.saving_seconds, from_any_host=found.from_any_host, slurm=not found.no_slurm)
+        )
     except (AliveError, RuntimeError) as error:
         sys.exit(f"error: {error}")
     for line in lines or ["no job was left running"]:

@@ -42,19 +42,23 @@ class SlurmJob:
     comment: str
 
 
-def recover(folder: Path, saving_seconds: float = SAVING_SECONDS, *, from_any_host: bool = False) -> Iterator[str]:
+def recover(
+    folder: Path, saving_seconds: float = SAVING_SECONDS, *, from_any_host: bool = False, slurm: bool = True
+) -> Iterator[str]:
     """Ends every job that a killed workflow has left running, on this machine and on SLURM.
 
     Args:
         folder: Working directory of the workflow.
         saving_seconds: Time to save, between SIGTERM and SIGKILL.
         from_any_host: Whether SLURM jobs are ended that were sent from a host other than this one.
+        slurm: Whether SLURM is asked for jobs at all.
 
     Yields:
         One line for each job.
 
     Raises:
         AliveError: If a Snakemake process still has the folder, or may have it on another host.
+        RuntimeError: If SLURM does not answer.
     """
     folder = folder.resolve()
     if masters := [process.pid for process in _processes(folder) if _is_master(process)]:
@@ -62,7 +66,7 @@ def recover(folder: Path, saving_seconds: float = SAVING_SECONDS, *, from_any_ho
             f"{folder}: Snakemake is running here (process {', '.join(map(str, masters))}); nothing was touched. "
             "To end it too, press Ctrl-C where it runs, or kill it first"
         )
-    jobs = _slurm_jobs(folder)
+    jobs = _slurm_jobs(folder) if slurm else []
     elsewhere = sorted({job.submitted_from for job in jobs} - {_host(socket.gethostname()), "localhost"})
     if elsewhere and not from_any_host:
         raise AliveError(
@@ -123,7 +127,7 @@ def _slurm(*command: str) -> str:
     """
     finished = subprocess.run(command, capture_output=True, text=True)
     if finished.returncode:
-        raise RuntimeError(f"{command[0]} failed: {finished.stderr.strip()}; is SLURM up?")
+        raise RuntimeError(f"{command[0]} failed: {finished.stderr.strip()}; is SLURM up? Without it, add --no-slurm")
     return finished.stdout
 
 
