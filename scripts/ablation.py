@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 
 from resalign.files import whole
-from resalign.report.ablation_frames import described, measured
-from resalign.report.tables import write_csv
 from resalign.stage import parse_arguments, run_stage, running
 
 
 def main() -> None:
     """Command line of the rule ablation_measured."""
+    from resalign.report.ablation_frames import described, measured
+    from resalign.report.tables import write_csv
+
     arguments = parse_arguments(__doc__ or "")
     with running(arguments):
         values, runs = measured(arguments.job)

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from resalign.config import registry
-from resalign.paper.evidence import Evidence
-from resalign.paper.products import write
 from resalign.report.settings import ReportConfig
 from resalign.stage import run_stage
 
 
 def main() -> None:
     """Command line of the rule exhibit."""
+    from resalign.paper.evidence import Evidence
+    from resalign.paper.products import write
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--job", type=_job, required=True, help="settings and frames' paths as JSON; -: standard input")
     parser.add_argument("--exhibit", required=True, help="name of the exhibit, its module's in resalign.exhibits")

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resalign.report import drawing, theory_figures
-from resalign.report.collect import load_metrics, named
 from resalign.report.settings import ReportConfig
-from resalign.report.theory import page
-from resalign.report.theory_tables import read_table
 from resalign.stage import parse_arguments, run_stage
-
-# By the file's name; each draws the one table that theory_jobs.READS has for it.
-FIGURES = {
-    "sharpness": theory_figures.sharpness_figure,
-    "displacement": theory_figures.displacement_figure,
-    "slices": theory_figures.slices_figure,
-}
 
 
 def main() -> None:
     """Command line of the rule theory_shown."""
+    from resalign.report import drawing, theory_figures
+    from resalign.report.collect import load_metrics, named
+    from resalign.report.theory import page
+    from resalign.report.theory_tables import read_table
+
     arguments = parse_arguments(__doc__ or "")
     job, output = arguments.job, arguments.output / arguments.job["file"]
     settings = ReportConfig.parse(job["report"], where="report")
@@ -30,7 +24,13 @@ def main() -> None:
         output.write_text(page(**tables, measurements=names), encoding="utf-8")
     else:
         [table] = tables.values()
-        figure = FIGURES[output.stem](table, names, settings)
+        # Each draws the one table that theory_jobs.READS has for it.
+        figures = {
+            "sharpness": theory_figures.sharpness_figure,
+            "displacement": theory_figures.displacement_figure,
+            "slices": theory_figures.slices_figure,
+        }
+        figure = figures[output.stem](table, names, settings)
         drawing.save(figure, output.with_suffix(""), settings, formats=(output.suffix.removeprefix("."),))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resalign.report.tables import write_csv
-from resalign.report.theory_tables import read_table
 from resalign.stage import parse_arguments, run_stage
 
 
 def main() -> None:
     """Command line of the rule theory_table."""
+    from resalign.report.tables import write_csv
+    from resalign.report.theory_tables import read_table
+
     arguments = parse_arguments(__doc__ or "")
     table = arguments.job["table"]
     write_csv(read_table(table, [Path(part) for part in arguments.job["parts"]]), arguments.output / f"{table}.csv")

@@ -133,6 +133,20 @@ def test_a_signal_while_libraries_load_is_kept(script: Path) -> None:
         process.communicate()
 
 
+def test_scripts_of_many_jobs_hand_over_before_they_load_libraries() -> None:
+    names = ("prepare", "unlearn", "attack", "sample", "score", "ablation", "exhibit", "measure", "linear_model_shown")
+    names += ("theory", "theory_regained", "theory_table", "theory_shown")
+    code = (
+        "import runpy, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    runpy.run_path(f'scripts/{name}.py', run_name=name)\n"
+        "    print(name, *{'numpy', 'pandas', 'scipy', 'matplotlib', 'torch'} & set(sys.modules))\n"
+    )
+    command = [sys.executable, "-c", code, *names]
+    made = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+    assert made.stdout.splitlines() == list(names)
+
+
 def test_two_run_at_once(script: Path, environment: dict[str, str]) -> None:
     both = [started(script.with_name(name), "sys.stdin.read()", environment) for name in ("a.py", "b.py")]
     assert len({pid_of_fork(process) for process in both}) == 2
