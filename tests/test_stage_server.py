@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from resalign.stage_server import VARIABLE, stage_server
+from resalign.stage_server import FORKED, VARIABLE, stage_server
 
 # Its first lines are those of every stage's script, in short.
 SCRIPT = """
@@ -54,6 +54,11 @@ def test_a_fork_is_the_process_that_was_asked_for(script: Path, environment: dic
     assert first.startswith("loaded"), "torch was there before the script asked for it"
     assert second == f"['--job', '{{}}'] {script.parent} set here given {script.parent} __main__"
     assert (status, err) == (3, "")
+
+
+def test_a_fork_knows_that_it_is_one(script: Path, environment: dict[str, str]) -> None:
+    body = f"print(os.environ.get({FORKED!r}))"
+    assert [run(script, body, env)[1].split()[-1] for env in (environment, dict(os.environ))] == ["1", "None"]
 
 
 def test_a_fork_cannot_fork_again_by_the_server(script: Path, environment: dict[str, str]) -> None:

@@ -27,7 +27,7 @@ from resalign.files import remove_parts, whole
 from resalign.lazy import import_seconds, torch
 from resalign.resume.attempt import AlreadyFinished, Attempt, Interrupted
 from resalign.resume.folder import StateError, StateFolder, state_folder
-from resalign.stage_server import hand_over
+from resalign.stage_server import FORKED, hand_over
 from resalign.tracking import log
 
 # Kept free at the end of a job's time, for its results and for what the scheduler's own processes take.
@@ -256,6 +256,7 @@ def _times(attempt: Attempt, created_at: float, start_seconds: float) -> dict[st
         "start_seconds": round(start_seconds, 3),
         "started_at": round(created_at, 3),
         "ended_at": round(time.time(), 3),
+        "forked": FORKED in os.environ,
         "attempts": attempt.number,
         "steps": attempt.steps_taken,
         "step_seconds": round(attempt.step_seconds, 3),

@@ -29,6 +29,8 @@ from typing import Any
 
 # What a stage looks up: the Python environment of the server and its socket. Stages of others start by themselves.
 VARIABLE = "RESALIGN_STAGE_SERVER"
+# What a fork finds in its environment: its times hold no start of an interpreter.
+FORKED = "RESALIGN_STAGE_FORKED"
 # A name behind a colon is read from its module: diffusers and transformers load their parts at the first use.
 LIBRARIES = (
     "torch",
@@ -43,6 +45,9 @@ LIBRARIES = (
     "torch_fidelity",
     "pandas",
     "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
+    "pydantic:BaseModel",
     "sklearn.datasets",
     "scipy.linalg",
 )
@@ -202,7 +207,7 @@ def _become(call: dict[str, Any], files: list[int], connection: socket.socket) -
         os.close(file)
     os.chdir(call["folder"])
     os.environ.clear()
-    os.environ.update(call["environment"])
+    os.environ.update(call["environment"], **{FORKED: "1"})
     sys.argv, sys.path[:] = call["argv"], call["path"]
     # The call's own tree may be another than the server's.
     for name in [name for name in sys.modules if name.partition(".")[0] == __package__]:

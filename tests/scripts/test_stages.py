@@ -86,7 +86,9 @@ def test_every_stage_records_job_seed_code_and_versions(done: Workshop) -> None:
         assert set(record) == {"job", "seed", "source_sha256", "versions"}
         assert {"torch", "diffusers", "python"} <= set(record["versions"])
     for path in (done.folder / "results").rglob("timing.json"):
-        assert json.loads(path.read_text())["seconds"] > 0
+        times = json.loads(path.read_text())
+        assert times["seconds"] > 0
+        assert times["forked"] is False
 
 
 def test_a_larger_tier_extends_the_images_already_made(
