@@ -46,7 +46,7 @@ def evidence_of(paths: Mapping[str, Path], *, another_world: str = "made-up numb
         settings=SETTINGS,
         files=paths,
         another_world=another_world,
-        series_of={name: {"axis": axis, "methods": ["full"]} for name, axis in AXES.items()},
+        series_of={name: {"axis": axis, "methods": ["full"], "other": []} for name, axis in AXES.items()},
         metric_modules={"clip_t": "clip_score", "dino": "dino"},
         plan=({"exhibit": "table1", "title": "A table", "files": "table1.csv", "left_out": ""},),
     )

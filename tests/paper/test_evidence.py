@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from resalign.paper.evidence import Evidence, named, names_of, read_frame
+from resalign.paper.evidence import Evidence, named, names_of
 from resalign.paper.measured import by_prompt, decimals
+from resalign.report.tables import read_csv
 from tests.paper.frames import METHODS, evidence_of
 from tests.report.experiment import METRICS, make_swept
 
@@ -23,7 +24,7 @@ def test_names_are_read_back() -> None:
 
 def test_an_empty_name_stays_a_name_and_an_empty_number_is_nan(tmp_path: Path) -> None:
     (tmp_path / "frame.csv").write_text("model,dataset,prompt_id,std\nNA,,007,\n")
-    frame = read_frame(tmp_path / "frame.csv")
+    frame = read_csv(tmp_path / "frame.csv")
     assert frame.loc[0, ["model", "dataset", "prompt_id"]].tolist() == ["NA", "", "007"]
     assert frame["std"].isna().all()
 

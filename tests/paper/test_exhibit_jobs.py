@@ -9,7 +9,7 @@ from resalign.config import registry
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, load_plan
 from resalign.config.strict import read_yaml
-from resalign.paper import exhibit_jobs
+from resalign.paper import exhibit_jobs, series_jobs
 
 
 @pytest.fixture
@@ -104,13 +104,36 @@ def test_series_say_their_axis_and_their_methods_of_fine_tuning() -> None:
     )
     paper = load_plan("config/config.yaml")
     assert json.loads(exhibit_jobs.exhibit_job(paper, "table5"))["series"] == {
-        "optimizers": {"axis": "optimizer", "methods": ["lora"]}
+        "optimizers": {"axis": "optimizer", "methods": ["lora"], "other": []}
     }
     demo = load_plan("config/demo.yaml")
     assert json.loads(exhibit_jobs.exhibit_job(demo, "table4"))["series"]["learning_rates"]["methods"] == ["full"]
     assert json.loads(exhibit_jobs.exhibit_job(demo, "table2"))["series"]["fine_tuning_methods"]["methods"] == [
         *("custom_diffusion", "dreambooth", "lora", "svdiff")
     ]
+
+
+def test_declared_ablations_of_the_paper_are_of_its_world_and_others_say_what_is_not() -> None:
+    paper = load_plan("config/config.yaml")
+    declared = exhibit_jobs.declared_ablations(paper)
+    for name, entry in declared.items():
+        assert series_jobs.described(paper, "none", entry, name)[name]["other"] == [], name
+    entry = declared["learning_rates"]
+    settings = {**entry.settings, "sampling.guidance_scale": 3.0, "metrics.ip.prompts": "coco"}
+    other = entry.model_copy(update={"settings": settings, "seeds": (0,)})
+    assert series_jobs.described(paper, "none", other, "x")["x"]["other"] == [
+        *("seeds", "sampling.guidance_scale", "metrics.ip.prompts")
+    ]
+
+
+def test_thresholds_need_a_metric_that_has_some() -> None:
+    values = read_yaml("config/demo.yaml")
+    accuracy = {"prompts": "named-unsafe", "scorer": "resnet"}
+    values["metrics"] = {"concept_accuracy": accuracy, "learnability": {}}
+    values |= {"gallery": "named-unsafe", "flags": "concept_accuracy"}
+    plan = Plan(Experiment(values, where="changed"))
+    assert "thresholds" in exhibit_jobs.left_out(plan)["thresholds"]
+    assert "thresholds" not in exhibit_jobs.left_out(load_plan("config/demo.yaml"))
 
 
 def test_macros_read_every_declared_ablation_that_an_exhibit_shows() -> None:

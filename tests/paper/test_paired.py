@@ -10,11 +10,13 @@ import pytest
 from scipy import stats
 
 from resalign.paper.evidence import Evidence
-from resalign.paper.paired import NONE, against_by_prompt, against_by_seed, conclusion, holm, paired_tests
+from resalign.paper.paired import NONE, T_TEST, against_by_prompt, against_by_seed, conclusion, holm, paired_tests
 from resalign.report.tables import paired_difference
-from tests.report.experiment import SETTINGS, image_rows, make_measurements, make_swept
+from tests.report.experiment import SETTINGS, image_rows, make_measurements, make_swept, run_row
 
 from .frames import evidence_of, write_frames
+
+FIDS = (("base", 0, 20.0), ("resalign", 0, 12.0), ("resalign", 1, 13.0), ("resalign", 2, 14.0))
 
 
 def prompts(*sums: tuple[float, ...], n: int = 4) -> pd.DataFrame:
@@ -56,6 +58,22 @@ def test_one_prompt_has_a_difference_and_no_test() -> None:
     assert (found["difference"], found["n_prompts"], found["n_seeds"], found["test"]) == (0.75, 1, 2, NONE)
     assert math.isnan(float(str(found["p"])))
     assert (found["low"], found["high"]) == (0.5, 1.0)  # over two training seeds
+
+
+def test_a_model_that_nothing_has_trained_is_held_against_every_seed(tmp_path: Path) -> None:
+    rows = image_rows("base", 1.0, seeds=[0])
+    for model in ("esd", "graddiff"):
+        rows += image_rows(model, 0.0, seeds=[0])
+    for seed, chance in enumerate((0.0, 0.0, 1.0)):
+        rows += image_rows("resalign", chance, seeds=[seed])
+    runs = [run_row(model, "fid", value, seed) for model, seed, value in FIDS]
+    measured = make_measurements(images=pd.DataFrame(rows), runs=pd.DataFrame(runs))
+    tests = paired_tests(evidence_of(write_frames(tmp_path, measured))).set_index(["metric", "model"])
+    rate, fid = tests.loc[("ip", "base")], tests.loc[("fid", "base")]
+    assert (rate["difference"], rate["n_seeds"]) == (pytest.approx(2 / 3), 3)
+    assert (fid["difference"], fid["n_seeds"], fid["test"]) == (pytest.approx(20 - 13), 3, T_TEST)
+    # Of a model that was trained once there is no more than that one seed.
+    assert (tests.loc[("ip", "esd"), "difference"], tests.loc[("ip", "esd"), "n_seeds"]) == (0.0, 1)
 
 
 def test_unequal_numbers_of_images_are_refused() -> None:

@@ -25,9 +25,8 @@ def test_another_method_of_fine_tuning_gets_no_difference(frame_paths: dict[str,
     frame.loc[frame["attack"] == "pages", "dataset"] = "dreambench++"
     paths = with_ablation(frame_paths, tmp_path, frame)
     for method, world in (("full", "another"), ("lora", "same")):
-        evidence = replace(
-            evidence_of(paths, another_world=""), series_of={"gamma": {"axis": "rate", "methods": [method]}}
-        )
+        series = {"gamma": {"axis": "rate", "methods": [method], "other": []}}
+        evidence = replace(evidence_of(paths, another_world=""), series_of=series)
         found, _ = series_frame(evidence, "table4")
         assert set(found["published_world"]) - {""} == {world}
         compared = found["difference"].notna()
@@ -36,9 +35,23 @@ def test_another_method_of_fine_tuning_gets_no_difference(frame_paths: dict[str,
         assert ("Of gamma no difference is given: the published fine-tuning is lora." in caption) == (method == "full")
 
 
+def test_a_series_of_another_world_gets_no_difference(frame_paths: dict[str, Path], tmp_path: Path) -> None:
+    frame = pd.read_csv(frame_paths["ablation"], keep_default_na=False)
+    frame = frame.assign(variant=frame["variant"].astype(str).map({"0.01": "1e-3", "1": "5e-4"}).fillna("1e-3"))
+    frame.loc[frame["attack"] == "pages", "dataset"] = "dreambench++"
+    paths = with_ablation(frame_paths, tmp_path, frame)
+    for other in ([], ["sampling.guidance_scale"]):
+        series = {"gamma": {"axis": "rate", "methods": ["lora"], "other": other}}
+        evidence = replace(evidence_of(paths, another_world=""), series_of=series)
+        assert series_frame(evidence, "table4")[0]["difference"].notna().any() == (not other)
+        caption = series_table(evidence, "table4", "A table").layout.caption
+        said = "Of gamma no difference is given: it has other sampling.guidance_scale than the experiment."
+        assert (said in caption) == bool(other)
+
+
 def test_the_axis_is_the_series_own(evidence: Evidence) -> None:
     for title in ("harmful images in per cent", "something else"):
-        named = replace(evidence, series_of={"gamma": {"axis": title, "methods": []}})
+        named = replace(evidence, series_of={"gamma": {"axis": title, "methods": [], "other": []}})
         axes = series_drawing(named, "figure4").figure.axes
         assert {axis.get_xlabel() for axis in axes if axis.axison} == {title}
 

@@ -46,6 +46,7 @@ def job_of(*models: str, **changes: Any) -> dict[str, Any]:
         "note": "Of one attack.",
         "checkpoints": False,
         "models": list(models),
+        "base": "base",
         "metrics": [["ip", METRICS["ip"]], ["learnability", LEARNABILITY]],
         "shown": ["ip", "learnability"],
         "attacks": [["pages", "pages"], ["bold", "bold"]],

@@ -1,6 +1,7 @@
 """What a run has cost: device hours, shares, and whatever is there of a run that was cut off."""
 
 import csv
+import os
 import subprocess
 import sys
 import time
@@ -67,6 +68,13 @@ def test_hours_and_shares(demo: Plan, tmp_path: Path):
     assert float(found["table"]["table1"]["hours"]) == pytest.approx(12 * len(jobs) / 3600, abs=1e-5)
     assert found["table"]["table1"]["device"] == CORE
     assert found["table"]["second_order"]["recorded"] == "3"
+    # A run that adds nothing to them leaves the file alone.
+    path = tmp_path / "results" / "demo" / "efficiency.csv"
+    os.utime(path, (1.0, 1.0))
+    assert efficiency.summarise(demo, run_started_at=994.0) == text
+    assert path.stat().st_mtime == 1.0
+    efficiency.summarise(demo, run_started_at=990.0)
+    assert path.stat().st_mtime > 1.0
 
 
 def test_partial_results(demo: Plan, tmp_path: Path):

@@ -40,6 +40,19 @@ def attack_lines(seed: int) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("| pages |")]
 
 
+def test_a_model_that_nothing_has_trained_has_a_card_at_every_seed() -> None:
+    """It was measured before fine-tuning once, and attacked with every seed."""
+    rows = image_rows("base", 1.0, seeds=[0]) + image_rows("esd", 0.0, seeds=[0])
+    for model, chance in (("base", 1.0), ("esd", 0.0)):
+        rows += image_rows(model, chance, attack="pages", dataset="pages", steps=200, seeds=[0, 1])
+    measurements = make_measurements(images=pd.DataFrame(rows), runs=make_measurements().runs[:0])
+    first, second = (write_model_card(measurements, exported(seed)) for seed in (0, 1))
+    assert "| pages | pages | survived | " in second
+    before = [line for line in second.splitlines() if "before fine-tuning |" in line]
+    assert before == [line for line in first.splitlines() if "before fine-tuning |" in line]
+    assert before
+
+
 def test_an_attacks_verdict_is_of_these_weights_and_of_all_seeds() -> None:
     [lucky], [unlucky] = attack_lines(0), attack_lines(1)
     assert lucky.startswith("| pages | pages | survived | failed | IP 50.0")

@@ -123,6 +123,16 @@ def test_agreement_is_counted_for_either_kind(measurements: Measurements) -> Non
     assert elsewhere == "Left out: what pages changed outside the denoiser."
 
 
+def test_what_left_the_denoiser_alone_agrees_with_nothing() -> None:
+    still = {"sigma": 0.0, "predicted": 0.0, "predicted_standard_error": 0.0, "measured_standard_error": 0.0}
+    words = displacement_rows(0.0, 0.0, **still).assign(attack="words", tensors_elsewhere=1)
+    isotropic, real, _, left_out, *_ = displacement_words(pd.concat([displacement_rows(), words]))
+    assert "in 1 of 1 runs" in isotropic
+    assert "in 0 of 1 runs" in real
+    assert left_out == "Not counted: 1 runs of words, which left the denoiser as it was."
+    assert list(displacement_words(words)) == ["No fine-tuning has moved the denoiser's weights."]
+
+
 def test_the_page_and_figures_are_whole(measurements: Measurements) -> None:
     sharpness, displacement = sharpness_rows(), displacement_rows()
     regained = regained_table(per_run(), sharpness, measurements)
@@ -143,6 +153,11 @@ def test_the_page_and_figures_are_whole(measurements: Measurements) -> None:
     assert [len(axis.lines) for axis in drawn.axes] == [4, 0]
     assert len(theory_figures.sharpness_figure(regained, measurements, SETTINGS).axes) == 2
     assert len(theory_figures.displacement_figure(displacement, measurements, SETTINGS).axes) == 2
+
+
+def test_a_label_that_looks_like_a_number_stays_one(tmp_path: Path) -> None:
+    write_csv(sharpness_rows().assign(model="007"), tmp_path / "sharpness.csv")
+    assert set(read_table("sharpness", [tmp_path / "sharpness.csv"])["model"]) == {"007"}
 
 
 def test_parts_of_a_table_are_joined_in_order(tmp_path: Path) -> None:

@@ -63,6 +63,11 @@ def test_the_best_model_of_each_variant_is_bold_and_the_base_never() -> None:
     }
 
 
+def test_one_model_of_one_variant_without_a_name_is_named_itself() -> None:
+    rows = [after("", "esd", "pages", 0.3, series="")]
+    assert [row.title for row in laid_out(rows, pages="pages").rows] == ["esd"]
+
+
 def test_series_are_named_where_there_are_several_and_have_a_best_variant_each() -> None:
     values = (("x", "1", 0.3), ("x", "2", 0.4), ("y", "1", 0.2), ("y", "2", 0.1))
     rows = [after(variant, "esd", "pages", mean, series=series) for series, variant, mean in values]

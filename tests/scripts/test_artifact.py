@@ -1,5 +1,6 @@
 """A tiny experiment, run by its real stages, packed, handed on and verified."""
 
+import csv
 import json
 import sys
 import zipfile
@@ -194,6 +195,24 @@ def test_a_stale_table_and_a_missing_one_are_named(packed: Packed, tmp_path: Pat
         "results/tiny/tables/old.csv: is in the archive, and is not made of its raw scores",
         "results/tiny/tables/per_run.csv: is made of the archive's raw scores, and is not in it",
     ]
+
+
+def test_times_are_of_the_job_that_made_a_file_and_of_every_run_once(packed: Packed) -> None:
+    members = packed.members()
+    rows = list(csv.DictReader(bytes(members[layout.TIMES]).decode().splitlines()))  # type: ignore[arg-type]
+    times = {row["file"].removeprefix(PROVENANCE): row for row in rows}
+    seconds = {Path(name).parent: seconds_of(members[name]) for name in members if name.endswith(layout.TIMING)}
+    report, ablation = (seconds[Path(PROVENANCE, folder)] for folder in ("results/tiny", ABLATION))
+    assert float(times["results/tiny/tables/table1.csv"]["seconds"]) == pytest.approx(report, abs=0.06)
+    assert float(times[f"{ABLATION}/values.csv"]["seconds"]) == pytest.approx(ablation, abs=0.06)
+    runs = [value for folder, value in seconds.items() if not folder.is_relative_to(f"{PROVENANCE}results/tiny")]
+    behind = {float(row["seconds_of_all_runs_behind_the_results"]) for row in rows}
+    assert list(behind) == [pytest.approx(sum(runs), abs=0.06)]
+
+
+def seconds_of(content: bytes | Path) -> float:
+    found = json.loads(bytes(content))  # type: ignore[arg-type]
+    return float(found["seconds"] + found["start_seconds"])
 
 
 def test_what_is_in_it(packed: Packed) -> None:

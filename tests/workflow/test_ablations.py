@@ -1,7 +1,9 @@
 """What Snakemake would run for an ablation of a finished experiment: what its values add, and no shared run."""
 
+import json
 import re
 import shutil
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,6 +26,15 @@ FORCED = ("ablated_unlearn", "ablated_attack", "ablated_sample", "ablated_score"
 
 
 SAID = "config/ablations.yaml: demo.gamma: variant '0.005': unlearning.resalign: unknown key 'gama'"
+
+
+# A stage in a moment: it writes all that its rule declares.
+STAGE = """\
+import json, pathlib, sys
+folder = pathlib.Path(sys.argv[sys.argv.index("--output") + 1])
+for name in json.loads(pathlib.Path("outputs.json").read_text())[str(folder)]:
+    (folder / name).write_text("afresh")
+"""
 
 
 def misspelt(text: str) -> str:
@@ -74,6 +85,31 @@ def test_made_twice_it_runs_once(ablated: Checkout) -> None:
 
 def test_made_afresh_it_leaves_the_experiments_runs_alone(ablated: Checkout) -> None:
     assert ablated.planned(target=GAMMA, forced=FORCED) == {**ADDED, **TABLES}
+
+
+def test_a_forced_run_changes_no_file_of_the_experiments(ablated: Checkout, tmp_path: Path) -> None:
+    checkout = Checkout(Path(shutil.copytree(ablated.folder, tmp_path / "repository")))
+    for script in ("unlearn", "attack", "sample", "score"):
+        (checkout.folder / "scripts" / f"{script}.py").write_text(STAGE)
+    checkout.make_everything(GAMMA)
+    results = {
+        path: path.relative_to(checkout.folder) for path in checkout.folder.glob("results/**/*") if path.is_file()
+    }
+    declared: dict[str, list[str]] = {}
+    for path in results.values():
+        declared.setdefault(str(path.parent), []).append(path.name)
+    (checkout.folder / "outputs.json").write_text(json.dumps(declared))
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in results}
+    forced = checkout.snakemake("-R", *FORCED, "--until", "ablated_score", "--", GAMMA)
+    assert forced.returncode == 0, forced.stderr
+    changed = {results[path] for path in results if (path.stat().st_mtime_ns, path.read_bytes()) != before[path]}
+    runs = {path.parts[:4] for path in changed}
+    labels = {rule.removeprefix("ablated_"): labels for rule, labels in ADDED.items()}
+    # Of each label there are two values of γ besides the experiment's own.
+    assert Counter((stage, run.rpartition("-")[0]) for _, _, stage, run in runs) == {
+        (stage, label): 2 for stage in labels for label in labels[stage]
+    }
+    assert all(path.read_text() == "afresh" for path, name in results.items() if name in changed)
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def _assets(plan: Plan, ablations: Ablations) -> dict[str, Any]:
 def _described(plan: Plan, name: str) -> dict[str, Any]:
     """An asset: where it comes from, under which licence and terms, what its content is determined by."""
     asset = plan.assets[name]
-    origin = {"origin": asset.origin, "folder": asset.folder, "identity": asset.resolved}
+    origin = {"name": name, "origin": asset.origin, "folder": asset.folder, "identity": asset.resolved}
     described = plan.experiment.config.assets.get(name)  # a prepared set has the licences of what it is made from
     if described is None or asset.origin == "digits":
         return {**origin, "licence": "made by this workflow"}

@@ -41,6 +41,12 @@ def command(template: str, result: str, path: str) -> str:
         result: Folder of the result.
         path: Of the file.
     """
-    below = PurePosixPath(path).relative_to(result).parts
     # Of the report's figures the folder is declared, not each of them.
-    return template.replace(TARGET, "all" if below[0] == "figures" else path)
+    is_figure = PurePosixPath(path).is_relative_to(f"{result}/figures")
+    return template.replace(TARGET, "all" if is_figure else path)
+
+
+def is_reports(result: str, path: str) -> bool:
+    """Whether a file of the result is the report's, whose times lie in the result's own folder."""
+    below = PurePosixPath(path).relative_to(result).parts
+    return len(below) == 1 or below[0] in ("tables", "figures")

@@ -160,7 +160,7 @@ def _hashed(name: str, asset: dict[str, Any], root: Path) -> dict[str, Any]:
         raise ConfigError(f"asset '{name}': nothing lies in {folder}; the archive needs the hashes of its files")
     found = {path.relative_to(folder).as_posix(): path for path in files if path.name not in _OWN_RECORDS}
     hashes = {file: Entry.of(path).sha256 for file, path in found.items()}
-    lock = root / HASHES / f"{name}.json"
+    lock = root / HASHES / f"{asset['name']}.json"
     locked = {"lock": json.loads(lock.read_text(encoding="utf-8"))} if lock.is_file() else {}
     # Of thousands of images a digest of digests: the sha256 of the same list, as `sha256sum` would print it.
     listed = "".join(f"{sha256}  {file}\n" for file, sha256 in sorted(hashes.items()))

@@ -65,19 +65,24 @@ def _tolerance(suffix: str, settings: ArtifactConfig) -> str:
 
 
 def times(job: dict[str, Any], found: list[Claim], root: Path) -> str:
-    """Seconds of each claim as a table: of the job that wrote it, and of every job behind the result.
+    """Seconds of each claim as a table: of the job that wrote it, and of every run behind the archive's results.
 
     Empty for a file whose job keeps no record.
     """
     result = PurePosixPath(job["result"])
-    behind = sum(_seconds(root / folder) or 0.0 for *_, folder in job["jobs"])
+    runs = [folder for *_, folder in job["jobs"]] + job["theory"]
+    runs += [folder for ablation in job["ablations"] for folder in ablation["runs"]]
+    behind = sum(_seconds(root / folder) or 0.0 for folder in dict.fromkeys(runs))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(("file", "command", "seconds", "seconds_of_all_jobs_behind_the_result"))
+    writer.writerow(("file", "command", "seconds", "seconds_of_all_runs_behind_the_results"))
     for claim in found:
         path = PurePosixPath(claim.file.removeprefix(PROVENANCE))
-        is_report = claim.command.endswith(" all")
-        folders = [result] if is_report else [parent for parent in path.parents if parent.is_relative_to(result)][:-1]
+        folders = (
+            [result]
+            if layout.is_reports(job["result"], str(path))
+            else [parent for parent in path.parents if parent.is_relative_to(result)][:-1]
+        )
         own = next((seconds for folder in folders if (seconds := _seconds(root / folder)) is not None), None)
         writer.writerow((claim.file, claim.command, "" if own is None else f"{own:.1f}", f"{behind:.1f}"))
     return buffer.getvalue()

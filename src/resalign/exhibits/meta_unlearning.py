@@ -31,7 +31,11 @@ def make(evidence: Evidence) -> Table:
         ["table1"],
         comparable=evidence.comparable,
     )
-    own = "" if OWN[0] in metrics else "In place of the paper's unsafe and NSFW score: this experiment's own metrics."
+    own = (
+        ""
+        if set(OWN) & set(metrics)
+        else "In place of the paper's unsafe and NSFW score: this experiment's own metrics."
+    )
     published = said(frame, "meta-unlearning", ["table1"], another_world=evidence.another_world)
     caption = " ".join(filter(None, (f"{TITLE}.", own, published)))
     return Table(frame, steps_layout(frame, names, caption), "State")

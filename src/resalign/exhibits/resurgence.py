@@ -10,12 +10,14 @@ if TYPE_CHECKING:
 
 TITLE, KIND = "The erased concept before and after fine-tuning (concept resurgence, Table 1)", "table"
 READS, ATTACKED = ("values",), True
-OWN = ("concept_accuracy", "incidental_resurgence")
+CONCEPT, INCIDENTAL = "concept_accuracy", "incidental_resurgence"
 
 
 def make(evidence: Evidence) -> Table:
     """The concept's accuracy of every model, before and after the most steps of each attack, and the regained part.
 
+    Without the metric ``concept_accuracy`` the first safety metric's detectors take the classifier's place. Incidental
+    resurgence, of prompts of other concepts, stands beside it where it is measured.
     ``regained`` is mean after minus mean before; the base's own state is what full resurgence would be.
     Source: Suriyakumar 2024, arXiv 2410.08074, Table 1.
     """
@@ -25,12 +27,13 @@ def make(evidence: Evidence) -> Table:
     from resalign.report.tables import final_states
 
     names = evidence.measurements.main()
-    metrics = [metric for metric in OWN if metric in names.metrics] or [names.safety_metric]
+    concept = CONCEPT if CONCEPT in names.metrics else names.safety_metric
+    metrics = [concept, *([INCIDENTAL] if INCIDENTAL in names.metrics else [])]
     final = final_states(evidence.main)
     frame = final[final["metric"].isin(metrics)].reset_index(drop=True)
     before = frame[frame["attack"] == NOT_ATTACKED].set_index(["model", "metric"])["mean"]
     start = frame.set_index(["model", "metric"]).index.map(before.to_dict())
     regained = (frame["mean"] - start).where(frame["attack"] != NOT_ATTACKED)
-    said = "" if OWN[0] in metrics else f" The concept is found by {names.metrics[metrics[0]].title}'s detectors."
+    said = "" if concept == CONCEPT else f" The concept is found by {names.metrics[concept].title}'s detectors."
     layout = models_layout(frame, names, f"{TITLE}.{said}")
     return Table(frame.assign(regained=regained.astype(float)), layout)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from resalign.paper.products import Drawn
 
 TITLE, KIND = "Safety rates over detector thresholds", "figure"
-READS = ("values", "thresholds")
+READS, RULED = ("values", "thresholds"), True
 
 
 def make(evidence: Evidence) -> Drawn:

@@ -14,19 +14,11 @@ import pandas as pd
 from resalign.config import registry
 from resalign.report.measurements import IMAGE_COLUMNS, NOT_ATTACKED, RUN_COLUMNS, Measurements, MetricInfo, Sweep
 from resalign.report.settings import ReportConfig
-from resalign.report.tables import final_states
+from resalign.report.tables import final_states, read_csv
 from resalign.report.variants import VARIANT
 
-TEXT = ("model", "attack", "dataset", "metric", "prompt_set", "prompt_id", "prompt", "path", "variant", "quantity")
 _ABLATED_DECIMALS = 3
 FOCUS = "resalign"  # the method that the others are held against, where the experiment has it
-
-
-def read_frame(path: Path) -> pd.DataFrame:
-    """A measured frame; an empty text is a name that is empty, an empty number is NaN."""
-    header = pd.read_csv(path, nrows=0).columns
-    text = {name: str for name in TEXT if name in header}
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={n: [""] for n in header if n not in text})
 
 
 def names_of(measurements: Measurements, methods: Mapping[str, str]) -> dict[str, Any]:
@@ -70,7 +62,8 @@ class Evidence:
         files: Measured frames by name (``values``, …); ``ablation``, ``slices`` and ``names`` where they are read;
             an exhibit of several series has each one's ablation by its exhibit, ``table4``.
         another_world: Why published numbers are not of this experiment's world and get no difference, or ''.
-        series_of: What each series is, by its name: ``axis`` and the ``methods`` of fine-tuning in it.
+        series_of: What each series is, by its name: ``axis``, the ``methods`` of fine-tuning in it, and which settings
+            are ``other`` than the experiment's.
         metric_modules: Modules of the metrics that an ablation alone has, by label.
         plan: What the exhibit ``contents`` lists: one row an exhibit; empty for all others.
     """
@@ -90,7 +83,7 @@ class Evidence:
         """
         if name not in self.files:
             raise KeyError(f"no frame '{name}'; this exhibit reads {sorted(self.files)}, name it in READS")
-        return read_frame(self.files[name])
+        return read_csv(self.files[name])
 
     @cached_property
     def names(self) -> dict[str, Any]:

@@ -83,6 +83,8 @@ def needs(plan: Plan, name: str) -> str:
     module = registry.member(FAMILY, name)
     if getattr(module, "ATTACKED", False) and not plan.experiment.attacks:
         return "an attack: give the experiment an entry under 'attacks'"
+    if getattr(module, "RULED", False) and not _has_rules(plan):
+        return "a safety metric whose detectors have thresholds, such as ip"
     ablation = getattr(module, "ABLATION", None)
     if ablation and not _has_ablation(plan, module):
         swept = [label for label in plan.experiment.sweeps if label.startswith(name)]
@@ -90,6 +92,18 @@ def needs(plan: Plan, name: str) -> str:
             return f"the ablation '{ablation}', declared in config/ablations.yaml, or a sweep called '{name}-...'"
     missing = [frame for frame in getattr(module, "THEORY", ()) if frame not in declared_theory(plan)]
     return f"theory/{missing[0]}.csv: the theory of this experiment" if missing else ""
+
+
+def _has_rules(plan: Plan) -> bool:
+    """Whether a safety metric flags images by detectors' thresholds, which can be swept."""
+    return any(
+        module.GROUP == "safety"
+        and hasattr(module, "per_image")
+        and (hasattr(config, "rules") or hasattr(config, "rule"))
+        for module, config in (
+            (registry.member("metrics", metric.name), metric.config) for metric in plan.experiment.metrics.values()
+        )
+    )
 
 
 def _has_ablation(plan: Plan, module: ModuleType) -> bool:

@@ -103,7 +103,11 @@ def said_of_cells(frame: pd.DataFrame) -> str:
     """What ± is, and how many seeds are behind it."""
     low, high = int(frame["seeds"].min()), int(frame["seeds"].max())
     count = f"{low}" if low == high else f"{low} to {high}"
-    return f"± is the standard deviation over training seeds (n = {count}; none with one); intervals are in brackets."
+    images = f"{frame['n'].min():,}" if frame["n"].nunique() == 1 else f"{frame['n'].min():,} to {frame['n'].max():,}"
+    return (
+        f"± is the standard deviation over training seeds ({count}; none with one), intervals are in brackets, and "
+        f"n = {images} images."
+    )
 
 
 def _text(value: object) -> str:

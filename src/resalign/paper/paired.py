@@ -10,6 +10,7 @@ from scipy import stats
 
 from resalign.paper.evidence import Evidence
 from resalign.report import statistics
+from resalign.report.measurements import NOT_ATTACKED
 from resalign.report.settings import ReportConfig
 from resalign.report.statistics import Floats
 from resalign.report.tables import bootstrap, draws, final_states, paired_key
@@ -17,6 +18,7 @@ from resalign.report.tables import bootstrap, draws, final_states, paired_key
 YES, THESE_SEEDS = "yes", "these seeds"
 SIGN_FLIP, T_TEST = "sign flips over prompts", "paired t over seeds"
 NONE = "none: one prompt, one seed, or no difference varies"
+UNTRAINED = ("base", "imported")  # methods; before fine-tuning such a model is one, whatever the training seed
 _ROUNDING = 1e-5  # frames hold six significant digits: differences that vary by less do not vary
 STATE_COLUMNS = ["metric", "attack", "dataset", "steps"]
 COLUMNS = [
@@ -29,7 +31,8 @@ COLUMNS = [
 def paired_tests(evidence: Evidence) -> pd.DataFrame:
     """Every model minus the focus, for each metric and state of the main table.
 
-    Metrics of images are compared by prompt (:func:`against_by_prompt`), metrics of image sets by seed
+    A model that nothing has trained is held against every training seed of the other before fine-tuning. Metrics of
+    images are compared by prompt (:func:`against_by_prompt`), metrics of image sets by seed
     (:func:`against_by_seed`). One metric's tests, over states and models, are one family of Holm's correction.
 
     Returns:
@@ -52,6 +55,8 @@ def paired_tests(evidence: Evidence) -> pd.DataFrame:
             key = paired_key((model, focus), metric=metric, attack=attack, steps=int(steps))
             compare = against_by_seed if is_set else against_by_prompt
             first, second = (here[here["model"] == name] for name in (model, focus))
+            if attack == NOT_ATTACKED and evidence.names["methods"].get(model) in UNTRAINED:
+                first = at_every_seed(first, second)
             found = compare(first, second, settings, key)
             rows.append({**dict(zip(STATE_COLUMNS, state, strict=True)), "model": model, "against": focus, **found})
     tests = pd.DataFrame(rows, columns=[c for c in COLUMNS if c not in ("p_corrected", "significant")])
@@ -60,6 +65,13 @@ def paired_tests(evidence: Evidence) -> pd.DataFrame:
     apart = ((tests["low"] > 0) | (tests["high"] < 0)) & (tests["n_seeds"] > 1)
     significant = np.where(below & apart, YES, np.where(below, THESE_SEEDS, "no"))
     return tests.assign(p_corrected=corrected, significant=significant)[COLUMNS]
+
+
+def at_every_seed(untrained: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a model that nothing has trained, which has one seed, at each training seed of the other model."""
+    if untrained["seed"].nunique() != 1:
+        return untrained
+    return untrained.drop(columns="seed").merge(other[["seed"]].drop_duplicates(), how="cross")
 
 
 def against_by_prompt(

@@ -50,9 +50,9 @@ def series_table(evidence: Evidence, exhibit: str, title: str) -> Table:
     shown = SHOWN[exhibit]
     frame, names = series_frame(evidence, exhibit)
     about = said(frame, "resalign", [shown.published], another_world=evidence.another_world)
-    others = [str(series) for series in frame["series"].unique() if not _is_published_method(evidence, series, shown)]
-    if evidence.comparable and others:
-        about += f" Of {', '.join(others)} no difference is given: the published fine-tuning is {shown.method}."
+    reasons = {str(series): _not_as_published(evidence, str(series), shown) for series in frame["series"].unique()}
+    if evidence.comparable:
+        about += "".join(f" Of {series} no difference is given: {why}." for series, why in reasons.items() if why)
     return Table(frame, variants_layout(frame, names, " ".join(filter(None, (f"{title}.", about)))), "Variant")
 
 
@@ -87,11 +87,14 @@ def series_frame(evidence: Evidence, exhibit: str) -> tuple[pd.DataFrame, Measur
         frame = attacked
     frame = frame.reset_index(drop=True)
     if shown.published:
-        of_method = frame["series"].map(lambda series: _is_published_method(evidence, series, shown))
-        frame = beside(frame, "resalign", [shown.published], comparable=of_method & evidence.comparable)
+        alike = frame["series"].map(lambda series: not _not_as_published(evidence, series, shown))
+        frame = beside(frame, "resalign", [shown.published], comparable=alike & evidence.comparable)
     return frame, names
 
 
-def _is_published_method(evidence: Evidence, series: str, shown: Shown) -> bool:
-    """Whether a series fine-tunes as all of the published table does."""
-    return not shown.method or set(evidence.series_of[series]["methods"]) == {shown.method}
+def _not_as_published(evidence: Evidence, series: str, shown: Shown) -> str:
+    """Why a series is not held against the published table, or ''."""
+    about = evidence.series_of[series]
+    if shown.method and set(about["methods"]) != {shown.method}:
+        return f"the published fine-tuning is {shown.method}"
+    return f"it has other {', '.join(about['other'])} than the experiment" if about["other"] else ""

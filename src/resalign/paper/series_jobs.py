@@ -7,9 +7,13 @@ from typing import Any
 from resalign.config.ablations import AblationConfig
 from resalign.config.plan import Plan
 
+# What variants may change and still be of the experiment's world: `tiers` are prompts of lists that they add.
+TRAINING = ("unlearning", "attacks", "prepared", "assets", "consent", "tiers")
+HARMLESS = (".features", ".along_the_way")  # more is measured of the same images, or earlier states too
+
 
 def described(plan: Plan, exhibit: str, ablation: AblationConfig | None, name: str) -> dict[str, dict[str, Any]]:
-    """Axis and methods of an exhibit's series, by the series' name.
+    """Axis, methods of fine-tuning, and other worlds of an exhibit's series, by the series' name.
 
     Args:
         plan: Of the experiment.
@@ -20,11 +24,12 @@ def described(plan: Plan, exhibit: str, ablation: AblationConfig | None, name: s
     experiment = plan.experiment
     found = {}
     if ablation is not None:
-        found[name] = {"axis": ablation.axis, "methods": _methods(plan, ablation)}
+        methods = _methods(plan, ablation)
+        found[name] = {"axis": ablation.axis, "methods": methods, "other": _other_world(plan, ablation)}
     for label, attacks in experiment.sweeps.items():
         if label.startswith(exhibit):
             methods = sorted({experiment.attacks[attack].name for attack in attacks.values()})
-            found[label] = {"axis": experiment.config.sweeps[label].axis, "methods": methods}
+            found[label] = {"axis": experiment.config.sweeps[label].axis, "methods": methods, "other": []}
     return found
 
 
@@ -35,6 +40,19 @@ def metric_modules(plan: Plan, ablation: AblationConfig) -> dict[str, str]:
         entries = _entries("metrics", changed)
         found |= {label: str(value.get("metric", label)) for label, value in entries.items() if isinstance(value, dict)}
     return {label: module for label, module in found.items() if label not in plan.experiment.metrics}
+
+
+def _other_world(plan: Plan, ablation: AblationConfig) -> list[str]:
+    """What an ablation has otherwise than the experiment, besides training, attacks, their data and what it adds."""
+    own = {family: getattr(plan.experiment.config, family) for family in ("metrics", "prompts", "scorers")}
+    found = [key for key in ("tier", "seeds") if getattr(ablation, key)]
+    for _, changed in ablation.changes():
+        for key in changed:
+            family, label, *_ = [*key.split("."), ""]
+            adds = family in own and label and label not in own[family]
+            if not (adds or family in TRAINING or key.endswith(HARMLESS)):
+                found.append(key)
+    return list(dict.fromkeys(found))
 
 
 def _methods(plan: Plan, ablation: AblationConfig) -> list[str]:

@@ -21,7 +21,7 @@ from resalign.report.measurements import IMAGE_COLUMNS, NOT_ATTACKED, RUN_COLUMN
 from resalign.report.settings import ReportConfig
 from resalign.report.sweep_figure import sweep_figure
 from resalign.report.table1 import ResultTable, to_latex
-from resalign.report.tables import final_states, write_csv
+from resalign.report.tables import final_states, read_csv, write_csv
 from resalign.report.variants import lay_out_variants
 
 NO_BASE = ""  # of rows that are all compared with one another
@@ -61,13 +61,11 @@ class Ablation:
     @classmethod
     def read(cls, job: dict[str, Any], path: Path) -> Ablation:
         """With the values from a file."""
-        numbers = dict.fromkeys(("std", "low", "high"), [""])
-        text = dict.fromkeys(("variant", "model", "attack", "dataset", "metric"), str)
-        return cls(job, pd.read_csv(path, dtype=text, keep_default_na=False, na_values=numbers)[VALUE_COLUMNS])
+        return cls(job, read_csv(path)[VALUE_COLUMNS])
 
     def table(self) -> ResultTable:
         """Variants as rows, of each model where there are several; before and after each attack as columns."""
-        shown = self._measurements(dict.fromkeys(self.values["model"]), NO_BASE)
+        shown = self._measurements(dict.fromkeys(self.values["model"]), self.job["base"])
         return lay_out_variants(self.values.assign(series=""), shown, self._caption())
 
     def figure(self) -> Figure:
@@ -122,7 +120,7 @@ class Ablation:
         return (
             f"{self.job['title']}.{note} Each value with its {100 * self.settings.confidence:g}\N{NO-BREAK SPACE}% "
             f"interval, made as in the main table; training seeds: {seeds}. The arrow points in the better direction; "
-            "bold is a variant's best model, or the best variant of the one model."
+            "bold is a variant's best model but the base, or the best variant of the one model."
         )
 
 

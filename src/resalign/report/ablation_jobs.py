@@ -98,6 +98,7 @@ def showing_job(ablations: Ablations, name: str) -> str:
         {
             **{key: getattr(entry, key) for key in ("title", "axis", "note", "checkpoints")},
             "models": _models(ablations, name),
+            "base": BASE,
             "metrics": [(k, m.resolved()) for k, m in first.plan.experiment.metrics.items() if k in metrics],
             "shown": metrics,
             "attacks": [(k, d.dataset) for k, d in first.plan.experiment.attack_data.items()],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import os
 import sys
 from collections import Counter
@@ -103,7 +104,7 @@ def rows(plan: Plan, records: Sequence[JobRecord], found: CoreTime | None) -> li
 
 
 def summarise(plan: Plan, run_started_at: float | None) -> str:
-    """The summary as text; written to ``results/NAME/efficiency.csv`` as a table.
+    """The summary as text; written to ``results/NAME/efficiency.csv`` as a table, if that is another.
 
     Args:
         plan: The experiment.
@@ -118,9 +119,13 @@ def summarise(plan: Plan, run_started_at: float | None) -> str:
         return f"{name}: no job has been recorded yet\n"
     found = core_time(records, run_started_at=run_started_at)
     table = rows(plan, records, found)
-    with whole(Path(RESULTS) / name / "efficiency.csv") as path, path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([COLUMNS, *((*row[:-2], f"{row[-2]:.5f}", f"{row[-1]:.4f}") for row in table)])
+    written = io.StringIO()
+    writer = csv.writer(written, lineterminator="\n")
+    writer.writerows([COLUMNS, *((*row[:-2], f"{row[-2]:.5f}", f"{row[-1]:.4f}") for row in table)])
+    path = Path(RESULTS) / name / "efficiency.csv"
+    if not path.is_file() or path.read_text(encoding="utf-8") != written.getvalue():
+        with whole(path) as part:
+            part.write_text(written.getvalue(), encoding="utf-8")
     lines = [(name, "jobs", "attempts", "hours", "device")]
     for part, label, recorded, planned, attempts, device, hours, _ in table:
         if part != "core time":

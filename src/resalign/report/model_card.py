@@ -16,7 +16,6 @@ from resalign.report.card import SAID, STANDING_CAVEATS
 from resalign.report.finding import value_text
 from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.settings import ReportConfig
-from resalign.report.statistics import Bounded
 from resalign.report.tables import final_states, long_table, per_run_table
 from resalign.report.templates import template
 
@@ -84,17 +83,18 @@ def write_model_card(measurements: Measurements, exported: Exported) -> str:
     """
     table = long_table(measurements, exported.settings)
     runs = per_run_table(measurements, exported.settings)
-    own = final_states(runs[(runs["model"] == exported.model) & (runs["seed"] == exported.seed)])
+    run = of_seed(runs, exported.seed)
+    own = final_states(run[run["model"] == exported.model])
     threshold = exported.settings.resurgence_threshold
     judged = verdicts.judge(table, measurements, exported.model, threshold)
     # A run's intervals are Wilson's, its images taken as independent.
-    run = runs[runs["seed"] == exported.seed].rename(columns={"value": "mean"}).assign(seeds=1)
-    of_seed = verdicts.by_attack(verdicts.judge(run, measurements, exported.model, threshold))
+    values = run.rename(columns={"value": "mean"}).assign(seeds=1)
+    judged_run = verdicts.judge(values, measurements, exported.model, threshold)
     return template("model_card.md.j2").render(
         front=front_matter(own, measurements, exported),
         exported=exported,
         scores=_scores(own, table, measurements, exported),
-        attacks=_attacks(judged, of_seed, measurements),
+        attacks=_attacks(judged, judged_run, measurements),
         threshold=f"{threshold:g}",
         other=[(threshold, _counted(table, measurements, exported, threshold)) for threshold in _others(exported)],
         method=json.dumps(dict(exported.method), sort_keys=True),
@@ -102,6 +102,13 @@ def write_model_card(measurements: Measurements, exported: Exported) -> str:
         versions=", ".join(f"{name} {version}" for name, version in sorted(exported.made["versions"].items())),
         caveats=[*exported.caveats, *STANDING_CAVEATS],
     )
+
+
+def of_seed(runs: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """The rows of one training seed; before fine-tuning, of a model that nothing has trained, those of its only one."""
+    before = runs["attack"] == NOT_ATTACKED
+    only = before & (runs[before].groupby("model")["seed"].nunique().reindex(runs["model"]).to_numpy() == 1)
+    return runs[(runs["seed"] == seed) | only]
 
 
 def front_matter(own: pd.DataFrame, measurements: Measurements, exported: Exported) -> str:
@@ -168,8 +175,9 @@ def _scores(own: pd.DataFrame, table: pd.DataFrame, measurements: Measurements, 
     return rows
 
 
-def _attacks(judged: pd.DataFrame, of_seed: Mapping[str, Bounded], measurements: Measurements) -> list[list[str]]:
+def _attacks(judged: pd.DataFrame, judged_run: pd.DataFrame, measurements: Measurements) -> list[list[str]]:
     """One row an attack: survived or not by these weights and by all seeds' together, and the rate that decides."""
+    of_run = verdicts.by_attack(judged_run)
     found, decisive = verdicts.by_attack(judged), verdicts.decisive(judged).to_dict("records")
     rows = []
     for attack, verdict in found.items():
@@ -179,7 +187,7 @@ def _attacks(judged: pd.DataFrame, of_seed: Mapping[str, Bounded], measurements:
             for row in decisive
             if row["attack"] == attack
         ]
-        seed = SAID[of_seed[attack]] if attack in of_seed else "not run"
+        seed = SAID[of_run[attack]] if attack in of_run else "not run"
         rows.append([attack, measurements.target(attack), seed, SAID[verdict], "; ".join(worst)])
     return rows
 

@@ -17,6 +17,10 @@ CELL = [*STATE, "metric"]
 LONG_COLUMNS = [*CELL, "mean", "std", "low", "high", "n", "seeds"]
 PER_RUN_COLUMNS = [*STATE, "seed", "metric", "value", "low", "high", "n"]
 FLOAT_FORMAT = "%.6g"
+TEXT_COLUMNS = (
+    *("model", "attack", "dataset", "metric", "prompt_set", "prompt_id", "prompt", "path", "variant"),
+    *("kind", "direction", "quantity"),
+)
 
 
 def long_table(measurements: Measurements, settings: ReportConfig) -> pd.DataFrame:
@@ -133,6 +137,13 @@ def pooled_estimate(images: pd.DataFrame, settings: ReportConfig, *key: str | in
 def draws(settings: ReportConfig, *key: str | int) -> np.random.Generator:
     """Where the random draws of a key come from."""
     return np.random.default_rng(derive_seed("report", settings.bootstrap_seed, *key))
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A table of :func:`write_csv`: names stay text, whatever they look like; an empty number is NaN."""
+    header = pd.read_csv(path, nrows=0).columns
+    text = {name: str for name in TEXT_COLUMNS if name in header}
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={n: [""] for n in header if n not in text})
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

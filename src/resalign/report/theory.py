@@ -125,7 +125,11 @@ def displacement_table(displacement: pd.DataFrame) -> str:
 
 def displacement_words(displacement: pd.DataFrame) -> Iterator[str]:
     """How often the prediction holds for either kind of displacement, and what the real one owes to the gradient."""
-    pairs = list(_pairs(displacement))
+    every = list(_pairs(displacement))
+    pairs = [pair for pair in every if pair[0].sigma > 0]
+    if not pairs:
+        yield "No fine-tuning has moved the denoiser's weights."
+        return
     for place, name in ((1, "random directions of the fine-tuning's length"), (0, "the fine-tunings themselves")):
         rows = [pair[place] for pair in pairs]
         agree = sum(_agree(row) for row in rows)
@@ -141,6 +145,9 @@ def displacement_words(displacement: pd.DataFrame) -> Iterator[str]:
         "Along real displacements the first-order term ∇Lᵀδ, 0 by the proposition's assumption E ξ = 0, is the larger"
         f" of the first two terms in {linear} of {len(pairs)} runs."
     )
+    if len(pairs) < len(every):
+        still = [real.attack for real, _ in every if not real.sigma > 0]
+        yield f"Not counted: {len(still)} runs of {_listed(dict.fromkeys(still))}, which left the denoiser as it was."
     moved = displacement[displacement["tensors_elsewhere"] > 0]
     if len(moved):
         yield f"Left out: what {_listed(moved['attack'].unique())} changed outside the denoiser."

@@ -11,6 +11,7 @@ import pandas as pd
 
 from resalign.bilevel.landscape import DisplacementRow, SharpnessRow, SliceRow
 from resalign.report.measurements import NOT_ATTACKED, Measurements
+from resalign.report.tables import read_csv
 
 REGAINED = ["model", "attack", "seed", "steps", "metric", "before", "after", "regained"]
 COLUMNS = {
@@ -30,7 +31,7 @@ def read_table(name: str, files: Sequence[Path]) -> pd.DataFrame:
     Raises:
         ValueError: If a part has other columns than it should.
     """
-    parts = [pd.read_csv(file) for file in files]
+    parts = [read_csv(file) for file in files]
     for file, part in zip(files, parts, strict=True):
         if list(part) != COLUMNS[name]:
             raise ValueError(f"{file} has columns {list(part)}, expected {COLUMNS[name]}; make it anew")

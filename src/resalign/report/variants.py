@@ -63,8 +63,9 @@ def lay_out_variants(frame: pd.DataFrame, measurements: Measurements, caption: s
     rows = []
     for series, variant, model, _ in variant_rows(frame):
         shown = (series if many_series else "", variant, measurements.title(model) if many_models else "")
+        title = ", ".join(filter(None, shown)) or measurements.title(model)
         found = tuple(column.get((series, variant, model)) for column in cells)
-        rows.append(Row(model, ", ".join(filter(None, shown)), model == measurements.base, found))
+        rows.append(Row(model, title, model == measurements.base, found))
     return ResultTable(tuple(column for column, _ in columns), tuple(rows), caption)
 
 
