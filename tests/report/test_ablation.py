@@ -10,8 +10,8 @@ import pytest
 
 from resalign.report.ablation import Ablation, along, main
 from resalign.report.ablation_frames import VALUE_COLUMNS, VARIANT_RUN_COLUMNS, by_steps, described, measured
+from resalign.report.latex import to_latex
 from resalign.report.settings import ReportConfig
-from resalign.report.table1 import to_latex
 from resalign.report.tables import final_states, write_csv
 
 from .study import METRICS, write_study

@@ -3,12 +3,12 @@ import pandas as pd
 import pytest
 
 from resalign.report.attack_study import AttackStudy
+from resalign.report.latex import to_latex
 from resalign.report.measurements import Measurements, Sweep
 from resalign.report.settings import ReportConfig
 from resalign.report.sweep_figure import sweep_figure
 from resalign.report.sweep_text import attack_seconds, seconds_sentence, sweep_sentences
 from resalign.report.sweeps import LARGEST, MEAN, WORST, lay_out_sweep, summary_table, sweep_results, sweep_table
-from resalign.report.table1 import to_latex
 from resalign.report.tables import long_table
 
 from .experiment import SETTINGS, SWEEP, image_rows, make_measurements, make_swept, run_row

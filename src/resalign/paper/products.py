@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from resalign.files import whole
 from resalign.report import drawing
+from resalign.report.latex import to_latex
 from resalign.report.settings import ReportConfig
-from resalign.report.table1 import ResultTable, to_latex
+from resalign.report.table1 import ResultTable
 from resalign.report.tables import write_csv
 
 

@@ -17,10 +17,11 @@ from matplotlib.figure import Figure
 from resalign.report import drawing
 from resalign.report.ablation_frames import VALUE_COLUMNS
 from resalign.report.collect import load_metric
+from resalign.report.latex import to_latex
 from resalign.report.measurements import IMAGE_COLUMNS, NOT_ATTACKED, RUN_COLUMNS, Measurements, MetricInfo, Sweep
 from resalign.report.settings import ReportConfig
 from resalign.report.sweep_figure import sweep_figure
-from resalign.report.table1 import ResultTable, to_latex
+from resalign.report.table1 import ResultTable
 from resalign.report.tables import final_states, read_csv, write_csv
 from resalign.report.variants import lay_out_variants
 

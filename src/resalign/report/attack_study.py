@@ -11,6 +11,7 @@ import pandas as pd
 from resalign.report import drawing
 from resalign.report.attack_words import attack_markdown
 from resalign.report.figures import Panel
+from resalign.report.latex import to_latex
 from resalign.report.measurements import Measurements
 from resalign.report.pareto import pareto_figure, pareto_panel, pareto_table, weighed_metrics
 from resalign.report.settings import ReportConfig
@@ -20,7 +21,7 @@ from resalign.report.survival_figure import drawn_curves, survival_figure, survi
 from resalign.report.sweep_figure import sweep_figure, sweep_panel
 from resalign.report.sweep_text import seconds_sentence, sweep_sentences
 from resalign.report.sweeps import SweepResult, sweep_results
-from resalign.report.table1 import ResultTable, to_latex
+from resalign.report.table1 import ResultTable
 from resalign.report.tables import write_csv
 from resalign.report.times import Timings
 

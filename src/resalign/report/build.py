@@ -10,10 +10,11 @@ from resalign.report import drawing, figures
 from resalign.report.attack_study import AttackStudy
 from resalign.report.finding import write_finding
 from resalign.report.gallery import grid_figure, sample_grid
+from resalign.report.latex import to_latex
 from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.page import ReportContext, render_page
 from resalign.report.sources import LATEX, PAGE, PAIRED, PER_RUN, STEPS, TABLE, Sources, files
-from resalign.report.table1 import lay_out, to_latex
+from resalign.report.table1 import lay_out
 from resalign.report.tables import final_states, long_table, per_run_table, targets, write_csv
 from resalign.report.times import Timings
 

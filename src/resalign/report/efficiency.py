@@ -127,9 +127,9 @@ def summarise(plan: Plan, run_started_at: float | None) -> str:
         with whole(path) as part:
             part.write_text(written.getvalue(), encoding="utf-8")
     lines = [(name, "jobs", "attempts", "hours", "device")]
-    for part, label, recorded, planned, attempts, device, hours, _ in table:
-        if part != "core time":
-            label = label if part == "stage" else f"table {label}"
+    for kind, label, recorded, planned, attempts, device, hours, _ in table:
+        if kind != "core time":
+            label = label if kind == "stage" else f"table {label}"
             lines.append((label, f"{recorded} of {planned}", str(attempts), f"{hours:.3f}", device))
     return "\n".join([*aligned(lines), "", in_words(found), DEFINITION, ""])
 

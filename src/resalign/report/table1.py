@@ -18,23 +18,6 @@ from resalign.report.settings import ReportConfig
 from resalign.report.sources import TABLE
 from resalign.report.tables import final_states, number, select, targets
 
-_LATEX_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{character: "\\" + character for character in "&%$#_{}"},
-    "\N{NO-BREAK SPACE}": "~",
-    "−": "$-$",
-    "–": "--",
-    "↓": r"$\downarrow$",
-    "↑": r"$\uparrow$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "α": r"$\alpha$",
-    "β": r"$\beta$",
-    "γ": r"$\gamma$",
-}
-
 
 @dataclass(frozen=True)
 class Column:
@@ -215,48 +198,3 @@ def _caption(final: pd.DataFrame, measurements: Measurements, settings: ReportCo
 def _range(values: pd.Series) -> str:
     low, high = int(values.min()), int(values.max())
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
-
-
-def to_latex(table: ResultTable, head: str = "Model") -> str:
-    """The table for a two-column paper, in booktabs (needs the packages booktabs and graphicx).
-
-    Args:
-        table: As laid out.
-        head: What the rows are.
-    """
-    spans, rules, first = [], [], 2
-    for title, width in table.groups:
-        spans.append(rf"\multicolumn{{{width}}}{{c}}{{{_latex(title)}}}")
-        rules.append(rf"\cmidrule(lr){{{first}-{first + width - 1}}}")
-        first += width
-    headers = [
-        _latex(f"{column.title} ({column.detail})" if column.detail else column.title) for column in table.columns
-    ]
-    lines = [
-        r"\begin{table*}",
-        r"\centering",
-        rf"\caption{{{_latex(table.caption)}}}",
-        r"\resizebox{\textwidth}{!}{%",
-        rf"\begin{{tabular}}{{l{'c' * len(table.columns)}}}",
-        r"\toprule",
-        " & ".join(["", *spans]) + r" \\",
-        "".join(rules),
-        " & ".join([_latex(head), *headers]) + r" \\",
-        r"\midrule",
-        *(" & ".join([_latex(row.title), *map(_latex_cell, row.cells)]) + r" \\" for row in table.rows),
-        r"\bottomrule",
-        r"\end{tabular}}",
-        r"\end{table*}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _latex_cell(cell: Cell | None) -> str:
-    if cell is None:
-        return "--"
-    value = rf"\textbf{{{_latex(cell.value)}}}" if cell.best else _latex(cell.value)
-    return f"{value} {_latex(cell.interval)}".strip()
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX_SPECIAL.get(character, character) for character in text)
