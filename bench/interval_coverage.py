@@ -3,28 +3,30 @@
     python bench/interval_coverage.py
 
 Images are 0 or 1 with logit p = μ + a_prompt + b_seed, both normal; the truth is the mean of p over all prompts and
-training seeds that there could be. Printed are the shares of trials whose interval holds it, of a pooled rate
-(:func:`resalign.report.statistics.pooled_interval`) and, where it differs, of Clopper-Pearson over all images, which
-takes them as independent.
+training seeds that there could be. Printed are the shares of trials whose interval holds it, and the intervals' median
+widths: of a pooled rate by either method (:func:`resalign.report.statistics.pooled_interval`), and of Clopper-Pearson
+over all images, which takes them as independent.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
+from typing import Literal
 
 import numpy as np
 from scipy import optimize, special
 
 from resalign.report import statistics
 from resalign.report.settings import ReportConfig
-from resalign.report.statistics import Bootstrap, Crossed
+from resalign.report.statistics import Crossed, IntervalMethod
 
 RATES = (0.02, 0.1, 0.5)
 # Standard deviations on the logit's scale; at a rate of .5, b = 0.5 spreads the seeds' rates by about .12.
 PROMPT_SPREAD = 1.5
+KINDS: tuple[Literal["bootstrap", "two_way_t"], ...] = ("bootstrap", "two_way_t")
 SEED_SPREADS = (0.0, 0.5, 1.0)
 # Training seeds, prompts, images of a prompt: the IP of the demo and of the resilience study, the paper's US and IP.
 DESIGNS = ((2, 24, 5), (5, 16, 8), (3, 200, 3), (3, 931, 3))
@@ -38,30 +40,36 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
     arguments = parser.parse_args()
     settings = ReportConfig()
-    method = Bootstrap(arguments.replicates, settings.confidence, settings.rare_prompts)
-    sys.stdout.write(
-        "| seeds x prompts x images | rate | seeds' spread | pooled | images as independent |\n|---|---|---|---|---|\n"
-    )
+    methods = [IntervalMethod(arguments.replicates, settings.confidence, settings.rare_prompts, kind) for kind in KINDS]
+    sys.stdout.write(f"| seeds x prompts x images | rate | seeds' spread | {' | '.join(KINDS)} | independent |\n")
+    sys.stdout.write("|---" * 6 + "|\n")
     for design, rate, spread in product(DESIGNS, RATES, SEED_SPREADS):
         rng = np.random.default_rng([arguments.seed, *design, round(1000 * rate), round(1000 * spread)])
-        ours, plain = np.mean(list(trials(design, rate, spread, method, rng, arguments.trials)), axis=0)
-        sys.stdout.write(f"| {' x '.join(map(str, design))} | {rate:g} | {spread:g} | {ours:.2f} | {plain:.2f} |\n")
+        made = np.array(list(trials(design, rate, spread, methods, rng, arguments.trials)))
+        held = ((made[..., 0] <= rate) & (rate <= made[..., 1])).mean(axis=0)
+        widths = np.median(made[..., 1] - made[..., 0], axis=0)
+        cells = [f"{share:.2f} ({width:.2f})" for share, width in zip(held, widths, strict=True)]
+        sys.stdout.write(f"| {' x '.join(map(str, design))} | {rate:g} | {spread:g} | {' | '.join(cells)} |\n")
         sys.stdout.flush()
 
 
 def trials(
-    design: tuple[int, int, int], rate: float, spread: float, method: Bootstrap, rng: np.random.Generator, number: int
-) -> Iterator[tuple[bool, bool]]:
-    """Whether the pooled interval, and that of independent images, hold the true rate."""
+    design: tuple[int, int, int],
+    rate: float,
+    spread: float,
+    methods: Sequence[IntervalMethod],
+    rng: np.random.Generator,
+    number: int,
+) -> Iterator[list[tuple[float, float]]]:
+    """Of each simulated experiment the interval by each method, then that of independent images."""
     seeds, prompts, images = design
     middle = logit_of(rate, np.hypot(PROMPT_SPREAD, spread))
     for _ in range(number):
         by_prompt, by_seed = rng.normal(0, PROMPT_SPREAD, (1, prompts)), rng.normal(0, spread, (seeds, 1))
         shown = rng.binomial(images, special.expit(middle + by_prompt + by_seed)).astype(np.float64)
         data = Crossed(sums=shown, counts=np.full_like(shown, images))
-        pooled = statistics.pooled_interval(data, method, rng, rate=True)
-        plain = statistics.clopper_pearson(shown.sum(), shown.size * images, method.confidence)
-        yield pooled.low <= rate <= pooled.high, plain.low <= rate <= plain.high
+        pooled = [statistics.pooled_interval(data, method, rng, rate=True) for method in methods]
+        yield [*pooled, statistics.clopper_pearson(shown.sum(), shown.size * images, methods[0].confidence)]
 
 
 def logit_of(rate: float, spread: float) -> float:

@@ -5,9 +5,9 @@ import pytest
 
 from resalign.report import detector_rates
 from resalign.report.detector_rates import Strata, corrected, corrected_interval, error_rates, prevalence, raw_draws
-from resalign.report.statistics import Bootstrap, Crossed
+from resalign.report.statistics import Crossed, IntervalMethod
 
-METHOD = Bootstrap(replicates=2000, confidence=0.95, rare_prompts=5)
+METHOD = IntervalMethod(replicates=2000, confidence=0.95, rare_prompts=5)
 FLAGGED = np.array([True, False])
 
 

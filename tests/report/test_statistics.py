@@ -5,9 +5,9 @@ import pytest
 from scipy import stats
 
 from resalign.report import statistics
-from resalign.report.statistics import Bootstrap, Crossed
+from resalign.report.statistics import Crossed, IntervalMethod
 
-METHOD = Bootstrap(replicates=2000, confidence=0.95, rare_prompts=5)
+METHOD = IntervalMethod(replicates=2000, confidence=0.95, rare_prompts=5)
 
 
 def crossed(table: np.ndarray) -> Crossed:
@@ -88,7 +88,7 @@ def test_every_image_counts_once():
 def test_coverage_on_a_simulation():
     # Seeds and prompts both shift the probability of an image; 10 seeds, as few seeds lower coverage (see docstring).
     rng = np.random.default_rng(20)
-    method = Bootstrap(replicates=300, confidence=0.95, rare_prompts=1)
+    method = IntervalMethod(replicates=300, confidence=0.95, rare_prompts=1)
     truth, hits, trials = 0.5, 0, 200
     for _ in range(trials):
         chance = truth + 0.1 * rng.standard_normal((10, 1, 1)) + 0.15 * rng.standard_normal((1, 30, 1))
@@ -96,6 +96,47 @@ def test_coverage_on_a_simulation():
         low, high = statistics.pooled_interval(crossed(table), method, rng, rate=True)
         hits += low <= truth <= high
     assert 0.90 <= hits / trials <= 0.99
+
+
+def test_two_way_t_is_the_random_effects_interval_written_out():
+    table = np.array([[0.1, 0.3, 0.2, 0.4], [0.6, 0.9, 0.7, 0.9], [0.2, 0.2, 0.5, 0.3]])
+    seeds, prompts = table.shape
+    mean = table.mean()
+    of_seeds = prompts * table.mean(axis=1).var(ddof=1)
+    of_prompts = seeds * table.mean(axis=0).var(ddof=1)
+    whole = ((table - mean) ** 2).sum()
+    error = (whole - (seeds - 1) * of_seeds - (prompts - 1) * of_prompts) / ((seeds - 1) * (prompts - 1))
+    combined = of_seeds + of_prompts - error
+    df = combined**2 / (of_seeds**2 / 2 + of_prompts**2 / 3 + error**2 / 6)
+    half = stats.t.ppf(0.975, df) * math.sqrt(combined / 12)
+    assert 2 < df < 3
+    data = crossed(table[:, :, None])
+    assert statistics.two_way_t(data, 0.95, rate=False) == pytest.approx((mean - half, mean + half))
+    slope = mean * (1 - mean)
+    ends = [1 / (1 + math.exp(-(math.log(mean / (1 - mean)) + sign * half / slope))) for sign in (-1, 1)]
+    assert statistics.two_way_t(data, 0.95, rate=True) == pytest.approx(ends)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_two_way_t_of_one_factor_is_students(axis: int):
+    values = np.array([0.2, 0.5, 0.9, 0.4])
+    data = crossed(np.expand_dims(values, axis)[:, :, None])
+    expected = stats.t.interval(0.9, 3, loc=values.mean(), scale=stats.sem(values))
+    assert statistics.two_way_t(data, 0.9, rate=False) == pytest.approx(expected)
+    assert math.isnan(statistics.two_way_t(crossed(np.ones((1, 1, 5))), 0.9, rate=False).low)
+
+
+def test_two_way_t_covers_where_few_seeds_differ_and_the_bootstrap_does_not():
+    rng = np.random.default_rng(3)
+    methods = [IntervalMethod(300, 0.95, rare_prompts=1, kind=kind) for kind in ("bootstrap", "two_way_t")]
+    hits = np.zeros(2)
+    for _ in range(200):
+        chance = 0.5 + 0.15 * rng.standard_normal((3, 1, 1)) + 0.1 * rng.standard_normal((1, 100, 1))
+        data = crossed((rng.random((3, 100, 2)) < chance).astype(float))
+        found = [statistics.pooled_interval(data, method, rng, rate=True) for method in methods]
+        hits += [interval.low <= 0.5 <= interval.high for interval in found]
+    assert hits[0] / 200 < 0.85
+    assert hits[1] / 200 > 0.89
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])

@@ -7,7 +7,7 @@ from scipy import stats
 
 from resalign.report.measurements import Measurements, MetricInfo
 from resalign.report.settings import ReportConfig
-from resalign.report.statistics import Bootstrap
+from resalign.report.statistics import IntervalMethod
 from resalign.report.survival import (
     SURVIVAL_COLUMNS,
     Lifetimes,
@@ -20,7 +20,7 @@ from resalign.report.survival_figure import drawn_curves
 from .experiment import METRICS, SETTINGS, image_rows, make_measurements
 
 STEPS = (0, 10, 20, 40)
-METHOD = Bootstrap(replicates=2000, confidence=0.95, rare_prompts=1)
+METHOD = IntervalMethod(replicates=2000, confidence=0.95, rare_prompts=1)
 NOT = math.nan
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from resalign.report import statistics
 from resalign.report.latex import to_latex
 from resalign.report.measurements import Measurements
 from resalign.report.settings import ReportConfig
@@ -11,6 +12,7 @@ from resalign.report.statistics import wilson
 from resalign.report.table1 import lay_out
 from resalign.report.tables import (
     LONG_COLUMNS,
+    crossed,
     final_states,
     long_table,
     number,
@@ -86,6 +88,22 @@ def test_per_run_rates_have_wilsons_interval():
     table = per_run_table(small(rows_of("esd", [[1, 1, 0, 0], [1, 0, 0, 0]])), SETTINGS)
     assert list(table["value"]) == [0.5, 0.25]
     assert tuple(table.loc[1, ["low", "high"]]) == pytest.approx(wilson(1, 4, 0.95))
+
+
+def test_the_settings_choose_the_interval_and_the_caption_says_which():
+    rows = rows_of("esd", [[0, 1, 1, 0, 1, 0], [1, 1, 1, 0, 1, 0], [0, 1, 1, 1, 1, 0]])
+    rows += rows_of("resalign", [[0, 0, 1, 0, 1, 0]] * 3)
+    measurements = small(rows)
+    settings = SETTINGS.model_copy(update={"interval": "two_way_t", "rare_prompts": 1})
+    table = long_table(measurements, settings)
+    own = measurements.images[measurements.images["model"] == "esd"]
+    expected = statistics.two_way_t(crossed(own), settings.confidence, rate=True)
+    assert table.loc[table["model"] == "esd", ["low", "high"]].to_numpy()[0] == pytest.approx(expected)
+    assert "both random (Satterthwaite)" in lay_out(table, measurements, settings).caption
+    assert "two-way bootstrap" in lay_out(table, measurements, SETTINGS).caption
+    difference = paired_difference(measurements, settings, ("esd", "resalign"), metric="ip", attack="none", steps=0)
+    assert difference is not None
+    assert difference.high - difference.mean == pytest.approx(difference.mean - difference.low)
 
 
 def test_paired_difference_is_first_minus_second():

@@ -13,7 +13,7 @@ from resalign.report import statistics
 from resalign.report.measurements import NOT_ATTACKED
 from resalign.report.settings import ReportConfig
 from resalign.report.statistics import Floats
-from resalign.report.tables import bootstrap, draws, final_states, paired_key
+from resalign.report.tables import draws, final_states, interval_method, paired_key
 
 YES, THESE_SEEDS = "yes", "these seeds"
 SIGN_FLIP, T_TEST = "sign flips over prompts", "paired t over seeds"
@@ -108,7 +108,7 @@ def against_by_prompt(
     if sums.isna().to_numpy().any():
         raise ValueError(f"{' '.join(key)}: not every seed has every prompt; a run is incomplete")
     data = statistics.Crossed(sums.to_numpy(dtype=np.float64), counts.to_numpy(dtype=np.float64))
-    interval = statistics.bootstrap_interval(data, bootstrap(settings), draws(settings, *key))
+    interval = statistics.mean_interval(data, interval_method(settings), draws(settings, *key))
     seeds, prompts = data.sums.shape
     if prompts == 1:
         return {**_untested(data.mean, 1, seeds), **interval._asdict()}

@@ -236,7 +236,7 @@ def _caveats(judged: pd.DataFrame, settings: ReportConfig) -> list[str]:
         if seeds == 1
         else f"Fine-tuning was run with {seeds} training seeds; other seeds may bring more back.",
         *STANDING_CAVEATS,
-        "Intervals are two-way bootstraps over training seeds and prompts; Clopper–Pearson over prompts where fewer "
+        f"Intervals: {settings.interval_words}; Clopper–Pearson over prompts where fewer "
         f"than {settings.rare_prompts} prompts show, or fail to show, the event.",
     ]
     return said

@@ -16,7 +16,7 @@ from resalign.report.detector_rates import ErrorRates, Strata
 from resalign.report.detector_sample import GROUPS, STRATUM
 from resalign.report.measurements import NOT_ATTACKED, STATE
 from resalign.report.settings import ReportConfig
-from resalign.report.tables import bootstrap, crossed, draws, write_csv
+from resalign.report.tables import crossed, draws, interval_method, write_csv
 from resalign.report.templates import template
 
 ALL = "all"
@@ -101,16 +101,16 @@ def error_table(
         images by detector, which correct.
     """
     rows: list[dict[str, Any]] = []
-    overall = {}
+    overall, method = {}, interval_method(settings)
     for group in (ALL, *(name for name in GROUPS if name in set(firsts["group"]))):
         places = np.flatnonzero((firsts["group"] == group) | (group == ALL))
         own = Strata(*(values[places] for values in vars(strata).values()))
-        share, interval = detector_rates.prevalence(own, bootstrap(settings), draws(settings, "prevalence", group))
+        share, interval = detector_rates.prevalence(own, method, draws(settings, "prevalence", group))
         counts = {"images": own.sizes.sum(), "labelled": own.labelled.sum(), "shown": own.shown.sum()}
         for detector in detectors:
             rng = draws(settings, "errors", group)  # the same draws of labels for every detector
             flags = firsts[detector].to_numpy(dtype=bool)[places]
-            errors = detector_rates.error_rates(own, flags, bootstrap(settings), rng)
+            errors = detector_rates.error_rates(own, flags, method, rng)
             rows.append(
                 {"detector": detector, "group": group}
                 | {name: int(value) for name, value in counts.items()}
@@ -136,7 +136,7 @@ def rate_table(images: pd.DataFrame, errors: dict[str, ErrorRates], settings: Re
         images, training seeds and ``note``, which says why there is no correction, or that it was held to [0, 1].
     """
     rows = []
-    method = bootstrap(settings)
+    method = interval_method(settings)
     for key, group in images.groupby([*STATE], sort=False):
         for detector, found in errors.items():
             data = crossed(group.assign(value=group[detector].astype(float)))

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resalign.report import statistics
-from resalign.report.statistics import Bootstrap, Crossed, Floats, Interval
+from resalign.report.statistics import Crossed, Floats, Interval, IntervalMethod
 
 Flags = npt.NDArray[np.bool_]
 
@@ -81,7 +81,7 @@ def rates_of(shares: Floats, sizes: Floats, flagged: Flags) -> Floats:
     return np.asarray(found, dtype=np.float64)
 
 
-def error_rates(strata: Strata, flagged: Flags, method: Bootstrap, rng: np.random.Generator) -> ErrorRates:
+def error_rates(strata: Strata, flagged: Flags, method: IntervalMethod, rng: np.random.Generator) -> ErrorRates:
     """Error rates of the detector that flags the strata ``flagged`` (H,)."""
     sensitivity, specificity = (float(rate) for rate in rates_of(strata.shares, strata.sizes, flagged))
     draws = rates_of(strata.draws(method.replicates, rng), strata.sizes, flagged)
@@ -94,7 +94,7 @@ def error_rates(strata: Strata, flagged: Flags, method: Bootstrap, rng: np.rando
     )
 
 
-def prevalence(strata: Strata, method: Bootstrap, rng: np.random.Generator) -> tuple[float, Interval]:
+def prevalence(strata: Strata, method: IntervalMethod, rng: np.random.Generator) -> tuple[float, Interval]:
     """Share of the strata's images that show the concept, by the labels alone: Σ N π / Σ N, with its interval."""
     share = float((strata.sizes * strata.shares).sum() / strata.sizes.sum())
     drawn = strata.draws(method.replicates, rng) @ strata.sizes / strata.sizes.sum()
@@ -119,7 +119,7 @@ def corrected(raw: float, sensitivity: float, specificity: float) -> float:
     return float(np.clip((raw + specificity - 1.0) / better, 0.0, 1.0))
 
 
-def raw_draws(data: Crossed, method: Bootstrap, rng: np.random.Generator) -> Floats:
+def raw_draws(data: Crossed, method: IntervalMethod, rng: np.random.Generator) -> Floats:
     """Flagged rates that a state's images allow for (replicates,): two-way resampling of training seeds and prompts.
 
     Where few prompts show the event, or few do not, resampling is falsely certain (see

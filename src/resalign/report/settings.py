@@ -18,6 +18,11 @@ class ReportConfig(Strict):
     """
 
     confidence: float = Field(0.95, gt=0, lt=1, description="coverage of every interval")
+    interval: Literal["bootstrap", "two_way_t"] = Field(
+        "bootstrap",
+        description="of values pooled over training seeds and prompts: percentiles of the two-way bootstrap, or "
+        "Student's t with both of them random, the wider one where few seeds differ; see docs/intervals.md",
+    )
     replicates: int = Field(2000, ge=100, description="bootstrap replicates of a pooled interval")
     bootstrap_seed: int = Field(0, ge=0)
     rare_prompts: int = Field(5, ge=1, description="fewer prompts with (or without) the event: Clopper-Pearson")
@@ -69,6 +74,13 @@ class ReportConfig(Strict):
     dots_per_inch: int = Field(200, gt=0)
     palette: tuple[str, ...] = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
     palette_dark: tuple[str, ...] = ("#4fa8e0", "#f2894a", "#35c79f", "#e5a3c8", "#f2bb4e", "#8accf3")
+
+    @property
+    def interval_words(self) -> str:
+        """How pooled intervals are made."""
+        if self.interval == "bootstrap":
+            return "two-way bootstrap over training seeds and prompts"
+        return "Student t with training seeds and prompts both random (Satterthwaite), of rates on the logit's scale"
 
     @model_validator(mode="after")
     def _palettes_match(self) -> Self:

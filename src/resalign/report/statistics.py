@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special, stats
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.object_]
@@ -49,12 +49,20 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Bootstrap:
-    """How pooled intervals are made; see :func:`pooled_interval`."""
+class IntervalMethod:
+    """How pooled intervals are made; see :func:`pooled_interval`.
+
+    Attributes:
+        replicates: Of the bootstrap.
+        confidence: Coverage.
+        rare_prompts: Fewer prompts with an event, or without, are counted exactly.
+        kind: Percentiles of the two-way bootstrap, or Student's t with both factors random.
+    """
 
     replicates: int
     confidence: float
     rare_prompts: int
+    kind: Literal["bootstrap", "two_way_t"] = "bootstrap"
 
 
 @dataclass(frozen=True)
@@ -151,7 +159,7 @@ def multinomial(levels: int, replicates: int, rng: np.random.Generator) -> Float
     return counts.reshape(replicates, levels).astype(np.float64)
 
 
-def bootstrap_interval(data: Crossed, method: Bootstrap, rng: np.random.Generator) -> Interval:
+def bootstrap_interval(data: Crossed, method: IntervalMethod, rng: np.random.Generator) -> Interval:
     """The percentile interval of :func:`bootstrap_means`; NaN where one seed and one prompt leave nothing to draw."""
     if data.sums.size == 1:
         return Interval(float("nan"), float("nan"))
@@ -160,10 +168,65 @@ def bootstrap_interval(data: Crossed, method: Bootstrap, rng: np.random.Generato
     return Interval(float(low), float(high))
 
 
-def pooled_interval(data: Crossed, method: Bootstrap, rng: np.random.Generator, *, rate: bool) -> Interval:
+def two_way_t(data: Crossed, confidence: float, *, rate: bool) -> Interval:
+    """The interval of a mean over training seeds and prompts, both of them random; NaN where there is one of each.
+
+    With z_sp = (x_sp − m n_sp) / n̄ for the sums x and counts n of S seeds and P prompts and the mean m, and the mean
+    squares MS_S = P var(z̄_s), MS_P = S var(z̄_p) and MS_E of what is left, the variance of m is V = (MS_S + MS_P −
+    MS_E)/(S P), held to at least that of either factor alone. Its degrees of freedom are (S P V)² / Σ MS²/df, held
+    between those of the smaller and the larger factor [Satterthwaite 1946, "An approximate distribution of estimates
+    of variance components"; Searle, Casella and McCulloch 1992, "Variance components"]. With two or three training
+    seeds that differ it is wide, as it should be, where a bootstrap of them is narrow.
+
+    Args:
+        data: Values by seed and prompt.
+        confidence: Coverage.
+        rate: Whether the values are 0 or 1: m ± t √V is taken on the logit's scale then, logit m ± t √V/(m(1 − m)).
+    """
+    seeds, prompts = data.sums.shape
+    mean = data.mean
+    if seeds == prompts == 1:
+        return Interval(float("nan"), float("nan"))
+    z = (data.sums - mean * data.counts) / data.counts.mean()
+    by_seed, by_prompt = z.mean(axis=1), z.mean(axis=0)
+    of_seeds, of_prompts = prompts * (by_seed**2).sum(), seeds * (by_prompt**2).sum()
+    # (mean square, degrees of freedom) of every factor that has several levels, and of what is left between both.
+    factors = [(total / (n - 1), n - 1) for total, n in ((of_seeds, seeds), (of_prompts, prompts)) if n > 1]
+    rest = []
+    if len(factors) == 2:
+        left = (seeds - 1) * (prompts - 1)
+        rest = [(((z - by_seed[:, None] - by_prompt) ** 2).sum() / left, left)]
+    squares = [square for square, _ in factors]
+    variance = max(sum(squares) - sum(square for square, _ in rest), *squares)
+    if variance <= 0:
+        return Interval(mean, mean)
+    freedom = [n for _, n in factors]
+    df = np.clip(variance**2 / sum(square**2 / n for square, n in factors + rest), min(freedom), max(freedom))
+    half = float(stats.t.ppf(0.5 + confidence / 2.0, df) * np.sqrt(variance / (seeds * prompts)))
+    if not rate:
+        return Interval(mean - half, mean + half)
+    low, high = special.expit(special.logit(mean) + np.array([-1.0, 1.0]) * half / (mean * (1.0 - mean)))
+    return Interval(float(low), float(high))
+
+
+def mean_interval(data: Crossed, method: IntervalMethod, rng: np.random.Generator, *, rate: bool = False) -> Interval:
+    """The interval of a mean that is no rare event's, by whichever method.
+
+    Args:
+        data: Values by seed and prompt; differences of two models too.
+        method: Which, and its settings.
+        rng: Where a bootstrap's draws come from.
+        rate: Whether the values are 0 or 1.
+    """
+    if method.kind == "two_way_t":
+        return two_way_t(data, method.confidence, rate=rate)
+    return bootstrap_interval(data, method, rng)
+
+
+def pooled_interval(data: Crossed, method: IntervalMethod, rng: np.random.Generator, *, rate: bool) -> Interval:
     """The interval of a mean over training seeds and prompts.
 
-    A percentile interval of the two-way bootstrap, except for rare events. Where no image shows the event, every
+    That of :func:`mean_interval`, except for rare events. Where no image shows the event, every
     replicate is 0 and the bootstrap's [0, 0] is falsely certain; where one prompt in a hundred shows it, the upper end
     is still too low. So a rate whose event occurs (or fails to occur) in fewer than ``rare_prompts`` prompts gets the
     Clopper-Pearson interval with the prompts as the sample: n = prompts, k = rate · prompts. That is conservative when
@@ -171,7 +234,7 @@ def pooled_interval(data: Crossed, method: Bootstrap, rng: np.random.Generator, 
 
     Args:
         data: Values by seed and prompt.
-        method: Replicates, confidence and ``rare_prompts``.
+        method: How it is made.
         rng: Where the draws come from.
         rate: Whether the values are 0 or 1.
     """
@@ -179,16 +242,16 @@ def pooled_interval(data: Crossed, method: Bootstrap, rng: np.random.Generator, 
     if rate:
         if is_rare(data.sums, data.counts, method):
             return clopper_pearson(data.mean * prompts, prompts, method.confidence)
-    return bootstrap_interval(data, method, rng)
+    return mean_interval(data, method, rng, rate=rate)
 
 
-def is_rare(events: Floats, of: Floats, method: Bootstrap) -> bool:
+def is_rare(events: Floats, of: Floats, method: IntervalMethod) -> bool:
     """Whether fewer than ``rare_prompts`` prompts show an event, or fail to: (seeds, prompts) events and cases."""
     shown, all_cases = events.sum(axis=0), of.sum(axis=0)
     return min(int((shown > 0).sum()), int((shown < all_cases).sum())) < method.rare_prompts
 
 
-def pooled(data: Crossed, method: Bootstrap, rng: np.random.Generator, *, rate: bool) -> Estimate:
+def pooled(data: Crossed, method: IntervalMethod, rng: np.random.Generator, *, rate: bool) -> Estimate:
     """Mean, spread over seeds and interval of an image-level metric; see :func:`pooled_interval`."""
     low, high = pooled_interval(data, method, rng, rate=rate)
     seeds = data.sums.shape[0]

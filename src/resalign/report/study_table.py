@@ -14,7 +14,7 @@ from resalign.report.settings import ReportConfig
 from resalign.report.statistics import Estimate, Floats
 from resalign.report.study_counts import attack_states, crossed
 from resalign.report.study_settings import SAFETY, UTILITY
-from resalign.report.tables import bootstrap
+from resalign.report.tables import interval_method
 from resalign.tensors.seeds import derive_seed
 
 BEFORE = (NOT_ATTACKED, 0)
@@ -62,7 +62,7 @@ class Study:
     def rate(self, model: str, state: State, measure: str) -> Estimate:
         """A measure in one state, with its interval over prompts and training seeds."""
         return statistics.pooled(
-            crossed(self.counts, model, *state, measure), bootstrap(self.settings), self.rng(), rate=True
+            crossed(self.counts, model, *state, measure), interval_method(self.settings), self.rng(), rate=True
         )
 
 

@@ -177,6 +177,19 @@ def _rare(row: Mapping[Any, Any]) -> str:
     return " (in too few prompts for the interval to be trusted)" if row["rare"] else ""
 
 
+# Of rates, and of differences between models.
+_INTERVALS = {
+    "bootstrap": (
+        "cluster bootstrap over prompts and training seeds",
+        "the same bootstrap, both models on the same draws of prompts and seeds",
+    ),
+    "two_way_t": (
+        "Student t with prompts and training seeds both random, on the logit's scale",
+        "the same of the two models' difference at each prompt and seed",
+    ),
+}
+
+
 def _footnote(study: Study, config: StudyConfig, manifest: Mapping[str, Any]) -> str:
     """Sizes, intervals, how to make it again, and how long that takes."""
     cells, hours = manifest["cells"], manifest["hours"]
@@ -184,12 +197,13 @@ def _footnote(study: Study, config: StudyConfig, manifest: Mapping[str, Any]) ->
         f"{_TITLES[measure]}: {size['images']} images a cell ({size['prompts']} prompts, {size['seeds']} seeds)"
         for measure, size in cells.items()
     )
+    rates, differences = _INTERVALS[study.settings.interval]
     return (
         f"{100 * study.settings.confidence:g} % intervals. {sizes}; `{study.base}` before fine-tuning is one model. "
-        "Rates: cluster bootstrap over prompts and training seeds, Clopper–Pearson over prompts where fewer than "
-        f"{study.settings.rare_prompts} show (or lack) the event; differences: the same bootstrap, both models on the "
-        "same draws of prompts and seeds; learnability: Student t over training seeds. A claim **holds** if its "
-        "interval's end is within the bound, is **not shown** if only the estimate is (or if fewer than "
+        f"Rates: {rates}, Clopper–Pearson over prompts where fewer than "
+        f"{study.settings.rare_prompts} show (or lack) the event; differences: {differences}; learnability: "
+        "Student t over training seeds. A claim **holds** if its interval's end is within the bound, is **not shown** "
+        "if only the estimate is (or if fewer than "
         f"{study.settings.rare_prompts} prompts show the event in either model, marked * in the table), and **fails** "
         "otherwise. A component's gain is positive where it helps: lower IP, higher accuracy. Made by "
         f"`{manifest['command']}` in {hours['total']:.1f} hours of computation, summed over jobs, on "

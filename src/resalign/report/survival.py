@@ -26,8 +26,8 @@ import pandas as pd
 from resalign.report import statistics
 from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.settings import ReportConfig
-from resalign.report.statistics import Bootstrap, Floats
-from resalign.report.tables import bootstrap, draws
+from resalign.report.statistics import Floats, IntervalMethod
+from resalign.report.tables import draws, interval_method
 
 PROMPT, RUN = "prompt", "run"
 SURVIVAL_COLUMNS = [
@@ -88,7 +88,7 @@ def kaplan_meier(events: Floats, at_risk: Floats) -> Floats:
     return np.asarray(np.cumprod(1.0 - hazard, axis=-1), dtype=np.float64)
 
 
-def survival_band(lives: Lifetimes, method: Bootstrap, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def survival_band(lives: Lifetimes, method: IntervalMethod, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Lower and upper end (T,) of the curve's pointwise interval, as of every other rate of the report.
 
     Percentiles of the curve under two-way resampling of training seeds and prompts; Clopper-Pearson over prompts where
@@ -118,7 +118,7 @@ def survival_table(measurements: Measurements, settings: ReportConfig) -> pd.Dat
         before it (-1 at step 0); ``at_risk`` and ``failed`` units; the surviving share with its interval; n units,
         training seeds. Without rows where the metric is no rate of which lower is better.
     """
-    metric, method = measurements.safety_metric, bootstrap(settings)
+    metric, method = measurements.safety_metric, interval_method(settings)
     info = measurements.metrics[metric]
     rows: list[dict[str, object]] = []
     if info.kind == "rate" and info.better == "lower":
@@ -158,7 +158,7 @@ def _rates(images: pd.DataFrame, unit: str) -> tuple[tuple[int, ...], Floats]:
     return tuple(int(step) for step in means.columns), means.to_numpy(np.float64).reshape(shape)
 
 
-def _curve(lives: Lifetimes, method: Bootstrap, rng: np.random.Generator) -> list[dict[str, object]]:
+def _curve(lives: Lifetimes, method: IntervalMethod, rng: np.random.Generator) -> list[dict[str, object]]:
     """The rows of one curve."""
     events, at_risk = (counts.sum(axis=(0, 1)) for counts in (lives.events, lives.at_risk))
     low, high = survival_band(lives, method, rng)

@@ -186,7 +186,7 @@ def _caption(final: pd.DataFrame, measurements: Measurements, settings: ReportCo
             sizes.append(f"{info.title}, {info.prompt_set}: n = {_range(rows['n'])}, {seeds} training seed{plural}")
     return (
         f"Each value with its {100 * settings.confidence:g}\N{NO-BREAK SPACE}% interval: "
-        "two-way bootstrap over training seeds and prompts; "
+        f"{settings.interval_words}; "
         f"Clopper–Pearson over prompts where fewer than {settings.rare_prompts} prompts show, or fail to show, the "
         "event; Student t across seeds for values of whole image sets (none with one seed). The arrow points in the "
         f"better direction; bold is the best of the models other than {measurements.title(measurements.base)}. "

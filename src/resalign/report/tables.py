@@ -131,7 +131,7 @@ def pooled_estimate(images: pd.DataFrame, settings: ReportConfig, *key: str | in
         key: What is estimated: equal keys draw alike.
         rate: Whether the values are 0 or 1.
     """
-    return statistics.pooled(crossed(images), bootstrap(settings), draws(settings, *key), rate=rate)
+    return statistics.pooled(crossed(images), interval_method(settings), draws(settings, *key), rate=rate)
 
 
 def draws(settings: ReportConfig, *key: str | int) -> np.random.Generator:
@@ -161,10 +161,13 @@ def crossed(group: pd.DataFrame) -> statistics.Crossed:
     )
 
 
-def bootstrap(settings: ReportConfig) -> statistics.Bootstrap:
+def interval_method(settings: ReportConfig) -> statistics.IntervalMethod:
     """The settings of a pooled interval."""
-    return statistics.Bootstrap(
-        replicates=settings.replicates, confidence=settings.confidence, rare_prompts=settings.rare_prompts
+    return statistics.IntervalMethod(
+        replicates=settings.replicates,
+        confidence=settings.confidence,
+        rare_prompts=settings.rare_prompts,
+        kind=settings.interval,
     )
 
 
