@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resalign.report import drawing
-from resalign.report.drawing import SURFACE
 from resalign.report.figures import BAND_OPACITY, TITLE_CHARACTERS, label_ends, value_axis
 from resalign.report.measurements import Measurements
 from resalign.report.settings import ReportConfig
@@ -78,16 +77,7 @@ def _lines(axis: Axes, own: pd.DataFrame, measurements: Measurements, settings: 
         style = styles[model]
         band = line.dropna(subset=["low", "high"])
         axis.fill_between(band["x"], band["low"], band["high"], color=style.colour, alpha=BAND_OPACITY, linewidth=0)
-        axis.plot(
-            line["x"],
-            line["mean"],
-            color=style.colour,
-            linestyle=style.dash,
-            marker=style.marker,
-            ms=4.0,
-            mec=SURFACE,
-            mew=0.5,
-        )
+        axis.plot(line["x"], line["mean"], linestyle=style.dash, **style.markers)
 
 
 def _ends(own: pd.DataFrame, measurements: Measurements) -> list[tuple[str, float, float]]:

@@ -33,6 +33,11 @@ class Style:
     dash: str | tuple[int, tuple[float, ...]]
     marker: str
 
+    @property
+    def markers(self) -> dict[str, Any]:
+        """Colour and markers, as ``Axes.plot`` takes them."""
+        return {"color": self.colour, "marker": self.marker, "ms": 5.0, "mec": SURFACE, "mew": 0.6}
+
 
 def model_styles(measurements: Measurements, settings: ReportConfig) -> dict[str, Style]:
     """The base in grey, every other model by its place in the order of the models.

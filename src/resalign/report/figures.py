@@ -148,18 +148,7 @@ def _steps_panel(
             )
             for end in ("low", "high"):
                 axis.plot(band["steps"], band[end], color=style.colour, alpha=EDGE_OPACITY, linewidth=0.7)
-        axis.plot(
-            line["steps"],
-            line["mean"],
-            color=style.colour,
-            linestyle=style.dash,
-            marker=style.marker,
-            ms=5.0,
-            mec=SURFACE,
-            mew=0.6,
-            clip_on=False,
-            zorder=3,
-        )
+        axis.plot(line["steps"], line["mean"], linestyle=style.dash, clip_on=False, zorder=3, **style.markers)
         ends.append((model, float(line["steps"].iloc[-1]), float(line["mean"].iloc[-1])))
     value_axis(axis, table, measurements, metric, vertical=True)
     steps_axis(axis)

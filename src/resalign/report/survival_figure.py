@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resalign.report import drawing
-from resalign.report.drawing import SURFACE
 from resalign.report.figures import (
     BAND_OPACITY,
     EDGE_OPACITY,
@@ -79,18 +78,7 @@ def _panel(axis: Axes, curves: pd.DataFrame, measurements: Measurements, setting
             )
             axis.vlines(*last, color=style.colour, alpha=EDGE_OPACITY, linewidth=1.6)  # the last step has no width
         axis.step(own["steps"], own["survival"], where="post", color=style.colour, linestyle=style.dash)
-        axis.plot(
-            own["steps"],
-            own["survival"],
-            color=style.colour,
-            linestyle="",
-            marker=style.marker,
-            ms=5.0,
-            mec=SURFACE,
-            mew=0.6,
-            clip_on=False,
-            zorder=3,
-        )
+        axis.plot(own["steps"], own["survival"], linestyle="", clip_on=False, zorder=3, **style.markers)
         ends.append((model, float(own["steps"].iloc[-1]), float(own["survival"].iloc[-1])))
     axis.set_ylim(0, _TOP)
     axis.yaxis.set_major_formatter(drawing.percent())

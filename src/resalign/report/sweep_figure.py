@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resalign.report import drawing
-from resalign.report.drawing import SURFACE
 from resalign.report.figures import Panel, label_ends, value_axis
 from resalign.report.measurements import Measurements, Sweep
 from resalign.report.settings import ReportConfig
@@ -96,17 +95,7 @@ def value_panel(
         style = styles[model]
         axis.vlines(x, own["low"], own["high"], color=style.colour, alpha=0.45, linewidth=2.4)
         axis.plot(x, own["mean"], color=style.colour, linestyle=style.dash, linewidth=0.9, zorder=3)
-        axis.plot(
-            x,
-            own["mean"],
-            color=style.colour,
-            linestyle="",
-            marker=style.marker,
-            ms=5.0,
-            mec=SURFACE,
-            mew=0.6,
-            zorder=4,
-        )
+        axis.plot(x, own["mean"], linestyle="", zorder=4, **style.markers)
         ends.append((model, float(x.iloc[-1]), float(own["mean"].iloc[-1])))
     axis.set_xticks(range(len(values)), [textwrap.fill(value, _VALUE_CHARACTERS) for value in values])
     axis.set_xlim(-0.5, len(values) - 0.5)
