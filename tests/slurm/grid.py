@@ -87,6 +87,7 @@ class Grid:
         """Starts the user's command; the process is Snakemake's own."""
         command = ["timeout", "--kill-after=5", str(LONGEST_SECONDS), "snakemake", "--profile", "slurm"]
         command += ["--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5", "--configfile", CONFIG]
+        command += ["--max-jobs-per-timespan", "100/1s"]  # a test's command ends when its jobs have
         command += ["--config", *overrides] if overrides else []
         assert not self.stopped
         with self.log.open("ab") as log:
