@@ -21,10 +21,10 @@ from scipy import optimize, special
 
 from resalign.report import statistics
 from resalign.report.settings import ReportConfig
-from resalign.report.statistics import Crossed, IntervalMethod
+from resalign.report.statistics import Crossed, Floats, IntervalMethod
 
 RATES = (0.02, 0.1, 0.5)
-# Standard deviations on the logit's scale; at a rate of .5, b = 0.5 spreads the seeds' rates by about .12.
+# Standard deviations on the logit's scale; at a rate of .5, b = 0.5 spreads the seeds' rates by .09, b = 1 by .16.
 PROMPT_SPREAD = 1.5
 KINDS: tuple[Literal["bootstrap", "two_way_t"], ...] = ("bootstrap", "two_way_t")
 SEED_SPREADS = (0.0, 0.5, 1.0)
@@ -41,16 +41,30 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = ReportConfig()
     methods = [IntervalMethod(arguments.replicates, settings.confidence, settings.rare_prompts, kind) for kind in KINDS]
-    sys.stdout.write(f"| seeds x prompts x images | rate | seeds' spread | {' | '.join(KINDS)} | independent |\n")
-    sys.stdout.write("|---" * 6 + "|\n")
-    for design, rate, spread in product(DESIGNS, RATES, SEED_SPREADS):
-        rng = np.random.default_rng([arguments.seed, *design, round(1000 * rate), round(1000 * spread)])
-        made = np.array(list(trials(design, rate, spread, methods, rng, arguments.trials)))
-        held = ((made[..., 0] <= rate) & (rate <= made[..., 1])).mean(axis=0)
-        widths = np.median(made[..., 1] - made[..., 0], axis=0)
-        cells = [f"{share:.2f} ({width:.2f})" for share, width in zip(held, widths, strict=True)]
-        sys.stdout.write(f"| {' x '.join(map(str, design))} | {rate:g} | {spread:g} | {' | '.join(cells)} |\n")
-        sys.stdout.flush()
+    shares, widths = [], []
+    for design, spread in product(DESIGNS, SEED_SPREADS):
+        name = f"| {' × '.join(map(str, design))} | {spread:g} |"
+        held, wide = zip(*(measured(design, rate, spread, methods, arguments) for rate in RATES), strict=True)
+        shares.append(f"{name} {' | '.join(' / '.join(f'{share:.2f}' for share in row) for row in held)} |")
+        widths.append(f"{name} {' | '.join(' / '.join(f'{width:.2f}' for width in row) for row in wide)} |")
+    head = f"| seeds × prompts × images | spread of the seeds | {' | '.join(f'rate {rate:g}' for rate in RATES)} |"
+    for title, lines in (("Shares that hold the rate", shares), ("Median widths", widths)):
+        of = " / ".join([*KINDS, "images as independent"])
+        sys.stdout.write("\n".join([f"{title}: {of}", "", head, "|---" * (2 + len(RATES)) + "|", *lines, "", ""]))
+
+
+def measured(
+    design: tuple[int, int, int],
+    rate: float,
+    spread: float,
+    methods: Sequence[IntervalMethod],
+    arguments: argparse.Namespace,
+) -> tuple[Floats, Floats]:
+    """Share of the trials in which each kind of interval holds the rate, and the intervals' median width."""
+    rng = np.random.default_rng([arguments.seed, *design, round(1000 * rate), round(1000 * spread)])
+    made = np.array(list(trials(design, rate, spread, methods, rng, arguments.trials)))
+    held = ((made[..., 0] <= rate) & (rate <= made[..., 1])).mean(axis=0)
+    return held, np.median(made[..., 1] - made[..., 0], axis=0)
 
 
 def trials(

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from resalign.report.latex import LINE_CHARACTERS, PAGE_LINES, to_latex
-from resalign.report.measurements import Measurements
 from resalign.report.table1 import Cell, Column, ResultTable, Row, lay_out
 from resalign.report.tables import long_table
 
 from .experiment import SETTINGS, make_measurements
 
+STRANGE = ("Pokémon", "α β γ δ ε ω Σ ∇ ≥ × ± ↑ → Ω", "a|b > c & 5 % of #1 {x} ~ ^ \\\\", "½ · … – − ²")
 PAPER = r"""\documentclass[twocolumn]{article}
 \usepackage{booktabs,graphicx}
 \begin{document}\input{table}\end{document}
@@ -61,11 +61,26 @@ def test_no_part_is_wider_than_a_page_and_a_group_that_fits_is_whole(table: Resu
     assert len([title for title, _ in widths if title == "Benign generation"]) == 2
 
 
+def long(table: ResultTable, times: int) -> ResultTable:
+    """Its rows again and again, each with a name of its own."""
+    rows = [replace(row, title=f"{row.title} {number}") for number in range(times) for row in table.rows]
+    return replace(table, rows=tuple(rows))
+
+
 def test_a_table_that_is_longer_than_a_page_goes_on_in_another_float(table: ResultTable) -> None:
-    latex = to_latex(replace(table, rows=table.rows * 5))
-    floats = latex.split(r"\begin{table*}")[1:]
-    assert [r"\caption{(continued)}" in text for text in floats] == [False, True]
-    assert max(sum(map(len, tabulars(text))) for text in floats) <= PAGE_LINES
+    for columns, times in ((len(table.columns), 5), (2, 30)):  # several parts of 20 rows, one part of 120
+        shown = tuple(replace(row, cells=row.cells[:columns]) for row in table.rows)
+        latex = to_latex(long(replace(table, columns=table.columns[:columns], rows=shown), times))
+        floats = latex.split(r"\begin{table*}")[1:]
+        assert [r"\caption{(continued)}" in text for text in floats] == [False, *[True] * (len(floats) - 1)]
+        assert max(sum(map(len, tabulars(text))) for text in floats) <= PAGE_LINES
+        cells = [row for text in floats for part in tabulars(text) for row in part[2:]]
+        assert len({row[0] for row in cells}) == times * len(table.rows)
+
+
+def test_rows_that_share_a_name_stay_in_one_line(table: ResultTable) -> None:
+    rows = tuple(replace(row, title="ip") for row in table.rows)
+    assert len(tabulars(to_latex(replace(table, rows=rows)))) == 1
 
 
 def test_a_part_leaves_out_rows_of_which_it_has_nothing(table: ResultTable) -> None:
@@ -83,12 +98,19 @@ def test_a_table_without_groups_has_no_line_for_them() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="LaTeX is not installed")
-def test_latex_takes_it(table: ResultTable, tmp_path: Path, measurements: Measurements) -> None:
-    (tmp_path / "table.tex").write_text(to_latex(table), encoding="utf-8")
+@pytest.mark.parametrize("kind", ["wide", "long", "characters"])
+def test_latex_takes_it(table: ResultTable, tmp_path: Path, kind: str) -> None:
+    if kind == "long":
+        narrow = tuple(replace(row, cells=row.cells[:2]) for row in table.rows)
+        table = long(replace(table, columns=table.columns[:2], rows=narrow), 30)
+    if kind == "characters":
+        rows = tuple(Row("a", title, False, (Cell("0.1", "[0, 1]"),)) for title in ("[full]", *STRANGE))
+        table = ResultTable(
+            (Column("η < 1", "λ ≤ ∞", "‖H‖", "p"),), rows, "A note.\n\nAnd another\N{NO-BREAK SPACE}one."
+        )
+    (tmp_path / "table.tex").write_text(to_latex(table, "η"), encoding="utf-8")
     (tmp_path / "paper.tex").write_text(PAPER)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
     made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert made.returncode == 0, made.stdout[-2000:]
-    assert not re.findall(
-        r"^(?:Overfull|LaTeX Warning: (?!Label|Float)|Missing character).*", made.stdout, flags=re.MULTILINE
-    )
+    assert not re.findall(r"^(?:Overfull|LaTeX Warning: (?!Label)|Missing character).*", made.stdout, re.MULTILINE)

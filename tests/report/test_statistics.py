@@ -126,6 +126,13 @@ def test_two_way_t_of_one_factor_is_students(axis: int):
     assert math.isnan(statistics.two_way_t(crossed(np.ones((1, 1, 5))), 0.9, rate=False).low)
 
 
+def test_two_way_t_is_not_certain_where_seeds_and_prompts_cancel():
+    table = np.tile([[1.0, -1.0], [-1.0, 1.0]], 8)[:, :, None]
+    low, high = statistics.two_way_t(crossed(table), 0.95, rate=False)
+    assert low < -0.3
+    assert high > 0.3
+
+
 def test_two_way_t_covers_where_few_seeds_differ_and_the_bootstrap_does_not():
     rng = np.random.default_rng(3)
     methods = [IntervalMethod(300, 0.95, rare_prompts=1, kind=kind) for kind in ("bootstrap", "two_way_t")]

@@ -13,7 +13,7 @@ from resalign.report import statistics
 from resalign.report.measurements import NOT_ATTACKED
 from resalign.report.settings import ReportConfig
 from resalign.report.statistics import Floats
-from resalign.report.tables import draws, final_states, interval_method, paired_key
+from resalign.report.tables import difference_of_rates, draws, final_states, interval_method, paired_key
 
 YES, THESE_SEEDS = "yes", "these seeds"
 SIGN_FLIP, T_TEST = "sign flips over prompts", "paired t over seeds"
@@ -58,6 +58,8 @@ def paired_tests(evidence: Evidence) -> pd.DataFrame:
             if attack == NOT_ATTACKED and evidence.names["methods"].get(model) in UNTRAINED:
                 first = at_every_seed(first, second)
             found = compare(first, second, settings, key)
+            if measurements.metrics[metric].kind == "rate":
+                found |= difference_of_rates(float(str(found["low"])), float(str(found["high"])))._asdict()
             rows.append({**dict(zip(STATE_COLUMNS, state, strict=True)), "model": model, "against": focus, **found})
     tests = pd.DataFrame(rows, columns=[c for c in COLUMNS if c not in ("p_corrected", "significant")])
     corrected = tests.groupby("metric", sort=False)["p"].transform(lambda p: holm(p.to_numpy(dtype=np.float64)))
@@ -81,8 +83,9 @@ def against_by_prompt(
 
     With d_p the mean over seeds and images of first minus second at prompt p, the statistic is the mean of d_p over
     prompts, and its null distribution that under independent flips of the signs of whole prompts: all of them, or
-    ``permutations`` random ones, for which p = (b + 1)/(m + 1). The interval is the two-way bootstrap of the same
-    differences. The test takes the trained models as they are; the interval also resamples training seeds.
+    ``permutations`` random ones, for which p = (b + 1)/(m + 1). The interval is that of
+    :func:`resalign.report.statistics.mean_interval`. The test takes the trained models as they are; the interval takes
+    training seeds as drawn, too.
     Source: Fisher 1935, "The design of experiments", Section 21; Phipson and Smyth 2010, arXiv 1603.05766, for the
     random subset; as SciPy's ``permutation_test`` of type ``samples``. Clusters: Gail 1996, "On design considerations
     and randomization-based inference for community intervention trials".

@@ -2,66 +2,83 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import accumulate, pairwise
 
 from resalign.report.table1 import Cell, Column, ResultTable
 
+# Characters of mathematics, and their names in it.
+_SYMBOLS = "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩ↓↑→±×≤≥∞∇‖"
+_NAMES = (
+    "alpha beta gamma delta varepsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon varphi chi "
+    "psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega "
+    "downarrow uparrow rightarrow pm times leq geq infty nabla |"
+)
+# What pdfTeX would not set, or set as something else. Letters of other scripts are left as they are, for LuaTeX.
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "|": r"\textbar{}",
     **{character: "\\" + character for character in "&%$#_{}"},
+    **{character: f"${character}$" for character in "<>"},
     "\N{NO-BREAK SPACE}": "~",
     "−": "$-$",
     "–": "--",
-    "↓": r"$\downarrow$",
-    "↑": r"$\uparrow$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "α": r"$\alpha$",
-    "β": r"$\beta$",
-    "γ": r"$\gamma$",
+    **{character: rf"$\{name}$" for character, name in zip(_SYMBOLS, _NAMES.split(), strict=True)},
 }
 # What a line of \footnotesize over two columns holds, about; what is a little wider is scaled down to it.
 LINE_CHARACTERS = 150
 SCALED = 1.3
 _GAP_CHARACTERS = 3  # between two columns
-# Of a page, beside a caption; a float cannot be broken.
-PAGE_LINES = 50
+# Lines of \footnotesize that a page has; a float cannot be broken. A caption's are larger, and hold less.
+PAGE_LINES = 55
 _LINES_BESIDE_ROWS = 4
+_CAPTION_CHARACTERS, _CAPTION_LINES = 110, 1.3
 _BEGIN, _END = (r"\begin{table*}", r"\centering", r"\footnotesize"), r"\end{table*}"
 
 
 def to_latex(table: ResultTable, head: str = "Model") -> str:
     """The table; one that is wider than a page becomes parts below each other, and one that is longer, several floats.
 
-    A part leaves out rows of which it has nothing.
+    A part leaves out rows of which it has nothing. A table whose rows share names is not set in parts, but scaled.
 
     Args:
         table: As laid out.
         head: What the rows are.
     """
-    lines, height = [*_BEGIN, rf"\caption{{{_latex(table.caption)}}}"], 0
-    for part in _parts(table, head):
-        tall = len(part.rows) + _LINES_BESIDE_ROWS
-        if height and height + tall > PAGE_LINES:
+    caption = " ".join(line.strip(" ") for line in table.caption.splitlines() if line)  # a blank line would end it
+    told = _CAPTION_LINES * math.ceil(len(caption) / _CAPTION_CHARACTERS)
+    lines, height = [*_BEGIN, rf"\caption{{{_latex(caption)}}}"], told
+    pieces = [piece for part in _parts(table, head) for piece in _pages(part, PAGE_LINES - _LINES_BESIDE_ROWS - told)]
+    for place, piece in enumerate(pieces):
+        tall = len(piece.rows) + _LINES_BESIDE_ROWS
+        if place and height + tall > PAGE_LINES:
             lines += [_END, *_BEGIN, r"\addtocounter{table}{-1}", r"\caption{(continued)}"]
-            height = 0
-        lines += [r"\par\medskip"] if height else []
+            height = _CAPTION_LINES
+        elif place:
+            lines.append(r"\par\medskip")
         height += tall
         # Scaled down where it must be, and never up.
-        lines += [r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%", *_tabular(part, head)]
+        lines += [r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%", *_tabular(piece, head)]
         lines[-1] += "}"
     return "\n".join([*lines, _END]) + "\n"
 
 
+def _pages(table: ResultTable, most: float) -> list[ResultTable]:
+    """The table in pieces of at most so many rows."""
+    rows, size = table.rows, max(1, int(most))
+    return [replace(table, rows=rows[start : start + size]) for start in range(0, max(1, len(rows)), size)]
+
+
 def _parts(table: ResultTable, head: str) -> Iterator[ResultTable]:
     """Parts that a page is wide enough for: as many groups of columns as fit, of a group that does not, its columns."""
-    first = max(map(len, (head, *(row.title for row in table.rows))))
+    titles = [row.title for row in table.rows]
+    first = max(map(len, (head, *titles)))
     widths = [_GAP_CHARACTERS + _characters(table, place) for place in range(len(table.columns))]
-    if first + sum(widths) <= SCALED * LINE_CHARACTERS:
+    if first + sum(widths) <= SCALED * LINE_CHARACTERS or len(set(titles)) < len(titles):
         yield table
         return
     ends = [0, *accumulate(width for _, width in table.groups)]
@@ -105,10 +122,15 @@ def _tabular(table: ResultTable, head: str) -> list[str]:
         *groups,
         " & ".join(_latex(text) for text in (head, *map(_header, table.columns))) + r" \\",
         r"\midrule",
-        *(" & ".join([_latex(row.title), *map(_cell, row.cells)]) + r" \\" for row in table.rows),
+        *(" & ".join([_row_title(row.title), *map(_cell, row.cells)]) + r" \\" for row in table.rows),
         r"\bottomrule",
         r"\end{tabular}",
     ]
+
+
+def _row_title(text: str) -> str:
+    """A line that begins with a bracket would be an option of the line end before it."""
+    return f"{'{}' * text.startswith('[')}{_latex(text)}"
 
 
 def _header(column: Column) -> str:

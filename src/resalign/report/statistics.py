@@ -173,10 +173,10 @@ def two_way_t(data: Crossed, confidence: float, *, rate: bool) -> Interval:
 
     With z_sp = (x_sp − m n_sp) / n̄ for the sums x and counts n of S seeds and P prompts and the mean m, and the mean
     squares MS_S = P var(z̄_s), MS_P = S var(z̄_p) and MS_E of what is left, the variance of m is V = (MS_S + MS_P −
-    MS_E)/(S P), held to at least that of either factor alone. Its degrees of freedom are (S P V)² / Σ MS²/df, held
-    between those of the smaller and the larger factor [Satterthwaite 1946, "An approximate distribution of estimates
-    of variance components"; Searle, Casella and McCulloch 1992, "Variance components"]. With two or three training
-    seeds that differ it is wide, as it should be, where a bootstrap of them is narrow.
+    MS_E)/(S P), held to at least that of either factor alone and of what is left. Its degrees of freedom are
+    (S P V)² / Σ MS²/df, held between those of the smaller and the larger factor [Satterthwaite 1946, "An approximate
+    distribution of estimates of variance components"; Searle, Casella and McCulloch 1992, "Variance components"]. With
+    two or three training seeds that differ it is wide, as it should be, where a bootstrap of them is narrow.
 
     Args:
         data: Values by seed and prompt.
@@ -196,8 +196,8 @@ def two_way_t(data: Crossed, confidence: float, *, rate: bool) -> Interval:
     if len(factors) == 2:
         left = (seeds - 1) * (prompts - 1)
         rest = [(((z - by_seed[:, None] - by_prompt) ** 2).sum() / left, left)]
-    squares = [square for square, _ in factors]
-    variance = max(sum(squares) - sum(square for square, _ in rest), *squares)
+    squares, left_over = ([square for square, _ in part] for part in (factors, rest))
+    variance = max([sum(squares) - sum(left_over), *squares, *left_over])
     if variance <= 0:
         return Interval(mean, mean)
     freedom = [n for _, n in factors]

@@ -14,7 +14,7 @@ from resalign.report.statistics import Bounded, Crossed, Interval, bounded
 from resalign.report.study_counts import crossed
 from resalign.report.study_settings import SAFETY, UTILITY, Contrast, StudyConfig
 from resalign.report.study_table import BEFORE, State, Study, learnability, learnability_ratio
-from resalign.report.tables import interval_method
+from resalign.report.tables import difference_of_rates, interval_method
 
 Verdict = Bounded | Literal["above 0", "includes 0", "below 0"]
 ALL = "all attacks"
@@ -108,7 +108,7 @@ def paired(
     """Rate of the first model minus ``share`` times that of the second, over the same prompts and training seeds.
 
     Returns:
-        The difference, its cluster bootstrap interval over prompts and training seeds, and whether the event is rare.
+        The difference, its interval over prompts and training seeds, and whether the event is rare.
 
     Raises:
         ValueError: If the models were not measured on the same images.
@@ -117,7 +117,8 @@ def paired(
     if first.counts.shape != second.counts.shape or (first.counts != second.counts).any():
         raise ValueError(f"{models[0]} and {models[1]} differ in prompts, images or training seeds; they are no pairs")
     data = Crossed(sums=first.sums - share * second.sums, counts=first.counts)
-    interval = statistics.mean_interval(data, interval_method(study.settings), study.rng())
+    found = statistics.mean_interval(data, interval_method(study.settings), study.rng())
+    interval = difference_of_rates(*found, share)
     events, most = (first.sums + second.sums).sum(axis=0), 2 * first.counts.sum(axis=0)
     shown, failed = int((events > 0).sum()), int((events < most).sum())
     return data.mean, interval, min(shown, failed) < study.settings.rare_prompts

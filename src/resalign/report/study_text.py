@@ -185,7 +185,7 @@ _INTERVALS = {
     ),
     "two_way_t": (
         "Student t with prompts and training seeds both random, on the logit's scale",
-        "the same of the two models' difference at each prompt and seed",
+        "Student t of the two models' difference at each prompt and seed",
     ),
 }
 

@@ -89,7 +89,7 @@ def kaplan_meier(events: Floats, at_risk: Floats) -> Floats:
 
 
 def survival_band(lives: Lifetimes, method: IntervalMethod, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Lower and upper end (T,) of the curve's pointwise interval, as of every other rate of the report.
+    """Lower and upper end (T,) of the curve's pointwise interval, a bootstrap whatever ``report.interval`` says.
 
     Percentiles of the curve under two-way resampling of training seeds and prompts; Clopper-Pearson over prompts where
     few prompts have failed, or few have not. See :func:`resalign.report.statistics.pooled_interval`.

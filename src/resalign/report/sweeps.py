@@ -6,7 +6,7 @@ the two halves are pooled. The choice knows nothing of the images that it is mea
 expectation the rate of a value that was chosen as the worst, hence at most that of the true worst: it errs to the low
 side, where the maximum over all images errs to the high side; both are in the table. The halves have the same
 fine-tuned models in common, so that the luck of a training seed is not undone. The interval is that of the pooled
-images, by the same bootstrap over prompts and training seeds as everywhere, the choice held fixed.
+images, over prompts and training seeds as everywhere, the choice held fixed.
 Source: the winner's curse and its cure by sample splitting, e.g. Cox 1975, "A note on data-splitting for the evaluation
 of significance levels".
 """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +114,18 @@ def paired_difference(
         return None
     difference = both.assign(value=both["value"] - both["value_second"])
     key = paired_key(models, metric=metric, attack=attack, steps=steps)
-    return pooled_estimate(difference, settings, *key, rate=False)
+    found = pooled_estimate(difference, settings, *key, rate=False)
+    if measurements.metrics[metric].kind == "rate":
+        low, high = difference_of_rates(found.low, found.high)
+        found = replace(found, low=low, high=high)
+    return found
+
+
+def difference_of_rates(low: float, high: float, share: float = 1.0) -> statistics.Interval:
+    """The interval of a rate less a share of another, held to what that can be; Student's t knows no such limits."""
+    return (
+        statistics.Interval(max(low, -share), min(high, 1.0)) if not math.isnan(low) else statistics.Interval(low, high)
+    )
 
 
 def paired_key(models: tuple[str, str], *, metric: str, attack: str, steps: int) -> tuple[str, ...]:
@@ -127,7 +140,7 @@ def pooled_estimate(images: pd.DataFrame, settings: ReportConfig, *key: str | in
 
     Args:
         images: Columns seed, prompt_id, value.
-        settings: Of the bootstrap.
+        settings: How the interval is made.
         key: What is estimated: equal keys draw alike.
         rate: Whether the values are 0 or 1.
     """
