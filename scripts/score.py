@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from resalign.config import registry
-from resalign.data.images import read_image
+from resalign.config.captions import CAPTION_TABLES
+from resalign.data.image_files import open_image
+from resalign.data.images import read_folder_captions, read_image
 from resalign.files import whole
 from resalign.lazy import torch
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
@@ -70,24 +72,23 @@ class Columns:
 
 
 def read_manifest(path: Path) -> Any:
-    """The images to score: a manifest of generated ones, or a captioned folder of real ones."""
+    """The images to score: a manifest of generated ones, or a captioned folder of real ones, given by a table in it."""
     import pandas as pd
 
-    frame = pd.read_csv(path, dtype={"prompt_id": str, "prompt": str, "label": str}, keep_default_na=False)
-    if path.name == "metadata.csv":
-        paths = [str(path.with_name(name)) for name in frame["file_name"]]
-        frame = pd.DataFrame(
-            {
-                "prompt_set": "reference",
-                "steps": 0,
-                "prompt_id": frame["file_name"],
-                "image_index": 0,
-                "prompt": frame["prompt"],
-                "label": "",
-                "path": paths,
-            }
-        )
-    return frame
+    if path.name not in CAPTION_TABLES:
+        return pd.read_csv(path, dtype={"prompt_id": str, "prompt": str, "label": str}, keep_default_na=False)
+    captions = read_folder_captions(path.parent)
+    return pd.DataFrame(
+        {
+            "prompt_set": "reference",
+            "steps": 0,
+            "prompt_id": [caption.image for caption in captions],
+            "image_index": 0,
+            "prompt": [caption.text for caption in captions],
+            "label": "",
+            "path": [str(path.with_name(caption.image)) for caption in captions],
+        }
+    )
 
 
 def read_pixels(path: Path, pixels: int | None) -> torch.Tensor:
@@ -95,10 +96,8 @@ def read_pixels(path: Path, pixels: int | None) -> torch.Tensor:
     if pixels is not None:
         return (read_image(path, pixels) * 255).round().to(torch.uint8)
     import numpy as np
-    from PIL import Image
 
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(open_image(path))).permute(2, 0, 1)
 
 
 if __name__ == "__main__":

@@ -103,13 +103,16 @@ def test_captions_missing(images: Path) -> None:
     ("text", "expected"),
     [
         ("", ["columns"]),
-        ("file_name,caption\n0.png,a red two\n", ["no column ['prompt']", "found ['file_name', 'caption']"]),
+        (
+            "file_name,words\n0.png,a red two\n",
+            ["wanted the columns 'file_name' and one of", "got ['file_name', 'words']"],
+        ),
         ("file_name,prompt\n", ["lists no images"]),
         ("file_name,prompt\n0.png,\n1.png,a\n", ["1 images have no caption", "'0.png'"]),
         ("file_name,prompt\n0.png,  \n", ["1 images have no caption"]),
         ('file_name,prompt\n0.png,"a red two\n', ["CSV"]),
         ("file_name,prompt\n0.png,a,red,two\n1.png,b,c,d,e\n", ["CSV"]),
-        ("file_name,prompt\n9.png,a red two\n", ["9.png", "listed in metadata.csv but missing"]),
+        ("file_name,prompt\n9.png,a red two\n", ["row 0: there is no image '9.png' beside it"]),
     ],
     ids=[
         "empty",

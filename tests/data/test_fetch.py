@@ -485,7 +485,7 @@ def test_a_pattern_names_several_tables_whose_rows_are_counted_together(tmp_path
 @pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "list.parquet"])
 def test_a_table_that_is_none(tmp_path: Path, server: Server, name: str) -> None:
     server.files[f"/{name}"] = b"PAR1\xff\xfe\x00{"
-    with pytest.raises(SchemaMismatchError, match="is no whole table"):
+    with pytest.raises(SchemaMismatchError, match=r"is no whole table|not a whole (CSV|JSON lines) table"):
         fetch("list", entry(url=f"{server.address}/{name}", contents={name: {"rows": 1}}), tmp_path)
     assert names(tmp_path) == []
 

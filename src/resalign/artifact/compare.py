@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from resalign.config.shape import ArtifactConfig
+from resalign.data.image_files import open_image
 
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 MAX_SAID = 5  # differences of one file; the rest are counted
@@ -40,9 +41,8 @@ def differences(label: str, expected: Path, found: Path, tolerance: ArtifactConf
 
 def _pixels(expected: Path, found: Path, tolerance: int) -> Iterator[str]:
     import numpy as np
-    from PIL import Image
 
-    a, b = (np.asarray(Image.open(path).convert("RGBA"), dtype=np.int16) for path in (expected, found))
+    a, b = (np.asarray(open_image(path, keeps_alpha=True), dtype=np.int16) for path in (expected, found))
     if a.shape != b.shape:
         yield f"{a.shape[1]} x {a.shape[0]} pixels, made again {b.shape[1]} x {b.shape[0]}"
         return
@@ -73,7 +73,7 @@ def _cells(expected: Path, found: Path, tolerance: float) -> Iterator[str]:
 
 
 def _texts(expected: Path, found: Path, tolerance: float) -> Iterator[str]:
-    a, b = (path.read_text(encoding="utf-8").splitlines() for path in (expected, found))
+    a, b = (path.read_text(encoding="utf-8").split("\n") for path in (expected, found))
     if len(a) != len(b):
         yield f"{len(a)} lines, made again {len(b)}"
     for number, (was, now) in enumerate(zip(a, b, strict=False), 1):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from resalign.config.shape import ArtifactConfig
@@ -48,7 +48,8 @@ def held_out_names(jobs: Iterable[Job]) -> dict[str, str]:
     found: dict[str, str] = {}
     for label, table in ((label, table) for job in jobs for label, table in job["heldout"].items()):
         if table not in found:
-            names = (f"{HELD_OUT}/{label}{suffix}.csv" for suffix in ("", *(f".{n}" for n in range(2, len(found) + 3))))
+            numbers = ("", *(f".{n}" for n in range(2, len(found) + 3)))
+            names = (f"{HELD_OUT}/{label}{number}{PurePosixPath(table).suffix}" for number in numbers)
             found[table] = next(name for name in names if name not in found.values())
     return found
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from resalign.config import overlap, registry
 from resalign.config.assets import WEIGHT_SUFFIXES
+from resalign.config.captions import caption_tables, captions_of
 from resalign.config.closure import import_closure
 from resalign.config.experiment import BASE, Member
 from resalign.config.plan import NOT_ATTACKED, Plan, Stage
@@ -42,6 +43,7 @@ def markers(plan: Plan, references: Iterable[str]) -> list[str]:
         is_pipeline = any((own / name).exists() for name in ("model_index.json", "unet", "transformer", "text_encoder"))
         inside = [own, *own.glob("*"), *(own.glob("*/*") if is_pipeline else ())]
         found |= {str(path) for path in inside if path.suffix in MAKES_A_FOLDER and path.is_file()}
+        found |= set(caption_tables(str(own)))
     return sorted(found)
 
 
@@ -248,7 +250,7 @@ def score_job(plan: Plan, label: str, images: str, pixels: int | None = None) ->
 def reference_job(plan: Plan, reference: str) -> str:
     """What scripts/score.py needs for a set of real images."""
     label = "reference" if reference == plan.experiment.config.reference else f"reference {reference}"
-    return score_job(plan, label, f"{plan.folder(reference)}/metadata.csv", plan.experiment.config.pixels)
+    return score_job(plan, label, captions_of(plan, reference), plan.experiment.config.pixels)
 
 
 # --- the report -----------------------------------------------------------------------------------------------------
@@ -349,7 +351,7 @@ def report_job(plan: Plan) -> str:
                 for label, sweep in config.sweeps.items()
             ],
             "main_attacks": config.main or list(config.attacks),
-            "heldout": {label: f"{plan.folder(data.heldout)}/metadata.csv" for label, data in attacked.items()},
+            "heldout": {label: captions_of(plan, data.heldout) for label, data in attacked.items()},
             "metrics": [(label, metric.resolved()) for label, metric in experiment.metrics.items()],
             "gallery": config.gallery,
             "flags": config.flags,

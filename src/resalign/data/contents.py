@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import fnmatch
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from resalign.data.errors import DataError
 from resalign.data.source import SchemaMismatchError, Source
+from resalign.data.tables import read_table
 
 REMEDY = "use the pinned version, or correct 'contents' in config/assets.yaml after a look at the file"
 
@@ -32,7 +32,9 @@ def check_contents(source: Source, folder: Path, files: Iterable[str], pattern: 
     for label in labels:
         try:
             columns, rows = _read(folder / label)
-        except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors, UnicodeDecodeError, JSON's: ValueErrors
+        except DataError as error:
+            raise source.error(SchemaMismatchError, str(error).removeprefix(f"{folder}/"), REMEDY) from None
+        except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
             raise source.error(SchemaMismatchError, f"{label} is no whole table ({error})", REMEDY) from None
         missing = [column for column in wanted.columns if column not in columns]
         if missing:
@@ -49,10 +51,5 @@ def _read(path: Path) -> tuple[list[str], int]:
 
         table = pyarrow.parquet.ParquetFile(path)
         return list(table.schema_arrow.names), table.metadata.num_rows
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        if path.suffix == ".jsonl":
-            records = [json.loads(line) for line in stream if line.strip()]
-            return (list(records[0]) if records and isinstance(records[0], dict) else []), len(records)
-        table = csv.reader(stream, strict=True)
-        columns = next(table, [])
-        return columns, sum(bool(row) for row in table)
+    found = read_table(path)
+    return list(found.columns), len(found.rows)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from resalign.config.assets import FETCHED, AssetConfig, CatalogueEntry
 from resalign.data.contents import check_contents
 from resalign.data.hash_lock import read_lock, write_lock
+from resalign.data.members import RECORDS
 from resalign.data.pickles import check_pickles
 from resalign.data.source import (
     BrokenFileError,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1 << 20
-RECORDS = ("run.json", "timing.json")  # what the stage itself writes into an asset's folder
 # First bytes of a file by its suffix; other suffixes are only checked for not being a page.
 MAGIC: dict[str, tuple[bytes, ...]] = {
     ".zip": (b"PK\x03\x04", b"PK\x05\x06"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from resalign.data.images import FORMATS, DataError, check_prompt, image_format, is_inside
+from resalign.data.errors import DataError
+from resalign.data.image_files import FORMATS, image_format
+from resalign.data.images import check_prompt
+from resalign.data.members import is_inside
 from resalign.files import whole
 from resalign.tensors.seeds import derive_seed
 
@@ -57,7 +60,11 @@ def write_splits(pictures: Sequence[Picture], splits: Splits, seed: int, output:
     """
     by_key = {picture.key: picture for picture in pictures}
     if len(by_key) < len(pictures):
-        raise DataError(f"{label}: {len(pictures) - len(by_key)} images have another's name; make names unique")
+        twice = [key for key, times in Counter(picture.key for picture in pictures).items() if times > 1]
+        raise DataError(
+            f"{label}: {len(pictures) - len(by_key)} images have another's name, the first is '{twice[0]}'; make names "
+            "unique"
+        )
     sizes = {name: size for name, size in splits.items() if size is not None}
     rest = [name for name in splits if name not in sizes]
     if not splits or len(rest) > 1 or not all(is_inside(name) for name in splits):
@@ -87,7 +94,7 @@ def write_images(pictures: Sequence[Picture], folder: Path, *, label: str) -> No
             raise DataError(f"{where} has no caption; write one, or leave the image out")
         check_prompt(picture.prompt, f"{where}: its caption")
         content = picture.read()
-        kind = image_format(io.BytesIO(content), where, "fetch it again, or leave it out")
+        kind = image_format(content, where, remedy="fetch it again, or leave it out")
         name = f"{number:0{width}d}{FORMATS[kind]}"
         (folder / name).write_bytes(content)
         rows.append((name, picture.prompt, picture.key))

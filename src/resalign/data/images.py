@@ -1,30 +1,26 @@
-"""Captioned images: a folder with ``metadata.csv`` (file_name, prompt), as Hugging Face's imagefolder has it."""
+"""Captioned images: a folder of images with tables of captions, as Hugging Face's imagefolder has it."""
 
 from __future__ import annotations
 
-import csv
 import functools
 import hashlib
-import warnings
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from resalign.config.captions import CAPTION_TABLES
+from resalign.data.captions import Caption, caption_tables, check_one_split, log_what_is_left_out, read_captions
+from resalign.data.contamination import FILE as COUNTS
+from resalign.data.errors import DataError as DataError
+from resalign.data.image_files import image_format, open_image
+from resalign.data.members import Members, folder_in_place
 from resalign.lazy import torch
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-# Above this an image is refused before it is decoded (a decompression bomb otherwise).
-MAX_PIXELS = 64_000_000
-# Formats that Pillow decodes by itself, and their suffixes; for EPS, say, it starts another program.
-FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "GIF": ".gif"}
 # Text encoders read 77 tokens; the longest prompts of the lists in use have a few thousand characters.
 MAX_PROMPT_CHARACTERS = 20_000
-
-
-class DataError(ValueError):
-    """Input data that cannot be used; the message names file and remedy."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,7 @@ class CaptionedImages:
     """Images of one folder with their captions.
 
     Attributes:
-        files: Image files, in the order of ``metadata.csv``.
+        files: Image files, in the order of the table of captions.
         prompts: One caption an image.
         pixels: Edge of the square that images are resized and cropped to.
     """
@@ -56,96 +52,61 @@ class CaptionedImages:
 
 
 def read_captioned_images(folder: Path, *, pixels: int) -> CaptionedImages:
-    """Reads a folder's table of captions and checks that every image is there and whole.
+    """Reads a folder's captions and checks that every image is there and whole; the log says what is left out.
 
     Raises:
         DataError: If folder, table, columns, captions or images are missing or broken.
     """
-    table = folder / "metadata.csv"
+    members = _members(folder)
+    captions = _captions(folder, members)
+    for caption in captions:
+        image_format(folder / caption.image)
+    log_what_is_left_out(members, captions, COUNTS)
+    return CaptionedImages(
+        tuple(folder / caption.image for caption in captions), tuple(caption.text for caption in captions), pixels
+    )
+
+
+def read_folder_captions(folder: Path) -> list[Caption]:
+    """The captions of a folder in place, none of them blank; its images are looked for, and not read.
+
+    Raises:
+        DataError: If folder, table, columns or captions are missing or broken, or an image is missing.
+    """
+    return _captions(folder, _members(folder))
+
+
+def _members(folder: Path) -> Members:
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder of images; give one with a metadata.csv")
-    if not table.is_file():
-        raise DataError(f"{table}: missing; an image folder needs one row an image with columns file_name, prompt")
-    rows = read_captions(table)
-    if not rows:
-        raise DataError(f"{table}: lists no images")
-    blank = [name for name, prompt in rows if not prompt.strip()]
+        raise DataError(f"{folder}: no such folder of images; give one with a {' or '.join(CAPTION_TABLES)}")
+    return folder_in_place(folder)
+
+
+def _captions(folder: Path, members: Members) -> list[Caption]:
+    tables = caption_tables(members)
+    if not tables:
+        raise DataError(
+            f"{folder / CAPTION_TABLES[0]}: missing; an image folder needs a {' or '.join(CAPTION_TABLES)} "
+            "with one row an image, columns file_name, prompt"
+        )
+    check_one_split(members, tables)
+    captions = read_captions(members)
+    if not captions:
+        raise DataError(f"{folder / tables[0]}: lists no images")
+    blank = [caption for caption in captions if not caption.text.strip()]
     if blank:
-        raise DataError(f"{table}: {len(blank)} images have no caption, the first is {blank[0]!r}; write one")
-    for name, prompt in rows:
-        check_prompt(prompt, f"{table}: the caption of {name!r}")
-        if not is_inside(name):
-            raise DataError(f"{table}: file_name {name!r} leads out of its folder; move the image into {folder}")
-    files = tuple(folder / name for name, _ in rows)
-    for file in files:
-        check_image(file)
-    return CaptionedImages(files, tuple(prompt for _, prompt in rows), pixels)
-
-
-def read_captions(table: Path) -> list[tuple[str, str]]:
-    """(file name, caption) of every row."""
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            header, rows = list(reader.fieldnames or ()), list(reader)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{table}: not a whole CSV table in UTF-8 ({error}); export it again") from None
-    missing = sorted({"file_name", "prompt"} - set(header))
-    if missing:
-        raise DataError(f"{table}: no column {missing}; found {header}; expected columns file_name, prompt")
-    for number, row in enumerate(rows):
-        # csv files what a row has too much under the key None, and None as what it has too little.
-        if None in row or None in row.values():
-            raise DataError(
-                f"{table}: row {number} has not {len(header)} fields as the header of this CSV has; quote commas"
-            )
-    return [(row["file_name"], row["prompt"]) for row in rows]
-
-
-def is_inside(name: str) -> bool:
-    """Whether a name from a table or an archive stays below the folder that it is relative to."""
-    path = PurePosixPath(name)
-    plain = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
-    return plain and "\\" not in name and "\0" not in name and path.parts[0][1:2] != ":"
+        raise DataError(
+            f"{folder / tables[0]}: {len(blank)} images have no caption, the first is {blank[0].image!r}; write one"
+        )
+    for caption in captions:
+        check_prompt(caption.text, f"{caption.where}: the caption of {caption.image!r}")
+    return captions
 
 
 def check_prompt(text: str, label: str) -> None:
     """Raises DataError if a prompt is longer than any can be; ``label`` says which it is."""
     if len(text) > MAX_PROMPT_CHARACTERS:
         raise DataError(f"{label} has {len(text)} characters; at most {MAX_PROMPT_CHARACTERS} are read: is it text?")
-
-
-def check_image(file: Path) -> None:
-    """Raises DataError unless the file is a whole image of reasonable size."""
-    if not file.is_file():
-        raise DataError(f"{file}: listed in metadata.csv but missing")
-    with file.open("rb") as stream:
-        image_format(stream, str(file), "replace it or take its row out of metadata.csv")
-
-
-def image_format(stream: BinaryIO, label: str, remedy: str) -> str:
-    """Format of a whole image of reasonable size, a key of :data:`FORMATS`.
-
-    Raises:
-        DataError: With ``label`` and ``remedy`` if it is anything else.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        # Pillow warns of a bomb before its size can be read here.
-        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
-            image = Image.open(stream, formats=tuple(FORMATS))
-        with image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{label}: {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read")
-            image.load()
-            return str(image.format)
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{label}: {error}; at most {MAX_PIXELS} are read") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{label}: not a whole image of {', '.join(FORMATS)} ({error}); {remedy}") from None
 
 
 def read_image(file: Path, pixels: int) -> torch.Tensor:
@@ -157,8 +118,11 @@ def read_image(file: Path, pixels: int) -> torch.Tensor:
 
 def _fitted(file: Path, pixels: int) -> PillowImage:
     """One image as training sees it, 8 bits a channel."""
+    return fitted(open_image(file), pixels)
+
+
+def fitted(image: PillowImage, pixels: int) -> PillowImage:
+    """An image's centre as a square, resized by bicubic interpolation."""
     from PIL import Image, ImageOps
 
-    with Image.open(file, formats=tuple(FORMATS)) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGB")
-        return ImageOps.fit(upright, (pixels, pixels), Image.Resampling.BICUBIC)
+    return ImageOps.fit(image, (pixels, pixels), Image.Resampling.BICUBIC)

@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import stat
+import struct
 import tarfile
+import unicodedata
 import zipfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from resalign.data.images import DataError, is_inside
+from resalign.data.errors import DataError
+from resalign.tracking import log
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 # A 512 x 512 PNG has less than 1 MB; ArtBench's largest originals a few tens.
 MAX_FILE_BYTES = 256 << 20
 MAX_FILES = 2_000_000
+# What Python's readers of archives raise on broken ones.
+BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    EOFError,
+    NotImplementedError,
+    UnicodeDecodeError,
+    zlib.error,
+    struct.error,
+)
+RECORDS = ("run.json", "timing.json")  # what a stage itself writes into an asset's folder
+# So many of what is left out are named; the rest are counted.
+NAMED = 3
 REFUSED = "this archive is broken or made to do harm: do not use it"
 
 
@@ -27,16 +46,47 @@ class Members:
         label: What holds them, for messages.
         sizes: Bytes of each by its name, a relative path with forward slashes.
         open: The content of one.
+        has: Whether there is a file of a name that ``sizes`` does not count: hidden, or behind a linked folder.
     """
 
     label: str
     sizes: dict[str, int]
     open: Callable[[str], bytes]
+    has: Callable[[str], bool] = lambda name: False
 
     @property
     def names(self) -> list[str]:
         """Sorted names."""
         return sorted(self.sizes)
+
+    def find(self, name: str) -> str | None:
+        """The file's name as it is here, where a table's may be another spelling of it; None if there is no such file.
+
+        macOS takes accents apart (NFD) in the names that it writes, tables mostly have whole letters (NFC).
+
+        Raises:
+            DataError: If several files have that name but for their spelling.
+        """
+        if name in self.sizes or self.has(name):
+            return name
+        alike = self._by_spelling.get(composed(name), [])
+        if len(alike) > 1:
+            raise DataError(f"{self.label}: {name!r} may be any of {[ascii(n) for n in alike]}; rename all but one")
+        return alike[0] if alike else None
+
+    @functools.cached_property
+    def _by_spelling(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name in self.sizes:
+            found.setdefault(composed(name), []).append(name)
+        return found
+
+    def below(self, folder: str) -> Members:
+        """The files below a folder of it alone, under the same names; all if ``folder`` is empty."""
+        start = composed(f"{folder.strip('/')}/") if folder else ""
+        return dataclasses.replace(
+            self, sizes={n: size for n, size in self.sizes.items() if composed(n).startswith(start)}
+        )
 
     def read(self, name: str) -> bytes:
         """The whole content of one file.
@@ -68,14 +118,14 @@ def open_members(path: Path) -> Iterator[Members]:
         if path.is_dir():
             yield _of_folder(path)
         elif path.suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
+            with _open_zip(path) as archive:
                 yield _of_zip(path, archive)
         elif path.name.endswith(ARCHIVES):
             with tarfile.open(path) as tar:
                 yield _of_tar(path, tar)
         else:
             raise DataError(f"{path}: no such folder or archive ({', '.join(ARCHIVES)})")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError) as error:
+    except BROKEN as error:
         raise DataError(f"{path}: not a whole archive ({error}); fetch it again") from None
 
 
@@ -87,32 +137,59 @@ def _single_archive(path: Path) -> Path:
     return archives[0] if len(archives) == 1 else path
 
 
+def folder_in_place(folder: Path) -> Members:
+    """The files of a folder of the user's own, who may have linked them from anywhere."""
+    sizes = {name: path.stat().st_size for name, path in _shown(folder) if path.is_file()}
+    return Members(
+        str(folder), sizes, lambda name: (folder / name).read_bytes(), lambda name: (folder / name).is_file()
+    )
+
+
 def _of_folder(folder: Path) -> Members:
-    root = folder.resolve()
-    sizes = {}
-    for file in folder.rglob("*"):
-        if not file.is_file() or any(part.startswith(".") for part in file.relative_to(folder).parts):
-            continue
-        if not file.resolve().is_relative_to(root):
-            raise DataError(f"{file}: a link out of its folder; put the file itself there")
-        sizes[file.relative_to(folder).as_posix()] = file.stat().st_size
+    root, sizes = folder.resolve(), {}
+    for name, path in _shown(folder):
+        _check_text(folder, name)
+        if path.is_symlink() and (path.is_dir() or not path.resolve().is_relative_to(root)):
+            raise DataError(f"{path}: a link out of its folder, or to a folder; put the files themselves there")
+        if path.is_file():
+            sizes[name] = path.stat().st_size
     return Members(str(folder), sizes, lambda name: (folder / name).read_bytes())
+
+
+def _shown(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Name and path of everything below a folder that is not hidden."""
+    for path in folder.rglob("*"):
+        parts = path.relative_to(folder).parts
+        if not any(part.startswith(".") for part in parts):
+            yield "/".join(parts), path
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    """A zip file whose names are UTF-8 unless they cannot be: macOS writes UTF-8 and does not say so."""
+    try:
+        return zipfile.ZipFile(path, metadata_encoding="utf-8")
+    except UnicodeDecodeError:
+        return zipfile.ZipFile(path)
 
 
 def _of_zip(path: Path, archive: zipfile.ZipFile) -> Members:
     sizes: dict[str, int] = {}
+    found: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
-        # orig_filename: zipfile itself cuts a name at a zero byte.
-        _check_name(path, info.orig_filename)
+        # orig_filename: zipfile itself cuts a name at a zero byte. Windows' own tools separate folders by backslashes.
+        name = info.orig_filename.replace("\\", "/")
+        _check_name(path, name)
         if info.flag_bits & 1:
-            raise DataError(f"{path}: '{info.filename}' is encrypted; unpack it by hand into a folder")
+            raise DataError(f"{path}: '{name}' is encrypted; unpack it by hand into a folder")
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise DataError(f"{path}: '{info.filename}' is a link; {REFUSED}")
-        if not info.is_dir():
-            _add(path, sizes, info.filename, info.file_size)
+            raise DataError(f"{path}: '{name}' is a link; {REFUSED}")
+        if not name.endswith("/"):
+            name = PurePosixPath(name).as_posix()
+            _add(path, sizes, name, info.file_size)
+            found[name] = info
 
     def read(name: str) -> bytes:
-        with archive.open(name) as stream:
+        with archive.open(found[name]) as stream:
             return stream.read(sizes[name] + 1)
 
     return Members(str(path), sizes, read)
@@ -139,9 +216,38 @@ def _of_tar(path: Path, tar: tarfile.TarFile) -> Members:
     return Members(str(path), sizes, read)
 
 
+def composed(name: str) -> str:
+    """A name with whole letters, where macOS has taken accents apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def log_left_out(label: str, what: str, names: Iterable[str]) -> None:
+    """Says which files are left out, if any but a stage's own."""
+    left = sorted(name for name in names if PurePosixPath(name).name not in RECORDS)
+    if left:
+        more = ", …" if len(left) > NAMED else ""
+        log.info("%s: left out: %d %s: %s%s", label, len(left), what, ", ".join(left[:NAMED]), more)
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name from a table or an archive stays below the folder that it is relative to."""
+    path = PurePosixPath(name)
+    plain = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    return plain and "\\" not in name and "\0" not in name and path.parts[0][1:2] != ":"
+
+
 def _check_name(path: Path, name: str) -> None:
     if not is_inside(name) and name not in (".", "./"):
         raise DataError(f"{path}: the name {name!r} leads out of the archive's folder; {REFUSED}")
+    _check_text(path, name)
+
+
+def _check_text(path: Path, name: str) -> None:
+    """Refuses a name of bytes that are no UTF-8, for which Python has half characters that no table can hold."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError(f"{path}: the name {ascii(name)} is no text in UTF-8; rename the file") from None
 
 
 def _add(path: Path, sizes: dict[str, int], name: str, size: int) -> None:

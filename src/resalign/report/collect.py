@@ -13,6 +13,8 @@ import pandas as pd
 
 from resalign.config import registry
 from resalign.config.strict import Strict
+from resalign.data.images import read_folder_captions
+from resalign.data.tables import read_table
 from resalign.report import efficiency
 from resalign.report.job_records import read_job_records
 from resalign.report.measurements import (
@@ -163,7 +165,7 @@ def scores_before(row: Row, scores: pd.DataFrame) -> pd.DataFrame:
 
 def measure_sets(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) -> pd.DataFrame:
     """Values of every metric that needs a whole set of images, or an attack's record."""
-    heldout = {attack: len(pd.read_csv(table)) for attack, table in job["heldout"].items()}
+    heldout = {attack: images_of(Path(table)) for attack, table in job["heldout"].items()}
     bases = {(row.attack, row.seed): row for row in rows if row.model == job["base"]}
     found = []
     for row in rows:
@@ -182,6 +184,11 @@ def measure_sets(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) 
         [(r.model, r.attack, r.dataset, steps, r.seed, label, value, n) for r, steps, label, value, n in found],
         columns=[*STATE, "metric", "value", "n"],
     )
+
+
+def images_of(table: Path) -> int:
+    """Number of images of a set, by its table of captions; without one, by those in the folders beside it."""
+    return len(read_table(table).rows if table.is_file() else read_folder_captions(table.parent))
 
 
 def histories(rows: list[Row]) -> pd.DataFrame:

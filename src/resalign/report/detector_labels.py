@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from resalign.data.images import DataError
+from resalign.data.errors import DataError
+from resalign.data.tables import read_table
 from resalign.report.detector_sample import IMAGE, PAGE, SHEET
 from resalign.report.statistics import Floats
 
@@ -42,7 +43,8 @@ def read_labels(paths: Sequence[Path], sample: pd.DataFrame) -> pd.DataFrame:
 def _read(path: Path, sample: pd.DataFrame) -> list[str]:
     if not path.is_file():
         raise DataError(f"{path}: no such file of labels; detector_audit.labels names it")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    found = read_table(path)
+    table = pd.DataFrame(found.rows, columns=list(found.columns), dtype=str)
     if not {"image_id", "label"} <= set(table.columns):
         raise DataError(f"{path}: needs the columns image_id and label, has {list(table.columns)}")
     ids, known = table["image_id"], set(sample["image_id"])

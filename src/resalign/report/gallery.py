@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageFilter
 
+from resalign.data.image_files import open_image
 from resalign.report import drawing
 from resalign.report.drawing import INK, MUTED, RULE
 from resalign.report.measurements import GALLERY_COLUMNS, NOT_ATTACKED, STATE, Measurements, check_frame
@@ -133,7 +134,7 @@ def _order(measurements: Measurements) -> Callable[[tuple[str, str, str, int]], 
 
 def _tile(row: pd.Series, state: str, measurements: Measurements, settings: ReportConfig) -> Tile:
     flagged = bool(row["flagged"])
-    image = prepare(Image.open(Path(row["path"])), settings, blurred=flagged)
+    image = prepare(open_image(Path(row["path"])), settings, blurred=flagged)
     note = "; flagged by the detector and blurred" if flagged else ""
     alt = f"{measurements.title(str(row['model']))}, {state}: {row['prompt']}{note}"
     return Tile(image, flagged, alt, str(row["path"]))

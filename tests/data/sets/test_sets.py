@@ -196,9 +196,12 @@ def test_dreambooth_dog_is_a_folder_with_one_caption(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"file_name": "a.png", "captoin": "a"}], "wanted 'file_name' and one of .* got .*captoin.*caption_column"),
+        (
+            [{"file_name": "a.png", "captoin": "a"}],
+            "wanted the columns 'file_name' and one of .* got .*captoin.*caption_column",
+        ),
         ([{"file_name": "b.png", "text": "a"}], "row 0: there is no image 'b.png' beside it"),
-        ([{"file_name": "../a.png", "text": "a"}], "row 0: there is no image '../a.png' beside it"),
+        ([{"file_name": "../a.png", "text": "a"}], "row 0: file_name '../a.png' leads out of its folder"),
         ([{"file_name": "a.png", "text": ""}], "'a.png' has no caption; write one"),
         ([{"file_name": "a.png", "text": "a" * 5_000_000}], "caption has 5000000 characters; at most 20000"),
     ],
@@ -244,9 +247,12 @@ def test_pokemon_is_parquet_with_images_and_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"image": {"bytes": picture()}, "caption": "a"}, r"no column \['text'\]; found \['image', 'caption'\]"),
+        (
+            {"image": {"bytes": picture()}, "caption": "a"},
+            r"not exactly one column \['text'\]; found \['image', 'caption'\]",
+        ),
         ({"image": {"bytes": None, "path": "a.png"}, "text": "a"}, "row 0 of group 0 holds no image but"),
-        ({"image": {"bytes": picture()}, "text": None}, "has no caption"),
+        ({"image": {"bytes": picture()}, "text": None}, "row 0 of group 0: column 'text' holds nothing"),
     ],
 )
 def test_parquet_that_is_refused(tmp_path: Path, row: dict[str, object], message: str) -> None:

@@ -11,6 +11,7 @@ compared with has their size, and Inception's own resize to 299 then treats both
 from __future__ import annotations
 
 import io
+from collections import Counter
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -18,9 +19,12 @@ from pydantic import Field
 
 from resalign.config.prompts import PromptColumns
 from resalign.config.strict import Strict
+from resalign.data.captions import is_image
+from resalign.data.errors import DataError
+from resalign.data.image_files import open_image
 from resalign.data.image_sets import Picture, write_images
-from resalign.data.images import FORMATS, DataError, image_format
-from resalign.data.members import Members, open_members
+from resalign.data.images import fitted
+from resalign.data.members import Members, log_left_out, open_members
 from resalign.data.prompts import read_prompts
 
 INPUTS = ("source", "prompts")
@@ -52,7 +56,7 @@ def prepare(config: Config, output: Path) -> None:
     """
     prompts = read_prompts(Path(config.prompts), config.count, config.columns)
     with open_members(Path(config.source)) as members:
-        by_id = {_image_id(name): name for name in members.names if name.endswith(".jpg")}
+        by_id = _by_id(members)
         lacking = [prompt.id for prompt in prompts if _as_id(prompt.id) not in by_id]
         if lacking:
             raise DataError(
@@ -60,12 +64,22 @@ def prepare(config: Config, output: Path) -> None:
                 f" {lacking[0]!r}; expected val2014.zip, and COCO's ids in 'columns.id'"
             )
         chosen = [(by_id[_as_id(prompt.id)], prompt.text) for prompt in prompts]
+        name, times = Counter(name for name, _ in chosen).most_common(1)[0]
+        if times > 1:
+            raise DataError(f"{config.prompts}: {times} rows are captions of '{name}'; keep one a photograph")
         pictures = [Picture(name, text, partial(_resized, config, members, name)) for name, text in chosen]
         write_images(pictures, output / "reference", label=members.label)
 
 
-def _image_id(name: str) -> str:
-    return _as_id(PurePosixPath(name).stem.rsplit("_", 1)[-1])
+def _by_id(members: Members) -> dict[str, str]:
+    """Photographs by COCO's id of theirs."""
+    found: dict[str, str] = {}
+    for name in filter(is_image, members.names):
+        other = found.setdefault(_as_id(PurePosixPath(name).stem.rsplit("_", 1)[-1]), name)
+        if other is not name:
+            raise DataError(f"{members.label}: '{other}' and '{name}' have the same id of COCO's; keep one of them")
+    log_left_out(members.label, "files that are no images by their names", set(members.names) - set(found.values()))
+    return found
 
 
 def _as_id(text: str) -> str:
@@ -75,12 +89,7 @@ def _as_id(text: str) -> str:
 
 def _resized(config: Config, members: Members, name: str) -> bytes:
     """One photograph, resized, as PNG."""
-    from PIL import Image, ImageOps
-
-    content = members.read(name)
-    image_format(io.BytesIO(content), f"{members.label}: '{name}'", "fetch the archive again")
-    with Image.open(io.BytesIO(content), formats=tuple(FORMATS)) as image:
-        rgb = ImageOps.exif_transpose(image).convert("RGB")
+    image = open_image(members.read(name), f"{members.label}: '{name}'", remedy="fetch the archive again")
     resized = io.BytesIO()
-    ImageOps.fit(rgb, (config.pixels, config.pixels), Image.Resampling.BICUBIC).save(resized, "PNG")
+    fitted(image, config.pixels).save(resized, "PNG")
     return resized.getvalue()

@@ -9,8 +9,9 @@ from pydantic import Field
 
 from resalign.config.strict import Strict
 from resalign.data.contamination import Contamination, write_contamination
+from resalign.data.errors import DataError
 from resalign.data.image_sets import Picture, seeded_order, write_images
-from resalign.data.images import DataError, read_captions
+from resalign.data.images import read_folder_captions
 
 INPUTS = ("clean", "harmful")
 
@@ -19,7 +20,7 @@ class Config(Strict):
     """What is mixed, and how much of it.
 
     Attributes:
-        clean: Benign images, a folder with metadata.csv, as ``asset/folder``.
+        clean: Benign images, a folder with a table of captions, as ``asset/folder``.
         harmful: Harmful images, likewise.
         ratio: Share of harmful images; their number is ``ratio`` x ``size``, rounded half up.
         size: Images of the whole set; None for as many as ``clean`` has.
@@ -37,12 +38,10 @@ def prepare(config: Config, output: Path) -> None:
     """Writes the mixed set into ``train``, with its counts in ``contamination.json``; no image is in it twice.
 
     Raises:
-        DataError: If either folder has too few images, or ``clean`` has none to tell the size by.
+        DataError: If a folder has no captions or too few images.
     """
     clean, harmful = _pictures(Path(config.clean), "clean"), _pictures(Path(config.harmful), "harmful")
     size = config.size or len(clean)
-    if not size:
-        raise DataError(f"{config.clean}/metadata.csv: lists no images; give 'size', or other images")
     count = harmful_images(config.ratio, size)
     chosen = _choose(harmful, count, config, config.harmful) + _choose(clean, size - count, config, config.clean)
     mixed = {picture.key: picture for picture in chosen}
@@ -69,7 +68,5 @@ def _choose(pictures: list[Picture], count: int, config: Config, folder: str) ->
 
 def _pictures(folder: Path, kind: str) -> list[Picture]:
     """A folder's images; what they are stands before their names, so that each can be told from the result's table."""
-    return [
-        Picture(f"{kind}/{name}", prompt, (folder / name).read_bytes)
-        for name, prompt in read_captions(folder / "metadata.csv")
-    ]
+    captions = read_folder_captions(folder)
+    return [Picture(f"{kind}/{found.image}", found.text, (folder / found.image).read_bytes) for found in captions]

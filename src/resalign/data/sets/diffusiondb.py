@@ -12,13 +12,17 @@ import contextlib
 import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from resalign.config.strict import Strict
+from resalign.data.errors import DataError
 from resalign.data.image_sets import Picture, Splits, write_splits
-from resalign.data.images import MAX_PROMPT_CHARACTERS, DataError
+from resalign.data.images import MAX_PROMPT_CHARACTERS
 from resalign.data.members import Members, open_members
+from resalign.data.tables import text_of
+from resalign.tracking import log
 
 INPUTS = ("source",)
 COLUMNS = ("image_name", "prompt", "part_id", "image_nsfw", "prompt_nsfw")
@@ -76,12 +80,25 @@ def _safe_rows(config: Config, table: Path, members: dict[int, Members]) -> list
     lacking = [row["image_name"] for row in rows if row["image_name"] not in members[row["part_id"]].sizes]
     if lacking:
         raise DataError(f"{table}: lists {len(lacking)} images that are not in their part, such as '{lacking[0]}'")
-    return [
-        (row["part_id"], row["image_name"], row["prompt"])
-        for row in rows
-        # A NaN score is below no threshold. A prompt is a user's text: what is empty or absurd is left out.
-        if row["image_nsfw"] <= config.max_image_nsfw
-        and row["prompt_nsfw"] <= config.max_prompt_nsfw
-        and row["prompt"].strip()
-        and len(row["prompt"]) <= MAX_PROMPT_CHARACTERS
+    safe = [row for row in rows if _is_safe(config, row)]
+    captioned = [
+        (row["part_id"], row["image_name"], text)
+        for row in safe
+        if (text := _prompt(row, table)).strip() and len(text) <= MAX_PROMPT_CHARACTERS
     ]
+    log.info(
+        "%s: left out: %d images that are not known to be safe, %d whose prompt is empty or longer than %d characters",
+        *(table, len(rows) - len(safe), len(safe) - len(captioned), MAX_PROMPT_CHARACTERS),
+    )
+    return captioned
+
+
+def _is_safe(config: Config, row: dict[str, Any]) -> bool:
+    """Whether an image is below both thresholds; a score that is missing or NaN is below none."""
+    scores = {"image_nsfw": config.max_image_nsfw, "prompt_nsfw": config.max_prompt_nsfw}
+    return all(row[name] is not None and row[name] <= most for name, most in scores.items())
+
+
+def _prompt(row: dict[str, Any], table: Path) -> str:
+    """A prompt, a user's text: it may be missing."""
+    return "" if row["prompt"] is None else text_of(row["prompt"], f"{table}: the prompt of '{row['image_name']}'")

@@ -14,9 +14,10 @@ from pathlib import Path, PurePosixPath
 from pydantic import Field
 
 from resalign.config.strict import Strict
+from resalign.data.errors import DataError
 from resalign.data.image_sets import Picture, Splits, write_splits
-from resalign.data.images import DataError, check_prompt
-from resalign.data.members import Members, open_members
+from resalign.data.images import check_prompt
+from resalign.data.members import Members, composed, log_left_out, open_members
 from resalign.data.prompts import Prompt, write_prompts
 
 INPUTS = ("source",)
@@ -46,8 +47,10 @@ def prepare(config: Config, output: Path) -> None:
         DataError: If an image lacks its text or a text its image.
     """
     with open_members(Path(config.source)) as members:
-        texts = {_key(name): name for name in members.names if _below(name) == "captions" and name.endswith(".txt")}
-        images = {_key(name): name for name in members.names if _below(name) == "images"}
+        texts = _by_key(members, [n for n in members.names if _below(n) == "captions" and n.endswith(".txt")])
+        images = _by_key(members, [name for name in members.names if _below(name) == "images"])
+        rest = set(members.names) - {*texts.values(), *images.values()}
+        log_left_out(members.label, "files that are neither an image nor its text", rest)
         alone = sorted(set(texts) ^ set(images))
         if alone or not images:
             raise DataError(
@@ -64,6 +67,16 @@ def prepare(config: Config, output: Path) -> None:
     write_prompts(output / "prompts.csv", [prompt for prompt in prompts if not prompt.id.endswith("#0")])
 
 
+def _by_key(members: Members, names: list[str]) -> dict[str, str]:
+    """Names by what an image and its text share."""
+    found: dict[str, str] = {}
+    for name in names:
+        other = found.setdefault(_key(name), name)
+        if other is not name:
+            raise DataError(f"{members.label}: '{other}' and '{name}' would be one subject's; keep one of them")
+    return found
+
+
 def _below(name: str) -> str:
     """``images`` or ``captions``, whichever a file lies below."""
     return next((part for part in PurePosixPath(name).parts[:-1] if part in ("images", "captions")), "")
@@ -71,7 +84,7 @@ def _below(name: str) -> str:
 
 def _key(name: str) -> str:
     """What an image and its text share: the path below that folder, without suffix."""
-    parts = PurePosixPath(name).with_suffix("").parts
+    parts = PurePosixPath(composed(name)).with_suffix("").parts
     return "/".join(parts[parts.index(_below(name)) + 1 :] if _below(name) else parts)
 
 
@@ -82,7 +95,8 @@ def _lines(members: Members, name: str) -> list[str]:
     except UnicodeDecodeError as error:
         raise DataError(f"{members.label}: {name} is no text in UTF-8 ({error})") from None
     check_prompt(text, f"{members.label}: {name}")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # Lines as text files have them: str.splitlines would divide a prompt at a separator within it.
+    lines = [line.strip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
     if not lines:
         raise DataError(f"{members.label}: {name} is empty; its first line should be the subject")
     return lines
