@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
+from resalign.data.errors import DataError
 from resalign.lazy import torch
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ MAX_PIXELS = 64_000_000
 FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "GIF": ".gif"}
 # Text encoders read 77 tokens; the longest prompts of the lists in use have a few thousand characters.
 MAX_PROMPT_CHARACTERS = 20_000
-
-
-class DataError(ValueError):
-    """Input data that cannot be used; the message names file and remedy."""
 
 
 @dataclass(frozen=True)
