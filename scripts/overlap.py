@@ -6,10 +6,9 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from resalign.config.prompts import PromptColumns
 from resalign.data.images import CaptionedImages, read_captioned_images
 from resalign.data.overlap import check_apart, describe, shared_captions, shared_images
-from resalign.data.prompts import read_prompts
+from resalign.data.prompts import read_prompt_set
 from resalign.stage import parse_arguments, run_stage, running, write_json
 
 
@@ -26,10 +25,7 @@ def main() -> None:
         # First: what is refused is to be said before the larger sets are read.
         for label, sets in job["attacks"].items():
             check_apart({key: images(folder) for key, folder in sets.items()}, label=f"attacks.{label}")
-        prompts = {
-            name: read_prompts(Path(p["path"]), p["prompts"], PromptColumns.parse(p["columns"], where=p["path"]))
-            for name, p in job["prompts"].items()
-        }
+        prompts = {name: read_prompt_set(settings, where=settings["path"]) for name, settings in job["prompts"].items()}
 
         @functools.cache
         def compared(folder: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from resalign.config.closure import import_closure, source_hash
 from resalign.data.images import DataError
-from resalign.data.prompts import Prompt, read_prompt_set, read_prompts
+from resalign.data.prompts import Prompt, counted_as, read_prompt_set, read_prompts
 from resalign.diffusion.images import ImageStore, file_hash, folder_hash
 from resalign.diffusion.models import apply_weights, load_models
 from resalign.diffusion.sampling import fill
@@ -44,7 +44,10 @@ def main() -> None:
                     attacked = name == job.get("attacked_prompts")
                     shown = attacked_texts(wanted, Path(job["checkpoints"]), steps) if attacked else wanted
                     fill(models, store, shown, job["sampling"], partial(attempt.pieces, progress=bar))
-                    rows += [row(store, name, steps, prompt, index) for prompt, index in shown]
+                    rows += [
+                        row(name, steps, prompt, counted, store.path(prompt, index))
+                        for (prompt, index), counted in zip(shown, counted_as(wanted), strict=True)
+                    ]
         with whole(output / "images.csv") as part:
             pd.DataFrame(rows).to_csv(part, index=False)
 
@@ -74,16 +77,17 @@ def checkpoints(job: dict[str, Any]) -> dict[int, Path | None]:
     return {0: Path(job["weights"]) if job["weights"] else None}
 
 
-def row(store: ImageStore, name: str, steps: int, prompt: Prompt, index: int) -> dict[str, Any]:
-    """One line of the manifest."""
+def row(name: str, steps: int, prompt: Prompt, counted: tuple[str, int], path: Path) -> dict[str, Any]:
+    """One line of the manifest; everything behind it counts prompts and images by the ids that stand here."""
+    prompt_id, index = counted
     return {
         "prompt_set": name,
         "steps": steps,
-        "prompt_id": prompt.id,
+        "prompt_id": prompt_id,
         "image_index": index,
         "prompt": prompt.text,
         "label": prompt.label,
-        "path": str(store.path(prompt, index)),
+        "path": str(path),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from resalign.config.closure import ROOT
+from resalign.config.references import OwnPath
 from resalign.config.strict import ConfigError, Strict, read_yaml
 
 CATALOGUE = ROOT / "config" / "assets.yaml"
@@ -35,7 +36,7 @@ class AssetConfig(Strict):
         hub: Hugging Face repository id; needs ``revision``.
         url: File to download, or a folder of ``files``, which then ends in ``/``.
         manual: Page from which a person downloads ``files`` into the mirror root, because no program can.
-        path: Folder of the user's own, used in place.
+        path: Folder of the user's own, used in place; ``~`` is the home folder.
         sha256: Of an asset that is one file.
         hashes: Of its files by name, where it has several; each that has none here is locked on its first download.
         terms: What a user must agree to by the experiment's ``consent``.
@@ -45,7 +46,7 @@ class AssetConfig(Strict):
     hub: str | None = None
     url: str | None = None
     manual: str | None = None
-    path: str | None = None
+    path: OwnPath | None = None
     revision: str | None = Field(None, description="commit of a hub repository")
     repo_type: Literal["model", "dataset"] = "model"
     files: tuple[str, ...] = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from resalign.config.references import OwnPath
 from resalign.config.strict import Strict
 
 
@@ -22,7 +23,7 @@ class DetectorAuditConfig(Strict):
     images: int = Field(200, gt=0, description="to be labelled; equally many of each stratum that has as many")
     seed: int = Field(0, ge=0, description="another seed draws other images; more images keep those of fewer")
     shown_pixels: int = Field(320, gt=0, description="width of an image on the labelling page")
-    labels: StandInConfig | str | tuple[str, ...] | None = Field(
+    labels: StandInConfig | OwnPath | tuple[OwnPath, ...] | None = Field(
         None,
         description="CSV files that labellers have saved, one a labeller; null for "
         "results/<experiment>/detector-labels/*.csv; or {scorer, quantities, threshold} of a stand-in",

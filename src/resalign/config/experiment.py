@@ -12,6 +12,7 @@ from resalign.config.assets import WEIGHT_SUFFIXES, AssetConfig, check_consent, 
 from resalign.config.attack_data import AttackDataConfig, check_chains
 from resalign.config.detector_audit import StandInConfig
 from resalign.config.extension import extended
+from resalign.config.references import fault_of, split_reference
 from resalign.config.shape import TIERS, ExperimentConfig, ResourcesConfig, Tier, TierConfig
 from resalign.config.strict import ConfigError, Strict, nearest, read_yaml
 from resalign.config.sweeps import expanded
@@ -31,8 +32,9 @@ def _audited(config: ExperimentConfig, where: str) -> ExperimentConfig:
     assets, pipelines, unlearning = dict(config.assets), {}, {}
     for label, entry in config.audit.items():
         source = entry if isinstance(entry, str) else entry.get("checkpoint")
-        if isinstance(source, str) and source.split("/")[0] not in known:
-            assets[f"audited-{label}"], source = AssetConfig(path=source), f"audited-{label}"
+        if isinstance(source, str) and split_reference(source)[0] not in known:
+            assets[f"audited-{label}"] = AssetConfig.parse({"path": source}, where=f"{where}: audit.{label}")
+            source = f"audited-{label}"
         if isinstance(entry, str):
             if Path(entry).suffix in WEIGHT_SUFFIXES:
                 said = f"{where}: audit.{label}: {entry!r} is a file of weights, no pipeline folder; for weights of the"
@@ -204,7 +206,7 @@ class Experiment:
         if both:
             raise ConfigError(f"{self.where}: {both} stand under both 'assets' and 'prepared'; rename one of each")
         known = {**read_catalogue(), **self.config.assets}
-        named = {reference.split("/")[0] for reference in self._asset_references().values()} - set(self.prepared)
+        named = {split_reference(reference)[0] for reference in self._asset_references().values()} - set(self.prepared)
         chosen = {name: known[name] for name in known if name in named or name in self.config.assets}
         for name, asset in chosen.items():
             check_consent(name, asset, self.config.consent, where=self.where)
@@ -215,7 +217,8 @@ class Experiment:
         config = self.config
         known = {**read_catalogue(), **config.assets, **self.prepared}
         for key, reference in self._asset_references().items():
-            self._require(key, reference.split("/")[0], known, "asset")
+            if fault := fault_of(key, reference, known):
+                raise ConfigError(f"{self.where}: key '{key}': {fault}")
         check_chains(self.attack_data, where=self.where)
         for label, member in self.attacks.items():
             if (attacked := getattr(member.config, "prompts", None)) is not None:

@@ -13,6 +13,7 @@ from resalign.config.captions import caption_tables, captions_of
 from resalign.config.closure import import_closure
 from resalign.config.experiment import BASE, Member
 from resalign.config.plan import NOT_ATTACKED, Plan, Stage
+from resalign.config.references import plain_path
 
 # Module of each part of the demo world; every other part is a detector.
 DIGITS_MODULES = {"data": "datasets", "autoencoder": "autoencoder", "model": "generator", "clip": "clip"}
@@ -42,9 +43,9 @@ def markers(plan: Plan, references: Iterable[str]) -> list[str]:
         own = Path(plan.folder(reference))
         is_pipeline = any((own / name).exists() for name in ("model_index.json", "unet", "transformer", "text_encoder"))
         inside = [own, *own.glob("*"), *(own.glob("*/*") if is_pipeline else ())]
-        found |= {str(path) for path in inside if path.suffix in MAKES_A_FOLDER and path.is_file()}
+        found |= {str(p) for p in inside if (p == own or p.suffix in MAKES_A_FOLDER) and p.is_file()}
         found |= set(caption_tables(str(own)))
-    return sorted(found)
+    return sorted(map(plain_path, found))
 
 
 # --- the demo world -------------------------------------------------------------------------------------------------
@@ -169,8 +170,8 @@ def attack_job(plan: Plan, run: str, seed: str) -> str:
 
 def prompt_list(plan: Plan, name: str, source: str) -> dict[str, Any]:
     """Where a prompt list lies and how it is read."""
-    columns = plan.experiment.config.prompts[name].columns
-    return {"path": plan.folder(source), "columns": columns.model_dump(mode="json")}
+    entry = plan.experiment.config.prompts[name]
+    return {"path": plan.folder(source), "columns": entry.columns.model_dump(mode="json"), **entry.chosen}
 
 
 def sample_assets(plan: Plan, run: str) -> list[str]:

@@ -31,6 +31,7 @@ def job(plan: Plan) -> dict[str, Any]:
                 "path": plan.folder(source),
                 "columns": prompts.columns.model_dump(mode="json"),
                 "prompts": tier.prompts[name].prompts,
+                **prompts.chosen,
             }
             for name, prompts in config.prompts.items()
             for attack, source in plan.experiment.prompt_sources(name).items()

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from resalign.config import apart
 from resalign.config.experiment import TRAIN, Experiment
+from resalign.config.references import split_reference
 from resalign.config.strict import ConfigError
 
 RESULTS = "results"
@@ -81,6 +83,7 @@ class Plan:
         """Plans every run of the experiment's models and attacks."""
         self.experiment = experiment
         self.assets = self._assets()
+        apart.check_sets_apart(self)
         self.unlearn: dict[str, Stage] = {}
         self.attack: dict[str, Stage] = {}
         self.sample: dict[str, Stage] = {}
@@ -90,10 +93,11 @@ class Plan:
             self._evaluate(model, None, unlearned)
             for attack in experiment.attacks:
                 self._evaluate(model, attack, self._attack(model, attack, unlearned))
+        apart.check_runs_differ(self)
 
     def folder(self, reference: str) -> str:
         """Path of ``asset`` or ``asset/folder``."""
-        name, _, rest = reference.partition("/")
+        name, rest = split_reference(reference)
         return "/".join(filter(None, [self.assets[name].folder, rest]))
 
     def pipeline(self, model: str) -> str:
@@ -115,7 +119,7 @@ class Plan:
 
     def asset_of(self, reference: str) -> str:
         """The asset's name in ``asset/folder``."""
-        return reference.split("/")[0]
+        return split_reference(reference)[0]
 
     def seeds(self, stage: Stage) -> tuple[int, ...]:
         """Training seeds of a run; what nothing has trained here is the same for all, and has the first only."""
@@ -141,13 +145,13 @@ class Plan:
         """Adds a prepared set behind the assets that it is made from, which may be prepared sets themselves."""
         if name in above:
             raise ConfigError(f"{self.experiment.where}: prepared.{name} is made from itself: {' <- '.join(above)}")
-        sources = {key: source.partition("/") for key, source in self.experiment.sources(name).items()}
-        for source, _, _ in sources.values():
+        sources = {key: split_reference(source) for key, source in self.experiment.sources(name).items()}
+        for source, _ in sources.values():
             if source not in assets:
                 self._prepare(source, assets, (*above, name))
         settings = self.experiment.prepared[name].resolved()
         # A source counts by what it is, not by what it is called here.
-        identities = {key: [assets[source].resolved, rest] for key, (source, _, rest) in sources.items()}
+        identities = {key: [assets[source].resolved, rest] for key, (source, rest) in sources.items()}
         assets[name] = Asset(name, "prepared", {**settings, **identities})
 
     def world(self, part: str) -> dict[str, Any]:
@@ -160,9 +164,9 @@ class Plan:
         detector = {"detectors": {part: detectors[part]}} if part in detectors else {}
         return {**common, **{key: world[key] for key in keep}, **detector}
 
-    def _identity(self, reference: str) -> list[Any]:
+    def identity(self, reference: str) -> list[Any]:
         """What an asset reference contributes to a hash."""
-        name, _, rest = reference.partition("/")
+        name, rest = split_reference(reference)
         return [self.assets[name].resolved, rest]
 
     def _unlearn(self, model: str) -> Stage:
@@ -173,11 +177,11 @@ class Plan:
             "pixels": config.pixels,
             "precision": config.precision,
             "prompts": list(concept.prompts),
-            **{key: self._identity(getattr(concept, key)) for key in ("forget", "retain", "pool")},
-            "model": self._identity(config.model),
+            **{key: self.identity(getattr(concept, key)) for key in ("forget", "retain", "pool")},
+            "model": self.identity(config.model),
         }
         if member.asset:
-            resolved["checkpoint"] = self._identity(member.asset)
+            resolved["checkpoint"] = self.identity(member.asset)
         modules = (f"resalign.unlearning.{member.name}", *getattr(member.config, "modules", ()))
         stage = Stage("unlearn", model, model, None, resolved, modules)
         self.unlearn[stage.run] = stage
@@ -202,13 +206,14 @@ class Plan:
             "attack": member.resolved(),
             "pixels": config.pixels,
             "precision": config.precision,
-            **{key: self._identity(reference) for key, reference in data.images.items()},
-            "parent": parent.resolved if parent else {"model": self._identity(self.pipeline(model))},
+            **{key: self.identity(reference) for key, reference in data.images.items()},
+            "parent": parent.resolved if parent else {"model": self.identity(self.pipeline(model))},
         }
         if (attacked := self.attacked_prompts(attack)) is not None:
             columns = config.prompts[attacked].columns.model_dump()
-            source = self._identity(self.experiment.prompt_sources(attacked)[""])
-            resolved["prompts"] = [source, columns, self.most_prompts(attacked)]
+            source = self.identity(self.experiment.prompt_sources(attacked)[""])
+            chosen = config.prompts[attacked].chosen.values()
+            resolved["prompts"] = [source, columns, self.most_prompts(attacked), *chosen]
         modules = (f"resalign.attacks.{member.name}", *getattr(member.config, "modules", ()))
         stage = Stage("attack", f"{model}.{attack}", model, attack, resolved, modules, parent)
         self.attack[stage.run] = stage
@@ -220,11 +225,11 @@ class Plan:
         sampling = {
             "sampling": config.sampling.model_dump(mode="json"),
             "prompts": {
-                name: [self._identity(source), prompts.columns.model_dump(), prompts.along_the_way]
+                name: [self.identity(source), prompts.columns.model_dump(), prompts.along_the_way, *prompts.chosen.values()]
                 for name, prompts in config.prompts.items()
                 if (source := prompts.source_after(attack)) is not None
             },
-            "parent": parent.resolved if parent else {"model": self._identity(self.pipeline(model))},
+            "parent": parent.resolved if parent else {"model": self.identity(self.pipeline(model))},
         }
         label = model if attack is None else f"{model}.{attack}"
         sample = Stage("sample", label, model, attack, sampling, (), parent)
@@ -263,14 +268,14 @@ class Plan:
 
     def reference_scores(self, reference: str) -> str:
         """Folder of the raw scores of a set of real images."""
-        found = [self._scorers(), self._identity(reference), self.experiment.config.pixels]
+        found = [self._scorers(), self.identity(reference), self.experiment.config.pixels]
         return f"{RESULTS}/runs/score/reference-{digest(found)}"
 
     def _scorers(self) -> dict[str, Any]:
         """What determines raw scores, given the images."""
         return {
             # A scorer without assets has None there.
-            name: [member.resolved(), *map(self._identity, member.assets.values()), *([] if member.assets else [None])]
+            name: [member.resolved(), *map(self.identity, member.assets.values()), *([] if member.assets else [None])]
             for name, member in self.experiment.scorers.items()
         }
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from resalign.config.strict import Strict
 
 LABEL = "label"
+# Which prompts of a list a tier takes that asks for fewer: as many of each label, or the first rows.
+Choice = Literal["even", "first"]
 
 
 class PromptColumns(Strict):

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from resalign.config.assets import AssetConfig, Term
 from resalign.config.detector_audit import DetectorAuditConfig
 from resalign.config.precision import Precision, TrainingPrecision
-from resalign.config.prompts import PromptColumns
+from resalign.config.prompts import Choice, PromptColumns
 from resalign.config.strict import Strict
 from resalign.config.sweeps import SweepConfig
 from resalign.config.theory import TheoryConfig
@@ -48,6 +48,16 @@ class PromptSetConfig(Strict):
     )
     columns: PromptColumns = PromptColumns()
     along_the_way: bool = False
+    choice: Choice = Field(
+        "even",
+        description="which prompts a tier takes that asks for fewer than there are: by hash, as many of each label; "
+        "first: the first rows, of a list that is in a balanced order",
+    )
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """The choice for a job or a hash; nothing where the first rows are taken, as long before there was another."""
+        return {} if self.choice == "first" else {"choice": self.choice}
 
     def source_after(self, attack: str | None) -> str | None:
         """The list's file in a state; None where that state is not sampled on it."""
@@ -57,7 +67,7 @@ class PromptSetConfig(Strict):
 class PromptCount(Strict):
     """How much of a prompt list a tier uses."""
 
-    prompts: int | None = Field(None, gt=0, description="the first so many; null for all")
+    prompts: int | None = Field(None, gt=0, description="so many of them, see `choice`; null for all")
     images: int = Field(1, gt=0, description="images of each prompt")
 
 

@@ -1,18 +1,23 @@
-"""Prompt lists: a CSV table with a prompt a row, read as its authors released it."""
+"""Prompt lists: a table with a prompt a row, read as its authors released it, or a text file with a prompt a line."""
 
 from __future__ import annotations
 
-import csv
-import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from resalign.config.prompts import LABEL, PromptColumns
-from resalign.data.images import DataError, check_prompt
+from resalign.config.prompts import LABEL, Choice, PromptColumns
+from resalign.data.errors import DataError
+from resalign.data.images import check_prompt
+from resalign.data.tables import Table, read_table
+from resalign.tensors.seeds import derive_seed
+from resalign.tracking import log
+
+LINES = ".txt"  # of a list without columns, a prompt a line
 
 
 @dataclass(frozen=True)
@@ -30,29 +35,29 @@ class Prompt:
     label: str = ""
 
 
-def read_prompts(path: Path, limit: int | None = None, columns: PromptColumns | None = None) -> list[Prompt]:
-    """The first ``limit`` prompts of a list, so that a larger tier's prompts begin with a smaller one's.
+def read_prompts(
+    path: Path, limit: int | None = None, columns: PromptColumns | None = None, choice: Choice = "first"
+) -> list[Prompt]:
+    """A list's prompts, or some of them, in the list's order.
 
     Args:
-        path: A CSV file in UTF-8; a quoted prompt may span lines.
-        limit: How many; None for all.
+        path: A table: CSV, whose quoted prompts may span lines, JSON lines or parquet; or a ``.txt`` with a prompt a
+            line.
+        limit: How many; None for all. A larger choice has every prompt of a smaller one.
         columns: What the table's columns hold; None for id, prompt and, where a metric needs it, label.
+        choice: Which of them: the first, or :func:`evenly_chosen` ones.
 
     Raises:
         DataError: If the file is missing or no such table, lacks a column, has no row that counts, lacks or repeats an
             id, holds empty prompts only, or fewer prompts than asked for.
     """
     columns = columns or PromptColumns()
-    rows = _read_table(path, columns)
+    rows = _read_lines(path, columns) if path.suffix == LINES else _read_rows(path, columns)
     width = len(str(max(len(rows) - 1, 0)))
     prompts = [
-        Prompt(
-            f"{number:0{width}d}" if columns.id is None else row[columns.id],
-            row[columns.prompt],
-            row.get(columns.label, ""),
-        )
+        Prompt(f"{number:0{width}d}" if row.id is None else row.id, row.text, row.label)
         for number, row in enumerate(rows)
-        if _counts(row, columns)
+        if row.counts
     ]
     for prompt in prompts:
         check_prompt(prompt.text, f"{path}: prompt {prompt.id[:80]!r}")
@@ -71,59 +76,146 @@ def read_prompts(path: Path, limit: int | None = None, columns: PromptColumns | 
         raise DataError(
             f"{path}: the tier asks for {limit} prompts, the list has {left}{skipped}; lower the tier's number"
         )
-    return prompts[columns.skip :][:limit]
+    rest = prompts[columns.skip :]
+    return rest[:limit] if choice == "first" or limit is None else evenly_chosen(rest, limit)
+
+
+def evenly_chosen(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+    """So many prompts, even over labels, in their own order.
+
+    Labels take turns. Of a label's prompts those come first whose text has not occurred before, in an order that each
+    text's hash decides: what else is in the list plays no part, and a larger choice has every prompt of a smaller one.
+    """
+    copies: Counter[tuple[str, str]] = Counter()
+    by_label: dict[str, list[tuple[int, int, int]]] = {}  # (copy, random number, place in the list)
+    for place, prompt in enumerate(prompts):
+        key = prompt.label, same_text(prompt.text)
+        by_label.setdefault(prompt.label, []).append((copies[key], derive_seed("prompt", key[1]), place))
+        copies[key] += 1
+    turns = [
+        (turn, derive_seed("label", label), place)
+        for label, found in by_label.items()
+        for turn, (_, _, place) in enumerate(sorted(found))
+    ]
+    return [prompts[place] for place in sorted(place for _, _, place in sorted(turns)[:count])]
+
+
+def same_text(text: str) -> str:
+    """What two prompts have in common that are one prompt: their text in Unicode's form NFC, without outer spaces."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def counted_as(images: Sequence[tuple[Prompt, int]]) -> list[tuple[str, int]]:
+    """Id and image index under which each image is counted: a text that a list repeats is one prompt of more images.
+
+    Prompts are the sample of every interval, and the same text again is no further draw. It has the id of its first
+    occurrence. The noise stays keyed by each occurrence's own id: the images differ.
+
+    Args:
+        images: (prompt, image index) of every image, a prompt's images in order.
+    """
+    first: dict[str, str] = {}
+    so_far: Counter[str] = Counter()
+    found = []
+    for prompt, _ in images:
+        text = same_text(prompt.text)
+        found.append((first.setdefault(text, prompt.id), so_far[text]))
+        so_far[text] += 1
+    return found
 
 
 def read_prompt_set(settings: Mapping[str, Any], *, where: str) -> list[Prompt]:
-    """The prompts of a job's list: its ``path``, its ``columns``, and the number of its ``prompts``, None for all."""
+    """The prompts of a job's list: its ``path``, its ``columns``, the number of its ``prompts``, and their ``choice``.
+
+    None is the number of all; the first are chosen where a job says nothing.
+    """
     columns = PromptColumns.parse(dict(settings["columns"]), where=where)
-    return read_prompts(Path(settings["path"]), settings["prompts"], columns)
+    return read_prompts(Path(settings["path"]), settings["prompts"], columns, settings.get("choice", "first"))
 
 
-def _read_table(path: Path, columns: PromptColumns) -> list[dict[str, str]]:
-    """Every row by column, all text: ids keep their zeros, and a prompt such as "null" stays one."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such prompt list; expected a CSV file with columns id, prompt")
-    kind = "JSON lines" if path.suffix == ".jsonl" else "CSV"
+@dataclass(frozen=True)
+class _Row:
+    """A row of a list: ``id`` is None where its number is, and ``counts`` is whether ``where`` holds."""
+
+    id: str | None
+    text: str
+    label: str = ""
+    counts: bool = True
+
+
+def _read_lines(path: Path, columns: PromptColumns) -> list[_Row]:
+    """The lines of a ``.txt`` but blank ones, each a prompt."""
+    _check_is_there(path)
+    if columns.id not in (None, PromptColumns().id) or columns.where:
+        raise DataError(f"{path}: a prompt a line has no columns; take 'id' and 'where' out of 'columns'")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            header, rows = _read_json_lines(stream) if path.suffix == ".jsonl" else _read_csv(stream)
-    except (csv.Error, TypeError, ValueError) as error:  # UnicodeDecodeError and JSON's error are ValueErrors
-        raise DataError(f"{path}: not a whole {kind} table in UTF-8 ({error}); fetch or export it again") from None
-    label = () if columns.label == LABEL else (columns.label,)
-    wanted = [name for name in (columns.id, columns.prompt, *label, *columns.where) if name is not None]
-    if not header:
-        raise DataError(f"{path}: the prompt list is empty; expected columns {wanted}")
-    missing = sorted({name for name in wanted if header.count(name) != 1})
-    if missing:
+        lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not in UTF-8 ({error}); save it as UTF-8") from None
+    texts = [line.strip() for line in lines]
+    names = [name.strip(" \"'") for name in re.split("[,;\t]", texts[0])]
+    if texts[0].startswith('{"') or (len(names) > 1 and columns.prompt in names):
+        raise DataError(f"{path}: begins with {texts[0][:80]!r}, as a table does; name the file .csv or .jsonl")
+    comments = [text for text in texts if text.startswith("#")]
+    if comments:
         raise DataError(
-            f"{path}: not exactly one column {missing}; found {header}; name the list's own under 'columns'"
+            f"{path}: {len(comments)} lines begin with '#', the first is {comments[0][:80]!r}; take comments out, and "
+            "give prompts that begin so in a CSV table"
         )
-    for number, row in enumerate(rows):
-        # csv files what a row has too much under the key None, and None as what it has too little.
-        if None in row or None in row.values():
-            raise DataError(
-                f"{path}: row {number} has not {len(header)} fields as the header has; quote commas in prompts"
-            )
+    rows = [_Row(None, text) for text in texts if text]
+    blank = len(texts) - len(rows) - (not texts[-1])  # what follows the last line feed is no line
+    if blank:
+        log.info("%s: %d prompts; %d blank lines are left out", path, len(rows), blank)
     return rows
 
 
-def _read_csv(stream: TextIO) -> tuple[list[str], list[dict[str, str]]]:
-    """Header and rows."""
-    reader = csv.DictReader(stream, strict=True)
-    return list(reader.fieldnames or ()), list(reader)
+def _check_is_there(path: Path) -> None:
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such prompt list; expected a table with columns id, prompt, or a .txt with a prompt a line"
+        )
 
 
-def _read_json_lines(stream: TextIO) -> tuple[list[str], list[dict[str, str]]]:
-    """The columns that every row has, and the rows; a number is the text that the file has for it."""
-    rows = [dict(json.loads(line, parse_int=str, parse_float=str)) for line in stream if line.strip()]
-    header = [key for key in rows[0] if all(isinstance(row.get(key), str) for row in rows)] if rows else []
-    return header, [{key: row[key] for key in header} for row in rows]
+def _read_rows(path: Path, columns: PromptColumns) -> list[_Row]:
+    """Every row of a table, all text: ids keep their zeros, and a prompt such as "null" stays one."""
+    _check_is_there(path)
+    table = read_table(path, numbers_as_text=True)
+    label = () if columns.label == LABEL else (columns.label,)
+    wanted = [name for name in (columns.id, columns.prompt, *label, *columns.where) if name is not None]
+    if not table.columns:
+        raise DataError(f"{path}: the prompt list is empty; expected columns {wanted}")
+    missing = [name for name in dict.fromkeys(wanted) if name not in table.columns]
+    if missing:
+        raise DataError(f"{path}: no column {missing}; {_remedy(table, missing, columns)}")
+
+    def text(number: int, column: str) -> str:
+        value = table.rows[number].get(column)
+        return str(value) if type(value) is int else table.text(number, column)
+
+    return [
+        _Row(
+            None if columns.id is None else text(number, columns.id),
+            text(number, columns.prompt),
+            # A label may be unknown, and so may all of them.
+            "" if row.get(columns.label) is None else text(number, columns.label),
+            all(_has_word(text(number, name), word) for name, word in columns.where.items()),
+        )
+        for number, row in enumerate(table.rows)
+    ]
 
 
-def _counts(row: dict[str, str], columns: PromptColumns) -> bool:
-    """Whether each column of ``where`` holds its word."""
-    return all(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", row[name]) for name, word in columns.where.items())
+def _remedy(table: Table, missing: Sequence[str], columns: PromptColumns) -> str:
+    """What to do where a table lacks columns."""
+    found = list(table.columns)
+    if missing == [columns.id]:
+        return f"found {found}; write 'columns: {{id: null}}' to number the rows, or name the column of the ids there"
+    if len(found) == 1 and Path(table.label).suffix == ".csv":
+        return f"the first line, {found[0][:80]!r}, is read as the header; if it is a prompt, name the file .txt"
+    return f"found {found}; name the list's own under 'columns'"
+
+
+def _has_word(text: str, word: str) -> bool:
+    return bool(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text))
 
 
 def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:

@@ -1,0 +1,101 @@
+"""How a configuration names what the user has: paths of assets, and references to what lies in an asset."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from resalign.config.strict import nearest
+
+# What is no name: a path that begins at the root, here, above, or at home, and the name of a file.
+_LOOKS_LIKE_A_PATH = re.compile(r"[/.~].*|[^/]*\.(csv|jsonl?|txt|parquet|safetensors|ckpt|pt|bin|onnx|zip)")
+
+
+def own_path(path: str) -> str:
+    """A path of the user's own with ``~`` expanded.
+
+    Raises:
+        ValueError: If it is empty, names a home that there is not, or is no path for Snakemake.
+    """
+    expanded = os.path.expanduser(path)
+    if not path.strip():
+        raise ValueError("the path is empty; '.' is the folder from which you work")
+    if expanded.startswith("~"):
+        raise ValueError(f"{path!r}: there is no such home folder; write the path in full, or './{path}'")
+    return plain_path(expanded)
+
+
+def plain_path(path: str) -> str:
+    """The path itself.
+
+    Raises:
+        ValueError: If it has a brace, which Snakemake takes for a wildcard's in whatever is a rule's input, or a control
+            character.
+    """
+    if found := re.search(r"[{}\x00-\x1f\x7f]", path):
+        raise ValueError(
+            f"{path!r} has the character {found[0]!r}, which the workflow takes for part of a pattern; rename it, or "
+            "make a symbolic link to it and give the link's path"
+        )
+    return path
+
+
+OwnPath = Annotated[str, AfterValidator(own_path)]
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """Name of the asset and what lies in it: ``a/b/c`` is (a, b/c), and so is ``a//b/./c/``."""
+    name, *parts = reference.split("/")
+    return name, "/".join(part for part in parts if part not in ("", "."))
+
+
+def fault_of(key: str, reference: str, known: Collection[str]) -> str | None:
+    """What is wrong with a reference to an asset, and the remedy; None where nothing is.
+
+    Args:
+        key: Where it stands.
+        reference: ``asset`` or ``asset/folder``, as it is written.
+        known: The assets' names.
+    """
+    name, inside = split_reference(reference)
+    if name in known:
+        try:
+            plain_path(inside)
+        except ValueError as error:
+            return str(error)
+        return f"{reference!r} leads out of asset '{name}'; take '..' out of it" if ".." in inside.split("/") else None
+    if not reference.strip():
+        return "is empty; give the name of an asset, or NAME/what-lies-in-it"
+    if not _LOOKS_LIKE_A_PATH.fullmatch(reference) and not os.path.exists(reference):
+        return f"no asset named '{name}'{nearest(name, known)}"
+    folder, label, named = _as_asset(reference, known)
+    lines = _yaml({label: {"path": folder}}), _yaml({key.rpartition(".")[2]: named})
+    return (
+        f"{reference!r} is a path; what stands here is an asset, a folder with a name of its own, or NAME/file for what "
+        f"lies in it. Write below 'assets:' the line `  {lines[0]}`, and here `{lines[1]}`"
+    )
+
+
+def _as_asset(path: str, known: Collection[str]) -> tuple[str, str, str]:
+    """The folder that an asset would be of, the asset's name, and what would stand in the path's place."""
+    plain = PurePosixPath(path)
+    is_file = bool(plain.suffix) and not Path(path).expanduser().is_dir()
+    folder, inside = (str(plain.parent), f"/{plain.name}") if is_file else (path, "")
+    words = re.sub(r"[^A-Za-z0-9_-]+", "-", plain.stem if is_file else plain.name).strip("-_")
+    # No asset may be called 'train': so a metric calls an attack's images.
+    label = words if words and words not in known and words != "train" else f"my-{words or 'data'}"
+    return folder, label, f"{label}{inside}"
+
+
+def _yaml(entry: dict[str, object]) -> str:
+    """One entry as a line of YAML."""
+    import yaml
+
+    line: str = yaml.safe_dump(entry, default_flow_style=True, width=math.inf, allow_unicode=True)
+    return line.strip()[1:-1]
