@@ -13,7 +13,7 @@ from resalign.config.attack_data import AttackDataConfig, check_chains
 from resalign.config.detector_audit import StandInConfig
 from resalign.config.extension import extended
 from resalign.config.shape import TIERS, ExperimentConfig, ResourcesConfig, Tier, TierConfig
-from resalign.config.strict import ConfigError, Strict, nearest, read_yaml
+from resalign.config.strict import ConfigError, Strict, check_publishable, nearest, read_yaml
 from resalign.config.sweeps import expanded
 
 SETS = "data.sets"  # the family of prepared image sets
@@ -89,7 +89,9 @@ class Experiment:
     def __init__(self, values: dict[str, Any], *, where: str) -> None:
         """Validates plain values; ``where`` names their source in an error."""
         self.where = where
-        self.config = _audited(ExperimentConfig.parse(extended(values, where=where), where=where), where)
+        whole = extended(values, where=where)
+        check_publishable(whole, where=where)
+        self.config = _audited(ExperimentConfig.parse(whole, where=where), where)
         self.prepared = self._members(SETS, "set", self.config.prepared)
         self.unlearning = self._members("unlearning", "method", self.config.unlearning)
         self.attack_data = {}

@@ -44,7 +44,7 @@ def named(values: Mapping[str, Any]) -> Measurements:
     return Measurements(
         images=pd.DataFrame(columns=list(IMAGE_COLUMNS)),
         runs=pd.DataFrame(columns=list(RUN_COLUMNS)),
-        metrics={label: MetricInfo(**info) for label, info in values["metrics"]},
+        metrics={label: MetricInfo(**{**info, "range": tuple(info["range"])}) for label, info in values["metrics"]},
         models=tuple(values["models"]),
         attacks=dict(values["attacks"]),
         base=values["base"],
@@ -178,4 +178,4 @@ def info_of(label: str, modules: Mapping[str, str]) -> MetricInfo:
     name = modules[label]
     module = registry.member("metrics", name)
     title = module.TITLE if name == label else label.replace("_", " ")
-    return MetricInfo(title, module.BETTER, module.KIND, module.GROUP, "the ablation's prompts", _ABLATED_DECIMALS)
+    return MetricInfo.of(module, title, "the ablation's prompts", _ABLATED_DECIMALS)

@@ -13,7 +13,7 @@ from resalign.report import statistics
 from resalign.report.measurements import NOT_ATTACKED
 from resalign.report.settings import ReportConfig
 from resalign.report.statistics import Floats
-from resalign.report.tables import difference_of_rates, draws, final_states, interval_method, paired_key
+from resalign.report.tables import difference_held, draws, final_states, interval_method, paired_key
 
 YES, THESE_SEEDS = "yes", "these seeds"
 SIGN_FLIP, T_TEST = "sign flips over prompts", "paired t over seeds"
@@ -58,8 +58,8 @@ def paired_tests(evidence: Evidence) -> pd.DataFrame:
             if attack == NOT_ATTACKED and evidence.names["methods"].get(model) in UNTRAINED:
                 first = at_every_seed(first, second)
             found = compare(first, second, settings, key)
-            if measurements.metrics[metric].kind == "rate":
-                found |= difference_of_rates(float(str(found["low"])), float(str(found["high"])))._asdict()
+            ends = float(str(found["low"])), float(str(found["high"]))
+            found |= difference_held(*ends, measurements.metrics[metric])._asdict()
             rows.append({**dict(zip(STATE_COLUMNS, state, strict=True)), "model": model, "against": focus, **found})
     tests = pd.DataFrame(rows, columns=[c for c in COLUMNS if c not in ("p_corrected", "significant")])
     corrected = tests.groupby("metric", sort=False)["p"].transform(lambda p: holm(p.to_numpy(dtype=np.float64)))

@@ -36,11 +36,12 @@ def long_table(measurements: Measurements, settings: ReportConfig) -> pd.DataFra
     rows: list[dict[str, object]] = []
     for key, group in measurements.images.groupby(CELL, sort=False):
         info = measurements.metrics[str(key[-1])]
-        estimate = pooled_estimate(group, settings, *map(str, key), rate=info.kind == "rate")
+        estimate = held(pooled_estimate(group, settings, *map(str, key), rate=info.kind == "rate"), info)
         rows.append(dict(zip(CELL, key, strict=True)) | vars(estimate))
     for key, group in measurements.runs.groupby(CELL, sort=False):
         values = group["value"].to_numpy(dtype=np.float64)
-        estimate = statistics.across_seeds(values, int(group["n"].sum()), settings.confidence)
+        info = measurements.metrics[str(key[-1])]
+        estimate = held(statistics.across_seeds(values, int(group["n"].sum()), settings.confidence), info)
         rows.append(dict(zip(CELL, key, strict=True)) | vars(estimate))
     return _ordered(pd.DataFrame(rows, columns=LONG_COLUMNS), measurements)
 
@@ -115,17 +116,28 @@ def paired_difference(
     difference = both.assign(value=both["value"] - both["value_second"])
     key = paired_key(models, metric=metric, attack=attack, steps=steps)
     found = pooled_estimate(difference, settings, *key, rate=False)
-    if measurements.metrics[metric].kind == "rate":
-        low, high = difference_of_rates(found.low, found.high)
-        found = replace(found, low=low, high=high)
-    return found
+    return replace(found, **difference_held(found.low, found.high, measurements.metrics[metric])._asdict())
+
+
+def held(estimate: statistics.Estimate, info: MetricInfo) -> statistics.Estimate:
+    """An estimate whose interval lies in the metric's range: Student's t knows no such limits."""
+    return replace(estimate, **_within(estimate.low, estimate.high, *info.bounds)._asdict())
+
+
+def difference_held(low: float, high: float, info: MetricInfo) -> statistics.Interval:
+    """The interval of a difference of two values of a metric, held to what that can be."""
+    least, most = info.bounds
+    return _within(low, high, least - most, most - least)
 
 
 def difference_of_rates(low: float, high: float, share: float = 1.0) -> statistics.Interval:
-    """The interval of a rate less a share of another, held to what that can be; Student's t knows no such limits."""
-    return (
-        statistics.Interval(max(low, -share), min(high, 1.0)) if not math.isnan(low) else statistics.Interval(low, high)
-    )
+    """The interval of a rate less a share of another, held to what that can be."""
+    return _within(low, high, -share, 1.0)
+
+
+def _within(low: float, high: float, least: float, most: float) -> statistics.Interval:
+    """An interval within bounds; NaN stays NaN, which is no interval."""
+    return statistics.Interval(float(np.clip(low, least, most)), float(np.clip(high, least, most)))
 
 
 def paired_key(models: tuple[str, str], *, metric: str, attack: str, steps: int) -> tuple[str, ...]:
