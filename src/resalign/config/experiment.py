@@ -139,6 +139,8 @@ class Experiment:
     def resolved(self) -> dict[str, Any]:
         """The whole experiment with every default filled in, as plain values."""
         values = self.config.model_dump(mode="json")
+        if not any(asset.digits for asset in self.config.assets.values()):
+            del values["digits"]  # the demo world's own numbers, of which this experiment uses none
         families = {name: getattr(self, name) for name in ("prepared", "unlearning", "scorers", "metrics")}
         for family, found in families.items():
             values[family] = {label: member.resolved() for label, member in found.items()}

@@ -83,7 +83,14 @@ class Evidence:
         """
         if name not in self.files:
             raise KeyError(f"no frame '{name}'; this exhibit reads {sorted(self.files)}, name it in READS")
-        return read_csv(self.files[name])
+        if name not in self._read:
+            self._read[name] = read_csv(self.files[name])
+        return self._read[name]
+
+    @cached_property
+    def _read(self) -> dict[str, pd.DataFrame]:
+        """Frames that were read before."""
+        return {}
 
     @cached_property
     def names(self) -> dict[str, Any]:

@@ -128,8 +128,7 @@ class Ablation:
         seeds = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
         return (
             f"{self.job['title']}.{note} Each value with its {100 * self.settings.confidence:g}\N{NO-BREAK SPACE}% "
-            f"interval, made as in the main table; training seeds: {seeds}. The arrow points in the better direction; "
-            "bold is a variant's best model but the base, or the best variant of the one model."
+            f"interval, made as in the main table; training seeds: {seeds}. The arrow points in the better direction."
         )
 
 
