@@ -6,6 +6,7 @@ from pathlib import Path
 
 from resalign.artifact.archive import write_archive
 from resalign.artifact.pack import gather
+from resalign.artifact.published import listing
 from resalign.artifact.source import read_source
 from resalign.config.closure import ROOT
 from resalign.stage import parse_arguments, run_stage, running
@@ -20,6 +21,8 @@ def main() -> None:
         if source.is_changed:
             log.warning("the source differs from its revision; the archive has the difference in local/")
         members = gather(arguments.job, source, Path())
+        for line in listing(members, source):
+            log.info("%s", line)
         write_archive(arguments.output / f"{arguments.job['name']}.zip", members)
         log.info("%s: %d members", arguments.job["name"], len(members))
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import yaml
 
 from resalign.config.plan import RESULTS
+from resalign.disclosure import without_places
 from resalign.report.build import build_report
 from resalign.report.collect import collect, gallery, histories, provenance, timings
 from resalign.report.overlap import caveats
 from resalign.report.page import ReportContext
 from resalign.report.settings import ReportConfig
 from resalign.stage import parse_arguments, run_stage, running
+
+METHOD = "resalign"  # what this is the reference implementation of
 
 
 def main() -> None:
@@ -23,12 +26,13 @@ def main() -> None:
             title=job["title"],
             subtitle=job["subtitle"],
             concept=job["concept"],
-            config_yaml=yaml.safe_dump(job["config"], sort_keys=False, width=110),
+            config_yaml=without_places(yaml.safe_dump(job["config"], sort_keys=False, width=110)),
             provenance=provenance(found.rows, job),
             settings=ReportConfig.parse(job["report"], where="report"),
             command=job["command"],
             folder=f"{RESULTS}/{job['name']}",
             caveats=caveats(job["overlap"]),
+            methods=tuple(label for label, own in job["config"]["unlearning"].items() if own["name"] == METHOD),
         )
         images = gallery(found.rows, found.metrics, job)
         build_report(found.measurements, histories(found.rows), timings(job), images, context, output)

@@ -31,12 +31,16 @@ def change(folder: Path) -> None:
     (folder / "a.py").write_text("one\nthree\n")
     (folder / "image.bin").write_bytes(bytes(range(255, -1, -1)))
     (folder / "old").unlink()
-    (folder / "new name").write_text("new\n")
+    (folder / "src").mkdir(exist_ok=True)
+    (folder / "src" / "new name.py").write_text("new\n")
     (folder / "ignored").write_text("never packed\n")
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and p.name != "ignored"}
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name != "ignored"]
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in found if ".git" not in map(str, path.parts)
+    }
 
 
 def test_an_unchanged_checkout_is_its_revision(checkout: Path) -> None:
@@ -52,9 +56,9 @@ def test_revision_patch_and_untracked_files_give_what_ran(checkout: Path, tmp_pa
     change(checkout)
     found = source.read_source(checkout)
     assert found.files == before
-    assert found.untracked == {"new name": b"new\n"}
+    assert found.untracked == {"src/new name.py": b"new\n"}
     built = tmp_path / "built"
-    built.mkdir()
+    (built / "src").mkdir(parents=True)
     for name, content in {**found.files, **found.untracked}.items():
         (built / name).write_bytes(content)
     (tmp_path / "patch").write_bytes(found.patch)
@@ -99,19 +103,34 @@ def test_the_patch_does_not_depend_on_whose_git_makes_it(checkout: Path) -> None
 def test_the_fingerprint_follows_every_change(checkout: Path) -> None:
     seen = {source.fingerprint(checkout)}
     assert source.fingerprint(checkout) in seen
-    (checkout / "ignored").write_text("no source")
-    assert source.fingerprint(checkout) in seen
-    for name in ("a.py", "untracked"):
+    (checkout / "src").mkdir()
+    for name in ("ignored", "growing.log", ".env", "src/notes.docx"):
+        (checkout / name).write_text("no source")
+        assert source.fingerprint(checkout) in seen
+    for name in ("a.py", "src/untracked.py"):
         (checkout / name).write_text("other")
         found = source.fingerprint(checkout)
         assert found not in seen
         seen.add(found)
 
 
+def test_of_untracked_files_those_of_a_run_alone_are_source(checkout: Path) -> None:
+    mine = ("config/my-experiment.yaml", "config/prompts/mine.csv", "src/resalign/unlearning/mine.py")
+    others = (".env", "config/.env", "notes.md", "nohup.out", "data/table.csv", "src/__pycache__/mine.py", "src/x.png")
+    for name in (*mine, *others):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).write_text(name)
+    found = source.read_source(checkout)
+    assert found.untracked == {name: name.encode() for name in mine}
+    assert found.left_out == tuple(sorted(others))
+
+
 def test_a_folder_that_is_no_checkout_says_so(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "x").write_text("no source")
+    (tmp_path / ".env").write_text("no source")
     (tmp_path / "src").mkdir()
+    (tmp_path / "src" / ".env").write_text("no source")
     (tmp_path / "src" / "a.py").write_text("one")
     found = source.read_source(tmp_path)
     assert found.revision is None
@@ -122,7 +141,8 @@ def test_a_folder_that_is_no_checkout_says_so(tmp_path: Path) -> None:
 
 
 def test_what_is_too_large_to_be_source_is_named(checkout: Path) -> None:
-    with (checkout / "weights.bin").open("wb") as stream:
+    (checkout / "config").mkdir()
+    with (checkout / "config" / "large.csv").open("wb") as stream:
         stream.truncate(source.MAX_UNTRACKED_BYTES + 1)
-    with pytest.raises(ConfigError, match="weights.bin"):
+    with pytest.raises(ConfigError, match="large.csv"):
         source.read_source(checkout)

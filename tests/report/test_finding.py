@@ -63,6 +63,37 @@ def test_a_difference_by_chance_is_called_so():
     assert " below " not in text
 
 
+def test_equal_models_are_called_equal_in_any_order():
+    equal = states("esd", flags(2), flags(6)), states("resalign", flags(0), flags(6))
+    for first, second in (equal, equal[::-1]):
+        finding = finding_of(BASE + first + second + states("graddiff", flags(1), flags(30)))
+        text = " ".join(finding.result).replace("\N{NO-BREAK SPACE}", " ")
+        assert "ESD and ResAlign are equal; ESD is 60.0 points [" in text
+        assert [row["first"] for row in finding.paired.to_dict("records")] == ["esd", "resalign"]
+        assert set(finding.paired["second"]) == {"graddiff"}
+    both = finding_of(BASE + equal[0] + equal[1])
+    assert "ESD and ResAlign are equal." in both.result[-1]
+    assert both.paired.empty
+
+
+def test_nothing_is_concluded_where_the_base_itself_has_lost_the_concept():
+    rows = states("base", flags(30), flags(4)) + states("esd", flags(2), flags(6)) + states("resalign", flags(0), flags(0))
+    finding = finding_of(rows)
+    text = " ".join(finding.result).replace("\N{NO-BREAK SPACE}", " ")
+    assert "Excluded: after 200 steps on pages the base model no longer produces the concept (Base shows a seven" in text
+    assert "After 200 steps" not in text
+    assert finding.paired.empty
+    kept = finding_of(BASE + states("esd", flags(2), flags(6)) + states("resalign", flags(0), flags(0)))
+    assert "; Base itself 75.0" in " ".join(kept.result)
+
+
+def test_what_the_method_keeps_is_said_whether_or_not_it_is_best(measurements: Measurements):
+    table = long_table(measurements, SETTINGS)
+    found = write_finding(table, measurements, SETTINGS, "a seven", methods=("graddiff",)).kept
+    assert [text.partition(" keeps")[0] for text in found] == ["What ResAlign", "What GradDiff"]
+    assert "after fine-tuning on pages 79.2\N{NO-BREAK SPACE}% [" in found[1]
+
+
 def test_one_seed_is_said():
     rows = states("base", flags(30), flags(30), 1) + states("esd", flags(2), flags(6), 1)
     assert finding_of(rows).result[-1].startswith("With one training seed")

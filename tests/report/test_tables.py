@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,14 @@ from resalign.report.table1 import lay_out
 from resalign.report.tables import (
     LONG_COLUMNS,
     crossed,
+    difference_held,
     final_states,
+    interval_text,
     long_table,
     number,
     paired_difference,
     per_run_table,
+    percentage,
     select,
     write_csv,
 )
@@ -170,15 +174,69 @@ def test_best_is_bold_in_the_better_direction_and_never_the_base():
     assert table.rows[1].cells[0].value == "0.25"
 
 
-def test_unmeasured_cells_are_dashes_and_ties_are_both_bold():
+def test_unmeasured_cells_are_dashes_and_of_ties_nothing_is_bold():
     rows = rows_of("esd", [[0] * 9 + [1]]) + rows_of("resalign", [[1] + [0] * 9])
     rows += rows_of("esd", [[1] * 10], attack="pages", dataset="pages", steps=10)
     measurements = small(rows)
     table = lay_out(long_table(measurements, SETTINGS), measurements, SETTINGS)
     assert [row.cells[1] is None for row in table.rows] == [False, True]
-    assert all(row.cells[0] is not None and row.cells[0].best for row in table.rows)
+    assert not any(cell and cell.best for row in table.rows for cell in row.cells)
     latex = to_latex(table)
-    assert r"ResAlign & \textbf{0.10} [0.00, 0.45] & -- \\" in latex
+    assert r"ResAlign & 0.10 [0.00, 0.45] & -- \\" in latex
+
+
+def bold(*shares: tuple[str, int], prompts: int = 40) -> set[str]:
+    rows = [row for model, hits in shares for row in rows_of(model, [[1] * hits + [0] * (prompts - hits)] * 2)]
+    measurements = small(rows)
+    table = lay_out(long_table(measurements, SETTINGS), measurements, SETTINGS)
+    assert "nothing is bold where that is all of them" in table.caption
+    return {row.model for row in table.rows if row.cells[0] is not None and row.cells[0].best}
+
+
+def test_bold_needs_a_difference():
+    # One prompt of 40 apart: the interval of the paired difference includes 0.
+    assert bold(("base", 0), ("graddiff", 30), ("esd", 11), ("resalign", 10)) == {"esd", "resalign"}
+    assert bold(("base", 0), ("esd", 11), ("resalign", 10)) == set()
+    assert bold(("base", 0), ("esd", 30), ("resalign", 10)) == {"resalign"}
+
+
+def test_values_of_image_sets_are_compared_by_training_seed():
+    def fid(model: str, *values: float) -> list[dict[str, object]]:
+        return [run_row(model, "fid", value, seed) for seed, value in enumerate(values)]
+
+    # Seeds differ by more than models do, and the models by the same in each.
+    runs = fid("graddiff", 30.0, 60.0) + fid("esd", 20.0, 50.001) + fid("resalign", 10.0, 40.002)
+    rows = [row for model in ("graddiff", "esd", "resalign") for row in rows_of(model, [[0, 1]] * 2)]
+    measurements = small(rows, runs)
+    table = lay_out(long_table(measurements, SETTINGS), measurements, SETTINGS)
+    [column] = [place for place, column in enumerate(table.columns) if column.metric == "fid"]
+    assert [row.model for row in table.rows if row.cells[column] and row.cells[column].best] == ["resalign"]  # type: ignore[union-attr]
+    once = small(rows_of("esd", [[0]]) + rows_of("resalign", [[0]]), fid("esd", 20.0) + fid("resalign", 10.0))
+    alone = lay_out(long_table(once, SETTINGS), once, SETTINGS)
+    assert not any(cell and cell.best for row in alone.rows for cell in row.cells)
+
+
+def test_intervals_stay_in_what_a_metric_can_be():
+    ranges = {"fid": (0.0, None), "learnability": (None, 1.0), "clip_score": (-100.0, 100.0)}
+    metrics = {name: replace(info, range=ranges.get(name, (None, None))) for name, info in METRICS.items()}
+    runs = [run_row("esd", name, value, seed) for name in ("fid", "kid") for seed, value in enumerate((0.1, 2.0))]
+    attacked = {"attack": "pages", "dataset": "pages", "steps": 10}
+    runs += [run_row("esd", "learnability", value, seed, **attacked) for seed, value in enumerate((0.1, 0.95))]
+    measurements = small(rows_of("esd", [[0, 1], [1, 1]]), runs, metrics=metrics)
+    table = long_table(measurements, SETTINGS).set_index("metric")
+    assert table.loc["fid", "low"] == 0.0
+    assert table.loc["fid", "high"] > 2.0
+    assert table.loc["kid", "low"] < 0.0  # which is unbiased, and may be negative
+    assert table.loc["learnability", "high"] == 1.0
+    assert table.loc["learnability", "low"] < 0.1
+    assert (METRICS["ip"].bounds, metrics["fid"].bounds) == ((0.0, 1.0), (0.0, math.inf))
+
+
+def test_a_difference_stays_in_what_it_can_be():
+    score = replace(METRICS["clip_score"], range=(0.0, 1.0))
+    assert difference_held(-3.0, 0.5, score) == (-1.0, 0.5)
+    assert difference_held(-3.0, 5.0, METRICS["kid"]) == (-3.0, 5.0)
+    assert math.isnan(difference_held(math.nan, math.nan, score).low)
 
 
 def test_attacks_are_named_where_there_are_several():
@@ -188,6 +246,15 @@ def test_attacks_are_named_where_there_are_several():
     measurements = small(rows, attacks={"lora": "pages", "full": "pages"})
     groups = lay_out(long_table(measurements, SETTINGS), measurements, SETTINGS).groups
     assert [group for group, _ in groups[1:]] == ["After 50 steps on pages (lora)", "After 50 steps on pages (full)"]
+
+
+def test_one_of_many_is_not_none_and_all_but_one_not_all():
+    assert [percentage(value) for value in (0, 1 / 5000, 0.3125, 0.9996, 1)] == ["0.0", "0.02", "31.2", "99.96", "100.0"]
+    assert [number(value, METRICS["ip"]) for value in (0.0, 0.002, 0.4, 0.998, 1.0)] == ["0.00", "0.002", "0.40", "0.998", "1.00"]
+    # An end is rounded outwards at will: what matters is that no interval ends at 0 or begins at 1.
+    assert interval_text(0.0002, 0.0004, METRICS["ip"], per_cent=True) == "[0.0, 0.04]"
+    assert interval_text(0.9996, 0.9999, METRICS["ip"], per_cent=True) == "[99.96, 100.0]"
+    assert interval_text(math.nan, math.nan, METRICS["ip"]) == ""
 
 
 def test_numbers():

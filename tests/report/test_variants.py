@@ -21,7 +21,7 @@ def names(**attacks: str) -> Measurements:
 
 def after(variant: str, model: str, attack: str, mean: float, *, dataset: str = "pages", **more: Any) -> list[Any]:
     row = {"series": "rates", "steps": 200, **more}
-    return [row["series"], variant, model, attack, dataset, row["steps"], "ip", mean, mean - 0.1, mean + 0.1]
+    return [row["series"], variant, model, attack, dataset, row["steps"], "ip", mean, mean - 0.01, mean + 0.01]
 
 
 def laid_out(rows: list[list[Any]], **attacks: str) -> ResultTable:

@@ -4,10 +4,11 @@ import csv
 import json
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -17,14 +18,17 @@ import yaml
 from resalign.artifact import contents, layout
 from resalign.artifact.archive import write_archive
 from resalign.artifact.manifest import MANIFESTS, PROVENANCE, Entry, covers, to_text
+from resalign.artifact.source import apply_patch, read_source
 from resalign.artifact.verify import verify
 from resalign.config import theory_jobs
 from resalign.config.ablations import DECLARED, Ablations
 from resalign.config.plan import Plan
+from resalign.config.strict import ConfigError
 from resalign.paper import exhibit_jobs
 from resalign.report import ablation_jobs
+from tests.artifact.test_source import git
 
-from .conftest import Workshop, load_script
+from .conftest import ROOT, Workshop, load_script
 from .test_theory import SMALL
 
 SCRIPTS = ("measure", "theory", "theory_regained", "linear_model", "ablation", "exhibit")
@@ -58,6 +62,29 @@ class Packed:
     def members(self) -> dict[str, bytes | Path]:
         with zipfile.ZipFile(self.archive) as opened:
             return {info.filename.partition("/")[2]: opened.read(info) for info in opened.infolist()}
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of this source, with its local difference: what else happens in the working tree must not matter here."""
+    folder, found = tmp_path_factory.mktemp("clone"), read_source(ROOT)
+    for name, content in {**found.files, **(found.untracked or {})}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    if found.patch:
+        (folder / "changes.patch").write_bytes(found.patch)
+        apply_patch(folder / "changes.patch", folder)
+        (folder / "changes.patch").unlink()
+    git(folder, "init", "--quiet")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "first")
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _packs_the_clone(scripts: dict[str, ModuleType], clone: Path) -> Iterator[None]:
+    with mock.patch.object(scripts["artifact"], "ROOT", clone):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +173,38 @@ def test_two_packings_of_one_tree_are_equal_to_the_byte(packed: Packed) -> None:
 
 def test_two_runs_differ_in_their_provenance_alone(packed: Packed, pack: Callable[[], Packed]) -> None:
     first, second = packed.members(), pack().members()
-    assert set(first) == set(second)
-    different = {name for name in first if first[name] != second[name]}
+    assert sorted(first.keys() ^ second.keys()) == []
+    different = [name for name in sorted(first) if first[name] != second[name]]
     assert f"{PROVENANCE}results/tiny/timing.json" in different
-    assert all(name.startswith(PROVENANCE) for name in different)
+    assert [name for name in different if not name.startswith(PROVENANCE)] == []
+
+
+def test_a_growing_untracked_file_changes_nothing_and_is_named(
+    packed: Packed, clone: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("growing.log", ".env"):
+        (clone / name).write_text("API_" + "KEY=0123456789abcdef")
+    try:
+        with caplog.at_level("INFO"):
+            other = again(packed.workshop, packed.plan, "results/tiny/artifact/beside")
+    finally:
+        for name in ("growing.log", ".env"):
+            (clone / name).unlink()
+    assert other.archive.read_bytes() == packed.archive.read_bytes()
+    assert "left out, as git does not track it and no run reads it: .env, growing.log" in caplog.messages
+    [scores] = [line for line in caplog.messages if line.startswith("packed: results/tiny/")]
+    assert scores.endswith(" bytes")
+
+
+def test_a_secret_in_a_run_s_own_folders_stops_it(packed: Packed, clone: Path) -> None:
+    mine = clone / "config" / "mine.yaml"
+    mine.write_text("title: mine\nnote: gh" + "p_abcdefghijklmnopqrstuvwxyz0123456789\n")
+    try:
+        with pytest.raises(ConfigError, match=r"config/mine\.yaml, line 2 \(a GitHub token\)\. Remove it, or have git"):
+            again(packed.workshop, packed.plan, "results/tiny/artifact/secret")
+    finally:
+        mine.unlink()
+    assert not (packed.workshop.folder / "results/tiny/artifact/secret/tiny.zip").exists()
 
 
 def test_it_is_verified_elsewhere(packed: Packed, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

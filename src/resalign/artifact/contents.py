@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from resalign.artifact.layout import TARGET
+from resalign.artifact import layout
 from resalign.config import jobs, theory_jobs
 from resalign.config.ablations import Ablations
 from resalign.config.plan import RESULTS, Plan
+from resalign.config.strict import read_yaml
 from resalign.paper import exhibit_jobs
 from resalign.report import ablation_jobs, sources
 
@@ -50,13 +51,14 @@ def artifact_job(plan: Plan, ablations: Ablations) -> str:
             "name": config.name,
             "title": config.title,
             "tier": plan.tier,
-            "command": plan.command(TARGET, tier=plan.tier),
+            "command": plan.command(layout.TARGET, tier=plan.tier),
             "result": f"{RESULTS}/{config.name}",
             "jobs": jobs.report_timings(plan),
             "references": list(plan.references),
             "assets": _assets(plan, ablations),
             "modules": sorted({f"resalign.metrics.{metric.name}" for metric in plan.experiment.metrics.values()}),
             "files": result_files(plan),
+            "inputs": _own_inputs(plan),
             "exhibits": [_exhibit(plan, Path(file)) for file in _exhibit_files(plan)],
             "ablations": [_ablation(plan, ablations, name) for name in _ablations(plan)],
             "theory": theory_jobs.measured_states(plan) if _has_theory(plan) else [],
@@ -64,6 +66,21 @@ def artifact_job(plan: Plan, ablations: Ablations) -> str:
             "artifact": config.artifact.model_dump(mode="json"),
         }
     )
+
+
+def _own_inputs(plan: Plan) -> dict[str, str]:
+    """Member to file: what the experiment was told by, wherever the user has it: configurations, prompt lists."""
+    told = [path for path in map(Path, plan.experiment.where.split(", ")) if path.is_file()]
+    for path in told:  # which grows by what each extends
+        other = read_yaml(path).get("extends")
+        told += [Path(str(other))] if other else []
+    found = {f"{layout.CONFIGURATIONS}/{place}-{path.name}": str(path) for place, path in enumerate(told, 1)}
+    for name in plan.experiment.config.prompts:
+        for attack, source in plan.experiment.prompt_sources(name).items():
+            if plan.assets[plan.asset_of(source)].origin == "path":
+                file = plan.folder(source)
+                found[f"{layout.PROMPTS}/{name}{attack}{Path(file).suffix}"] = file
+    return found
 
 
 def _exhibit_files(plan: Plan) -> list[str]:

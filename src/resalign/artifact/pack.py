@@ -15,6 +15,7 @@ import yaml
 from resalign.artifact import crate, layout, manifest, readme, rebuild
 from resalign.artifact.machine import machine, packages
 from resalign.artifact.manifest import MANIFESTS, PROVENANCE, Entry
+from resalign.artifact.published import Members, published
 from resalign.artifact.source import Source
 from resalign.config.assets import HASHES
 from resalign.config.plan import RESULTS
@@ -22,7 +23,6 @@ from resalign.config.shape import ArtifactConfig
 from resalign.config.strict import ConfigError
 from resalign.report import sources
 
-Members = dict[str, bytes | Path]
 Job = dict[str, Any]
 # A page embeds its pictures; its figures are SVG elements.
 _PICTURE = re.compile(rb"data:image/(?:png|jpeg|webp|gif);base64,[A-Za-z0-9+/=]+")
@@ -42,7 +42,7 @@ def gather(job: Job, source: Source, root: Path) -> Members:
         root: Folder that the job's paths are relative to.
 
     Raises:
-        ConfigError: If a file that the archive must have is missing.
+        ConfigError: If a file that the archive must have is missing, or one has what looks like a secret.
     """
     settings = ArtifactConfig.parse(job["artifact"], where="artifact")
     result = root / job["result"]
@@ -61,10 +61,12 @@ def gather(job: Job, source: Source, root: Path) -> Members:
     members[layout.REBUILD] = rebuild.to_text(rebuilds, settings).encode()
     members[layout.config_name(job["name"])] = resolved.encode()
     members[layout.ASSETS] = _json({name: _hashed(name, asset, root) for name, asset in job["assets"].items()})
+    members |= {name: _existing(root / path) for name, path in job["inputs"].items()}
     members |= _provenance(job, settings, folders, root)
     claims = readme.claims(job, members, rebuilds, settings)
     members[layout.TIMES] = readme.times(job, claims, root).encode()
     members[layout.README] = readme.readme(job, source, claims, settings).encode()
+    members = published(members)
     members[layout.CRATE] = _json(crate.metadata(job, source, members))
     for name in MANIFESTS:
         entries = {member: Entry.of(content) for member, content in members.items() if manifest.covers(name, member)}

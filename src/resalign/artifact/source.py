@@ -9,14 +9,18 @@ import os
 import subprocess
 import tarfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from resalign.config.strict import ConfigError
 
 # A note or a configuration is small; weights beside the code are to be ignored by git, and no part of the source.
 MAX_UNTRACKED_BYTES = 20 << 20
-# Of a folder that is no git checkout: what is never source.
-NEVER_SOURCE = {".venv", ".git", ".snakemake", "__pycache__", "results", "resources", "logs"}
+# Where the source of a run lies, and what it is made of: of files that git does not track, these alone are packed.
+RUN_FOLDERS = ("config", "envs", "scripts", "slurm", "src", "workflow")
+RUN_SUFFIXES = (".csv", ".j2", ".json", ".jsonl", ".lock", ".py", ".rst", ".sh", ".smk", ".tsv", ".txt", ".yaml", ".yml")
+# Beside them, of a folder that is no git checkout.
+ROOT_FILES = ("CITATION.cff", "LICENSE", "Makefile", "README.md", "pyproject.toml", "workflow/Snakefile")
+_NEVER_SOURCE = ("__pycache__", ".egg-info", ".ipynb_checkpoints", "_cache")  # ends of folders' names
 # A patch must not depend on who makes it.
 _DIFF = "diff HEAD --binary --full-index --no-color --no-ext-diff --no-textconv --no-renames --unified=3".split()
 _DIFF += ["--diff-algorithm=myers", "--src-prefix=a/", "--dst-prefix=b/"]
@@ -31,7 +35,8 @@ class Source:
         date: Of the commit (ISO 8601), or of the newest file.
         files: Content by path, at the revision.
         patch: What leads from the revision to the tracked files here; empty if nothing does.
-        untracked: Files that git neither tracks nor ignores.
+        untracked: Files of a run that git neither tracks nor ignores; see :func:`is_run_file`.
+        left_out: Names of the others that git neither tracks nor ignores.
     """
 
     revision: str | None
@@ -39,6 +44,7 @@ class Source:
     files: dict[str, bytes]
     patch: bytes = b""
     untracked: dict[str, bytes] | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def is_changed(self) -> bool:
@@ -67,7 +73,20 @@ def read_source(root: Path) -> Source:
                 files_at_revision[member.name] = stream.read()
             elif not member.isdir():
                 raise ConfigError(f"{root}: the source has a link, {member.name}; commit the file itself")
-    return Source(revision, date, files_at_revision, _git(root, *_DIFF), _untracked(root))
+    untracked, left_out = _untracked(root)
+    return Source(revision, date, files_at_revision, _git(root, *_DIFF), untracked, left_out)
+
+
+def is_run_file(name: str) -> bool:
+    """Whether a file, by its path below the root, may be part of what a run is: the project's own folders hold these.
+
+    Notes, logs, credentials and data of the user's own that lie in the clone are none.
+    """
+    path = PurePosixPath(name)
+    folders = path.parts[:-1]
+    if not folders or folders[0] not in RUN_FOLDERS or path.suffix not in RUN_SUFFIXES:
+        return False
+    return not any(folder.endswith(_NEVER_SOURCE) for folder in folders)
 
 
 def fingerprint(root: Path) -> str:
@@ -78,7 +97,7 @@ def fingerprint(root: Path) -> str:
             digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
         return f"no revision, files {digest.hexdigest()}"
     digest = hashlib.sha256(_git(root, *_DIFF))
-    for name, content in sorted(_untracked(root).items()):
+    for name, content in sorted(_untracked(root)[0].items()):
         digest.update(f"{name}\0".encode() + content + b"\0")
     return f"{_git(root, 'rev-parse', 'HEAD').decode().strip()}, difference {digest.hexdigest()}"
 
@@ -93,9 +112,11 @@ def apply_patch(patch: Path, root: Path) -> None:
     _git(root, "apply", "--whitespace=nowarn", str(patch.resolve()), GIT_CEILING_DIRECTORIES=str(root.resolve().parent))
 
 
-def _untracked(root: Path) -> dict[str, bytes]:
+def _untracked(root: Path) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    """Untracked files of a run, and names of all others."""
     names = _git(root, "ls-files", "--others", "--exclude-standard", "-z").decode().split("\0")
-    paths = {name: root / name for name in sorted(names) if name and (root / name).is_file()}
+    found = [name for name in sorted(names) if name and (root / name).is_file()]
+    paths = {name: root / name for name in found if is_run_file(name)}
     size = sum(path.stat().st_size for path in paths.values())
     if size > MAX_UNTRACKED_BYTES:
         largest = max(paths, key=lambda name: paths[name].stat().st_size)
@@ -103,17 +124,15 @@ def _untracked(root: Path) -> dict[str, bytes]:
             f"{root}: files that git does not track have {size >> 20} MB, such as {largest}; the archive takes them "
             f"for source, up to {MAX_UNTRACKED_BYTES >> 20} MB: have git ignore them, or move them"
         )
-    return {name: path.read_bytes() for name, path in paths.items()}
+    left_out = tuple(name for name in found if name not in paths)
+    return {name: path.read_bytes() for name, path in paths.items()}, left_out
 
 
 def _plain_files(root: Path) -> list[Path]:
-    """Files of a folder that is no checkout, sorted."""
-    found = []
-    for path in sorted(root.iterdir()):
-        if path.name in NEVER_SOURCE or path.name.endswith(("_cache", ".egg-info")):
-            continue
-        found += _plain_files(path) if path.is_dir() else [path]
-    return found
+    """The files of a run in a folder that is no checkout, sorted."""
+    found = [path for folder in RUN_FOLDERS for path in (root / folder).rglob("*") if path.is_file()]
+    own = [path for path in found if is_run_file(path.relative_to(root).as_posix())]
+    return sorted([*own, *(root / name for name in ROOT_FILES if (root / name).is_file())])
 
 
 def _git(root: Path, *arguments: str, **variables: str) -> bytes:

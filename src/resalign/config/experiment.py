@@ -14,7 +14,7 @@ from resalign.config.detector_audit import StandInConfig
 from resalign.config.extension import extended
 from resalign.config.references import fault_of, split_reference
 from resalign.config.shape import TIERS, ExperimentConfig, ResourcesConfig, Tier, TierConfig
-from resalign.config.strict import ConfigError, Strict, nearest, read_yaml
+from resalign.config.strict import ConfigError, Strict, check_publishable, nearest, read_yaml
 from resalign.config.sweeps import expanded
 
 SETS = "data.sets"  # the family of prepared image sets
@@ -91,7 +91,9 @@ class Experiment:
     def __init__(self, values: dict[str, Any], *, where: str) -> None:
         """Validates plain values; ``where`` names their source in an error."""
         self.where = where
-        self.config = _audited(ExperimentConfig.parse(extended(values, where=where), where=where), where)
+        whole = extended(values, where=where)
+        check_publishable(whole, where=where)
+        self.config = _audited(ExperimentConfig.parse(whole, where=where), where)
         self.prepared = self._members(SETS, "set", self.config.prepared)
         self.unlearning = self._members("unlearning", "method", self.config.unlearning)
         self.attack_data = {}
@@ -139,6 +141,8 @@ class Experiment:
     def resolved(self) -> dict[str, Any]:
         """The whole experiment with every default filled in, as plain values."""
         values = self.config.model_dump(mode="json")
+        if not any(asset.digits for asset in self.config.assets.values()):
+            del values["digits"]  # the demo world's own numbers, of which this experiment uses none
         families = {name: getattr(self, name) for name in ("prepared", "unlearning", "scorers", "metrics")}
         for family, found in families.items():
             values[family] = {label: member.resolved() for label, member in found.items()}

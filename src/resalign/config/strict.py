@@ -10,6 +10,8 @@ from typing import Any, Self
 
 import pydantic
 
+from resalign.disclosure import secrets
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; the message names file, key and remedy."""
@@ -130,3 +132,24 @@ def typed(value: Any) -> Any:
         return yaml.safe_load(value)
     except yaml.YAMLError:
         return value
+
+
+def check_publishable(values: Any, *, where: str, key: str = "") -> None:
+    """Refuses a secret: records, page, cards and archive of an experiment have all of its configuration.
+
+    Raises:
+        ConfigError: Naming the key, and not what it holds.
+    """
+    if isinstance(values, dict):
+        for name, value in values.items():
+            check_publishable(value, where=where, key=f"{key}.{name}" if key else str(name))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            check_publishable(value, where=where, key=key)
+    elif isinstance(values, str):
+        for _, kind in secrets(f"{key}: {values}"):
+            raise ConfigError(
+                f"{where}: key '{key}' holds what looks like {kind}, which every page and record would publish; take it "
+                "out: the hub's token is read from the variable HF_TOKEN, and a file behind a password is downloaded "
+                "by hand and named by 'path'"
+            )

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from resalign.paper.products import Table
 
 TITLE, KIND = "Safety before and after fine-tuning, and benign generation (ResAlign, Table 1)", "table"
-READS = ("values",)
+READS = ("values", "per_run", "prompts")  # the last two tell which models are bold
 
 
 def make(evidence: Evidence) -> Table:
@@ -21,4 +21,4 @@ def make(evidence: Evidence) -> Table:
 
     frame = beside(final_states(evidence.main), "resalign", ["tab1"], comparable=evidence.comparable)
     published = said(frame, "resalign", ["tab1"], another_world=evidence.another_world)
-    return Table(frame, main_layout(frame, evidence.measurements.main(), evidence.settings, published))
+    return Table(frame, main_layout(frame, evidence, published))

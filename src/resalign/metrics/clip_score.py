@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TITLE, BETTER, KIND, GROUP = "CLIP score", "higher", "mean", "utility"
+RANGE = (-100.0, 100.0)  # 100 times a cosine
 
 
 class Config(Strict):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TITLE, BETTER, KIND, GROUP = "DINO", "higher", "set", "utility"
+RANGE = (-1.0, 1.0)  # a cosine
 
 
 class Config(Strict):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TITLE, BETTER, KIND, GROUP = "FID", "lower", "set", "utility"
+RANGE = (0.0, None)  # a distance; its interval stays there
 
 
 class Config(Strict):

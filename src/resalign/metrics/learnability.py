@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TITLE, BETTER, KIND, GROUP = "Learnability", "higher", "set", "learnability"
+RANGE = (None, 1.0)  # losses are not negative
 
 
 class Config(Strict):

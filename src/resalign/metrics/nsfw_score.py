@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TITLE, BETTER, KIND, GROUP = "NSFW score", "lower", "mean", "safety"
+RANGE = (0.0, 1.0)  # a probability
 
 
 class Config(Strict):

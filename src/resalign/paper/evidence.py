@@ -44,7 +44,7 @@ def named(values: Mapping[str, Any]) -> Measurements:
     return Measurements(
         images=pd.DataFrame(columns=list(IMAGE_COLUMNS)),
         runs=pd.DataFrame(columns=list(RUN_COLUMNS)),
-        metrics={label: MetricInfo(**info) for label, info in values["metrics"]},
+        metrics={label: MetricInfo(**{**info, "range": tuple(info["range"])}) for label, info in values["metrics"]},
         models=tuple(values["models"]),
         attacks=dict(values["attacks"]),
         base=values["base"],
@@ -83,7 +83,14 @@ class Evidence:
         """
         if name not in self.files:
             raise KeyError(f"no frame '{name}'; this exhibit reads {sorted(self.files)}, name it in READS")
-        return read_csv(self.files[name])
+        if name not in self._read:
+            self._read[name] = read_csv(self.files[name])
+        return self._read[name]
+
+    @cached_property
+    def _read(self) -> dict[str, pd.DataFrame]:
+        """Frames that were read before."""
+        return {}
 
     @cached_property
     def names(self) -> dict[str, Any]:
@@ -178,4 +185,4 @@ def info_of(label: str, modules: Mapping[str, str]) -> MetricInfo:
     name = modules[label]
     module = registry.member("metrics", name)
     title = module.TITLE if name == label else label.replace("_", " ")
-    return MetricInfo(title, module.BETTER, module.KIND, module.GROUP, "the ablation's prompts", _ABLATED_DECIMALS)
+    return MetricInfo.of(module, title, "the ablation's prompts", _ABLATED_DECIMALS)

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
 
+from resalign.paper.evidence import Evidence
+from resalign.paper.paired import interval_of
 from resalign.report.measurements import NOT_ATTACKED, Measurements
-from resalign.report.settings import ReportConfig
 from resalign.report.table1 import Cell, Column, ResultTable, Row, arrowed, lay_out
-from resalign.report.tables import number
+from resalign.report.tables import interval_text, number
 from resalign.report.variants import lay_out_variants, state_titles, variant_rows
 
 
-def main_layout(frame: pd.DataFrame, measurements: Measurements, settings: ReportConfig, said: str) -> ResultTable:
+def main_layout(frame: pd.DataFrame, evidence: Evidence, said: str) -> ResultTable:
     """The main table with the spread over seeds, and a row of published numbers under every model that has some.
 
     Args:
         frame: Final states, with the columns of :func:`resalign.paper.published.beside`.
-        measurements: Names.
-        settings: For the caption.
+        evidence: Names, settings, and the frames that models are compared by.
         said: Of the published numbers, for the caption.
     """
-    table = lay_out(frame, measurements, settings)
+    measurements = evidence.measurements.main()
+    table = lay_out(frame, measurements, evidence.settings, functools.partial(interval_of, evidence))
     rows: list[Row] = []
     for row in table.rows:
         own = frame[frame["model"] == row.model]
@@ -137,9 +139,7 @@ def _with_published(row: Row, values: Sequence[pd.Series | None], measurements: 
 def _cell(found: pd.Series, measurements: Measurements) -> Cell:
     """A value with its interval."""
     info = measurements.metrics[str(found["metric"])]
-    low, high = float(found["low"]), float(found["high"])
-    interval = "" if math.isnan(low) else f"[{number(low, info)}, {number(high, info)}]"
-    return Cell(number(float(found["mean"]), info), interval)
+    return Cell(number(float(found["mean"]), info), interval_text(float(found["low"]), float(found["high"]), info))
 
 
 def _spread(cell: Cell, found: pd.Series, measurements: Measurements) -> Cell:

@@ -13,7 +13,7 @@ from resalign.report import statistics
 from resalign.report.measurements import NOT_ATTACKED
 from resalign.report.settings import ReportConfig
 from resalign.report.statistics import Floats
-from resalign.report.tables import difference_of_rates, draws, final_states, interval_method, paired_key
+from resalign.report.tables import difference_held, draws, final_states, interval_method, paired_key
 
 YES, THESE_SEEDS = "yes", "these seeds"
 SIGN_FLIP, T_TEST = "sign flips over prompts", "paired t over seeds"
@@ -58,8 +58,8 @@ def paired_tests(evidence: Evidence) -> pd.DataFrame:
             if attack == NOT_ATTACKED and evidence.names["methods"].get(model) in UNTRAINED:
                 first = at_every_seed(first, second)
             found = compare(first, second, settings, key)
-            if measurements.metrics[metric].kind == "rate":
-                found |= difference_of_rates(float(str(found["low"])), float(str(found["high"])))._asdict()
+            ends = float(str(found["low"])), float(str(found["high"]))
+            found |= difference_held(*ends, measurements.metrics[metric])._asdict()
             rows.append({**dict(zip(STATE_COLUMNS, state, strict=True)), "model": model, "against": focus, **found})
     tests = pd.DataFrame(rows, columns=[c for c in COLUMNS if c not in ("p_corrected", "significant")])
     corrected = tests.groupby("metric", sort=False)["p"].transform(lambda p: holm(p.to_numpy(dtype=np.float64)))
@@ -67,6 +67,28 @@ def paired_tests(evidence: Evidence) -> pd.DataFrame:
     apart = ((tests["low"] > 0) | (tests["high"] < 0)) & (tests["n_seeds"] > 1)
     significant = np.where(below & apart, YES, np.where(below, THESE_SEEDS, "no"))
     return tests.assign(p_corrected=corrected, significant=significant)[COLUMNS]
+
+
+def interval_of(
+    evidence: Evidence, models: tuple[str, str], *, metric: str, attack: str, steps: int
+) -> statistics.Interval | None:
+    """The interval of the first model minus the second in one state, as :func:`paired_tests` has it; None without any.
+
+    Raises:
+        ValueError: If the two have different numbers of images of a prompt.
+    """
+    info, settings = evidence.measurements.metrics[metric], evidence.settings
+    frame = evidence.frame("per_run" if info.kind == "set" else "prompts")
+    here = frame[(frame["metric"] == metric) & (frame["attack"] == attack) & (frame["steps"] == steps)]
+    first, second = (here[here["model"] == name] for name in models)
+    if info.kind == "set":
+        found = against_by_seed(first, second, settings, ())
+        ends = float(str(found["low"])), float(str(found["high"]))
+    else:
+        key = paired_key(models, metric=metric, attack=attack, steps=steps)
+        data = crossed_difference(first, second, key)
+        ends = statistics.mean_interval(data, interval_method(settings), draws(settings, *key)) if data else None
+    return difference_held(*ends, info) if ends else None
 
 
 def at_every_seed(untrained: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
@@ -99,18 +121,9 @@ def against_by_prompt(
     Raises:
         ValueError: If the two have different numbers of images of a prompt.
     """
-    both = first.merge(second, on=["seed", "prompt_id"], suffixes=("", "_second"))
-    if both.empty:
+    data = crossed_difference(first, second, key)
+    if data is None:
         return _untested(float("nan"), 0, 0)
-    unequal = both[both["n"] != both["n_second"]]
-    if len(unequal):
-        prompt = unequal.iloc[0]["prompt_id"]
-        raise ValueError(f"{' '.join(key)}: {len(unequal)} prompts, first '{prompt}', have unequal numbers of images")
-    sums = both.assign(d=both["sum"] - both["sum_second"]).pivot(index="seed", columns="prompt_id", values="d")
-    counts = both.pivot(index="seed", columns="prompt_id", values="n")
-    if sums.isna().to_numpy().any():
-        raise ValueError(f"{' '.join(key)}: not every seed has every prompt; a run is incomplete")
-    data = statistics.Crossed(sums.to_numpy(dtype=np.float64), counts.to_numpy(dtype=np.float64))
     interval = statistics.mean_interval(data, interval_method(settings), draws(settings, *key))
     seeds, prompts = data.sums.shape
     if prompts == 1:
@@ -134,6 +147,26 @@ def against_by_prompt(
         "n_seeds": seeds,
         "test": SIGN_FLIP,
     }
+
+
+def crossed_difference(first: pd.DataFrame, second: pd.DataFrame, key: Sequence[str]) -> statistics.Crossed | None:
+    """The first model minus the second by training seed and prompt, of rows of prompts.csv; None without any in common.
+
+    Raises:
+        ValueError: If the two have different numbers of images of a prompt.
+    """
+    both = first.merge(second, on=["seed", "prompt_id"], suffixes=("", "_second"))
+    if both.empty:
+        return None
+    unequal = both[both["n"] != both["n_second"]]
+    if len(unequal):
+        prompt = unequal.iloc[0]["prompt_id"]
+        raise ValueError(f"{' '.join(key)}: {len(unequal)} prompts, first '{prompt}', have unequal numbers of images")
+    sums = both.assign(d=both["sum"] - both["sum_second"]).pivot(index="seed", columns="prompt_id", values="d")
+    counts = both.pivot(index="seed", columns="prompt_id", values="n")
+    if sums.isna().to_numpy().any():
+        raise ValueError(f"{' '.join(key)}: not every seed has every prompt; a run is incomplete")
+    return statistics.Crossed(sums.to_numpy(dtype=np.float64), counts.to_numpy(dtype=np.float64))
 
 
 def against_by_seed(

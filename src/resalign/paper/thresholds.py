@@ -10,7 +10,7 @@ from resalign.config.strict import Strict
 from resalign.report.collect import Row, states
 from resalign.report.measurements import STATE
 from resalign.report.settings import ReportConfig
-from resalign.report.tables import pooled_estimate
+from resalign.report.tables import held, pooled_estimate
 
 COLUMNS = [*STATE, "metric", "threshold", "mean", "low", "high", "n"]
 
@@ -48,7 +48,8 @@ def threshold_curves(
                 images = pd.concat(
                     [s[["prompt_id"]].assign(value=module.per_image(s, replaced), seed=row.seed) for row, s in runs]
                 )
-                estimate = pooled_estimate(images, settings, *map(str, state), label, rate=info.kind == "rate")
+                found_here = pooled_estimate(images, settings, *map(str, state), label, rate=info.kind == "rate")
+                estimate = held(found_here, info)
                 names = dict(zip(STATE, state, strict=True)) | {"metric": label, "threshold": threshold}
                 found.append(names | {key: getattr(estimate, key) for key in ("mean", "low", "high", "n")})
     return pd.DataFrame(found, columns=COLUMNS)

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from resalign.report import drawing
 from resalign.report.ablation_frames import VALUE_COLUMNS
 from resalign.report.collect import load_metric
+from resalign.report.drawing import Style
 from resalign.report.latex import to_latex
 from resalign.report.measurements import IMAGE_COLUMNS, NOT_ATTACKED, RUN_COLUMNS, Measurements, MetricInfo, Sweep
 from resalign.report.settings import ReportConfig
@@ -75,17 +76,14 @@ class Ablation:
         rows = self.values.assign(
             model=self.values.apply(self._line, axis=1, titles=titles), value=self.values["variant"]
         )
-        lines = dict.fromkeys(rows["model"])
-        # What was there before fine-tuning is drawn as the base is: in grey.
-        before = rows.loc[rows["attack"] == NOT_ATTACKED, "model"]
-        shown = self._measurements(lines, str(before.iloc[0]) if len(before) else NO_BASE)
+        shown = self._measurements(dict.fromkeys(rows["model"]), NO_BASE)
         sweep = Sweep(
             title=self.job["title"],
             axis=self.job["axis"],
             attacks={variant: variant for variant in self.variants},
             metrics=list(self.metrics),
         )
-        return sweep_figure(rows, shown, self.settings, sweep)
+        return sweep_figure(rows, shown, self.settings, sweep, styles=self._styles(rows))
 
     def write(self, output: Path) -> None:
         """Makes one file, which its name tells: table.csv, table.tex, figure.png or figure.svg."""
@@ -109,6 +107,16 @@ class Ablation:
             base=base,
         )
 
+    def _styles(self, rows: pd.DataFrame) -> dict[str, Style]:
+        """Of each line: its model's colour, which it has in every figure; dashes and marker tell the states apart."""
+        models = drawing.styles_of(self.job["order"], self.job["base"], self.settings)
+        attacks = [attack for attack in dict(self.job["attacks"]) if attack in set(rows["attack"])]
+        places = {NOT_ATTACKED: None, **{attack: place for place, attack in enumerate(attacks)}}
+        return {
+            line: drawing.state_style(models[model].colour, places[attack])
+            for line, model, attack in zip(rows["model"], self.values["model"], rows["attack"], strict=True)
+        }
+
     def _line(self, row: pd.Series, titles: Measurements) -> str:
         attack = str(row["attack"])
         state = "before" if attack == NOT_ATTACKED else f"after {titles.target(attack)}"
@@ -120,8 +128,7 @@ class Ablation:
         seeds = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
         return (
             f"{self.job['title']}.{note} Each value with its {100 * self.settings.confidence:g}\N{NO-BREAK SPACE}% "
-            f"interval, made as in the main table; training seeds: {seeds}. The arrow points in the better direction; "
-            "bold is a variant's best model but the base, or the best variant of the one model."
+            f"interval, made as in the main table; training seeds: {seeds}. The arrow points in the better direction."
         )
 
 

@@ -98,6 +98,7 @@ def showing_job(ablations: Ablations, name: str) -> str:
         {
             **{key: getattr(entry, key) for key in ("title", "axis", "note", "checkpoints")},
             "models": _models(ablations, name),
+            "order": _every_model(ablations, name),
             "base": BASE,
             "metrics": [(k, m.resolved()) for k, m in first.plan.experiment.metrics.items() if k in metrics],
             "shown": metrics,
@@ -109,11 +110,15 @@ def showing_job(ablations: Ablations, name: str) -> str:
 
 def _models(ablations: Ablations, name: str) -> list[str]:
     """The models that are shown, in the experiment's order."""
-    shown = ablations.entries[name].models
-    every = dict.fromkeys(
-        model for variant in ablations.variants(name).values() for model in variant.plan.experiment.models
-    )
-    return [model for model in every if (model in shown if shown else model != BASE)]
+    shown, every = ablations.entries[name].models, _every_model(ablations, name)
+    own = {model for variant in ablations.variants(name).values() for model in variant.plan.experiment.models}
+    return [model for model in every if model in own and (model in shown if shown else model != BASE)]
+
+
+def _every_model(ablations: Ablations, name: str) -> list[str]:
+    """The experiment's models in its order, by which each has its colour; then those that a variant alone has."""
+    plans = [ablations.plan, *(variant.plan for variant in ablations.variants(name).values())]
+    return list(dict.fromkeys(model for plan in plans for model in plan.experiment.models))
 
 
 def _metrics(ablations: Ablations, name: str, variant: Variant) -> list[str]:

@@ -56,7 +56,7 @@ def build_report(
     main_table = lay_out(table, main, settings)
     grid = sample_grid(samples, main, settings)
     study = AttackStudy.of(whole, measurements, settings)
-    finding = write_finding(table, main, settings, context.concept)
+    finding = write_finding(table, main, settings, context.concept, context.methods)
     sources = Sources(context.command, context.folder, output, frozenset(files(measurements.sweeps)))
     page = render_page(table, finding, main_table, per_run, grid, main, histories, timings, context, study, sources)
 

@@ -16,7 +16,7 @@ from resalign.report.finding import value_text
 from resalign.report.measurements import NOT_ATTACKED, Measurements, MetricInfo
 from resalign.report.settings import ReportConfig
 from resalign.report.table1 import target_title
-from resalign.report.tables import final_states, number, select, targets
+from resalign.report.tables import final_states, number, percentage, select, targets
 from resalign.report.templates import template
 
 MISSING = "not measured"
@@ -223,7 +223,7 @@ def _too_few(measurements: Measurements, settings: ReportConfig) -> list[str]:
             enough = math.ceil(math.log(tail) / math.log(1 - settings.most_after))  # (1 - most)^n = α/2
             said.append(
                 f"{info.title} is measured on {prompts} prompts: even where no image is flagged the upper end is "
-                f"{100 * high:.1f}\N{NO-BREAK SPACE}%, so that it cannot hold; {enough} prompts could show it."
+                f"{percentage(high)}\N{NO-BREAK SPACE}%, so that it cannot hold; {enough} prompts could show it."
             )
     return said
 

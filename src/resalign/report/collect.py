@@ -60,8 +60,7 @@ def load_metric(label: str, settings: dict[str, Any]) -> tuple[Any, Strict, Metr
     prompts = getattr(config, "prompts", "held-out images of the attack")
     # A label of one's own tells two uses of a metric apart, such as CLIP-T and the alignment score.
     title = module.TITLE if label == name else label.replace("_", " ")
-    info = MetricInfo(title, module.BETTER, module.KIND, module.GROUP, prompts)
-    return module, config, info
+    return module, config, MetricInfo.of(module, title, prompts)
 
 
 @dataclass(frozen=True)

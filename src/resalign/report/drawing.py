@@ -6,14 +6,15 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from resalign.report.measurements import Measurements
 from resalign.report.settings import ReportConfig
@@ -39,19 +40,44 @@ class Style:
         return {"color": self.colour, "marker": self.marker, "ms": 5.0, "mec": SURFACE, "mew": 0.6}
 
 
+BEFORE_STYLE = Style(MUTED, (0, (3, 2)), "X")
+
+
+def state_style(colour: str, place: int | None) -> Style:
+    """How a model's state is drawn beside its others, all in the model's colour.
+
+    Args:
+        colour: The model's.
+        place: Of the attack among those that are shown; None before any.
+    """
+    if place is None:
+        return replace(BEFORE_STYLE, colour=colour)
+    return Style(colour, _DASHES[place % len(_DASHES)], _MARKERS[place % len(_MARKERS)])
+
+
 def model_styles(measurements: Measurements, settings: ReportConfig) -> dict[str, Style]:
-    """The base in grey, every other model by its place in the order of the models.
+    """:func:`styles_of` the measured models."""
+    return styles_of(measurements.models, measurements.base, settings)
+
+
+def styles_of(models: Sequence[str], base: str, settings: ReportConfig) -> dict[str, Style]:
+    """The base in grey, every other model by its place: the same in every figure of an experiment.
+
+    Args:
+        models: All of the experiment, in its order, whether or not a figure shows them.
+        base: The model before unlearning.
+        settings: The colours.
 
     Raises:
         ValueError: If there are more models than colours times line styles.
     """
-    others = [model for model in measurements.models if model != measurements.base]
+    others = [model for model in models if model != base]
     colours = settings.palette
     if len(others) > len(colours) * len(_DASHES):
         raise ValueError(
             f"{len(others)} models, but {len(colours)} colours in {len(_DASHES)} line styles; lengthen report.palette"
         )
-    styles = {measurements.base: Style(MUTED, (0, (3, 2)), "X")}
+    styles = {base: BEFORE_STYLE}
     for place, model in enumerate(others):
         turn, colour = divmod(place, len(colours))
         styles[model] = Style(colours[colour], _DASHES[turn], _MARKERS[place % len(_MARKERS)])
@@ -98,9 +124,19 @@ def theme(settings: ReportConfig, *, text_as_paths: bool = True) -> Iterator[Non
         yield
 
 
-def percent() -> PercentFormatter:
-    """Ticks of a rate."""
-    return PercentFormatter(1.0, decimals=0, symbol="\N{NO-BREAK SPACE}%")
+def percent_ticks(scale: Axis, unit: str = "\N{NO-BREAK SPACE}%") -> None:
+    """Ticks of a rate: at whole steps of 1, 2 or 5 per cent (or of their tenths, …), each said as it is."""
+    scale.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10]))
+    scale.set_major_formatter(FuncFormatter(lambda value, _: exact_percent(value) + unit))
+
+
+def exact_percent(value: float) -> str:
+    """A tick's value in per cent, with as many decimals as it has.
+
+    >>> exact_percent(0.07), exact_percent(0.025)
+    ('7', '2.5')
+    """
+    return f"{round(100 * value, 6) + 0.0:g}".replace("-", "\N{MINUS SIGN}")
 
 
 def panels(count: int, settings: ReportConfig, *, height: float | None = None) -> tuple[Figure, list[Axes]]:

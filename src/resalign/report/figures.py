@@ -6,6 +6,7 @@ Each is drawn panel by panel, so that a file shows the panels side by side and t
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from resalign.report import drawing
-from resalign.report.drawing import INK, MUTED, SURFACE
+from resalign.report.drawing import INK, MUTED, SURFACE, Style
 from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.settings import ReportConfig
 from resalign.report.table1 import target_title
@@ -157,14 +158,18 @@ def _steps_panel(
 
 
 def label_ends(
-    axis: Axes, ends: list[tuple[str, float, float]], measurements: Measurements, settings: ReportConfig
+    axis: Axes,
+    ends: list[tuple[str, float, float]],
+    measurements: Measurements,
+    settings: ReportConfig,
+    styles: Mapping[str, Style] | None = None,
 ) -> None:
     """Model names at the right of their lines, apart from one another, with a thread to the line's end."""
     low, high = axis.get_ylim()
     inches = settings.panel_height_inches * 0.75  # of which the axes take about three quarters
     gap = _LABEL_GAP * settings.font_points / 72 / inches * (high - low)
     limits = axis.get_xlim()
-    styles = drawing.model_styles(measurements, settings)
+    styles = styles or drawing.model_styles(measurements, settings)
     for (model, x, y), place in zip(ends, drawing.spread([end[2] for end in ends], gap, low, high), strict=True):
         axis.annotate(
             measurements.title(model),
@@ -237,7 +242,7 @@ def value_axis(axis: Axes, table: pd.DataFrame, measurements: Measurements, metr
     high = max(0.0, float(rows[["high", "mean"]].max().max())) * _HEADROOM
     if measurements.metrics[metric].kind == "rate":
         high = min(max(high, 0.05), 1.02)
-        (axis.yaxis if vertical else axis.xaxis).set_major_formatter(drawing.percent())
+        drawing.percent_ticks(axis.yaxis if vertical else axis.xaxis)
     pad = -0.02 * (high - low)
     (axis.set_ylim if vertical else axis.set_xlim)(low + pad, high)
 

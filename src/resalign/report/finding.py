@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,17 @@ import pandas as pd
 from resalign.report.measurements import NOT_ATTACKED, Measurements, MetricInfo
 from resalign.report.settings import ReportConfig
 from resalign.report.table1 import target_title
-from resalign.report.tables import final_states, number, paired_difference, select, targets
+from resalign.report.tables import (
+    final_states,
+    interval_text,
+    number,
+    paired_difference,
+    percentage,
+    select,
+    targets,
+)
 
+_ROUNDING = 1e-9  # rates are fractions of images: rounding alone must not decide
 # The difference is the first model's value minus the second's, over the images that both have.
 PAIRED_COLUMNS = ["attack", "dataset", "steps", "metric", "first", "second", "difference", "low", "high", "n"]
 
@@ -24,8 +34,8 @@ class Finding:
 
     Attributes:
         result: Sentences on what comes back.
-        kept: Sentences on what the best models still do.
-        paired: The comparisons that ``result`` states: columns :data:`PAIRED_COLUMNS`, one row an attack.
+        kept: Sentences on what the best models, and the method, still do.
+        paired: The comparisons that ``result`` states: columns :data:`PAIRED_COLUMNS`, one row a pair of models.
     """
 
     result: tuple[str, ...]
@@ -33,18 +43,26 @@ class Finding:
     paired: pd.DataFrame
 
 
-def write_finding(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, concept: str) -> Finding:
+def write_finding(
+    table: pd.DataFrame,
+    measurements: Measurements,
+    settings: ReportConfig,
+    concept: str,
+    methods: Sequence[str] = (),
+) -> Finding:
     """Writes the finding.
 
     It gives the first safety metric before fine-tuning and after each target, best model first, whether the difference
-    between the best two could be chance (paired over the same seeds, prompts and noise), and the best models' utility
-    and learnability beside the base's.
+    between the best two could be chance (paired over the same seeds, prompts and noise), and the utility and
+    learnability of the best models and of the method beside the base's. Equal values are called equal. A target after
+    which the base itself shows little of the concept tests no unlearning: it is named, and nothing is concluded of it.
 
     Args:
         table: From :func:`resalign.report.tables.long_table`.
         measurements: Names, titles and metrics.
         settings: For the intervals.
         concept: What a model should no longer show, such as ``a seven``.
+        methods: Models of the method that the experiment is about: what they keep is said, whether or not they are best.
 
     Raises:
         ValueError: If there is no safety metric, or the first one was not measured before fine-tuning.
@@ -56,30 +74,42 @@ def write_finding(table: pd.DataFrame, measurements: Measurements, settings: Rep
     if plain.empty:
         raise ValueError(f"metric '{metric}' was not measured before any fine-tuning; evaluate the models themselves")
     result = _before(plain, measurements, settings, info, concept)
-    best: list[str] = []
+    kept: dict[str, None] = {}
     paired: list[dict[str, object]] = []
     for attack in targets(final):
         rows = _ranked(select(final, metric=metric, attack=attack), info)
-        if not rows.empty:
-            compared = _best_two(rows, measurements, settings, metric)
-            paired += [compared] if compared else []
-            result.append(_after(final, rows, measurements, settings, metric, compared))
-            others = rows[rows["model"] != measurements.base]
-            best += [str(model) for model in others["model"].head(1) if model not in best]
+        if rows.empty:
+            continue
+        if (lost := _lost(final, rows, measurements, settings, concept)) is not None:
+            result.append(lost)
+            continue
+        first, second = _leaders(rows, measurements)
+        compared = _compared(first, second, rows, measurements, settings, metric)
+        paired += compared
+        result.append(_after(final, rows, measurements, settings, info, (first, second), compared))
+        kept |= dict.fromkeys(first)
     if int(table["seeds"].max()) == 1:
         result.append("With one training seed, the intervals say nothing about how training varies.")
-    kept = tuple(text for model in best for text in _kept(final, measurements, model))
-    return Finding(tuple(result), kept, pd.DataFrame(paired, columns=PAIRED_COLUMNS))
+    kept |= dict.fromkeys(model for model in measurements.models if model in methods)
+    said = tuple(text for model in kept for text in _kept(final, measurements, model))
+    return Finding(tuple(result), said, pd.DataFrame(paired, columns=PAIRED_COLUMNS))
+
+
+def base_has_lost(mean: float, measurements: Measurements, settings: ReportConfig) -> bool:
+    """Whether the base's safety rate in a state is too little of its rate before fine-tuning to test unlearning."""
+    info, images = measurements.metrics[measurements.safety_metric], measurements.images
+    own = (images["model"] == measurements.base) & (images["attack"] == NOT_ATTACKED)
+    before = images.loc[own & (images["metric"] == measurements.safety_metric), "value"]
+    is_shown = info.kind == "rate" and info.better == "lower" and len(before) > 0
+    return bool(is_shown and mean < settings.tested_share * before.mean())
 
 
 def value_text(row: Mapping[Hashable, Any], info: MetricInfo) -> str:
     """Such as ``31.2 % [25.0, 38.1]`` for a rate and ``0.88 [0.85, 0.91]`` otherwise."""
-    ends = float(row["low"]), float(row["high"])
-    if info.kind == "rate":
-        text, low, high = f"{100 * float(row['mean']):.1f}\N{NO-BREAK SPACE}%", *(f"{100 * end:.1f}" for end in ends)
-    else:
-        text, low, high = number(float(row["mean"]), info), *(number(end, info) for end in ends)
-    return text if math.isnan(ends[0]) else f"{text} [{low}, {high}]"
+    mean, low, high = (float(row[name]) for name in ("mean", "low", "high"))
+    is_rate = info.kind == "rate"
+    text = f"{percentage(mean)}\N{NO-BREAK SPACE}%" if is_rate else number(mean, info)
+    return f"{text} {interval_text(low, high, info, per_cent=is_rate)}".strip()
 
 
 def _ranked(rows: pd.DataFrame, info: MetricInfo) -> pd.DataFrame:
@@ -115,28 +145,55 @@ def _before(
     return sentences
 
 
-def _best_two(
-    rows: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metric: str
-) -> dict[str, object] | None:
-    """The best two models but the base, compared over their common images; None where they have too few."""
-    others = rows[rows["model"] != measurements.base]
-    if len(others) < 2:
+def _lost(
+    final: pd.DataFrame, rows: pd.DataFrame, measurements: Measurements, settings: ReportConfig, concept: str
+) -> str | None:
+    """What is said of a target after which the base model itself has lost the concept; None of any other."""
+    base = rows[rows["model"] == measurements.base]
+    if base.empty or not base_has_lost(float(base["mean"].iloc[0]), measurements, settings):
         return None
-    first, second = (str(model) for model in others["model"].head(2))
+    info, name = measurements.metrics[measurements.safety_metric], measurements.title(measurements.base)
+    after = target_title(measurements, final, str(rows["attack"].iloc[0]))
+    value = value_text(base.to_dict("records")[0], info)
+    return (
+        f"Excluded: after {after} the base model no longer produces the concept ({name} shows {concept} in {value} of "
+        "its images), so that a low value of another model says nothing of unlearning."
+    )
+
+
+def _leaders(rows: pd.DataFrame, measurements: Measurements) -> tuple[list[str], list[str]]:
+    """All models but the base that are best, and all that come next; equal values are one place."""
+    places: list[list[str]] = []
+    last = math.nan
+    for row in rows[rows["model"] != measurements.base].to_dict("records"):
+        if not math.isclose(row["mean"], last, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
+            places.append([])
+            last = float(row["mean"])
+        places[-1].append(str(row["model"]))
+    first, second, *_ = [*places, [], []]
+    return first, second
+
+
+def _compared(
+    first: list[str],
+    second: list[str],
+    rows: pd.DataFrame,
+    measurements: Measurements,
+    settings: ReportConfig,
+    metric: str,
+) -> list[dict[str, object]]:
+    """Each of the best models with each that comes next, over their common images; not where there are many."""
     attack, steps = str(rows["attack"].iloc[0]), int(rows["steps"].iloc[0])
-    found = paired_difference(measurements, settings, (first, second), metric=metric, attack=attack, steps=steps)
-    if found is None or math.isnan(found.low):
-        return None
     state = {"attack": attack, "dataset": str(rows["dataset"].iloc[0]), "steps": steps, "metric": metric}
-    return {
-        **state,
-        "first": first,
-        "second": second,
-        "difference": found.mean,
-        "low": found.low,
-        "high": found.high,
-        "n": found.n,
-    }
+    found: list[dict[str, object]] = []
+    if len(first) * len(second) > settings.finding_models:
+        return found
+    for pair in itertools.product(first, second):
+        of = paired_difference(measurements, settings, pair, metric=metric, attack=attack, steps=steps)
+        if of is not None and not math.isnan(of.low):
+            names = dict(zip(("first", "second"), pair, strict=True))
+            found.append({**state, **names, "difference": of.mean, "low": of.low, "high": of.high, "n": of.n})
+    return found
 
 
 def _after(
@@ -144,27 +201,35 @@ def _after(
     rows: pd.DataFrame,
     measurements: Measurements,
     settings: ReportConfig,
-    metric: str,
-    compared: Mapping[str, object] | None,
+    info: MetricInfo,
+    leaders: tuple[list[str], list[str]],
+    compared: list[dict[str, object]],
 ) -> str:
-    """The values after one target's fine-tuning, best first, and whether the best stands apart."""
-    attack = str(rows["attack"].iloc[0])
-    others = rows[rows["model"] != measurements.base]
-    listed = _listed(rows if others.empty else others, measurements, settings, measurements.metrics[metric])
-    text = f"After {target_title(measurements, final, attack)}: {listed}"
-    if len(others) < 2:
-        return f"{text}."
-    first, second = (measurements.title(str(model)) for model in others["model"].head(2))
-    return f"{text}; {_compared(compared, measurements.metrics[metric], first, second)}."
+    """The values after one target's fine-tuning, best first, the base's, and whether the best stands apart."""
+    is_base = rows["model"] == measurements.base
+    base, others = rows[is_base], rows[~is_base]
+    listed = _listed(rows if others.empty else others, measurements, settings, info)
+    clauses = [f"After {target_title(measurements, final, str(rows['attack'].iloc[0]))}: {listed}"]
+    if len(others) and len(base):
+        name = measurements.title(measurements.base)
+        clauses.append(f"{name} itself {value_text(base.to_dict('records')[0], info)}")
+    first, second = ([measurements.title(model) for model in names] for names in leaders)
+    if len(first) > 1:
+        clauses.append(f"{_joined(first)} are equal")
+    clauses += [_comparison(pair, measurements, info) for pair in compared]
+    if first and second and not compared:
+        many = len(first) * len(second) > settings.finding_models
+        why = "are not compared pair by pair, being many" if many else "share too few images for a paired comparison"
+        clauses.append(f"{_joined([*first, *second])} {why}")
+    return f"{'; '.join(clauses)}."
 
 
-def _compared(found: Mapping[str, Any] | None, info: MetricInfo, best: str, other: str) -> str:
-    """Whether the best stands apart from the second best: not where the difference's interval holds 0."""
-    if found is None:
-        return f"{best} and {other} share too few images for a paired comparison"
+def _comparison(found: Mapping[str, Any], measurements: Measurements, info: MetricInfo) -> str:
+    """Whether the first stands apart from the second: not where the difference's interval holds 0."""
+    best, other = (measurements.title(str(found[name])) for name in ("first", "second"))
     scale, unit, decimals = (100.0, " points", 1) if info.kind == "rate" else (1.0, "", info.decimals)
     mean, low, high = (scale * float(found[name]) for name in ("difference", "low", "high"))
-    paired = f"paired over {found['n']:,} images"
+    paired = f"paired over {found['n']:,} images" + (" by training seed" if info.kind == "set" else "")
     if low <= 0.0 <= high:
         ends = f"[{low:+.{decimals}f}, {high:+.{decimals}f}]".replace("-", "−")
         return f"{best} and {other} cannot be told apart (difference {ends}{unit}, {paired})"
@@ -174,9 +239,9 @@ def _compared(found: Mapping[str, Any] | None, info: MetricInfo, best: str, othe
 
 
 def _kept(final: pd.DataFrame, measurements: Measurements, model: str) -> list[str]:
-    """A model's utility before fine-tuning and its learnability after it, beside the base's."""
+    """A model's utility before and after fine-tuning and its learnability, beside the base's."""
     parts = []
-    states = {"utility": [NOT_ATTACKED], "learnability": targets(final)}
+    states = {"utility": [NOT_ATTACKED, *targets(final)], "learnability": targets(final)}
     base = measurements.base
     for group, attacks in states.items():
         metric = measurements.headline(group)
@@ -188,7 +253,8 @@ def _kept(final: pd.DataFrame, measurements: Measurements, model: str) -> list[s
             values = {str(row["model"]): value_text(row, info) for row in rows.to_dict("records")}
             if model not in values:
                 continue
-            when = "before fine-tuning" if attack == NOT_ATTACKED else f"on {measurements.target(attack)}"
+            on = "" if attack == NOT_ATTACKED else f"on {measurements.target(attack)}"
+            when = on if group == "learnability" else f"after fine-tuning {on}" if on else "before fine-tuning"
             title = "" if named else f"{info.title} ({info.better} is better) "
             beside = f" against {measurements.title(base)}'s {values[base]}" if base in values else ""
             parts.append(f"{title}{when} {values[model]}{beside}")

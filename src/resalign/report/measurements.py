@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class MetricInfo:
         prompt_set: The prompts (or examples) it is measured on.
         decimals: Digits after the point in the table.
         description: One sentence for the page.
+        range: The least and the largest value that there can be; None where there is no such bound. A rate's is 0 to 1.
     """
 
     title: str
@@ -62,6 +65,19 @@ class MetricInfo:
     prompt_set: str
     decimals: int = 2
     description: str = ""
+    range: tuple[float | None, float | None] = (None, None)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The range as numbers, infinite where there is no bound."""
+        low, high = (0.0, 1.0) if self.kind == "rate" else self.range
+        return -math.inf if low is None else low, math.inf if high is None else high
+
+    @classmethod
+    def of(cls, module: ModuleType, title: str, prompt_set: str, decimals: int = 2) -> MetricInfo:
+        """What a metric's module says of it."""
+        known = title, module.BETTER, module.KIND, module.GROUP, prompt_set, decimals
+        return cls(*known, range=getattr(module, "RANGE", (None, None)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.settings import ReportConfig
 from resalign.report.sources import PAIRED, TABLE, Sources, sweep_files
 from resalign.report.table1 import ResultTable
-from resalign.report.tables import number
+from resalign.report.tables import interval_text, number
 from resalign.report.templates import template
 from resalign.report.times import Timings, duration, megabytes, section
 
@@ -39,6 +38,7 @@ class ReportContext:
         settings: How results are summarised and shown.
         notes: Paragraphs on the experiment for the reader, in order; optional.
         caveats: What a reader of the table must know of the data behind it, a paragraph each; optional.
+        methods: Models of the method that the experiment is about; what they keep is said in any case.
         command: What a person types to make a file, up to the file's name.
         folder: The report's, as that command names it.
     """
@@ -53,6 +53,7 @@ class ReportContext:
     folder: str
     notes: tuple[str, ...] = field(default=())
     caveats: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
 
 
 def render_page(
@@ -188,7 +189,6 @@ def _per_run_rows(per_run: pd.DataFrame, measurements: Measurements) -> list[dic
     rows = []
     for place, row in zip(per_run.index, per_run.to_dict("records"), strict=True):
         info = measurements.metrics[str(row["metric"])]
-        low, high = float(row["low"]), float(row["high"])
         shown: dict[str, object] = {
             **{name: row[name] for name in ("steps", "seed", "n")},
             "place": place,
@@ -196,7 +196,7 @@ def _per_run_rows(per_run: pd.DataFrame, measurements: Measurements) -> list[dic
             "target": "–" if row["attack"] == NOT_ATTACKED else measurements.target(str(row["attack"])),
             "metric": info.title,
             "value": number(float(row["value"]), info),
-            "interval": f"[{number(low, info)}, {number(high, info)}]" if not math.isnan(low) else "–",
+            "interval": interval_text(float(row["low"]), float(row["high"]), info) or "–",
         }
         rows.append(shown)
     return rows

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from resalign.report import drawing, statistics
 from resalign.report.drawing import SURFACE
@@ -16,7 +15,7 @@ from resalign.report.figures import Panel, label_ends
 from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.settings import ReportConfig
 from resalign.report.statistics import Estimate
-from resalign.report.tables import final_states, pooled_estimate, select
+from resalign.report.tables import final_states, held, pooled_estimate, select
 
 QUANTITIES = ("safety", "utility", "learnability")
 PARETO_COLUMNS = [
@@ -77,8 +76,8 @@ def _after(measurements: Measurements, settings: ReportConfig, model: str, metri
     own = images[(images["model"] == model) & (images["metric"] == metric) & (images["attack"] != NOT_ATTACKED)]
     if own.empty:
         return None
-    rate = measurements.metrics[metric].kind == "rate"
-    return pooled_estimate(own, settings, "pareto", model, metric, rate=rate)
+    info = measurements.metrics[metric]
+    return held(pooled_estimate(own, settings, "pareto", model, metric, rate=info.kind == "rate"), info)
 
 
 def _before(table: pd.DataFrame, model: str, metric: str | None) -> Estimate | None:
@@ -93,7 +92,8 @@ def _learnt(measurements: Measurements, settings: ReportConfig, model: str, metr
     if own.empty:
         return None
     values = own.groupby("seed")["value"].mean().to_numpy(np.float64)
-    return statistics.across_seeds(values, int(own["n"].sum()), settings.confidence)
+    found = statistics.across_seeds(values, int(own["n"].sum()), settings.confidence)
+    return held(found, measurements.metrics[str(metric)])
 
 
 def _dominated_by(frame: pd.DataFrame, measurements: Measurements, weighed: Mapping[str, str]) -> list[str]:
@@ -127,8 +127,7 @@ def pareto_figure(
         _points(axis, points, measurements, settings)
         for metric, scale in ((weighed["safety"], axis.xaxis), (weighed["utility"], axis.yaxis)):
             if measurements.metrics[metric].kind == "rate":
-                scale.set_major_formatter(drawing.percent())
-                scale.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))  # whole per cents
+                drawing.percent_ticks(scale)
         axis.margins(_MARGIN)
         attacks = len(measurements.attacks)
         over = f", mean over {attacks} attacks" if attacks > 1 else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from resalign.report import drawing
 from resalign.report.drawing import INK, MUTED
@@ -18,7 +17,7 @@ _INTERVAL_OPACITY = 0.45
 
 
 def ip_figure(study: Study, table: pd.DataFrame, config: StudyConfig) -> Figure:
-    """One panel a state, one row a model: a dot with its interval; colours tell the method from the rest."""
+    """One panel a state, one row a model: a dot with its interval, in the model's colour."""
     states = [BEFORE, *study.attacked]
     columns = min(len(states), _PANELS_A_ROW)
     rows = -(-len(states) // columns)
@@ -36,10 +35,11 @@ def ip_figure(study: Study, table: pd.DataFrame, config: StudyConfig) -> Figure:
 
 def _panel(axis: Axes, study: Study, table: pd.DataFrame, config: StudyConfig, state: State) -> None:
     """One state."""
+    styles = drawing.styles_of(study.models, study.base, study.settings)
     for place, model in enumerate(study.models):
         keep = (table["model"] == model) & (table["attack"] == state[0]) & (table["steps"] == state[1])
         row = table[keep].iloc[0]
-        colour = model_colour(study, config, model)
+        colour = styles[model].colour
         ends = [float(row[f"{SAFETY}_low"]), float(row[f"{SAFETY}_high"])]
         axis.plot(ends, [place, place], color=colour, alpha=_INTERVAL_OPACITY, linewidth=3.2, clip_on=False)
         axis.plot([float(row[SAFETY])], [place], marker="o", markersize=5.5, color=colour, zorder=3, clip_on=False)
@@ -47,8 +47,8 @@ def _panel(axis: Axes, study: Study, table: pd.DataFrame, config: StudyConfig, s
     axis.tick_params(axis="y", labelsize=study.settings.font_points)
     axis.set_ylim(len(study.models) - 0.5, -0.5)
     axis.set_xlim(0, 1)
+    drawing.percent_ticks(axis.xaxis, unit="")
     axis.set_xticks([0, 0.5, 1])
-    axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=""))
     axis.grid(visible=False, axis="y")
     axis.spines["left"].set_visible(False)
     axis.set_title(study.title(state).replace(", ", ",\n"))
@@ -56,12 +56,3 @@ def _panel(axis: Axes, study: Study, table: pd.DataFrame, config: StudyConfig, s
     if named and list(study.models[: len(named)]) == named and len(named) < len(study.models):
         axis.axhline(len(named) - 0.5, color=MUTED, linewidth=0.6, linestyle=(0, (2, 2)))
 
-
-def model_colour(study: Study, config: StudyConfig, model: str) -> str:
-    """The base in grey, the method, the baselines and the components in a colour each."""
-    palette = study.settings.palette
-    if model == study.base:
-        return MUTED
-    if model == config.method:
-        return palette[0]
-    return palette[1 % len(palette)] if model in config.baselines else palette[2 % len(palette)]

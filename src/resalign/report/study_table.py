@@ -123,4 +123,6 @@ def study_table(study: Study) -> pd.DataFrame:
 
 def _with_ends(name: str, study: Study, values: Floats) -> dict[str, object]:
     found = statistics.across_seeds(values, len(values), study.settings.confidence)
-    return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
+    # Learnability is 1 less a ratio of losses; its share of the base's has no such bound.
+    high = min(found.high, 1.0) if name == "learnability" else found.high
+    return {name: found.mean, f"{name}_low": found.low, f"{name}_high": high}

@@ -81,7 +81,7 @@ def _panel(axis: Axes, curves: pd.DataFrame, measurements: Measurements, setting
         axis.plot(own["steps"], own["survival"], linestyle="", clip_on=False, zorder=3, **style.markers)
         ends.append((model, float(own["steps"].iloc[-1]), float(own["survival"].iloc[-1])))
     axis.set_ylim(0, _TOP)
-    axis.yaxis.set_major_formatter(drawing.percent())
+    drawing.percent_ticks(axis.yaxis)
     steps_axis(axis)
     axis.set_ylabel("prompts not back")
     label_ends(axis, ends, measurements, settings)

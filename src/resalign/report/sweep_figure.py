@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resalign.report import drawing
+from resalign.report.drawing import Style
 from resalign.report.figures import Panel, label_ends, value_axis
 from resalign.report.measurements import Measurements, Sweep
 from resalign.report.settings import ReportConfig
@@ -26,6 +28,7 @@ def sweep_figure(
     sweep: Sweep,
     *,
     text_as_paths: bool = True,
+    styles: Mapping[str, Style] | None = None,
 ) -> Figure:
     """The sweep's first metric at each value with its interval, one marker a model; learnability in a panel below.
 
@@ -35,6 +38,7 @@ def sweep_figure(
         settings: Sizes and colours.
         sweep: Values in order.
         text_as_paths: False for the page, where text stays text.
+        styles: Where ``measurements`` have lines for models: how each is drawn.
     """
     learnability = measurements.headline("learnability")
     wanted = dict.fromkeys([measurements.shown_metrics(sweep)[0], learnability])
@@ -44,7 +48,8 @@ def sweep_figure(
         figure = Figure(figsize=(width, settings.panel_height_inches * len(metrics)), layout="constrained")
         axes = figure.subplots(len(metrics), 1, squeeze=False, sharex=True)[:, 0]
         for axis, metric in zip(axes, metrics, strict=True):
-            value_panel(axis, rows, measurements, settings, list(sweep.attacks), metric, scaled_to=rows)
+            values = list(sweep.attacks)
+            value_panel(axis, rows, measurements, settings, values, metric, scaled_to=rows, styles=styles)
         axes[-1].set_xlabel(sweep.axis)
     return figure
 
@@ -72,6 +77,7 @@ def value_panel(
     metric: str,
     *,
     scaled_to: pd.DataFrame,
+    styles: Mapping[str, Style] | None = None,
 ) -> None:
     """One metric: markers with intervals, the models of a value side by side, joined from value to value.
 
@@ -83,8 +89,9 @@ def value_panel(
         values: In order.
         metric: What is drawn.
         scaled_to: Whose values of the metric set the axis's limits.
+        styles: How each model is drawn; None for as everywhere.
     """
-    styles = drawing.model_styles(measurements, settings)
+    styles = styles or drawing.model_styles(measurements, settings)
     shown = rows[rows["metric"] == metric]
     models = [model for model in measurements.models if (shown["model"] == model).any()]
     ends: list[tuple[str, float, float]] = []
@@ -102,4 +109,4 @@ def value_panel(
     axis.grid(visible=False, axis="x")
     value_axis(axis, scaled_to, measurements, metric, vertical=True)
     axis.set_ylabel(measurements.metrics[metric].title)
-    label_ends(axis, ends, measurements, settings)
+    label_ends(axis, ends, measurements, settings, styles)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from resalign.report.finding import value_text
+from resalign.report.finding import base_has_lost, value_text
 from resalign.report.job_records import JobRecord
-from resalign.report.measurements import NOT_ATTACKED, Measurements, Sweep
+from resalign.report.measurements import Measurements, Sweep
 from resalign.report.settings import ReportConfig
 from resalign.report.statistics import Bounded, bounded
 from resalign.report.sweeps import WORST
@@ -64,11 +64,8 @@ def sweep_sentences(
 
 def _lost(shown: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> pd.DataFrame:
     """The base model's rows of values at which it has too little left of its rate before fine-tuning."""
-    images = measurements.images
-    mine = (images["model"] == measurements.base) & (images["attack"] == NOT_ATTACKED)
-    before = images.loc[mine & (images["metric"] == measurements.safety_metric), "value"]
-    least = settings.tested_share * before.mean() if len(before) else 0.0
-    return shown[(shown["model"] == measurements.base) & (shown["mean"] < least)]
+    base = shown[shown["model"] == measurements.base]
+    return base.loc[[base_has_lost(float(mean), measurements, settings) for mean in base["mean"]]]
 
 
 def _clause(verb: str, values: list[str], of: int) -> str:

@@ -13,6 +13,7 @@ of significance levels".
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import pandas as pd
@@ -20,8 +21,8 @@ import pandas as pd
 from resalign.report.measurements import Measurements, Sweep
 from resalign.report.settings import ReportConfig
 from resalign.report.sources import sweep_files
-from resalign.report.table1 import Cell, Column, ResultTable, arrowed, column_cells, table_rows
-from resalign.report.tables import draws, final_states, pooled_estimate
+from resalign.report.table1 import Cell, Column, ResultTable, arrowed, bold_words, column_cells, paired_apart, table_rows
+from resalign.report.tables import draws, final_states, paired_difference, pooled_estimate
 
 VALUES = ["mean", "low", "high", "n", "seeds"]
 SWEEP_COLUMNS = ["value", "attack", "model", "metric", *VALUES]
@@ -112,6 +113,7 @@ def lay_out_sweep(
         label: Names its files.
     """
     values_file, summary_file, _ = sweep_files(label)
+    difference = functools.partial(paired_difference, measurements, settings)
     columns: list[Column] = []
     cells: list[dict[str, Cell]] = []
     for metric in measurements.shown_metrics(sweep):
@@ -122,20 +124,29 @@ def lay_out_sweep(
         parts |= {f"{over} of {len(sweep.attacks)}": own[own["over"] == over] for over in (MEAN, WORST)}
         for title, part in parts.items():
             if not part.empty:
-                file = values_file if title in sweep.attacks else summary_file
+                file, apart = summary_file, None
+                if title in sweep.attacks:
+                    steps = most_steps(measurements, sweep.attacks[title])
+                    file, apart = values_file, paired_apart(difference, metric, sweep.attacks[title], steps)
                 columns.append(Column(group, title, "", metric, file=file))
-                cells.append(column_cells(part, measurements.metrics[metric], base=measurements.base))
+                cells.append(column_cells(part, measurements.metrics[metric], base=measurements.base, apart=apart))
     return ResultTable(tuple(columns), table_rows(cells, measurements), _caption(measurements, settings, sweep))
+
+
+def most_steps(measurements: Measurements, attack: str) -> int:
+    """The last step at which an attack was measured."""
+    frames = (measurements.images, measurements.runs)
+    return max(int(own["steps"].max()) for frame in frames if len(own := frame[frame["attack"] == attack]))
 
 
 def _caption(measurements: Measurements, settings: ReportConfig, sweep: Sweep) -> str:
     return (
         f"{sweep.title}. Each value after the whole fine-tuning, with its "
-        f"{100 * settings.confidence:g}\N{NO-BREAK SPACE}% interval, made as in the main table; bold is the best of "
-        f"the models other than {measurements.title(measurements.base)}. Mean: over all values. Worst: chosen on one "
-        "half of the prompts and measured on the other, both ways, since the largest of several noisy values "
-        "overstates the worst; its interval holds the choice fixed. Both are of rates alone, over values of one prompt "
-        "list."
+        f"{100 * settings.confidence:g}\N{NO-BREAK SPACE}% interval, made as in the main table; "
+        f"{bold_words(f'models other than {measurements.title(measurements.base)}', paired=True)} Mean: over all values. "
+        "Worst: chosen on one half of the prompts and measured on the other, both ways, since the largest of several "
+        "noisy values overstates the worst; its interval holds the choice fixed. Both are of rates alone, over values of one prompt "
+        "list, and compared by their intervals."
     )
 
 

@@ -6,8 +6,8 @@ fine-tuning, and benign generation is shown after fine-tuning too where it was m
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -16,7 +16,12 @@ import pandas as pd
 from resalign.report.measurements import NOT_ATTACKED, Measurements, MetricInfo
 from resalign.report.settings import ReportConfig
 from resalign.report.sources import TABLE
-from resalign.report.tables import final_states, number, select, targets
+from resalign.report.statistics import Estimate, Interval
+from resalign.report.tables import final_states, interval_text, number, paired_difference, select, targets
+
+Apart = Callable[[str, str], bool]  # whether the best and another model are told apart
+# The first model minus the second: (first, second), metric=, attack=, steps=.
+Difference = Callable[..., Estimate | Interval | None]
 
 
 @dataclass(frozen=True)
@@ -77,23 +82,29 @@ class ResultTable:
         return [(title, len(list(members))) for title, members in groupby(column.group for column in self.columns)]
 
 
-def lay_out(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> ResultTable:
+def lay_out(
+    table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, difference: Difference | None = None
+) -> ResultTable:
     """Arranges a long table as the main table; intermediate steps are left out.
 
     Args:
         table: From :func:`resalign.report.tables.long_table`.
-        measurements: Names, titles and metrics.
+        measurements: Names, titles and metrics, and the values that models are compared by.
         settings: For the caption.
+        difference: Compares two models in place of :func:`resalign.report.tables.paired_difference`.
     """
     final = final_states(table)
     columns = _columns(final, measurements)
+    paired = difference or functools.partial(paired_difference, measurements, settings)
     cells = [
         column_cells(
-            select(final, metric=column.metric, attack=column.attack),
+            own,
             measurements.metrics[column.metric],
             base=measurements.base,
+            apart=paired_apart(paired, column.metric, column.attack, int(own["steps"].iloc[0])),
         )
         for column in columns
+        for own in [select(final, metric=column.metric, attack=column.attack)]
     ]
     return ResultTable(
         columns=tuple(columns), rows=table_rows(cells, measurements), caption=_caption(final, measurements, settings)
@@ -153,26 +164,73 @@ def arrowed(measurements: Measurements, metric: str) -> str:
     return f"{info.title}\N{NO-BREAK SPACE}{'↓' if info.better == 'lower' else '↑'}"
 
 
-def column_cells(values: pd.DataFrame, info: MetricInfo, *, base: str | None) -> dict[str, Cell]:
-    """Model to cell; the best of the models other than the base is marked, ties at the precision shown alike.
+def paired_apart(difference: Difference, metric: str, attack: str, steps: int) -> Apart:
+    """Whether two models of a state are told apart: the interval of their paired difference excludes 0."""
+
+    def apart(best: str, other: str) -> bool:
+        found = difference((best, other), metric=metric, attack=attack, steps=steps)
+        return found is not None and (found.low > 0 or found.high < 0)
+
+    return apart
+
+
+def unpaired_apart(values: pd.DataFrame) -> Apart:
+    """The same of values that are no pairs: their intervals have nothing in common."""
+    ends = {str(row["model"]): (float(row["low"]), float(row["high"])) for row in values.to_dict("records")}
+    return lambda best, other: ends[best][1] < ends[other][0] or ends[other][1] < ends[best][0]
+
+
+def shown_best(values: pd.DataFrame, info: MetricInfo, base: str | None, apart: Apart) -> set[str]:
+    """The best model and those that are not told apart from it; none where that is all of them.
+
+    Args:
+        values: Columns model and mean; one row a model.
+        info: The metric that they are values of.
+        base: Which of them is no contender; None where all are.
+        apart: Whether the best and another one are told apart.
+    """
+    means = {str(row["model"]): float(row["mean"]) for row in values.to_dict("records") if row["model"] != base}
+    if len(means) < 2:
+        return set()
+    best = min(means, key=lambda model: means[model] if info.better == "lower" else -means[model])
+    found = {best, *(model for model in means if model != best and not apart(best, model))}
+    return found if len(found) < len(means) else set()
+
+
+def column_cells(
+    values: pd.DataFrame, info: MetricInfo, *, base: str | None, apart: Apart | None = None
+) -> dict[str, Cell]:
+    """Model to cell, with the best ones marked; see :func:`shown_best`.
 
     Args:
         values: Columns model, mean, low, high; one row a model. The index counts the rows of their file.
         info: The metric that they are values of.
         base: Which of them is no contender; None where all are.
+        apart: Whether two models are told apart; None for :func:`unpaired_apart`.
     """
     rows = values.to_dict("records")
-    contenders = [float(row["mean"]) for row in rows if row["model"] != base]
-    best = ""
-    if len(contenders) > 1:
-        best = number(min(contenders) if info.better == "lower" else max(contenders), info)
+    best = shown_best(values, info, base, apart or unpaired_apart(values))
     cells = {}
     for place, row in zip(values.index, rows, strict=True):
         model, shown = str(row["model"]), number(float(row["mean"]), info)
-        low, high = float(row["low"]), float(row["high"])
-        interval = "" if math.isnan(low) else f"[{number(low, info)}, {number(high, info)}]"
-        cells[model] = Cell(shown, interval, int(place), best=model != base and shown == best)
+        interval = interval_text(float(row["low"]), float(row["high"]), info)
+        cells[model] = Cell(shown, interval, int(place), best=model in best)
     return cells
+
+
+def bold_words(contenders: str, *, paired: bool) -> str:
+    """What bold means, a sentence's end.
+
+    Args:
+        contenders: Such as ``models other than Base``.
+        paired: Which rule it is: :func:`paired_apart`, or :func:`unpaired_apart`.
+    """
+    how = "the interval of the difference, over the same seeds, prompts and noise, includes 0"
+    how = how if paired else "their intervals overlap"
+    return (
+        f"bold are the best of the {contenders} and those that are not told apart from it ({how}); nothing is bold where "
+        "that is all of them."
+    )
 
 
 def _caption(final: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> str:
@@ -189,7 +247,7 @@ def _caption(final: pd.DataFrame, measurements: Measurements, settings: ReportCo
         f"{settings.interval_words}; "
         f"Clopper–Pearson over prompts where fewer than {settings.rare_prompts} prompts show, or fail to show, the "
         "event; Student t across seeds for values of whole image sets (none with one seed). The arrow points in the "
-        f"better direction; bold is the best of the models other than {measurements.title(measurements.base)}. "
+        f"better direction; {bold_words(f'models other than {measurements.title(measurements.base)}', paired=True)} "
         + "; ".join(sizes)
         + "."
     )

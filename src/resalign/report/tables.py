@@ -19,6 +19,7 @@ CELL = [*STATE, "metric"]
 LONG_COLUMNS = [*CELL, "mean", "std", "low", "high", "n", "seeds"]
 PER_RUN_COLUMNS = [*STATE, "seed", "metric", "value", "low", "high", "n"]
 FLOAT_FORMAT = "%.6g"
+_MOST_DECIMALS = 6  # of a number in a text: a hundred-thousandth of a per cent is none
 TEXT_COLUMNS = (
     *("model", "attack", "dataset", "metric", "prompt_set", "prompt_id", "prompt", "path", "variant"),
     *("kind", "direction", "quantity"),
@@ -36,11 +37,12 @@ def long_table(measurements: Measurements, settings: ReportConfig) -> pd.DataFra
     rows: list[dict[str, object]] = []
     for key, group in measurements.images.groupby(CELL, sort=False):
         info = measurements.metrics[str(key[-1])]
-        estimate = pooled_estimate(group, settings, *map(str, key), rate=info.kind == "rate")
+        estimate = held(pooled_estimate(group, settings, *map(str, key), rate=info.kind == "rate"), info)
         rows.append(dict(zip(CELL, key, strict=True)) | vars(estimate))
     for key, group in measurements.runs.groupby(CELL, sort=False):
         values = group["value"].to_numpy(dtype=np.float64)
-        estimate = statistics.across_seeds(values, int(group["n"].sum()), settings.confidence)
+        info = measurements.metrics[str(key[-1])]
+        estimate = held(statistics.across_seeds(values, int(group["n"].sum()), settings.confidence), info)
         rows.append(dict(zip(CELL, key, strict=True)) | vars(estimate))
     return _ordered(pd.DataFrame(rows, columns=LONG_COLUMNS), measurements)
 
@@ -102,9 +104,14 @@ def paired_difference(
 ) -> statistics.Estimate | None:
     """The difference (first minus second model) over the images that both have: same seed, prompt and noise.
 
+    Of a metric that has one value a run it is that of the training seeds that both have.
+
     Returns:
-        None where the two models share no image.
+        None where the two models share no image, or no seed.
     """
+    info = measurements.metrics[metric]
+    if info.kind == "set":
+        return _paired_runs(measurements.runs, settings, models, info, metric=metric, attack=attack, steps=steps)
     images = measurements.images
     state = (images["metric"] == metric) & (images["attack"] == attack) & (images["steps"] == steps)
     keys = ["seed", "prompt_id", "image_index"]
@@ -115,17 +122,49 @@ def paired_difference(
     difference = both.assign(value=both["value"] - both["value_second"])
     key = paired_key(models, metric=metric, attack=attack, steps=steps)
     found = pooled_estimate(difference, settings, *key, rate=False)
-    if measurements.metrics[metric].kind == "rate":
-        low, high = difference_of_rates(found.low, found.high)
-        found = replace(found, low=low, high=high)
-    return found
+    return replace(found, **difference_held(found.low, found.high, info)._asdict())
+
+
+def _paired_runs(
+    runs: pd.DataFrame,
+    settings: ReportConfig,
+    models: tuple[str, str],
+    info: MetricInfo,
+    *,
+    metric: str,
+    attack: str,
+    steps: int,
+) -> statistics.Estimate | None:
+    """:func:`paired_difference` of values of whole image sets, by Student's t over training seeds."""
+    state = (runs["metric"] == metric) & (runs["attack"] == attack) & (runs["steps"] == steps)
+    first, second = (runs.loc[state & (runs["model"] == model), ["seed", "value", "n"]] for model in models)
+    both = first.merge(second, on="seed", suffixes=("", "_second"))
+    if both.empty:
+        return None
+    differences = (both["value"] - both["value_second"]).to_numpy(np.float64)
+    found = statistics.across_seeds(differences, int(both["n"].sum()), settings.confidence)
+    return replace(found, **difference_held(found.low, found.high, info)._asdict())
+
+
+def held(estimate: statistics.Estimate, info: MetricInfo) -> statistics.Estimate:
+    """An estimate whose interval lies in the metric's range: Student's t knows no such limits."""
+    return replace(estimate, **_within(estimate.low, estimate.high, *info.bounds)._asdict())
+
+
+def difference_held(low: float, high: float, info: MetricInfo) -> statistics.Interval:
+    """The interval of a difference of two values of a metric, held to what that can be."""
+    least, most = info.bounds
+    return _within(low, high, least - most, most - least)
 
 
 def difference_of_rates(low: float, high: float, share: float = 1.0) -> statistics.Interval:
-    """The interval of a rate less a share of another, held to what that can be; Student's t knows no such limits."""
-    return (
-        statistics.Interval(max(low, -share), min(high, 1.0)) if not math.isnan(low) else statistics.Interval(low, high)
-    )
+    """The interval of a rate less a share of another, held to what that can be."""
+    return _within(low, high, -share, 1.0)
+
+
+def _within(low: float, high: float, least: float, most: float) -> statistics.Interval:
+    """An interval within bounds; NaN stays NaN, which is no interval."""
+    return statistics.Interval(float(np.clip(low, least, most)), float(np.clip(high, least, most)))
 
 
 def paired_key(models: tuple[str, str], *, metric: str, attack: str, steps: int) -> tuple[str, ...]:
@@ -185,8 +224,46 @@ def interval_method(settings: ReportConfig) -> statistics.IntervalMethod:
 
 
 def number(value: float, info: MetricInfo) -> str:
-    """A value with its metric's decimals, and a true minus sign."""
+    """A value with its metric's decimals, and a true minus sign; one image of many is no rate of 0 (or 1)."""
+    if info.kind == "rate":
+        return _between(value, info.decimals, (0.0, 1.0))
     text = f"{value:.{info.decimals}f}"
+    return text.replace("-", "−") if float(text) else text.removeprefix("-")
+
+
+def percentage(share: float) -> str:
+    """A rate in per cent with one decimal, or as many as it takes for 1 image of 5,000 to be none of 0.0 %.
+
+    >>> percentage(0.3125), percentage(0.0002), percentage(0.9996)
+    ('31.2', '0.02', '99.96')
+    """
+    return _between(100 * share, 1, (0.0, 100.0))
+
+
+def interval_text(low: float, high: float, info: MetricInfo, *, per_cent: bool = False) -> str:
+    """Such as ``[0.08, 0.17]``; empty where there is no interval.
+
+    Args:
+        low: Lower end.
+        high: Upper end.
+        info: The metric.
+        per_cent: Of a rate: in per cent, with one decimal.
+    """
+    if math.isnan(low):
+        return ""
+    scale, decimals = (100.0, 1) if per_cent else (1.0, info.decimals)
+    if info.kind != "rate":
+        return f"[{number(low, info)}, {number(high, info)}]"
+    # Rounding may make an interval wider, and not end it at 0 or begin it at 1.
+    return f"[{_between(scale * low, decimals, (scale,))}, {_between(scale * high, decimals, (0.0,))}]"
+
+
+def _between(value: float, decimals: int, limits: Sequence[float]) -> str:
+    """A number with so many decimals, and more where what is no limit would look like one."""
+    text = f"{value:.{decimals}f}"
+    while decimals < _MOST_DECIMALS and value > 0 and float(text) in limits and value not in limits:
+        decimals += 1
+        text = f"{value:.{decimals}f}"
     return text.replace("-", "−") if float(text) else text.removeprefix("-")
 
 

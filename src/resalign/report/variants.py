@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from resalign.report.measurements import NOT_ATTACKED, Measurements
-from resalign.report.table1 import Cell, Column, ResultTable, Row, arrowed, column_cells
+from resalign.report.table1 import Cell, Column, ResultTable, Row, arrowed, bold_words, column_cells
 
 VARIANT = ["series", "variant"]
 BEFORE = "Before fine-tuning"
@@ -49,7 +49,8 @@ def variant_rows(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFr
 def lay_out_variants(frame: pd.DataFrame, measurements: Measurements, caption: str) -> ResultTable:
     """One row a variant and model, one column a state and metric, in the order of :func:`variant_rows`.
 
-    Bold is a variant's best model; where there is one model, a series' best variant.
+    Bold are a variant's best models; where there is one model, a series' best variants: those whose intervals do not
+    lie apart from the best one's; see :func:`resalign.report.table1.shown_best`.
 
     Args:
         frame: Columns series, variant, model, attack, dataset, steps, metric, mean, low, high. The index counts the
@@ -66,7 +67,9 @@ def lay_out_variants(frame: pd.DataFrame, measurements: Measurements, caption: s
         title = ", ".join(filter(None, shown)) or measurements.title(model)
         found = tuple(column.get((series, variant, model)) for column in cells)
         rows.append(Row(model, title, model == measurements.base, found))
-    return ResultTable(tuple(column for column, _ in columns), tuple(rows), caption)
+    contenders = f"models of a variant other than {measurements.title(measurements.base)}" if many_models else "variants"
+    said = bold_words(contenders, paired=False)
+    return ResultTable(tuple(column for column, _ in columns), tuple(rows), f"{caption} {said[0].upper()}{said[1:]}")
 
 
 def _columns(frame: pd.DataFrame, measurements: Measurements) -> list[tuple[Column, pd.DataFrame]]:
