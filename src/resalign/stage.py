@@ -143,6 +143,9 @@ def running(
     torch.use_deterministic_algorithms(True)
     arguments.output.mkdir(parents=True, exist_ok=True)
     lease = devices.lease(arguments.job.get("device", "cpu"))
+    devices.warn_of_threads(arguments.threads)
+    sampling = arguments.job.get("sampling", {})
+    devices.check_precision(lease.device, arguments.job.get("precision"), sampling.get("precision"))
     if "device" in arguments.job:
         arguments.job["device"] = lease.device  # the one that it got: what the stage uses, records and resumes by
     record = {
