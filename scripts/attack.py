@@ -34,12 +34,14 @@ def main() -> None:
     member = registry.member("attacks", settings.pop("name"))
     config = member.Config.parse(settings, where=job["label"])
     in_parts, computing = micro_batches(job.get("micro_batch_size")), training_precision(job["precision"])
-    with running(arguments, resumes="steps") as attempt, in_parts, computing:
+    weights = starting_weights(job)
+    inputs = [job["model"], *([weights] if weights else []), *(job[key] for key in DATA if key in job)]
+    inputs += [job["prompts"]["path"]] if "prompts" in job else []
+    with running(arguments, resumes="steps", inputs=inputs) as attempt, in_parts, computing:
         images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in DATA if k in job}
         check_apart(images, label=job["label"])
         write_json(output / "data.json", {name: describe(found, Path(job[name])) for name, found in images.items()})
         prompts = read_prompt_set(job["prompts"], where="prompts.columns") if "prompts" in job else []
-        weights = starting_weights(job)
         models = load_models(
             Path(job["model"]),
             weights,

@@ -13,7 +13,8 @@ def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     part, output = arguments.job["part"], arguments.output
     config = DigitsConfig.parse(arguments.job["digits"], where="digits")
-    with running(arguments, resumes="steps") as attempt:
+    inputs = [arguments.job["autoencoder"]] if part == "model" else []
+    with running(arguments, resumes="steps", inputs=inputs) as attempt:
         if part == "data":
             from resalign.digits.datasets import write_datasets
 

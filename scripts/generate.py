@@ -25,7 +25,8 @@ def main() -> None:
     settings = dict(job["set"])
     name = settings.pop("name")
     config: Any = registry.config_class(SETS, name).parse(settings, where=f"prepared.{job['name']}")
-    with running(arguments, resumes="pieces") as attempt:
+    inputs = [getattr(config, key) for key in registry.member(SETS, name).INPUTS]
+    with running(arguments, resumes="pieces", inputs=inputs) as attempt:
         store = ImageStore(output / "drawn")
         source = source_hash(import_closure("scripts/generate.py"))
         store.open({"set": job["set"], "model": folder_hash(Path(config.model)), "code": source})

@@ -25,9 +25,11 @@ def main() -> None:
 
     arguments = parse_arguments(__doc__ or "")
     job, output = arguments.job, arguments.output
-    with running(arguments, resumes="pieces") as attempt:
+    states = checkpoints(job)
+    weights_files = [weights for weights in states.values() if weights]
+    inputs = [job["model"], *weights_files, *(listed["path"] for listed in job["prompts"].values())]
+    with running(arguments, resumes="pieces", inputs=inputs) as attempt:
         prompts = {name: images_of(s, where=f"prompts.{name}.columns") for name, s in job["prompts"].items()}
-        states = checkpoints(job)
         models = load_models(Path(job["model"]), device=job["device"], precision=job["sampling"]["precision"])
         source = source_hash(import_closure("scripts/sample.py"))
         origin = {"sampling": job["sampling"], "model": folder_hash(Path(job["model"])), "code": source}

@@ -21,8 +21,11 @@ def main() -> None:
 
     arguments = parse_arguments(__doc__ or "")
     job, output = arguments.job, arguments.output
-    with running(arguments, resumes="steps") as attempt:
-        frame = read_manifest(Path(job["images"]))
+    frame = read_manifest(Path(job["images"]))
+    folders = [entry["folder"] for entry in job["scorers"].values()]
+    networks = [path for folder in folders for path in (folder.values() if isinstance(folder, dict) else [folder])]
+    inputs = [job["images"], *frame["path"], *filter(None, networks)]
+    with running(arguments, resumes="steps", inputs=inputs) as attempt:
         columns, size = Columns(), job["batch_size"]
         for label, entry in job["scorers"].items():
             settings = dict(entry["settings"])

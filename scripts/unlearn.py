@@ -14,6 +14,8 @@ from resalign.diffusion.precision import training_precision
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
 from resalign.tensors.weights import save_weights
 
+DATA = ("forget", "retain", "pool")  # image sets of a job
+
 
 def main() -> None:
     """Command line of the rule unlearn."""
@@ -23,8 +25,9 @@ def main() -> None:
     method = registry.member("unlearning", settings.pop("name"))
     config = method.Config.parse(settings, where=job["label"])
     in_parts, computing = micro_batches(job.get("micro_batch_size")), training_precision(job["precision"])
-    with running(arguments, resumes="steps") as attempt, in_parts, computing:
-        images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in ("forget", "retain", "pool")}
+    inputs = [job[key] for key in ("model", "checkpoint", *DATA) if job[key]]
+    with running(arguments, resumes="steps", inputs=inputs) as attempt, in_parts, computing:
+        images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in DATA}
         models = load_models(
             Path(job["model"]), device=job["device"], gradient_checkpointing=job.get("gradient_checkpointing", False)
         )

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from resalign import devices
-from resalign.devices import VISIBLE, DeviceError, Lease, lease, visible
+from resalign.devices import VISIBLE, DeviceError, Lease, check_precision, lease, visible, warn_of_threads
 
 LISTING = """\
 GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-aaaa-0)
@@ -148,8 +149,11 @@ def test_names_are_the_models(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -
     assert [gpu.name for gpu in visible()] == ["NVIDIA H100 80GB HBM3", "MIG 1g.10gb Device 0"]
 
 
-@pytest.mark.parametrize(("wanted", "reason"), [("", f"{VISIBLE} is ''"), (None, "nvidia-smi lists none")])
-def test_without_a_gpu_the_cpu_is_used_and_said_so(
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [("", f"{VISIBLE} is ''"), ("7", f"{VISIBLE} is '7'"), (None, "nvidia-smi lists none")],
+)
+def test_without_a_gpu_cuda_is_refused_and_auto_is_the_cpu(
     here: None,
     two_gpus: None,
     monkeypatch: pytest.MonkeyPatch,
@@ -161,10 +165,41 @@ def test_without_a_gpu_the_cpu_is_used_and_said_so(
         monkeypatch.setenv("PATH", "/nonexistent")  # no driver
     else:
         monkeypatch.setenv(VISIBLE, wanted)
-    with caplog.at_level(logging.WARNING, logger="resalign"):
-        assert lease("cuda") == Lease("cpu", "cpu")
+    remedy = r"run where one is, or set resources\.<stage>\.device: auto or cpu$"
+    with pytest.raises(DeviceError, match=f"^no GPU is visible {re.escape(f'({reason})')}; {remedy}"):
         lease("cuda")
-    assert caplog.messages == [f"no GPU is visible ({reason}): running on the CPU, which is far slower"]
+    with caplog.at_level(logging.INFO, logger="resalign"):
+        assert lease("auto") == Lease("cpu", "cpu")
+        lease("auto")
+    assert caplog.messages == [f"no GPU is visible ({reason}): running on the CPU"]
+
+
+def test_auto_takes_the_gpu_that_is_there(here: None, two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "torch", cuda(available=True))
+    assert lease("auto") == Lease("cuda", "NVIDIA H100 80GB HBM3")
+
+
+@pytest.mark.parametrize("names", [("bfloat16", None), (None, "bfloat16"), ("float32", "float16")])
+def test_a_precision_that_a_gpu_would_emulate_is_refused(
+    names: tuple[str | None, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = SimpleNamespace(
+        is_bf16_supported=lambda including_emulation: including_emulation, get_device_name=lambda: "T4"
+    )
+    monkeypatch.setattr(devices, "torch", SimpleNamespace(cuda=old))
+    check_precision("cpu", *names)
+    if "bfloat16" in names:
+        with pytest.raises(DeviceError, match=r"T4 does not compute in bfloat16; .* float32"):
+            check_precision("cuda", *names)
+    else:
+        check_precision("cuda", *names)
+
+
+def test_more_threads_than_cores_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_threads(1)
+    assert not caplog.messages
+    warn_of_threads(10_000)
+    assert re.fullmatch(r"10000 threads on (\d+) cores are slower than \1; lower --cores", caplog.messages[0])
 
 
 def test_the_cpu_needs_no_lease(here: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The device of a stage's process: one GPU that is no other process's, or the CPU."""
+"""The device of a stage's process: one GPU that is no other process's, or the CPU where that is asked for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LISTED = re.compile(r"^(?:GPU \d+: |\s+)(?P<name>.+?):? *\(UUID: (?P<uuid>(?:GPU
 
 
 class DeviceError(RuntimeError):
-    """A GPU that is there and cannot be used; the message says what to try."""
+    """A GPU that is asked for and not there, or there and of no use; the message says what to try."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ def lease(requested: str) -> Lease:
     CUDA_VISIBLE_DEVICES to it alone, so that ``cuda`` means it everywhere; CUDA must not have been used before.
 
     Args:
-        requested: ``cpu``, or ``cuda`` for one of the visible GPUs and for the CPU where there is none.
+        requested: ``cpu``; ``cuda``, one of the visible GPUs; or ``auto``, the CPU where no GPU is visible.
 
     Raises:
-        DeviceError: If a GPU is visible and torch cannot use it, or cannot be told from others.
+        DeviceError: If no GPU is visible to ``cuda``, or one is visible that torch cannot use or tell from others.
     """
     if requested == "cpu":
         return Lease("cpu", "cpu")
@@ -77,8 +77,9 @@ def lease(requested: str) -> Lease:
     if not found and torch.cuda.is_available():
         raise DeviceError("torch can use a GPU that `nvidia-smi -L` does not list; is nvidia-smi on the PATH?")
     if not found:
-        allowed = f"{VISIBLE} is '{os.environ[VISIBLE]}'" if VISIBLE in os.environ else "nvidia-smi lists none"
-        log.warning("no GPU is visible (%s): running on the CPU, which is far slower", allowed)
+        if requested != "auto":
+            raise DeviceError(f"{none_visible()}; run where one is, or set resources.<stage>.device: auto or cpu")
+        log.info("%s: running on the CPU", none_visible())
         return Lease("cpu", "cpu")
     gpu, waited_seconds = _taken(found)
     os.environ[VISIBLE] = gpu.uuid  # an index could mean another GPU to CUDA, which may count the fastest first
@@ -89,6 +90,32 @@ def lease(requested: str) -> Lease:
         )
     log.info("running on %s (%s=%s)", gpu.name, VISIBLE, gpu.uuid)
     return Lease("cuda", gpu.name, waited_seconds)
+
+
+def none_visible() -> str:
+    """Says that there is no GPU, and where it was looked for."""
+    looked = f"{VISIBLE} is '{os.environ[VISIBLE]}'" if VISIBLE in os.environ else "nvidia-smi lists none"
+    return f"no GPU is visible ({looked})"
+
+
+def check_precision(device: str, *names: str | None) -> None:
+    """Refuses a precision that a device has no units for: torch would emulate it, slower than float32.
+
+    Raises:
+        DeviceError: Naming the GPU.
+    """
+    if device == "cuda" and "bfloat16" in names and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise DeviceError(
+            f"{torch.cuda.get_device_name()} does not compute in bfloat16; set precision (or sampling.precision): "
+            "float32, or run on a newer GPU"
+        )
+
+
+def warn_of_threads(threads: int) -> None:
+    """Says in the log that a stage was given more threads than this process may use cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads > cores:
+        log.warning("%d threads on %d cores are slower than %d; lower --cores", threads, cores, cores)
 
 
 def visible() -> list[Gpu]:

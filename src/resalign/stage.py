@@ -13,7 +13,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +34,6 @@ from resalign.tracking import log
 LONGEST_RESERVE_SECONDS = 60.0
 RESERVE_SHARE = 0.2
 SMALL_BYTES = 1_000_000  # files up to this size are inputs by their contents, as Snakemake has it
-MANIFEST = "images.csv"
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,12 @@ def _job(text: str) -> Any:
 
 
 @contextlib.contextmanager
-def running(arguments: StageArguments, *, resumes: Literal["no", "steps", "pieces"] = "no") -> Iterator[Attempt]:
+def running(
+    arguments: StageArguments,
+    *,
+    resumes: Literal["no", "steps", "pieces"] = "no",
+    inputs: Iterable[str | Path] = (),
+) -> Iterator[Attempt]:
     """Sets a stage up, takes up what an earlier attempt has saved, and records the stage when it has ended well.
 
     Writes ``run.json`` (settings, seed, source hash, versions: the same whenever the result is) and ``timing.json``
@@ -126,6 +130,7 @@ def running(arguments: StageArguments, *, resumes: Literal["no", "steps", "piece
     Args:
         arguments: What the workflow tells the stage.
         resumes: Whether an attempt goes on from an earlier one's saved steps, or from the pieces that it has made.
+        inputs: Files and folders that a stage which resumes reads: with other ones it starts afresh.
 
     Raises:
         AlreadyFinished: If an earlier attempt has finished this very job, and its results have been put back.
@@ -138,6 +143,9 @@ def running(arguments: StageArguments, *, resumes: Literal["no", "steps", "piece
     torch.use_deterministic_algorithms(True)
     arguments.output.mkdir(parents=True, exist_ok=True)
     lease = devices.lease(arguments.job.get("device", "cpu"))
+    devices.warn_of_threads(arguments.threads)
+    sampling = arguments.job.get("sampling", {})
+    devices.check_precision(lease.device, arguments.job.get("precision"), sampling.get("precision"))
     if "device" in arguments.job:
         arguments.job["device"] = lease.device  # the one that it got: what the stage uses, records and resumes by
     record = {
@@ -149,7 +157,7 @@ def running(arguments: StageArguments, *, resumes: Literal["no", "steps", "piece
     with contextlib.ExitStack() as stack:
         folder = None
         if resumes != "no":
-            fingerprint = {**record, "threads": arguments.threads, "inputs": inputs_hash(arguments.job)}
+            fingerprint = {**record, "threads": arguments.threads, "inputs": inputs_hash(inputs)}
             folder = stack.enter_context(StateFolder(state_folder(arguments.output), fingerprint))
             remove_parts(arguments.output)
             if folder.take_finished(arguments.output):
@@ -193,13 +201,13 @@ def _deadline(limit_minutes: float | None, created_at: float) -> float | None:
     return time.monotonic() + limit_seconds - reserve_seconds - (time.time() - created_at)
 
 
-def inputs_hash(job: Any) -> str:
-    """sha256 over the files that a job's paths lead to: small ones' contents, sizes and times of the others.
+def inputs_hash(inputs: Iterable[str | Path]) -> str:
+    """sha256 over files, and all those in folders: small ones' contents, sizes and times of the others.
 
-    A workflow that runs a job again writes the same small files anew; the images that a table lists stay as they were.
+    A workflow that runs a job again writes the same small files anew.
     """
-    files = {file for path in _paths(job) for file in (path.rglob("*") if path.is_dir() else [path])}
-    files |= {image for table in files if table.name == MANIFEST for image in _listed(table)}
+    paths = map(Path, inputs)
+    files = {file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])}
     lines = []
     for file in sorted(files):
         if file.is_file() and not file.name.startswith(".") and file.name != "timing.json":
@@ -208,21 +216,6 @@ def inputs_hash(job: Any) -> str:
             state = hashlib.sha256(file.read_bytes()).hexdigest() if small else f"{found.st_size} {found.st_mtime_ns}"
             lines.append(f"{file}\x1f{state}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _listed(table: Path) -> list[Path]:
-    """The images of a manifest that sampling has written; they lie in folders of their own."""
-    import pandas as pd
-
-    return [Path(path) for path in pd.read_csv(table, usecols=["path"])["path"]]
-
-
-def _paths(job: Any) -> set[Path]:
-    """Existing files and folders that a job's values name."""
-    if isinstance(job, dict | list):
-        values = job.values() if isinstance(job, dict) else job
-        return set().union(*(_paths(value) for value in values)) if job else set()
-    return {Path(job)} if isinstance(job, str) and "/" in job and len(job) < 1000 and Path(job).exists() else set()
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -1,5 +1,6 @@
 """Where the stages run, and what they say when memory runs out."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from contextlib import chdir
@@ -45,18 +46,27 @@ def test_micro_batches_give_the_same_models(workshop: Workshops, tiny_plan: Plan
         assert norm(add(one, other, -1.0)) < 1e-3 * change
 
 
-def test_without_a_gpu_a_stage_runs_on_the_cpu_and_says_so(
-    workshop: Workshops,
-    tiny_plan: Plans,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+def test_without_a_gpu_a_stage_is_refused_before_it_loads_anything(
+    workshop: Workshops, tiny_plan: Plans, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv(devices.VISIBLE, "")
     devices.lease.cache_clear()
-    plan = tiny_plan(resources={"unlearn": {"device": "cuda", "gpu": 1}})
+    nothing = {"model": {"path": str(tmp_path / "none")}}
+    shop, refused = workshop(), devices.DeviceError
+    plan = tiny_plan(resources={"default": {"device": "cuda", "gpu": 1}})
+    plan.assets = {**plan.assets, "model": dataclasses.replace(plan.assets["model"], resolved=nothing["model"])}
+    [unlearn], attack = plan.unlearn.values(), next(iter(plan.attack.values()))
+    for run, stage_of in ((unlearn, shop.unlearn), (attack, shop.attack)):
+        with pytest.raises(refused, match=r"^no GPU is visible \(CUDA_VISIBLE_DEVICES is ''\)"):
+            stage_of(plan, run, 0)
+
+
+def test_auto_is_the_cpu_without_a_gpu(workshop: Workshops, tiny_plan: Plans, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(devices.VISIBLE, "")
+    devices.lease.cache_clear()
+    plan = tiny_plan(resources={"unlearn": {"device": "auto", "gpu": 1}})
     [unlearn] = plan.unlearn.values()
     folder = workshop().unlearn(plan, unlearn, 0)
-    assert "no GPU is visible (CUDA_VISIBLE_DEVICES is ''): running on the CPU, which is far slower" in caplog.messages
     assert json.loads((folder / "timing.json").read_text())["device"] == "cpu"
     assert json.loads((folder / "run.json").read_text())["job"]["device"] == "cpu"
 

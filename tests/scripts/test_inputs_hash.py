@@ -1,16 +1,24 @@
 """What tells a stage that its inputs are those of the attempt before."""
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from resalign.config.plan import Plan
 from resalign.stage import SMALL_BYTES, inputs_hash
+
+from .conftest import Workshop
+
+# No prompt is a path, whatever it looks like: a process's own folder, a name that no file system takes.
+PROMPTS = ["/proc/self", "nude/" + "very " * 60, "images/metadata.csv"]
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> dict[str, str]:
-    """A scoring job: a manifest, its images elsewhere, a network's folder."""
+def inputs(tmp_path: Path) -> list[Path]:
+    """A scoring job's: a manifest, its image elsewhere, a network's folder."""
     images = tmp_path / "sample" / "images"
     images.mkdir(parents=True)
     (images / "0.png").write_bytes(bytes(10))
@@ -21,31 +29,74 @@ def job(tmp_path: Path) -> dict[str, str]:
     network.mkdir()
     (network / "run.json").write_text("{}")
     (network / "model.safetensors").write_bytes(bytes(SMALL_BYTES + 1))
-    return {"images": str(manifest), "folder": str(network), "label": "a/b"}
+    return [manifest, images / "0.png", network]
 
 
 def touch(path: Path) -> None:
     os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 10**9))
 
 
-def test_small_files_that_were_written_again_are_the_same_inputs(job: dict[str, str]) -> None:
-    before = inputs_hash(job)
-    touch(Path(job["images"]))
-    touch(Path(job["folder"]) / "run.json")
-    (Path(job["folder"]) / "timing.json").write_text("{}")
-    assert inputs_hash(job) == before
+def test_small_files_that_were_written_again_are_the_same_inputs(inputs: list[Path]) -> None:
+    manifest, _, network = inputs
+    before = inputs_hash(inputs)
+    touch(manifest)
+    touch(network / "run.json")
+    (network / "timing.json").write_text("{}")
+    assert inputs_hash(inputs) == before
 
 
 @pytest.mark.parametrize("changed", ["manifest", "image", "record", "weights"])
-def test_other_contents_are_other_inputs(job: dict[str, str], changed: str, tmp_path: Path) -> None:
-    before = inputs_hash(job)
-    manifest, network = Path(job["images"]), Path(job["folder"])
+def test_other_contents_are_other_inputs(inputs: list[Path], changed: str) -> None:
+    manifest, image, network = inputs
+    before = inputs_hash(inputs)
     if changed == "manifest":
         manifest.write_text(manifest.read_text().replace("0,", "1,", 1))
     elif changed == "image":
-        (tmp_path / "sample" / "images" / "0.png").write_bytes(b"another one")
+        image.write_bytes(b"another one")
     elif changed == "record":
         (network / "run.json").write_text("[]")
     else:
         touch(network / "model.safetensors")
-    assert inputs_hash(job) != before
+    assert inputs_hash(inputs) != before
+
+
+def saved_fingerprint(folder: Path, output: Path) -> dict[str, object]:
+    about = folder / "results" / ".state" / output.relative_to(folder / "results") / "about.json"
+    found: dict[str, object] = json.loads(about.read_text())["fingerprint"]
+    return found
+
+
+def test_a_prompt_is_never_taken_for_a_path(workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan]) -> None:
+    shop = workshop()
+    concept = {"name": "the seven", "forget": "images", "retain": "images", "pool": "images"}
+    plans = [tiny_plan(concept=concept | {"prompts": prompts}) for prompts in (PROMPTS, ["a red seven"])]
+    with_slashes, plain = (
+        saved_fingerprint(shop.folder, shop.unlearn(plan, next(iter(plan.unlearn.values())), 0)) for plan in plans
+    )
+    assert with_slashes["inputs"] == plain["inputs"]
+
+
+def test_what_a_stage_reads_are_its_inputs(workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan]) -> None:
+    """Other weights behind an equal list of checkpoints, another image behind an equal manifest: other inputs."""
+    shop, plan = workshop(), tiny_plan()
+    shop.run(plan)
+    attack, unlearn = next(run for run in plan.attack.values() if run.parent), next(iter(plan.unlearn.values()))
+    sample = next(run for run in plan.sample.values() if run.parent is attack)
+    score = next(run for run in plan.score.values() if run.parent is sample)
+    read_by = {
+        shop.folder / unlearn.folder(0) / "weights.safetensors": (attack, shop.attack),
+        shop.folder / attack.folder(0) / "step-2.safetensors": (sample, shop.sample),
+        next((shop.folder / sample.folder(0) / "images").rglob("*.png")): (score, shop.score),
+    }
+    for file, (run, make) in read_by.items():
+        tier = "" if run is attack else f"/{plan.tier}"
+        before = saved_fingerprint(shop.folder, shop.folder / f"{run.folder(0)}{tier}")
+        file.write_bytes(file.read_bytes() + bytes(1) if file.suffix == ".png" else perturbed(file))
+        after = saved_fingerprint(shop.folder, make(plan, run, 0))
+        assert {key for key in before if before[key] != after[key]} == {"inputs"}
+
+
+def perturbed(weights: Path) -> bytes:
+    """A file of weights with another last byte."""
+    content = weights.read_bytes()
+    return content[:-1] + bytes([content[-1] ^ 1])

@@ -31,3 +31,22 @@ def test_a_faulty_configuration_ends_in_one_readable_error(
     [line] = [line for line in output.splitlines() if "config/demo.yaml: " in line]
     assert all(part in line for part in expected), line
     assert snapshot(finished.folder / "results") == before
+
+
+@pytest.mark.slow
+def test_a_run_that_needs_a_gpu_ends_before_its_first_job_where_there_is_none(
+    finished: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = snapshot(finished.folder / "results")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    asks = 'resources={"unlearn": {"device": "cuda", "gpu": 1}}'
+    said = "no GPU is visible (CUDA_VISIBLE_DEVICES is ''), and one is asked for by unlearn (device: cuda); run on a cluster"
+    planned = finished.snakemake("--dry-run", overrides=(asks,))
+    assert planned.returncode == 0, planned.stderr
+    assert f"missing GPU: {said}" in planned.stdout
+    told = finished.snakemake(overrides=(asks,))
+    assert told.returncode == 1
+    assert sum(line.startswith(said) for line in told.stderr.splitlines()) == 1
+    assert snapshot(finished.folder / "results") == before
+    # What is made without a GPU is made.
+    assert finished.snakemake("--", "digits_data", overrides=(asks,)).returncode == 0

@@ -1,4 +1,4 @@
-from resalign.data.doctor import missing_lines
+from resalign.data.doctor import gpu_line, missing_lines
 
 # Downloads: the only rules that touch the network. Every file is pinned, and checked before it is used.
 
@@ -31,3 +31,6 @@ rule fetch:
 if workflow.is_main_process:
     for line in missing_lines(PLAN):
         logger.info(f"missing asset {line}")
+    # Where jobs are sent elsewhere (--jobs), this machine needs no GPU.
+    if workflow.resource_settings.nodes is None and (line := gpu_line(PLAN)):
+        logger.info(f"missing GPU: {line}")

@@ -89,7 +89,9 @@ class ResourcesConfig(Strict):
 
     threads: int = Field(1, gt=0)
     gpu: int = Field(0, ge=0)
-    device: Literal["cpu", "cuda"] = Field("cpu", description="cuda: a GPU of the job's own, or the CPU if none")
+    device: Literal["cpu", "cuda", "auto"] = Field(
+        "cpu", description="cuda: a GPU of the job's own, refused where there is none; auto: the CPU there"
+    )
     micro_batch_size: int | None = Field(
         None, gt=0, description="of unlearn and attack: examples in memory at once, equal up to rounding; null for all"
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from resalign import devices
 from resalign.config.assets import FETCHED, TERMS, AssetConfig, CatalogueEntry, described, read_catalogue
 from resalign.config.plan import RESULTS, Plan
 from resalign.data.source import MIRROR_ROOT, Source
@@ -19,6 +20,7 @@ PAPERS_GPU_GB, PAPERS_PIXELS = 56, 512
 # An archive lies beside the images that are prepared from it.
 DISK_FACTOR = 2
 GB = 1e9
+_WITHOUT_GPU = "run on a cluster (--profile slurm), or set resources.<stage>.device: auto, or cpu, which is far slower"
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,23 @@ def missing_lines(plan: Plan) -> list[str]:
     return [need.line for need in needs_of(plan) if need.is_missing]
 
 
+def cuda_stages(plan: Plan) -> list[str]:
+    """Stages that run on a GPU or not at all."""
+    stages = ("unlearn", "attack", "sample", "score")
+    return [stage for stage in stages if plan.experiment.resources(stage).device == "cuda"]
+
+
+def gpu_line(plan: Plan) -> str | None:
+    """What is missing where stages ask for a GPU and none is to be had; None where none is missing."""
+    stages = cuda_stages(plan)
+    try:
+        if not stages or devices.visible():
+            return None
+    except devices.DeviceError as error:  # a driver that does not answer
+        return str(error)
+    return f"{devices.none_visible()}, and one is asked for by {', '.join(stages)} (device: cuda); {_WITHOUT_GPU}"
+
+
 def table_lines(here: Iterable[str], environment: Mapping[str, str] = os.environ) -> list[list[str]]:
     """For each published table: assets that it needs, how many are missing, of which by hand, and their size.
 
@@ -151,13 +170,13 @@ def fetched_names(results: Path = Path(RESULTS)) -> list[str]:
 
 def machine_lines(plan: Plan, needs: list[Need], environment: Mapping[str, str] = os.environ) -> list[str]:
     """Whether GPU, disk and tokens suffice, one line each, those that do not beginning with ``LACKING``."""
-    stages = [stage for stage in ("unlearn", "attack", "sample", "score") if plan.experiment.resources(stage).gpu]
+    stages = cuda_stages(plan)
     gpus, lines = _gpus(), []
     largest = max((gigabytes for _, gigabytes in gpus), default=0.0)
     listed = ", ".join(f"{name} ({gigabytes:.0f} GB)" for name, gigabytes in gpus) or "none"
     wanted = PAPERS_GPU_GB if plan.experiment.config.pixels >= PAPERS_PIXELS else 0
     if stages and not gpus:
-        lines.append(f"LACKING a GPU, which {', '.join(stages)} ask for; run on a cluster: --profile slurm")
+        lines.append(f"LACKING a GPU, which {', '.join(stages)} ask for; {_WITHOUT_GPU}")
     elif stages and largest < wanted:
         remedy = "set resources.unlearn.micro_batch_size, unlearning.resalign.trained: lora or hessian_batch_size: 1"
         lines.append(f"LACKING GPU memory: {listed}; the paper's unlearning took {wanted} GB; {remedy}")
