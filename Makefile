@@ -9,12 +9,13 @@ UV := $(VENV)/.uv/bin/uv
 INSTALLED := $(VENV)/.installed
 # The venv's tools come first on PATH, so that `python` in a rule or a test is the venv's.
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+PYTEST = $(IN_VENV) OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 pytest -n $(CORES) --dist worksteal
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slurm-test costs doctor check recover verify lock clean
+.PHONY: help demo test test-all slurm-test costs doctor check recover verify lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,8 +25,11 @@ demo: $(INSTALLED) ## Run the demo experiment and write results/demo/report.html
 		snakemake --cores $(CORES) --configfile config/demo.yaml --rerun-incomplete --quiet rules host -- demo
 	@echo "The demo's page: results/demo/report.html"
 
-test: $(INSTALLED) ## Run the tests, one process a core (ARGS="-k name" passes options to pytest)
-	@$(IN_VENV) OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 pytest -n $(CORES) --dist worksteal $(ARGS)
+test: $(INSTALLED) ## Run the quick tests, in minutes: every module, one process a core (ARGS="-k name" passes options to pytest)
+	@$(PYTEST) -m "not slow and not large" $(ARGS)
+
+test-all: test ## Run the quick tests, then the slow ones: real workflows, kills, the browser (ARGS as above)
+	@$(PYTEST) -m "slow and not large" $(ARGS)
 
 slurm-test: $(INSTALLED) ## Run a small grid on a SLURM of its own, disturbed in every way (root on Debian; installs slurm-wlm, munge)
 	@$(IN_VENV) python -m tests.slurm.cluster

@@ -1,7 +1,7 @@
 """One thread, no network, and a tiny randomly initialised pipeline with the data to train it on."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 # Before torch is imported anywhere: two processes of two threads each are many times slower than one thread each.
@@ -18,6 +18,20 @@ from resalign.diffusion.batches import EncodedImages, encode
 from resalign.diffusion.models import Models, load_models
 from resalign.lazy import torch
 from tests.pipelines import PIXELS, write_pipeline
+
+# Of variables that the user has set for other work: a mirror, a token, a profile, the repository of a git hook.
+USERS = ("GIT_", "HF_TOKEN", "RESALIGN_", "SBATCH_", "SLURM_", "SNAKEMAKE_")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment() -> Iterator[None]:
+    """No test depends on who runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(USERS)]:
+            patch.delenv(name)
+        for name, value in {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C.UTF-8"}.items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from resalign.fine_tuning import FineTuningConfig, Tuning, fine_tune, learning_r
 from resalign.objectives.denoising import denoising_loss
 from resalign.resume.attempt import Attempt
 from resalign.tensors.named import Named, add, detached, gradient, norm, scaled
+from tests.nearness import differing
 from tests.stopping import stopped_after_a_step
 from tests.weight_names import of_denoiser
 
@@ -57,7 +58,7 @@ def test_a_step_is_along_the_mean_gradient_of_accumulated_batches(models: Models
     expected = scaled(gradient(mean, start), -1e-2)
     assert norm(add(add(saved, named_weights(models.denoiser), -1.0), expected, -1.0)) < 1e-4 * norm(expected)
     told = [value for _, name, value in run.history.rows if name == "train_loss"]
-    assert told == [pytest.approx(mean.item())]
+    assert told == [pytest.approx(mean.item(), rel=1e-5)]  # float32
 
 
 @pytest.mark.parametrize("optimizer", ["adam_8bit", "adamw_8bit"])
@@ -80,4 +81,4 @@ def test_eight_bits_are_close_to_all(models: Models, attack_data: AttackData, op
     resumed, _ = stopped_after_a_step(
         tmp_path, lambda attempt: tuned(models, attack_data, attempt, optimizer=optimizer, **settings)
     )
-    assert all(torch.equal(resumed[name], rough[name]) for name in rough)
+    assert not differing(resumed, rough)

@@ -19,6 +19,7 @@ from resalign.diffusion.models import Models, trainable_tensors
 from resalign.resume.attempt import Attempt
 from resalign.tensors.named import Named
 from tests.example_config import smallest
+from tests.nearness import differing
 from tests.pipelines import KINDS
 from tests.stopping import stopped_after_a_step
 
@@ -138,14 +139,14 @@ def test_zero_steps_change_nothing(models: Models, attack_data: AttackData, of_n
     original = trainable_tensors(models.pipeline)
     assert step == 0
     assert of_no_steps.prompts[0] in ((), attack_data.prompts)
-    assert all(torch.equal(tensor, original[n]) for n, tensor in weights.items())
+    assert not differing(original, weights)
 
 
 def test_the_models_own_weights_are_left_alone(
     models: Models, before: dict[str, torch.Tensor], result: Recorded
 ) -> None:
     after = trainable_tensors(models.pipeline)
-    assert all(torch.equal(after[n], before[n]) for n in before)
+    assert not differing(after, before)
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in after.values())
 
 

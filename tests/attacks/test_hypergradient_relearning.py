@@ -51,7 +51,7 @@ def test_a_step_descends_along_the_hypergradient_of_the_harmful_denoising_loss(
     found, logged = simulated_hypergradient(config, simulated, theta, outer_loss, where="test")
     step = add(saved, theta, -1.0)
     assert norm(add(step, scaled(found.value, -1e-2), -1.0)) < 1e-4 * norm(step)
-    assert run.history.last("train_loss") == pytest.approx(outer_loss(theta).item())
+    assert run.history.last("train_loss") == pytest.approx(outer_loss(theta).item(), rel=1e-5)  # float32
     assert run.history.last("relative_residual") == logged["relative_residual"]
 
 

@@ -4,6 +4,7 @@ import torch
 
 from resalign.attacks import interpolation
 from resalign.tensors.named import Named
+from tests.nearness import assert_near
 
 
 def begun(amount: float) -> tuple[Named, Named, Named]:
@@ -22,4 +23,4 @@ def test_the_ends_are_the_two_models_to_the_bit() -> None:
 def test_a_quarter_of_the_way_is_nearer_to_the_unlearned_model() -> None:
     found, unlearned, original = begun(0.25)
     expected = 0.75 * unlearned["unet.w"] + 0.25 * original["unet.w"]
-    torch.testing.assert_close(found["unet.w"], expected, rtol=0, atol=1e-6)
+    assert_near(found["unet.w"], expected, 1e-6)

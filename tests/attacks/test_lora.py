@@ -18,6 +18,7 @@ from resalign.diffusion.sampling import sample_images
 from resalign.lazy import diffusers
 from resalign.tensors.named import Named
 from resalign.tensors.weights import save_weights
+from tests.nearness import assert_near, differing
 from tests.pipelines import KINDS
 
 every_pipeline = pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session")
@@ -63,7 +64,7 @@ def test_the_file_gives_a_plain_pipeline_the_merged_models_images(
     plain.unload_lora_weights()
     fused = models.named(named_weights(unmerged.denoiser))
     for name, tensor in models.named(named_weights(merged.denoiser)).items():
-        torch.testing.assert_close(tensor, fused[name], rtol=0, atol=1e-5)
+        assert_near(tensor, fused[name], 1e-5)
 
 
 @every_pipeline
@@ -79,7 +80,7 @@ def test_the_file_reads_back_as_the_change(models: Models, attack_data: AttackDa
     assert set(ranks) <= {0, 2}
     assert ranks.count(0) <= 1
     for name, change in changes.items():
-        torch.testing.assert_close(weights[name], original[name] + change, rtol=0, atol=1e-6)
+        assert_near(weights[name], original[name] + change, 1e-6)
 
 
 @pytest.mark.parametrize(("alpha", "scale"), [(None, 1.0), (6.0, 1.5)])
@@ -91,7 +92,7 @@ def test_the_change_is_alpha_over_rank(
     for name, tensor in weights.items():
         layer = name.removeprefix("unet.")
         up, down = found.variables[f"lora_up.{layer}"], found.variables[f"lora_down.{layer}"]
-        torch.testing.assert_close(tensor - original[name], scale * up @ down, rtol=0, atol=1e-6)
+        assert_near(tensor - original[name], scale * up @ down, 1e-6, scale=tensor)
 
 
 def test_the_loras_of_earlier_steps_are_kept_as_they_were(models: Models, attack_data: AttackData) -> None:
@@ -115,4 +116,4 @@ def test_the_merged_weights_are_a_weight_file_of_the_model(
     again = load_models(pipeline_folder)
     apply_weights(again.pipeline, tmp_path / "w.safetensors")
     loaded = again.named(named_weights(again.denoiser))
-    assert all(torch.equal(loaded[name], tensor) for name, tensor in weights.items())
+    assert not differing(loaded, weights)

@@ -8,6 +8,7 @@ from resalign.contracts import AttackData, Run
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
 from resalign.tensors.named import Named
+from tests.nearness import assert_near
 from tests.weight_names import of_denoiser
 
 
@@ -18,7 +19,7 @@ def test_no_shift_gives_the_model_back(models: Models) -> None:
         spectrum = svdiff.Spectrum.of(weight)
         assert torch.equal(spectrum.shifted(torch.zeros_like(spectrum.values)), weight)
         product = (spectrum.left * spectrum.values) @ spectrum.right
-        torch.testing.assert_close(product.reshape(weight.shape), weight, rtol=0, atol=1e-5)
+        assert_near(product.reshape(weight.shape), weight, 1e-5, scale=spectrum.values)
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (6, 2), (4, 3, 3, 3)])
@@ -30,7 +31,7 @@ def test_shifts_move_singular_values_and_nothing_else(shape: tuple[int, ...]) ->
     shift[-1] = -2 * values[-1]  # no singular value may fall below 0
     expected = left @ torch.diag((values + shift).clamp(min=0)) @ right
     found = svdiff.Spectrum.of(weight).shifted(shift)
-    torch.testing.assert_close(found, expected.reshape(shape), rtol=0, atol=1e-12)
+    assert_near(found, expected.reshape(shape), 1e-12, scale=values)
 
 
 def test_an_attack_keeps_singular_vectors_and_one_dimensional_weights(models: Models, attack_data: AttackData) -> None:
@@ -46,5 +47,5 @@ def test_an_attack_keeps_singular_vectors_and_one_dimensional_weights(models: Mo
         left, values, right = torch.linalg.svd(original[name].flatten(1), full_matrices=False)
         core = left.T @ weight.flatten(1) @ right.T
         outside = core - torch.diag(core.diag())
-        assert outside.abs().max() < 1e-5
+        assert_near(outside, torch.zeros_like(outside), 1e-5, scale=values)
         assert (core.diag() - values).abs().max() > 0.01

@@ -12,6 +12,7 @@ from resalign.contracts import AttackData, Run
 from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import EncodedImages
 from resalign.diffusion.models import Models
+from tests.nearness import assert_near
 
 
 def attacked(models: Models, data: AttackData, **settings: Any) -> tuple[tuple[Prompt, ...], Run]:
@@ -25,12 +26,12 @@ def test_the_projection_is_the_nearest_point_of_the_simplex() -> None:
     rows = torch.randn(20, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = unlearndiffatk.project(rows)
     assert found.min() >= 0
-    torch.testing.assert_close(found.sum(dim=1), torch.ones(20, dtype=torch.float64), rtol=0, atol=1e-12)
+    assert_near(found.sum(dim=1), torch.ones(20, dtype=torch.float64), 1e-12)
     # Of a convex set: no corner lies on the outer side of the plane through the projection, at right angles to the way.
     way = rows - found
     beyond = way - (way * found).sum(dim=1, keepdim=True)
     assert beyond.max() <= 1e-12
-    torch.testing.assert_close(unlearndiffatk.project(found), found, rtol=0, atol=1e-12)
+    assert_near(unlearndiffatk.project(found), found, 1e-12)
 
 
 def test_shares_descend_and_the_best_words_are_kept(models: Models, attack_data: AttackData) -> None:
@@ -41,7 +42,8 @@ def test_shares_descend_and_the_best_words_are_kept(models: Models, attack_data:
     assert sum(losses[-5:]) / 5 < min(losses[:5])
     stream = Run(0).generator("attack", "unlearndiffatk", prompt.id, "noise")
     batch = unlearndiffatk.target_of(data.prompts[0], data, Run(0)).draw_stratified(8, stream)
-    assert unlearndiffatk.heldout_loss(models, [prompt], batch) == pytest.approx(min(losses), rel=1e-6)
+    # In float32; of a relaxed prompt the embedding is the text's up to rounding.
+    assert unlearndiffatk.heldout_loss(models, [prompt], batch) == pytest.approx(min(losses), rel=1e-5)
     # It carries over to other noise, timesteps and images.
     heldout = {step: value for step, name, value in run.history.rows if name == "heldout_loss"}
     assert heldout[20] < heldout[0]

@@ -10,6 +10,7 @@ import torch
 from resalign.bilevel.adaptation import adapt
 from resalign.tensors.named import Named
 from resalign.tensors.steps import DivergenceError
+from tests.nearness import assert_near
 
 from .problems import SIZE, named, quadratic, stacked, symmetric, vector
 
@@ -37,8 +38,8 @@ def test_gradient_descent_is_numpys() -> None:
     for _ in range(7):
         expected.append(0.5 * (point - CENTRE) @ HESSIAN @ (point - CENTRE))
         point = point - 0.1 * HESSIAN @ (point - CENTRE)
-    np.testing.assert_allclose(vector(adapted), point, rtol=1e-12)
-    np.testing.assert_allclose(losses, expected, rtol=1e-12)
+    assert_near(vector(adapted), point, 1e-12)
+    assert_near(losses, expected, 1e-12)
 
 
 def test_adams_first_step_has_the_learning_rates_length_in_every_coordinate() -> None:

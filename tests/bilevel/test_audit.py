@@ -18,6 +18,7 @@ from resalign.bilevel.unrolled import directional_differences, unrolled_hypergra
 from resalign.config.strict import ConfigError
 from resalign.tensors.named import Named
 from resalign.tensors.steps import DivergenceError
+from tests.nearness import assert_near
 
 from .problems import SIZE, Vector, named, quadratic, stacked, symmetric, vector
 
@@ -72,7 +73,7 @@ def relative_error(found: Vector, expected: Vector) -> float:
 @pytest.mark.parametrize("steps", [1, 4, 9])
 def test_unrolled_is_the_product_of_the_steps_jacobians(steps: int) -> None:
     adapted, value = unrolled_hypergradient(*losses(), named(START), lr=LR, steps=steps)
-    np.testing.assert_allclose(vector(adapted), fine_tuned(START, steps), rtol=1e-12)
+    assert_near(vector(adapted), fine_tuned(START, steps), 1e-12)
     assert relative_error(vector(value), exact(steps)) < 1e-10
 
 
@@ -107,7 +108,7 @@ def test_weights_that_the_inner_loss_ignores_pass_through() -> None:
         return weights["bias"].square().sum()
 
     _, value = unrolled_hypergradient(lambda w: stacked(w).sum(), only_bias, named(START), lr=0.1, steps=2)
-    np.testing.assert_allclose(vector(value), np.r_[np.ones(4), np.full(3, 0.8**2)], rtol=1e-12)
+    assert_near(vector(value), np.r_[np.ones(4), np.full(3, 0.8**2)], 1e-12)
 
 
 # --- the Krylov space -------------------------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ def test_a_projected_solve_is_the_solvers_own(name: str, steps: int, gamma: floa
             solve(systems[1], solver_config(name, steps))
         return
     projected = solve(systems[1], solver_config(name, steps))
-    torch.testing.assert_close(space.lifted(projected.x), whole.x["only"], rtol=1e-9, atol=1e-12)
+    assert_near(space.lifted(projected.x), whole.x["only"], 1e-9)
     assert projected.relative_residual == pytest.approx(whole.relative_residual, rel=1e-9)
     assert (projected.state, projected.products) == (whole.state, whole.products)
 

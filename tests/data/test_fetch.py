@@ -377,7 +377,7 @@ def test_the_rules_script_records_every_hash(tmp_path: Path) -> None:
         str(tmp_path / "asset"),
     ]
     environment = {**os.environ, "RESALIGN_ASSET_ROOT": str(tmp_path / "mirror")}
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
     record = json.loads((tmp_path / "asset" / "run.json").read_text())
     assert record["sha256"] == {"unsafe.csv": sha256(content)}
     assert record["job"] == job

@@ -18,6 +18,7 @@ from resalign.diffusion.parametrisation import lora, named_weights, select
 from resalign.diffusion.prediction import predict
 from resalign.diffusion.sampling import sample_images
 from resalign.tensors.weights import WeightsError
+from tests.nearness import assert_near
 from tests.pipelines import KINDS, PIXELS, WITH_T5
 
 pytestmark = pytest.mark.parametrize("pipeline_kind", [*KINDS, WITH_T5], indirect=True, scope="session")
@@ -76,7 +77,7 @@ def test_latents_are_scaled_as_the_pipeline_decodes_them(models: Models) -> None
     posterior = vae.encode(images).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(1))
     unscaled = found / vae.config.scaling_factor + (vae.config.shift_factor or 0)
-    torch.testing.assert_close(unscaled, posterior.mean + posterior.std * noise, rtol=1e-5, atol=1e-5)
+    assert_near(unscaled, posterior.mean + posterior.std * noise, 1e-5)
 
 
 def test_methods_fail_by_name_on_what_they_do_not_support(models: Models) -> None:

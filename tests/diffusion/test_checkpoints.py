@@ -18,6 +18,7 @@ from resalign.diffusion.checkpoints import Checkpoint, Covers, check_checkpoint,
 from resalign.diffusion.models import Models, trainable_tensors
 from resalign.diffusion.parametrisation import named_weights
 from resalign.tensors.weights import WeightsError, load_pickled
+from tests.nearness import assert_near, differing
 from tests.pipelines import KINDS, WITH_T5
 
 Weights = dict[str, torch.Tensor]
@@ -75,7 +76,8 @@ def full(weights: Weights, component: str = "unet") -> Weights:
 
 def assert_same_bits(found: Weights, expected: Weights) -> None:
     assert found.keys() == expected.keys()
-    assert all(torch.equal(found[n], expected[n]) and found[n].dtype == expected[n].dtype for n in expected)
+    assert {n: t.dtype for n, t in found.items()} == {n: t.dtype for n, t in expected.items()}
+    assert not differing(found, expected)
 
 
 def saved(path: Path, content: Any, **options: Any) -> Path:
@@ -151,7 +153,7 @@ def test_tensors_that_share_memory_are_parted(tmp_path: Path, moved: Weights, re
 def test_the_base_model_is_left_alone(models: Models, tmp_path: Path, moved: Weights) -> None:
     before = {n: t.detach().clone() for n, t in trainable_tensors(models.pipeline).items()}
     read_checkpoint(saved(tmp_path / "released.pt", moved), models.pipeline)
-    assert all(torch.equal(t, before[n]) for n, t in trainable_tensors(models.pipeline).items())
+    assert not differing(before, trainable_tensors(models.pipeline))
 
 
 # --- a part only ------------------------------------------------------------------------------------------------------
@@ -297,7 +299,7 @@ def test_a_lora_is_merged_as_diffusers_merges_it(
     merged = named_weights(adapted)
     assert found.differing == len(found.weights) == sum(n.endswith(LORA_ENDS) for n in merged)
     for name, tensor in found.weights.items():
-        torch.testing.assert_close(tensor, merged[name.removeprefix("unet.")], rtol=0, atol=1e-6)
+        assert_near(tensor, merged[name.removeprefix("unet.")], 1e-6)
 
 
 LORA_ENDS = ("to_q.weight", "to_k.weight", "to_out.0.weight", "conv_in.weight")
@@ -322,7 +324,7 @@ def test_a_lora_is_the_formula(
     found = read(saved(tmp_path / LORA_FILE, tensors), "some", lora_scale=0.7)
     expected = base.double() + 0.7 * (alpha or 2.0) / 2 * up.double() @ down.double()
     assert list(found.weights) == [f"unet.{CROSS}"]
-    torch.testing.assert_close(found.weights[f"unet.{CROSS}"].double(), expected, rtol=0, atol=1e-6)
+    assert_near(found.weights[f"unet.{CROSS}"].double(), expected, 1e-6)
     assert (expected - base).abs().max() > 0.1
 
 
@@ -336,7 +338,7 @@ def test_a_rank_stabilised_lora(models: Models, tmp_path: Path, read: Callable[.
     unet.fuse_lora()
     unet.unload_lora()
     for name, tensor in found.weights.items():
-        torch.testing.assert_close(tensor, named_weights(unet)[name.removeprefix("unet.")], rtol=0, atol=1e-6)
+        assert_near(tensor, named_weights(unet)[name.removeprefix("unet.")], 1e-6)
 
 
 def test_a_lora_of_both_components(models: Models, tmp_path: Path, read: Callable[..., Checkpoint]) -> None:
@@ -349,7 +351,7 @@ def test_a_lora_of_both_components(models: Models, tmp_path: Path, read: Callabl
     base = trainable_tensors(models.pipeline)
     assert found.keys() == {f"text_encoder.{query}.weight", f"unet.{CROSS}"}
     for name, tensor in found.items():
-        torch.testing.assert_close(tensor, base[name] + 1, rtol=0, atol=1e-6)
+        assert_near(tensor, base[name] + 1, 1e-6)
 
 
 def lora_of(layer: str, down: tuple[int, ...], up: tuple[int, ...]) -> Weights:

@@ -14,6 +14,7 @@ from resalign.diffusion.models import Models, load_models, trainable_tensors
 from resalign.lazy import diffusers
 from resalign.tensors.weights import WeightsError, save_weights
 from tests import pipelines
+from tests.nearness import differing
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_either_form_has_the_weights_bit_by_bit(whole: Path, delta: Path, pipeli
     for found in (load_models(whole), load_models(pipeline_folder, delta / "delta.safetensors")):
         tensors = trainable_tensors(found.pipeline)
         assert tensors.keys() == expected.keys()
-        assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+        assert not differing(tensors, expected)
 
 
 def test_a_delta_on_its_base_is_the_whole_folder_byte_by_byte(
@@ -88,7 +89,7 @@ def test_other_architectures_and_text_encoders_too(kind: str, tmp_path: Path) ->
     expected = trainable_tensors(load_models(base, tmp_path / "weights.safetensors").pipeline)
     found = trainable_tensors(load_models(tmp_path / "whole").pipeline)
     assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert not differing(found, expected)
 
 
 def test_a_delta_has_what_changed_alone(delta: Path, pipeline_folder: Path, weights: Path) -> None:

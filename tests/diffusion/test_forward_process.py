@@ -12,6 +12,7 @@ from resalign.diffusion.forward_process import difference, forward_process_in, n
 from resalign.diffusion.models import Models
 from resalign.lazy import diffusers
 from resalign.tensors.weights import WeightsError
+from tests.nearness import assert_near
 from tests.pipelines import KINDS
 
 every_kind = pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session")
@@ -32,16 +33,16 @@ def test_against_the_formulas(pipeline_kind: str, models: Models) -> None:
     if pipeline_kind == "stable_diffusion_3":
         share = (POSITIONS + 1) / 1000  # of time, which a shift of 3 moves towards noise
         sigma = (3 * share / (1 + 2 * share))[:, None, None, None]
-        torch.testing.assert_close(noisy, (1 - sigma) * latents + sigma * noise, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(timesteps, 1000 * sigma.flatten(), rtol=1e-5, atol=1e-4)
-        torch.testing.assert_close(target, noise - latents)
+        assert_near(noisy, (1 - sigma) * latents + sigma * noise, 1e-6)
+        assert_near(timesteps, 1000 * sigma.flatten(), 1e-6)
+        assert_near(target, noise - latents, 1e-6)
         return
     alpha = scheduler.alphas_cumprod[POSITIONS].sqrt()[:, None, None, None]
     sigma = (1 - scheduler.alphas_cumprod[POSITIONS]).sqrt()[:, None, None, None]
-    torch.testing.assert_close(noisy, alpha * latents + sigma * noise)
+    assert_near(noisy, alpha * latents + sigma * noise, 1e-6)
     assert torch.equal(timesteps, POSITIONS)
     expected = alpha * noise - sigma * latents if pipeline_kind == "v_prediction" else noise
-    torch.testing.assert_close(target, expected)
+    assert_near(target, expected, 1e-6)
 
 
 @every_kind

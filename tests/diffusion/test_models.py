@@ -9,6 +9,7 @@ from resalign.diffusion.conditioning import concatenate
 from resalign.diffusion.models import Models, apply_weights, load_models, trainable_tensors
 from resalign.diffusion.parametrisation import named_weights
 from resalign.tensors.weights import save_weights
+from tests.nearness import assert_near, differing
 
 
 def noise_share(scheduler: object, timestep: int) -> float:
@@ -32,7 +33,7 @@ def test_the_samplers_own_add_noise_is_a_trap(models: Models) -> None:
 
 
 def test_the_noise_schedule_is_the_pipelines_own(models: Models) -> None:
-    torch.testing.assert_close(models.noise_scheduler.alphas_cumprod, models.pipeline.scheduler.alphas_cumprod)
+    assert torch.equal(models.noise_scheduler.alphas_cumprod, models.pipeline.scheduler.alphas_cumprod)
     alpha = models.noise_scheduler.alphas_cumprod[700]
     assert noise_share(models.noise_scheduler, 700) == pytest.approx(float((1 - alpha).sqrt()), rel=1e-6)
 
@@ -59,7 +60,7 @@ def test_prompts_are_embedded_one_by_one(models: Models) -> None:
     together = models.encode_prompts(prompts).encoder_hidden_states
     assert together.shape == (3, 12, 16)
     alone = concatenate(models.encode_prompts([prompt]) for prompt in prompts).encoder_hidden_states
-    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+    assert_near(together, alone, 1e-5)
 
 
 def test_a_weight_file_replaces_what_it_names_and_nothing_else(
@@ -82,4 +83,4 @@ def test_the_denoisers_weights_go_to_a_file_and_back(pipeline_folder: Path, mode
     loaded = load_models(pipeline_folder)
     apply_weights(loaded.pipeline, tmp_path / "weights.safetensors")
     found = named_weights(loaded.denoiser)
-    assert all(torch.equal(found[n], weights[n]) for n in weights)
+    assert not differing(found, weights)

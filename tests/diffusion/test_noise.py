@@ -5,6 +5,7 @@ import itertools
 import torch
 
 from resalign.diffusion.noise import initial_noise
+from tests.nearness import assert_near
 
 SHAPE = (4, 8, 8)
 PINNED = [0.8815136551856995, -0.672234833240509, 0.3531762361526489]
@@ -56,4 +57,4 @@ def test_standard_normal() -> None:
 def test_pinned() -> None:
     # The images of every published run hang on these numbers: a change of the keys or of the generator is seen here.
     noise = initial_noise([("explicit-000", 0)], 42, (1, 1, 3))
-    torch.testing.assert_close(noise.flatten(), torch.tensor(PINNED))
+    assert_near(noise.flatten(), PINNED, 1e-6)  # logarithm and cosine may differ in the last bit

@@ -8,6 +8,7 @@ from resalign.contracts import Run
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import Direct, LowRank, Parametrisation, lora, named_weights, pull_back, select
 from resalign.tensors.named import Named
+from tests.nearness import assert_near, differing
 
 NAMES = ("a.to_q.weight", "b.to_v.weight")
 
@@ -28,7 +29,7 @@ def test_starts_at_the_unchanged_model(parametrisation: Parametrisation) -> None
     start = weights()
     moved = parametrisation.weights(start, parametrisation.initial(start, stream()))
     assert moved.keys() == start.keys()
-    assert all(torch.equal(moved[name], start[name]) for name in start)
+    assert not differing(moved, start)
 
 
 @pytest.mark.parametrize("parametrisation", [Direct(NAMES), LowRank(NAMES, 2)], ids=["direct", "low rank"])
@@ -61,7 +62,7 @@ def test_low_rank_adds_a_scaled_product() -> None:
     for name in NAMES:
         change = moved[name] - start[name]
         up, down = variables[f"lora_up.{name}"].numpy(), variables[f"lora_down.{name}"].numpy()
-        np.testing.assert_allclose(change, 0.5 * np.outer(up, down), rtol=1e-10)
+        assert_near(change, 0.5 * np.outer(up, down), 1e-12, scale=moved[name])
         assert np.linalg.matrix_rank(change) == 1
 
 
@@ -93,7 +94,7 @@ def test_pull_back_is_the_gradient_in_the_variables(parametrisation: Parametrisa
                 shifted[name].view(-1)[index] += sign * 1e-5
                 ends.append(loss(parametrisation.weights(start, shifted)).item())
             measured.view(-1)[index] = (ends[0] - ends[1]) / 2e-5
-        torch.testing.assert_close(found[name], measured, rtol=1e-6, atol=1e-7)
+        assert_near(found[name], measured, 1e-7, scale=found)
 
 
 # --- scopes on the tiny UNet ------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import torch
 
 from resalign.diffusion.models import Models
 from resalign.diffusion.relaxed_words import Words
+from tests.nearness import assert_near
 from tests.pipelines import WITH_T5
 
 CHOSEN = torch.tensor([5, 17_000, 200])
@@ -24,9 +25,11 @@ def test_words_embed_as_the_text_that_they_are(models: Models, words: Words) -> 
     found = words.embed(models, CHOSEN, shares, "a red two")
     expected = models.encode_prompts([words.text(CHOSEN, "a red two")])
     assert found.encoder_hidden_states.requires_grad
-    assert torch.equal(found.encoder_hidden_states, expected.encoder_hidden_states)
+    # With a gradient, attention may take another kernel.
+    assert_near(found.encoder_hidden_states, expected.encoder_hidden_states, 1e-5)
     assert found.added.keys() == expected.added.keys()
-    assert all(torch.equal(found.added[name], tensor) for name, tensor in expected.added.items())
+    for name, tensor in expected.added.items():
+        assert_near(found.added[name], tensor, 1e-5)
     # No hook stays behind.
     again = models.encode_prompts([words.text(CHOSEN, "a red two")]).encoder_hidden_states
     assert torch.equal(again, expected.encoder_hidden_states)

@@ -11,6 +11,7 @@ from resalign.data.prompts import Prompt
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
 from resalign.diffusion.sampling import partial_sample, sample_images
+from tests.nearness import assert_near
 
 PROMPTS = [
     Prompt(f"p{index}", text) for index, text in enumerate(("a red seven", "a blue two", "nothing at all", "a dog"))
@@ -149,4 +150,4 @@ def test_guidance_1_ignores_the_empty_prompt(models: Models) -> None:
     seed = next(s for s in range(40) if int(partial(models, s)[1][0]) < 210)
     other = models.encode_prompts(["a blue two"]).expand(3)
     first, second = (partial(models, seed, guidance_scale=1.0, **c)[0] for c in ({}, {"unconditional": other}))
-    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
+    assert_near(first, second, 1e-4)

@@ -13,6 +13,7 @@ from resalign.lazy import transformers
 from resalign.scorers import dino, inception
 from resalign.scores import Scorer
 from resalign.tensors.weights import WeightsError
+from tests.nearness import assert_near
 
 Load = Callable[..., Scorer]
 
@@ -55,7 +56,7 @@ def test_dino_features_are_the_class_token(
         expected = model(images / 255 * 2 - 1).last_hidden_state[:, 0]
     scorer = load_scorer("dino")
     assert scorer.quantities == tuple(f"f{index:03d}" for index in range(16))
-    torch.testing.assert_close(scorer.score(images, [""] * 6), expected, rtol=1e-4, atol=1e-5)
+    assert_near(scorer.score(images, [""] * 6), expected, 1e-5)
     assert expected.std(dim=0).max() > 1e-3
 
 

@@ -8,6 +8,7 @@ import torch
 
 from resalign.lazy import transformers
 from resalign.scorers import image_classification
+from tests.nearness import assert_near
 
 from .conftest import LABELS
 
@@ -26,12 +27,12 @@ def test_quantities_are_the_classes_in_their_order(folder: Path) -> None:
 
 def test_scores_are_probabilities(folder: Path, images: torch.Tensor) -> None:
     scores = image_classification.load(image_classification.Config(folder="x"), folder, "cpu").score(images, [""] * 6)
-    torch.testing.assert_close(scores.sum(dim=1), torch.ones(6))
+    assert_near(scores.sum(dim=1), torch.ones(6), 1e-6)
     assert scores.std(dim=0).max() > 1e-3, "the tiny network does not look at its images; this test would be empty"
     model = transformers.ResNetForImageClassification.from_pretrained(folder).eval()
     with torch.no_grad():
         expected = model(images / 255 * 2 - 1).logits.softmax(dim=1)
-    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
+    assert_near(scores, expected, 1e-5)
 
 
 def test_prompts_play_no_part(folder: Path, images: torch.Tensor) -> None:

@@ -24,7 +24,10 @@ def scorer() -> Scorer:
 
 @pytest.fixture(scope="module")
 def detector() -> "nudenet.NudeDetector":
-    return nudenet.NudeDetector()
+    """The package's, but for its threads: another number of them may add in another order."""
+    detector = nudenet.NudeDetector()
+    detector.onnx_session = scorer_module.open_session()
+    return detector
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import torch
 from resalign.config.strict import ConfigError
 from resalign.scorers.onnx_classifier import Config, load, prepare
 from resalign.scores import Scorer
+from tests.nearness import assert_near
 
 from .conftest import LABELS, onnx_weights
 
@@ -38,7 +39,7 @@ def test_scores_are_the_networks(
     scorer = load_scorer("onnx_classifier", activation=activation, pixels=32)
     assert scorer.quantities == LABELS
     found = scorer.score(images, [""] * 6)
-    torch.testing.assert_close(found, expected(logits(images)), rtol=1e-4, atol=1e-5)
+    assert_near(found, expected(logits(images)), 1e-5)
     assert found.std(dim=0).max() > 1e-3
 
 

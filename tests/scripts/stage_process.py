@@ -1,11 +1,12 @@
 """One stage in a process of its own that can be killed, forked from a server in which the libraries are loaded."""
 
+import itertools
 import multiprocessing
 import os
 import runpy
 import signal
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -13,20 +14,49 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_SECONDS = 600  # of a busy machine; nothing waits for as long as that
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.scripts.preloaded"])
 
 
-def run_stage_here(arguments: list[str], folder: str, begun: str, patches: dict[str, float]) -> None:
+@dataclass(frozen=True)
+class Interruption:
+    """A signal that a process sends to itself: where it arrives does not depend on what else the machine does.
+
+    Attributes:
+        number: SIGKILL, say.
+        steps: Steps that the attempt has begun by then; 0 for its start-up.
+        delay_seconds: From then on.
+    """
+
+    number: signal.Signals
+    steps: int
+    delay_seconds: float
+
+    def begin(self) -> None:
+        """Sends it after the delay; without one, before anything else is done."""
+        if self.delay_seconds:
+            threading.Timer(self.delay_seconds, os.kill, (os.getpid(), self.number)).start()
+        else:
+            os.kill(os.getpid(), self.number)
+
+
+def run_stage_here(
+    arguments: list[str], folder: str, begun: str, patches: dict[str, float], interruption: Interruption | None
+) -> None:
     """What the process does: a script's main, as its rule calls it, writing one byte for each step that it begins."""
     from resalign.resume import attempt as module
 
-    counter = os.open(begun, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    counter, own = os.open(begun, os.O_WRONLY | os.O_APPEND | os.O_CREAT), itertools.count(1)
+    if interruption and not interruption.steps:
+        interruption.begin()
 
     def counted(loop: Any) -> Any:
         def steps(self: module.Attempt, *positional: Any, **named: Any) -> Iterator[int]:
             for step in loop(self, *positional, **named):
                 os.write(counter, b".")
+                if interruption and next(own) == interruption.steps:
+                    interruption.begin()
                 yield step
 
         return steps
@@ -71,34 +101,27 @@ class StageProcess:
         """Everything that the attempts have printed."""
         return Path(f"{self.begun}.log").read_text()
 
-    def start(self) -> BaseProcess:
+    def start(self, interruption: Interruption | None = None) -> BaseProcess:
         """Begins an attempt."""
-        values = (self.arguments, str(self.folder), str(self.begun), self.patches)
+        values = (self.arguments, str(self.folder), str(self.begun), self.patches, interruption)
         process = SERVER.Process(target=run_stage_here, args=values)
         process.start()
         return process
 
-    def finish(self, seconds: float = 120) -> int:
+    def finish(self) -> int:
         """One attempt to its end."""
-        return self._ended(self.start(), seconds)
+        return self.ended(self.start())
 
-    def interrupt(self, number: signal.Signals, steps: int, delay_seconds: float) -> int:
+    def interrupt(self, number: signal.Signals, steps: int, delay_seconds: float = 0.0) -> int:
         """One attempt, sent a signal that many steps and seconds after it has begun."""
-        process, goal = self.start(), self.steps + steps
-        limit = time.monotonic() + 60
-        while self.steps < goal and process.is_alive() and time.monotonic() < limit:
-            time.sleep(0.001)
-        time.sleep(delay_seconds)
-        if process.is_alive():
-            assert process.pid is not None
-            os.kill(process.pid, number)
-        return self._ended(process, 60)
+        return self.ended(self.start(Interruption(number, steps, delay_seconds)))
 
-    def _ended(self, process: BaseProcess, seconds: float) -> int:
-        process.join(seconds)
+    def ended(self, process: BaseProcess) -> int:
+        """An attempt's exit status, once it has ended."""
+        process.join(PATIENCE_SECONDS)
         if process.is_alive():
             process.kill()
-            raise TimeoutError(f"{self.arguments[0]} did not end within {seconds} s:\n{self.log[-2000:]}")
+            raise TimeoutError(f"{self.arguments[0]} did not end within {PATIENCE_SECONDS} s:\n{self.log[-2000:]}")
         assert process.exitcode is not None
         self.status.append(process.exitcode)
         return process.exitcode

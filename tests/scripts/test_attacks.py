@@ -15,6 +15,7 @@ from resalign.diffusion.lora_files import FILE_NAME, lora_changes, lora_metadata
 from resalign.diffusion.models import Models, trainable_tensors
 from resalign.tensors.weights import kept_states
 from tests.conftest import write_captioned_images
+from tests.nearness import assert_near, differing
 
 from .conftest import THRESHOLD, Workshop
 
@@ -33,7 +34,7 @@ def test_a_loras_own_file_lies_beside_each_checkpoint(
         changes = lora_changes(load_file(path), lora_metadata(path), str(path))
         assert changes.keys() == merged.keys()
         for name, change in changes.items():
-            torch.testing.assert_close(merged[name], original[name] + change, rtol=0, atol=1e-6)
+            assert_near(merged[name], original[name] + change, 1e-6)
             assert change.any()
 
 
@@ -66,12 +67,12 @@ def test_an_interpolation_begins_between_the_unlearned_model_and_the_base(
         assert not torch.equal(tensor, original[name])
         assert torch.equal(found["at-0.0"][name], tensor)
         assert torch.equal(found["at-1.0"][name], original[name])
-        torch.testing.assert_close(found["at-0.5"][name], (tensor + original[name]) / 2, rtol=0, atol=1e-6)
-    assert all(torch.equal(tensor, found["full"][name]) for name, tensor in found["tuned"].items())
+        assert_near(found["at-0.5"][name], (tensor + original[name]) / 2, 1e-6)
+    assert not differing(found["full"], found["tuned"])
     # The base has nothing to move to.
     base = next(stage for stage in plan.attack.values() if stage.model == "base" and stage.attack == "at-0.5")
     kept = load_file(shop.attack(plan, base, 0) / "step-0.safetensors")
-    assert all(torch.equal(tensor, original[name]) for name, tensor in kept.items())
+    assert not differing(original, kept)
 
 
 def test_a_search_reports_its_seconds_apart_from_its_history(

@@ -14,6 +14,7 @@ from resalign.config.plan import Plan
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
 from resalign.tensors.weights import WeightsError
+from tests.nearness import differing
 
 from .conftest import Workshop, load_script
 
@@ -49,12 +50,12 @@ def test_a_text_encoder_outlasts_an_attack(
     written = safetensors.torch.load_file(shop.unlearn(plan, unlearn, 0) / "weights.safetensors")
     expected = {f"text_encoder.{n.removeprefix('text_model.')}": t for n, t in moved.items()}
     assert written.keys() == expected.keys()
-    assert all(torch.equal(written[n], t) for n, t in expected.items())
+    assert not differing(written, expected)
     attack = next(stage for stage in plan.attack.values() if stage.parent)
     for path in shop.attack(plan, attack, 0).glob("step-*.safetensors"):
         attacked = safetensors.torch.load_file(path)
         assert any(name.startswith("unet.") for name in attacked)
-        assert all(torch.equal(attacked[n], t) for n, t in expected.items()), path.name
+        assert not differing(attacked, expected), path.name
 
 
 def test_a_checkpoint_is_held_against_the_model_before_any_work(

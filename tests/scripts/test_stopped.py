@@ -145,6 +145,8 @@ def test_a_stage_that_is_stopped_again_and_again_ends_as_if_it_had_not_been(
     assert process.finish() == 0, process.log
     stopped = {-9} if signal_number == signal.SIGKILL else {128 + 15, -15}
     assert set(process.status[:-1]) <= stopped, process.log
-    assert results(stage, shop, plan) == expected
+    found = results(stage, shop, plan)
+    assert found.keys() == expected.keys()
+    assert [name for name in found if found[name] != expected[name]] == []
     repeated = process.steps / whole.steps - 1
     assert 0 <= repeated < (0.10 if signal_number == signal.SIGKILL else 0.02)

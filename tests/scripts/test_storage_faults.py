@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from resalign.config import jobs
 from resalign.config.plan import Plan
 
 from .conftest import Workshop
-from .stage_process import StageProcess
+from .stage_process import Interruption, StageProcess
 
 EVERY_STEP = {"SHORTEST_INTERVAL_SECONDS": 0.0, "LONGEST_INTERVAL_SECONDS": 0.0}
 
@@ -97,7 +98,7 @@ def only_error(process: StageProcess) -> str:
 
 def test_a_full_disk(job: Job, disk: Disk, tmp_path: Path) -> None:
     process = job.at(disk.folder, tmp_path / "log")
-    process.interrupt(signal.SIGTERM, 30, 0)
+    process.interrupt(signal.SIGTERM, 30)
     begun, saved = process.steps, list(disk.folder.rglob("*.pt"))
     assert len(saved) == 1
     disk.fill(saved[0].stat().st_size // 2)
@@ -113,7 +114,7 @@ def test_a_full_disk(job: Job, disk: Disk, tmp_path: Path) -> None:
 
 def test_a_read_only_results_folder(job: Job, disk: Disk, tmp_path: Path) -> None:
     process = job.at(disk.folder, tmp_path / "log")
-    process.interrupt(signal.SIGTERM, 30, 0)
+    process.interrupt(signal.SIGTERM, 30)
     begun = process.steps
     disk.remount("ro")
     assert process.finish() == 1
@@ -126,7 +127,7 @@ def test_a_read_only_results_folder(job: Job, disk: Disk, tmp_path: Path) -> Non
 
 def test_a_damaged_state(job: Job, tmp_path: Path) -> None:
     process = job.at(tmp_path, tmp_path / "log")
-    process.interrupt(signal.SIGTERM, 30, 0)
+    process.interrupt(signal.SIGTERM, 30)
     begun, [state] = process.steps, tmp_path.rglob("*.pt")
     whole = state.read_bytes()
     state.write_bytes(whole[:-100])
@@ -146,15 +147,14 @@ def test_a_damaged_state(job: Job, tmp_path: Path) -> None:
 
 def test_two_processes_at_one_job(job: Job, tmp_path: Path) -> None:
     first, second = job.at(tmp_path, tmp_path / "first"), job.at(tmp_path, tmp_path / "second")
-    process = first.start()
-    while not first.steps:
-        time.sleep(0.001)
-    os.kill(process.pid or 0, signal.SIGSTOP)
+    process = first.start(Interruption(signal.SIGSTOP, 1, 0.0))
+    while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+        assert process.is_alive(), first.log
+        time.sleep(0.01)
     assert second.finish() == 1
     assert f"process {process.pid} on" in only_error(second)
     assert "is at this very job; wait for it or end it, then run again" in only_error(second)
     assert second.steps == 0
     os.kill(process.pid or 0, signal.SIGCONT)
-    process.join(60)
-    assert process.exitcode == 0
+    assert first.ended(process) == 0, first.log
     assert job.results(tmp_path) == job.expected

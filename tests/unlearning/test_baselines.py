@@ -18,6 +18,7 @@ from resalign.objectives.erasure import erasure_loss
 from resalign.tensors.named import Named
 from resalign.tensors.weights import WeightsError, save_weights
 from resalign.unlearning import esd, graddiff, imported
+from tests.nearness import assert_near, differing
 from tests.weight_names import of_denoiser
 
 
@@ -60,7 +61,7 @@ def test_graddiff_retains_more_with_a_larger_alpha(models: Models, unlearning_da
 def test_graddiff_stops_at_the_truncation(models: Models, unlearning_data: UnlearningData) -> None:
     original = named_weights(models.denoiser)
     weights, _ = trained(models, graddiff, unlearning_data, **GRADDIFF, alpha=0.0, truncation=1e-6)
-    assert all(torch.equal(weights[name], original[name]) for name in original)
+    assert not differing(weights, original)
 
 
 def test_graddiff_trains_its_scope(models: Models, unlearning_data: UnlearningData) -> None:
@@ -109,7 +110,7 @@ def test_esd_looks_at_no_image(models: Models, unlearning_data: UnlearningData) 
     none = unlearning_data.forget.subset(torch.tensor([], dtype=torch.long))
     blind = replace(unlearning_data, forget=none, retain=none, pool=none)
     first, second = (trained(models, esd, data, **{**ESD, "steps": 1})[0] for data in (unlearning_data, blind))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not differing(second, first)
 
 
 # --- a released checkpoint --------------------------------------------------------------------------------------------
@@ -127,7 +128,7 @@ def test_imported_weights_are_the_files(models: Models, unlearning_data: Unlearn
     weights, run = imported_from(models, unlearning_data, unlearning_data.checkpoint)
     original = named_weights(models.denoiser)
     assert weights.keys() == {f"unet.{name}" for name in original}
-    assert all(torch.equal(weights[f"unet.{name}"], tensor + 0.01) for name, tensor in original.items())
+    assert not differing(weights, {f"unet.{name}": tensor + 0.01 for name, tensor in original.items()})
     counts = {"imported_tensors": len(original), "differing_tensors": len(original), "covered_share": 1}
     assert run.history.rows == [(0, name, value) for name, value in counts.items()]
 
@@ -165,7 +166,7 @@ def test_an_imported_text_encoder_speaks_in_the_loaded_model(
         )
     assert torch.equal(found, expected)
     assert not torch.allclose(found, before, atol=1e-2)
-    assert all(torch.equal(t, named_weights(models.denoiser)[n]) for n, t in named_weights(loaded.denoiser).items())
+    assert not differing(named_weights(models.denoiser), named_weights(loaded.denoiser))
 
 
 def test_a_lora_is_imported_by_config(models: Models, unlearning_data: UnlearningData, tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_a_lora_is_imported_by_config(models: Models, unlearning_data: Unlearnin
     save_weights(tmp_path / "pytorch_lora_weights.safetensors", lora)
     weights, _ = imported_from(models, unlearning_data, tmp_path, covers="some", lora_scale=0.25)
     expected = named_weights(models.denoiser)[f"{name}.weight"] + 0.25
-    torch.testing.assert_close(weights, {f"unet.{name}.weight": expected}, rtol=0, atol=1e-6)
+    assert_near(weights, {f"unet.{name}.weight": expected}, 1e-6)
 
 
 def test_imported_without_a_checkpoint_fails(models: Models, unlearning_data: UnlearningData) -> None:

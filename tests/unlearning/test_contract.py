@@ -12,6 +12,7 @@ from resalign.diffusion import architectures
 from resalign.diffusion.models import Models, trainable_tensors
 from resalign.resume.attempt import Attempt
 from tests.example_config import smallest
+from tests.nearness import differing
 from tests.pipelines import KINDS
 from tests.stopping import stopped_after_a_step
 
@@ -77,7 +78,7 @@ def test_something_changes(models: Models, result: tuple[Weights, Run]) -> None:
 
 def test_the_models_own_weights_are_left_alone(models: Models, before: Weights, result: tuple[Weights, Run]) -> None:
     after = models.denoiser.state_dict()
-    assert all(torch.equal(after[n], before[n]) for n in before)
+    assert not differing(after, before)
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in models.denoiser.parameters())
     assert not models.denoiser.training
 
@@ -98,7 +99,7 @@ def test_equal_seeds_give_equal_bits(
         torch.manual_seed(12345)  # no method may draw from the global stream
         again, run = unlearn(name, models, unlearning_data)
     assert again.keys() == result[0].keys()
-    assert all(torch.equal(again[n], tensor) for n, tensor in result[0].items())
+    assert not differing(again, result[0])
     assert repr(run.history.rows) == repr(result[1].history.rows)
 
 
@@ -110,7 +111,7 @@ def test_a_stopped_run_goes_on_to_equal_bits(
         tmp_path, lambda attempt: unlearn(name, models, unlearning_data, attempt=attempt)
     )
     assert resumed.keys() == result[0].keys()
-    assert all(torch.equal(resumed[n], tensor) for n, tensor in result[0].items())
+    assert not differing(resumed, result[0])
     assert repr(run.history.rows) == repr(result[1].history.rows)
 
 

@@ -1,5 +1,6 @@
 """Two main processes in one checkout."""
 
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -19,9 +20,11 @@ def fresh(tmp_path: Path) -> Checkout:
 def test_the_second_one_is_refused_and_the_first_one_ends_well(fresh: Checkout) -> None:
     first = subprocess.Popen(**fresh.command("--", TARGET), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     locks = fresh.folder / ".snakemake" / "locks"
-    while first.poll() is None and not (locks.is_dir() and any(locks.iterdir())):
+    while first.poll() is None and not any(path.stat().st_size for path in locks.glob("*.output.lock")):
         time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)  # so that it does not end before the second one has asked
     second = fresh.snakemake("--", TARGET)
+    first.send_signal(signal.SIGCONT)
     assert second.returncode == 1
     assert second.stderr.count("Error: Directory cannot be locked") == 1, second.stderr
     assert "Traceback" not in second.stderr

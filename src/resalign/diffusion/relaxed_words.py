@@ -75,7 +75,7 @@ class Words:
         with contextlib.ExitStack() as stack:
             for name, table in self.tables.items():
                 mixed = shares @ table
-                stack.enter_context(_replacing(_embedding(models, name), table[chosen] + mixed - mixed.detach()))
+                stack.enter_context(_replacing(_embedding(models, name), table[chosen] + (mixed - mixed.detach())))
             return models.encode_prompts([self.text(chosen, prompt)], {})
 
 
