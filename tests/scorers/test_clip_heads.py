@@ -143,7 +143,7 @@ def test_aesthetic_v2_is_its_stack(
     with torch.no_grad():
         expected = head(unit(embeddings))
     assert_near(load_scorer("aesthetic", version="v2").score(images, NO_PROMPTS), expected, FLOAT32)
-    with pytest.raises(WeightsError, match=r"holds tensors \['layers.0.bias'.*the network has \['bias', 'weight'\]"):
+    with pytest.raises(WeightsError, match=r"tensors of Linear are missing: 'bias', 'weight'; 10 .*'layers.0.bias'"):
         load_scorer("aesthetic", version="v1")
 
 

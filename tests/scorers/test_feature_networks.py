@@ -1,6 +1,5 @@
 """Inception and DINO features against their networks called by hand."""
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,7 @@ def test_dino_as_it_was_released(load_scorer: Load, scorer_folder: Callable[[str
     released = dino.load(dino.Config(folder="x"), tmp_path, "cpu")
     assert torch.equal(released.score(noise, ["", ""]), load_scorer("dino").score(noise, ["", ""]))
     torch.save({**weights, "harm": slice(0, 1)}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(pickle.UnpicklingError, match="slice"):
+    with pytest.raises(WeightsError, match="slice"):
         dino.load(dino.Config(folder="x"), tmp_path, "cpu")
 
 
@@ -96,5 +95,5 @@ def test_dino_without_its_weights_fails(scorer_folder: Callable[[str], Any], tmp
     save_file(
         {name: weights[name] for name in weights if name != dropped}, tmp_path / "model.safetensors", {"format": "pt"}
     )
-    with pytest.raises(WeightsError, match="no weights for"):
+    with pytest.raises(WeightsError, match=r"1 of the \d+ tensors of ViTModel is missing: '.*layernorm"):
         dino.load(dino.Config(folder="x"), tmp_path, "cpu")

@@ -84,7 +84,7 @@ def test_a_head_of_other_shape_or_names_fails(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"'weight' has shape \(1, 3\), the network expects \(1, 2\)"):
         load_head(nn.Linear(2, 1), path)
     torch.save({"weight": torch.zeros(1, 2)}, path)
-    with pytest.raises(WeightsError, match=r"holds tensors \['weight'\], the network has \['bias', 'weight'\]"):
+    with pytest.raises(WeightsError, match="1 of the 2 tensors of Linear is missing: 'bias'"):
         load_head(nn.Linear(2, 1), path)
     torch.save([torch.zeros(1)], path)
     with pytest.raises(WeightsError, match="expected named tensors, got list"):

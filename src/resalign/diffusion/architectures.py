@@ -27,6 +27,8 @@ class Architecture:
         text_encoders: Class in transformers of each component that embeds text.
         without: Components that a pipeline of the family may lack; their embeddings are zeros then.
         settings: Arguments of ``from_pretrained``.
+        vae_settings: What the autoencoder's settings must say; diffusers would take those of Stable Diffusion 1, whose
+            own file leaves them out.
         prompts: How many prompts ``encode_prompt`` takes: one for each of its tokenizers.
         pooled: What the denoiser calls the pooled embeddings; None if it takes none.
         has_time_ids: Whether it is told the image's size and crop.
@@ -38,6 +40,7 @@ class Architecture:
     text_encoders: Mapping[str, str]
     without: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    vae_settings: tuple[str, ...] = ()
     prompts: int = 1
     pooled: str | None = None
     has_time_ids: bool = False
@@ -114,20 +117,23 @@ def _text_encoders() -> Callable[[Mapping[str, torch.nn.Module | None]], torch.n
     return TextEncoders
 
 
+# What embeds an image as a prompt, which is done nowhere here.
+NO_PART: dict[str, Any] = {"image_encoder": None, "feature_extractor": None}
 ARCHITECTURES = (
     Architecture(
         name="stable_diffusion",  # 1.x and 2.x
         pipeline="StableDiffusionPipeline",
         denoiser="unet",
         text_encoders={"text_encoder": "CLIPTextModel"},
-        settings={"safety_checker": None, "requires_safety_checker": False},
+        settings={**NO_PART, "safety_checker": None, "requires_safety_checker": False},
     ),
     Architecture(
         name="stable_diffusion_xl",
         pipeline="StableDiffusionXLPipeline",
         denoiser="unet",
         text_encoders={"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"},
-        settings={"add_watermarker": False},
+        settings={**NO_PART, "add_watermarker": False},
+        vae_settings=("scaling_factor",),
         prompts=2,
         pooled="text_embeds",
         has_time_ids=True,
@@ -142,6 +148,8 @@ ARCHITECTURES = (
             "text_encoder_3": "T5EncoderModel",
         },
         without=("text_encoder_3", "tokenizer_3"),
+        settings=NO_PART,
+        vae_settings=("scaling_factor", "shift_factor"),
         prompts=3,
         pooled="pooled_projections",
     ),

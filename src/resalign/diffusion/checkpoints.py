@@ -15,7 +15,9 @@ from resalign.diffusion.forward_process import difference, forward_process_in, f
 from resalign.diffusion.lora_files import is_lora, lora_changes, lora_metadata
 from resalign.diffusion.models import trainable_tensors
 from resalign.lazy import diffusers, torch
-from resalign.tensors.weights import WeightsError, component_files, load_pickled, tensor_shapes
+from resalign.tensors.pretrained import difference as network_difference
+from resalign.tensors.pretrained import load_network
+from resalign.tensors.weights import WeightsError, component_files, load_pickled, read_tensors, tensor_shapes
 
 Covers = Literal["all", "some"]
 
@@ -167,12 +169,9 @@ def _all_tensors(files: Iterable[Path], headers_only: bool) -> dict[str, torch.T
 def _tensors(file: Path, headers_only: bool) -> dict[str, torch.Tensor]:
     """One file's tensors by name, on the meta device if only its header is to be read."""
     if file.suffix == ".safetensors":
-        shapes = tensor_shapes(file)
         if headers_only:
-            return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-        from safetensors.torch import load_file
-
-        return dict(load_file(file))
+            return {name: torch.empty(shape, device="meta") for name, shape in tensor_shapes(file).items()}
+        return read_tensors(file)
     if file.suffix not in WEIGHT_SUFFIXES:
         raise WeightsError(f"{file}: no weight file; expected one of {', '.join(WEIGHT_SUFFIXES)}")
     return _named(load_pickled(file), file)
@@ -349,28 +348,20 @@ def _check_constants(
             )
 
 
-def same_autoencoder(folder: Path, base: Path) -> bool:
-    """Whether two pipeline folders have one autoencoder; pipelines are often saved again in half precision."""
-    one, other = (_all_tensors(_weight_files(place / "vae"), headers_only=False) for place in (folder, base))
-    return one.keys() == other.keys() and all(torch.equal(one[name].half(), other[name].half()) for name in one)
-
-
 def _check_autoencoder(path: Path, pipeline: diffusers.DiffusionPipeline) -> None:
-    """Refuses a pipeline with an autoencoder of its own, which no weight file can hold: its images would be others."""
+    """Refuses a pipeline with an autoencoder of its own, which no weight file can hold: its images would be others.
+
+    Both are compared as diffusers loads them: older names are the newer ones, half precision is a rounding.
+    """
     folder = path / "vae"
     if not any(file.suffix in WEIGHT_SUFFIXES for file in folder.glob("*")):
         return
-    try:
-        found = type(pipeline.vae).from_pretrained(folder, local_files_only=True).state_dict()
-    except OSError as error:
-        raise WeightsError(f"{folder}: {str(error).splitlines()[0]}; fetch it again, or take it away") from None
-    for name, own in pipeline.vae.state_dict().items():
-        # Pipelines are often saved in half precision.
-        if name not in found or not torch.equal(found[name].half(), own.cpu().half()):
-            raise WeightsError(
-                f"{folder}: its autoencoder is not the base model's (tensor '{name}'), and cannot be imported; to take"
-                " the other components with the base model's autoencoder, take this folder away or name theirs"
-            )
+    found = network_difference(load_network(type(pipeline.vae), folder, pickled=True), pipeline.vae)
+    if found:
+        raise WeightsError(
+            f"{folder}: its autoencoder is not the base model's ({found}), and cannot be imported; to take the other"
+            " components with the base model's autoencoder, take this folder away or name theirs"
+        )
 
 
 def _check_forward_process(path: Path, pipeline: diffusers.DiffusionPipeline) -> None:

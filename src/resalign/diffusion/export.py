@@ -11,8 +11,9 @@ from typing import Any
 
 from resalign.diffusion.architectures import architecture_in
 from resalign.diffusion.images import file_hash
-from resalign.diffusion.models import ENCODER_FILES, NETWORK_FILES, Models, load_models, trainable_tensors
+from resalign.diffusion.models import Models, load_models, trainable_tensors
 from resalign.lazy import torch
+from resalign.tensors.pretrained import ENCODER_FILES, NETWORK_FILES
 from resalign.tensors.weights import WeightsError, component_files, load_weights, save_weights
 
 DELTA, MANIFEST = "delta.safetensors", "delta.json"

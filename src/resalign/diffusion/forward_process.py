@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ def _forward_process(class_name: str, config: Mapping[str, Any], where: str) -> 
     A multistep sampler's ``add_noise`` counts timesteps backwards until ``set_timesteps`` has been called.
     """
     if class_name == "FlowMatchEulerDiscreteScheduler":
+        _check_said(config, ("num_train_timesteps", "shift"), where)
         return diffusers.FlowMatchEulerDiscreteScheduler.from_config(config)
     # Other flows, and EDM's continuous noise, have no β; DDPMScheduler would take its own defaults.
     if "beta_schedule" not in config:
@@ -56,10 +57,19 @@ def _forward_process(class_name: str, config: Mapping[str, Any], where: str) -> 
             f"{where}: no support for the noise schedule of {class_name}; supported are schedulers with a "
             "'beta_schedule' (PNDM, DDIM, DPMSolverMultistep, Euler, …) and FlowMatchEulerDiscreteScheduler"
         )
+    ends = () if config.get("trained_betas") else ("beta_start", "beta_end")
+    _check_said(config, ("num_train_timesteps", *ends), where)
     found = diffusers.DDPMScheduler.from_config(config)
     if found.config.prediction_type not in PREDICTIONS:
         raise WeightsError(f"{where}: scheduler predicts '{found.config.prediction_type}'; supported: {PREDICTIONS}")
     return found
+
+
+def _check_said(config: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+    """Raises WeightsError if a scheduler's settings leave out what its noise depends on: diffusers would fill it in."""
+    lacking = [key for key in keys if config.get(key) is None]
+    if lacking:
+        raise WeightsError(f"{where}: does not say {lacking}; a default would be a guess: fetch the original file")
 
 
 def noised(

@@ -12,7 +12,7 @@ from typing import Any
 from resalign.diffusion.parametrisation import LowRank
 from resalign.lazy import torch
 from resalign.tensors.named import Named
-from resalign.tensors.weights import WeightsError, save_weights
+from resalign.tensors.weights import WeightsError, read_metadata, save_weights
 
 # The file that load_lora_weights looks for in a folder (diffusers.loaders.lora_base).
 FILE_NAME = "pytorch_lora_weights.safetensors"
@@ -62,12 +62,7 @@ def lora_metadata(path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: If it is no JSON.
     """
-    from safetensors import safe_open
-
-    if path.suffix != ".safetensors":
-        return {}
-    with safe_open(path, framework="numpy") as file:
-        raw = (file.metadata() or {}).get(METADATA_KEY)
+    raw = read_metadata(path).get(METADATA_KEY) if path.suffix == ".safetensors" else None
     try:
         found: dict[str, Any] = json.loads(raw) if raw else {}
     except ValueError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from resalign.config.precision import Precision
 from resalign.diffusion.architectures import Architecture, architecture_in, architecture_of
@@ -14,12 +15,12 @@ from resalign.diffusion.micro_batches import in_parts
 from resalign.diffusion.recomputation import checkpointed
 from resalign.lazy import diffusers, torch, transformers
 from resalign.tensors.named import Named
-from resalign.tensors.weights import WeightsError, component_files, load_weights, tensor_shapes
+from resalign.tensors.pretrained import difference, first_sentence, load_network, read_json
+from resalign.tensors.tokenizers import load_tokenizer
+from resalign.tensors.weights import WeightsError, load_weights
 
 # From changed tensors and their original values, by their names in a weight file, what a model runs with.
 Start = Callable[[Named, Named], Named]
-# How diffusers and transformers call the weight files of a component.
-NETWORK_FILES, ENCODER_FILES = "diffusion_pytorch_model", "model"
 # Images that the autoencoder sees at once: no more pixels than one image of Stable Diffusion XL has.
 MOST_ENCODED, PIXELS_ENCODED = 32, 1024 * 1024
 
@@ -116,36 +117,20 @@ def load_models(
     Raises:
         WeightsError: If the folder or a weight file cannot be used.
     """
-    check_pipeline_folder(folder)
-    architecture, components = architecture_in(folder)
-    lacking = {name: None for name in architecture.without if not _is_there(components, name)}
-    dtype = getattr(torch, precision)
-    encoders = {
-        name: _load_text_encoder(folder / name, class_name, dtype)
-        for name, class_name in architecture.text_encoders.items()
-        if name not in lacking
-    }
+    architecture, _ = architecture_in(folder)
+    forward_process_in(folder)
+    parts = _load_parts(folder, precision, "cpu")
     pipeline_class = getattr(diffusers, architecture.pipeline)
-    try:
+    try:  # what is left: the scheduler, and settings of the pipeline itself
         pipeline = pipeline_class.from_pretrained(
-            folder,
-            **encoders,
-            **lacking,
-            **architecture.settings,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
+            folder, **parts, **architecture.settings, dtype=getattr(torch, precision), local_files_only=True
         )
-    # A tensor of another shape than its component's config.json says; a file that the folder lacks.
     except (ValueError, OSError) as error:
-        raise WeightsError(f"{folder}: {str(error).split('. ')[0]}; fetch or convert it again") from None
+        raise WeightsError(f"{folder}: {first_sentence(error)}; fetch or convert it again") from None
     pipeline.set_progress_bar_config(disable=True)
     for name in (*architecture.trainable, "vae"):
-        part = getattr(pipeline, name)
-        if part is None:
-            continue
-        _check_whole(folder, part)
-        part.requires_grad_(False).eval()
+        if parts[name] is not None:
+            parts[name].requires_grad_(False)
     if weights is not None:
         apply_weights(pipeline, weights, start)
     pipeline.to(device)
@@ -154,31 +139,52 @@ def load_models(
     return Models(pipeline, forward_process_of(pipeline))
 
 
-def _check_whole(folder: Path, part: torch.nn.Module) -> None:
-    """Raises WeightsError if a component lacks a tensor."""
-    empty = [parameter for parameter, tensor in part.named_parameters() if tensor.is_meta]
-    if empty:
-        raise WeightsError(f"{folder}: its {type(part).__name__} lacks tensor '{empty[0]}'; fetch or convert it again")
+def _load_parts(folder: Path, precision: Precision, device: str) -> dict[str, Any]:
+    """A pipeline's networks and tokenizers; None for what its family may lack and it lacks."""
+    architecture, components = architecture_in(folder)
+    parts: dict[str, Any] = {name: None for name in architecture.without if not _is_there(components, name)}
+
+    def network(library: Any, name: str) -> Any:
+        return load_network(_class(folder, components, library, name), folder / name, dtype=precision, device=device)
+
+    for name, class_name in architecture.text_encoders.items():
+        if name in parts:
+            continue
+        encoder = load_network(getattr(transformers, class_name), folder / name, dtype=precision, device=device)
+        tokenizer = name.replace("text_encoder", "tokenizer")
+        parts[name] = encoder
+        parts[tokenizer] = load_tokenizer(
+            _class(folder, components, transformers, tokenizer),
+            folder / tokenizer,
+            rows=encoder.get_input_embeddings().num_embeddings,
+            positions=getattr(encoder.config, "max_position_embeddings", None),
+        )
+    file = folder / "vae" / "config.json"
+    lacking = [key for key in architecture.vae_settings if key not in read_json(file)]
+    if lacking:
+        raise WeightsError(f"{file}: does not say {lacking}; a default would be a guess: fetch the original file")
+    return {**parts, "vae": network(diffusers, "vae"), architecture.denoiser: network(diffusers, architecture.denoiser)}
 
 
-def _load_text_encoder(folder: Path, class_name: str, dtype: torch.dtype) -> torch.nn.Module:
-    """A text encoder; transformers would give a tensor that its file lacks random values, and go on.
-
-    In float16 transformers keeps some of T5 in float32, whose activations overflow; it must not be cast afterwards.
-    """
-    text_encoder, found = getattr(transformers, class_name).from_pretrained(
-        folder,
-        use_safetensors=True,
-        local_files_only=True,
-        dtype=dtype,
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
+def autoencoder_difference(folder: Path, other: Path) -> str | None:
+    """In what two pipeline folders' autoencoders differ; None if they are one, whatever their files are called."""
+    one, two = (
+        load_network(_class(place, architecture_in(place)[1], diffusers, "vae"), place / "vae", pickled=True)
+        for place in (folder, other)
     )
-    wrong = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
-    if wrong:
-        raise WeightsError(f"{folder}: tensor '{wrong[0]}' is missing or of another shape; fetch or convert it again")
-    network: torch.nn.Module = text_encoder
-    return network
+    return difference(one, two)
+
+
+def _class(folder: Path, components: Mapping[str, Sequence[str | None]], library: Any, name: str) -> Any:
+    """A component's class, as the pipeline's index names it; none that a folder brings along."""
+    class_name = components.get(name, (None, None))[-1]
+    found = getattr(library, class_name, None) if class_name else None
+    if found is None:
+        raise WeightsError(
+            f"{folder / 'model_index.json'}: names {class_name} as '{name}', expected a class of "
+            f"{library.__name__}; save the pipeline with its library's own classes"
+        )
+    return found
 
 
 def trainable_tensors(pipeline: diffusers.DiffusionPipeline) -> dict[str, torch.Tensor]:
@@ -202,28 +208,14 @@ def apply_weights(pipeline: diffusers.DiffusionPipeline, path: Path, start: Star
 
 
 def check_pipeline_folder(folder: Path) -> None:
-    """Fails readably unless a folder is a known pipeline whose weights are whole safetensors files; loads no weight.
+    """Fails readably unless a folder is a known pipeline, whole in networks, tokenizers and noise schedule.
+
+    No weight is read: a network's names and shapes are compared with those in the header of its file.
 
     Raises:
         WeightsError: Naming folder or file, and the remedy.
     """
-    architecture, components = architecture_in(folder)
-    stems = {architecture.denoiser: NETWORK_FILES, "vae": NETWORK_FILES}
-    stems |= {name: ENCODER_FILES for name in architecture.text_encoders}
-    for component, stem in stems.items():
-        if component in architecture.without and not _is_there(components, component):
-            continue
-        files = component_files(folder / component, stem)
-        if not files:
-            weights = (*(folder / component).glob("*.bin"), *(folder / component).glob("*.safetensors"))
-            others = sorted(path.name for path in weights) or "nothing"
-            raise WeightsError(
-                f"{folder / component}: no {stem}.safetensors (found {others}); only safetensors are loaded, and no "
-                "variants: to convert it, load the pipeline once (with variant=... if need be) and save it with "
-                "pipeline.save_pretrained(folder, safe_serialization=True)"
-            )
-        for file in files:
-            tensor_shapes(file)
+    _load_parts(folder, "float32", "meta")
     forward_process_in(folder)
 
 

@@ -13,6 +13,7 @@ from resalign.digits.tokenizer import VOCABULARY_SIZE, clip_tokenizer
 from resalign.lazy import diffusers, torch, transformers
 from resalign.resume.attempt import Attempt
 from resalign.stage import progress_bar
+from resalign.tensors.pretrained import load_network
 from resalign.tensors.seeds import derive_seed
 
 # Augmented copies of every scan in every colour whose latents are encoded once, before training.
@@ -32,7 +33,7 @@ def train_generator(config: DigitsConfig, autoencoder: Path, output: Path, attem
     seed = derive_seed("digits", "generator", config.seed)
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    vae = diffusers.AutoencoderKL.from_pretrained(autoencoder)
+    vae = load_network(diffusers.AutoencoderKL, autoencoder)
     tokenizer = clip_tokenizer(output / "tokenizer", max_tokens=settings.max_tokens)
     text_encoder, unet = _networks(config, vae)
     scheduler = sampling_scheduler()

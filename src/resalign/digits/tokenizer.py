@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from resalign.lazy import transformers
+from resalign.tensors.tokenizers import load_tokenizer
 
 # CLIP's vocabulary: 256 bytes, the same ending a word, and as many merges as leave room for two special tokens.
 VOCABULARY_SIZE = 49_408
@@ -36,4 +37,7 @@ def clip_tokenizer(folder: Path, *, max_tokens: int) -> transformers.CLIPTokeniz
         json.dumps({token: index for index, token in enumerate(tokens)}), encoding="utf-8"
     )
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
-    return transformers.CLIPTokenizer.from_pretrained(folder, model_max_length=max_tokens)
+    found: transformers.CLIPTokenizer = load_tokenizer(
+        transformers.CLIPTokenizer, folder, rows=VOCABULARY_SIZE, positions=max_tokens, model_max_length=max_tokens
+    )
+    return found

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from resalign.diffusion.checkpoints import same_autoencoder
 from resalign.diffusion.forward_process import difference, forward_process_in
 from resalign.diffusion.images import file_hash, folder_hash
+from resalign.diffusion.models import autoencoder_difference
 
 
 def describe(source: dict[str, Any], base: Path) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -33,15 +33,18 @@ def _pipeline(folder: Path, base: Path) -> tuple[dict[str, str], tuple[str, ...]
         "sha256 of weights and settings": folder_hash(folder),
     }
     parts = sorted({path.name for place in (folder, base) for path in place.iterdir() if path.is_dir()})
-    same = {part: _same(folder / part, base / part) for part in parts}
+    same = {part: folder_hash(folder / part) == folder_hash(base / part) for part in parts}
     for part in parts:
         facts[part] = "the same files as the base's" if same[part] else "other files than the base's"
     caveats = []
-    if not (same.get("vae", True) or same_autoencoder(folder, base)):
-        caveats.append(
-            "Its autoencoder is another one than the base's: learnability divides losses of two latent spaces here, "
-            "and is no fair comparison."
-        )
+    if not same["vae"]:
+        found = autoencoder_difference(folder, base)
+        facts["vae"] += f", and another network ({found})" if found else ", which hold the same network"
+        if found:
+            caveats.append(
+                f"Its autoencoder is another one than the base's ({found}): learnability divides losses of two latent "
+                "spaces here, and is no fair comparison."
+            )
     other_process = difference(forward_process_in(folder), forward_process_in(base))
     if other_process:
         caveats.append(
@@ -49,12 +52,6 @@ def _pipeline(folder: Path, base: Path) -> tuple[dict[str, str], tuple[str, ...]
             "and is no fair comparison."
         )
     return facts, tuple(caveats)
-
-
-def _same(folder: Path, other: Path) -> bool:
-    """Whether two parts have the same weights; where there are none, the same settings."""
-    weights = [{file.name: file_hash(file) for file in part.glob("*.safetensors")} for part in (folder, other)]
-    return weights[0] == weights[1] if any(weights) else folder_hash(folder) == folder_hash(other)
 
 
 def _weights(source: dict[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:

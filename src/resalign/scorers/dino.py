@@ -12,7 +12,7 @@ from pathlib import Path
 from resalign.config.strict import Strict
 from resalign.lazy import torch, transformers
 from resalign.scores import Scorer, feature_names
-from resalign.tensors.weights import WeightsError
+from resalign.tensors.pretrained import load_network, load_processor
 
 
 class Config(Strict):
@@ -30,18 +30,8 @@ def load(config: Config, folder: Path, device: str) -> Scorer:
     Raises:
         WeightsError: If a weight is missing that the class token depends on.
     """
-    model, report = transformers.AutoModel.from_pretrained(
-        folder,
-        use_safetensors=not (folder / "pytorch_model.bin").is_file(),
-        weights_only=True,
-        local_files_only=True,
-        output_loading_info=True,
-    )
-    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
-    if missing:
-        raise WeightsError(f"{folder}: no weights for {missing}; the folder belongs to another architecture")
-    model.eval().to(device)
-    processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    model = load_network(transformers.AutoModel, folder, may_lack=("pooler.",), pickled=True).to(device)
+    processor = load_processor(transformers.AutoImageProcessor, folder)
 
     def score(images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         inputs = processor(images=list(images), return_tensors="pt").to(device)

@@ -8,6 +8,7 @@ from pathlib import Path
 from resalign.config.strict import Strict
 from resalign.lazy import torch, transformers
 from resalign.scores import Scorer
+from resalign.tensors.pretrained import load_network, load_processor
 
 
 class Config(Strict):
@@ -18,11 +19,8 @@ class Config(Strict):
 
 def load(config: Config, folder: Path, device: str) -> Scorer:
     """Loads classifier and preprocessing; quantities are its class names."""
-    model = transformers.AutoModelForImageClassification.from_pretrained(
-        folder, use_safetensors=True, local_files_only=True
-    )
-    model.eval().to(device)
-    processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    model = load_network(transformers.AutoModelForImageClassification, folder).to(device)
+    processor = load_processor(transformers.AutoImageProcessor, folder)
 
     def score(images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         inputs = processor(images=list(images), return_tensors="pt").to(device)

@@ -14,14 +14,14 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from resalign.config.strict import Strict
 from resalign.lazy import torch
 from resalign.scores import Scorer, feature_names
-from resalign.scores.heads import only_file, read_checked
+from resalign.scores.heads import load_head, only_file, read_checked
 
 # Release v0.2.0 of torch-fidelity; the file's own name has the first 8 digits.
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -46,12 +46,19 @@ def load(config: Config, folder: Path, device: str) -> Scorer:
     """Loads the network; quantities are the features, ``f0000`` to ``f2047``."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    content = read_checked(only_file(folder, (".pth",)), config.sha256)
-    # torch-fidelity unpickles whatever it is given: it is given what was read as tensors alone, written again.
-    plain = io.BytesIO()
-    torch.save(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), plain)
-    plain.seek(0)
-    network = FeatureExtractorInceptionV3("inception", [str(config.features)], feature_extractor_weights_path=plain)
+    class Unfilled(FeatureExtractorInceptionV3):
+        """Without weights: torch-fidelity unpickles whatever it is given."""
+
+        def load_state_dict(self, *_: Any, **__: Any) -> Any:
+            return None
+
+    path = only_file(folder, (".pth",))
+    read_checked(path, config.sha256)
+    nothing = io.BytesIO()
+    torch.save({}, nothing)
+    nothing.seek(0)
+    network = Unfilled("inception", [str(config.features)], feature_extractor_weights_path=nothing)
+    load_head(network, path)
     network.to(device)
 
     def score(images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:

@@ -12,6 +12,8 @@ from pathlib import Path
 from resalign.config.strict import Strict
 from resalign.lazy import torch, transformers
 from resalign.scores import Scorer
+from resalign.tensors.pretrained import load_network, load_processor
+from resalign.tensors.weights import WeightsError
 
 # forward() of the source: cosine minus threshold is rounded, and a special-care hit makes every concept stricter.
 ADJUSTMENT, DECIMALS = 0.01, 3
@@ -34,9 +36,8 @@ def load(config: Config, folder: Path, device: str) -> Scorer:
     """
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
-    checker = StableDiffusionSafetyChecker.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    checker.eval().to(device)
-    processor = transformers.CLIPImageProcessor.from_pretrained(_processor_folder(folder), local_files_only=True)
+    checker = load_network(StableDiffusionSafetyChecker, folder).to(device)
+    processor = load_processor(transformers.CLIPImageProcessor, _processor_folder(folder))
 
     def above_threshold(embeddings: torch.Tensor, concepts: torch.Tensor, thresholds: torch.Tensor) -> torch.Tensor:
         cosine = torch.nn.functional.normalize(embeddings) @ torch.nn.functional.normalize(concepts).T
@@ -76,4 +77,4 @@ def _processor_folder(folder: Path) -> Path:
     for candidate in candidates:
         if (candidate / "preprocessor_config.json").is_file():
             return candidate
-    raise FileNotFoundError(f"no preprocessor_config.json in {' or '.join(map(str, candidates))}; fetch it too")
+    raise WeightsError(f"no preprocessor_config.json in {' or '.join(map(str, candidates))}; fetch it too")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from resalign.lazy import open_clip, torch
+from resalign.lazy import torch
+from resalign.tensors.pretrained import load_open_clip
+from resalign.tensors.tokenizers import load_open_clip_tokenizer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,10 +27,14 @@ class ClipModel:
     """
 
     def __init__(self, folder: Path, device: str) -> None:
-        """Loads ``open_clip_config.json`` and ``open_clip_model.safetensors``; no network is asked."""
-        self._model, train, inference = open_clip.create_model_and_transforms(f"local-dir:{folder}", device=device)
-        self._model.eval()
-        self._tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
+        """Loads ``open_clip_config.json``, ``open_clip_model.safetensors`` and the tokenizer; no network is asked.
+
+        Raises:
+            WeightsError: If the folder lacks anything that open_clip would fill in.
+        """
+        self._model: Any
+        self._model, train, inference = load_open_clip(folder, device)
+        self._tokenize = load_open_clip_tokenizer(folder, self._model)
         self._device = device
         self.prepare: Callable[[Image], torch.Tensor] = inference
         self.prepare_train: Callable[[Image], torch.Tensor] = train

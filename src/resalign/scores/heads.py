@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resalign.lazy import torch
-from resalign.tensors.weights import WeightsError, load_pickled, load_weights
+from resalign.tensors.pretrained import load_tensors
+from resalign.tensors.weights import WeightsError, load_pickled, read_tensors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,29 +55,10 @@ def load_head(network: torch.nn.Module, path: Path) -> None:
     Raises:
         WeightsError: If the file is neither, or its names or shapes are not exactly the network's.
     """
-    expected = network.state_dict()
-    if path.suffix == ".safetensors":
-        weights: Mapping[str, torch.Tensor] = load_weights(path, expected)
-    else:
-        weights = _load_pickled(path)
-        for name in weights.keys() & expected.keys():
-            if weights[name].shape != expected[name].shape:
-                shapes = f"{tuple(weights[name].shape)}, the network expects {tuple(expected[name].shape)}"
-                raise WeightsError(f"{path}: tensor '{name}' has shape {shapes}")
-    if weights.keys() != expected.keys():
-        raise WeightsError(f"{path}: holds tensors {sorted(weights)}, the network has {sorted(expected)}")
-    for name, tensor in weights.items():
-        if not torch.isfinite(tensor).all():
-            raise WeightsError(f"{path}: tensor '{name}' holds values that are not finite")
-    network.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in weights.items()})
-    network.eval()
-
-
-def _load_pickled(path: Path) -> dict[str, torch.Tensor]:
-    weights = load_pickled(path)
+    weights = read_tensors(path) if path.suffix == ".safetensors" else load_pickled(path)
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise WeightsError(f"{path}: expected named tensors, got {type(weights).__name__}")
-    return weights
+    load_tensors(network, weights, path)
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -107,6 +107,17 @@ def component_files(folder: Path, stem: str, suffix: str = ".safetensors") -> li
     return shards
 
 
+def missing_files(folder: Path, stem: str) -> WeightsError:
+    """What to say of a folder without the safetensors file that its library looks for."""
+    weights = (*folder.glob("*.bin"), *folder.glob("*.pth"), *folder.glob("*.pt"), *folder.glob("*.safetensors"))
+    found = sorted(path.name for path in weights) or "nothing"
+    return WeightsError(
+        f"{folder}: no {stem}.safetensors (found {found}); only safetensors are loaded, and no variants: to convert "
+        "it, load it once with its own library (with variant=... if need be) and save it with "
+        "save_pretrained(folder, safe_serialization=True)"
+    )
+
+
 def check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Raises WeightsError unless a file's tensors are some of the model's, each of the model's shape."""
     if not shapes:
@@ -131,14 +142,37 @@ def load_weights(path: Path, expected: Mapping[str, torch.Tensor]) -> dict[str, 
         WeightsError: If the file is missing, is no whole safetensors file (a pickle, say), names a tensor that the
             model lacks, or holds one of another shape or with values that are not finite.
     """
+    check_shapes(path, tensor_shapes(path), {name: tuple(tensor.shape) for name, tensor in expected.items()})
+    weights = read_tensors(path)
+    check_finite(path, weights)
+    return weights
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a safetensors file, as it stands there.
+
+    Raises:
+        WeightsError: If the file is missing or no whole safetensors file.
+    """
     from safetensors.torch import load_file
 
-    check_shapes(path, tensor_shapes(path), {name: tuple(tensor.shape) for name, tensor in expected.items()})
-    weights: dict[str, torch.Tensor] = load_file(path)
-    for name, tensor in weights.items():
-        if not torch.isfinite(tensor).all():
-            raise WeightsError(f"{path}: tensor '{name}' holds values that are not finite")
-    return weights
+    tensor_shapes(path)
+    return dict(load_file(path))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself besides its tensors."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return dict(file.metadata() or {})
+
+
+def check_finite(where: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raises WeightsError if a tensor holds NaN or an infinite value, as a cast to a smaller type may make of it."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.numel() and not torch.isfinite(torch.stack(tensor.aminmax())).all():
+            raise WeightsError(f"{where}: tensor '{name}' holds values that are not finite in {tensor.dtype}")
 
 
 def load_pickled(path: Path) -> Any:
@@ -154,5 +188,7 @@ def load_pickled(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except PICKLE_ERRORS as error:
-        reason = (str(error) or "it ends too early").splitlines()[0]
+        lines = (str(error) or "it ends too early").splitlines()
+        # Where torch refuses a name, it says so below advice to trust the file.
+        reason = next((line.strip() for line in lines if "WeightsUnpickler error" in line), lines[0])
         raise WeightsError(f"{path}: not a file of tensors alone ({reason}); convert it to .safetensors") from None
