@@ -12,6 +12,7 @@ from resalign.config.assets import WEIGHT_SUFFIXES, AssetConfig, check_consent, 
 from resalign.config.attack_data import AttackDataConfig, check_chains
 from resalign.config.detector_audit import StandInConfig
 from resalign.config.extension import extended
+from resalign.config.scorer_needs import check_needs, needs_of
 from resalign.config.shape import TIERS, ExperimentConfig, ResourcesConfig, Tier, TierConfig
 from resalign.config.strict import ConfigError, Strict, nearest, read_yaml
 from resalign.config.sweeps import expanded
@@ -108,6 +109,7 @@ class Experiment:
         self._check_references()
         self._check_nested()
         self._check_combinations()
+        check_needs(self)
 
     @classmethod
     def read(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> Experiment:
@@ -235,8 +237,8 @@ class Experiment:
             prompts = getattr(metric.config, "prompts", None)
             if prompts is not None:
                 self._require(f"metrics.{label}.prompts", prompts, config.prompts, "prompt list")
-            for scorer in registry.member("metrics", metric.name).scorers(metric.config):
-                self._require(f"metrics.{label}", scorer, self.scorers, "scorer")
+            for need in needs_of(metric):
+                self._require(f"metrics.{label}", need.scorer, self.scorers, "scorer")
         for name in config.main:
             self._require("main", name, self.attacks, "attack")
         for label, sweep in config.sweeps.items():
@@ -324,7 +326,7 @@ class Experiment:
         if metric.KIND != "rate" or not hasattr(metric, "per_image"):
             raise ConfigError(f"{self.where}: detector_audit.metric: '{label}' flags no single image; ip does")
         if isinstance(audit.labels, StandInConfig):
-            scorer, audited = audit.labels.scorer, metric.scorers(self.metrics[label].config)
+            scorer, audited = audit.labels.scorer, [need.scorer for need in needs_of(self.metrics[label])]
             self._require("detector_audit.labels.scorer", scorer, self.scorers, "scorer")
             if scorer in audited:
                 raise ConfigError(

@@ -40,7 +40,7 @@ def load(config: Config, folder: Path, device: str) -> Scorer:
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing:
         raise WeightsError(f"{folder}: no weights for {missing}; the folder belongs to another architecture")
-    model.eval().to(device)
+    model.float().eval().to(device)
     processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
 
     def score(images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:

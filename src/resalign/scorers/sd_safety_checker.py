@@ -35,7 +35,7 @@ def load(config: Config, folder: Path, device: str) -> Scorer:
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
     checker = StableDiffusionSafetyChecker.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    checker.eval().to(device)
+    checker.float().eval().to(device)
     processor = transformers.CLIPImageProcessor.from_pretrained(_processor_folder(folder), local_files_only=True)
 
     def above_threshold(embeddings: torch.Tensor, concepts: torch.Tensor, thresholds: torch.Tensor) -> torch.Tensor:
