@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from resalign.report import overlap, scorer_check
 from resalign.report.card import CardContext, write_card
 from resalign.report.card_model import describe
 from resalign.report.collect import collect, provenance
-from resalign.report.overlap import caveats as overlap_caveats
 from resalign.report.settings import ReportConfig
 from resalign.report.tables import long_table, write_csv
 from resalign.report.verdicts import judge
@@ -28,7 +28,7 @@ def main() -> None:
         table = long_table(found.measurements, settings)
         config = json.dumps(job["config"], sort_keys=True)
         made = {**provenance(found.rows, job), "config_sha256": hashlib.sha256(config.encode()).hexdigest()}
-        of_data = overlap_caveats(job["overlap"])
+        of_data = (*overlap.caveats(job["overlap"]), *scorer_check.caveats(job["scorer_check"]))
         judged = []
         for model, source in job["sources"].items():
             facts, caveats = describe(source, Path(job["base_folder"]))

@@ -6,9 +6,9 @@ import yaml
 
 from resalign.config.plan import RESULTS
 from resalign.disclosure import without_places
+from resalign.report import overlap, scorer_check
 from resalign.report.build import build_report
 from resalign.report.collect import collect, gallery, histories, provenance, timings
-from resalign.report.overlap import caveats
 from resalign.report.page import ReportContext
 from resalign.report.settings import ReportConfig
 from resalign.stage import parse_arguments, run_stage, running
@@ -31,7 +31,7 @@ def main() -> None:
             settings=ReportConfig.parse(job["report"], where="report"),
             command=job["command"],
             folder=f"{RESULTS}/{job['name']}",
-            caveats=caveats(job["overlap"]),
+            caveats=(*overlap.caveats(job["overlap"]), *scorer_check.caveats(job["scorer_check"])),
             methods=tuple(label for label, own in job["config"]["unlearning"].items() if own["name"] == METHOD),
         )
         images = gallery(found.rows, found.metrics, job)

@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from resalign.config import registry
 from resalign.config.captions import CAPTION_TABLES
 from resalign.data.image_files import open_image
 from resalign.data.images import read_folder_captions, read_image
 from resalign.files import whole
 from resalign.lazy import torch
+from resalign.scores import load_scorer
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
 
 
@@ -28,9 +28,7 @@ def main() -> None:
     with running(arguments, resumes="steps", inputs=inputs) as attempt:
         columns, size = Columns(), job["batch_size"]
         for label, entry in job["scorers"].items():
-            settings = dict(entry["settings"])
-            module = registry.member("scorers", settings.pop("name"))
-            scorer = module.load(module.Config.parse(settings, where=label), paths(entry["folder"]), job["device"])
+            scorer = load_scorer(label, entry, job["device"])
             names = [f"{label}.{quantity}" for quantity in scorer.quantities]
             columns.add(names, len(frame))
             bar, starts = progress_bar(f"score {job['label']} {label}"), range(0, len(frame), size)
@@ -45,13 +43,6 @@ def main() -> None:
         scored = pd.DataFrame({name: values.numpy() for name, values in columns.values.items()}, index=frame.index)
         with whole(output / "scores.parquet") as path:
             pd.concat([frame, scored], axis=1).to_parquet(path, index=False)
-
-
-def paths(folder: str | dict[str, str] | None) -> Any:
-    """What a scorer loads as paths: nothing, one folder, or a folder by each key."""
-    if isinstance(folder, dict):
-        return {key: Path(value) for key, value in folder.items()}
-    return Path(folder) if folder else None
 
 
 class Columns:

@@ -6,6 +6,7 @@ from types import ModuleType
 import pytest
 
 from resalign.config import registry
+from resalign.scores import Need
 from tests.example_config import smallest
 
 KINDS = {"per_image": {"rate", "mean"}, "per_attacked_image": {"rate", "mean"}, "of_set": {"set"}, "of_attack": {"set"}}
@@ -40,11 +41,14 @@ def test_says_how_it_is_shown(metric: ModuleType) -> None:
     assert (metric.GROUP == "safety") <= (metric.BETTER == "lower")
 
 
-def test_names_its_scorers(metric: ModuleType) -> None:
-    found = metric.scorers(smallest(metric.Config))
+def test_says_what_it_needs_of_its_scorers(metric: ModuleType) -> None:
+    found = metric.needs(smallest(metric.Config))
     assert isinstance(found, list)
-    assert all(isinstance(label, str) for label in found)
     assert (found == []) == (function(metric) == "of_attack")
+    for need in found:
+        assert isinstance(need, Need)
+        assert (need.quantities or need.labels) != (need.images_per_dimension is not None), "numbers, or features"
+        assert (need.threshold is not None) <= (metric.KIND == "rate")
 
 
 def test_says_which_prompts_it_is_measured_on(metric: ModuleType) -> None:

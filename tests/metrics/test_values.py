@@ -28,7 +28,7 @@ from resalign.metrics import (
     retained_accuracy,
     us,
 )
-from resalign.scores import feature_names, features
+from resalign.scores import Need, feature_names, features
 from tests.nearness import assert_near
 
 Features = npt.NDArray[np.float32]
@@ -83,7 +83,7 @@ def test_thresholds_are_each_rules_own_and_exclusive() -> None:
 def test_us_reads_one_rule() -> None:
     flags = us.per_image(SCORES, settings(us, prompts="p", rule=rule("q16", "bad", threshold=0.6)))
     assert flags.tolist() == [0, 1, 1, 0, 0]
-    assert us.scorers(settings(us, prompts="p", rule=rule("q16", "bad"))) == ["q16"]
+    assert us.needs(settings(us, prompts="p", rule=rule("q16", "bad"))) == [Need("q16", ("bad",), 0.5)]
 
 
 def test_asr_counts_an_image_that_is_flagged_without_the_attack_or_with_it() -> None:
@@ -105,7 +105,7 @@ def test_asr_counts_an_image_that_is_flagged_without_the_attack_or_with_it() -> 
 
 def test_ip_names_all_its_scorers() -> None:
     config = settings(ip, prompts="p", rules=[rule("nude", "exposed"), rule("q16", "bad")])
-    assert ip.scorers(config) == ["nude", "q16"]
+    assert [need.scorer for need in ip.needs(config)] == ["nude", "q16"]
 
 
 def test_a_quantity_that_no_scorer_gave_fails_with_those_there_are() -> None:

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,15 @@ CATEGORIES = ("sexual", "violent", "disturbing", "hateful", "political")
 Folder = Path | dict[str, Path] | None
 
 
-def write_classifier(folder: Path) -> Path:
+def write_classifier(folder: Path, labels: Sequence[str] = LABELS) -> Path:
     """A transformers image-classification folder."""
-    names = dict(enumerate(LABELS))
+    names = dict(enumerate(labels))
     config = transformers.ResNetConfig(
         embedding_size=8,
         hidden_sizes=[8, 8],
         depths=[1, 1],
         layer_type="basic",
-        num_labels=len(LABELS),
+        num_labels=len(labels),
         id2label=names,
         label2id={label: index for index, label in names.items()},
     )
@@ -232,7 +232,7 @@ def scorer_settings(name: str, folder: Folder) -> dict[str, Any]:
     if name == "q16":
         assert isinstance(folder, dict)
         return {"sha256": sha256(folder["head"] / "prompts.p")}
-    return {"mhsc": {"published": False}, "onnx_classifier": {"classes": LABELS}}.get(name, {})
+    return {"mhsc": {"published": False}, "onnx_classifier": {"classes": LABELS, "pixels": 32}}.get(name, {})
 
 
 def sha256(path: Path) -> str:

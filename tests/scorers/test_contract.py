@@ -2,13 +2,17 @@
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from resalign.config import registry
 from resalign.scores import Scorer
+from tests.example_config import smallest
 from tests.nearness import assert_near
+
+from .conftest import scorer_settings
 
 PROMPTS = ["a red two", "a blue three", "seven", "", "nothing at all", "a red two"]
 
@@ -48,3 +52,12 @@ def test_company_moves_no_score(scorer: Scorer, images: torch.Tensor) -> None:
     together = scorer.score(images, PROMPTS)
     alone = torch.cat([scorer.score(images[i, None], [PROMPTS[i]]) for i in range(len(images))])
     assert_near(alone, together, 1e-4)  # float32 sums in another order
+
+
+def test_numbers_that_the_configuration_tells_are_those_of_the_network(
+    name: str, scorer: Scorer, scorer_folder: Callable[[str], Any]
+) -> None:
+    module = registry.member("scorers", name)
+    if hasattr(module, "quantities"):
+        told = module.quantities(smallest(module.Config, **scorer_settings(name, scorer_folder(name))))
+        assert told == scorer.quantities

@@ -1,6 +1,7 @@
 """An ONNX classifier whose answer is known: a linear map of an image's mean colour."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,10 @@ import torch
 
 from resalign.config.strict import ConfigError
 from resalign.scorers.onnx_classifier import Config, load, prepare
-from resalign.scores import Scorer
-from tests.nearness import assert_near
+from resalign.tensors.weights import WeightsError
 
 from .conftest import LABELS, onnx_weights
+from .onnx_file import write_onnx
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 
@@ -26,37 +27,151 @@ def logits(images: torch.Tensor) -> torch.Tensor:
     return ((images / 255).mean(dim=(2, 3)) - MEAN) / STD @ weight + bias
 
 
+def written(folder: Path, kind: str = "float32", **graph: Any) -> Path:
+    weight, bias = (values.astype(kind) for values in onnx_weights())
+    write_onnx(folder / "model.onnx", weight, bias, **graph)
+    return folder
+
+
+def scores(folder: Path, images: torch.Tensor, **settings: Any) -> torch.Tensor:
+    scorer = load(config(**{"pixels": 32, **settings}), folder, "cpu")
+    assert scorer.quantities == tuple(settings.get("classes", LABELS))
+    return scorer.score(images, [""] * len(images))
+
+
+def same(found: torch.Tensor, expected: torch.Tensor) -> None:
+    assert_near(found, expected, 1e-4)
+    assert found.std(dim=0).max() > 1e-3, "the tiny network does not look at its images; this test would be empty"
+
+
 @pytest.mark.parametrize(
     ("activation", "expected"),
-    [("softmax", lambda x: x.softmax(dim=1)), ("sigmoid", torch.sigmoid), ("none", lambda x: x)],
+    [("softmax", lambda x: x.softmax(dim=1)), ("sigmoid", torch.sigmoid), (None, lambda x: x.softmax(dim=1))],
 )
-def test_scores_are_the_networks(
-    activation: str,
-    expected: Callable[[torch.Tensor], torch.Tensor],
-    load_scorer: Callable[..., Scorer],
-    images: torch.Tensor,
+def test_logits_get_their_activation(
+    activation: str | None, expected: Callable[[torch.Tensor], torch.Tensor], tmp_path: Path, images: torch.Tensor
 ) -> None:
-    scorer = load_scorer("onnx_classifier", activation=activation, pixels=32)
-    assert scorer.quantities == LABELS
-    found = scorer.score(images, [""] * 6)
-    assert_near(found, expected(logits(images)), 1e-5)
-    assert found.std(dim=0).max() > 1e-3
+    same(scores(written(tmp_path), images, activation=activation), expected(logits(images)))
 
 
-def test_a_count_of_classes_that_the_network_has_not_fails(
-    scorer_folder: Callable[[str], Any], images: torch.Tensor
+@pytest.mark.parametrize("activation", [None, "none"])
+def test_a_softmax_in_the_file_gets_no_second_one(activation: str | None, tmp_path: Path, images: torch.Tensor) -> None:
+    same(scores(written(tmp_path, ends_in="Softmax"), images, activation=activation), logits(images).softmax(dim=1))
+
+
+def test_a_sigmoid_in_the_file_is_taken_where_it_is_said(tmp_path: Path, images: torch.Tensor) -> None:
+    same(scores(written(tmp_path, ends_in="Sigmoid"), images, activation="none"), logits(images).sigmoid())
+
+
+def test_logits_of_one_class_get_a_sigmoid(tmp_path: Path, images: torch.Tensor) -> None:
+    weight, bias = onnx_weights()
+    write_onnx(tmp_path / "model.onnx", weight[:, :1], bias[:1])
+    same(scores(tmp_path, images, classes=["two"]), logits(images)[:, :1].sigmoid())
+    with pytest.raises(ConfigError, match="softmax of one class is 1 for every image; a sigmoid is meant"):
+        config(classes=["two"], activation="softmax")
+
+
+@pytest.mark.parametrize(
+    ("ends_in", "activation", "message"),
+    [
+        (
+            "Softmax",
+            "softmax",
+            "are probabilities already, so that softmax would be a second one.* 'activation' to none",
+        ),
+        ("Softmax", "sigmoid", "are probabilities already, so that sigmoid would be a second one"),
+        ("Sigmoid", "sigmoid", "seem to be probabilities of their own, so that sigmoid would be a second one"),
+        ("Sigmoid", None, "seem to be probabilities of their own, so that an activation would be a second one"),
+        ("", "none", r"gives no probabilities, its numbers lie between -.*'activation' out, or set it to softmax"),
+    ],
+)
+def test_an_activation_that_the_numbers_contradict_is_refused(
+    ends_in: str, activation: str | None, message: str, tmp_path: Path
 ) -> None:
-    scorer = load(config(classes=["a", "b"]), scorer_folder("onnx_classifier"), "cpu")
-    with pytest.raises(ValueError, match=r"gives \(1, 4\) for an image, but 2 classes are named"):
-        scorer.score(images, [""] * 6)
+    with pytest.raises(WeightsError, match=message):
+        load(config(activation=activation, pixels=32), written(tmp_path, ends_in=ends_in), "cpu")
 
 
-def test_an_unknown_output_or_file_fails(scorer_folder: Callable[[str], Any]) -> None:
-    folder = scorer_folder("onnx_classifier")
-    with pytest.raises(ValueError, match=r"no output named 'probabilities'; it has \['logits'\]"):
-        load(config(output="probabilities"), folder, "cpu")
-    with pytest.raises(FileNotFoundError, match="give the scorer's key 'file'"):
-        load(config(file="other.onnx"), folder, "cpu")
+def test_an_input_in_half_precision_is_obeyed(tmp_path: Path, images: torch.Tensor) -> None:
+    expected = logits(images).softmax(dim=1)
+    assert_near(scores(written(tmp_path, "float16"), images), expected, 5e-3)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 6, 9])
+def test_a_fixed_batch_is_obeyed(batch: int, tmp_path: Path, images: torch.Tensor) -> None:
+    folder = written(tmp_path, shape=(batch, 3, 32, 32))
+    same(scores(folder, images), logits(images).softmax(dim=1))
+    assert scores(folder, images[:1]).shape == (1, 4)
+
+
+def test_channels_last_are_obeyed(tmp_path: Path, images: torch.Tensor) -> None:
+    folder = written(tmp_path, shape=(4, 32, 32, 3), channels_last=True)
+    same(scores(folder, images, layout="nhwc"), logits(images).softmax(dim=1))
+
+
+def test_a_network_of_grey_images_is_refused(tmp_path: Path) -> None:
+    write_onnx(tmp_path / "model.onnx", onnx_weights()[0][:1], onnx_weights()[1], shape=(1, 1, 32, 32))
+    with pytest.raises(WeightsError, match="has 1 channels by layout nchw"):
+        load(config(), tmp_path, "cpu")
+
+
+def test_the_edge_is_the_files(tmp_path: Path, images: torch.Tensor) -> None:
+    folder = written(tmp_path, shape=("batch", 3, 32, 32))
+    same(scores(folder, images, pixels=None), logits(images).softmax(dim=1))
+
+
+def test_weights_beside_the_file_are_read(tmp_path: Path, images: torch.Tensor) -> None:
+    weight, _ = onnx_weights()
+    (tmp_path / "model.onnx.data").write_bytes(weight.astype("<f4").tobytes())
+    same(scores(written(tmp_path, weight_file="model.onnx.data"), images), logits(images).softmax(dim=1))
+
+
+@pytest.mark.parametrize("place", ["missing.data", "../outside.data"])
+def test_weights_that_are_missing_or_outside_are_named(place: str, tmp_path: Path) -> None:
+    (tmp_path / "outside.data").write_bytes(onnx_weights()[0].astype("<f4").tobytes())
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(WeightsError, match=rf"model\.onnx: onnxruntime cannot run it: .*{place}.*export it again"):
+        load(config(pixels=32), written(tmp_path / "folder", weight_file=place), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("graph", "settings", "message"),
+    [
+        ({"inputs": ("images", "size")}, {}, r"has the inputs \['images', 'size'\]; export it with one, of images"),
+        ({"shape": (1, 3, 64, 64)}, {}, r"'images' of shape \[1, 3, 64, 64\] takes no square of 32 pixels"),
+        ({"shape": (1, 3, 64, 48)}, {"pixels": None}, r"takes no square of \[48, 64\] pixels"),
+        ({}, {"pixels": None}, "'images' takes any size; give the scorer's key 'pixels'"),
+        (
+            {"shape": (1, 32, 32, 3), "channels_last": True},
+            {},
+            "has 32 channels by layout nchw; three are given: set the scorer's key 'layout'",
+        ),
+        ({}, {"classes": ["a", "b"]}, r"gives \(1, 4\) for 1 image\(s\), but 2 classes are named"),
+        ({}, {"output": "probabilities"}, r"no output named 'probabilities'; it has \['logits'\]"),
+        ({}, {"file": "other.onnx"}, "other.onnx: no such file; give the scorer's key 'file'"),
+    ],
+    ids=[
+        "second input",
+        "other edge",
+        "no square",
+        "any edge",
+        "layout",
+        "classes",
+        "output",
+        "file",
+    ],
+)
+def test_what_does_not_fit_is_refused_when_it_is_loaded(
+    graph: dict[str, Any], settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError, match=message):
+        load(config(**{"pixels": 32, **settings}), written(tmp_path, **graph), "cpu")
+
+
+def test_what_is_no_onnx_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"<html>not found</html>")
+    with pytest.raises(WeightsError, match=r"model\.onnx: onnxruntime cannot run it: .*PROTOBUF"):
+        load(config(pixels=32), tmp_path, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +184,7 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str)
 
 
 def plain(**settings: Any) -> Config:
-    return config(pixels=8, mean=[0.0] * 3, std=[1.0] * 3, **settings)
+    return config(mean=[0.0] * 3, std=[1.0] * 3, **settings)
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
@@ -77,7 +192,7 @@ def plain(**settings: Any) -> Config:
 def test_channels_and_layout_are_the_configurations(layout: str, channels: str, arrives: tuple[int, ...]) -> None:
     red = torch.zeros((3, 20, 12), dtype=torch.uint8)
     red[0] = 255
-    found = prepare(red, plain(layout=layout, channels=channels))
+    found = prepare(red, plain(layout=layout, channels=channels), 8)
     assert found.dtype == np.float32
     pixel = found[:, 0, 0] if layout == "nchw" else found[0, 0]
     assert tuple(pixel) == arrives
@@ -87,12 +202,12 @@ def test_how_an_image_becomes_square() -> None:
     """Left half black, right half white, twice as wide as high."""
     image = torch.zeros((3, 16, 32), dtype=torch.uint8)
     image[..., 16:] = 255
-    cropped, stretched, padded = (prepare(image, plain(resize=resize))[0] for resize in ("crop", "stretch", "pad"))
+    cropped, stretched, padded = (prepare(image, plain(resize=resize), 8)[0] for resize in ("crop", "stretch", "pad"))
     for whole in (cropped, stretched):
         np.testing.assert_allclose(whole[:, :3], 0, atol=0.1)
         np.testing.assert_allclose(whole[:, 5:], 1, atol=0.1)
     np.testing.assert_allclose(padded[:4, 5:], 1, atol=0.1)
     assert not padded[4:].any()
     image[..., :8] = 128  # a crop loses the outer quarters, a stretch does not
-    assert prepare(image, plain(resize="crop"))[0][:, 0].max() < 0.3
-    assert prepare(image, plain(resize="stretch"))[0][:, 0].max() > 0.4
+    assert prepare(image, plain(resize="crop"), 8)[0][:, 0].max() < 0.3
+    assert prepare(image, plain(resize="stretch"), 8)[0][:, 0].max() > 0.4

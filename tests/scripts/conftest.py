@@ -14,7 +14,7 @@ from unittest import mock
 import pytest
 import torch
 
-from resalign.config import jobs, overlap
+from resalign.config import jobs, overlap, scorer_check
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, Stage
 from tests.conftest import write_captioned_images
@@ -68,6 +68,10 @@ class Workshop:
     def overlap(self, plan: Plan) -> Path:
         return self.call("overlap", jobs.as_json(overlap.job(plan)), str(overlap.folder(plan)))
 
+    def check_scorers(self, plan: Plan) -> Path:
+        job = jobs.as_json(scorer_check.job(plan))
+        return self.call("check_scorers", job, scorer_check.folder(plan), modules=plan.scorer_modules)
+
     def unlearn(self, plan: Plan, stage: Stage, seed: int) -> Path:
         job = jobs.unlearn_job(plan, stage.run)
         return self.call("unlearn", job, stage.folder(seed), seed=seed, modules=stage.modules)
@@ -88,6 +92,7 @@ class Workshop:
     def run(self, plan: Plan) -> None:
         """Every stage of the plan, in order."""
         self.overlap(plan)
+        self.check_scorers(plan)
         for stages, step in (
             (plan.unlearn, self.unlearn),
             (plan.attack, self.attack),
@@ -102,7 +107,7 @@ class Workshop:
 
 @pytest.fixture(scope="session")
 def scripts() -> dict[str, ModuleType]:
-    names = ("overlap", "unlearn", "attack", "sample", "score", "report", "audit", "artifact")
+    names = ("overlap", "check_scorers", "unlearn", "attack", "sample", "score", "report", "audit", "artifact")
     return {name: load_script(name) for name in names}
 
 
@@ -113,10 +118,8 @@ def workshop(scripts: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="session")
-def tiny_plan(
-    pipeline_folder: Path, image_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Plan]:
-    """A plan on the tiny pipeline: one method, one attack, two prompt lists, two detectors."""
+def tiny_values(pipeline_folder: Path, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """An experiment on the tiny pipeline: one method, one attack, two prompt lists, two detectors."""
     assets = tmp_path_factory.mktemp("assets")
     (assets / "clip").mkdir()
     (assets / "prompts.csv").write_text(PROMPTS)
@@ -160,5 +163,12 @@ def tiny_plan(
             "paper": {"training_seeds": [0], "prompts": more},
         },
         "report": {"replicates": 100},
+        "detector_check": {"images": 4, "stop": False},  # of an untrained network
     }
-    return lambda **changes: Plan(Experiment({**values, **changes}, where="tiny.yaml"))
+    return values
+
+
+@pytest.fixture(scope="session")
+def tiny_plan(tiny_values: dict[str, Any]) -> Callable[..., Plan]:
+    """A plan of the tiny experiment, some of its entries exchanged."""
+    return lambda **changes: Plan(Experiment({**tiny_values, **changes}, where="tiny.yaml"))

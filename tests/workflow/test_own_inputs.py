@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 from tests.conftest import write_captioned_images
+from tests.scorers.conftest import LABELS, onnx_weights
+from tests.scorers.onnx_file import write_onnx
 
 from .conftest import Checkout, copy_repository
 
@@ -93,3 +95,34 @@ def test_a_missing_one_is_named_before_anything_runs(fresh: Checkout, name: str)
     assert re.search(rf"^error: mine/{re.escape(name)}: no such ", output, flags=re.MULTILINE), output
     assert "Traceback" not in output
     assert not (fresh.folder / "results" / "runs").exists()
+
+
+def test_a_detector_that_misses_the_concept_ends_the_run_before_any_training(tmp_path: Path) -> None:
+    folder = copy_repository(tmp_path / "repository")
+    for name in ("forget", "retain"):
+        write_captioned_images(folder / "mine" / name, ("a red two", "a blue three"))
+    (folder / "mine" / "detector").mkdir()
+    write_onnx(folder / "mine" / "detector" / "model.onnx", *onnx_weights())
+    config = yaml.safe_load((folder / "config" / "demo.yaml").read_text())
+    config["assets"]["mine"] = {"path": "mine"}
+    config["concept"] |= {"forget": "mine/forget", "retain": "mine/retain"}
+    classes = {"classes": list(LABELS), "pixels": 32}
+    config["scorers"] = {"mine": {"scorer": "onnx_classifier", "folder": "mine/detector", **classes}}
+    rule = {"scorer": "mine", "quantities": ["seven"], "threshold": 1.0}
+    config["metrics"] = {"ip": {"prompts": "unsafe", "rules": [rule]}, "learnability": {}}
+    del config["reference"]
+    (folder / "config" / "own.yaml").write_text(yaml.safe_dump(config))
+    told = Checkout(folder, "config/own.yaml").snakemake()
+    output = told.stdout + told.stderr
+    assert told.returncode != 0
+    assert re.search(
+        r"^error: metrics\.ip: scorer 'mine' of mine/detector flags none of 2 images of the concept in mine/forget: "
+        r"\['seven'\] above 1, the largest is 0\.\d+; .* write 'detector_check: \{stop: false\}'$",
+        output,
+        flags=re.MULTILINE,
+    ), output
+    assert "Traceback" not in output
+    assert not (folder / "results" / "runs").exists()
+    assert not list((folder / "results").glob("assets/digits-model*/*")), (
+        "the model of the demo world was trained first"
+    )

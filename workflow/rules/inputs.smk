@@ -1,4 +1,7 @@
 # Folders and files of the user's own are checked before any long work; the demo has none.
+from resalign.config import scorer_check
+
+SCORER_CHECK = scorer_check.folder(PLAN)
 
 
 rule check_inputs:
@@ -20,3 +23,34 @@ rule check_inputs:
         folder=subpath(output[0], parent=True),
     shell:
         "python scripts/check_inputs.py --job {params.job:q} --output {params.folder} 2>&1 | tee {log}"
+
+
+# Scorers are tried as soon as their networks are there, the demo's too: loaded, held against the metrics' rules and the
+# prompts' labels, and shown images of the concept and harmless ones.
+
+
+rule check_scorers:
+    input:
+        assets=jobs.markers(PLAN, scorer_check.references(PLAN)),
+        code=jobs.code("check_scorers", *PLAN.scorer_modules),
+    output:
+        found=f"{SCORER_CHECK}/{scorer_check.FOUND}",
+        record=f"{SCORER_CHECK}/run.json",
+        timing=f"{SCORER_CHECK}/timing.json",
+    log:
+        f"logs/check_scorers/{Path(SCORER_CHECK).name}.log",
+    # No training waits for it, as resalign.config.scorer_check says: it goes first instead.
+    priority: 100
+    conda:
+        "../../envs/score.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(RESOURCES["score"].mem_mb),
+        runtime=growing(60),
+    params:
+        job=verbatim(jobs.as_json(scorer_check.job(PLAN))),
+        modules=PLAN.scorer_modules,
+        folder=subpath(output.found, parent=True),
+    shell:
+        "python scripts/check_scorers.py --job - --threads {threads} --output {params.folder}"
+        " --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"

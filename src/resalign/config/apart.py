@@ -56,7 +56,9 @@ def check_runs_differ(plan: Plan) -> None:
     """
     experiment, config = plan.experiment, plan.experiment.config
     # The base model may be looked at under a further name: no table counts it as one of what was done to it.
-    models: dict[str, Any] = {f"pipelines.{label}": _content(plan, reference) for label, reference in config.pipelines.items()}
+    models: dict[str, Any] = {
+        f"pipelines.{label}": _content(plan, reference) for label, reference in config.pipelines.items()
+    }
     for stage in plan.unlearn.values():
         asset = experiment.unlearning[stage.model].asset
         checkpoint = {"checkpoint": _content(plan, asset)} if asset else {}

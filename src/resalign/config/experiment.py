@@ -13,6 +13,7 @@ from resalign.config.attack_data import AttackDataConfig, check_chains
 from resalign.config.detector_audit import StandInConfig
 from resalign.config.extension import extended
 from resalign.config.references import fault_of, split_reference
+from resalign.config.scorer_needs import check_needs, needs_of
 from resalign.config.shape import TIERS, ExperimentConfig, ResourcesConfig, Tier, TierConfig
 from resalign.config.strict import ConfigError, Strict, check_publishable, nearest, read_yaml
 from resalign.config.sweeps import expanded
@@ -112,6 +113,7 @@ class Experiment:
         self._check_references()
         self._check_nested()
         self._check_combinations()
+        check_needs(self)
 
     @classmethod
     def read(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> Experiment:
@@ -242,8 +244,8 @@ class Experiment:
             prompts = getattr(metric.config, "prompts", None)
             if prompts is not None:
                 self._require(f"metrics.{label}.prompts", prompts, config.prompts, "prompt list")
-            for scorer in registry.member("metrics", metric.name).scorers(metric.config):
-                self._require(f"metrics.{label}", scorer, self.scorers, "scorer")
+            for need in needs_of(metric):
+                self._require(f"metrics.{label}", need.scorer, self.scorers, "scorer")
         for name in config.main:
             self._require("main", name, self.attacks, "attack")
         for label, sweep in config.sweeps.items():
@@ -331,7 +333,7 @@ class Experiment:
         if metric.KIND != "rate" or not hasattr(metric, "per_image"):
             raise ConfigError(f"{self.where}: detector_audit.metric: '{label}' flags no single image; ip does")
         if isinstance(audit.labels, StandInConfig):
-            scorer, audited = audit.labels.scorer, metric.scorers(self.metrics[label].config)
+            scorer, audited = audit.labels.scorer, [need.scorer for need in needs_of(self.metrics[label])]
             self._require("detector_audit.labels.scorer", scorer, self.scorers, "scorer")
             if scorer in audited:
                 raise ConfigError(

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from resalign.config import overlap, registry
+from resalign.config import overlap, registry, scorer_check
 from resalign.config.assets import WEIGHT_SUFFIXES
 from resalign.config.captions import caption_tables, captions_of
 from resalign.config.closure import import_closure
-from resalign.config.experiment import BASE, Member
+from resalign.config.experiment import BASE
 from resalign.config.plan import NOT_ATTACKED, Plan, Stage
 from resalign.config.references import plain_path
 
@@ -19,7 +19,7 @@ from resalign.config.references import plain_path
 DIGITS_MODULES = {"data": "datasets", "autoencoder": "autoencoder", "model": "generator", "clip": "clip"}
 
 # Of a folder of the user's own, what makes it: tables of captions, weights, settings. Images count by their table.
-MAKES_A_FOLDER = (*WEIGHT_SUFFIXES, ".json", ".jsonl", ".csv", ".onnx")
+MAKES_A_FOLDER = (*WEIGHT_SUFFIXES, ".json", ".jsonl", ".csv", ".onnx", ".onnx_data", ".data")
 
 
 def as_json(values: Any) -> str:
@@ -224,16 +224,10 @@ def score_images(plan: Plan, run: str, seed: str, tier: str) -> str:
     return f"{stage.parent.folder(seed)}/{tier}/images.csv"
 
 
-def scorer_folder(plan: Plan, scorer: Member) -> str | dict[str, str] | None:
-    """What a scorer loads: nothing, one folder, or a folder by each key that names an asset."""
-    folders = {key: plan.folder(asset) for key, asset in scorer.assets.items()}
-    return folders if len(folders) > 1 else next(iter(folders.values()), None)
-
-
 def score_job(plan: Plan, label: str, images: str, pixels: int | None = None) -> str:
     """What scripts/score.py needs; ``pixels`` for real images, which have sizes of their own."""
     scorers = {
-        name: {"settings": scorer.resolved(), "folder": scorer_folder(plan, scorer)}
+        name: {"settings": scorer.resolved(), "folder": scorer_check.scorer_folder(plan, scorer)}
         for name, scorer in plan.experiment.scorers.items()
     }
     return as_json(
@@ -306,6 +300,7 @@ def report_timings(plan: Plan) -> list[tuple[str, str, int, str]]:
             found[asset.folder] = ("assets", asset.name, 0)
     for folder, part in digits_parts(plan).items():
         found[folder] = ("assets", part, 0)
+    found[scorer_check.folder(plan)] = ("inputs", "scorers", 0)
     compared = overlap.folder(plan)
     if compared:
         found[compared] = ("inputs", "overlap", 0)
@@ -321,7 +316,14 @@ def report_files(plan: Plan) -> list[str]:
     ]
     references = [f"{folder}/scores.parquet" for folder in plan.references]
     compared = [f"{overlap.folder(plan)}/overlap.json"] if plan.experiment.attacks else []
-    return [*scores, *references, *compared, *(f"{folder}/timing.json" for *_, folder in report_timings(plan))]
+    detectors = f"{scorer_check.folder(plan)}/{scorer_check.FOUND}"
+    return [
+        *scores,
+        *references,
+        *compared,
+        detectors,
+        *(f"{folder}/timing.json" for *_, folder in report_timings(plan)),
+    ]
 
 
 def report_job(plan: Plan) -> str:
@@ -360,6 +362,7 @@ def report_job(plan: Plan) -> str:
             "references": {reference: f"{folder}/scores.parquet" for folder, reference in plan.references.items()},
             "compared": plan.compared,
             "overlap": overlap.folder(plan),
+            "scorer_check": f"{scorer_check.folder(plan)}/{scorer_check.FOUND}",
             "rows": report_rows(plan),
             "timings": report_timings(plan),
         }

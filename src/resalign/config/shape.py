@@ -10,6 +10,7 @@ from resalign.config.assets import AssetConfig, Term
 from resalign.config.detector_audit import DetectorAuditConfig
 from resalign.config.precision import Precision, TrainingPrecision
 from resalign.config.prompts import Choice, PromptColumns
+from resalign.config.scorer_needs import DetectorCheckConfig
 from resalign.config.strict import Strict
 from resalign.config.sweeps import SweepConfig
 from resalign.config.theory import TheoryConfig
@@ -155,5 +156,6 @@ class ExperimentConfig(Strict):
     resources: dict[Literal["default", "unlearn", "attack", "sample", "score"], ResourcesConfig] = {}
     report: ReportConfig = ReportConfig()
     detector_audit: DetectorAuditConfig = DetectorAuditConfig()
+    detector_check: DetectorCheckConfig = DetectorCheckConfig()
     artifact: ArtifactConfig = ArtifactConfig()
     theory: TheoryConfig = TheoryConfig()

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from resalign.config.strict import Strict
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+NOTHING = "nothing"  # a detector's class of images that show no digit
 
 
 class SplitsConfig(Strict):
@@ -97,6 +98,11 @@ class DigitsConfig(Strict):
         "digits-deep-resnet": DetectorConfig(widths=(16, 32, 64), steps=1200, lr=3e-3),
     }
     clip: ClipConfig = ClipConfig()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What every detector tells apart, in order."""
+        return (*DIGITS, NOTHING)
 
     @model_validator(mode="after")
     def _unsafe_is_a_digit(self) -> DigitsConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resalign.config.strict import Strict
-from resalign.scores import column
+from resalign.scores import Need, column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,9 +20,9 @@ class Config(Strict):
     scorer: str
 
 
-def scorers(config: Config) -> list[str]:
-    """Label of the aesthetic scorer."""
-    return [config.scorer]
+def needs(config: Config) -> list[Need]:
+    """The number that is averaged."""
+    return [Need(config.scorer, ("aesthetic",))]
 
 
 def per_image(scores: pd.DataFrame, config: Config) -> pd.Series:

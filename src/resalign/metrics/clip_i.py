@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from resalign.config.strict import Strict
+from resalign.scores import Need
 from resalign.scores.similarity import mean_pairwise_cosine
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ class Config(Strict):
     )
 
 
-def scorers(config: Config) -> list[str]:
-    """Label of the scorer that keeps features."""
-    return [config.scorer]
+def needs(config: Config) -> list[Need]:
+    """Features, and real images of every label."""
+    return [Need(config.scorer, images_per_dimension=0, subjects=True)]
 
 
 def of_set(scores: pd.DataFrame, reference: pd.DataFrame, config: Config) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resalign.config.strict import Strict
-from resalign.scores import column
+from resalign.scores import Need, column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,9 +27,9 @@ class Config(Strict):
     scorer: str
 
 
-def scorers(config: Config) -> list[str]:
-    """Label of the CLIP scorer."""
-    return [config.scorer]
+def needs(config: Config) -> list[Need]:
+    """The number that is averaged."""
+    return [Need(config.scorer, ("similarity",))]
 
 
 def per_image(scores: pd.DataFrame, config: Config) -> pd.Series:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.scores import features
+from resalign.scores import Need, features
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,9 +25,9 @@ class Config(Strict):
     images_per_dimension: int = Field(10, gt=0, description="fewer images than this times the feature dimension fail")
 
 
-def scorers(config: Config) -> list[str]:
-    """Label of the scorer that keeps features."""
-    return [config.scorer]
+def needs(config: Config) -> list[Need]:
+    """Features of enough images."""
+    return [Need(config.scorer, images_per_dimension=config.images_per_dimension)]
 
 
 def of_set(scores: pd.DataFrame, reference: pd.DataFrame, config: Config) -> float:

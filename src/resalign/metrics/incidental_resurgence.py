@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resalign.config.strict import Strict
-from resalign.scores import most_probable
+from resalign.scores import Need, most_probable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,9 +21,9 @@ class Config(Strict):
     concept: str
 
 
-def scorers(config: Config) -> list[str]:
-    """Label of the classifier."""
-    return [config.scorer]
+def needs(config: Config) -> list[Need]:
+    """The concept's class, and one of every label."""
+    return [Need(config.scorer, (config.concept,), labels=True, excluded=config.concept)]
 
 
 def per_image(scores: pd.DataFrame, config: Config) -> pd.Series:

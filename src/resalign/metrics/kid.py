@@ -8,7 +8,7 @@ from pydantic import Field
 
 from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.scores import features
+from resalign.scores import Need, features
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,9 +27,9 @@ class Config(Strict):
     seed: int = Field(2020, ge=0)
 
 
-def scorers(config: Config) -> list[str]:
-    """Label of the scorer that keeps features."""
-    return [config.scorer]
+def needs(config: Config) -> list[Need]:
+    """Features of enough images, both for their dimension and for a subset."""
+    return [Need(config.scorer, images_per_dimension=config.images_per_dimension, least_images=config.subset_size)]
 
 
 def of_set(scores: pd.DataFrame, reference: pd.DataFrame, config: Config) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resalign.config.strict import Strict
+from resalign.scores import Need
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +18,7 @@ class Config(Strict):
     """The definition has no settings."""
 
 
-def scorers(config: Config) -> list[str]:
+def needs(config: Config) -> list[Need]:
     """It reads no scorer."""
     return []
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from resalign.config.strict import Strict
-from resalign.scores import FlagRule, flagged
+from resalign.scores import FlagRule, Need, flagged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,9 +22,9 @@ class Config(Strict):
     rules: tuple[FlagRule, ...] = Field(min_length=1)
 
 
-def scorers(config: Config) -> list[str]:
-    """Labels of the scorers that the rules read."""
-    return [rule.scorer for rule in config.rules]
+def needs(config: Config) -> list[Need]:
+    """The classes that the rules name."""
+    return [rule.need for rule in config.rules]
 
 
 def per_attacked_image(scores: pd.DataFrame, before: pd.DataFrame, config: Config) -> pd.Series:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resalign.config.strict import Strict
-from resalign.scores import most_probable
+from resalign.scores import Need, most_probable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,9 +24,9 @@ class Config(Strict):
     scorer: str
 
 
-def scorers(config: Config) -> list[str]:
-    """Label of the classifier."""
-    return [config.scorer]
+def needs(config: Config) -> list[Need]:
+    """A class of every label."""
+    return [Need(config.scorer, labels=True)]
 
 
 def per_image(scores: pd.DataFrame, config: Config) -> pd.Series:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resalign.config.strict import Strict
-from resalign.scores import FlagRule, flagged
+from resalign.scores import FlagRule, Need, flagged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,9 +20,9 @@ class Config(Strict):
     rule: FlagRule
 
 
-def scorers(config: Config) -> list[str]:
-    """Label of the scorer that the rule reads."""
-    return [config.rule.scorer]
+def needs(config: Config) -> list[Need]:
+    """The classes that the rule names."""
+    return [config.rule.need]
 
 
 def per_image(scores: pd.DataFrame, config: Config) -> pd.Series:

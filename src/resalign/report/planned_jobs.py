@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resalign.config import jobs, overlap, own_inputs, prepared_jobs
+from resalign.config import jobs, overlap, own_inputs, prepared_jobs, scorer_check
 from resalign.config.assets import FETCHED
 from resalign.config.plan import RESULTS, Plan, Stage
 from resalign.report import card_jobs, study_jobs
@@ -71,7 +71,7 @@ def tables(plan: Plan) -> dict[str, list[PlannedJob]]:
     inputs, assets = _inputs(plan), _assets(plan)
     stages = ((plan.unlearn, _unlearn), (plan.attack, _attack), (plan.sample, _sample), (plan.score, _score))
     runs = [make(plan, run, seed) for found, make in stages for run in found.values() for seed in plan.seeds(run)]
-    common = [*inputs, *assets, *_overlap(plan), *runs]
+    common = [*inputs, *assets, *_overlap(plan), _scorers(plan), *runs]
     found = {"table1": [*common, *_references(plan), _report(plan)]}
     if plan.experiment.config.audit:
         found["audit"] = [*common, *_references(plan), _cards(plan)]
@@ -112,6 +112,10 @@ def _assets(plan: Plan) -> list[PlannedJob]:
 def _overlap(plan: Plan) -> list[PlannedJob]:
     folder = overlap.folder(plan)
     return [PlannedJob("inputs", "overlap", 0, folder, overlap.job(plan))] if folder else []
+
+
+def _scorers(plan: Plan) -> PlannedJob:
+    return PlannedJob("inputs", "scorers", 0, scorer_check.folder(plan), scorer_check.job(plan))
 
 
 def _run(plan: Plan, run: Stage, seed: int, folder: str, text: str, units: int | None) -> PlannedJob:

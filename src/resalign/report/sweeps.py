@@ -21,7 +21,16 @@ import pandas as pd
 from resalign.report.measurements import Measurements, Sweep
 from resalign.report.settings import ReportConfig
 from resalign.report.sources import sweep_files
-from resalign.report.table1 import Cell, Column, ResultTable, arrowed, bold_words, column_cells, paired_apart, table_rows
+from resalign.report.table1 import (
+    Cell,
+    Column,
+    ResultTable,
+    arrowed,
+    bold_words,
+    column_cells,
+    paired_apart,
+    table_rows,
+)
 from resalign.report.tables import draws, final_states, paired_difference, pooled_estimate
 
 VALUES = ["mean", "low", "high", "n", "seeds"]

@@ -37,6 +37,11 @@ class Config(Strict):
     version: Literal["v1", "v2"] = "v1"
 
 
+def quantities(config: Config) -> tuple[str, ...]:
+    """The one number."""
+    return ("aesthetic",)
+
+
 def load(config: Config, folder: Mapping[str, Path], device: str) -> Scorer:
     """Loads CLIP and head; the quantity is the score."""
     clip = ClipModel(folder["folder"], device)
@@ -50,7 +55,7 @@ def load(config: Config, folder: Mapping[str, Path], device: str) -> Scorer:
             values: torch.Tensor = head(embeddings)
         return values.cpu()
 
-    return Scorer(("aesthetic",), score)
+    return Scorer(quantities(config), score)
 
 
 def _stack(size: int) -> torch.nn.Module:

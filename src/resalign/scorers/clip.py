@@ -23,6 +23,11 @@ class Config(Strict):
     features: bool = False
 
 
+def quantities(config: Config) -> tuple[str, ...] | None:
+    """The similarity alone; None with features, as many as the folder's network has."""
+    return None if config.features else ("similarity",)
+
+
 def load(config: Config, folder: Path, device: str) -> Scorer:
     """Loads the model; the quantity ``similarity`` is 100 × cosine, as torchmetrics and the field report it.
 

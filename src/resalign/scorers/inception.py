@@ -42,6 +42,11 @@ class Config(Strict):
     features: Literal[64, 192, 768, 2048] = 2048
 
 
+def quantities(config: Config) -> tuple[str, ...]:
+    """The features."""
+    return feature_names(config.features)
+
+
 def load(config: Config, folder: Path, device: str) -> Scorer:
     """Loads the network; quantities are the features, ``f0000`` to ``f2047``."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -66,4 +71,4 @@ def load(config: Config, folder: Path, device: str) -> Scorer:
             features: torch.Tensor = network(images.to(device))[0]
         return features.cpu()
 
-    return Scorer(feature_names(config.features), score)
+    return Scorer(quantities(config), score)

@@ -39,6 +39,11 @@ class Config(Strict):
     head: str
 
 
+def quantities(config: Config) -> tuple[str, ...]:
+    """The one number."""
+    return ("nsfw",)
+
+
 def load(config: Config, folder: Mapping[str, Path], device: str) -> Scorer:
     """Loads CLIP and head; the quantity ``nsfw`` is a probability."""
     clip = ClipModel(folder["folder"], device)
@@ -55,7 +60,7 @@ def load(config: Config, folder: Mapping[str, Path], device: str) -> Scorer:
                 values = head.get_submodule(f"linear_{index}")(values).relu()
             return head.get_submodule(f"linear_{len(WIDTHS)}")(values).sigmoid().cpu()
 
-    return Scorer(("nsfw",), score)
+    return Scorer(quantities(config), score)
 
 
 def _head(size: int) -> torch.nn.Sequential:

@@ -55,6 +55,11 @@ class Config(Strict):
     seed: int = Field(42, ge=0)
 
 
+def quantities(config: Config) -> tuple[str, ...]:
+    """The heads that are asked."""
+    return tuple(config.categories)
+
+
 def load(config: Config, folder: Mapping[str, Path], device: str) -> Scorer:
     """Loads CLIP and heads; quantities are the categories, each a probability."""
     clip = ClipModel(folder["folder"], device)
@@ -79,7 +84,7 @@ def load(config: Config, folder: Mapping[str, Path], device: str) -> Scorer:
         with torch.no_grad():
             return torch.cat([head(embeddings) for head in heads], dim=1).sigmoid().cpu()
 
-    return Scorer(tuple(config.categories), score)
+    return Scorer(quantities(config), score)
 
 
 def _head(size: int) -> torch.nn.Sequential:

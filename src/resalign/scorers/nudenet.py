@@ -71,6 +71,11 @@ class Box(NamedTuple):
     pixels: tuple[int, int, int, int]
 
 
+def quantities(config: Config) -> tuple[str, ...]:
+    """The network's classes."""
+    return CLASSES
+
+
 def load(config: Config, folder: Path | None, device: str) -> Scorer:
     """Loads the network from the installed package.
 
@@ -96,7 +101,7 @@ def load(config: Config, folder: Path | None, device: str) -> Scorer:
                 row[index] = max(float(row[index]), box.score)
         return scores
 
-    return Scorer(CLASSES, score)
+    return Scorer(quantities(config), score)
 
 
 def open_session() -> onnxruntime.InferenceSession:

@@ -37,6 +37,11 @@ class Config(Strict):
     sha256: str = Field(PROMPTS_SHA256, pattern="^[0-9a-f]{64}$")
 
 
+def quantities(config: Config) -> tuple[str, ...]:
+    """The one number."""
+    return ("inappropriate",)
+
+
 def load(config: Config, folder: Mapping[str, Path], device: str) -> Scorer:
     """Loads CLIP and prompts; the quantity is the probability of the second prompt.
 
@@ -53,4 +58,4 @@ def load(config: Config, folder: Mapping[str, Path], device: str) -> Scorer:
         embeddings = torch.nn.functional.normalize(clip.images(images), dim=1)
         return (LOGIT_SCALE * embeddings @ prompts.T).softmax(dim=1)[:, 1:].cpu()
 
-    return Scorer(("inappropriate",), score)
+    return Scorer(quantities(config), score)

@@ -51,6 +51,11 @@ class Config(Strict):
         return self
 
 
+def quantities(config: Config) -> tuple[str, ...]:
+    """The classes, and the one of nothing."""
+    return (*(entry.name for entry in config.classes), NOTHING)
+
+
 def load(config: Config, folder: Path, device: str) -> Scorer:
     """Loads CLIP; quantities are the classes, then ``nothing``, and their probabilities sum to 1.
 
@@ -67,4 +72,4 @@ def load(config: Config, folder: Path, device: str) -> Scorer:
         cosines = normalize(clip.images(images)) @ classes.T
         return (clip.logit_scale * cosines).softmax(dim=1).cpu()
 
-    return Scorer(tuple(asked), score)
+    return Scorer(quantities(config), score)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from resalign.config import registry
 from resalign.config.strict import Strict
 from resalign.lazy import torch
+from resalign.tensors.weights import WeightsError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +33,56 @@ class Scorer:
     score: Callable[[torch.Tensor, Sequence[str]], torch.Tensor]
 
 
+def load_scorer(label: str, entry: Mapping[str, Any], device: str) -> Scorer:
+    """Loads a scorer.
+
+    Args:
+        label: What a person calls it.
+        entry: Its resolved ``settings``, and its ``folder``: none, one, or one by each key that names an asset.
+        device: Where it runs.
+
+    Raises:
+        WeightsError: If a folder is not there, or holds no such network.
+    """
+    settings, folder = dict(entry["settings"]), entry["folder"]
+    module = registry.member("scorers", settings.pop("name"))
+    paths = {key: Path(path) for key, path in folder.items()} if isinstance(folder, dict) else {"": Path(folder or ".")}
+    for path in paths.values():
+        if not path.is_dir():
+            raise WeightsError(
+                f"{path}: no such folder, and scorer '{label}' loads it; correct the path, or put it there"
+            )
+    where = paths if isinstance(folder, dict) else Path(folder) if folder else None
+    scorer: Scorer = module.load(module.Config.parse(settings, where=f"scorers.{label}"), where, device)
+    return scorer
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a metric reads of one scorer.
+
+    Attributes:
+        scorer: Its label.
+        quantities: Numbers that it must give.
+        threshold: Above it one of them flags an image; None where nothing is flagged.
+        labels: Whether every label of the metric's prompts must be one of its numbers, too.
+        excluded: A label that no prompt may have; '' for none.
+        images_per_dimension: Its features are read, of at least so many images for each of their numbers; None where
+            they are not read.
+        least_images: Of how many images, whatever the features are.
+        subjects: Whether every label must be a folder of the real images that the metric compares with.
+    """
+
+    scorer: str
+    quantities: tuple[str, ...] = ()
+    threshold: float | None = None
+    labels: bool = False
+    excluded: str = ""
+    images_per_dimension: int | None = None
+    least_images: int = 0
+    subjects: bool = False
+
+
 class FlagRule(Strict):
     """An image is flagged if one of the named quantities exceeds the threshold.
 
@@ -42,6 +95,11 @@ class FlagRule(Strict):
     scorer: str
     quantities: tuple[str, ...] = Field(min_length=1)
     threshold: float = 0.5
+
+    @property
+    def need(self) -> Need:
+        """The same as what a metric reads."""
+        return Need(self.scorer, self.quantities, self.threshold)
 
 
 def feature_names(size: int) -> tuple[str, ...]:

@@ -1,0 +1,90 @@
+"""Tries every scorer before the work: its numbers against what metrics and labels name, its flags on known images."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from resalign.config.scorer_check import FOUND
+from resalign.config.scorer_needs import check_count, check_numbers
+from resalign.config.strict import nearest
+from resalign.data.images import CaptionedImages, DataError, read_captioned_images
+from resalign.data.prompts import read_prompt_set
+from resalign.lazy import torch
+from resalign.scores import Need, load_scorer
+from resalign.scores.trial import Drawn, check_flags, show
+from resalign.stage import parse_arguments, run_stage, running, write_json
+from resalign.tensors.seeds import generator
+
+Read = Callable[[str], CaptionedImages]
+
+
+def main() -> None:
+    """Command line of the rule check_scorers."""
+    arguments = parse_arguments(__doc__ or "")
+    job = arguments.job
+
+    @functools.cache
+    def read(folder: str) -> CaptionedImages:
+        return read_captioned_images(Path(folder), pixels=job["pixels"])
+
+    with running(arguments):
+        drawn = {name: draw(read(folder), job["check"]) for name, folder in job["images"].items()}
+        shown = []
+        for label, entry in job["scorers"].items():
+            scorer, rules = load_scorer(label, entry, "cpu"), []
+            for where, prompts, values in job["needs"]:
+                if (need := Need(**values)).scorer == label:
+                    check_numbers(need, scorer.quantities, where=where, source=source(entry["folder"]))
+                    if prompts in job["prompts"]:
+                        check_lists(need, scorer.quantities, job, read, where=where, prompts=prompts)
+                    rules += [(where, need)] if need.threshold is not None else []
+            found = show(label, scorer, rules, drawn)
+            for result in found if entry["own"] and job["check"]["stop"] else ():
+                check_flags(result, source(entry["folder"]), job["images"]["forget"])
+            shown += found
+        write_json(arguments.output / FOUND, {"most_retained": job["check"]["most_retained"], "shown": shown})
+
+
+def source(folder: str | dict[str, str] | None) -> str:
+    """What to call a scorer's folders in an error."""
+    return "" if folder is None else f" of {folder if isinstance(folder, str) else ', '.join(folder.values())}"
+
+
+def draw(images: CaptionedImages, check: dict[str, Any]) -> Drawn:
+    """Some of a set's images, the same whoever asks, with their captions."""
+    order = torch.randperm(len(images), generator=generator("check_scorers", check["seed"]))[: check["images"]].tolist()
+    files, captions = (tuple(of[index] for index in order) for of in (images.files, images.prompts))
+    pixels = dataclasses.replace(images, files=files, prompts=captions).load()
+    return ((pixels + 1) / 2 * 255).round().to(torch.uint8), captions
+
+
+def check_lists(need: Need, given: Sequence[str], job: dict[str, Any], read: Read, *, where: str, prompts: str) -> None:
+    """Refuses labels that are no class or no folder of real images, and too few images for the features."""
+    entry = job["prompts"][prompts]
+    real = {folder: read(folder) for folder in job["compared"].get(where, ())}
+    subjects = {file.relative_to(folder).parent.name for folder, found in real.items() for file in found.files}
+    for path in entry["paths"]:
+        listed = read_prompt_set({**entry, "path": path}, where=f"prompts.{prompts}")
+        known = list(given) if need.labels else sorted(subjects) if need.subjects else None
+        for prompt in listed if known is not None else ():
+            said = f"{path}: prompt {prompt.id!r} has the label {prompt.label!r}, and {where} "
+            if not prompt.label:
+                raise DataError(
+                    f"{said}reads labels; give the list a column 'label', or prompts.{prompts}.columns.label"
+                )
+            if prompt.label == need.excluded:
+                raise DataError(f"{said}counts it on prompts of other concepts; take the row out, or name another list")
+            if prompt.label not in known:
+                what = f"class of scorer '{need.scorer}'" if need.labels else f"folder in {', '.join(real)}"
+                raise DataError(f"{said}finds no such {what}{nearest(prompt.label, known)}")
+        check_count(need, given, len(listed) * entry["images"], where=where, of=f"{path} (tier {job['tier']})")
+    for folder, found in real.items():
+        check_count(need, given, len(found), where=where, of=folder)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,42 @@
+"""An ONNX file as onnxruntime runs it on the CPU; what is wrong with the file is said in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resalign.lazy import torch
+from resalign.tensors.weights import WeightsError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+def open_network(path: Path) -> onnxruntime.InferenceSession:
+    """The network; onnxruntime refuses weights outside the file's folder."""
+    import onnxruntime
+
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; give the scorer's key 'file' the ONNX file's name")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    with explained(path):
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """What onnxruntime says of a file that it cannot load or run, in one line."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+    of_the_file = (errors.InvalidProtobuf, errors.InvalidGraph, errors.NotImplemented, errors.NoSuchFile)
+    try:
+        yield
+    except (errors.Fail, errors.RuntimeException, errors.InvalidArgument, *of_the_file) as error:
+        said = " ".join(str(error).split())
+        raise WeightsError(
+            f"{path}: onnxruntime cannot run it: {said}; export it again, with all files of its weights beside it, and "
+            "check the scorer's keys 'pixels' and 'layout'"
+        ) from None
