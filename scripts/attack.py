@@ -40,7 +40,6 @@ def main() -> None:
     with running(arguments, resumes="steps", inputs=inputs) as attempt, in_parts, computing:
         images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in DATA if k in job}
         check_apart(images, label=job["label"])
-        write_json(output / "data.json", {name: describe(found, Path(job[name])) for name, found in images.items()})
         prompts = read_prompt_set(job["prompts"], where="prompts.columns") if "prompts" in job else []
         models = load_models(
             Path(job["model"]),
@@ -83,6 +82,7 @@ def main() -> None:
 
         member.attack(models, AttackData(train, heldout, prompts=tuple(prompts), **others), config, run, save)
         run.history.write(output / "history.csv")
+        write_json(output / "data.json", {name: describe(found, Path(job[name])) for name, found in images.items()})
         write_json(output / "checkpoints.json", run.kept)
 
 

@@ -84,9 +84,10 @@ def run_stage(main: Callable[[], None]) -> None:
         sys.exit(f"error: {error.filename or 'a file'} cannot be written: {error.strerror}")
     except AlreadyFinished as finished:
         log.info("%s", finished)
-    except Interrupted as interrupted:
-        print(f"stopped: {interrupted}", file=sys.stderr)  # noqa: T201 (logging may be what was interrupted)
-        sys.exit(interrupted.status)
+    except (Interrupted, KeyboardInterrupt) as interrupted:
+        # Not by the log: it may be what was interrupted.
+        print(f"stopped: {str(interrupted) or 'by SIGINT'}", file=sys.stderr)  # noqa: T201
+        sys.exit(getattr(interrupted, "status", 128 + signal.SIGINT))
     # Everything is written; taking torch's modules apart would take the interpreter another second.
     logging.shutdown()
     sys.stdout.flush()
@@ -169,7 +170,8 @@ def running(
             deadline=_deadline(arguments.limit_minutes, created_at),
             idle_seconds=lambda: import_seconds() - imported,
         )
-        with _stopped_by_signals(attempt), memory.explained(Path(sys.argv[0]).stem, arguments.job):
+        stack.enter_context(_stopped_by_signals(attempt))
+        with memory.explained(Path(sys.argv[0]).stem, arguments.job):
             yield attempt
         write_json(arguments.output / "run.json", record)
         start_seconds = begun_at - created_at + import_seconds() - imported - lease.waited_seconds

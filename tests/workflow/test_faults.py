@@ -40,7 +40,7 @@ def test_a_run_that_needs_a_gpu_ends_before_its_first_job_where_there_is_none(
     before = snapshot(finished.folder / "results")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     asks = 'resources={"unlearn": {"device": "cuda", "gpu": 1}}'
-    said = "no GPU is visible (CUDA_VISIBLE_DEVICES is ''), and one is asked for by unlearn (device: cuda); run on a cluster"
+    said = "no GPU is visible (CUDA_VISIBLE_DEVICES is ''), and one is asked for by unlearn (device: cuda); run on"
     planned = finished.snakemake("--dry-run", overrides=(asks,))
     assert planned.returncode == 0, planned.stderr
     assert f"missing GPU: {said}" in planned.stdout

@@ -1,6 +1,7 @@
 import re
 from pathlib import Path
 
+from resalign import outcome
 from resalign.config import jobs, own_inputs
 from resalign.config.ablations import Ablations, planned
 from resalign.config.experiment import Experiment

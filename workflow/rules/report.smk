@@ -57,5 +57,5 @@ rule report:
         modules=METRIC_MODULES,
         folder=subpath(output[0], parent=True),
     shell:
-        "mkdir -p {output.figures} && python scripts/report.py --job - --threads {threads}"
-        " --output {params.folder} --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"
+        "python scripts/report.py --job - --threads {threads} --output {params.folder}"
+        " --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log} && mkdir -p {output.figures}"

@@ -1,0 +1,43 @@
+"""What is said last when a run of the workflow has ended: where its products are, or what its jobs failed of."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+# Of a folder's files a reader opens the first of these.
+PAGES = (".html", ".zip", ".md")
+MOST_PLACES = 3
+
+
+def failures(logs: Iterable[str]) -> list[str]:
+    """The last error of each log, or its last line where there is none; equal ones once, with their logs."""
+    found: dict[str, list[str]] = {}
+    for log in logs:
+        text = Path(log).read_text(encoding="utf-8", errors="replace") if Path(log).is_file() else ""
+        lines = [line for line in text.splitlines() if line.strip()]
+        told = [line for line in lines if line.startswith(("error: ", "stopped: "))] or lines
+        if told:
+            found.setdefault(told[-1], []).append(log)
+    return [f"{line}\n    log: {', '.join(logs)}" for line, logs in found.items()]
+
+
+def products(target: str, files: Iterable[str]) -> str:
+    """A line that says where a target's files are: in each folder its page, or else the folder."""
+    folders: dict[str, list[str]] = {}
+    for file in files:
+        folders.setdefault(file if os.path.isdir(file) else os.path.dirname(file), []).append(file)
+    if len(folders) > MOST_PLACES:
+        folders = {os.path.commonpath(folders): []}
+    pages = {
+        folder: [f for suffix in PAGES for f in inside if f.endswith(suffix)] for folder, inside in folders.items()
+    }
+    return f"{target}: {', '.join(found[0] if found else f'{folder}/' for folder, found in pages.items())}"
+
+
+def say_last(lines: Iterable[str]) -> None:
+    """Prints lines when this process ends: below everything that Snakemake has to say."""
+    atexit.register(sys.stderr.write, "".join(f"{line}\n" for line in lines))
