@@ -10,6 +10,7 @@ from typing import Any
 
 from resalign.diffusion.export import write_delta, write_pipeline
 from resalign.diffusion.images import file_hash
+from resalign.disclosure import without_places
 from resalign.report.card import CardContext, write_card
 from resalign.report.card_model import describe
 from resalign.report.collect import collect, provenance
@@ -32,7 +33,7 @@ def main() -> None:
         else:
             write_delta(base, weights, folder, job["base_name"])
         write_cards(job, folder)
-        write_json(folder / "experiment.json", job["config"])
+        write_json(folder / "experiment.json", json.loads(without_places(json.dumps(job["config"]))))
 
 
 def write_cards(job: dict[str, Any], folder: Path) -> None:

@@ -46,6 +46,7 @@ def job_of(*models: str, **changes: Any) -> dict[str, Any]:
         "note": "Of one attack.",
         "checkpoints": False,
         "models": list(models),
+        "order": ["base", "graddiff", "esd", "resalign"],
         "base": "base",
         "metrics": [["ip", METRICS["ip"]], ["learnability", LEARNABILITY]],
         "shown": ["ip", "learnability"],
@@ -87,6 +88,16 @@ def test_variants_are_rows_and_states_are_columns() -> None:
     cells = [[cell and (cell.value, cell.interval, cell.best) for cell in row.cells] for row in table.rows]
     assert cells[0] == [("0.06", "[0.01, 0.11]", True), ("0.30", "[0.25, 0.35]", False), ("0.50", "", True)]
     assert cells[1][1] == ("0.10", "[0.05, 0.15]", True)
+
+
+def test_a_model_has_the_colour_that_it_has_everywhere() -> None:
+    settings = ReportConfig()
+    for models in (("resalign",), ("esd", "resalign")):
+        figure = Ablation(job_of(*models), values_of(*models)).figure()
+        found = {str(line.get_color()) for line in figure.axes[0].get_lines()}
+        assert found == {settings.palette[("graddiff", "esd", "resalign").index(model)] for model in models}
+        markers = {str(line.get_marker()) for line in figure.axes[0].get_lines()} - {"None"}
+        assert len(markers) == 2  # before and after: states of one model differ by markers and dashes
 
 
 def test_several_models_are_told_apart() -> None:

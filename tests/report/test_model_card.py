@@ -1,5 +1,7 @@
 """What a model card says of these weights, and what of all training seeds."""
 
+from dataclasses import replace
+
 import pandas as pd
 
 from resalign.report.model_card import Exported, write_model_card
@@ -26,6 +28,13 @@ def exported(seed: int) -> Exported:
         command="snakemake",
         settings=SETTINGS,
     )
+
+
+def test_the_title_names_model_method_concept_and_base() -> None:
+    assert exported(1).title == "esd: the seven unlearned from a base, training seed 1"
+    own = replace(exported(0), model="esd_lr3e-4", base_name="the base model of “Sevens”")
+    assert own.title == "esd_lr3e-4 (esd): the seven unlearned from the base model of “Sevens”, training seed 0"
+    assert own.name == "esd_lr3e-4-seed-0"
 
 
 def attack_lines(seed: int) -> list[str]:

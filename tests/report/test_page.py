@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from resalign.report import drawing
+from resalign.report import drawing, figures
 from resalign.report.build import build_report
 from resalign.report.gallery import prepare, sample_grid
 from resalign.report.measurements import Measurements
 from resalign.report.settings import ReportConfig
+from resalign.report.tables import long_table
 from resalign.report.times import duration
 
 from .experiment import (
@@ -266,6 +267,34 @@ def test_each_model_keeps_one_style(measurements):
     assert len(set(drawing.model_styles(many, SETTINGS).values())) == 16
     with pytest.raises(ValueError, match="lengthen report.palette"):
         drawing.model_styles(make_measurements(models=(*MODELS, *map(str, range(20)))), SETTINGS)
+
+
+@pytest.mark.parametrize("high", [0.05, 0.13, 0.27, 0.6, 1.02])
+@pytest.mark.parametrize("low", [0.0, 0.001])
+def test_ticks_of_rates_say_what_they_are(low: float, high: float):
+    """Steps of 2.5 % that are written 2, 5, 8, 10 are none."""
+    _, (axis,) = drawing.panels(1, SETTINGS)
+    axis.set_xlim(low, high)
+    axis.set_ylim(low, high)
+    for scale in (axis.xaxis, axis.yaxis):
+        drawing.percent_ticks(scale)
+        places = scale.get_majorticklocs()
+        labels = [scale.get_major_formatter()(place) for place in places]
+        said = [float(label.rstrip("\N{NO-BREAK SPACE}%").replace("\N{MINUS SIGN}", "-")) for label in labels]
+        assert said == pytest.approx([100 * place for place in places], abs=1e-9)
+        assert max(map(len, labels)) <= len("100 %") + 1
+
+
+def test_one_colour_a_model_in_every_figure(measurements):
+    """Figures that show some models only, in whatever order, have the colours of all."""
+    styles = drawing.model_styles(measurements, SETTINGS)
+    table = long_table(measurements, SETTINGS)
+    some = table[table["model"].isin(["resalign", "esd"])].iloc[::-1]
+    figure = figures.steps_figure(some, measurements, SETTINGS, "ip")
+    drawn = {str(line.get_color()) for line in figure.axes[0].get_lines()}
+    assert drawn == {styles[model].colour for model in ("esd", "resalign")}
+    assert drawing.styles_of(MODELS, "base", SETTINGS) == styles
+    assert drawing.state_style(styles["esd"].colour, 1).colour == styles["esd"].colour
 
 
 def test_labels_are_spread_within_bounds():

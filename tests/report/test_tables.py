@@ -23,6 +23,7 @@ from resalign.report.tables import (
     per_run_table,
     percentage,
     select,
+    with_decimals,
     write_csv,
 )
 
@@ -267,6 +268,14 @@ def test_one_of_many_is_not_none_and_all_but_one_not_all():
     assert interval_text(0.0002, 0.0004, METRICS["ip"], per_cent=True) == "[0.0, 0.04]"
     assert interval_text(0.9996, 0.9999, METRICS["ip"], per_cent=True) == "[99.96, 100.0]"
     assert interval_text(math.nan, math.nan, METRICS["ip"]) == ""
+
+
+def test_small_values_get_their_digits():
+    plain = {name: replace(info, decimals=2) for name, info in METRICS.items()}
+    runs = [run_row("esd", "kid", 0.0123, 0), run_row("esd", "fid", 12.3, 0)]
+    found = with_decimals(small(rows_of("esd", [[0, 1]]), runs, metrics=plain)).metrics
+    assert [found[name].decimals for name in ("kid", "fid", "ip")] == [4, 2, 2]
+    assert number(0.0123, found["kid"]) == "0.0123"
 
 
 def test_numbers():

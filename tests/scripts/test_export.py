@@ -82,6 +82,7 @@ def test_the_card_tells_how_it_was_made_and_what_it_survived(exported: tuple[Pat
         # The base lies in a folder of this machine, whose path is nobody's business.
         assert str(plan.assets["model"].folder) not in text
         assert text.startswith("---\n")
+        assert "\n# graddiff: the seven unlearned from the base model of “Tiny”, training seed 0\n" in text
     assert "apply_delta.py" in readme(exported, "delta")
     assert "from_pretrained" in readme(exported, "whole")
 

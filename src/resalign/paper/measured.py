@@ -14,7 +14,7 @@ from resalign.paper.thresholds import threshold_curves
 from resalign.report.collect import Collected, gallery
 from resalign.report.measurements import STATE
 from resalign.report.settings import ReportConfig
-from resalign.report.tables import long_table, per_run_table, write_csv
+from resalign.report.tables import decimals, long_table, per_run_table, write_csv
 from resalign.stage import write_json
 
 PROMPT_COLUMNS = [*STATE, "seed", "metric", "prompt_id", "sum", "n"]
@@ -35,14 +35,10 @@ def write_measured(found: Collected, job: dict[str, Any], settings: ReportConfig
     write_csv(by_prompt(found.measurements.images), output / "prompts.csv")
     write_csv(threshold_curves(found.rows, found.metrics, settings), output / "thresholds.csv")
     write_csv(samples(found, job, settings), output / "samples.csv")
-    metrics = {m: replace(info, decimals=decimals(values, m)) for m, info in found.measurements.metrics.items()}
+    middles = values.groupby("metric")["mean"].agg(lambda means: means.abs().median()).to_dict()
+    infos = found.measurements.metrics.items()
+    metrics = {name: replace(info, decimals=decimals(middles.get(name, math.nan))) for name, info in infos}
     write_json(output / "names.json", names_of(replace(found.measurements, metrics=metrics), job["methods"]))
-
-
-def decimals(values: pd.DataFrame, metric: str) -> int:
-    """Digits after the point: three significant ones of a metric's middle value, at least two digits, three of a 0."""
-    middle = float(values.loc[values["metric"] == metric, "mean"].abs().median())
-    return max(2, 2 - math.floor(math.log10(middle))) if middle > 0 else 3
 
 
 def by_prompt(images: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import Any
 from resalign.diffusion.forward_process import difference, forward_process_in
 from resalign.diffusion.images import file_hash, folder_hash
 from resalign.diffusion.models import autoencoder_difference
+from resalign.disclosure import without_places
 
 
 def describe(source: dict[str, Any], base: Path) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -22,7 +23,8 @@ def describe(source: dict[str, Any], base: Path) -> tuple[dict[str, str], tuple[
         Facts by name, in the order shown; and caveats.
     """
     facts, caveats = _pipeline(Path(source["pipeline"]), base) if "pipeline" in source else _weights(source)
-    return {**facts, "base": f"{base}, sha256 {folder_hash(base)}"}, caveats
+    facts = {name: without_places(value) for name, value in facts.items()}
+    return {**facts, "base": f"{without_places(str(base))}, sha256 {folder_hash(base)}"}, caveats
 
 
 def _pipeline(folder: Path, base: Path) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -26,6 +26,7 @@ from resalign.report.measurements import (
     MetricInfo,
     Sweep,
 )
+from resalign.report.tables import with_decimals
 from resalign.report.times import Timings
 
 STATE = ["model", "attack", "dataset", "steps", "seed"]
@@ -106,7 +107,7 @@ def collect(job: dict[str, Any]) -> Collected:
     """Applies a job's metrics to the scores and records of its runs."""
     rows, metrics = rows_of(job), load_metrics(job)
     images, runs = measure_images(rows, metrics), measure_sets(rows, metrics, job)
-    return Collected(rows, metrics, replace(named(job, metrics), images=images, runs=runs))
+    return Collected(rows, metrics, with_decimals(replace(named(job, metrics), images=images, runs=runs)))
 
 
 def read_scores(path: Path) -> pd.DataFrame:

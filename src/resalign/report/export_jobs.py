@@ -51,14 +51,19 @@ def export_job(plan: Plan, model: str, seed: str, form: str) -> str:
         "seed": int(seed),
         "form": form,
         "method": plan.experiment.unlearning[model].resolved(),
-        # A path of the user's own is no name for others.
-        "base_name": f"{(base and (base.hub or base.url)) or name}{revision}",
+        # What an asset is called here, and a path of the user's own, is no name for others.
+        "base_name": f"{(base and (base.hub or base.url)) or _named_by(plan)}{revision}",
         "base_hub": base.hub if base else None,
         "licence": base.licence if base else "",
         "terms": list(base.terms) if base else [],
         "command": plan.command(f"{folder(plan)}/{model}/seed-{seed}/{form}/model", tier=plan.tier),
     }
     return jobs.as_json(found)
+
+
+def _named_by(plan: Plan) -> str:
+    """A base that has no address, by the experiment that it is the base of."""
+    return f"the base model of “{plan.experiment.config.title}”"
 
 
 def _run(plan: Plan, model: str) -> Stage:

@@ -70,9 +70,16 @@ class Exported:
     settings: ReportConfig
 
     @property
-    def title(self) -> str:
-        """Heading of the card, and the model's name on the hub."""
+    def name(self) -> str:
+        """The model's name on the hub."""
         return f"{self.model}-seed-{self.seed}"
+
+    @property
+    def title(self) -> str:
+        """Heading of the card: model and method as the configuration has them, concept, base."""
+        method = str(self.method["name"])
+        made_by = self.model if self.model == method else f"{self.model} ({method})"
+        return f"{made_by}: {self.concept} unlearned from {self.base_name}, training seed {self.seed}"
 
 
 def write_model_card(measurements: Measurements, exported: Exported) -> str:
@@ -136,7 +143,7 @@ def front_matter(own: pd.DataFrame, measurements: Measurements, exported: Export
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=[*tags, *(["not-for-all-audiences"] if SENSITIVE in exported.terms else [])],
-        model_name=exported.title,
+        model_name=exported.name,
         eval_results=results,
     )
     return data.to_yaml(line_break="\n")

@@ -19,6 +19,7 @@ from resalign.report.tables import difference_of_rates, interval_method
 Verdict = Bounded | Literal["above 0", "includes 0", "below 0"]
 ALL = "all attacks"
 LEARNABILITY = "learnability"
+_DECIMALS = 9  # rates are fractions of images: rounding alone must not decide
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,13 @@ def claims(study: Study, config: StudyConfig) -> pd.DataFrame:
 
 
 def best_baseline(study: Study, config: StudyConfig, states: Sequence[State]) -> str:
-    """The baseline with the lowest IP over states; equal ones in the configuration's order."""
-    return min(config.baselines, key=lambda name: pooled_states(study, name, states, SAFETY).mean)
+    """The baseline with the lowest IP over states; of equal ones that with the highest retained accuracy there."""
+
+    def rank(name: str) -> tuple[float, float]:
+        safety, utility = (pooled_states(study, name, states, measure).mean for measure in (SAFETY, UTILITY))
+        return round(safety, _DECIMALS), -utility
+
+    return min(config.baselines, key=rank)
 
 
 def pooled_states(study: Study, model: str, states: Sequence[State], measure: str) -> Crossed:

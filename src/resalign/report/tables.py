@@ -19,6 +19,7 @@ CELL = [*STATE, "metric"]
 LONG_COLUMNS = [*CELL, "mean", "std", "low", "high", "n", "seeds"]
 PER_RUN_COLUMNS = [*STATE, "seed", "metric", "value", "low", "high", "n"]
 FLOAT_FORMAT = "%.6g"
+_SMALL = 0.1  # below it a value has one significant digit in two after the point
 _MOST_DECIMALS = 6  # of a number in a text: a hundred-thousandth of a per cent is none
 TEXT_COLUMNS = (
     *("model", "attack", "dataset", "metric", "prompt_set", "prompt_id", "prompt", "path", "variant"),
@@ -229,6 +230,23 @@ def number(value: float, info: MetricInfo) -> str:
         return _between(value, info.decimals, (0.0, 1.0))
     text = f"{value:.{info.decimals}f}"
     return text.replace("-", "−") if float(text) else text.removeprefix("-")
+
+
+def with_decimals(measurements: Measurements) -> Measurements:
+    """Metrics of small values, such as KID, get three significant digits: two digits after the point would be none."""
+    metrics = dict(measurements.metrics)
+    for frame in (measurements.images, measurements.runs):
+        for name, values in frame.groupby("metric")["value"]:
+            info, middle = metrics[str(name)], float(values.abs().median())
+            if info.kind != "rate" and 0 < middle < _SMALL:
+                digits = decimals(middle)
+                metrics[str(name)] = replace(info, decimals=max(info.decimals, digits))
+    return replace(measurements, metrics=metrics)
+
+
+def decimals(middle: float) -> int:
+    """Digits after the point: three significant ones of a metric's middle value, at least two; three of a 0."""
+    return max(2, 2 - math.floor(math.log10(middle))) if middle > 0 else 3
 
 
 def percentage(share: float) -> str:
