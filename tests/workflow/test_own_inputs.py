@@ -10,6 +10,8 @@ from tests.conftest import write_captioned_images
 
 from .conftest import Checkout, copy_repository
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = "id,prompt,label\n" + "".join(f"p{index},a red two,two\n" for index in range(400))
 
 
