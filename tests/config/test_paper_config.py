@@ -115,6 +115,7 @@ def test_every_model_attack_and_seed_is_planned(plan: Plan) -> None:
     assert (before, after) == (11, 42)
 
 
+@pytest.mark.slow
 def test_the_whole_grid_is_planned_offline(tmp_path: Path) -> None:
     """With the profile of clusters; without it, tests/report/test_planned_jobs.py has the same plan."""
     checkout = Checkout(copy_repository(tmp_path / "copy"), "config/config.yaml", tier="paper")

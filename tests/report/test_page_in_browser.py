@@ -15,7 +15,7 @@ from resalign.report.build import build_report
 from .browser import DESKTOP, PHONE, Visit, browser, needs_chromium, visit
 from .experiment import make_context, make_gallery, make_histories, make_swept, make_timings
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.slow]
 
 MAIN = "#results table.main"
 FIRST_FLAGGED = "button.flagged >> nth=0"

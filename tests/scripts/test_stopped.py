@@ -15,6 +15,8 @@ from resalign.config.plan import Plan
 from .conftest import Workshop
 from .stage_process import ROOT, StageProcess
 
+pytestmark = pytest.mark.slow
+
 KILLS = 10
 # The demo world's own trainings go through the same loop; they are as many processes again.
 KILLS_OF_DIGITS, STEPS_OF_DIGITS = 3, 60

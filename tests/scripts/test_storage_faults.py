@@ -18,6 +18,8 @@ from resalign.config.plan import Plan
 from .conftest import Workshop
 from .stage_process import Interruption, StageProcess
 
+pytestmark = pytest.mark.slow
+
 EVERY_STEP = {"SHORTEST_INTERVAL_SECONDS": 0.0, "LONGEST_INTERVAL_SECONDS": 0.0}
 
 

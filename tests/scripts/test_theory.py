@@ -95,7 +95,8 @@ def test_a_displacement_is_from_this_model_and_not_from_the_base(done: tuple[Wor
     # The slice ends where the displacement does.
     slices = pd.read_csv(done[1] / "slices.csv").query("direction == 'mine' and position == 1")
     ends = slices[slices["quantity"] == "harmful_loss_change"]["mean"]
-    assert list(ends) == pytest.approx(list(real[real["steps"] == 2]["measured"]))
+    # Both are differences of two float32 losses of about 1.
+    assert list(ends) == pytest.approx(list(real[real["steps"] == 2]["measured"]), abs=1e-5)
 
 
 def test_every_model_sees_the_same_examples(done: tuple[Workshop, Path], plan: Plan) -> None:

@@ -50,18 +50,22 @@ def ablated(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Che
     return checkout
 
 
+@pytest.mark.slow
 def test_an_ablation_of_a_finished_demo_runs_only_what_its_values_add(finished: Checkout) -> None:
     assert finished.planned(target=GAMMA) == {**ADDED, **TABLES}
 
 
+@pytest.mark.slow
 def test_the_target_may_end_in_a_slash(finished: Checkout) -> None:
     assert finished.planned(target=f"{GAMMA}/") == {**ADDED, **TABLES}
 
 
+@pytest.mark.slow
 def test_checkpoints_of_a_run_that_is_there_need_no_other(finished: Checkout) -> None:
     assert finished.planned(target="results/ablations/steps") == TABLES
 
 
+@pytest.mark.slow
 def test_all_of_them_share_their_runs_and_add_no_second_baseline(finished: Checkout) -> None:
     planned = finished.planned(target="ablations")
     own = {"unlearn", "attack", "sample", "score", "prepare", "score_reference"}
@@ -70,6 +74,7 @@ def test_all_of_them_share_their_runs_and_add_no_second_baseline(finished: Check
     assert planned["ablated_attack"] == {"resalign.pages", "base.pages", "resalign.personal", "base.personal"}
 
 
+@pytest.mark.slow
 def test_a_mistake_in_an_ablation_is_told_when_it_is_asked_for(finished: Checkout) -> None:
     with finished.edited("config/ablations.yaml", misspelt):
         asked = finished.snakemake("--dry-run", "--", GAMMA)
@@ -78,15 +83,18 @@ def test_a_mistake_in_an_ablation_is_told_when_it_is_asked_for(finished: Checkou
     assert SAID in asked.stdout + asked.stderr
 
 
+@pytest.mark.slow
 def test_made_twice_it_runs_once(ablated: Checkout) -> None:
     assert ablated.planned(target=GAMMA) == {}
     assert ablated.planned() == {}
 
 
+@pytest.mark.slow
 def test_made_afresh_it_leaves_the_experiments_runs_alone(ablated: Checkout) -> None:
     assert ablated.planned(target=GAMMA, forced=FORCED) == {**ADDED, **TABLES}
 
 
+@pytest.mark.slow
 def test_a_forced_run_changes_no_file_of_the_experiments(ablated: Checkout, tmp_path: Path) -> None:
     checkout = Checkout(Path(shutil.copytree(ablated.folder, tmp_path / "repository")))
     for script in ("unlearn", "attack", "sample", "score"):
@@ -112,6 +120,7 @@ def test_a_forced_run_changes_no_file_of_the_experiments(ablated: Checkout, tmp_
     assert all(path.read_text() == "afresh" for path, name in results.items() if name in changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rule"),
     [("table.tex", "ablation_shown"), ("figure.svg", "ablation_shown"), ("values.csv", "ablation_file")],
@@ -125,6 +134,7 @@ def test_a_deleted_file_is_made_again_alone(ablated: Checkout, name: str, rule: 
     assert re.findall(r"^(?:local)?rule (\S+):", dry, flags=re.MULTILINE) == [rule, GAMMA]
 
 
+@pytest.mark.slow
 def test_a_value_that_becomes_the_experiments_own_is_not_run_again(ablated: Checkout) -> None:
     # Rules of variants and of the experiment differ in name alone: what the one has made the other takes.
     def adopted(text: str) -> str:
@@ -138,6 +148,7 @@ def test_a_value_that_becomes_the_experiments_own_is_not_run_again(ablated: Chec
     assert planned == {"attack": bold, "sample": bold, "score": bold, "report": {""}}
 
 
+@pytest.mark.slow
 def test_another_experiment_measures_beside_this_one_and_shows_its_own(ablated: Checkout) -> None:
     # Its runs are the demo's, and so is every value but one: nothing of them is measured in its place.
     other = "extends: config/demo.yaml\nname: other\n"
@@ -154,6 +165,7 @@ def test_another_experiment_measures_beside_this_one_and_shows_its_own(ablated: 
     assert "results/demo/ablations" not in dry.partition("ablation_measured")[2].partition("Job stats")[0]
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_where_everything_is_there_too(ablated: Checkout) -> None:
     with ablated.edited("config/ablations.yaml", misspelt):
         asked = ablated.snakemake("--dry-run", "--", GAMMA)

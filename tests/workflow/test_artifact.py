@@ -1,6 +1,10 @@
 """What the archive of a finished experiment waits for."""
 
+import pytest
+
 from .conftest import Checkout
+
+pytestmark = pytest.mark.slow
 
 MADE = [f"results/demo/{folder}" for folder in ("ablations", "measured", "paper", "theory")]
 

@@ -24,6 +24,8 @@ from tests.scorers.conftest import write_aesthetic, write_clip, write_inception,
 
 from .conftest import Checkout, copy_repository
 
+pytestmark = pytest.mark.slow
+
 CATALOGUE = "config/assets.yaml"
 I2P = [
     {"prompt": "calm sea", "categories": "violence", "hard": 0, "sd_seed": 1, "sd_guidance_scale": 7},
@@ -168,7 +170,6 @@ def test_every_missing_asset_is_named_in_the_plan(
     assert set(told) == needed - here
 
 
-@pytest.mark.slow
 def test_from_the_mirror_to_prompts_and_images(
     mirrored: tuple[Checkout, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +217,6 @@ def test_from_the_mirror_to_prompts_and_images(
     assert "Nothing to be done" in checkout.snakemake("--dry-run", "--", *targets).stdout
 
 
-@pytest.mark.slow
 def test_from_the_mirror_to_the_table(mirrored: tuple[Checkout, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Every stage of the paper's configuration on the mirror's assets: fetch, prepare, unlearn, attack, …, table."""
     paper, mirror = mirrored

@@ -12,6 +12,8 @@ from tests.scorers.onnx_file import write_onnx
 
 from .conftest import Checkout, copy_repository
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = "id,prompt,label\n" + "".join(f"p{index},a red two,two\n" for index in range(400))
 
 

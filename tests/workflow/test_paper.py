@@ -8,6 +8,8 @@ import pytest
 
 from .conftest import Checkout
 
+pytestmark = pytest.mark.slow
+
 PAPER = "results/demo/paper"
 
 

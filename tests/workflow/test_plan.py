@@ -39,16 +39,19 @@ def test_editing_a_method_reruns_its_own_jobs_only(finished: Checkout) -> None:
         assert finished.planned() == runs_of("esd")
 
 
+@pytest.mark.slow
 def test_editing_a_module_that_resalign_imports_reruns_resalign(finished: Checkout) -> None:
     with finished.edited("src/resalign/bilevel/hvp.py", comment_in_body):
         assert finished.planned() == runs_of("resalign")
 
 
+@pytest.mark.slow
 def test_editing_a_metric_remakes_the_tables_only(finished: Checkout) -> None:
     with finished.edited("src/resalign/metrics/ip.py", comment_in_body):
         assert finished.planned() == REPORT
 
 
+@pytest.mark.slow
 def test_editing_an_attack_reruns_attacks_and_what_follows(finished: Checkout) -> None:
     attacked = runs_of("base", "graddiff", "esd", "resalign")["attack"]
     with finished.edited("src/resalign/attacks/full.py", comment_in_body):
@@ -62,6 +65,7 @@ def test_editing_what_no_job_uses_reruns_nothing(finished: Checkout) -> None:
         assert finished.planned() == {}
 
 
+@pytest.mark.slow
 def test_a_new_setting_of_one_method_plans_its_runs_under_new_names(finished: Checkout) -> None:
     def halved(text: str) -> str:
         config = yaml.safe_load(text)
@@ -72,6 +76,7 @@ def test_a_new_setting_of_one_method_plans_its_runs_under_new_names(finished: Ch
         assert finished.planned() == runs_of("esd")
 
 
+@pytest.mark.slow
 def test_a_new_threshold_remakes_the_tables_only(finished: Checkout) -> None:
     def stricter(text: str) -> str:
         config = yaml.safe_load(text)
@@ -82,6 +87,7 @@ def test_a_new_threshold_remakes_the_tables_only(finished: Checkout) -> None:
         assert finished.planned() == REPORT
 
 
+@pytest.mark.slow
 def test_a_configuration_in_another_order_changes_nothing(finished: Checkout) -> None:
     def shuffled(text: str) -> str:
         config = yaml.safe_load(text)
@@ -95,6 +101,7 @@ def test_a_configuration_in_another_order_changes_nothing(finished: Checkout) ->
         assert finished.planned() == {}
 
 
+@pytest.mark.slow
 def test_a_new_file_is_a_new_method_with_no_other_edit(finished: Checkout) -> None:
     assert "gentler" not in registry.members("unlearning")
     source = (finished.folder / "src/resalign/unlearning/graddiff.py").read_text()
@@ -105,6 +112,7 @@ def test_a_new_file_is_a_new_method_with_no_other_edit(finished: Checkout) -> No
             assert finished.planned() == runs_of("gentler")
 
 
+@pytest.mark.slow
 def test_another_part_of_the_demo_world_is_made_anew_alone(finished: Checkout) -> None:
     def longer(text: str) -> str:
         return text + "digits: {clip: {steps: 301}}\n"
@@ -116,6 +124,7 @@ def test_another_part_of_the_demo_world_is_made_anew_alone(finished: Checkout) -
     assert planned == {"digits_clip": {""}, "score": states, "score_reference": {""}, **REPORT}
 
 
+@pytest.mark.slow
 def test_a_larger_tier_keeps_every_weight(finished: Checkout) -> None:
     # The smoke tier's one seed is the small tier's first: it is neither unlearned nor attacked again.
     larger = Checkout(finished.folder, tier="small")
@@ -126,10 +135,12 @@ def test_a_larger_tier_keeps_every_weight(finished: Checkout) -> None:
     assert set(sampled) == {("0", "small"), ("1", "small")}
 
 
+@pytest.mark.slow
 def test_one_nested_setting_is_overridden_on_the_command_line(finished: Checkout) -> None:
     assert finished.planned("unlearning={resalign: {gamma: 0.1, solver: minres}}") == runs_of("resalign")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("entry", "more"),
     # A checkpoint is held against the base before any work only where the base lies here already.
@@ -149,15 +160,18 @@ def test_an_audit_is_the_audited_model_and_its_attacks(
     assert planned == wanted
 
 
+@pytest.mark.slow
 def test_cards_of_an_experiment_are_made_from_its_scores(finished: Checkout) -> None:
     assert finished.planned(target="audit") == {"audit": {""}}
 
 
+@pytest.mark.slow
 def test_the_audit_is_planned_only_when_it_is_asked_for(finished: Checkout) -> None:
     asked = finished.snakemake("--dry-run", "second_order").stdout
     assert set(re.findall(r"^rule (\w+):", asked, flags=re.MULTILINE)) == {"second_order"}
 
 
+@pytest.mark.slow
 def test_the_theory_is_measured_from_what_is_there(finished: Checkout) -> None:
     finished.forget("results/demo/theory", "results/runs/theory")
     models = {"base", "graddiff", "esd", "resalign"}
@@ -165,6 +179,7 @@ def test_the_theory_is_measured_from_what_is_there(finished: Checkout) -> None:
     assert finished.planned(target="theory") == {"theory_state": models, **dict.fromkeys(rules, {""})}
 
 
+@pytest.mark.slow
 def test_deleting_any_file_of_the_theory_remakes_that_file_only(finished: Checkout) -> None:
     def planned() -> list[str]:
         dry = finished.snakemake("--dry-run", "--", "theory")

@@ -3,7 +3,11 @@
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from .conftest import Checkout
+
+pytestmark = pytest.mark.slow
 
 ALWAYS = {"report.html", "table1.csv", "table1.tex", "steps.csv", "per_run.csv", "paired.csv"}
 ALWAYS |= {"survival.csv", "pareto.csv", "steps.svg"}

@@ -9,6 +9,8 @@ import pytest
 
 from .conftest import Checkout, copy_repository
 
+pytestmark = pytest.mark.slow
+
 TARGET = "digits_data"
 
 
