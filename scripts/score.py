@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from resalign.config import registry
-from resalign.data.images import read_image
+from resalign.data.images import CaptionedImages, read_image
 from resalign.files import whole
 from resalign.lazy import torch
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
+from resalign.tracking import log
 
 
 def main() -> None:
@@ -21,6 +22,8 @@ def main() -> None:
     job, output = arguments.job, arguments.output
     with running(arguments, resumes="steps") as attempt:
         frame = read_manifest(Path(job["images"]))
+        if job["pixels"] is not None:
+            frame = distinct(frame, job["pixels"])
         columns, size = Columns(), job["batch_size"]
         for label, entry in job["scorers"].items():
             settings = dict(entry["settings"])
@@ -88,6 +91,15 @@ def read_manifest(path: Path) -> Any:
             }
         )
     return frame
+
+
+def distinct(frame: Any, pixels: int) -> Any:
+    """The real images without those that show again what an earlier one shows, pixel by pixel: once each they count."""
+    images = CaptionedImages(tuple(map(Path, frame["path"])), tuple(frame["prompt"]), pixels)
+    again = frame.assign(pixels=images.hashes).duplicated("pixels")
+    if again.any():
+        log.warning("%d of %d real images repeat an earlier one and count once", again.sum(), len(frame))
+    return frame[~again].reset_index(drop=True)
 
 
 def read_pixels(path: Path, pixels: int | None) -> torch.Tensor:

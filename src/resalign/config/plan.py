@@ -225,7 +225,12 @@ class Plan:
         sampling = {
             "sampling": config.sampling.model_dump(mode="json"),
             "prompts": {
-                name: [self.identity(source), prompts.columns.model_dump(), prompts.along_the_way, *prompts.chosen.values()]
+                name: [
+                    self.identity(source),
+                    prompts.columns.model_dump(),
+                    prompts.along_the_way,
+                    *prompts.chosen.values(),
+                ]
                 for name, prompts in config.prompts.items()
                 if (source := prompts.source_after(attack)) is not None
             },
