@@ -10,13 +10,14 @@ from typing import Any
 
 from resalign.config.closure import import_closure, source_hash
 from resalign.data.images import DataError
-from resalign.data.prompts import Prompt, counted_as, read_prompt_set, read_prompts
+from resalign.data.prompts import Prompt, counted_as, read_prompt_set, read_prompts, same_text
 from resalign.diffusion.images import ImageStore, file_hash, folder_hash
 from resalign.diffusion.models import apply_weights, load_models
 from resalign.diffusion.sampling import fill
 from resalign.files import whole
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
 from resalign.tensors.weights import kept_states
+from resalign.tracking import log
 
 
 def main() -> None:
@@ -57,6 +58,11 @@ def main() -> None:
 def images_of(settings: dict[str, Any], *, where: str) -> list[tuple[Prompt, int]]:
     """(prompt, image index) of every image that a prompt list asks for."""
     prompts = read_prompt_set(settings, where=where)
+    texts = len({same_text(prompt.text) for prompt in prompts})
+    if texts < len(prompts):
+        log.warning(
+            "%s: %d of %d prompts repeat a text; they count as images of it", where, len(prompts) - texts, len(prompts)
+        )
     return [(prompt, index) for prompt in prompts for index in range(settings["images"])]
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from resalign.config.captions import CAPTION_TABLES
 from resalign.data.image_files import open_image
-from resalign.data.images import read_folder_captions, read_image
+from resalign.data.images import CaptionedImages, read_folder_captions, read_image
 from resalign.files import whole
 from resalign.lazy import torch
 from resalign.scores import load_scorer
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
+from resalign.tracking import log
 
 
 def main() -> None:
@@ -22,6 +23,8 @@ def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     job, output = arguments.job, arguments.output
     frame = read_manifest(Path(job["images"]))
+    if job["pixels"] is not None:
+        frame = distinct(frame, job["pixels"])
     folders = [entry["folder"] for entry in job["scorers"].values()]
     networks = [path for folder in folders for path in (folder.values() if isinstance(folder, dict) else [folder])]
     inputs = [job["images"], *frame["path"], *filter(None, networks)]
@@ -83,6 +86,15 @@ def read_manifest(path: Path) -> Any:
             "path": [str(path.with_name(caption.image)) for caption in captions],
         }
     )
+
+
+def distinct(frame: Any, pixels: int) -> Any:
+    """The real images without those that show again what an earlier one shows, pixel by pixel: once each they count."""
+    images = CaptionedImages(tuple(map(Path, frame["path"])), tuple(frame["prompt"]), pixels)
+    again = frame.assign(pixels=images.hashes).duplicated("pixels")
+    if again.any():
+        log.warning("%d of %d real images repeat an earlier one and count once", again.sum(), len(frame))
+    return frame[~again].reset_index(drop=True)
 
 
 def read_pixels(path: Path, pixels: int | None) -> torch.Tensor:

@@ -254,7 +254,7 @@ def worst_case(**settings: Any) -> dict[str, Any]:
             {**DREAMBOOTH, "attacks.pages.prior": "digits-dat/retain"},
             "key 'attacks.pages.prior': no asset named 'digits-dat'; did you mean 'digits-data'?",
         ),
-        ({**DREAMBOOTH, "attacks.pages.prior": ""}, "key 'attacks.pages.prior': no asset named ''"),
+        ({**DREAMBOOTH, "attacks.pages.prior": ""}, "key 'attacks.pages.prior': is empty; give the name of an asset"),
         ({**DREAMBOOTH, "attacks.pages.priors": "x"}, "attacks.pages: unknown key 'priors'; did you mean 'prior"),
         (RELEARNING, "attack 'hypergradient_relearning' needs images of the unsafe concept; give 'harmful: asset/fold"),
         (

@@ -170,9 +170,9 @@ def test_unsafe_diffusion_and_coco_are_read_as_released(tmp_path: Path, plan: Pl
     [
         ("prompt,categories\n,sexual\n,sexual\n", r"holds no prompts where \{'categories': 'sexual'\}"),
         ("prompt,categories\nsea,violence\n", "holds no prompts where"),
-        ("prompt\nsea\n", r"not exactly one column \['categories'\]; found \['prompt'\]"),
-        ("prompt,categories\nsea, sun, sexual\n", "row 0 has not 2 fields"),
-        ("prompt,categories\nsea\n", "row 0 has not 2 fields"),
+        ("prompt\nsea\n", r"no column \['categories'\]; found \['prompt'\]"),
+        ("prompt,categories\nsea, sun, sexual\n", "row 0 has 3 fields"),
+        ("prompt,categories\nsea\n", "row 0 has 1 fields"),
         ('prompt,categories\n"sea,sexual\n', "not a whole CSV table"),
         (f"prompt,categories\n{'sea' * 100_000},sexual\n", "not a whole CSV table .*field larger than"),
         ("", "the prompt list is empty"),

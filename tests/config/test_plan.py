@@ -1,6 +1,7 @@
 """The plan: runs named by the hash of all that determines them, and of nothing else."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import pytest
 from resalign.config import jobs
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, digest
+from resalign.config.strict import ConfigError
 
 from .conftest import Demo
 
+MIXED = {"clean": "digits-data/pages/train", "harmful": "digits-data/harmful/train", "ratio": 0.0, "size": 40}
 STAGES = ("unlearn", "attack", "sample", "score")
 PlanOf = Callable[..., Plan]
 
@@ -155,11 +158,88 @@ def test_experiments_share_equal_runs(plan: PlanOf) -> None:
         assert all(name.startswith("first-order") for name in other[stage] - one[stage])
 
 
-def test_two_labels_of_equal_settings_do_not_share_a_folder(plan: PlanOf) -> None:
-    settings = {"method": "graddiff", "steps": 1}
-    twice = plan({"unlearning.a": settings, "unlearning.b": settings})
-    assert {"a", "b"} <= labels(set(twice.unlearn))
-    assert len({stage.folder(0) for stage in twice.unlearn.values()}) == len(twice.unlearn)
+DATA = {"train": "digits-data/pages/train", "heldout": "digits-data/pages/heldout"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys"),
+    [
+        (
+            {"unlearning.a": {"method": "graddiff", "steps": 1}, "unlearning.b": {"method": "graddiff", "steps": 1}},
+            "keys 'unlearning.a' and 'unlearning.b' are the same model",
+        ),
+        (
+            {"assets.mine": {"path": "models/mine"}, "pipelines": {"a": "mine", "b": "mine/."}},
+            "keys 'pipelines.a' and 'pipelines.b' are the same model",
+        ),
+        (
+            {
+                **{f"assets.{name}": {"path": path} for name, path in (("one", "mine"), ("two", "./mine/"))},
+                **{f"unlearning.{name}": {"method": "imported", "checkpoint": name} for name in ("one", "two")},
+            },
+            "keys 'unlearning.one' and 'unlearning.two' are the same model",
+        ),
+        ({"attacks.a": DATA, "attacks.b": {**DATA, "dataset": "b"}}, "keys 'attacks.a' and 'attacks.b' are the same"),
+    ],
+)
+def test_one_thing_under_two_names_is_not_counted_twice(plan: PlanOf, changes: dict[str, Any], keys: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(keys)) as caught:
+        plan(changes)
+    assert "\n" not in str(caught.value)
+
+
+OWN = {"assets.mine": {"path": "a"}, "assets.again": {"path": "./b/../a/"}}
+SAME = "are the same images"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"attacks.pages.heldout": "digits-data/pages/train"},
+            f"'attacks.pages.heldout' and 'attacks.pages.train' {SAME}",
+        ),
+        ({"attacks.pages.heldout": "digits-data/pages//train/"}, f"'attacks.pages.train' {SAME}"),
+        ({"concept.retain": "digits-data/pool"}, f"'concept.retain' and 'concept.pool' {SAME}"),
+        ({"concept.retain": "digits-data/forget"}, f"'concept.retain' and 'concept.forget' {SAME}"),
+        ({**OWN, "concept.retain": "mine/x", "concept.pool": "again/x"}, f"'concept.retain' and 'concept.pool' {SAME}"),
+        ({"reference": "digits-data/bold/train"}, f"'reference' and 'attacks.bold.train' {SAME}"),
+        (
+            {"metrics.clip_i": {"prompts": "benign", "scorer": "clip", "reference": "digits-data/bold/train"}},
+            f"'metrics.clip_i.reference' and 'attacks.bold.train' {SAME}",
+        ),
+        (
+            {
+                "attacks.pages.attack": "dreambooth",
+                "attacks.pages.prior": "digits-data/pages/heldout",
+            },
+            f"'attacks.pages.heldout' and 'attacks.pages.prior' {SAME}",
+        ),
+        (
+            {
+                "prepared.one": {"set": "contaminated", **MIXED},
+                "prepared.two": {"set": "contaminated", **MIXED},
+                "concept.retain": "one/train",
+                "concept.pool": "two/train",
+            },
+            f"'concept.retain' and 'concept.pool' {SAME}",
+        ),
+    ],
+)
+def test_what_is_held_apart_is_not_one_set(plan: PlanOf, changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(expected)) as caught:
+        plan(changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_folder_by_two_ways_is_one(plan: PlanOf, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    ways = {name: {"path": str(tmp_path / name)} for name in ("data", "link")}
+    own = {f"assets.{name}": asset for name, asset in ways.items()}
+    with pytest.raises(ConfigError, match="are the same images"):
+        plan({**own, "concept.retain": "data", "concept.pool": "link"})
+    plan({**own, "concept.retain": "data/retain", "concept.pool": "link/pool"})
 
 
 def test_every_run_has_a_folder_of_its_own(plan: PlanOf) -> None:

@@ -133,6 +133,15 @@ def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
         read_yaml(tmp_path / "none.yaml")
 
 
+def test_a_key_that_is_there_twice_is_no_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("a: 1\nb: {c: 1, d: 2, c: 3}\n")
+    with pytest.raises(ConfigError, match="the key 'c' is there twice; keep one"):
+        read_yaml(path)
+    path.write_text("a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {d: {<<: *b, x: 4, y: 5}}\n")
+    assert read_yaml(path) == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": {"d": {"x": 4, "y": 5}}}
+
+
 # --- typed values -----------------------------------------------------------------------------------------------------
 
 

@@ -169,7 +169,7 @@ def test_too_few_prompts_to_show_anything_are_said_to_be_so() -> None:
     few = [row for row in measured(0, {200: 0}).images.to_dict("records") if int(str(row["prompt_id"])[1:]) < 71]
     text = card(measured(0, {}, images=pd.DataFrame(few)))["md"]
     assert "IP is measured on 71 prompts: even where no image is flagged the upper end is 5.1" in text
-    assert "72 prompts could show it" in text
+    assert "72 different prompts could show it" in text
     assert clopper_pearson(0, 72, 0.95).high < 0.05 < clopper_pearson(0, 71, 0.95).high
     assert "cannot hold" not in card(measured(0, {200: 0}))["md"]
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
@@ -126,6 +127,7 @@ def tiny_values(pipeline_folder: Path, image_folder: Path, tmp_path_factory: pyt
     folders = {
         "model": pipeline_folder,
         "images": image_folder,
+        **{name: Path(shutil.copytree(image_folder, assets / name)) for name in ("retain", "pool")},
         "heldout": write_captioned_images(assets / "heldout", ("a red two", "a blue two"), seed=1),
         "prompts": assets,
         "net": write_classifier(assets / "net"),
@@ -139,12 +141,12 @@ def tiny_values(pipeline_folder: Path, image_folder: Path, tmp_path_factory: pyt
         "pixels": 16,
         "assets": {name: {"path": str(folder)} for name, folder in folders.items()},
         "model": "model",
-        "concept": {"name": "the seven", "forget": "images", "retain": "images", "pool": "images"},
+        "concept": {"name": "the seven", "forget": "images", "retain": "retain", "pool": "pool"},
         "unlearning": {"graddiff": {"steps": 2, "lr": 1e-3}},
         "attacks": {"mine": {"train": "images", "heldout": "heldout", "steps": 2, "checkpoints": [1], "lr": 1e-3}},
         "prompts": {
-            "unsafe": {"source": "prompts/prompts.csv", "along_the_way": True},
-            "benign": {"source": "prompts/prompts.csv"},
+            "unsafe": {"source": "prompts/prompts.csv", "choice": "first", "along_the_way": True},
+            "benign": {"source": "prompts/prompts.csv", "choice": "first"},
         },
         "sampling": {"num_inference_steps": 2, "batch_size": 3},
         "scorers": {"net": {"scorer": "image_classification", "folder": "net"}, "clip": {"folder": "clip"}},

@@ -6,7 +6,7 @@ from resalign.config import jobs, own_inputs
 from resalign.config.ablations import Ablations, planned
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
-from resalign.config.strict import ConfigError, typed
+from resalign.config.strict import ConfigError, read_yaml, typed
 from resalign.report import efficiency
 from resalign.resume.folder import forget_finished
 from snakemake.utils import update_config
@@ -18,6 +18,8 @@ def load_plans():
     values = dict(config)
     update_config(values, typed(workflow.config_settings.overwrite_config))
     try:
+        for path in workflow.configfiles:
+            read_yaml(path)  # stricter than Snakemake's own reader, which keeps the last of two equal keys
         plan = Plan(Experiment(values, where=files))
         return plan, Ablations(plan, values)
     except ConfigError as error:

@@ -60,9 +60,10 @@ def check_runs_differ(plan: Plan) -> None:
         f"pipelines.{label}": _content(plan, reference) for label, reference in config.pipelines.items()
     }
     for stage in plan.unlearn.values():
-        asset = experiment.unlearning[stage.model].asset
-        checkpoint = {"checkpoint": _content(plan, asset)} if asset else {}
-        models[f"unlearning.{stage.model}"] = {**stage.resolved, **checkpoint}
+        member = experiment.unlearning[stage.model]
+        assets = {key: _content(plan, reference) for key, reference in member.assets.items()}
+        method = {**member.resolved(), **assets}  # by content, not by the asset's name here
+        models[f"unlearning.{stage.model}"] = {**stage.resolved, "method": method, "checkpoint": None}
     _check_differ(models, "the same model", experiment.where)
     attacks = {
         f"attacks.{label}": [
@@ -102,7 +103,7 @@ def _check_differ(entries: Mapping[str, Any], what: str, where: str) -> None:
 
 
 def _content(plan: Plan, reference: str) -> Any:
-    """What tells one set from another: a folder of the user's own by where it really lies, else what it is made from."""
+    """What tells one set from another: where a folder of the user's own really lies, else what it is made from."""
     if plan.assets[plan.asset_of(reference)].origin == "path":
         return os.path.realpath(plan.folder(reference))
     return plan.identity(reference)

@@ -35,8 +35,8 @@ def plain_path(path: str) -> str:
     """The path itself.
 
     Raises:
-        ValueError: If it has a brace, which Snakemake takes for a wildcard's in whatever is a rule's input, or a control
-            character.
+        ValueError: If it has a control character, or a brace: in a rule's input Snakemake takes it for a wildcard's,
+            and knows no way to quote it.
     """
     if found := re.search(r"[{}\x00-\x1f\x7f]", path):
         raise ValueError(
@@ -77,8 +77,8 @@ def fault_of(key: str, reference: str, known: Collection[str]) -> str | None:
     folder, label, named = _as_asset(reference, known)
     lines = _yaml({label: {"path": folder}}), _yaml({key.rpartition(".")[2]: named})
     return (
-        f"{reference!r} is a path; what stands here is an asset, a folder with a name of its own, or NAME/file for what "
-        f"lies in it. Write below 'assets:' the line `  {lines[0]}`, and here `{lines[1]}`"
+        f"{reference!r} is a path, and here stands an asset: a folder that has a name, or NAME/file for what lies in "
+        f"it. Write below 'assets:' the line `  {lines[0]}`, and here `{lines[1]}`"
     )
 
 

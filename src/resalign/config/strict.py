@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -108,12 +109,33 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; give the path of a configuration such as config/demo.yaml")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _once_loader())
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values, got {type(values).__name__}")
     return values
+
+
+@functools.cache
+def _once_loader() -> Any:
+    """The safe loader, for which a key that a mapping repeats is an error: plain YAML would keep the last alone."""
+    import yaml
+
+    class OnceLoader(yaml.SafeLoader):
+        def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+            node = super().compose_mapping_node(anchor)
+            known: set[str] = set()
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    continue  # no mapping's key
+                if key.value in known and key.tag != "tag:yaml.org,2002:merge":
+                    said = f"the key {key.value!r} is there twice; keep one, or put both under it"
+                    raise yaml.composer.ComposerError(None, None, said, key.start_mark)
+                known.add(str(key.value))
+            return node
+
+    return OnceLoader
 
 
 def typed(value: Any) -> Any:

@@ -209,7 +209,7 @@ def _remedy(table: Table, missing: Sequence[str], columns: PromptColumns) -> str
     found = list(table.columns)
     if missing == [columns.id]:
         return f"found {found}; write 'columns: {{id: null}}' to number the rows, or name the column of the ids there"
-    if len(found) == 1 and Path(table.label).suffix == ".csv":
+    if len(found) == 1 and columns.prompt not in found and Path(table.label).suffix == ".csv":
         return f"the first line, {found[0][:80]!r}, is read as the header; if it is a prompt, name the file .txt"
     return f"found {found}; name the list's own under 'columns'"
 

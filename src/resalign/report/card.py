@@ -223,7 +223,8 @@ def _too_few(measurements: Measurements, settings: ReportConfig) -> list[str]:
             enough = math.ceil(math.log(tail) / math.log(1 - settings.most_after))  # (1 - most)^n = α/2
             said.append(
                 f"{info.title} is measured on {prompts} prompts: even where no image is flagged the upper end is "
-                f"{percentage(high)}\N{NO-BREAK SPACE}%, so that it cannot hold; {enough} prompts could show it."
+                f"{percentage(high)}\N{NO-BREAK SPACE}%, so that it cannot hold; {enough} different prompts "
+                "could show it."
             )
     return said
 

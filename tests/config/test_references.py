@@ -1,0 +1,127 @@
+"""References to assets, and paths of the user's own: what is taken, and what is said of anything else."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from resalign.config.detector_audit import DetectorAuditConfig
+from resalign.config.experiment import Experiment
+from resalign.config.plan import Plan
+from resalign.config.references import fault_of, split_reference
+from resalign.config.strict import ConfigError
+
+from .conftest import Demo
+
+Read = Callable[..., Experiment]
+
+
+@pytest.fixture
+def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the user works in: images, and a list."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my images").mkdir()
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "mine.csv").write_text("id,prompt\n0,a red two\n")
+    (tmp_path / "plain").write_text("")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("prompts.unsafe.source", "lists/mine.csv"),
+        ("prompts.unsafe.source", "./lists/mine.csv"),
+        ("prompts.unsafe.source", "my.csv"),
+        ("prompts.unsafe.source", "/data/some lists/it's.jsonl"),
+        ("prompts.unsafe.source", "~/prompts.txt"),
+        ("concept.forget", "./my images"),
+        ("concept.forget", "my images"),
+        ("concept.forget", "../images/"),
+        ("concept.forget", "/data/2024"),
+        ("attacks.pages.train", "plain"),
+        ("attacks.pages.train", "./train"),
+        ("reference", "/"),
+        ("model", "./digits-model"),
+    ],
+)
+def test_a_path_is_told_the_two_lines_that_make_it_an_asset(
+    at: Path, read: Read, demo: Demo, key: str, path: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read({key: path})
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"config/demo.yaml: key '{key}': {path!r} is a path, and here stands an asset")
+    asset, reference = re.findall("`(.*?)`", message)
+    ((label, described),) = yaml.safe_load(asset).items()
+    ((last, named),) = yaml.safe_load(reference).items()
+    assert last == key.rpartition(".")[2]
+    pasted = read({f"assets.{label}": described, key: named})
+    assert os.path.realpath(Plan(pasted).folder(named)) == os.path.realpath(Path(path).expanduser())
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("", "is empty; give the name of an asset"),
+        (" ", "is empty; give the name of an asset"),
+        ("digts/x", "no asset named 'digts'; did you mean 'digits'?"),
+        ("digits/../other", "leads out of asset 'digits'; take '..' out of it"),
+        ("digits/..", "leads out of asset 'digits'"),
+        ("digits/{x}/imgs", "has the character '{'"),
+        ("digits/a\nb", r"has the character '\\n'"),
+    ],
+)
+def test_faulty_references(reference: str, expected: str) -> None:
+    assert re.search(
+        re.escape(expected) if "\\" not in expected else expected, str(fault_of("k", reference, ("digits",)))
+    )
+
+
+def test_a_reference_is_the_same_however_it_is_written(read: Read) -> None:
+    for written in ("digits-data/forget", "digits-data//forget/", "digits-data/./forget"):
+        assert split_reference(written) == ("digits-data", "forget")
+        assert set(Plan(read({"concept.forget": written})).unlearn) == set(Plan(read()).unlearn)
+
+
+def test_home_is_expanded(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    plan = Plan(read({"assets.mine": {"path": "~/data"}, "concept.pool": "mine/pool"}))
+    assert plan.folder("mine/pool") == "/home/somebody/data/pool"
+    audited = read({"audit": {"mine": "~/model"}})
+    assert Plan(audited).folder("audited-mine") == "/home/somebody/model"
+    labels = DetectorAuditConfig.parse({"labels": ["~/ann.csv", "bo.csv"]}, where="test").labels
+    assert labels == ("/home/somebody/ann.csv", "bo.csv")
+
+
+@pytest.mark.parametrize(
+    "path", ["/data/a b", 'it\'s "q"', "50%", "$HOME", "a;b&c", "co,mma", "star*[1]", "ünïcode", "#a=b"]
+)
+def test_odd_names_are_taken_as_they_are(read: Read, path: str) -> None:
+    assert Plan(read({"assets.mine": {"path": path}, "concept.pool": "mine"})).folder("mine") == path
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/data/{x}/imgs", "has the character '{'"),
+        ("x}", "has the character '}'"),
+        ("two\nlines", r"has the character '\n'"),
+        ("", "the path is empty"),
+        ("~no-such-user/data", "there is no such home folder"),
+    ],
+)
+@pytest.mark.parametrize("entry", ["assets.mine.path", "audit.mine"])
+def test_paths_that_cannot_be(read: Read, entry: str, path: str, expected: str) -> None:
+    changes: dict[str, Any] = {"audit": {"mine": path}} if entry == "audit.mine" else {"assets.mine": {"path": path}}
+    with pytest.raises(ConfigError) as caught:
+        read(changes)
+    assert "config/demo.yaml" in str(caught.value)
+    assert "mine" in str(caught.value)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
