@@ -13,7 +13,7 @@ from resalign.config.assets import WEIGHT_SUFFIXES
 from resalign.diffusion.architectures import architecture_in, architecture_of
 from resalign.diffusion.forward_process import difference, forward_process_in, forward_process_of
 from resalign.diffusion.lora_files import is_lora, lora_changes, lora_metadata
-from resalign.diffusion.models import trainable_tensors
+from resalign.diffusion.models import load_networks, trainable_tensors
 from resalign.lazy import diffusers, torch
 from resalign.tensors.pretrained import difference as network_difference
 from resalign.tensors.pretrained import load_network
@@ -28,8 +28,6 @@ LORA_STEM = "pytorch_lora_weights"
 LDM_NAMES = re.compile(r"(^|\.)(diffusion_model|input_blocks|middle_block|output_blocks)\.")
 # The numbers 0, 1, 2, …, which transformers before 4.31 saved with a text encoder: no weight.
 NO_WEIGHT = "embeddings.position_ids"
-# In front of a text encoder's names as transformers before 5 saved them.
-TEXT_PREFIX = "text_model."
 
 
 @dataclass(frozen=True)
@@ -98,13 +96,12 @@ def check_checkpoint(path: Path, folder: Path, covers: Covers = "all") -> None:
     Raises:
         WeightsError: As :func:`read_checkpoint` has it, but for what only values can tell.
     """
-    base = {
-        f"{component}.{name}": tensor
-        for component in architecture_in(folder)[0].trainable
-        if (folder / component).is_dir()
-        for name, tensor in _without_text_prefix(_all_tensors(_weight_files(folder / component), True)).items()
-    }
-    _covered(path, _found(path, base, headers_only=True).tensors, base, covers)
+    networks = load_networks(folder, "float32", "meta")
+    trainable = {name: networks[name] for name in architecture_in(folder)[0].trainable if networks[name] is not None}
+    base = {f"{component}.{name}": t for component, part in trainable.items() for name, t in part.named_parameters()}
+    whole = {f"{component}.{name}": t for component, part in trainable.items() for name, t in part.state_dict().items()}
+    found = _found(path, {**whole, **base}, headers_only=True).tensors
+    _covered(path, [name for name in found if name in base], base, covers)
 
 
 # --- where the tensors are --------------------------------------------------------------------------------------------
@@ -311,12 +308,6 @@ def _covered(path: Path, names: Iterable[str], base: Iterable[str], covers: Cove
             f"not '{lacking[0]}'; if it is meant to hold the changed part only, set covers: some"
         )
     return share
-
-
-def _without_text_prefix(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A base model's tensors from its files, named as transformers names them once they are loaded."""
-    prefixed = all(name.startswith(TEXT_PREFIX) for name in tensors)
-    return {name.removeprefix(TEXT_PREFIX) if prefixed else name: tensor for name, tensor in tensors.items()}
 
 
 def _beside_parameters(pipeline: diffusers.DiffusionPipeline) -> dict[str, torch.Tensor]:

@@ -119,7 +119,8 @@ def load_models(
     """
     architecture, _ = architecture_in(folder)
     forward_process_in(folder)
-    parts = _load_parts(folder, precision, "cpu")
+    networks = load_networks(folder, precision, "cpu")
+    parts = {**networks, **_load_tokenizers(folder, networks)}
     pipeline_class = getattr(diffusers, architecture.pipeline)
     try:  # what is left: the scheduler, and settings of the pipeline itself
         pipeline = pipeline_class.from_pretrained(
@@ -128,9 +129,9 @@ def load_models(
     except (ValueError, OSError) as error:
         raise WeightsError(f"{folder}: {first_sentence(error)}; fetch or convert it again") from None
     pipeline.set_progress_bar_config(disable=True)
-    for name in (*architecture.trainable, "vae"):
-        if parts[name] is not None:
-            parts[name].requires_grad_(False)
+    for network in networks.values():
+        if network is not None:
+            network.requires_grad_(False)
     if weights is not None:
         apply_weights(pipeline, weights, start)
     pipeline.to(device)
@@ -139,31 +140,49 @@ def load_models(
     return Models(pipeline, forward_process_of(pipeline))
 
 
-def _load_parts(folder: Path, precision: Precision, device: str) -> dict[str, Any]:
-    """A pipeline's networks and tokenizers; None for what its family may lack and it lacks."""
+def load_networks(folder: Path, precision: Precision, device: str) -> dict[str, Any]:
+    """A pipeline's networks by name; None for what its family may lack and it lacks.
+
+    Args:
+        folder: The pipeline.
+        precision: See :func:`load_models`.
+        device: ``cpu``, or ``meta`` to check names and shapes without reading values.
+
+    Raises:
+        WeightsError: If one is missing, or lacks anything that its library would fill in.
+    """
     architecture, components = architecture_in(folder)
-    parts: dict[str, Any] = {name: None for name in architecture.without if not _is_there(components, name)}
-
-    def network(library: Any, name: str) -> Any:
-        return load_network(_class(folder, components, library, name), folder / name, dtype=precision, device=device)
-
+    networks: dict[str, Any] = {}
     for name, class_name in architecture.text_encoders.items():
-        if name in parts:
+        network_class = getattr(transformers, class_name)
+        lacks = name in architecture.without and not _is_there(components, name)
+        networks[name] = None if lacks else load_network(network_class, folder / name, dtype=precision, device=device)
+    file = folder / "vae" / "config.json"
+    unsaid = [key for key in architecture.vae_settings if key not in read_json(file)]
+    if unsaid:
+        raise WeightsError(f"{file}: does not say {unsaid}; a default would be a guess: fetch the original file")
+    for name in ("vae", architecture.denoiser):
+        network_class = _class(folder, components, diffusers, name)
+        networks[name] = load_network(network_class, folder / name, dtype=precision, device=device)
+    return networks
+
+
+def _load_tokenizers(folder: Path, networks: Mapping[str, Any]) -> dict[str, Any]:
+    """A pipeline's tokenizers by name, each with the vocabulary of its text encoder; None where that is None."""
+    architecture, components = architecture_in(folder)
+    tokenizers: dict[str, Any] = {}
+    for name in architecture.text_encoders:
+        encoder, tokenizer = networks[name], name.replace("text_encoder", "tokenizer")
+        if encoder is None:
+            tokenizers[tokenizer] = None
             continue
-        encoder = load_network(getattr(transformers, class_name), folder / name, dtype=precision, device=device)
-        tokenizer = name.replace("text_encoder", "tokenizer")
-        parts[name] = encoder
-        parts[tokenizer] = load_tokenizer(
+        tokenizers[tokenizer] = load_tokenizer(
             _class(folder, components, transformers, tokenizer),
             folder / tokenizer,
             rows=encoder.get_input_embeddings().num_embeddings,
             positions=getattr(encoder.config, "max_position_embeddings", None),
         )
-    file = folder / "vae" / "config.json"
-    lacking = [key for key in architecture.vae_settings if key not in read_json(file)]
-    if lacking:
-        raise WeightsError(f"{file}: does not say {lacking}; a default would be a guess: fetch the original file")
-    return {**parts, "vae": network(diffusers, "vae"), architecture.denoiser: network(diffusers, architecture.denoiser)}
+    return tokenizers
 
 
 def autoencoder_difference(folder: Path, other: Path) -> str | None:
@@ -215,7 +234,7 @@ def check_pipeline_folder(folder: Path) -> None:
     Raises:
         WeightsError: Naming folder or file, and the remedy.
     """
-    _load_parts(folder, "float32", "meta")
+    _load_tokenizers(folder, load_networks(folder, "float32", "meta"))
     forward_process_in(folder)
 
 

@@ -1,0 +1,370 @@
+"""What a library would fill in unsaid is one error that names it; another form of a folder is the same network."""
+
+import ast
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from resalign.diffusion.models import autoencoder_difference, check_pipeline_folder, load_models
+from resalign.lazy import diffusers, transformers
+from resalign.scorers import clip, dino, image_classification, sd_safety_checker
+from resalign.tensors.pretrained import difference, load_network, load_tensors
+from resalign.tensors.weights import WeightsError
+from tests.scorers.conftest import LABELS, write_classifier, write_clip, write_dino, write_safety_checker
+
+ROOT = Path(__file__).resolve().parents[2]
+Edit = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+
+
+def told(call: Callable[[], Any], *expected: str) -> str:
+    """The error's message: one line that holds every expected part."""
+    with pytest.raises(WeightsError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in expected:
+        assert part in message, message
+    return message
+
+
+def edited(file: Path, edit: Edit) -> None:
+    save_file({name: t.contiguous() for name, t in edit(load_file(file)).items()}, file, {"format": "pt"})
+
+
+def without(part: str) -> Edit:
+    return lambda weights: {name: tensor for name, tensor in weights.items() if part not in name}
+
+
+def wrapped(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"module.{name}": tensor for name, tensor in weights.items()}
+
+
+def reshaped(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    first = min(weights)
+    return {**weights, first: torch.zeros(3, 1)}
+
+
+# --- scorers ----------------------------------------------------------------------------------------------------------
+
+SCORERS: dict[str, tuple[Any, Callable[[Path], Path], str, str]] = {
+    "classifier": (image_classification, write_classifier, "model.safetensors", "classifier"),
+    "dino": (dino, write_dino, "model.safetensors", "layernorm"),
+    "safety checker": (sd_safety_checker, write_safety_checker, "model.safetensors", "visual_projection"),
+    "clip": (clip, write_clip, "open_clip_model.safetensors", "ln_final"),
+}
+
+
+@pytest.fixture(params=SCORERS)
+def scorer(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Callable[[], Any], Path, str]:
+    """How a scorer is loaded, its weight file, and a part of it."""
+    module, write, name, part = SCORERS[request.param]
+    folder = write(tmp_path)
+    return lambda: module.load(module.Config(folder="x"), folder, "cpu"), folder / name, part
+
+
+def test_a_network_without_its_head(scorer: tuple[Callable[[], Any], Path, str]) -> None:
+    load, file, part = scorer
+    load()
+    edited(file, without(part))
+    told(load, str(file.parent), "of the", part, "missing", "fetch or convert it again")
+
+
+def test_another_shape(scorer: tuple[Callable[[], Any], Path, str]) -> None:
+    load, file, _ = scorer
+    first = min(load_file(file))
+    edited(file, reshaped)
+    told(load, str(file.parent), f"{first}' has shape (3, 1), the network expects")
+
+
+def test_all_names_with_a_wrappers_prefix(tmp_path: Path) -> None:
+    folder = write_classifier(tmp_path)
+    edited(folder / "model.safetensors", wrapped)
+    scorer = image_classification.Config(folder="x")
+    told(lambda: image_classification.load(scorer, folder, "cpu"), "are missing", "'module.", "a wrapper's 'module.'")
+
+
+def test_open_clip_takes_the_prefix_off_itself(tmp_path: Path) -> None:
+    folder, images = write_clip(tmp_path), torch.arange(3 * 32 * 32).reshape(1, 3, 32, 32).to(torch.uint8)
+    load = lambda: clip.load(clip.Config(folder="x"), folder, "cpu")  # noqa: E731
+    before = load().score(images, ["a cat"])
+    edited(folder / "open_clip_model.safetensors", wrapped)
+    assert torch.equal(load().score(images, ["a cat"]), before)
+
+
+def test_no_weights_at_all(scorer: tuple[Callable[[], Any], Path, str]) -> None:
+    load, file, _ = scorer
+    file.unlink()
+    told(load, str(file.parent), f"no {file.name}")
+
+
+def test_a_pickle_alone_names_the_remedy(tmp_path: Path) -> None:
+    folder = write_classifier(tmp_path)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    scorer = image_classification.Config(folder="x")
+    told(
+        lambda: image_classification.load(scorer, folder, "cpu"),
+        "found ['pytorch_model.bin']",
+        "save_pretrained(folder, safe_serialization=True)",
+    )
+
+
+def test_position_embeddings_are_not_stretched(tmp_path: Path) -> None:
+    """open_clip resizes them without a word where its settings name another image size."""
+    folder = write_clip(tmp_path)
+    file = folder / "open_clip_config.json"
+    settings = json.loads(file.read_text())
+    settings["model_cfg"]["vision_cfg"]["image_size"] = 64
+    file.write_text(json.dumps(settings))
+    told(
+        lambda: clip.load(clip.Config(folder="x"), folder, "cpu"),
+        "'visual.positional_embedding' has shape (17, 16), the network expects (65, 16)",
+    )
+
+
+def test_open_clip_must_be_told_how_images_are_prepared(tmp_path: Path) -> None:
+    folder = write_clip(tmp_path)
+    file = folder / "open_clip_config.json"
+    file.write_text(json.dumps({"model_cfg": json.loads(file.read_text())["model_cfg"]}))
+    told(lambda: clip.load(clip.Config(folder="x"), folder, "cpu"), str(file), "['mean', 'std']", "a guess")
+
+
+@pytest.mark.parametrize("lacking", ["size", "image_mean", "image_std", None])
+def test_a_processor_is_not_guessed(tmp_path: Path, lacking: str | None) -> None:
+    folder = write_classifier(tmp_path)
+    file = folder / "preprocessor_config.json"
+    if lacking is None:
+        file.unlink()
+    else:
+        file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != lacking}))
+    scorer = image_classification.Config(folder="x")
+    told(
+        lambda: image_classification.load(scorer, folder, "cpu"),
+        str(folder),
+        f"does not say ['{lacking}']" if lacking else "no preprocessor_config.json",
+    )
+
+
+@pytest.mark.parametrize("name", ["classifier", "dino", "safety checker", "clip"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_gives_the_numbers_of_its_cast(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
+    module, write, file, _ = SCORERS[name]
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    scores = []
+    for cast in (lambda t: t.to(dtype), lambda t: t.to(dtype).float()):
+        folder = write(tmp_path / f"{len(scores)}") if name != "clip" else write(_made(tmp_path / f"{len(scores)}"))
+        edited(folder / file, lambda weights, cast=cast: {n: cast(t) for n, t in weights.items() if n != "x"})
+        if (folder / "config.json").is_file():
+            config = json.loads((folder / "config.json").read_text())
+            (folder / "config.json").write_text(json.dumps({**config, "dtype": str(dtype).split(".")[1]}))
+        scores.append(module.load(module.Config(folder="x"), folder, "cpu").score(images, ["a cat", "a dog"]))
+    assert torch.equal(*scores)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+# --- networks ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_layer_more_than_the_settings_say(tmp_path: Path) -> None:
+    """The last layer of a network would be left out."""
+    folder = write_dino(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+    told(lambda: load_network(transformers.AutoModel, folder, may_lack=("pooler.",)), "not the network's", "layer.1.")
+
+
+def test_a_head_that_is_not_asked_for_is_no_fault(tmp_path: Path) -> None:
+    folder = write_dino(tmp_path)
+    edited(folder / "model.safetensors", lambda weights: {**weights, "classifier.weight": torch.ones(2, 16)})
+    load_network(transformers.AutoModel, folder, may_lack=("pooler.",))
+
+
+def test_values_that_are_not_finite(tmp_path: Path) -> None:
+    folder = write_classifier(tmp_path)
+    name = "classifier.1.bias"
+    edited(folder / "model.safetensors", lambda weights: {**weights, name: weights[name] * torch.nan})
+    told(lambda: load_network(transformers.AutoModelForImageClassification, folder), name, "not finite")
+
+
+@pytest.mark.parametrize("config", ["[]", "{", '{"model_type": "vitt"}', '{"model_type": "vit", "hidden_size": "16"}'])
+def test_settings_that_name_no_network(tmp_path: Path, config: str) -> None:
+    folder = write_dino(tmp_path)
+    (folder / "config.json").write_text(config)
+    told(lambda: load_network(transformers.AutoModel, folder), str(folder), "fetch or convert it again")
+
+
+def test_an_adapter_is_no_network(tmp_path: Path) -> None:
+    folder = write_dino(tmp_path)
+    (folder / "adapter_config.json").write_text("{}")
+    told(lambda: load_network(transformers.AutoModel, folder), str(folder), "merge it")
+
+
+def test_plain_tensors_are_exactly_the_networks(tmp_path: Path) -> None:
+    network, where = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)), tmp_path / "a.pt"
+    whole = {name: tensor.clone() + 1 for name, tensor in network.state_dict().items()}
+    load_tensors(network, {name: t for name, t in whole.items() if "num_batches" not in name}, where)
+    assert torch.equal(network[0].weight, whole["0.weight"])
+    told(
+        lambda: load_tensors(network, wrapped(whole), where), str(where), "6 of the 7 tensors", "a wrapper's 'module.'"
+    )
+    told(lambda: load_tensors(network, {**whole, "x": torch.ones(1)}, where), "1 tensors are not the network's: 'x'")
+    told(lambda: load_tensors(network, {**whole, "0.bias": torch.ones(2).to(torch.int8)}, where), "torch.int8")
+
+
+# --- pipelines --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pipeline(pipeline_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pipeline_folder, tmp_path / "pipeline"))
+
+
+VAE = "vae/diffusion_pytorch_model.safetensors"
+# The attention of autoencoders in diffusers before 0.18.
+OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+
+def old_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    renamed = {}
+    for name, tensor in weights.items():
+        for new, old in OLD_NAMES.items():
+            name = name.replace(f".{new}.", f".{old}.")
+        renamed[name] = tensor
+    assert renamed.keys() != weights.keys()
+    return renamed
+
+
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
+@pytest.mark.parametrize("edit", [without("bias"), wrapped, reshaped], ids=["no biases", "wrapped", "another shape"])
+def test_pipelines_are_checked_by_their_headers(pipeline: Path, component: str, edit: Edit) -> None:
+    [file] = (pipeline / component).glob("*.safetensors")
+    edited(file, edit)
+    told(lambda: check_pipeline_folder(pipeline), str(pipeline / component), "fetch or convert it again")
+
+
+def test_an_autoencoder_under_old_names_is_the_same(pipeline: Path, pipeline_folder: Path) -> None:
+    edited(pipeline / VAE, old_names)
+    assert autoencoder_difference(pipeline, pipeline_folder) is None
+    check_pipeline_folder(pipeline)
+
+
+def test_an_autoencoder_in_another_form_is_the_same(pipeline: Path, pipeline_folder: Path) -> None:
+    network = load_network(diffusers.AutoencoderKL, pipeline / "vae")
+    (pipeline / VAE).unlink()
+    network.save_pretrained(pipeline / "vae", max_shard_size="10KB")
+    assert len(list((pipeline / "vae").glob("*.safetensors"))) > 1
+    assert autoencoder_difference(pipeline, pipeline_folder) is None
+    for file in (pipeline / "vae").glob("*.safetensors*"):
+        file.unlink()
+    torch.save(network.state_dict(), pipeline / "vae" / "diffusion_pytorch_model.bin")
+    assert autoencoder_difference(pipeline, pipeline_folder) is None
+    edited_weights = {name: tensor.bfloat16() for name, tensor in network.state_dict().items()}
+    torch.save(edited_weights, pipeline / "vae" / "diffusion_pytorch_model.bin")
+    assert autoencoder_difference(pipeline, pipeline_folder) is None
+
+
+def test_an_autoencoder_of_other_settings_is_another(pipeline: Path, pipeline_folder: Path) -> None:
+    """The same tensors, and latents of another size."""
+    file = pipeline / "vae" / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({k: v for k, v in config.items() if k not in ("scaling_factor", "_diffusers_version")}))
+    assert config["scaling_factor"] == 0.18215  # which diffusers takes where it is not said
+    assert autoencoder_difference(pipeline, pipeline_folder) is None
+    file.write_text(json.dumps({**config, "scaling_factor": 0.5}))
+    assert autoencoder_difference(pipeline, pipeline_folder) == "setting 'scaling_factor'"
+
+
+def test_a_rounding_is_no_difference_and_a_small_change_is() -> None:
+    one, other = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+    one.config = other.config = {}  # type: ignore[assignment]
+    for dtype in (torch.float16, torch.bfloat16):
+        other.load_state_dict({name: t.to(dtype) for name, t in one.state_dict().items()})
+        assert difference(one, other) is None
+    other.load_state_dict({name: t * (1 + 1e-4) for name, t in one.state_dict().items()})
+    assert difference(one, other) == "tensor 'bias'"
+
+
+@pytest.mark.parametrize("key", ["beta_start", "beta_end", "num_train_timesteps"])
+def test_a_noise_schedule_is_not_guessed(pipeline: Path, key: str) -> None:
+    file = pipeline / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != key}))
+    for call in (check_pipeline_folder, load_models):
+        told(lambda call=call: call(pipeline), str(file), f"does not say ['{key}']", "a guess")
+
+
+def test_classes_that_a_folder_brings_along(pipeline: Path) -> None:
+    file = pipeline / "model_index.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "unet": ["my_code", "MyUNet"]}))
+    told(lambda: check_pipeline_folder(pipeline), str(file), "names MyUNet as 'unet'")
+
+
+# --- the only reader --------------------------------------------------------------------------------------------------
+
+LOADING = {
+    "from_pretrained",
+    "from_single_file",
+    "load_state_dict",
+    "create_model",
+    "create_model_and_transforms",
+    "create_model_from_pretrained",
+    "load_checkpoint",
+    "get_tokenizer",
+    "load_file",
+    "safe_open",
+    "load_lora_weights",
+    "load_adapter",
+    "torch.load",
+    "torch.jit.load",
+    "torch.hub.load",
+}
+READERS = {
+    "src/resalign/tensors/weights.py": {"safe_open", "load_file", "torch.load"},
+    "src/resalign/tensors/pretrained.py": {
+        "from_pretrained",  # networks and processors
+        "load_state_dict",
+        "create_model_and_transforms",
+        "load_checkpoint",
+    },
+    "src/resalign/tensors/tokenizers.py": {"from_pretrained", "get_tokenizer"},
+    "src/resalign/diffusion/models.py": {"from_pretrained"},  # a pipeline of parts that are loaded already
+    # A job's own saved state, whose file has its hash in its name.
+    "src/resalign/resume/folder.py": {"torch.load"},
+    "src/resalign/resume/held.py": {"load_state_dict"},
+}
+
+
+def loading_calls(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            yield from {called, called.split(".")[-1]} & LOADING
+
+
+def test_weights_are_read_in_one_place() -> None:
+    found: dict[str, set[str]] = {}
+    for path in (*(ROOT / "src").rglob("*.py"), *(ROOT / "scripts").glob("*.py")):
+        calls = set(loading_calls(ast.parse(path.read_text(encoding="utf-8"))))
+        if calls:
+            found[str(path.relative_to(ROOT))] = calls
+    assert found == READERS
+
+
+def test_the_walk_sees_calls() -> None:
+    tree = ast.parse("a = b.C.from_pretrained(x)\ntorch.load(y)\nload_file(z)\nother.load(z)")
+    assert set(loading_calls(tree)) == {"from_pretrained", "torch.load", "load_file"}
+
+
+def test_labels_are_those_of_the_tiny_classifier(tmp_path: Path) -> None:
+    network = load_network(transformers.AutoModelForImageClassification, write_classifier(tmp_path))
+    assert tuple(network.config.id2label.values()) == LABELS
+    assert not network.training
