@@ -15,10 +15,10 @@ FOUND = "detectors.json"
 
 def references(plan: Plan) -> list[str]:
     """Every asset that is read: the scorers' networks, the images that they are shown, prompts and real images."""
-    job_of = [asset for member in plan.experiment.scorers.values() for asset in member.assets.values()]
+    networks = [asset for member in plan.experiment.scorers.values() for asset in member.assets.values()]
     images = [*_shown(plan).values(), *(name for of in _compared(plan).values() for name in of)]
     prompts = [source for name in _lists(plan) for source in plan.experiment.prompt_sources(name).values()]
-    return [*job_of, *images, *prompts]
+    return [*networks, *images, *prompts]
 
 
 def job(plan: Plan) -> dict[str, Any]:

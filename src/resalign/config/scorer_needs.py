@@ -17,7 +17,7 @@ from resalign.config.strict import ConfigError, Strict, nearest
 if TYPE_CHECKING:
     from resalign.config.experiment import Experiment, Member
 
-FEATURE = re.compile(r"f\d+")
+FEATURE = re.compile(r"f\d{3,}")  # as resalign.scores.feature_names has them
 PLACEHOLDER = re.compile(r"LABEL_\d+")  # what transformers calls a class that the folder does not name
 
 
