@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from resalign.config import registry
+from resalign.config.detector_audit import StandInConfig
 from resalign.config.strict import ConfigError, Strict, nearest
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def check_needs(experiment: Experiment) -> None:
             if count.prompts is not None:
                 check_count(need, given, count.prompts * count.images, where=where, of=f"tiers.{tier}.prompts.{name}")
     stand_in = experiment.config.detector_audit.labels
-    if hasattr(stand_in, "quantities"):
+    if isinstance(stand_in, StandInConfig):
         given = known_numbers(experiment, stand_in.scorer)
         if given is not None:
             where = f"{experiment.where}: detector_audit.labels"
