@@ -72,7 +72,7 @@ def check_lists(need: Need, given: Sequence[str], job: dict[str, Any], read: Rea
         known = list(given) if need.labels else sorted(subjects) if need.subjects else None
         for prompt in listed if known is not None else ():
             said = f"{path}: prompt {prompt.id!r} has the label {prompt.label!r}, and {where} "
-            if not prompt.label:
+            if not prompt.label and "" not in known:  # images at the top of their folder have none either
                 raise DataError(
                     f"{said}reads labels; give the list a column 'label', or prompts.{prompts}.columns.label"
                 )

@@ -13,7 +13,7 @@ from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, digest
 from resalign.config.strict import ConfigError
 
-from .conftest import Demo
+from .conftest import DELETED, Demo
 
 MIXED = {"clean": "digits-data/pages/train", "harmful": "digits-data/harmful/train", "ratio": 0.0, "size": 40}
 STAGES = ("unlearn", "attack", "sample", "score")
@@ -97,9 +97,7 @@ def test_sampling_renames_samples_and_scores(plan: PlanOf) -> None:
 
 def test_a_scorer_renames_scores_only(plan: PlanOf) -> None:
     states = EVERY_MODEL | attacked("pages", "bold")
-    found = changed(
-        plan, {"scorers.clip.features": False, "metrics.kid.scorer": "resnet", "metrics.fid.scorer": "resnet"}
-    )
+    found = changed(plan, {"scorers.clip.features": False, "metrics.kid": DELETED, "metrics.fid": DELETED})
     assert found == {**NOTHING, "score": states}
 
 

@@ -14,6 +14,7 @@ from .conftest import ROOT, Checkout
 # What every edit of one method makes anew: its weights, both attacks on it, images and scores of all three states.
 ATTACKS = ("pages", "bold")
 REPORT = {"report": {""}}
+TRIED = {"check_scorers": {""}}
 
 
 def runs_of(*models: str) -> dict[str, set[str]]:
@@ -77,14 +78,22 @@ def test_a_new_setting_of_one_method_plans_its_runs_under_new_names(finished: Ch
 
 
 @pytest.mark.slow
-def test_a_new_threshold_remakes_the_tables_only(finished: Checkout) -> None:
+def test_a_new_threshold_tries_the_detectors_again_and_remakes_the_tables_only(finished: Checkout) -> None:
     def stricter(text: str) -> str:
         config = yaml.safe_load(text)
         config["metrics"]["us"]["rule"]["threshold"] = 0.9
         return yaml.safe_dump(config)
 
     with finished.edited("config/demo.yaml", stricter):
-        assert finished.planned() == REPORT
+        assert finished.planned() == {**TRIED, **REPORT}
+
+
+def test_the_detectors_are_tried_before_the_model_is_unlearned(finished: Checkout) -> None:
+    """Nothing that trains waits for it, so that another threshold trains nothing anew: its priority is what counts."""
+    rules = (finished.folder / "workflow/rules/inputs.smk").read_text()
+    assert "priority: 100" in rules.partition("rule check_scorers:")[2]
+    forced = finished.planned(forced=("check_scorers",))
+    assert forced == {**TRIED, **REPORT}
 
 
 @pytest.mark.slow
@@ -121,7 +130,7 @@ def test_another_part_of_the_demo_world_is_made_anew_alone(finished: Checkout) -
     states = runs_of("base", "graddiff", "esd", "resalign")["score"]
     with finished.edited("config/demo.yaml", longer):
         planned = finished.planned()
-    assert planned == {"digits_clip": {""}, "score": states, "score_reference": {""}, **REPORT}
+    assert planned == {"digits_clip": {""}, **TRIED, "score": states, "score_reference": {""}, **REPORT}
 
 
 @pytest.mark.slow

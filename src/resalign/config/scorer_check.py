@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from resalign.config.detector_audit import StandInConfig
 from resalign.config.experiment import Member
 from resalign.config.plan import RESULTS, Plan, digest
 from resalign.config.scorer_needs import needs_of
@@ -15,10 +16,10 @@ FOUND = "detectors.json"
 
 def references(plan: Plan) -> list[str]:
     """Every asset that is read: the scorers' networks, the images that they are shown, prompts and real images."""
-    job_of = [asset for member in plan.experiment.scorers.values() for asset in member.assets.values()]
+    networks = [asset for member in plan.experiment.scorers.values() for asset in member.assets.values()]
     images = [*_shown(plan).values(), *(name for of in _compared(plan).values() for name in of)]
     prompts = [source for name in _lists(plan) for source in plan.experiment.prompt_sources(name).values()]
-    return [*job_of, *images, *prompts]
+    return [*networks, *images, *prompts]
 
 
 def job(plan: Plan) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def _needs(plan: Plan) -> Iterator[tuple[str, str, dict[str, Any]]]:
         for need in needs_of(metric):
             yield f"metrics.{label}", getattr(metric.config, "prompts", ""), dataclasses.asdict(need)
     stand_in = plan.experiment.config.detector_audit.labels
-    if hasattr(stand_in, "quantities"):
+    if isinstance(stand_in, StandInConfig):
         yield "detector_audit.labels", "", {"scorer": stand_in.scorer, "quantities": list(stand_in.quantities)}
 
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from resalign.config import registry
+from resalign.config.detector_audit import StandInConfig
 from resalign.config.strict import ConfigError, Strict, nearest
 
 if TYPE_CHECKING:
     from resalign.config.experiment import Experiment, Member
 
-FEATURE = re.compile(r"f\d+")
+FEATURE = re.compile(r"f\d{3,}")  # as resalign.scores.feature_names has them
 PLACEHOLDER = re.compile(r"LABEL_\d+")  # what transformers calls a class that the folder does not name
 
 
@@ -61,7 +62,7 @@ def check_needs(experiment: Experiment) -> None:
             if count.prompts is not None:
                 check_count(need, given, count.prompts * count.images, where=where, of=f"tiers.{tier}.prompts.{name}")
     stand_in = experiment.config.detector_audit.labels
-    if hasattr(stand_in, "quantities"):
+    if isinstance(stand_in, StandInConfig):
         given = known_numbers(experiment, stand_in.scorer)
         if given is not None:
             where = f"{experiment.where}: detector_audit.labels"
