@@ -199,6 +199,10 @@ def test_labels_are_checked(sample: pd.DataFrame, tmp_path: Path) -> None:
     twice = sample.assign(image_id=[sample["image_id"][1], *sample["image_id"][1:]])
     with pytest.raises(DataError, match="stands in it twice"):
         read_labels([labels_file(tmp_path, twice, good)], sample)
+    columns = labels_file(tmp_path, sample, good)
+    columns.write_text(columns.read_text().replace("image_id,label", "label,label", 1))
+    with pytest.raises(DataError, match=r"ann.csv: the columns \['label'\] are there more than once"):
+        read_labels([columns], sample)
 
 
 def test_labels_come_in_any_order_and_may_lack_images(sample: pd.DataFrame, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import math
 import os
 import subprocess
@@ -261,6 +262,23 @@ def test_parquet_that_is_refused(tmp_path: Path, row: dict[str, object], message
         parquet_dataset.prepare(parquet_dataset.Config(source=str(tmp_path / "asset")), tmp_path / "out")
 
 
+def test_a_parquet_files_captions_stay_what_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image = {"bytes": picture(), "path": None}
+    config = parquet_dataset.Config(source=str(tmp_path / "asset"))
+    for caption in (["a", "b"], {"en": "a"}, b"a", float("nan"), 7, True):
+        write_table(tmp_path / "asset" / "a.parquet", [{"image": image, "text": caption}])
+        with pytest.raises(DataError, match=r"a.parquet: row 0 of group 0: column 'text' holds .*; write one text"):
+            parquet_dataset.prepare(config, tmp_path / "out")
+    write_table(tmp_path / "asset" / "a.parquet", [{"image": image, "text": "one\u2028caption"}])
+    for name in ("README.md", "run.json", "extra.arrow"):
+        (tmp_path / "asset" / name).write_text("x")
+    with caplog.at_level(logging.INFO, logger="resalign"):
+        parquet_dataset.prepare(config, tmp_path / "out")
+    assert [row["prompt"] for row in rows_of(tmp_path / "out" / "train")] == ["one\u2028caption"]
+    told = f"{tmp_path / 'asset'}: left out: 2 files that are no parquet files: README.md, extra.arrow"
+    assert caplog.messages == [told]
+
+
 # --- contamination ----------------------------------------------------------------------------------------------------
 
 
@@ -329,6 +347,53 @@ def test_contamination_repeats_no_image(tmp_path: Path, clean_and_harmful: dict[
     config = contaminated.Config(**clean_and_harmful, ratio=0.5, size=60)
     with pytest.raises(DataError, match=r"harmful: 30 images are needed for ratio 0.5, there are 20"):
         contaminated.prepare(config, tmp_path / "out")
+
+
+# --- what is there twice, what is missing -----------------------------------------------------------------------------
+
+
+def test_two_images_of_one_text(tmp_path: Path) -> None:
+    images = {"images/a.jpg": picture(0), "images/a.png": picture(1)}
+    write_zip(tmp_path / "data.zip", {**images, "captions/a.txt": "a dog"})
+    with pytest.raises(DataError, match=r"'images/a.jpg' and 'images/a.png' would be one subject's; keep one"):
+        dreambench.prepare(dreambench.Config(source=str(tmp_path / "data.zip")), tmp_path / "out")
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u0085", "\x0c"])
+def test_a_subjects_prompts_are_divided_at_ends_of_lines_alone(tmp_path: Path, separator: str) -> None:
+    text = f"a dog\r\na dog{separator}in two parts\nthe last\r"
+    write_zip(tmp_path / "data.zip", {"images/a.jpg": picture(), "captions/a.txt": text, "LICENSE": "x"})
+    config = dreambench.Config(source=str(tmp_path / "data.zip"), splits={"train": 1})
+    dreambench.prepare(config, tmp_path / "out")
+    found = [prompt.text for prompt in read_prompts(tmp_path / "out" / "prompts.csv")]
+    assert found == [f"a dog{separator}in two parts", "the last"]
+
+
+def test_two_photographs_of_one_id_and_two_captions_of_one_photograph(tmp_path: Path) -> None:
+    write_zip(tmp_path / "val2014.zip", {"val2014/COCO_val2014_000000000001.jpg": picture(kind="JPEG")})
+    prompts = write_table(tmp_path / "coco.csv", [{"case_number": n, "prompt": "a"} for n in ("1", "01")])
+    config = coco_reference.Config(source=str(tmp_path / "val2014.zip"), prompts=str(prompts))
+    with pytest.raises(DataError, match=r"coco.csv: 2 rows are captions of 'val2014/COCO_val2014_000000000001.jpg'"):
+        coco_reference.prepare(config, tmp_path / "out")
+    write_zip(tmp_path / "val2014.zip", {"a/1.jpg": picture(kind="JPEG"), "b/01.jpg": picture(kind="JPEG")})
+    with pytest.raises(DataError, match=r"'a/1.jpg' and 'b/01.jpg' have the same id of COCO's; keep one of them"):
+        coco_reference.prepare(config, tmp_path / "out")
+
+
+def test_diffusiondb_counts_what_it_leaves_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    nothing = {"image_nsfw": None}
+    changes = {
+        0: {"prompt": None},
+        1: {"prompt": " "},
+        2: nothing,
+        3: {"prompt_nsfw": math.nan},
+        4: {"image_nsfw": 2.0},
+    }
+    pictures.diffusiondb(tmp_path, changes=changes)
+    with caplog.at_level(logging.INFO, logger="resalign"):
+        diffusiondb.prepare(diffusiondb.Config(source=str(tmp_path), splits={"train": None}), tmp_path / "out")
+    assert len(rows_of(tmp_path / "out" / "train")) == 7
+    assert "left out: 3 images that are not known to be safe, 2 whose prompt is empty" in caplog.text
 
 
 # --- COCO -------------------------------------------------------------------------------------------------------------
