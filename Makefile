@@ -15,7 +15,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all slurm-test costs doctor check recover verify lock clean
+.PHONY: help demo test test-all slurm-test costs doctor check recover adopt verify lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ doctor: $(INSTALLED) ## What is missing for which table, how large, under which 
 
 recover: $(INSTALLED) ## After a hard kill: end the jobs that are left and unlock the folder; the same command then goes on
 	@$(IN_VENV) python scripts/recover.py $(ARGS)
+
+adopt: $(INSTALLED) ## Take over results/ that another folder or machine has made (CONFIG=... and, for targets, ARGS="-- paper")
+	@$(IN_VENV) python scripts/adopt.py --configfile $(CONFIG) $(ARGS)
 
 verify: $(INSTALLED) ## Check an archive of a result and make its tables and figures again (ARTIFACT=path/to/archive.zip)
 	@$(IN_VENV) python scripts/verify.py $(ARTIFACT)

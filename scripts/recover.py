@@ -38,7 +38,8 @@ def main() -> None:
         sys.exit(f"error: {error}")
     for line in lines or ["no job was left running"]:
         log.info("%s", line)
-    unlocked = subprocess.run(["snakemake", "--unlock", *found.options], capture_output=True, text=True)
+    command = [sys.executable, "-m", "snakemake", "--unlock", *found.options]
+    unlocked = subprocess.run(command, capture_output=True, text=True)
     if unlocked.returncode:
         sys.exit(f"error: snakemake --unlock failed:\n{unlocked.stderr.strip()}")
     log.info("unlocked; the same command goes on from here")

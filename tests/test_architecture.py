@@ -27,7 +27,7 @@ LAYERS = (
     {"data", "bilevel", "scores"},
     {"diffusion"},
     {"objectives", "contracts", "stage"},
-    {"fine_tuning"},  # what attacks share, on objectives and contracts
+    {"fine_tuning", "adopt"},  # what attacks share, on objectives and contracts
     {"unlearning", "attacks", "metrics", "scorers", "report"},
     {"paper"},
     {"exhibits"},

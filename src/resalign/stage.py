@@ -74,6 +74,7 @@ def run_stage(main: Callable[[], None]) -> None:
     # The shells of the rules ignore these, so that a log is written to its end; Python must not inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    processes.end_with_the_reader()
     try:
         main()
     except (ConfigError, DataError, WeightsError, DivergenceError, StateError, DeviceError, MemoryExhausted) as error:
@@ -95,7 +96,7 @@ def run_stage(main: Callable[[], None]) -> None:
     os._exit(0)
 
 
-def parse_arguments(description: str) -> StageArguments:
+def argument_parser(description: str) -> argparse.ArgumentParser:
     """The command line that every stage has."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--job", type=_job, required=True, help="resolved settings as JSON; - reads standard input")
@@ -106,7 +107,12 @@ def parse_arguments(description: str) -> StageArguments:
     parser.add_argument(
         "--limit-minutes", type=float, help="minutes that the job may take, obeyed if RESALIGN_ENFORCE_LIMIT is set"
     )
-    found = parser.parse_args()
+    return parser
+
+
+def parse_arguments(description: str) -> StageArguments:
+    """What this process's command line says."""
+    found = argument_parser(description).parse_args()
     limit = found.limit_minutes if os.environ.get("RESALIGN_ENFORCE_LIMIT") else None
     return StageArguments(found.job, found.seed, found.threads, found.output, tuple(found.modules), limit)
 
@@ -142,6 +148,7 @@ def running(
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(arguments.threads)
     torch.use_deterministic_algorithms(True)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a job's work is more than its log
     arguments.output.mkdir(parents=True, exist_ok=True)
     lease = devices.lease(arguments.job.get("device", "cpu"))
     devices.warn_of_threads(arguments.threads)

@@ -1,7 +1,8 @@
-"""Two main processes in one checkout."""
+"""Two main processes in one checkout, the first one without an activated environment."""
 
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -20,7 +21,11 @@ def fresh(tmp_path: Path) -> Checkout:
 
 
 def test_the_second_one_is_refused_and_the_first_one_ends_well(fresh: Checkout) -> None:
-    first = subprocess.Popen(**fresh.command("--", TARGET), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    command = fresh.command("--", TARGET)
+    # As `.venv/bin/snakemake` starts from a plain shell: no `python` of the project is on PATH.
+    command["args"] = [Path(sys.executable).parent / "snakemake", *command["args"][3:]]
+    command["env"] = {"PATH": "/usr/bin:/bin", "PYTHONPATH": command["env"]["PYTHONPATH"]}
+    first = subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     locks = fresh.folder / ".snakemake" / "locks"
     while first.poll() is None and not any(path.stat().st_size for path in locks.glob("*.output.lock")):
         time.sleep(0.01)

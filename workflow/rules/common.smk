@@ -1,4 +1,6 @@
 import re
+import shlex
+import sys
 from pathlib import Path
 
 from resalign import outcome
@@ -74,6 +76,11 @@ def verbatim(text):
     return lambda wildcards: text
 
 
+def quoted_folder(path):
+    """A path's folder for a shell; Snakemake reads a prefix as a format."""
+    return shlex.quote(str(Path(path).parent)).replace("{", "{{").replace("}", "}}")
+
+
 def growing(amount):
     """A resource that each further attempt has more of: one that ran out of it must not fail in the same way again."""
     return lambda wildcards, attempt: amount * attempt
@@ -82,7 +89,10 @@ def growing(amount):
 # Ctrl-C and SIGTERM are for the stages, which save their state first: the shell and the pipe into the log live on. A
 # scheduler kills a job at the end of its run time, so that a stage stops before; here the run time is an estimate alone.
 LIMIT_IS_ENFORCED = "export RESALIGN_ENFORCE_LIMIT=1; " if workflow.remote_exec else ""
-shell.prefix(f"set -euo pipefail; trap '' INT TERM; {LIMIT_IS_ENFORCED}")
+# `python` is the one that runs Snakemake, whether its environment is activated or not; but where --sdm activates an
+# environment of the rule's, which it does before this prefix, that one's.
+OWN_PYTHON = "" if workflow.deployment_settings.deployment_method else f"PATH={quoted_folder(sys.executable)}:$PATH; "
+shell.prefix(f"set -euo pipefail; trap '' INT TERM; {LIMIT_IS_ENFORCED}{OWN_PYTHON}")
 
 PLAN, ABLATIONS = load_plans()
 RESULT = f"results/{PLAN.experiment.config.name}"

@@ -21,7 +21,7 @@ from resalign.config.plan import RESULTS, Plan, load_plan
 from resalign.config.shape import TIERS
 from resalign.config.strict import ConfigError
 from resalign.files import whole
-from resalign.processes import created_at
+from resalign.processes import created_at, run_command
 from resalign.report.core_time import CoreTime, core_time
 from resalign.report.job_records import JobRecord, read_job_records
 from resalign.report.planned_jobs import STAGES, tables, unite
@@ -157,4 +157,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)
