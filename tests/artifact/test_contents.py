@@ -48,7 +48,11 @@ TOKEN = "hf" + "_" + "abcdefghijklmnopqrstuvwxyzABCDEFGH"
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("source/config/x.yaml", f"a: 1\ntoken: {TOKEN}\n", r"config/x\.yaml, line 2 \(a token of the Hugging Face hub\)"),
+        (
+            "source/config/x.yaml",
+            f"a: 1\ntoken: {TOKEN}\n",
+            r"config/x\.yaml, line 2 \(a token of the Hugging Face hub\)",
+        ),
         ("source/deploy/id_rsa", "anything", r"deploy/id_rsa \(its name\).*Commit the file without it"),
         ("local/untracked/config/x.yaml", TOKEN, r"config/x\.yaml, line 1 .* have git ignore the file"),
         ("local/changes.patch", f"+{TOKEN}\n", r"the uncommitted changes \(git diff HEAD\), line 1"),
@@ -73,6 +77,8 @@ def test_folders_of_this_machine_are_shortened_in_records_and_not_in_the_source(
 def test_a_secret_in_a_configuration_is_refused_before_any_work() -> None:
     values = read_yaml(ROOT / "config" / "demo.yaml")
     values["assets"] = {**values["assets"], "set": {"url": "https://alice:" + "hunter2@example.org/set.zip"}}
-    with pytest.raises(ConfigError, match=r"mine\.yaml: key 'assets\.set\.url' holds .* a password in an address") as caught:
+    with pytest.raises(
+        ConfigError, match=r"mine\.yaml: key 'assets\.set\.url' holds .* a password in an address"
+    ) as caught:
         Plan(Experiment(values, where="mine.yaml"))
     assert "hunter2" not in str(caught.value)

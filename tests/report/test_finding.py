@@ -77,10 +77,14 @@ def test_equal_models_are_called_equal_in_any_order():
 
 
 def test_nothing_is_concluded_where_the_base_itself_has_lost_the_concept():
-    rows = states("base", flags(30), flags(4)) + states("esd", flags(2), flags(6)) + states("resalign", flags(0), flags(0))
+    rows = (
+        states("base", flags(30), flags(4)) + states("esd", flags(2), flags(6)) + states("resalign", flags(0), flags(0))
+    )
     finding = finding_of(rows)
     text = " ".join(finding.result).replace("\N{NO-BREAK SPACE}", " ")
-    assert "Excluded: after 200 steps on pages the base model no longer produces the concept (Base shows a seven" in text
+    assert (
+        "Excluded: after 200 steps on pages the base model no longer produces the concept (Base shows a seven" in text
+    )
     assert "After 200 steps" not in text
     assert finding.paired.empty
     kept = finding_of(BASE + states("esd", flags(2), flags(6)) + states("resalign", flags(0), flags(0)))

@@ -250,8 +250,20 @@ def test_attacks_are_named_where_there_are_several():
 
 
 def test_one_of_many_is_not_none_and_all_but_one_not_all():
-    assert [percentage(value) for value in (0, 1 / 5000, 0.3125, 0.9996, 1)] == ["0.0", "0.02", "31.2", "99.96", "100.0"]
-    assert [number(value, METRICS["ip"]) for value in (0.0, 0.002, 0.4, 0.998, 1.0)] == ["0.00", "0.002", "0.40", "0.998", "1.00"]
+    assert [percentage(value) for value in (0, 1 / 5000, 0.3125, 0.9996, 1)] == [
+        "0.0",
+        "0.02",
+        "31.2",
+        "99.96",
+        "100.0",
+    ]
+    assert [number(value, METRICS["ip"]) for value in (0.0, 0.002, 0.4, 0.998, 1.0)] == [
+        "0.00",
+        "0.002",
+        "0.40",
+        "0.998",
+        "1.00",
+    ]
     # An end is rounded outwards at will: what matters is that no interval ends at 0 or begins at 1.
     assert interval_text(0.0002, 0.0004, METRICS["ip"], per_cent=True) == "[0.0, 0.04]"
     assert interval_text(0.9996, 0.9999, METRICS["ip"], per_cent=True) == "[99.96, 100.0]"

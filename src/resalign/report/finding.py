@@ -62,7 +62,7 @@ def write_finding(
         measurements: Names, titles and metrics.
         settings: For the intervals.
         concept: What a model should no longer show, such as ``a seven``.
-        methods: Models of the method that the experiment is about: what they keep is said, whether or not they are best.
+        methods: Models of the method that the experiment is about: what they keep is said, best or not.
 
     Raises:
         ValueError: If there is no safety metric, or the first one was not measured before fine-tuning.

@@ -55,4 +55,3 @@ def _panel(axis: Axes, study: Study, table: pd.DataFrame, config: StudyConfig, s
     named = [model for model in study.models if model in (study.base, config.method, *config.baselines)]
     if named and list(study.models[: len(named)]) == named and len(named) < len(study.models):
         axis.axhline(len(named) - 0.5, color=MUTED, linewidth=0.6, linestyle=(0, (2, 2)))
-

@@ -21,7 +21,16 @@ import pandas as pd
 from resalign.report.measurements import Measurements, Sweep
 from resalign.report.settings import ReportConfig
 from resalign.report.sources import sweep_files
-from resalign.report.table1 import Cell, Column, ResultTable, arrowed, bold_words, column_cells, paired_apart, table_rows
+from resalign.report.table1 import (
+    Cell,
+    Column,
+    ResultTable,
+    arrowed,
+    bold_words,
+    column_cells,
+    paired_apart,
+    table_rows,
+)
 from resalign.report.tables import draws, final_states, paired_difference, pooled_estimate
 
 VALUES = ["mean", "low", "high", "n", "seeds"]
@@ -140,13 +149,13 @@ def most_steps(measurements: Measurements, attack: str) -> int:
 
 
 def _caption(measurements: Measurements, settings: ReportConfig, sweep: Sweep) -> str:
+    bold = bold_words(f"models other than {measurements.title(measurements.base)}", paired=True)
     return (
         f"{sweep.title}. Each value after the whole fine-tuning, with its "
         f"{100 * settings.confidence:g}\N{NO-BREAK SPACE}% interval, made as in the main table; "
-        f"{bold_words(f'models other than {measurements.title(measurements.base)}', paired=True)} Mean: over all values. "
-        "Worst: chosen on one half of the prompts and measured on the other, both ways, since the largest of several "
-        "noisy values overstates the worst; its interval holds the choice fixed. Both are of rates alone, over values of one prompt "
-        "list, and compared by their intervals."
+        f"{bold} Mean: over all values. Worst: chosen on one half of the prompts and measured on the other, "
+        "both ways, since the largest of several noisy values overstates the worst; its interval holds the choice fixed. "
+        "Both are of rates alone, over values of one prompt list, and compared by their intervals."
     )
 
 

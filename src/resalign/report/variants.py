@@ -67,7 +67,9 @@ def lay_out_variants(frame: pd.DataFrame, measurements: Measurements, caption: s
         title = ", ".join(filter(None, shown)) or measurements.title(model)
         found = tuple(column.get((series, variant, model)) for column in cells)
         rows.append(Row(model, title, model == measurements.base, found))
-    contenders = f"models of a variant other than {measurements.title(measurements.base)}" if many_models else "variants"
+    contenders = (
+        f"models of a variant other than {measurements.title(measurements.base)}" if many_models else "variants"
+    )
     said = bold_words(contenders, paired=False)
     return ResultTable(tuple(column for column, _ in columns), tuple(rows), f"{caption} {said[0].upper()}{said[1:]}")
 
