@@ -153,9 +153,9 @@ def _caption(measurements: Measurements, settings: ReportConfig, sweep: Sweep) -
     return (
         f"{sweep.title}. Each value after the whole fine-tuning, with its "
         f"{100 * settings.confidence:g}\N{NO-BREAK SPACE}% interval, made as in the main table; "
-        f"{bold} Mean: over all values. Worst: chosen on one half of the prompts and measured on the other, "
-        "both ways, since the largest of several noisy values overstates the worst; its interval holds the choice fixed. "
-        "Both are of rates alone, over values of one prompt list, and compared by their intervals."
+        f"{bold} Mean: over all values. Worst: chosen on one half of the prompts and measured on the other, both ways, "
+        "since the largest of several noisy values overstates the worst; its interval holds the choice fixed. Both are "
+        "of rates alone, over values of one prompt list, and compared by their intervals."
     )
 
 
