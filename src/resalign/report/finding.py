@@ -170,8 +170,8 @@ def _leaders(rows: pd.DataFrame, measurements: Measurements) -> tuple[list[str],
             places.append([])
             last = float(row["mean"])
         places[-1].append(str(row["model"]))
-    first, second, *_ = [*places, [], []]
-    return first, second
+    padded = [*places, [], []]
+    return padded[0], padded[1]
 
 
 def _compared(
