@@ -211,6 +211,11 @@ def test_resolved_holds_every_default_once_and_reads_back(read: Read, demo: Demo
     assert set(demo()) <= set(resolved)
 
 
+def test_the_demo_worlds_numbers_are_resolved_where_it_is_used_alone(read: Read) -> None:
+    assert "digits" in read().resolved()
+    assert "digits" not in Experiment.read(ROOT / "config" / "config.yaml").resolved()
+
+
 def test_a_stage_without_resources_gets_the_default(read: Read) -> None:
     experiment = read({"resources": {"default": {"threads": 3}, "attack": {"mem_mb": 1}}})
     assert experiment.resources("unlearn").threads == 3

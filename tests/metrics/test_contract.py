@@ -41,6 +41,13 @@ def test_says_how_it_is_shown(metric: ModuleType) -> None:
     assert (metric.GROUP == "safety") <= (metric.BETTER == "lower")
 
 
+def test_a_range_is_no_rates_and_has_an_end(metric: ModuleType) -> None:
+    low, high = getattr(metric, "RANGE", (0.0, None))
+    assert (low, high) != (None, None)
+    assert low is None or high is None or low < high
+    assert not (hasattr(metric, "RANGE") and metric.KIND == "rate")  # whose range is known
+
+
 def test_says_what_it_needs_of_its_scorers(metric: ModuleType) -> None:
     found = metric.needs(smallest(metric.Config))
     assert isinstance(found, list)

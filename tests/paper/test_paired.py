@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from resalign.exhibits import table1
 from resalign.paper.evidence import Evidence
 from resalign.paper.paired import NONE, T_TEST, against_by_prompt, against_by_seed, conclusion, holm, paired_tests
-from resalign.report.tables import paired_difference
+from resalign.report.table1 import lay_out
+from resalign.report.tables import long_table, paired_difference
 from tests.report.experiment import SETTINGS, image_rows, make_measurements, make_swept, run_row
 
 from .frames import evidence_of, write_frames
@@ -152,3 +154,16 @@ def test_what_training_seeds_disagree_on_is_no_difference_of_methods(tmp_path: P
     assert tests.loc["esd", "p_corrected"] < 0.05
     assert tests.loc["esd", "significant"] == "these seeds"
     assert tests.loc["graddiff", "significant"] == "yes"
+
+
+def test_the_exhibit_has_the_pages_bold(evidence: Evidence) -> None:
+    """It is made from frames alone, without the images that the page compares."""
+    main = make_swept().main()
+    page = lay_out(long_table(main, SETTINGS), main, SETTINGS)
+    exhibit = table1.make(evidence).layout
+    own = [row for row in exhibit.rows if "published" not in row.title]
+    bold = [[(row.model, bool(cell and cell.best)) for cell in row.cells] for row in page.rows]
+    assert [[(row.model, bool(cell and cell.best)) for cell in row.cells] for row in own] == bold
+    flat = [best for row in bold for _, best in row]
+    assert any(flat)
+    assert not all(flat)

@@ -96,3 +96,8 @@ def test_a_search_without_attacks_is_refused() -> None:
     plain = counts[counts["attack"] == "none"]
     with pytest.raises(ValueError, match="no attacks"):
         select_settings(plain, ["base", "a_1"], [], CONFIG, base="base")
+
+
+def test_where_the_order_alone_decides_the_reason_says_so() -> None:
+    settings: dict[str, Setting] = {"a_1": (0.0, 0.9, 0.1, 0.1), "a_2": (0.0, 0.9, 0.1, 0.1)}
+    assert chosen(settings) == {"a": ("a_1", f"{TIED}; the first in the configuration of 2 that are equal in this")}

@@ -11,6 +11,7 @@ import torch
 from resalign.config.strict import ConfigError
 from resalign.scorers.onnx_classifier import Config, load, prepare
 from resalign.tensors.weights import WeightsError
+from tests.nearness import assert_near
 
 from .conftest import LABELS, onnx_weights
 from .onnx_file import write_onnx

@@ -40,9 +40,9 @@ def published(members: Members) -> Members:
         if short != text:
             found[name] = short.encode()
     if problems:
-        named = _few(list(problems))
+        named, remedies = _few(list(problems)), " ".join(dict.fromkeys(problems.values()))
         raise ConfigError(
-            f"the archive would publish what looks like a secret: {named}. {' '.join(dict.fromkeys(problems.values()))} "
+            f"the archive would publish what looks like a secret: {named}. {remedies} "
             f"A line that only looks so may say '{disclosure.ALLOWED}'"
         )
     return found

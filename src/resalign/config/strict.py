@@ -171,7 +171,7 @@ def check_publishable(values: Any, *, where: str, key: str = "") -> None:
     elif isinstance(values, str):
         for _, kind in secrets(f"{key}: {values}"):
             raise ConfigError(
-                f"{where}: key '{key}' holds what looks like {kind}, which every page and record would publish; take it "
-                "out: the hub's token is read from the variable HF_TOKEN, and a file behind a password is downloaded "
-                "by hand and named by 'path'"
+                f"{where}: key '{key}' holds what looks like {kind}, which every page and record would publish; take "
+                "it out: the hub's token is read from the variable HF_TOKEN, and a file behind a password is "
+                "downloaded by hand and named by 'path'"
             )

@@ -83,12 +83,12 @@ def interval_of(
     first, second = (here[here["model"] == name] for name in models)
     if info.kind == "set":
         found = against_by_seed(first, second, settings, ())
-        ends = float(str(found["low"])), float(str(found["high"]))
-    else:
-        key = paired_key(models, metric=metric, attack=attack, steps=steps)
-        data = crossed_difference(first, second, key)
-        ends = statistics.mean_interval(data, interval_method(settings), draws(settings, *key)) if data else None
-    return difference_held(*ends, info) if ends else None
+        return difference_held(float(str(found["low"])), float(str(found["high"])), info)
+    key = paired_key(models, metric=metric, attack=attack, steps=steps)
+    data = crossed_difference(first, second, key)
+    if data is None:
+        return None
+    return difference_held(*statistics.mean_interval(data, interval_method(settings), draws(settings, *key)), info)
 
 
 def at_every_seed(untrained: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:

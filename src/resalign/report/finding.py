@@ -62,7 +62,7 @@ def write_finding(
         measurements: Names, titles and metrics.
         settings: For the intervals.
         concept: What a model should no longer show, such as ``a seven``.
-        methods: Models of the method that the experiment is about: what they keep is said, whether or not they are best.
+        methods: Models of the method that the experiment is about: what they keep is said, best or not.
 
     Raises:
         ValueError: If there is no safety metric, or the first one was not measured before fine-tuning.
@@ -170,8 +170,8 @@ def _leaders(rows: pd.DataFrame, measurements: Measurements) -> tuple[list[str],
             places.append([])
             last = float(row["mean"])
         places[-1].append(str(row["model"]))
-    first, second, *_ = [*places, [], []]
-    return first, second
+    padded = [*places, [], []]
+    return padded[0], padded[1]
 
 
 def _compared(
@@ -240,14 +240,15 @@ def _comparison(found: Mapping[str, Any], measurements: Measurements, info: Metr
 
 def _kept(final: pd.DataFrame, measurements: Measurements, model: str) -> list[str]:
     """A model's utility before and after fine-tuning and its learnability, beside the base's."""
-    parts = []
+    groups = []
     states = {"utility": [NOT_ATTACKED, *targets(final)], "learnability": targets(final)}
     base = measurements.base
     for group, attacks in states.items():
         metric = measurements.headline(group)
         if metric is None:
             continue
-        info, named = measurements.metrics[metric], False
+        info = measurements.metrics[metric]
+        parts: list[str] = []
         for attack in attacks:
             rows = select(final, metric=metric, attack=attack)
             values = {str(row["model"]): value_text(row, info) for row in rows.to_dict("records")}
@@ -255,8 +256,8 @@ def _kept(final: pd.DataFrame, measurements: Measurements, model: str) -> list[s
                 continue
             on = "" if attack == NOT_ATTACKED else f"on {measurements.target(attack)}"
             when = on if group == "learnability" else f"after fine-tuning {on}" if on else "before fine-tuning"
-            title = "" if named else f"{info.title} ({info.better} is better) "
+            title = "" if parts else f"{info.title} ({info.better} is better) "
             beside = f" against {measurements.title(base)}'s {values[base]}" if base in values else ""
             parts.append(f"{title}{when} {values[model]}{beside}")
-            named = True
-    return [f"What {measurements.title(model)} keeps: {_joined(parts)}."] if parts else []
+        groups += [_joined(parts)] if parts else []
+    return [f"What {measurements.title(model)} keeps: {'; '.join(groups)}."] if groups else []

@@ -88,11 +88,18 @@ def _choose(settings: pd.DataFrame, config: SelectionConfig) -> tuple[int, str]:
         lowest = admissible["mean_ip"].min()
         tied = admissible[admissible["mean_ip"] <= lowest + config.tie + _ROUNDING]
         best = tied.sort_values(by_accuracy, ascending=[False, True], kind="stable")
-        return int(best.index[0]), TIED if len(tied) > 1 else ADMISSIBLE
+        return _first(best, by_accuracy, TIED if len(tied) > 1 else ADMISSIBLE)
     if not forgetting.empty:
         best = forgetting.sort_values(by_accuracy, ascending=[False, True], kind="stable")
-        return int(best.index[0]), SAFE
-    return int(settings.sort_values("ip_before", kind="stable").index[0]), LEAST
+        return _first(best, by_accuracy, SAFE)
+    return _first(settings.sort_values("ip_before", kind="stable"), ["ip_before"], LEAST)
+
+
+def _first(ranked: pd.DataFrame, by: list[str], reason: str) -> tuple[int, str]:
+    """The first row, and the reason, which says so where the configuration's order has decided."""
+    equal = int((ranked[by] == ranked[by].iloc[0]).all(axis=1).sum())
+    order = f"; the first in the configuration of {equal} that are equal in this" if equal > 1 else ""
+    return int(ranked.index[0]), f"{reason}{order}"
 
 
 def markdown(table: pd.DataFrame, config: SelectionConfig, *, base_accuracy: float, images: str) -> str:

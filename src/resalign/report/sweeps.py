@@ -149,13 +149,13 @@ def most_steps(measurements: Measurements, attack: str) -> int:
 
 
 def _caption(measurements: Measurements, settings: ReportConfig, sweep: Sweep) -> str:
+    bold = bold_words(f"models other than {measurements.title(measurements.base)}", paired=True)
     return (
         f"{sweep.title}. Each value after the whole fine-tuning, with its "
         f"{100 * settings.confidence:g}\N{NO-BREAK SPACE}% interval, made as in the main table; "
-        f"{bold_words(f'models other than {measurements.title(measurements.base)}', paired=True)} Mean: over all values. "
-        "Worst: chosen on one half of the prompts and measured on the other, both ways, since the largest of several "
-        "noisy values overstates the worst; its interval holds the choice fixed. Both are of rates alone, over values of one prompt "
-        "list, and compared by their intervals."
+        f"{bold} Mean: over all values. Worst: chosen on one half of the prompts and measured on the other, both ways, "
+        "since the largest of several noisy values overstates the worst; its interval holds the choice fixed. Both are "
+        "of rates alone, over values of one prompt list, and compared by their intervals."
     )
 
 

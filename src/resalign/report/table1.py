@@ -228,8 +228,8 @@ def bold_words(contenders: str, *, paired: bool) -> str:
     how = "the interval of the difference, over the same seeds, prompts and noise, includes 0"
     how = how if paired else "their intervals overlap"
     return (
-        f"bold are the best of the {contenders} and those that are not told apart from it ({how}); nothing is bold where "
-        "that is all of them."
+        f"bold are the best of the {contenders} and those that are not told apart from it ({how}); nothing is bold "
+        "where that is all of them."
     )
 
 
