@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from resalign.digits.tokenizer import VOCABULARY_SIZE, clip_tokenizer
 from resalign.lazy import diffusers, torch, transformers
 
@@ -148,3 +150,5 @@ KINDS: dict[str, Callable[[Path], Any]] = {
     "stable_diffusion_xl": _stable_diffusion_xl,
     "stable_diffusion_3": _stable_diffusion_3,
 }
+# For what takes long with each kind: one of them in `make test`, all in `make test-all`.
+ONE_QUICKLY = [pytest.param(kind, marks=[pytest.mark.slow] if kind != "stable_diffusion" else []) for kind in KINDS]

@@ -20,10 +20,10 @@ from resalign.resume.attempt import Attempt
 from resalign.tensors.named import Named
 from tests.example_config import smallest
 from tests.nearness import differing
-from tests.pipelines import KINDS
+from tests.pipelines import ONE_QUICKLY
 from tests.stopping import stopped_after_a_step
 
-pytestmark = pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session")
+pytestmark = pytest.mark.parametrize("pipeline_kind", ONE_QUICKLY, indirect=True, scope="session")
 
 ATTACKS = registry.members("attacks")
 STEPS, CHECKPOINTS = 3, [1, 2]

@@ -75,6 +75,7 @@ def test_a_delta_on_its_base_is_the_whole_folder_byte_by_byte(
     assert files(tmp_path / "applied") == files(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["stable_diffusion_xl", "stable_diffusion_3"])
 def test_other_architectures_and_text_encoders_too(kind: str, tmp_path: Path) -> None:
     base = pipelines.write_pipeline(kind, tmp_path / "base")

@@ -17,7 +17,7 @@ from resalign.objectives.denoising import denoising_loss
 from resalign.tensors.named import add, detached, gradient, norm
 from resalign.unlearning import resalign
 from tests.example_config import smallest
-from tests.pipelines import KINDS, WITH_T5
+from tests.pipelines import KINDS, ONE_QUICKLY, WITH_T5
 
 every_kind = pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session")
 
@@ -51,7 +51,7 @@ def test_the_precision_holds_within_its_block_alone(models: Models, encoded_imag
     assert torch.equal(predict(models.denoiser, weights, batch), before)
 
 
-@every_kind
+@pytest.mark.parametrize("pipeline_kind", ONE_QUICKLY, indirect=True, scope="session")
 def test_hypergradients_are_float32s_up_to_the_outer_gradients_rounding(
     models: Models, unlearning_data: UnlearningData
 ) -> None:

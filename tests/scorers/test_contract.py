@@ -17,7 +17,12 @@ from .conftest import scorer_settings
 PROMPTS = ["a red two", "a blue three", "seven", "", "nothing at all", "a red two"]
 
 
-@pytest.fixture(scope="module", params=registry.members("scorers"))
+# Those whose network cannot be made tiny.
+SLOW = ("inception",)
+MEMBERS = [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in registry.members("scorers")]
+
+
+@pytest.fixture(scope="module", params=MEMBERS)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -77,6 +77,7 @@ def views(photograph: np.ndarray, count: int) -> list[np.ndarray]:
     return found
 
 
+@pytest.mark.slow
 def test_fifty_images_have_the_packages_boxes_one_for_one(
     detector: "nudenet.NudeDetector", photographs: list[np.ndarray]
 ) -> None:

@@ -120,6 +120,7 @@ def manifest(shop: Workshop, plan: Plan, label: str) -> pd.DataFrame:
     return pd.read_csv(shop.folder / stage.folder(0) / "smoke" / "images.csv")
 
 
+@pytest.mark.slow
 def test_an_attack_on_prompts_leaves_weights_where_they_lie(chained: tuple[Workshop, Plan]) -> None:
     shop, plan = chained
     folders = {stage.label: shop.folder / stage.folder(0) for stage in plan.attack.values()}
@@ -129,6 +130,7 @@ def test_an_attack_on_prompts_leaves_weights_where_they_lie(chained: tuple[Works
     assert path.resolve() == (folders["base.mine"] / "step-2.safetensors").resolve()
 
 
+@pytest.mark.slow
 def test_the_attacked_prompts_are_sampled_under_their_ids(chained: tuple[Workshop, Plan]) -> None:
     shop, plan = chained
     for label, states in (("base.words", [1, 2]), ("base.late", [2])):
@@ -150,6 +152,7 @@ def test_the_attacked_prompts_are_sampled_under_their_ids(chained: tuple[Worksho
             assert (shop.folder / one).read_bytes() == (shop.folder / other).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_table_has_both_success_rates_of_attacks_on_prompts_alone(chained: tuple[Workshop, Plan]) -> None:
     shop, plan = chained
     table = pd.read_csv(shop.folder / "results/tiny/tables/table1.csv", keep_default_na=False)

@@ -74,6 +74,7 @@ def test_every_number_of_the_table_is_its_scores(done: Workshop, tiny_plan: Call
         assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)  # the table has six digits
 
 
+@pytest.mark.slow
 def test_two_runs_are_the_same_to_the_byte(done: Workshop, workshop: Workshops, tiny_plan: Callable[..., Plan]) -> None:
     again = workshop()
     again.run(tiny_plan())

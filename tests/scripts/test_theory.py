@@ -51,6 +51,7 @@ def done(workshop: Callable[[], Workshop], plan: Plan) -> tuple[Workshop, Path]:
     return shop, shop.folder / folder
 
 
+@pytest.mark.slow
 def test_every_declared_file_is_written(done: tuple[Workshop, Path], plan: Plan) -> None:
     shop, folder = done
     names = {path.relative_to(shop.folder).as_posix() for path in folder.glob("*.*")}
@@ -61,6 +62,7 @@ def test_every_declared_file_is_written(done: tuple[Workshop, Path], plan: Plan)
     assert measured == records | {"measured/regained.csv", "measured/linear-model/linear_model.csv"}
 
 
+@pytest.mark.slow
 def test_a_file_is_what_its_name_says(done: tuple[Workshop, Path]) -> None:
     folder = done[1]
     assert (folder / "theory.md").read_text().startswith("# Theory, measured")
@@ -73,6 +75,7 @@ def test_a_file_is_what_its_name_says(done: tuple[Workshop, Path]) -> None:
     assert len(set(drawn.values())) == len(figures)
 
 
+@pytest.mark.slow
 def test_every_model_and_fine_tuning_has_its_rows(done: tuple[Workshop, Path]) -> None:
     tables = {name: pd.read_csv(done[1] / f"{name}.csv") for name in (*theory_jobs.STATE_TABLES, "regained")}
     assert list(tables["sharpness"]["model"]) == ["base", "graddiff"]
@@ -85,6 +88,7 @@ def test_every_model_and_fine_tuning_has_its_rows(done: tuple[Workshop, Path]) -
     assert list(tables["regained"]["model"]) == ["base", "graddiff"]
 
 
+@pytest.mark.slow
 def test_a_displacement_is_from_this_model_and_not_from_the_base(done: tuple[Workshop, Path]) -> None:
     """Its first two Taylor terms give the measured change, which they would not from another start."""
     real = pd.read_csv(done[1] / "displacement.csv").query("kind == 'real'")
@@ -99,6 +103,7 @@ def test_a_displacement_is_from_this_model_and_not_from_the_base(done: tuple[Wor
     assert list(ends) == pytest.approx(list(real[real["steps"] == 2]["measured"]), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_every_model_sees_the_same_examples(done: tuple[Workshop, Path], plan: Plan) -> None:
     """The unlearned model's fine-tuning ends elsewhere, and both were measured on the same loss: repeating repeats."""
     shop, _ = done

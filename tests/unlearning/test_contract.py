@@ -13,10 +13,10 @@ from resalign.diffusion.models import Models, trainable_tensors
 from resalign.resume.attempt import Attempt
 from tests.example_config import smallest
 from tests.nearness import differing
-from tests.pipelines import KINDS
+from tests.pipelines import ONE_QUICKLY
 from tests.stopping import stopped_after_a_step
 
-pytestmark = pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session")
+pytestmark = pytest.mark.parametrize("pipeline_kind", ONE_QUICKLY, indirect=True, scope="session")
 
 METHODS = registry.members("unlearning")
 # A method that takes no steps (a closed form, a released checkpoint) draws nothing and has no progress to tell.

@@ -140,6 +140,7 @@ def test_hessian_products_agree(models: Models, unlearning_data: UnlearningData,
     assert relative_error(difference, exact) < 5e-3
 
 
+@pytest.mark.slow
 def test_makes_the_harmful_loss_hard_to_recover_by_fine_tuning(models: Models, unlearning_data: UnlearningData) -> None:
     # With β = 1 and α = 0 the harmful error AFTER fine-tuning is all that is trained; a wrong sign would lower it.
     original, pool = named_weights(models.denoiser), unlearning_data.pool
