@@ -180,7 +180,7 @@ def test_a_layer_more_than_the_settings_say(tmp_path: Path) -> None:
     folder = write_dino(tmp_path)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
-    told(lambda: load_network(transformers.AutoModel, folder, may_lack=("pooler.",)), "not the network's", "layer.1.")
+    told(lambda: load_network(transformers.AutoModel, folder, may_lack=("pooler.",)), "not the network's", "layers.1.")
 
 
 def test_a_head_that_is_not_asked_for_is_no_fault(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def load_processor(processor_class: Any, folder: Path) -> Any:
     if lacking:
         raise WeightsError(f"{file}: does not say {lacking}; a default would be a guess: fetch the original file")
     try:
-        return processor_class.from_pretrained(folder, local_files_only=True)
+        return processor_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         raise WeightsError(f"{file}: {first_sentence(error)}; {REMEDY}") from None
 

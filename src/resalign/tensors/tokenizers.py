@@ -41,7 +41,7 @@ def load_tokenizer(tokenizer_class: Any, folder: Path, *, rows: int, positions: 
         tokenizer = tokenizer_class.from_pretrained(folder, **settings)
     except Exception as error:
         # The library tokenizers raises nothing more special at a vocabulary that does not fit.
-        if type(error) is not Exception and not isinstance(error, (OSError, ValueError, ImportError)):
+        if type(error) is not Exception and not isinstance(error, (OSError, ValueError, KeyError, ImportError)):
             raise
         raise WeightsError(f"{folder}: no tokenizer ({first_sentence(error)}); {REMEDY}") from error
     if len(tokenizer) > rows:
