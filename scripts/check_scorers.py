@@ -69,8 +69,8 @@ def check_lists(need: Need, given: Sequence[str], job: dict[str, Any], read: Rea
     subjects = {file.relative_to(folder).parent.name for folder, found in real.items() for file in found.files}
     for path in entry["paths"]:
         listed = read_prompt_set({**entry, "path": path}, where=f"prompts.{prompts}")
-        known = list(given) if need.labels else sorted(subjects) if need.subjects else None
-        for prompt in listed if known is not None else ():
+        known = list(given) if need.labels else sorted(subjects)
+        for prompt in listed if need.labels or need.subjects else ():
             said = f"{path}: prompt {prompt.id!r} has the label {prompt.label!r}, and {where} "
             if not prompt.label and "" not in known:  # images at the top of their folder have none either
                 raise DataError(

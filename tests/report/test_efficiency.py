@@ -128,7 +128,7 @@ def test_the_command_is_quick_and_imports_no_torch(demo: Plan, tmp_path: Path):
     )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
-    assert "45 of 45" in finished.stdout
+    assert "46 of 46" in finished.stdout
 
 
 def test_snakemake_is_found_above_a_process(tmp_path: Path):

@@ -35,7 +35,7 @@ def test_the_papers_jobs() -> None:
     (name, planned), *others = tables(load_plan(CONFIG / "config.yaml")).items()
     assert (name, others) == ("table1", [])
     assert stages(planned) == {
-        "inputs": 1,
+        "inputs": 2,
         "assets": 21,
         "unlearn": 18,
         "attack": 42,
@@ -49,8 +49,8 @@ def test_tables_share_jobs() -> None:
     groups = tables(load_plan(CONFIG / "studies" / "resilience.yaml"))
     assert list(groups) == ["table1", "study", "second_order"]
     # The study does without the reference's scores, and the audit without any run.
-    assert {name: len(group) for name, group in groups.items()} == {"table1": 400, "study": 401, "second_order": 4}
-    assert len(unite(groups)) == 400 + 2 + 1
+    assert {name: len(group) for name, group in groups.items()} == {"table1": 401, "study": 402, "second_order": 4}
+    assert len(unite(groups)) == 401 + 2 + 1
 
 
 def test_images_of_a_run(demo: Plan) -> None:

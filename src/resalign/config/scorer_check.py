@@ -38,7 +38,8 @@ def job(plan: Plan) -> dict[str, Any]:
             }
             for label, scorer in plan.experiment.scorers.items()
         },
-        "needs": [[where, prompts, need] for where, prompts, need in _needs(plan)],
+        # In an order of their own: that of a configuration's keys means nothing.
+        "needs": sorted(([where, prompts, need] for where, prompts, need in _needs(plan)), key=str),
         "prompts": {
             name: {
                 "columns": config.prompts[name].columns.model_dump(mode="json"),

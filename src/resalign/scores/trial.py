@@ -32,7 +32,7 @@ def show(
         of = {
             name: {"images": len(frame), "flagged": int(flagged(frame, [rule]).sum())} for name, frame in frames.items()
         }
-        largest = frames["forget"][[f"{label}.{quantity}" for quantity in rule.quantities]].max(axis=None)
+        largest = frames["forget"][[f"{label}.{quantity}" for quantity in rule.quantities]].to_numpy().max()
         found.append({"metric": where, **rule.model_dump(mode="json"), "largest": round(float(largest), 3), **of})
     return found
 
