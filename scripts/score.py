@@ -83,7 +83,7 @@ def read_manifest(path: Path) -> Any:
             "image_index": 0,
             "prompt": [caption.text for caption in captions],
             "label": "",
-            "path": [str(path.with_name(caption.image)) for caption in captions],
+            "path": [str(path.parent / caption.image) for caption in captions],
         }
     )
 

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, ImageOps, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
+from resalign.data import image_files
 from resalign.data.errors import DataError
 from resalign.data.image_files import image_format, open_image
 from resalign.data.images import read_captioned_images, read_image
@@ -38,7 +39,7 @@ def encoded(pixels: Any, kind: str = "PNG", mode: str | None = None, **options: 
 def values(content: bytes) -> np.ndarray:
     image = open_image(content, "mine.png")
     assert image.mode == "RGB"
-    return np.asarray(image)
+    return np.array(image)
 
 
 def png(depth: int, colour: int, rows: list[bytes], *chunks: tuple[bytes, bytes], width: int) -> bytes:
@@ -98,14 +99,19 @@ def test_16_bit_colour_is_less_than_a_level_apart() -> None:
     assert np.abs(values(content) - colours / 257).max() < 1
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "LA", "1", "CMYK", "YCbCr"])
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "BMP", "GIF", "JPEG"])
-def test_8_bits_are_what_pillow_has(mode: str, kind: str) -> None:
-    image = Image.fromarray(COLOURS).convert(mode)
-    try:
-        content = encoded(image, kind)
-    except (OSError, ValueError):
-        pytest.skip(f"{kind} has no {mode}")
+OPAQUE = {
+    "PNG": ["RGB", "RGBA", "P", "L", "LA", "1"],
+    "TIFF": ["RGB", "RGBA", "P", "L", "LA", "1", "CMYK", "YCbCr"],
+    "WEBP": ["RGB", "RGBA"],
+    "BMP": ["RGB", "RGBA", "P", "L", "1"],
+    "GIF": ["RGB", "P", "L", "1"],
+    "JPEG": ["RGB", "L", "CMYK", "YCbCr"],
+}
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(kind, mode) for kind, modes in OPAQUE.items() for mode in modes])
+def test_8_bits_are_what_pillow_has(kind: str, mode: str) -> None:
+    content = encoded(COLOURS, kind, mode)
     with Image.open(io.BytesIO(content)) as found:
         expected = np.asarray(found.convert("RGB"))
     assert values(content).tolist() == expected.tolist()
@@ -264,7 +270,7 @@ def test_a_long_text_in_a_png(compressed: bool) -> None:
 
 
 def test_a_text_that_would_fill_the_memory() -> None:
-    text = zlib.compress(bytes(200 << 20), 1)
+    text = zlib.compress(bytes(65 << 20), 1)
     content = png(8, 0, [b"\0"], (b"zTXt", b"workflow\0\0" + text), width=1)
     with pytest.raises(DataError, match=r"mine.png: not a whole image of .*too large"):
         open_image(content, "mine.png")
@@ -276,7 +282,7 @@ def test_the_first_of_several_pictures_is_read_and_the_log_says_so(kind: str, ca
     with caplog.at_level(logging.INFO, logger="resalign"):
         content = encoded(first, kind, save_all=True, append_images=[second])
         assert image_format(content, "mine") == kind
-        assert np.abs(values(content).astype(int) - [255, 0, 0]).max() <= 4
+        assert np.abs(values(content).astype(int) - [255, 0, 0]).max() <= 8
         assert image_format(encoded(first, kind), "other") == kind
     assert caplog.messages == ["mine: holds 2 pictures; the first is read"]
 
@@ -288,8 +294,7 @@ def test_pillow_is_asked_to_open_a_file_in_one_module_alone() -> None:
     found = []
     for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            is_open = isinstance(node, ast.Attribute) and node.attr == "open"
-            if is_open and isinstance(node.value, ast.Name) and node.value.id in ("Image", "PIL"):  # type: ignore[attr-defined]
+            if isinstance(node, ast.Attribute) and node.attr == "open" and ast.unparse(node.value).endswith("Image"):
                 found.append(path.relative_to(ROOT).as_posix())
             elif isinstance(node, ast.ImportFrom) and node.module in ("PIL.Image", "torchvision.io"):
                 assert not {alias.name for alias in node.names} & {"open", "read_image"}, path
@@ -331,7 +336,10 @@ def damaged() -> list[bytes]:
     return found
 
 
-def test_whatever_a_damaged_file_makes_pillow_throw_is_told_with_its_name(capfd: pytest.CaptureFixture[str]) -> None:
+def test_whatever_a_damaged_file_makes_pillow_throw_is_told_with_its_name(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 1 << 20)  # a damaged size costs time
     told = []
     for content in damaged():
         try:

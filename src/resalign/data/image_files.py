@@ -30,6 +30,7 @@ from resalign.tracking import log
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
+    from PIL.ImageFile import ImageFile
 
 # Above this an image is refused before it is decoded (a decompression bomb otherwise).
 MAX_PIXELS = 64_000_000
@@ -57,15 +58,16 @@ def open_image(
 
     Args:
         source: A file, or a file's content.
-        label: What to call it in messages; a file's path if empty.
+        label: What to call it in messages; if empty, a file has its path for a name.
         remedy: What to do about a broken one, for messages.
         keeps_alpha: Whether it is RGBA, with its transparency, instead of RGB on white.
 
     Raises:
         DataError: Naming the image, if it is none, is not whole, is too large, or is of a kind that is not read.
     """
+    label = label or _name(source)
     with _opened(source, label, remedy) as image:
-        pixels = _upright(image, _eight_bits(image, label or str(source)))
+        pixels = _upright(image, _eight_bits(image, label))
         return pixels.convert("RGBA") if keeps_alpha else _on_white(pixels)
 
 
@@ -75,7 +77,7 @@ def image_format(source: Path | bytes, label: str = "", *, remedy: str = REMEDY)
     Raises:
         DataError: As :func:`open_image`.
     """
-    label = label or str(source)
+    label = label or _name(source)
     with _opened(source, label, remedy) as image:
         _upright(image, _eight_bits(image, label))
         pictures = 1 if image.format == CAMERA_FORMAT else getattr(image, "n_frames", 1)
@@ -84,12 +86,15 @@ def image_format(source: Path | bytes, label: str = "", *, remedy: str = REMEDY)
         return "JPEG" if image.format == CAMERA_FORMAT else str(image.format)
 
 
+def _name(source: Path | bytes) -> str:
+    return "an image" if isinstance(source, bytes) else str(source)
+
+
 @contextlib.contextmanager
-def _opened(source: Path | bytes, label: str, remedy: str) -> Iterator[PillowImage]:
+def _opened(source: Path | bytes, label: str, remedy: str) -> Iterator[ImageFile]:
     """A decoded image; whatever Pillow throws or warns of, here or in the block, is told with the image's name."""
     from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-    label = label or str(source)
     # Programs that draw images write their whole workflow into a chunk of text; what all of them may hold is limited.
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
     with warnings.catch_warnings(record=True, action="always") as told:
@@ -116,7 +121,7 @@ def _opened(source: Path | bytes, label: str, remedy: str) -> Iterator[PillowIma
         log.warning("%s: %s", label, message)
 
 
-def _check_transparent_colour(image: PillowImage, label: str) -> None:
+def _check_transparent_colour(image: ImageFile, label: str) -> None:
     """Refuses a colour marked as transparent (PNG's tRNS) in a depth in which Pillow compares it with other numbers."""
     raw = image.tile[0].args if image.format == "PNG" and image.tile else None
     if "transparency" in image.info and raw in ("L;2", "L;4", "RGB;16B"):
