@@ -178,6 +178,10 @@ DATA = {"train": "digits-data/pages/train", "heldout": "digits-data/pages/heldou
             "keys 'unlearning.one' and 'unlearning.two' are the same model",
         ),
         ({"attacks.a": DATA, "attacks.b": {**DATA, "dataset": "b"}}, "keys 'attacks.a' and 'attacks.b' are the same"),
+        (
+            {"scorers.other": {"scorer": "image_classification", "folder": "digits-regnet"}},
+            "keys 'scorers.regnet' and 'scorers.other' are the same scorer",
+        ),
     ],
 )
 def test_one_thing_under_two_names_is_not_counted_twice(plan: PlanOf, changes: dict[str, Any], keys: str) -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from resalign.config.experiment import TRAIN
+from resalign.config.experiment import TRAIN, Member
 from resalign.config.strict import ConfigError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def check_sets_apart(plan: Plan) -> None:
 
 
 def check_runs_differ(plan: Plan) -> None:
-    """Refuses two models, or two attacks, that are one under two names: each would be counted as evidence.
+    """Refuses two models, attacks or scorers that are one under two names: each would be counted as evidence.
 
     Raises:
         ConfigError: Naming both keys.
@@ -59,21 +59,19 @@ def check_runs_differ(plan: Plan) -> None:
     models: dict[str, Any] = {
         f"pipelines.{label}": _content(plan, reference) for label, reference in config.pipelines.items()
     }
-    for stage in plan.unlearn.values():
-        member = experiment.unlearning[stage.model]
-        assets = {key: _content(plan, reference) for key, reference in member.assets.items()}
-        method = {**member.resolved(), **assets}  # by content, not by the asset's name here
-        models[f"unlearning.{stage.model}"] = {**stage.resolved, "method": method, "checkpoint": None}
+    models |= {f"unlearning.{label}": _settings(plan, member) for label, member in experiment.unlearning.items()}
     _check_differ(models, "the same model", experiment.where)
     attacks = {
         f"attacks.{label}": [
-            member.resolved(),
+            _settings(plan, member),
             {key: _content(plan, reference) for key, reference in experiment.attack_data[label].images.items()},
             experiment.attack_data[label].after,
         ]
         for label, member in experiment.attacks.items()
     }
     _check_differ(attacks, "the same attack", experiment.where)
+    scorers = {f"scorers.{label}": _settings(plan, member) for label, member in experiment.scorers.items()}
+    _check_differ(scorers, "the same scorer", experiment.where)
 
 
 def _compared(plan: Plan) -> dict[str, str]:
@@ -97,9 +95,14 @@ def _check_differ(entries: Mapping[str, Any], what: str, where: str) -> None:
     for (first, one), (second, other) in itertools.combinations(entries.items(), 2):
         if one == other:
             raise ConfigError(
-                f"{where}: keys '{first}' and '{second}' are {what} under two names, which the tables would count "
-                "twice; take one out"
+                f"{where}: keys '{first}' and '{second}' are {what} under two names, which would be counted twice; "
+                "take one out"
             )
+
+
+def _settings(plan: Plan, member: Member) -> dict[str, Any]:
+    """A member's settings; what it loads counts by content, not by the asset's name here."""
+    return {**member.resolved(), **{key: _content(plan, reference) for key, reference in member.assets.items()}}
 
 
 def _content(plan: Plan, reference: str) -> Any:

@@ -84,6 +84,7 @@ class Plan:
         self.experiment = experiment
         self.assets = self._assets()
         apart.check_sets_apart(self)
+        apart.check_runs_differ(self)
         self.unlearn: dict[str, Stage] = {}
         self.attack: dict[str, Stage] = {}
         self.sample: dict[str, Stage] = {}
@@ -93,7 +94,6 @@ class Plan:
             self._evaluate(model, None, unlearned)
             for attack in experiment.attacks:
                 self._evaluate(model, attack, self._attack(model, attack, unlearned))
-        apart.check_runs_differ(self)
 
     def folder(self, reference: str) -> str:
         """Path of ``asset`` or ``asset/folder``."""
