@@ -30,13 +30,13 @@ rule linear_model:
     jobid: 3
     reason: Updated input files: {SCRIPT}
     wildcards: seed=2
-python {SCRIPT} --job {QUOTED} --seed 2 --threads 1 --output {FOLDER} --modules resalign.metrics.ip 2>&1 | tee a.log
+Shell command: python {SCRIPT} --job {QUOTED} --seed 2 --threads 1 --output {FOLDER} --modules resalign.metrics.ip 2>&1 | tee a.log
 [Sun Nov 29 10:00:00 2026]
 rule report:
     input: {FOLDER}/table.csv
     output: results/demo/report.html
     jobid: 1
-python scripts/report.py --job - --output results/demo --modules <<< {QUOTED} 2>&1 | tee b.log && mkdir -p figures
+Shell command: python scripts/report.py --job - --output results/demo --modules <<< {QUOTED} 2>&1 | tee b.log && mkdir -p figures
 Job stats:
 """
 
