@@ -13,7 +13,7 @@ from resalign.config.plan import load_plan
 
 SCRIPT = "scripts/linear_model.py"
 JOB = {"prompts": ["it's", "a/b <<< c"], "device": "auto"}
-FOLDER = "results/linear"
+FOLDER, LOG = "results/linear", "logs/a.log"
 OUTPUTS = (f"{FOLDER}/table.csv", f"{FOLDER}/run.json", f"{FOLDER}/timing.json")
 QUOTED = "'" + json.dumps(JOB, sort_keys=True).replace("'", "'\"'\"'") + "'"
 DRY_RUN = f"""\
@@ -30,13 +30,13 @@ rule linear_model:
     jobid: 3
     reason: Updated input files: {SCRIPT}
     wildcards: seed=2
-python {SCRIPT} --job {QUOTED} --seed 2 --threads 1 --output {FOLDER} --modules resalign.metrics.ip 2>&1 | tee a.log
+Shell command: python {SCRIPT} --job {QUOTED} --seed 2 --output {FOLDER} --modules resalign.metrics.ip 2>&1 | tee {LOG}
 [Sun Nov 29 10:00:00 2026]
 rule report:
     input: {FOLDER}/table.csv
     output: results/demo/report.html
     jobid: 1
-python scripts/report.py --job - --output results/demo --modules <<< {QUOTED} 2>&1 | tee b.log && mkdir -p figures
+Shell command: python scripts/report.py --job - --output results/demo <<< {QUOTED} 2>&1 | tee {LOG} && mkdir figures
 Job stats:
 """
 

@@ -44,7 +44,7 @@ def planned_jobs(dry_run: str) -> list[PlannedJob]:
     jobs = []
     for block in re.split(r"^\[.*\]\n", dry_run, flags=re.MULTILINE)[1:]:
         rule = re.match(r"(?:local)?rule (\S+):", block)
-        command = re.search(r"^ *(python .* 2>&1 \| tee \S+).*$", block, flags=re.MULTILINE)
+        command = re.search(r"^Shell command: (python .* 2>&1 \| tee \S+)", block, flags=re.MULTILINE)
         files = {kind: re.search(rf"^    {kind}: (.*)$", block, flags=re.MULTILINE) for kind in ("input", "output")}
         listed = {kind: tuple(found[1].split(", ")) if found else () for kind, found in files.items()}
         if rule and listed["output"]:
