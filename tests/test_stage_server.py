@@ -134,6 +134,7 @@ def catches(pid: int, number: signal.Signals) -> bool:
     return bool(int(status[status.index("SigCgt:") + 1], 16) >> (number - 1) & 1)
 
 
+@pytest.mark.slow
 def test_a_signal_while_libraries_load_is_kept(script: Path) -> None:
     with stage_server() as fresh:
         process = started(script, f"signal.signal({signal.SIGTERM}, lambda *_: sys.exit(9)); time.sleep(600)", fresh)

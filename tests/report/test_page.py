@@ -158,6 +158,7 @@ def test_times_stay_out_of_the_tables(built):
         assert "seconds" not in path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_all_bytes_repeat(built):
     folder = built.parent
     gallery = make_gallery(folder)

@@ -99,6 +99,7 @@ def test_counts_are_read_back_as_written(job: dict[str, Any], folder: Path, tmp_
     assert entry.read_study(folder)[2]["files"] == hashes
 
 
+@pytest.mark.slow
 def test_collecting_in_another_order_gives_the_same_bytes(job: dict[str, Any], folder: Path, tmp_path: Path) -> None:
     made.collect({**job, "rows": job["rows"][::-1], "timings": job["timings"][::-1]}, tmp_path)
     for name in ("counts.csv", "losses.csv", "manifest.json"):
@@ -287,6 +288,7 @@ def test_over_all_attacks_states_weigh_alike(folder: Path) -> None:
     assert pooled_ratio == pytest.approx(ratio.loc[ratio["state"] != ALL, "estimate"].mean())
 
 
+@pytest.mark.slow
 def test_claims_are_the_same_at_every_run(folder: Path) -> None:
     study, config, _ = entry.read_study(folder)
     pd.testing.assert_frame_equal(claims(study, config), claims(study, config))
@@ -323,6 +325,7 @@ def test_the_figure_is_written(folder: Path) -> None:
         assert np.asarray(image.convert("L")).std() > 5
 
 
+@pytest.mark.slow
 def test_a_readme_is_rewritten_between_its_markers(folder: Path) -> None:
     readme = folder.parents[2] / "README.md"
     begin, end = "<!-- study:made-up begin -->", "<!-- study:made-up end -->"

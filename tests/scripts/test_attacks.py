@@ -48,6 +48,7 @@ def test_prior_images_reach_the_attack(workshop: Callable[[], Workshop], tiny_pl
     assert all(not torch.equal(last[0.0][name], tensor) for name, tensor in last[1.0].items())
 
 
+@pytest.mark.slow
 def test_an_interpolation_begins_between_the_unlearned_model_and_the_base(
     workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan], models: Models
 ) -> None:

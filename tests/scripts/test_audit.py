@@ -15,6 +15,8 @@ from resalign.tensors.weights import save_weights
 
 from .conftest import Workshop
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def audited(

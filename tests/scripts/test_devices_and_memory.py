@@ -28,6 +28,7 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
     return load_weights(path, {name: torch.empty(shape) for name, shape in tensor_shapes(path).items()})
 
 
+@pytest.mark.slow
 def test_micro_batches_give_the_same_models(workshop: Workshops, tiny_plan: Plans) -> None:
     """In float32, where Adam's first steps are lr times the gradient's sign: 1e-3 of the run's own change."""
 

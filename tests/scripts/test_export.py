@@ -33,6 +33,7 @@ def readme(exported: tuple[Path, Plan], form: str) -> str:
     return (folder / export_jobs.folder(plan) / "graddiff" / "seed-0" / form / "model" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_both_forms_have_cards_and_settings(exported: tuple[Path, Plan]) -> None:
     folder, plan = exported
     common = {"README.md", "resilience-card.md", "experiment.json"}
@@ -42,6 +43,7 @@ def test_both_forms_have_cards_and_settings(exported: tuple[Path, Plan]) -> None
         assert common | files <= {path.name for path in found.iterdir()}
 
 
+@pytest.mark.slow
 def test_the_front_matter_is_the_hubs(exported: tuple[Path, Plan]) -> None:
     from huggingface_hub import ModelCard
 
@@ -55,6 +57,7 @@ def test_the_front_matter_is_the_hubs(exported: tuple[Path, Plan]) -> None:
     assert front["model-index"] == data["model-index"]
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_report(exported: tuple[Path, Plan]) -> None:
     from huggingface_hub import ModelCard
 
@@ -69,6 +72,7 @@ def test_scores_are_those_of_the_report(exported: tuple[Path, Plan]) -> None:
     assert len({state for _, state, _ in found}) == 2
 
 
+@pytest.mark.slow
 def test_the_card_tells_how_it_was_made_and_what_it_survived(exported: tuple[Path, Plan]) -> None:
     folder, plan = exported
     [record] = (folder / "results" / "runs" / "unlearn").glob("graddiff-*/seed-0/run.json")

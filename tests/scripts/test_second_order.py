@@ -16,6 +16,8 @@ from resalign.report.second_order import markdown_tables
 
 from .conftest import Workshop, load_script
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, Any] = {
     "draws": [0, 1],
     "batch_size": 2,

@@ -11,6 +11,7 @@ import pytest
 
 from resalign.config import jobs
 from resalign.config.plan import Plan
+from tests.digits.small_world import small_world
 
 from .conftest import Workshop
 from .stage_process import ROOT, StageProcess
@@ -77,16 +78,11 @@ def command(stage: str, plan: Plan) -> tuple[list[str], str]:
 def digits_command(stage: str) -> tuple[list[str], str]:
     """The training of one part of a small demo world."""
     part = {"digits-model": "model", "digits-autoencoder": "autoencoder"}.get(stage, stage)
-    few = {"steps": STEPS_OF_DIGITS, "batch_size": 2}
-    world = {
-        "splits": {"generator": 20, "heldout": 20},
-        "autoencoder": few,
-        "generator": {**few, "text_steps": STEPS_OF_DIGITS // 5},
-        "detectors": {"digits-resnet": {**few, "widths": [8, 16]}},
-        "clip": {**few, "vision_width": 16, "text_width": 16},
-    }
     output = f"results/assets/{stage}"
-    job = {"part": part.removeprefix("digits-") if part == "digits-clip" else part, "digits": world}
+    job = {
+        "part": part.removeprefix("digits-") if part == "digits-clip" else part,
+        "digits": small_world(STEPS_OF_DIGITS),
+    }
     job["autoencoder"] = "results/assets/digits-autoencoder" if part == "model" else None
     return ["scripts/digits.py", "--job", jobs.as_json(job), "--output", output], output
 

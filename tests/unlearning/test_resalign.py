@@ -213,6 +213,7 @@ def test_or_is_damped_openly(models: Models, unlearning_data: UnlearningData, ca
     assert "retrying at relaxation 0.5" in caplog.text
 
 
+@pytest.mark.slow
 def test_damping_gives_up_in_the_end(
     models: Models, unlearning_data: UnlearningData, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -246,6 +247,7 @@ def test_a_simulation_that_diverges_raises(models: Models, unlearning_data: Unle
 # --- draws ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_draw_is_one_of_the_configured_ones(models: Models, unlearning_data: UnlearningData) -> None:
     choices = {"lr": [1e-4, 1e-5, 1e-6], "steps": [1, 2, 3], "adaptation": ["full", "lora"]}
     settings = {"draws": 24, "solver": "identity", "simulation": {**choices, "loss": ["denoising"]}, "batch_size": 1}

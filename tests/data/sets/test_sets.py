@@ -468,6 +468,7 @@ def test_the_lists_of_meta_unlearning(name: str, count: int) -> None:
     assert (name == "clean") != any("wom" in prompt.text for prompt in prompts)
 
 
+@pytest.mark.slow
 def test_the_script_draws_with_a_real_model(tmp_path: Path, pipeline_folder: Path) -> None:
     write_table(tmp_path / "list.csv", [{"id": "a", "prompt": "a red two"}, {"id": "b", "prompt": "a blue two"}])
     settings = generated.Config(
