@@ -143,17 +143,7 @@ def running(
         AlreadyFinished: If an earlier attempt has finished this very job, and its results have been put back.
         StateError: If the saved state is damaged, or in use by another process.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    # cuBLAS repeats its bits only with a workspace of fixed size; it reads this when it starts.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(arguments.threads)
-    torch.use_deterministic_algorithms(True)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a job's work is more than its log
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    lease = devices.lease(arguments.job.get("device", "cpu"))
-    devices.warn_of_threads(arguments.threads)
-    sampling = arguments.job.get("sampling", {})
-    devices.check_precision(lease.device, arguments.job.get("precision"), sampling.get("precision"))
+    lease = _set_up(arguments)
     if "device" in arguments.job:
         arguments.job["device"] = lease.device  # the one that it got: what the stage uses, records and resumes by
     record = {
@@ -188,6 +178,22 @@ def running(
             folder.keep_finished(arguments.output)
         elif folder:
             folder.drop_states()
+
+
+def _set_up(arguments: StageArguments) -> devices.Lease:
+    """Sets up logging, threads and deterministic arithmetic, and takes the device that the job asks for."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    # cuBLAS repeats its bits only with a workspace of fixed size; it reads this when it starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(arguments.threads)
+    torch.use_deterministic_algorithms(True)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a job's work is more than its log
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    lease = devices.lease(arguments.job.get("device", "cpu"))
+    devices.warn_of_threads(arguments.threads)
+    sampling = arguments.job.get("sampling", {})
+    devices.check_precision(lease.device, arguments.job.get("precision"), sampling.get("precision"))
+    return lease
 
 
 @contextlib.contextmanager

@@ -123,7 +123,7 @@ def _once_loader() -> Any:
     import yaml
 
     class OnceLoader(yaml.SafeLoader):
-        def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
             node = super().compose_mapping_node(anchor)
             known: set[str] = set()
             for key, _ in node.value:

@@ -84,7 +84,7 @@ def parse_table(label: str, content: bytes, *, numbers_as_text: bool = False) ->
 def _csv(label: str, text: str) -> Table:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     columns: list[str] = []
-    rows = []
+    rows: list[dict[str, Any]] = []
     for fields in reader:
         if not fields:  # a blank line
             continue

@@ -74,7 +74,8 @@ def load_open_clip_tokenizer(folder: Path, network: torch.nn.Module) -> Callable
         tokenize: Callable[[Sequence[str]], torch.Tensor] = open_clip.get_tokenizer(f"local-dir:{folder}", **settings)
     except (OSError, ValueError, ImportError) as error:
         raise WeightsError(f"{folder}: no tokenizer ({first_sentence(error)}); {REMEDY}") from None
-    rows = int(getattr(network, "text", network).vocab_size)
+    encoder: Any = getattr(network, "text", network)
+    rows = int(encoder.vocab_size)
     check_tokens(folder, lambda words: tokenize([words])[0].tolist(), rows)
     return tokenize
 
