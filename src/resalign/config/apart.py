@@ -107,6 +107,8 @@ def _settings(plan: Plan, member: Member) -> dict[str, Any]:
 
 def _content(plan: Plan, reference: str) -> Any:
     """What tells one set from another: where a folder of the user's own really lies, else what it is made from."""
-    if plan.assets[plan.asset_of(reference)].origin == "path":
+    asset = plan.assets[plan.asset_of(reference)]
+    if asset.origin == "path":
         return os.path.realpath(plan.folder(reference))
-    return plan.identity(reference)
+    # What a person brings is told apart by its name alone: two releases may have one page and one file name.
+    return [plan.identity(reference), asset.name if asset.origin == "manual" else ""]
