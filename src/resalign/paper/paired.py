@@ -13,13 +13,12 @@ from resalign.report import statistics
 from resalign.report.measurements import NOT_ATTACKED
 from resalign.report.settings import ReportConfig
 from resalign.report.statistics import Floats
-from resalign.report.tables import difference_held, draws, final_states, interval_method, paired_key
+from resalign.report.tables import difference_held, differences_vary, draws, final_states, interval_method, paired_key
 
 YES, THESE_SEEDS = "yes", "these seeds"
 SIGN_FLIP, T_TEST = "sign flips over prompts", "paired t over seeds"
 NONE = "none: one prompt, one seed, or no difference varies"
 UNTRAINED = ("base", "imported")  # methods; before fine-tuning such a model is one, whatever the training seed
-_ROUNDING = 1e-5  # frames hold six significant digits: differences that vary by less do not vary
 STATE_COLUMNS = ["metric", "attack", "dataset", "steps"]
 COLUMNS = [
     *STATE_COLUMNS,
@@ -182,7 +181,7 @@ def against_by_seed(
     values = both["value"].to_numpy(dtype=np.float64)
     others = both["value_second"].to_numpy(dtype=np.float64)
     differences = values - others
-    if len(differences) < 2 or np.ptp(differences) <= _ROUNDING * np.abs(values).max():
+    if not differences_vary(values, others):
         return _untested(float(differences.mean()), 0, len(differences))
     found = statistics.across_seeds(differences, len(differences), settings.confidence)
     return {

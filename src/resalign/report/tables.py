@@ -19,6 +19,7 @@ CELL = [*STATE, "metric"]
 LONG_COLUMNS = [*CELL, "mean", "std", "low", "high", "n", "seeds"]
 PER_RUN_COLUMNS = [*STATE, "seed", "metric", "value", "low", "high", "n"]
 FLOAT_FORMAT = "%.6g"
+_SAME = 1e-5  # frames hold six significant digits: differences that vary by less do not vary
 _SMALL = 0.1  # below it a value has one significant digit in two after the point
 _MOST_DECIMALS = 6  # of a number in a text: a hundred-thousandth of a per cent is none
 TEXT_COLUMNS = (
@@ -142,9 +143,16 @@ def _paired_runs(
     both = first.merge(second, on="seed", suffixes=("", "_second"))
     if both.empty:
         return None
-    differences = (both["value"] - both["value_second"]).to_numpy(np.float64)
-    found = statistics.across_seeds(differences, int(both["n"].sum()), settings.confidence)
+    values, others = (both[name].to_numpy(np.float64) for name in ("value", "value_second"))
+    found = statistics.across_seeds(values - others, int(both["n"].sum()), settings.confidence)
+    if not differences_vary(values, others):
+        found = replace(found, low=float("nan"), high=float("nan"))
     return replace(found, **difference_held(found.low, found.high, info)._asdict())
+
+
+def differences_vary(values: statistics.Floats, others: statistics.Floats) -> bool:
+    """Whether the differences of pairs vary, beyond the six digits of a file: where they do not, no t is of use."""
+    return len(values) > 1 and bool(np.ptp(values - others) > _SAME * np.abs(values).max())
 
 
 def held(estimate: statistics.Estimate, info: MetricInfo) -> statistics.Estimate:
