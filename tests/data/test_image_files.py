@@ -134,7 +134,7 @@ def test_transparency_is_laid_on_white(kind: str, options: dict[str, Any]) -> No
     assert found[0, 0].tolist() == WHITE
     assert found[0, 1].tolist() == COLOURS[0, 1].tolist()
     assert found[1, 0].tolist() == COLOURS[1, 0].tolist()
-    assert np.abs(found[1, 1] - (COLOURS[1, 1] * 128 / 255 + 127)).max() <= 1
+    assert np.abs(found[1, 1] - (COLOURS[1, 1] * (128 / 255) + 127)).max() <= 1
     assert np.asarray(open_image(encoded(ALPHA), keeps_alpha=True)).tolist() == ALPHA.tolist()
 
 
@@ -161,7 +161,7 @@ def test_palettes_with_a_transparency_for_each_colour() -> None:
     found = values(encoded(palette, transparency=bytes(alpha)))
     assert found[0, 0].tolist() == WHITE
     assert found[0, 1].tolist() == COLOURS[0, 1].tolist()
-    assert np.abs(found[1, 1] - (COLOURS[1, 1] * 128 / 255 + 127)).max() <= 1
+    assert np.abs(found[1, 1] - (COLOURS[1, 1] * (128 / 255) + 127)).max() <= 1
 
 
 @pytest.mark.parametrize("pixels", [COLOURS, COLOURS[..., 0], GREYS], ids=["RGB", "L", "I;16"])
@@ -229,14 +229,17 @@ def test_a_cameras_file_of_several_pictures_is_a_jpeg(tmp_path: Path) -> None:
     assert read_captioned_images(tmp_path, pixels=8).load().shape == (1, 3, 8, 8)
 
 
+RESOLUTION = 0x011A
+
+
 def with_a_signed_fraction(orientation: int) -> bytes:
     """A JPEG whose EXIF has -1/3 in a tag that Pillow writes as an unsigned fraction."""
     exif = Image.Exif()
-    exif[0x0112], exif[0x829A] = orientation, TiffImagePlugin.IFDRational(1, 3)
+    exif[0x0112], exif[RESOLUTION] = orientation, TiffImagePlugin.IFDRational(1, 3)
     content = bytearray(encoded(np.repeat(COLOURS, 8, axis=0), "JPEG", exif=exif))
     base = content.index(b"Exif\0\0") + 6
     order = "<" if content[base : base + 2] == b"II" else ">"
-    entry = content.index(struct.pack(f"{order}HHI", 0x829A, 5, 1))
+    entry = content.index(struct.pack(f"{order}HHI", RESOLUTION, 5, 1))
     content[entry + 2 : entry + 4] = struct.pack(f"{order}H", 10)
     (offset,) = struct.unpack(f"{order}I", content[entry + 8 : entry + 12])
     content[base + offset : base + offset + 8] = struct.pack(f"{order}ii", -1, 3)

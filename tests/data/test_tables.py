@@ -73,7 +73,7 @@ def test_what_is_refused(label: str, content: bytes, message: str) -> None:
         (b"a", r"holds bytes \(b'a'\)"),
         (7, r"holds a number \(7\)"),
         (float("nan"), r"holds a number \(nan\)"),
-        (True, r"holds bool \(True\)"),
+        (True, r"holds true or false \(True\)"),
         (None, r"holds nothing \(null\)"),
     ],
 )
