@@ -1,6 +1,7 @@
 """What metrics ask of scorers: refused in the plan where the configuration tells that they cannot have it."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ from resalign.config import scorer_check
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.scorer_needs import known_numbers
-from resalign.config.strict import ConfigError
+from resalign.config.strict import ConfigError, read_yaml
 from resalign.digits.detectors import LABELS
 
+ROOT = Path(__file__).resolve().parents[2]
 Read = Callable[..., Experiment]
 INCEPTION = {"scorers.inception": {"folder": "digits-clip"}, "metrics.fid.scorer": "inception"}
 
@@ -72,3 +74,13 @@ def test_the_check_is_one_for_equal_experiments_and_renames_no_run(read: Read) -
     for stage in ("unlearn", "attack", "sample", "score"):
         assert set(getattr(before, stage)) == set(getattr(stricter, stage))
     assert not any(entry["own"] for entry in scorer_check.job(before)["scorers"].values())
+
+
+def test_a_tier_leaves_out_what_its_images_are_too_few_for() -> None:
+    """Every tier of the paper's configuration can be planned: FID of 1,000 images ended the small one after the work."""
+    paper = {name: Experiment.read(ROOT / "config" / "config.yaml", {"tier": name}) for name in ("small", "paper")}
+    assert set(paper["paper"].metrics) - set(paper["small"].metrics) == {"fid", "kid"}
+    tiers = read_yaml(ROOT / "config" / "config.yaml")["tiers"]
+    tiers["small"]["without"] = ["fidd"]
+    with pytest.raises(ConfigError, match=r"'tiers\.small\.without': no metric named 'fidd'; did you mean 'fid'\?"):
+        Experiment.read(ROOT / "config" / "config.yaml", {"tier": "small", "tiers": tiers})

@@ -68,7 +68,7 @@ def saved_fingerprint(folder: Path, output: Path) -> dict[str, object]:
 
 def test_a_prompt_is_never_taken_for_a_path(workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan]) -> None:
     shop = workshop()
-    concept = {"name": "the seven", "forget": "images", "retain": "images", "pool": "images"}
+    concept = {"name": "the seven", "forget": "images", "retain": "retain", "pool": "pool"}
     plans = [tiny_plan(concept=concept | {"prompts": prompts}) for prompts in (PROMPTS, ["a red seven"])]
     with_slashes, plain = (
         saved_fingerprint(shop.folder, shop.unlearn(plan, next(iter(plan.unlearn.values())), 0)) for plan in plans

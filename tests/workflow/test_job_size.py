@@ -12,7 +12,7 @@ from resalign.stage import parse_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 # Rules whose job is one run's.
-ONE_RUN = ("attack", "digits", "fetch", "inputs", "prepare", "sample", "score", "unlearn")
+ONE_RUN = ("attack", "digits", "fetch", "prepare", "sample", "score", "unlearn")
 LONGEST_ARGUMENT_BYTES = 32 * 4096  # MAX_ARG_STRLEN, execve(2)
 
 

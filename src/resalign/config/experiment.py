@@ -108,7 +108,11 @@ class Experiment:
             settings[label] = {"attack": "full", **{key: value for key, value in entry.items() if key not in own}}
         self.attacks = self._members("attacks", "attack", settings)
         self.scorers = self._members("scorers", "scorer", self.config.scorers)
-        self.metrics = self._members("metrics", "metric", self.config.metrics)
+        self._require("tier", self.config.tier, self.config.tiers, "tier")
+        for label in self.tier.without:
+            self._require(f"tiers.{self.config.tier}.without", label, self.config.metrics, "metric")
+        measured = {label: entry for label, entry in self.config.metrics.items() if label not in self.tier.without}
+        self.metrics = self._members("metrics", "metric", measured)
         self._take_from_catalogue()
         self._check_references()
         self._check_nested()
@@ -251,7 +255,6 @@ class Experiment:
         for label, sweep in config.sweeps.items():
             for name in sweep.metrics:
                 self._require(f"sweeps.{label}.metrics", name, self.metrics, "metric")
-        self._require("tier", config.tier, config.tiers, "tier")
         for name, tier in config.tiers.items():
             for prompts in config.prompts:
                 self._require(f"tiers.{name}.prompts", prompts, tier.prompts, "prompt count")

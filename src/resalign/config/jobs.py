@@ -9,7 +9,7 @@ from typing import Any
 
 from resalign.config import overlap, registry, scorer_check
 from resalign.config.assets import WEIGHT_SUFFIXES
-from resalign.config.captions import caption_tables, captions_of
+from resalign.config.captions import caption_tables
 from resalign.config.closure import import_closure
 from resalign.config.experiment import BASE
 from resalign.config.plan import NOT_ATTACKED, Plan, Stage
@@ -245,7 +245,7 @@ def score_job(plan: Plan, label: str, images: str, pixels: int | None = None) ->
 def reference_job(plan: Plan, reference: str) -> str:
     """What scripts/score.py needs for a set of real images."""
     label = "reference" if reference == plan.experiment.config.reference else f"reference {reference}"
-    return score_job(plan, label, captions_of(plan, reference), plan.experiment.config.pixels)
+    return score_job(plan, label, plan.captions(reference), plan.experiment.config.pixels)
 
 
 # --- the report -----------------------------------------------------------------------------------------------------
@@ -354,7 +354,7 @@ def report_job(plan: Plan) -> str:
                 for label, sweep in config.sweeps.items()
             ],
             "main_attacks": config.main or list(config.attacks),
-            "heldout": {label: captions_of(plan, data.heldout) for label, data in attacked.items()},
+            "heldout": {label: plan.captions(data.heldout) for label, data in attacked.items()},
             "metrics": [(label, metric.resolved()) for label, metric in experiment.metrics.items()],
             "gallery": config.gallery,
             "flags": config.flags,

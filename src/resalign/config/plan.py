@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from resalign.config import apart
+from resalign.config.captions import CAPTION_TABLES
 from resalign.config.experiment import TRAIN, Experiment
 from resalign.config.references import split_reference
 from resalign.config.strict import ConfigError
@@ -99,6 +100,16 @@ class Plan:
         """Path of ``asset`` or ``asset/folder``."""
         name, rest = split_reference(reference)
         return "/".join(filter(None, [self.assets[name].folder, rest]))
+
+    def captions(self, reference: str) -> str:
+        """The table by which a job is told a folder of images.
+
+        In a folder of the user's own it may be of another kind than CSV, or tables may lie in folders inside it alone:
+        then no file has the name that is returned.
+        """
+        tables = [f"{self.folder(reference)}/{name}" for name in CAPTION_TABLES]
+        is_own = self.assets[self.asset_of(reference)].origin == "path"
+        return next((table for table in tables if is_own and Path(table).is_file()), tables[0])
 
     def pipeline(self, model: str) -> str:
         """The asset of a model's pipeline; an unlearned model is the base's with other weights."""

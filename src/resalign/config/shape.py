@@ -77,6 +77,7 @@ class TierConfig(Strict):
 
     training_seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     prompts: dict[str, PromptCount]
+    without: tuple[str, ...] = Field((), description="metrics that the tier leaves out, such as FID of too few images")
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> TierConfig:
