@@ -53,6 +53,7 @@ def drawn(pipeline: Any) -> torch.Tensor:
     return images
 
 
+@pytest.mark.slow
 def test_diffusers_alone_loads_it_and_draws_the_same_images(whole: Path, pipeline_folder: Path, weights: Path) -> None:
     loaded = diffusers.StableDiffusionPipeline.from_pretrained(whole, local_files_only=True)
     unlearned = drawn(load_models(pipeline_folder, weights).pipeline)

@@ -171,6 +171,7 @@ def test_two_packings_of_one_tree_are_equal_to_the_byte(packed: Packed) -> None:
     assert other.archive.read_bytes() == packed.archive.read_bytes()
 
 
+@pytest.mark.slow
 def test_two_runs_differ_in_their_provenance_alone(packed: Packed, pack: Callable[[], Packed]) -> None:
     first, second = packed.members(), pack().members()
     assert sorted(first.keys() ^ second.keys()) == []
@@ -207,6 +208,7 @@ def test_a_secret_in_a_run_s_own_folders_stops_it(packed: Packed, clone: Path) -
     assert not (packed.workshop.folder / "results/tiny/artifact/secret/tiny.zip").exists()
 
 
+@pytest.mark.slow
 def test_it_is_verified_elsewhere(packed: Packed, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         assert verify(packed.archive, tmp_path) == []
@@ -217,6 +219,7 @@ def test_it_is_verified_elsewhere(packed: Packed, tmp_path: Path, caplog: pytest
     assert len([line for line in made if "results/tiny/paper: 1 of 1" in line]) == len(exhibit_files(packed.members()))
 
 
+@pytest.mark.slow
 def test_a_forged_number_is_named_by_its_row(packed: Packed, tmp_path: Path) -> None:
     members = packed.members()
     table = members["results/tiny/tables/table1.csv"]
@@ -241,6 +244,7 @@ def with_last_mean(table: str, value: str) -> str:
     return "".join(",".join(row) + "\n" for row in rows)
 
 
+@pytest.mark.slow
 def test_a_stale_table_and_a_missing_one_are_named(packed: Packed, tmp_path: Path) -> None:
     members = packed.members()
     members["results/tiny/tables/old.csv"] = b"a\n1\n"
@@ -291,6 +295,7 @@ def test_what_is_in_it(packed: Packed) -> None:
             assert f"[{name}]({name})" in readme
 
 
+@pytest.mark.slow
 def test_weights_and_images_are_packed_when_asked_for(
     packed: Packed, tiny_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:
@@ -373,6 +378,7 @@ def keep_context(cache: Path) -> None:
         assert session.get(RO_CRATE).json()["@context"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_an_independent_validator_finds_nothing(packed: Packed, tmp_path: Path) -> None:
     services = pytest.importorskip("rocrate_validator.services", reason="pip install roc-validator")

@@ -497,6 +497,7 @@ def run_script(script: str, job: dict[str, object], output: Path) -> subprocess.
     )
 
 
+@pytest.mark.slow
 def test_the_script_prepares_and_records(tmp_path: Path) -> None:
     pictures.dreambench_zip(tmp_path / "asset" / "data.zip")
     settings = dreambench.Config(source=str(tmp_path / "asset"), splits={"train": 6}).model_dump(mode="json")
