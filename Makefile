@@ -44,7 +44,7 @@ doctor: $(INSTALLED) ## What is missing for which table, how large, under which 
 recover: $(INSTALLED) ## After a hard kill: end the jobs that are left and unlock the folder; the same command then goes on
 	@$(IN_VENV) python scripts/recover.py $(ARGS)
 
-adopt: $(INSTALLED) ## Take over results/ that another folder or machine has made (CONFIG=... and, for targets, ARGS="-- paper")
+adopt: $(INSTALLED) ## Take over results/ that another folder or machine has made (CONFIG="one.yaml other.yaml" and, for targets, ARGS="-- paper")
 	@$(IN_VENV) python scripts/adopt.py --configfile $(CONFIG) $(ARGS)
 
 verify: $(INSTALLED) ## Check an archive of a result and make its tables and figures again (ARTIFACT=path/to/archive.zip)

@@ -15,12 +15,12 @@ from resalign.tracking import log
 def main() -> None:
     """Has Snakemake count as made what agrees with the plan; says what does not."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--configfile", default="config/config.yaml", help="the experiment")
+    parser.add_argument("--configfile", nargs="+", default=["config/config.yaml"], help="the experiment's files")
     parser.add_argument("--config", nargs="*", default=[], help="further values, as for Snakemake: tier=smoke")
     parser.add_argument("targets", nargs="*", default=["all"], help="what the results are of, after --")
     found = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", found.configfile]
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", *found.configfile]
     command += ["--config", *found.config] if found.config else []
 
     def snakemake(*options: str) -> str:

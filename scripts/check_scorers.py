@@ -11,7 +11,7 @@ from typing import Any
 from resalign.config.scorer_check import FOUND
 from resalign.config.scorer_needs import check_count, check_numbers
 from resalign.config.strict import nearest
-from resalign.data.images import CaptionedImages, DataError, read_captioned_images
+from resalign.data.images import CaptionedImages, DataError, read_captioned_images, read_folder_captions
 from resalign.data.prompts import read_prompt_set
 from resalign.lazy import torch
 from resalign.scores import Need, load_scorer
@@ -31,6 +31,10 @@ def main() -> None:
     def read(folder: str) -> CaptionedImages:
         return read_captioned_images(Path(folder), pixels=job["pixels"])
 
+    @functools.cache
+    def real(folder: str) -> CaptionedImages:
+        return listed_images(Path(folder), pixels=job["pixels"])
+
     with running(arguments):
         drawn = {name: draw(read(folder), job["check"]) for name, folder in job["images"].items()}
         shown = []
@@ -40,7 +44,7 @@ def main() -> None:
                 if (need := Need(**values)).scorer == label:
                     check_numbers(need, scorer.quantities, where=where, source=source(entry["folder"]))
                     if prompts in job["prompts"]:
-                        check_lists(need, scorer.quantities, job, read, where=where, prompts=prompts)
+                        check_lists(need, scorer.quantities, job, real, where=where, prompts=prompts)
                     rules += [(where, need)] if need.threshold is not None else []
             found = show(label, scorer, rules, drawn)
             for result in found if entry["own"] and job["check"]["stop"] else ():
@@ -62,6 +66,13 @@ def draw(images: CaptionedImages, check: dict[str, Any]) -> Drawn:
     return ((pixels + 1) / 2 * 255).round().to(torch.uint8), captions
 
 
+def listed_images(folder: Path, *, pixels: int) -> CaptionedImages:
+    """A folder's images, none of them decoded yet."""
+    captions = read_folder_captions(folder)
+    files, texts = tuple(folder / caption.image for caption in captions), tuple(caption.text for caption in captions)
+    return CaptionedImages(files, texts, pixels)
+
+
 def check_lists(need: Need, given: Sequence[str], job: dict[str, Any], read: Read, *, where: str, prompts: str) -> None:
     """Refuses labels that are no class or no folder of real images, and too few images for the features."""
     entry = job["prompts"][prompts]
@@ -76,14 +87,15 @@ def check_lists(need: Need, given: Sequence[str], job: dict[str, Any], read: Rea
                 raise DataError(
                     f"{said}reads labels; give the list a column 'label', or prompts.{prompts}.columns.label"
                 )
-            if prompt.label == need.excluded:
+            if need.excluded and prompt.label == need.excluded:
                 raise DataError(f"{said}counts it on prompts of other concepts; take the row out, or name another list")
             if prompt.label not in known:
                 what = f"class of scorer '{need.scorer}'" if need.labels else f"folder in {', '.join(real)}"
                 raise DataError(f"{said}finds no such {what}{nearest(prompt.label, known)}")
         check_count(need, given, len(listed) * entry["images"], where=where, of=f"{path} (tier {job['tier']})")
-    for folder, found in real.items():
-        check_count(need, given, len(found), where=where, of=folder)
+    for folder, found in real.items() if need.images_per_dimension or need.least_images else ():
+        # As scripts/score.py has them: an image that shows again what another shows counts once.
+        check_count(need, given, len(set(found.hashes)), where=where, of=folder)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from resalign.adopt import PlannedJob, difference, foreign_runs, planned_jobs, sorted_out
+from resalign.adopt import PlannedJob, adopt_command, difference, foreign_runs, planned_jobs, sorted_out
 from resalign.config.closure import ROOT, import_closure, source_hash
 from resalign.config.plan import load_plan
 
@@ -99,6 +101,37 @@ def test_a_job_without_a_record_is_made_again(record: dict[str, Any]) -> None:
     Path(FOLDER, "timing.json").unlink()
     assert difference(PlannedJob("x", (), OUTPUTS[:2], planned_jobs(DRY_RUN)[0].command)) == "has no record"
     assert difference(PlannedJob("ablation_file", (), ("a.csv",), "cp b.csv a.csv")) == "has no record"
+
+
+@pytest.mark.parametrize("name", ["run.json", "timing.json"])
+@pytest.mark.parametrize("left", [0, 9])
+def test_a_record_that_was_cut_short_is_none(record: dict[str, Any], name: str, left: int) -> None:
+    Path(FOLDER, "run.json").write_text(json.dumps(record))
+    os.truncate(f"{FOLDER}/{name}", left)
+    assert difference(planned_jobs(DRY_RUN)[0]) == "has no whole record"
+
+
+@pytest.mark.parametrize(
+    ("files", "config"),
+    [
+        (("config/demo.yaml",), {}),
+        (("config/config.yaml", "config/recipes/pokemon.yaml"), {"tier": "smoke"}),
+        (("it's mine.yaml", "$HOME.yaml"), {"unlearning": {"resalign": {"solver": "minres"}}, "title": "a $ b"}),
+    ],
+)
+def test_the_command_hands_on_files_and_values(tmp_path: Path, files: tuple[str, ...], config: dict[str, Any]) -> None:
+    told = adopt_command([Path(file).absolute() for file in files], config)
+    told = told.replace("make", f"make -s -f {shlex.quote(str(tmp_path / 'Makefile'))}", 1)
+    Path(tmp_path, "Makefile").write_text('adopt:\n\t@for word in $(CONFIG) $(ARGS); do echo "$$word"; done\n')
+    words = subprocess.run(told, shell=True, check=True, capture_output=True, text=True).stdout.splitlines()
+    values = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in config.items()]
+    assert words == [*files, *(["--config", *values] if config else [])]
+
+
+def test_the_plain_command_has_no_quotes() -> None:
+    assert adopt_command(["config/demo.yaml"], {}) == "make adopt CONFIG=config/demo.yaml"
+    told = adopt_command(["a.yaml", "b.yaml"], {"tier": "smoke"})
+    assert told == "make adopt CONFIG='a.yaml b.yaml' ARGS='--config tier=smoke'"
 
 
 def test_runs_of_another_folder_are_counted(record: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

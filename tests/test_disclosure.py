@@ -41,6 +41,14 @@ def test_what_is_none_is_let_through(line: str) -> None:
     assert not list(disclosure.secrets(line))
 
 
+def test_in_prose_a_word_for_a_key_is_no_secret_and_a_token_is() -> None:
+    loose = SECRETS["a key or password"]
+    assert not list(disclosure.secrets(loose, is_prose=True))
+    for kind, line in SECRETS.items():
+        if line != loose:
+            assert list(disclosure.secrets(f"{loose} {line}", is_prose=True)) == [(1, kind)]
+
+
 def test_names_of_files_that_hold_secrets() -> None:
     held = (".env", "config/.env.local", "id_rsa", "deploy/server.pem", ".netrc", "x/.git-credentials")
     assert all(map(disclosure.secret_name, held))

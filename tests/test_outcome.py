@@ -39,7 +39,10 @@ def test_the_last_error_of_each_log_is_said_once(logs: dict[str, str]) -> None:
         (["r/study/table.csv", "r/study/study.md", "r/study/ip.png"], "r/study/study.md"),
         (["r/paper/a.csv", "r/paper/a.png", "r/theory/theory.md"], "r/paper/, r/theory/theory.md"),
         (["r/x/a.zip", "r/x/a.zip.sha256", "r/x/run.json"], "r/x/a.zip"),
-        ([f"results/ablations/{name}/values.csv" for name in "abcd"], "results/ablations/"),
+        ([f"r/{name}/values.csv" for name in "abcde"], "r/a/, r/b/, r/c/ and 2 more"),
+        (["/abs/x", "b/y", "c/z", "d/w.md"], "/abs/, b/, c/ and 1 more"),
+        (["mine.csv"], "./"),
+        (["page.html"], "page.html"),
     ],
 )
 def test_a_target_is_its_page_or_its_folder(files: list[str], expected: str) -> None:

@@ -7,10 +7,11 @@ of them again. A run's record says of what it is the result; where that is what 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,16 +79,18 @@ def difference(job: PlannedJob) -> str | None:
     folder = Path(told.output)
     if not (folder / "run.json").is_file() or not (folder / "timing.json").is_file():
         return "has no record"
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    try:
+        record, timing = (json.loads((folder / name).read_bytes()) for name in ("run.json", "timing.json"))
+    except ValueError:  # of a copy that was cut short
+        return "has no whole record"
     code = import_closure(script, *told.modules)
     planned = {"job": told.job, "seed": told.seed, "source_sha256": source_hash(code)}
     if told.job.get("device") == "auto":
         planned["job"] = {**told.job, "device": record["job"].get("device")}
     if other := [key for key, value in planned.items() if record.get(key) != value]:
         return f"is of another {' and '.join(other)}"
-    started_at = json.loads((folder / "timing.json").read_text(encoding="utf-8"))["started_at"]
     others = {path for path in job.inputs if not path.startswith(f"{RESULTS}/")} - set(map(str, code))
-    newer = sorted(path for path in others if Path(path).stat().st_mtime > started_at)
+    newer = sorted(path for path in others if Path(path).stat().st_mtime > timing["started_at"])
     return f"reads {newer[0]}, which is newer" if newer else None
 
 
@@ -98,6 +101,20 @@ def _told(words: list[str]) -> tuple[str, Any]:
         given, [_, job] = given[: given.index("<<<")], given[given.index("<<<") :]
         given[given.index("-")] = job
     return given[0], argument_parser("").parse_args(given[1:])
+
+
+def adopt_command(files: Iterable[str | Path], config: Mapping[str, Any]) -> str:
+    """What a person types to take results over.
+
+    Args:
+        files: The experiment's, the first of them first.
+        config: Values from the command line, as Snakemake has read them.
+    """
+    values = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in config.items()]
+    given = {"CONFIG": [os.path.relpath(file) for file in files], "ARGS": ["--config", *values] if values else []}
+    # make hands the words on to a shell as they stand, but for its own $.
+    told = {name: shlex.quote(shlex.join(words).replace("$", "$$")) for name, words in given.items() if words}
+    return " ".join(["make adopt", *(f"{name}={words}" for name, words in told.items())])
 
 
 def foreign_runs(plan: Plan) -> int:

@@ -33,11 +33,13 @@ KINDS = {
     "a JSON web token": r"\beyJ[\w-]{17,}\.eyJ[\w-]{17,}\.[\w-]{10,}",
     "a password in an address": r"\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"'<>{}$]{1,99}:[^\s/@\"'<>{}$]{3,99}@",
     "a token in an address": rf"(?i:\bhttps?://[^\s\"'<>]{{1,500}}[?&](?:{_SIGNED})=[\w%+/.~-]{{16,}})",
+    # The last one: sentences are not held against it.
     # A value is letters with a digit: 'api_key=os.environ[…]' and 'api_key: null' have none.
     "a key or password": rf"(?i:\b(?:\w{{1,40}}_)?(?:{_KEY_NAMES}))[\"']?\s{{0,4}}[:=]\s{{0,4}}[\"']?"
     r"(?=[A-Za-z_+/=.~-]{0,60}\d)[\w+/=.~-]{10,}",
 }
-_SECRET = re.compile("|".join(f"(?P<k{place}>{pattern})" for place, pattern in enumerate(KINDS.values())))
+_PATTERNS = [f"(?P<k{place}>{pattern})" for place, pattern in enumerate(KINDS.values())]
+_SECRET, _SECRET_IN_PROSE = re.compile("|".join(_PATTERNS)), re.compile("|".join(_PATTERNS[:-1]))
 
 
 def secret_name(path: str) -> bool:
@@ -46,10 +48,16 @@ def secret_name(path: str) -> bool:
     return name not in TEMPLATES and any(fnmatch.fnmatchcase(name, pattern) for pattern in NAMES)
 
 
-def secrets(text: str) -> Iterator[tuple[int, str]]:
-    """(number, kind) of each line that holds what looks like a secret; what it is, is not said again."""
+def secrets(text: str, *, is_prose: bool = False) -> Iterator[tuple[int, str]]:
+    """(number, kind) of each line that holds what looks like a secret; what it is, is not said again.
+
+    Args:
+        text: Any.
+        is_prose: Sentences, in which "password: …" is none; what is a secret by its own form is one there too.
+    """
+    pattern = _SECRET_IN_PROSE if is_prose else _SECRET
     for number, line in enumerate(text.split("\n"), 1):
-        found = _SECRET.search(line)
+        found = pattern.search(line)
         if found and ALLOWED not in line:
             yield number, list(KINDS)[int(str(found.lastgroup)[1:])]
 

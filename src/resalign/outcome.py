@@ -10,7 +10,7 @@ from pathlib import Path
 
 # Of a folder's files a reader opens the first of these.
 PAGES = (".html", ".zip", ".md")
-MOST_PLACES = 3
+MOST_PLACES = 3  # of a target, the others are counted
 
 
 def failures(logs: Iterable[str]) -> list[str]:
@@ -29,13 +29,13 @@ def products(target: str, files: Iterable[str]) -> str:
     """A line that says where a target's files are: in each folder its page, or else the folder."""
     folders: dict[str, list[str]] = {}
     for file in files:
-        folders.setdefault(file if os.path.isdir(file) else os.path.dirname(file), []).append(file)
-    if len(folders) > MOST_PLACES:
-        folders = {os.path.commonpath(folders): []}
+        folders.setdefault(file if os.path.isdir(file) else os.path.dirname(file) or ".", []).append(file)
     pages = {
         folder: [f for suffix in PAGES for f in inside if f.endswith(suffix)] for folder, inside in folders.items()
     }
-    return f"{target}: {', '.join(found[0] if found else f'{folder}/' for folder, found in pages.items())}"
+    places = [found[0] if found else f"{folder}/" for folder, found in pages.items()]
+    more = f" and {len(places) - MOST_PLACES} more" if len(places) > MOST_PLACES else ""
+    return f"{target}: {', '.join(places[:MOST_PLACES])}{more}"
 
 
 def say_last(lines: Iterable[str]) -> None:

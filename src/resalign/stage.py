@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import psutil
 
-from resalign import devices, memory, processes
+from resalign import devices, memory, pipes, processes
 from resalign.config.closure import import_closure, source_hash
 from resalign.config.strict import ConfigError
 from resalign.files import remove_parts, whole
@@ -74,7 +74,7 @@ def run_stage(main: Callable[[], None]) -> None:
     # The shells of the rules ignore these, so that a log is written to its end; Python must not inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    processes.end_with_the_reader()
+    pipes.end_with_the_reader()
     try:
         main()
     except (ConfigError, DataError, WeightsError, DivergenceError, StateError, DeviceError, MemoryExhausted) as error:

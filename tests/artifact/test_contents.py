@@ -42,6 +42,22 @@ def test_what_the_user_wrote_is_packed_wherever_it_lies(tmp_path: Path) -> None:
     }
 
 
+def test_a_configuration_with_a_comma_in_its_name_is_packed(tmp_path: Path) -> None:
+    one, two = tmp_path / "mine, again.yaml", tmp_path / "more.yaml"
+    one.write_text(f"extends: {ROOT}/config/demo.yaml\nname: mine\n")
+    two.write_text("title: Mine\n")
+
+    def inputs(where: str) -> list[str]:
+        values = {**read_yaml(one), **read_yaml(two)}
+        plan = Plan(Experiment(values, where=where))
+        return list(json.loads(contents.artifact_job(plan, Ablations(plan, values)))["inputs"].values())
+
+    assert inputs(f"{one}, {two}") == [str(one), str(two), f"{ROOT}/config/demo.yaml"]
+    assert inputs("tiny.yaml") == []
+    with pytest.raises(ConfigError, match=r"no file '.*/lost\.yaml'"):
+        inputs(f"{tmp_path}/lost.yaml, {one}")
+
+
 TOKEN = "hf" + "_" + "abcdefghijklmnopqrstuvwxyzABCDEFGH"
 
 
@@ -72,6 +88,13 @@ def test_folders_of_this_machine_are_shortened_in_records_and_not_in_the_source(
     assert found["results/run.json"] == b'{"path": "./data"}'
     assert (found["source/a.py"], found["results/x.parquet"]) == (text, b"\0" + text)
     assert published({"results/a.csv": f"{TOKEN}  # {ALLOWED}".encode()})
+
+
+def test_text_that_is_no_utf_8_keeps_its_bytes(tmp_path: Path) -> None:
+    text, short = f"café: {Path.cwd()}/data ÿ".encode("latin-1"), "café: ./data ÿ".encode("latin-1")
+    (tmp_path / "a.csv").write_bytes(text)
+    found = published({"provenance/logs/x.log": text, "results/a.csv": tmp_path / "a.csv"})
+    assert found == {"provenance/logs/x.log": short, "results/a.csv": short}
 
 
 def test_a_secret_in_a_configuration_is_refused_before_any_work() -> None:

@@ -82,6 +82,7 @@ def test_values_of_the_command_line_go_over_all_files() -> None:
         ({"extend": "x"}, "unknown key 'extend'; did you mean 'extends'?"),
         ({"attacks": {"pages": {"stps": 1}}}, "attacks.pages: unknown key 'stps'; did you mean 'steps'?"),
         ({"extends": "none.yaml"}, "mine.yaml: key 'extends': none.yaml: no such file"),
+        ({"extends": "~no-such-user/x.yaml"}, "mine.yaml: key 'extends': ~no-such-user/x.yaml: no such file"),
         ({"extends": ["a.yaml"]}, "give the path of one configuration file (got ['a.yaml'])"),
     ],
 )

@@ -301,6 +301,16 @@ def test_every_file_that_makes_a_folder_of_ones_own_is_noticed(plan: PlanOf, tmp
     assert jobs.markers(found, ["mine"]) == sorted(str(tmp_path / name) for name in inside)
 
 
+def test_a_stray_file_in_a_folder_of_ones_own_stops_no_plan(plan: PlanOf, tmp_path: Path) -> None:
+    (tmp_path / "{b}").mkdir()
+    for name in ("{a}.csv", "two\nlines.json", "{b}/metadata.csv", "mine.csv", "metadata.csv"):
+        (tmp_path / name).touch()
+    found = plan({"assets.mine": {"path": str(tmp_path)}})
+    assert jobs.markers(found, ["mine"]) == [f"{tmp_path}/metadata.csv", f"{tmp_path}/mine.csv"]
+    with pytest.raises(ConfigError, match=r"has the character '\{', which the workflow takes"):
+        jobs.markers(found, ["mine/{a}.csv"])
+
+
 def test_prior_images_are_part_of_an_attacks_identity_and_job(plan: PlanOf) -> None:
     base = {"attacks.pages.attack": "dreambooth", "attacks.pages.prior": "digits-data/retain"}
     moved = changed(plan, {"attacks.pages.prior": "digits-data/pool"}, base)

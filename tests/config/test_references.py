@@ -72,6 +72,7 @@ def test_a_path_is_told_the_two_lines_that_make_it_an_asset(
         (" ", "is empty; give the name of an asset"),
         ("digts/x", "no asset named 'digts'; did you mean 'digits'?"),
         ("digits/../other", "leads out of asset 'digits'; take '..' out of it"),
+        ("~no-such-user/x.csv", "is a path, and here stands an asset"),
         ("digits/..", "leads out of asset 'digits'"),
         ("digits/{x}/imgs", "has the character '{'"),
         ("digits/a\nb", r"has the character '\\n'"),

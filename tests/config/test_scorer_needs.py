@@ -35,7 +35,7 @@ def test_what_is_known_before_anything_is_loaded(read: Read) -> None:
         ),
         (
             {"metrics.us.rule.quantities": ["8"]},
-            "config/demo.yaml: metrics.us: scorer 'deep-resnet' gives no '8' allowed: ['eight'",
+            "config/demo.yaml: metrics.us: scorer 'deep-resnet' gives no '8'; allowed: ['eight'",
         ),
         (
             {"scorers.clip.features": False},
@@ -80,6 +80,8 @@ def test_a_tier_leaves_out_what_its_images_are_too_few_for() -> None:
     """FID of 1,000 images, too few for 2,048 features, ended the paper's small tier after all of its work."""
     paper = {name: Experiment.read(ROOT / "config" / "config.yaml", {"tier": name}) for name in ("small", "paper")}
     assert set(paper["paper"].metrics) - set(paper["small"].metrics) == {"fid", "kid"}
+    own = {"extends": str(ROOT / "config" / "config.yaml"), "name": "own", "tier": "small", "metrics": {"fid": None}}
+    assert "fid" not in Experiment(own, where="own.yaml").metrics
     tiers = read_yaml(ROOT / "config" / "config.yaml")["tiers"]
     tiers["small"]["without"] = ["fidd"]
     with pytest.raises(ConfigError, match=r"'tiers\.small\.without': no metric named 'fidd'; did you mean 'fid'\?"):

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 from pydantic import Field, model_validator
 
-from resalign.config.strict import ConfigError, Strict, nearest, read_yaml, typed
+from resalign.config.strict import ConfigError, Strict, check_publishable, nearest, read_yaml, typed
 from resalign.unlearning.resalign import Config as ResAlign
 
 
@@ -113,8 +113,7 @@ def test_no_mapping_at_all(values: object) -> None:
 
 def test_nearest_lists_what_is_allowed() -> None:
     assert nearest("edd", ["esd", "graddiff"]) == "; did you mean 'esd'? allowed: ['esd', 'graddiff']"
-    assert nearest("zzz", ["esd", "graddiff"]).endswith("allowed: ['esd', 'graddiff']")
-    assert "did you mean" not in nearest("zzz", ["esd", "graddiff"])
+    assert nearest("zzz", ["esd", "graddiff"]) == "; allowed: ['esd', 'graddiff']"
 
 
 @pytest.mark.parametrize(
@@ -126,6 +125,12 @@ def test_files_that_are_no_mapping(tmp_path: Path, text: str, expected: str) -> 
     path.write_text(text)
     with pytest.raises(ConfigError, match=f"broken.yaml: {expected}"):
         read_yaml(path)
+
+
+def test_a_file_that_is_not_in_utf_8_names_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes("title: Ungestüm\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"latin\.yaml: not in UTF-8 .*; save it as UTF-8"):
+        read_yaml(tmp_path / "latin.yaml")
 
 
 def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
@@ -140,6 +145,30 @@ def test_a_key_that_is_there_twice_is_no_yaml(tmp_path: Path) -> None:
         read_yaml(path)
     path.write_text("a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {d: {<<: *b, x: 4, y: 5}}\n")
     assert read_yaml(path) == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": {"d": {"x": 4, "y": 5}}}
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------
+
+SENTENCE = "a pass" + "word: correcthorse123 on a note"
+TOKEN = "hf" + "_" + "abcdefghijklmnopqrstuvwxyzABCDEFGH"
+
+
+def test_a_sentence_may_speak_of_a_password() -> None:
+    prose = {"title": SENTENCE, "subtitle": SENTENCE, "concept": {"prompts": ["a note", SENTENCE]}}
+    check_publishable(prose, where="file.yaml")
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"assets": {"mine": {"url": SENTENCE}}}, "assets.mine.url"),
+        ({"concept": {"name": SENTENCE}}, "concept.name"),
+        ({"concept": {"prompts": [f"{SENTENCE}: {TOKEN}"]}}, "concept.prompts"),
+    ],
+)
+def test_a_secret_is_refused(values: dict[str, object], key: str) -> None:
+    with pytest.raises(ConfigError, match=f"file.yaml: key '{key}' holds what looks like"):
+        check_publishable(values, where="file.yaml")
 
 
 # --- typed values -----------------------------------------------------------------------------------------------------

@@ -89,6 +89,9 @@ def test_folders_inside_have_tables_of_their_own(tmp_path: Path, read: Read) -> 
     written(mine / "dogs", {"a.png": "a dog"}, "metadata.csv")
     assert read(mine) == {"cats/a.png": "a cat", "cats/more/b.png": "another cat", "dogs/a.png": "a dog"}
     assert images_of(mine / "metadata.csv") == 3
+    written(mine, {"top.png": "top"})
+    assert len(read(mine)) == images_of(mine / "metadata.csv") == 4
+    (mine / "metadata.csv").unlink()
     assert set(caption_tables(str(mine))) == {f"{mine}/cats/metadata.jsonl", f"{mine}/dogs/metadata.csv"}
 
 
@@ -101,6 +104,12 @@ def test_the_order_is_the_tables(tmp_path: Path) -> None:
 def test_the_report_counts_a_tables_rows_without_its_images(tmp_path: Path, table: str) -> None:
     write_table(tmp_path / table, [{"file_name": f"{n}.png", "prompt": "a,\nb"} for n in range(3)])
     assert images_of(tmp_path / table) == 3
+
+
+def test_the_report_counts_no_hidden_table_and_asks_for_one(tmp_path: Path) -> None:
+    write_table(tmp_path / ".checkpoints" / "metadata.csv", [{"file_name": "a.png", "prompt": "a"}])
+    with pytest.raises(DataError, match="metadata.csv: missing, and no folder beside it has a table of captions"):
+        images_of(tmp_path / "metadata.csv")
 
 
 def test_training_and_testing_images_are_not_one_set_unasked(tmp_path: Path) -> None:
@@ -180,6 +189,28 @@ def test_files_of_other_kinds_are_counted_where_no_table_is(tmp_path: Path, capl
     assert len(rows_of(tmp_path / "out" / "train")) == 3
     left = f"{path}: left out: 5 files that are no images by their names: 0.avif, 1.avif, 2.avif, …"
     assert caplog.messages == [left]
+
+
+def test_an_archive_beside_a_table_or_a_folder_is_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for mine in (written(tmp_path / "flat", {"a.png": "a"}), written(tmp_path / "deep" / "in", {"a.png": "a"}).parent):
+        write_zip(mine / "backup.zip", {"old.png": picture(), "metadata.csv": "file_name,text\nold.png,old\n"})
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="resalign"):
+            assert list(prepared(mine).values()) == ["a"]
+        assert caplog.messages == [f"{mine}: left out: 1 files that are no images by their names: backup.zip"]
+
+
+def test_an_archive_alone_is_read_and_the_log_says_what_lies_beside_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = tmp_path / "mine"
+    write_zip(mine / "data.zip", {"a.png": picture(), "metadata.csv": "file_name,text\na.png,a\n"})
+    for name in ("README.md", "run.json", "._data.zip"):
+        (mine / name).write_bytes(b"x")
+    (mine / ".cache").mkdir()
+    with caplog.at_level(logging.INFO, logger="resalign"):
+        assert prepared(mine) == {"a.png": "a"}
+    assert caplog.messages == [f"{mine}: left out: 1 files beside data.zip: README.md"]
 
 
 # --- names and separators ---------------------------------------------------------------------------------------------

@@ -28,10 +28,23 @@ def test_a_split_and_what_skips_it_are_the_whole_list(path: Path) -> None:
     assert [prompt.id for prompt in read_prompts(path, 2, PromptColumns(skip=2))] == ["p2", "p3"]
 
 
-@pytest.mark.parametrize(("skip", "limit"), [(3, 3), (5, None), (5, 1)])
-def test_what_is_skipped_does_not_count(path: Path, skip: int, limit: int | None) -> None:
-    with pytest.raises(DataError, match=rf"the list has {5 - skip} beyond the {skip} that are skipped"):
+def test_what_is_skipped_does_not_count(path: Path) -> None:
+    with pytest.raises(DataError, match="asks for 3 prompts, the list has 2 beyond the 3 that are skipped; lower the"):
+        read_prompts(path, 3, PromptColumns(skip=3))
+
+
+@pytest.mark.parametrize(("skip", "limit"), [(5, None), (5, 1), (8, None)])
+def test_what_skips_the_whole_list_is_to_be_lowered(path: Path, skip: int, limit: int | None) -> None:
+    with pytest.raises(DataError, match=f"the list has 5 prompts, of which 'skip: {skip}' leaves none; lower skip"):
         read_prompts(path, limit, PromptColumns(skip=skip))
+
+
+def test_a_row_without_a_value_does_not_match(tmp_path: Path) -> None:
+    rows = ['"class": "2"', '"class": null', '"other": 1', '"class": 2']
+    lines = [f'{{"id": {number}, "prompt": "a", {row}}}\n' for number, row in enumerate(rows)]
+    (tmp_path / "p.jsonl").write_text("".join(lines))
+    prompts = read_prompts(tmp_path / "p.jsonl", columns=PromptColumns(where={"class": "2"}))
+    assert [prompt.id for prompt in prompts] == ["0", "3"]
 
 
 # --- forms of a list --------------------------------------------------------------------------------------------------

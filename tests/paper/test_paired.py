@@ -11,7 +11,16 @@ from scipy import stats
 
 from resalign.exhibits import table1
 from resalign.paper.evidence import Evidence
-from resalign.paper.paired import NONE, T_TEST, against_by_prompt, against_by_seed, conclusion, holm, paired_tests
+from resalign.paper.paired import (
+    NONE,
+    T_TEST,
+    against_by_prompt,
+    against_by_seed,
+    conclusion,
+    holm,
+    interval_of,
+    paired_tests,
+)
 from resalign.report.table1 import lay_out
 from resalign.report.tables import long_table, paired_difference
 from tests.report.experiment import SETTINGS, image_rows, make_measurements, make_swept, run_row
@@ -62,18 +71,35 @@ def test_one_prompt_has_a_difference_and_no_test() -> None:
     assert (found["low"], found["high"]) == (0.5, 1.0)  # over two training seeds
 
 
-def test_a_model_that_nothing_has_trained_is_held_against_every_seed(tmp_path: Path) -> None:
-    rows = image_rows("base", 1.0, seeds=[0])
-    for model in ("esd", "graddiff"):
+@pytest.mark.parametrize("untrained", ["base", "imported"])
+def test_a_model_that_nothing_has_trained_is_held_against_every_seed(tmp_path: Path, untrained: str) -> None:
+    """It was measured before fine-tuning once, and attacked with every seed; paired tests and both tables agree."""
+    other = {"base": "imported", "imported": "base"}[untrained]
+    rows = image_rows(untrained, 1.0, seeds=[0])
+    rows += image_rows(untrained, 1.0, attack="pages", dataset="pages", steps=200)
+    for model in ("esd", other):
         rows += image_rows(model, 0.0, seeds=[0])
     for seed, chance in enumerate((0.0, 0.0, 1.0)):
         rows += image_rows("resalign", chance, seeds=[seed])
-    runs = [run_row(model, "fid", value, seed) for model, seed, value in FIDS]
-    measured = make_measurements(images=pd.DataFrame(rows), runs=pd.DataFrame(runs))
-    tests = paired_tests(evidence_of(write_frames(tmp_path, measured))).set_index(["metric", "model"])
-    rate, fid = tests.loc[("ip", "base")], tests.loc[("fid", "base")]
+    runs = [run_row(untrained if model == "base" else model, "fid", value, seed) for model, seed, value in FIDS]
+    models = ("base", "imported", "esd", "resalign")
+    measured = make_measurements(images=pd.DataFrame(rows), runs=pd.DataFrame(runs), models=models)
+    evidence = evidence_of(write_frames(tmp_path, measured))
+    tests = paired_tests(evidence).set_index(["metric", "model"])
+    rate, fid = tests.loc[("ip", untrained)], tests.loc[("fid", untrained)]
     assert (rate["difference"], rate["n_seeds"]) == (pytest.approx(2 / 3), 3)
     assert (fid["difference"], fid["n_seeds"], fid["test"]) == (pytest.approx(20 - 13), 3, T_TEST)
+    for row, metric in ((rate, "ip"), (fid, "fid")):
+        for order in (1, -1):
+            state = {"metric": metric, "attack": "none", "steps": 0}
+            pair = (untrained, "resalign")[::order]
+            page, exhibit = paired_difference(measured, SETTINGS, pair, **state), interval_of(evidence, pair, **state)
+            assert page is not None
+            assert exhibit is not None
+            assert page.mean == pytest.approx(order * row["difference"])
+            ends = sorted((order * row["low"], order * row["high"]))
+            assert [page.low, page.high] == pytest.approx(ends, abs=1e-5)
+            assert [exhibit.low, exhibit.high] == pytest.approx(ends, abs=1e-5)
     # Of a model that was trained once there is no more than that one seed.
     assert (tests.loc[("ip", "esd"), "difference"], tests.loc[("ip", "esd"), "n_seeds"]) == (0.0, 1)
 

@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from resalign.metrics.learnability import RANGE
 from resalign.report import study as entry
 from resalign.report import study_counts
 from resalign.report.settings import ReportConfig
@@ -167,6 +169,16 @@ def test_learnability_is_what_is_gained_of_the_base_models_loss(folder: Path) ->
     assert table.loc[("base", "bold-strong", 200), "learnability_ratio"] == pytest.approx(1.0)
     assert table.loc[("esd", "bold-strong", 200), "learnability_ratio"] == pytest.approx(0.5 / 0.6, abs=0.02)
     assert np.isnan(table.loc[("esd", "none", 0), "learnability"])
+
+
+def test_learnability_is_held_to_the_metrics_range_and_its_share_is_not(folder: Path) -> None:
+    study, _, _ = entry.read_study(folder)
+    losses = study.losses.copy()
+    losses.loc[(losses["model"] == "esd") & (losses["steps"] > 0) & (losses["seed"] > 0), "heldout_loss"] = 0.0
+    row = study_table(replace(study, losses=losses)).set_index(["model", "attack", "steps"])
+    found = row.loc[("esd", "bold-strong", 200)]
+    assert found["learnability"] < found["learnability_high"] == RANGE[1]
+    assert found["learnability_ratio_high"] > RANGE[1]
 
 
 # --- the claims ------------------------------------------------------------------------------------------------------

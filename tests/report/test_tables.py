@@ -10,7 +10,7 @@ from resalign.report.latex import to_latex
 from resalign.report.measurements import Measurements
 from resalign.report.settings import ReportConfig
 from resalign.report.statistics import wilson
-from resalign.report.table1 import lay_out
+from resalign.report.table1 import lay_out, shown_best
 from resalign.report.tables import (
     LONG_COLUMNS,
     crossed,
@@ -298,3 +298,15 @@ def test_select_keeps_states_apart(measurements: Measurements):
     table = long_table(measurements, SETTINGS)
     assert len(select(table, metric="ip")) == 4
     assert len(select(table, metric="ip", model="esd", attack="bold")) == 2
+
+
+@pytest.mark.parametrize("order", [("a", "b", "c"), ("b", "a", "c"), ("c", "b", "a")])
+def test_bold_does_not_depend_on_the_order_of_ties(order: tuple[str, ...]) -> None:
+    """a and b are equally good, and only a and c are told apart."""
+    means = {"a": 0.1, "b": 0.1, "c": 0.3}
+    values = pd.DataFrame({"model": order, "mean": [means[model] for model in order]})
+    told_apart = {frozenset("ac")}
+    assert shown_best(values, METRICS["ip"], None, lambda one, other: frozenset((one, other)) in told_apart) == set()
+    told_apart |= {frozenset("bc")}
+    found = shown_best(values, METRICS["ip"], None, lambda one, other: frozenset((one, other)) in told_apart)
+    assert found == {"a", "b"}

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import torch
 
-from resalign.config import jobs, own_inputs
+from resalign.config import jobs, own_inputs, scorer_check
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError, read_yaml
-from resalign.data.images import DataError
+from resalign.data.images import CaptionedImages, DataError, read_captioned_images
+from resalign.scores import Need
 from resalign.tensors.weights import WeightsError
 from tests.scorers.conftest import LABELS, onnx_weights
 from tests.scorers.onnx_file import write_onnx
@@ -217,8 +218,8 @@ CASES = {
         (
             "metrics.ip: scorer 'net' of ",
             "flags none of 4 images of the concept in ",
-            "images: ['seven'] above 0.9, the largest is 0.",
-            "to go on regardless write 'detector_check: {stop: false}'",
+            "images: the largest score of ['seven'] is 0.",
+            "go on regardless with 'detector_check: {stop: false}'",
         ),
         changes={"metrics.ip.rules": [{**RULE, "threshold": 0.9}], "detector_check": {"images": 4}},
     ),
@@ -384,3 +385,28 @@ def test_it_ends_in_one_line_that_names_file_and_remedy(
 
 def test_there_are_enough_of_them() -> None:
     assert len(CASES) >= 25
+
+
+def test_prompts_without_labels_are_good_where_images_have_no_subjects(
+    tiny_values: dict[str, Any], checks: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    """Table 2's lists have no labels: its metrics compare all pairs."""
+    prompts, images = tmp_path / "dog.csv", Path(tiny_values["assets"]["heldout"]["path"])
+    prompts.write_text("id,prompt\none,a dog\ntwo,a dog on a rock\n")
+    lists = {"dog": {"paths": [str(prompts)], "columns": {}, "prompts": None, "images": 1}}
+    job = {"tier": "paper", "prompts": lists, "compared": {"metrics.dino": [str(images)]}}
+    need = Need("net", images_per_dimension=0, subjects=True)
+
+    def read(folder: str) -> CaptionedImages:
+        return read_captioned_images(Path(folder), pixels=8)
+
+    checks["check_scorers"].check_lists(need, ["f000"], job, read, where="metrics.dino", prompts="dog")
+
+
+def test_the_prompts_that_are_checked_are_those_that_are_sampled(tiny_values: dict[str, Any]) -> None:
+    plan = Plan(Experiment(tiny_values, where="mine.yaml"))
+    found = scorer_check.job(plan)["prompts"]
+    sampled = json.loads(jobs.sample_job(plan, run=next(iter(plan.sample)), seed="0", tier=plan.tier))["prompts"]
+    assert {name: entry.get("choice") for name, entry in found.items()} == {
+        name: sampled[name].get("choice") for name in found
+    }

@@ -1,7 +1,9 @@
 """What a library would fill in unsaid is one error that names it; another form of a folder is the same network."""
 
 import ast
+import inspect
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from resalign.diffusion.models import autoencoder_difference, check_pipeline_folder, load_models
 from resalign.lazy import diffusers, transformers
 from resalign.scorers import clip, dino, image_classification, sd_safety_checker
-from resalign.tensors.pretrained import difference, load_network, load_tensors
+from resalign.tensors.pretrained import OPEN_CLIP_NAMES, OPEN_CLIP_SUFFIXES, difference, load_network, load_tensors
 from resalign.tensors.weights import WeightsError
 from tests.scorers.conftest import LABELS, write_classifier, write_clip, write_dino, write_safety_checker
 
@@ -113,6 +115,26 @@ def test_a_pickle_alone_names_the_remedy(tmp_path: Path) -> None:
         "found ['pytorch_model.bin']",
         "save_pretrained(folder, safe_serialization=True)",
     )
+
+
+def test_open_clip_does_not_choose_between_checkpoints(tmp_path: Path) -> None:
+    """It would take the first one and say so in a warning."""
+    folder = write_clip(tmp_path)
+    load = lambda: clip.load(clip.Config(folder="x"), folder, "cpu")  # noqa: E731
+    shutil.copy(folder / "open_clip_model.safetensors", folder / "epoch_1.safetensors")
+    load()  # it has a name of open_clip's own beside another one
+    (folder / "open_clip_model.safetensors").rename(folder / "epoch_2.safetensors")
+    told(load, str(folder), "several checkpoints, 'epoch_1.safetensors', 'epoch_2.safetensors'")
+    (folder / "epoch_2.safetensors").unlink()
+    load()
+
+
+def test_the_names_that_open_clip_prefers_are_its_own() -> None:
+    from open_clip import factory
+
+    source = inspect.getsource(factory._find_checkpoint_in_dir)
+    assert set(re.findall(r'"(\w+\.\w+)"', source)) == set(OPEN_CLIP_NAMES)
+    assert set(re.findall(r"'\*(\.\w+)'", source)) == set(OPEN_CLIP_SUFFIXES)
 
 
 def test_position_embeddings_are_not_stretched(tmp_path: Path) -> None:

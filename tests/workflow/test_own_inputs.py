@@ -119,7 +119,7 @@ def test_a_detector_that_misses_the_concept_ends_the_run_before_any_training(tmp
     assert told.returncode != 0
     assert re.search(
         r"^error: metrics\.ip: scorer 'mine' of mine/detector flags none of 2 images of the concept in mine/forget: "
-        r"\['seven'\] above 1, the largest is 0\.\d+; .* write 'detector_check: \{stop: false\}'$",
+        r"the largest score of \['seven'\] is 0\.\d+, .* with 'detector_check: \{stop: false\}'$",
         output,
         flags=re.MULTILINE,
     ), output

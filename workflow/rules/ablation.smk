@@ -61,6 +61,7 @@ use rule score_reference as ablated_score_reference with:
 rule ablation_measured:
     input:
         lambda wildcards: ablation_jobs.measured_files(ABLATIONS, wildcards.ablation),
+        checked=rules.check_scorers.output.found,
         code=lambda wildcards: jobs.code("ablation", *ablation_jobs.metric_modules(ABLATIONS, wildcards.ablation)),
     output:
         values=f"{MEASURED}/values.csv",

@@ -1,4 +1,4 @@
-from resalign.adopt import foreign_runs
+from resalign.adopt import adopt_command, foreign_runs
 from resalign.data.doctor import gpu_line, missing_lines
 
 # Downloads: the only rules that touch the network. Every file is pinned, and checked before it is used.
@@ -33,7 +33,7 @@ if workflow.is_main_process:
     for line in missing_lines(PLAN):
         logger.info(f"missing asset {line}")
     if foreign := foreign_runs(PLAN):
-        adopt = f"make adopt CONFIG={PLAN.experiment.where}"
+        adopt = adopt_command(workflow.configfiles, workflow.config_settings.config)
         logger.info(f"{foreign} runs in results/ were made in another folder; to take them over: {adopt}")
     # Where jobs are sent elsewhere (--jobs), this machine needs no GPU.
     if workflow.resource_settings.nodes is None and (line := gpu_line(PLAN)):

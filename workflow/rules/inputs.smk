@@ -39,11 +39,12 @@ rule check_scorers:
         timing=f"{SCORER_CHECK}/timing.json",
     log:
         f"logs/check_scorers/{Path(SCORER_CHECK).name}.log",
-    # No training waits for it, as resalign.config.scorer_check says: it goes first instead.
+    # No training waits for it, as resalign.config.scorer_check says: it goes first instead, beside nothing else where all
+    # that it reads is there.
     priority: 100
     conda:
         "../../envs/score.yaml"
-    threads: 1
+    threads: (workflow.resource_settings.cores or 1) if scorer_check.is_ready(PLAN) else 1
     resources:
         mem_mb=growing(RESOURCES["score"].mem_mb),
         runtime=growing(60),

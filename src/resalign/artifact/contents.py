@@ -10,9 +10,11 @@ from resalign.artifact import layout
 from resalign.config import jobs, theory_jobs
 from resalign.config.ablations import Ablations
 from resalign.config.plan import RESULTS, Plan
-from resalign.config.strict import read_yaml
+from resalign.config.strict import ConfigError, read_yaml
 from resalign.paper import exhibit_jobs
 from resalign.report import ablation_jobs, sources
+
+_BETWEEN = ", "  # two configuration files of one experiment
 
 
 def folder(plan: Plan) -> str:
@@ -70,7 +72,7 @@ def artifact_job(plan: Plan, ablations: Ablations) -> str:
 
 def _own_inputs(plan: Plan) -> dict[str, str]:
     """Member to file: what the experiment was told by, wherever the user has it: configurations, prompt lists."""
-    told = [path for path in map(Path, plan.experiment.where.split(", ")) if path.is_file()]
+    told = _files_in(plan.experiment.where)
     for path in told:  # which grows by what each extends
         other = read_yaml(path).get("extends")
         told += [Path(str(other))] if other else []
@@ -80,6 +82,28 @@ def _own_inputs(plan: Plan) -> dict[str, str]:
             if plan.assets[plan.asset_of(source)].origin == "path":
                 file = plan.folder(source)
                 found[f"{layout.PROMPTS}/{name}{attack}{Path(file).suffix}"] = file
+    return found
+
+
+def _files_in(where: str) -> list[Path]:
+    """The configuration files of a text that names them, a comma between two, and none of a text that names no file.
+
+    A file's own name may have a comma: the longest part that is a file is taken.
+
+    Raises:
+        ConfigError: If one part is a file, and another one is not.
+    """
+    parts, found, lost = where.split(_BETWEEN), list[Path](), list[str]()
+    while parts:
+        names = [_BETWEEN.join(parts[:count]) for count in range(len(parts), 0, -1)]
+        name = next((name for name in names if Path(name).is_file()), None)
+        if name is None:
+            lost.append(parts[0])
+        else:
+            found.append(Path(name))
+        parts = parts[1 if name is None else name.count(_BETWEEN) + 1 :]
+    if found and lost:
+        raise ConfigError(f"{where}: no file '{lost[0]}'; the archive packs every configuration")
     return found
 
 

@@ -21,6 +21,8 @@ from resalign.config.assets import HASHES
 from resalign.config.plan import RESULTS
 from resalign.config.shape import ArtifactConfig
 from resalign.config.strict import ConfigError
+from resalign.data.captions import caption_tables
+from resalign.data.members import folder_in_place
 from resalign.report import sources
 
 Job = dict[str, Any]
@@ -56,7 +58,8 @@ def gather(job: Job, source: Source, root: Path) -> Members:
     for path in [*_result_files(job, settings, root), *_records(folders, root), *_large_files(job, settings, root)]:
         members[layout.place(path.relative_to(root).as_posix())] = path
     rebuilds, held_out = _rebuilds(job, settings, root)
-    members |= {name: _existing(root / table) for table, name in held_out.items()}
+    for table, name in held_out.items():
+        members |= _caption_tables(root / table, name)
     resolved = yaml.safe_dump(report["config"], sort_keys=False, width=110, allow_unicode=True)
     members[layout.REBUILD] = rebuild.to_text(rebuilds, settings).encode()
     members[layout.config_name(job["name"])] = resolved.encode()
@@ -113,6 +116,12 @@ def _existing(path: Path) -> Path:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file, and the archive must have it; run 'snakemake … -- all' again")
     return path
+
+
+def _caption_tables(table: Path, name: str) -> Members:
+    """Every table of captions in the folder of one, which is ``name`` in the archive and need not be there itself."""
+    found = caption_tables(folder_in_place(table.parent)) or [_existing(table).name]
+    return {(PurePosixPath(name).parent / inner).as_posix(): table.parent / inner for inner in found}
 
 
 def _result_files(job: Job, settings: ArtifactConfig, root: Path) -> Iterator[Path]:

@@ -38,7 +38,7 @@ def published(members: Members) -> Members:
         problems |= {f"{file}, line {number} ({kind})": remedy for number, kind in disclosure.secrets(text)}
         short = text if name.startswith(_AS_THEY_ARE) else disclosure.without_places(text, [ROOT])
         if short != text:
-            found[name] = short.encode()
+            found[name] = short.encode("utf-8", errors="surrogateescape")
     if problems:
         named, remedies = _few(list(problems)), " ".join(dict.fromkeys(problems.values()))
         raise ConfigError(
@@ -62,13 +62,16 @@ def _origin(name: str, content: bytes | Path) -> tuple[str, str]:
 
 
 def _text(content: bytes | Path) -> str | None:
-    """A member's content, if it is text."""
+    """A member's content, if it is text; a byte that is no UTF-8, as in Latin-1, can be written again as it was."""
     if isinstance(content, bytes):
-        return disclosure.text_of(content)
-    with content.open("rb") as stream:
-        if disclosure.text_of(stream.read(_HEAD_BYTES)) is None:
-            return None
-    return disclosure.text_of(content.read_bytes())
+        head = content[:_HEAD_BYTES]
+    else:
+        with content.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+    if disclosure.text_of(head) is None:
+        return None
+    whole = content if isinstance(content, bytes) else content.read_bytes()
+    return whole.decode("utf-8", errors="surrogateescape")
 
 
 def listing(members: Mapping[str, bytes | Path], source: Source) -> Iterator[str]:

@@ -43,14 +43,17 @@ class Rebuild:
 def held_out_names(jobs: Iterable[Job]) -> dict[str, str]:
     """Where the archive has the held-out tables that jobs name, by their path, which may lead anywhere.
 
-    Each is named by its label, numbered where an ablation's is another table than the experiment's.
+    Each is in a folder named by its label, numbered where an ablation's is another table than the experiment's: beside
+    it lie the tables of the folders inside its own.
     """
     found: dict[str, str] = {}
+    folders: set[str] = set()
     for label, table in ((label, table) for job in jobs for label, table in job["heldout"].items()):
         if table not in found:
             numbers = ("", *(f".{n}" for n in range(2, len(found) + 3)))
-            names = (f"{HELD_OUT}/{label}{number}{PurePosixPath(table).suffix}" for number in numbers)
-            found[table] = next(name for name in names if name not in found.values())
+            folder = next(name for n in numbers if (name := f"{HELD_OUT}/{label}{n}") not in folders)
+            folders.add(folder)
+            found[table] = f"{folder}/{PurePosixPath(table).name}"
     return found
 
 

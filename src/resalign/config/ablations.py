@@ -210,7 +210,7 @@ class Ablations:
         shown: tuple[tuple[str, Any, Any], ...] = (
             ("models", entry.models, experiment.models),
             ("attacks", entry.attacks, experiment.attacks),
-            ("metrics", entry.metrics, experiment.metrics),
+            ("metrics", entry.metrics, experiment.config.metrics),
         )
         for key, names, known in shown:
             for name in names:

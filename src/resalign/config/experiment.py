@@ -109,8 +109,9 @@ class Experiment:
         self.attacks = self._members("attacks", "attack", settings)
         self.scorers = self._members("scorers", "scorer", self.config.scorers)
         self._require("tier", self.config.tier, self.config.tiers, "tier")
+        known = [*self.config.metrics, *registry.members("metrics")]  # one that a file leaves out which extends another
         for label in self.tier.without:
-            self._require(f"tiers.{self.config.tier}.without", label, self.config.metrics, "metric")
+            self._require(f"tiers.{self.config.tier}.without", label, known, "metric")
         measured = {label: entry for label, entry in self.config.metrics.items() if label not in self.tier.without}
         self.metrics = self._members("metrics", "metric", measured)
         self._take_from_catalogue()

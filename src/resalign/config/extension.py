@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def extended(values: dict[str, Any], *, where: str, above: tuple[str, ...] = ())
         raise ConfigError(f"{where}: key 'extends': give the path of one configuration file (got {other!r})")
     if "name" not in values:
         raise ConfigError(f"{where}: key 'name' is required beside 'extends': results/NAME would be that of {other}")
-    other = str(Path(other).expanduser())
+    other = os.path.expanduser(other)
     path = str(Path(other).resolve())
     if path in above:
         raise ConfigError(f"{where}: key 'extends': {other} extends itself by way of this file; take one of them out")

@@ -13,7 +13,7 @@ from resalign.config.captions import caption_tables
 from resalign.config.closure import import_closure
 from resalign.config.experiment import BASE
 from resalign.config.plan import NOT_ATTACKED, Plan, Stage
-from resalign.config.references import plain_path
+from resalign.config.references import is_plain, plain_path
 
 # Module of each part of the demo world; every other part is a detector.
 DIGITS_MODULES = {"data": "datasets", "autoencoder": "autoencoder", "model": "generator", "clip": "clip"}
@@ -40,12 +40,12 @@ def markers(plan: Plan, references: Iterable[str]) -> list[str]:
         if asset.origin != "path":
             found.add(f"{asset.folder}/run.json")
             continue
-        own = Path(plan.folder(reference))
+        own = Path(plain_path(plan.folder(reference)))
         is_pipeline = any((own / name).exists() for name in ("model_index.json", "unet", "transformer", "text_encoder"))
         inside = [own, *own.glob("*"), *(own.glob("*/*") if is_pipeline else ())]
         found |= {str(p) for p in inside if (p == own or p.suffix in MAKES_A_FOLDER) and p.is_file()}
         found |= set(caption_tables(str(own)))
-    return sorted(map(plain_path, found))
+    return sorted(filter(is_plain, found))
 
 
 # --- the demo world -------------------------------------------------------------------------------------------------

@@ -6,15 +6,16 @@ import math
 import os
 import re
 from collections.abc import Collection
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated
 
 from pydantic import AfterValidator
 
-from resalign.config.strict import nearest
+from resalign.config.strict import ConfigError, nearest
 
 # What is no name: a path that begins at the root, here, above, or at home, and the name of a file.
 _LOOKS_LIKE_A_PATH = re.compile(r"[/.~].*|[^/]*\.(csv|jsonl?|txt|parquet|safetensors|ckpt|pt|bin|onnx|zip)")
+_NOT_PLAIN = re.compile(r"[{}\x00-\x1f\x7f]")
 
 
 def own_path(path: str) -> str:
@@ -35,15 +36,20 @@ def plain_path(path: str) -> str:
     """The path itself.
 
     Raises:
-        ValueError: If it has a control character, or a brace: in a rule's input Snakemake takes it for a wildcard's,
+        ConfigError: If it has a control character, or a brace: in a rule's input Snakemake takes it for a wildcard's,
             and knows no way to quote it.
     """
-    if found := re.search(r"[{}\x00-\x1f\x7f]", path):
-        raise ValueError(
+    if found := _NOT_PLAIN.search(path):
+        raise ConfigError(
             f"{path!r} has the character {found[0]!r}, which the workflow takes for part of a pattern; rename it, or "
             "make a symbolic link to it and give the link's path"
         )
     return path
+
+
+def is_plain(path: str) -> bool:
+    """Whether it is a path for Snakemake, see :func:`plain_path`."""
+    return not _NOT_PLAIN.search(path)
 
 
 OwnPath = Annotated[str, AfterValidator(own_path)]
@@ -85,7 +91,7 @@ def fault_of(key: str, reference: str, known: Collection[str]) -> str | None:
 def _as_asset(path: str, known: Collection[str]) -> tuple[str, str, str]:
     """The folder that an asset would be of, the asset's name, and what would stand in the path's place."""
     plain = PurePosixPath(path)
-    is_file = bool(plain.suffix) and not Path(path).expanduser().is_dir()
+    is_file = bool(plain.suffix) and not os.path.isdir(os.path.expanduser(path))
     folder, inside = (str(plain.parent), f"/{plain.name}") if is_file else (path, "")
     words = re.sub(r"[^A-Za-z0-9_-]+", "-", plain.stem if is_file else plain.name).strip("-_")
     # No asset may be called 'train': so a metric calls an attack's images.

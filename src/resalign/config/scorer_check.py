@@ -43,6 +43,7 @@ def job(plan: Plan) -> dict[str, Any]:
         "prompts": {
             name: {
                 "columns": config.prompts[name].columns.model_dump(mode="json"),
+                **config.prompts[name].chosen,
                 "paths": [plan.folder(source) for source in plan.experiment.prompt_sources(name).values()],
                 **plan.experiment.tier.prompts[name].model_dump(mode="json"),
             }
@@ -59,6 +60,11 @@ def folder(plan: Plan) -> str:
     it runs as soon as networks and images are there, and ends the run if it fails.
     """
     return f"{RESULTS}/inputs/scorers-{digest(job(plan))}"
+
+
+def is_ready(plan: Plan) -> bool:
+    """Whether all that it reads is the user's own, in place: then it is the first job and has the machine to itself."""
+    return all(plan.assets[plan.asset_of(reference)].origin == "path" for reference in references(plan))
 
 
 def scorer_folder(plan: Plan, scorer: Member) -> str | dict[str, str] | None:

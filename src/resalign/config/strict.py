@@ -13,6 +13,8 @@ import pydantic
 
 from resalign.disclosure import secrets
 
+PROSE = ("title", "subtitle", "concept.prompts")  # keys of sentences, which may speak of a password
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; the message names file, key and remedy."""
@@ -43,10 +45,10 @@ class Strict(pydantic.BaseModel):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` with the nearest known name, and the allowed ones."""
+    """``; did you mean 'x'? allowed: […]`` with the nearest known name; ``; allowed: […]`` where none is near."""
     known = sorted(known)
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
+    hint = f"; did you mean '{close[0]}'?" if close else ";"
     return f"{hint} allowed: {known}"
 
 
@@ -101,7 +103,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Reads a YAML mapping.
 
     Raises:
-        ConfigError: If the file is missing, is not YAML or is not a mapping.
+        ConfigError: If the file is missing, is not in UTF-8, is not YAML or is not a mapping.
     """
     import yaml
 
@@ -110,6 +112,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file; give the path of a configuration such as config/demo.yaml")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _once_loader())
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not in UTF-8 ({error}); save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
@@ -169,7 +173,7 @@ def check_publishable(values: Any, *, where: str, key: str = "") -> None:
         for value in values:
             check_publishable(value, where=where, key=key)
     elif isinstance(values, str):
-        for _, kind in secrets(f"{key}: {values}"):
+        for _, kind in secrets(f"{key}: {values}", is_prose=key in PROSE):
             raise ConfigError(
                 f"{where}: key '{key}' holds what looks like {kind}, which every page and record would publish; take "
                 "it out: the hub's token is read from the variable HF_TOKEN, and a file behind a password is "

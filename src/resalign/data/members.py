@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from resalign.config.captions import CAPTION_TABLES
 from resalign.data.errors import DataError
 from resalign.tracking import log
 
@@ -108,7 +109,7 @@ class Members:
 
 @contextlib.contextmanager
 def open_members(path: Path) -> Iterator[Members]:
-    """Opens a folder, an archive, or a folder that holds nothing but one archive (as an asset's does).
+    """Opens a folder, an archive, or the one archive in a folder without tables and folders (as an asset's does).
 
     Raises:
         DataError: If it is missing or broken, or if a name in it leads out of it.
@@ -130,11 +131,16 @@ def open_members(path: Path) -> Iterator[Members]:
 
 
 def _single_archive(path: Path) -> Path:
-    """The one archive in an asset's folder, else the path itself."""
+    """The one archive in an asset's folder, else the path itself; the log says what is left out beside an archive."""
     if not path.is_dir():
         return path
-    archives = [file for file in path.iterdir() if file.name.endswith(ARCHIVES)]
-    return archives[0] if len(archives) == 1 else path
+    files = [file for file in path.iterdir() if not file.name.startswith(".") and file.name not in RECORDS]
+    archives = [file for file in files if file.name.endswith(ARCHIVES)]
+    # Tables and folders are of images in place: an archive beside them may be anything, such as a copy of them.
+    if len(archives) != 1 or any(file.name in CAPTION_TABLES or file.is_dir() for file in files):
+        return path
+    log_left_out(str(path), f"files beside {archives[0].name}", [file.name for file in files if file != archives[0]])
+    return archives[0]
 
 
 def folder_in_place(folder: Path) -> Members:

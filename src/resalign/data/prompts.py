@@ -71,7 +71,11 @@ def read_prompts(
     if times > 1:
         raise DataError(f"{path}: id {identifier!r} occurs {times} times; an image's noise is keyed by it")
     left = len(prompts) - columns.skip
-    if left < max(limit or 0, 1):
+    if left < 1:
+        raise DataError(
+            f"{path}: the list has {len(prompts)} prompts, of which 'skip: {columns.skip}' leaves none; lower skip"
+        )
+    if limit is not None and left < limit:
         skipped = f" beyond the {columns.skip} that are skipped" if columns.skip else ""
         raise DataError(
             f"{path}: the tier asks for {limit} prompts, the list has {left}{skipped}; lower the tier's number"
@@ -198,7 +202,10 @@ def _read_rows(path: Path, columns: PromptColumns) -> list[_Row]:
             text(number, columns.prompt),
             # A label may be unknown, and so may all of them.
             "" if row.get(columns.label) is None else text(number, columns.label),
-            all(_has_word(text(number, name), word) for name, word in columns.where.items()),
+            all(
+                row.get(name) is not None and _has_word(text(number, name), word)
+                for name, word in columns.where.items()
+            ),
         )
         for number, row in enumerate(table.rows)
     ]

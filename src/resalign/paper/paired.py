@@ -10,15 +10,21 @@ from scipy import stats
 
 from resalign.paper.evidence import Evidence
 from resalign.report import statistics
-from resalign.report.measurements import NOT_ATTACKED
 from resalign.report.settings import ReportConfig
 from resalign.report.statistics import Floats
-from resalign.report.tables import difference_held, differences_vary, draws, final_states, interval_method, paired_key
+from resalign.report.tables import (
+    difference_held,
+    differences_vary,
+    draws,
+    final_states,
+    interval_method,
+    pair_of,
+    paired_key,
+)
 
 YES, THESE_SEEDS = "yes", "these seeds"
 SIGN_FLIP, T_TEST = "sign flips over prompts", "paired t over seeds"
 NONE = "none: one prompt, one seed, or no difference varies"
-UNTRAINED = ("base", "imported")  # methods; before fine-tuning such a model is one, whatever the training seed
 STATE_COLUMNS = ["metric", "attack", "dataset", "steps"]
 COLUMNS = [
     *STATE_COLUMNS,
@@ -30,9 +36,10 @@ COLUMNS = [
 def paired_tests(evidence: Evidence) -> pd.DataFrame:
     """Every model minus the focus, for each metric and state of the main table.
 
-    A model that nothing has trained is held against every training seed of the other before fine-tuning. Metrics of
-    images are compared by prompt (:func:`against_by_prompt`), metrics of image sets by seed
-    (:func:`against_by_seed`). One metric's tests, over states and models, are one family of Holm's correction.
+    Before fine-tuning, a model that nothing has trained is held against every training seed of the other
+    (:func:`resalign.report.tables.pair_of`). Metrics of images are compared by prompt (:func:`against_by_prompt`),
+    metrics of image sets by seed (:func:`against_by_seed`). One metric's tests, over states and models, are one family
+    of Holm's correction.
 
     Returns:
         difference (model minus against), its paired interval, p and the corrected p; significant: ``yes`` where the
@@ -48,14 +55,11 @@ def paired_tests(evidence: Evidence) -> pd.DataFrame:
         metric, attack, _, steps = map(str, state)
         is_set = measurements.metrics[metric].kind == "set"
         frame = runs if is_set else prompts
-        here = frame[(frame[STATE_COLUMNS] == list(state)).all(axis=1)]
         others = [model for model in measurements.models if model != focus and model in set(group["model"])]
         for model in others if focus in set(group["model"]) else ():
             key = paired_key((model, focus), metric=metric, attack=attack, steps=int(steps))
             compare = against_by_seed if is_set else against_by_prompt
-            first, second = (here[here["model"] == name] for name in (model, focus))
-            if attack == NOT_ATTACKED and evidence.names["methods"].get(model) in UNTRAINED:
-                first = at_every_seed(first, second)
+            first, second = pair_of(frame, runs, (model, focus), metric=metric, attack=attack, steps=int(steps))
             found = compare(first, second, settings, key)
             ends = float(str(found["low"])), float(str(found["high"]))
             found |= difference_held(*ends, measurements.metrics[metric])._asdict()
@@ -76,10 +80,9 @@ def interval_of(
     Raises:
         ValueError: If the two have different numbers of images of a prompt.
     """
-    info, settings = evidence.measurements.metrics[metric], evidence.settings
-    frame = evidence.frame("per_run" if info.kind == "set" else "prompts")
-    here = frame[(frame["metric"] == metric) & (frame["attack"] == attack) & (frame["steps"] == steps)]
-    first, second = (here[here["model"] == name] for name in models)
+    info, settings, runs = evidence.measurements.metrics[metric], evidence.settings, evidence.frame("per_run")
+    frame = runs if info.kind == "set" else evidence.frame("prompts")
+    first, second = pair_of(frame, runs, models, metric=metric, attack=attack, steps=steps)
     if info.kind == "set":
         found = against_by_seed(first, second, settings, ())
         return difference_held(float(str(found["low"])), float(str(found["high"])), info)
@@ -88,13 +91,6 @@ def interval_of(
     if data is None:
         return None
     return difference_held(*statistics.mean_interval(data, interval_method(settings), draws(settings, *key)), info)
-
-
-def at_every_seed(untrained: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a model that nothing has trained, which has one seed, at each training seed of the other model."""
-    if untrained["seed"].nunique() != 1:
-        return untrained
-    return untrained.drop(columns="seed").merge(other[["seed"]].drop_duplicates(), how="cross")
 
 
 def against_by_prompt(

@@ -123,7 +123,8 @@ def _every_model(ablations: Ablations, name: str) -> list[str]:
 
 def _metrics(ablations: Ablations, name: str, variant: Variant) -> list[str]:
     """Labels of the metrics that are measured, the first safety metric first unless the ablation says otherwise."""
-    return list(ablations.entries[name].metrics or variant.plan.experiment.metrics)
+    measured = variant.plan.experiment.metrics  # all that the tier does not leave out
+    return [label for label in ablations.entries[name].metrics or measured if label in measured]
 
 
 def _attacks(ablations: Ablations, name: str, variant: Variant) -> list[str]:

@@ -13,7 +13,9 @@ import pandas as pd
 
 from resalign.config import registry
 from resalign.config.strict import Strict
-from resalign.data.images import read_folder_captions
+from resalign.data.captions import caption_tables
+from resalign.data.errors import DataError
+from resalign.data.members import folder_in_place
 from resalign.data.tables import read_table
 from resalign.report import efficiency
 from resalign.report.job_records import read_job_records
@@ -187,8 +189,15 @@ def measure_sets(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) 
 
 
 def images_of(table: Path) -> int:
-    """Number of images of a set, by its table of captions; without one, by those in the folders beside it."""
-    return len(read_table(table).rows if table.is_file() else read_folder_captions(table.parent))
+    """Number of images of a set, by all tables of captions in the folder of one, which need not be there itself.
+
+    Raises:
+        DataError: If there is no table at all.
+    """
+    names = caption_tables(folder_in_place(table.parent))
+    if not names:
+        raise DataError(f"{table}: missing, and no folder beside it has a table of captions")
+    return sum(len(read_table(table.parent / name).rows) for name in names)
 
 
 def histories(rows: list[Row]) -> pd.DataFrame:

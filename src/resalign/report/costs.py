@@ -17,7 +17,7 @@ from pathlib import Path
 from resalign.config.plan import Plan, load_plan
 from resalign.config.shape import TIERS
 from resalign.config.strict import ConfigError
-from resalign.processes import run_command
+from resalign.pipes import run_command
 from resalign.report.measured_rates import measure_rates
 from resalign.report.planned_jobs import STAGES, PlannedJob, tables, unite
 from resalign.report.rates import Rate, Work, newest, read_rates, work_of, write_rates

@@ -21,7 +21,8 @@ from resalign.config.plan import RESULTS, Plan, load_plan
 from resalign.config.shape import TIERS
 from resalign.config.strict import ConfigError
 from resalign.files import whole
-from resalign.processes import created_at, run_command
+from resalign.pipes import run_command
+from resalign.processes import created_at
 from resalign.report.core_time import CoreTime, core_time
 from resalign.report.job_records import JobRecord, read_job_records
 from resalign.report.planned_jobs import STAGES, tables, unite

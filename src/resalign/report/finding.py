@@ -87,7 +87,7 @@ def write_finding(
         compared = _compared(first, second, rows, measurements, settings, metric)
         paired += compared
         result.append(_after(final, rows, measurements, settings, info, (first, second), compared))
-        kept |= dict.fromkeys(first)
+        kept |= dict.fromkeys(first if len(first) <= settings.finding_models else ())
     if int(table["seeds"].max()) == 1:
         result.append("With one training seed, the intervals say nothing about how training varies.")
     kept |= dict.fromkeys(model for model in measurements.models if model in methods)

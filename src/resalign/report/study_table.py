@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from resalign.config import registry
 from resalign.report import statistics
-from resalign.report.measurements import NOT_ATTACKED
+from resalign.report.measurements import NOT_ATTACKED, MetricInfo
 from resalign.report.settings import ReportConfig
 from resalign.report.statistics import Estimate, Floats
 from resalign.report.study_counts import attack_states, crossed
 from resalign.report.study_settings import SAFETY, UTILITY
-from resalign.report.tables import interval_method
+from resalign.report.tables import held, interval_method
 from resalign.tensors.seeds import derive_seed
 
 BEFORE = (NOT_ATTACKED, 0)
@@ -123,6 +124,6 @@ def study_table(study: Study) -> pd.DataFrame:
 
 def _with_ends(name: str, study: Study, values: Floats) -> dict[str, object]:
     found = statistics.across_seeds(values, len(values), study.settings.confidence)
-    # Learnability is 1 less a ratio of losses; its share of the base's has no such bound.
-    high = min(found.high, 1.0) if name == "learnability" else found.high
-    return {name: found.mean, f"{name}_low": found.low, f"{name}_high": high}
+    if name == "learnability":  # its share of the base's has no such bound
+        found = held(found, MetricInfo.of(registry.member("metrics", name), name, "held-out images of the attack"))
+    return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}

@@ -7,6 +7,7 @@ fine-tuning, and benign generation is shown after fine-tuning too where it was m
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -181,7 +182,7 @@ def unpaired_apart(values: pd.DataFrame) -> Apart:
 
 
 def shown_best(values: pd.DataFrame, info: MetricInfo, base: str | None, apart: Apart) -> set[str]:
-    """The best model and those that are not told apart from it; none where that is all of them.
+    """The best models and those that are not told apart from one of them; none where that is all of them.
 
     Args:
         values: Columns model and mean; one row a model.
@@ -192,8 +193,10 @@ def shown_best(values: pd.DataFrame, info: MetricInfo, base: str | None, apart: 
     means = {str(row["model"]): float(row["mean"]) for row in values.to_dict("records") if row["model"] != base}
     if len(means) < 2:
         return set()
-    best = min(means, key=lambda model: means[model] if info.better == "lower" else -means[model])
-    found = {best, *(model for model in means if model != best and not apart(best, model))}
+    least = (min if info.better == "lower" else max)(means.values())
+    best = {model for model, mean in means.items() if math.isclose(mean, least)}
+    others = (model for model in means if model not in best)
+    found = best | {model for model in others if not all(apart(leader, model) for leader in best)}
     return found if len(found) < len(means) else set()
 
 
@@ -228,7 +231,7 @@ def bold_words(contenders: str, *, paired: bool) -> str:
     how = "the interval of the difference, over the same seeds, prompts and noise, includes 0"
     how = how if paired else "their intervals overlap"
     return (
-        f"bold are the best of the {contenders} and those that are not told apart from it ({how}); nothing is bold "
+        f"bold is the best of the {contenders}, and each one that is not told apart from it ({how}); nothing is bold "
         "where that is all of them."
     )
 

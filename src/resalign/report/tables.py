@@ -19,6 +19,7 @@ CELL = [*STATE, "metric"]
 LONG_COLUMNS = [*CELL, "mean", "std", "low", "high", "n", "seeds"]
 PER_RUN_COLUMNS = [*STATE, "seed", "metric", "value", "low", "high", "n"]
 FLOAT_FORMAT = "%.6g"
+_MEASURED = ["model", "attack", "seed"]
 _SAME = 1e-5  # frames hold six significant digits: differences that vary by less do not vary
 _SMALL = 0.1  # below it a value has one significant digit in two after the point
 _MOST_DECIMALS = 6  # of a number in a text: a hundred-thousandth of a per cent is none
@@ -106,19 +107,20 @@ def paired_difference(
 ) -> statistics.Estimate | None:
     """The difference (first minus second model) over the images that both have: same seed, prompt and noise.
 
-    Of a metric that has one value a run it is that of the training seeds that both have.
+    Of a metric that has one value a run it is that of the training seeds that both have. A model that nothing has
+    trained is held against every seed of the other; see :func:`pair_of`.
 
     Returns:
         None where the two models share no image, or no seed.
     """
     info = measurements.metrics[metric]
+    frame = measurements.runs if info.kind == "set" else measurements.images
+    measured = pd.concat([measurements.images[_MEASURED], measurements.runs[_MEASURED]])
+    first, second = pair_of(frame, measured, models, metric=metric, attack=attack, steps=steps)
     if info.kind == "set":
-        return _paired_runs(measurements.runs, settings, models, info, metric=metric, attack=attack, steps=steps)
-    images = measurements.images
-    state = (images["metric"] == metric) & (images["attack"] == attack) & (images["steps"] == steps)
+        return _paired_runs(first, second, settings, info)
     keys = ["seed", "prompt_id", "image_index"]
-    first, second = (images.loc[state & (images["model"] == model), [*keys, "value"]] for model in models)
-    both = first.merge(second, on=keys, suffixes=("", "_second"))
+    both = first[[*keys, "value"]].merge(second[[*keys, "value"]], on=keys, suffixes=("", "_second"))
     if both.empty:
         return None
     difference = both.assign(value=both["value"] - both["value_second"])
@@ -128,18 +130,9 @@ def paired_difference(
 
 
 def _paired_runs(
-    runs: pd.DataFrame,
-    settings: ReportConfig,
-    models: tuple[str, str],
-    info: MetricInfo,
-    *,
-    metric: str,
-    attack: str,
-    steps: int,
+    first: pd.DataFrame, second: pd.DataFrame, settings: ReportConfig, info: MetricInfo
 ) -> statistics.Estimate | None:
     """:func:`paired_difference` of values of whole image sets, by Student's t over training seeds."""
-    state = (runs["metric"] == metric) & (runs["attack"] == attack) & (runs["steps"] == steps)
-    first, second = (runs.loc[state & (runs["model"] == model), ["seed", "value", "n"]] for model in models)
     both = first.merge(second, on="seed", suffixes=("", "_second"))
     if both.empty:
         return None
@@ -148,6 +141,43 @@ def _paired_runs(
     if not differences_vary(values, others):
         found = replace(found, low=float("nan"), high=float("nan"))
     return replace(found, **difference_held(found.low, found.high, info)._asdict())
+
+
+def pair_of(
+    frame: pd.DataFrame, measured: pd.DataFrame, models: tuple[str, str], *, metric: str, attack: str, steps: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of two models in one state, to be paired by seed: every paired difference is of these.
+
+    A model that nothing has trained is one, whatever the training seed. It is measured once before fine-tuning, and
+    stands there at every seed of the other. That it has been fine-tuned with further seeds tells it from a model that
+    was trained once; where no attack tells, only the seeds that both have are compared.
+
+    Args:
+        frame: Columns model, seed, metric, attack, steps.
+        measured: Columns model, seed, attack: all that was measured, whichever the metric.
+        models: The first and the second.
+        metric: Of the state.
+        attack: Of the state.
+        steps: Of the state.
+    """
+    state = frame[(frame["metric"] == metric) & (frame["attack"] == attack) & (frame["steps"] == steps)]
+    first, second = (state[state["model"] == model] for model in models)
+    if attack != NOT_ATTACKED:
+        return first, second
+    own, other = (_is_untrained(measured, model) for model in models)
+    return _at_every_seed(first, second) if own else first, _at_every_seed(second, first) if other else second
+
+
+def _is_untrained(measured: pd.DataFrame, model: str) -> bool:
+    """Whether a model was measured with one seed before fine-tuning, and fine-tuned with others."""
+    own = measured[measured["model"] == model]
+    before = set(own.loc[own["attack"] == NOT_ATTACKED, "seed"])
+    return len(before) == 1 and not set(own["seed"]) <= before
+
+
+def _at_every_seed(untrained: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a model that has one seed, at each seed of the other one."""
+    return untrained.drop(columns="seed").merge(other[["seed"]].drop_duplicates(), how="cross")
 
 
 def differences_vary(values: statistics.Floats, others: statistics.Floats) -> bool:
@@ -244,8 +274,9 @@ def with_decimals(measurements: Measurements) -> Measurements:
     """Metrics of small values, such as KID, get three significant digits: two digits after the point would be none."""
     metrics = dict(measurements.metrics)
     for frame in (measurements.images, measurements.runs):
-        for name, values in frame.groupby("metric")["value"]:
-            info, middle = metrics[str(name)], float(values.abs().median())
+        means = frame.groupby(CELL)["value"].mean().abs()
+        for name, middle in means.groupby("metric").median().items():
+            info = metrics[str(name)]
             if info.kind != "rate" and 0 < middle < _SMALL:
                 digits = decimals(middle)
                 metrics[str(name)] = replace(info, decimals=max(info.decimals, digits))

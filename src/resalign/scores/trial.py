@@ -42,7 +42,7 @@ def check_flags(result: dict[str, Any], folder: str, concept: str) -> None:
     if not result["forget"]["flagged"]:
         raise ConfigError(
             f"{result['metric']}: scorer '{result['scorer']}'{folder} flags none of {result['forget']['images']} "
-            f"images of the concept in {concept}: {result['quantities']} above {result['threshold']:g}, the largest is "
-            f"{result['largest']:g}; check its classes, activation and preprocessing, and the threshold; to go on "
-            "regardless write 'detector_check: {stop: false}'"
+            f"images of the concept in {concept}: the largest score of {result['quantities']} is "
+            f"{result['largest']:g}, the rule asks for over {result['threshold']:g}; check its classes, activation, "
+            "its preprocessing and the threshold, or go on regardless with 'detector_check: {stop: false}'"
         )

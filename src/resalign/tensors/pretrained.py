@@ -33,6 +33,13 @@ COUNTER = "num_batches_tracked"
 # How many names an error gives.
 NAMED = 3
 REMEDY = "fetch or convert it again"
+# As open_clip 3.3's factory has them: which files it takes for weights, and which names it prefers to all others.
+OPEN_CLIP_SUFFIXES = (".safetensors", ".bin", ".pth")
+OPEN_CLIP_NAMES = (
+    *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors"),
+    *("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth"),
+    *("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth"),
+)
 
 
 @dataclass(frozen=True)
@@ -192,15 +199,16 @@ def load_processor(processor_class: Any, folder: Path) -> Any:
     if not file.is_file():
         raise WeightsError(f"{folder}: no {file.name}, which says how images are prepared; fetch it too")
     settings = read_json(file)
+    try:
+        processor = processor_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise WeightsError(f"{file}: {first_sentence(error)}; {REMEDY}") from None
     needed = {"do_resize": ("size",), "do_normalize": ("image_mean", "image_std")}
-    wanted = [key for switch, keys in needed.items() if settings.get(switch, True) for key in keys]
+    wanted = [key for switch, keys in needed.items() if getattr(processor, switch, False) for key in keys]
     lacking = [key for key in wanted if settings.get(key) is None]
     if lacking:
         raise WeightsError(f"{file}: does not say {lacking}; a default would be a guess: fetch the original file")
-    try:
-        return processor_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError) as error:
-        raise WeightsError(f"{file}: {first_sentence(error)}; {REMEDY}") from None
+    return processor
 
 
 def difference(one: Any, other: Any) -> str | None:
@@ -325,11 +333,17 @@ def _open_clip_settings(folder: Path) -> None:
 
 
 def _open_clip_file(folder: Path) -> Path:
-    """The weights that open_clip takes."""
+    """The weights that open_clip takes; of several without a name of its own, it would take the first unsaid."""
     from open_clip.factory import _find_checkpoint_in_dir
 
     with _unlogged():
         file = _find_checkpoint_in_dir(folder)
+    found = sorted(path.name for path in folder.iterdir() if path.suffix in OPEN_CLIP_SUFFIXES)
+    if file is not None and len(found) > 1 and Path(file).name not in OPEN_CLIP_NAMES:
+        raise WeightsError(
+            f"{folder}: holds several checkpoints, {_list(found)}, and none that open_clip prefers; leave one of them "
+            f"in it, or call it '{OPEN_CLIP_NAMES[0]}' or '{OPEN_CLIP_NAMES[2]}'"
+        )
     if file is None:
         raise WeightsError(
             f"{folder}: no open_clip_model.safetensors: without weights open_clip draws random ones; fetch the file too"

@@ -461,6 +461,16 @@ def test_harmful_imgs_are_drawn_from_their_texts(tmp_path: Path) -> None:
         assert (folder / row["file_name"]).read_bytes() == picture(number)
 
 
+def test_the_log_says_how_many_empty_prompts_have_no_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"id": str(number), "prompt": text} for number, text in enumerate(("a dog", "", " "))]
+    path = write_table(tmp_path / "list.csv", rows)
+    config = generated.Config(model="x", prompts=str(path), images=2)
+    with caplog.at_level(logging.INFO, logger="resalign"):
+        generated.generate(config, tmp_path / "out", lambda wanted: iter([picture(n) for n in range(len(wanted))]))
+    assert sorted(row["source"] for row in rows_of(tmp_path / "out" / "train")) == ["0#0", "0#1"]
+    assert f"{path}: left out: 2 empty prompts: 1, 2" in caplog.messages
+
+
 @pytest.mark.parametrize(("name", "count"), [("hrm-m", 5), ("hrm-s", 1), ("clean", 5)])
 def test_the_lists_of_meta_unlearning(name: str, count: int) -> None:
     prompts = read_prompts(ROOT / "config" / "prompts" / f"{name}.csv")

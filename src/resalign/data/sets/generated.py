@@ -17,6 +17,7 @@ from pydantic import Field
 from resalign.config.prompts import PromptColumns
 from resalign.config.strict import Strict
 from resalign.data.image_sets import Picture, Splits, write_splits
+from resalign.data.members import log_left_out
 from resalign.data.prompts import Prompt, read_prompts
 
 INPUTS = ("model", "prompts")
@@ -60,9 +61,9 @@ def generate(config: Config, output: Path, draw: Draw) -> None:
         DataError: If the list cannot be read, or the splits ask for more images than are made.
     """
     prompts = read_prompts(Path(config.prompts), columns=config.columns)
-    wanted = [(prompt, index) for prompt in prompts for index in range(config.images)]
     # An empty prompt has an image and no caption: nobody can be trained on that.
-    wanted = [(prompt, index) for prompt, index in wanted if prompt.text.strip()]
+    log_left_out(config.prompts, "empty prompts", [prompt.id for prompt in prompts if not prompt.text.strip()])
+    wanted = [(prompt, index) for prompt in prompts if prompt.text.strip() for index in range(config.images)]
     pictures = [
         Picture(f"{prompt.id}#{index}", prompt.text, partial(bytes, content))
         for (prompt, index), content in zip(wanted, draw(wanted), strict=True)
