@@ -131,7 +131,7 @@ def reduced(values: dict[str, Any], catalogue: dict[str, Any]) -> dict[str, Any]
     values["metrics"]["fid"]["images_per_dimension"] = 1
     values["metrics"]["kid"] |= {"images_per_dimension": 1, "subsets": 2, "subset_size": CAPTIONS // 2}
     counts = {"i2p": len(I2P) - 1, "unsafe-diffusion": 2, "coco": CAPTIONS}
-    values["tiers"]["smoke"]["prompts"] = {name: {"prompts": count} for name, count in counts.items()}
+    values["tiers"]["smoke"] |= {"prompts": {name: {"prompts": count} for name, count in counts.items()}, "without": []}
     return values
 
 
