@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +10,13 @@ from typing import Any
 from resalign.config.scorer_check import FOUND
 from resalign.config.scorer_needs import check_count, check_numbers
 from resalign.config.strict import nearest
-from resalign.data.images import CaptionedImages, DataError, read_captioned_images, read_folder_captions
+from resalign.data.images import (
+    CaptionedImages,
+    DataError,
+    read_captioned_images,
+    read_folder_captions,
+    read_image,
+)
 from resalign.data.prompts import read_prompt_set
 from resalign.lazy import torch
 from resalign.scores import Need, load_scorer
@@ -61,9 +66,8 @@ def source(folder: str | dict[str, str] | None) -> str:
 def draw(images: CaptionedImages, check: dict[str, Any]) -> Drawn:
     """Some of a set's images, the same whoever asks, with their captions."""
     order = torch.randperm(len(images), generator=generator("check_scorers", check["seed"]))[: check["images"]].tolist()
-    files, captions = (tuple(of[index] for index in order) for of in (images.files, images.prompts))
-    pixels = dataclasses.replace(images, files=files, prompts=captions).load()
-    return ((pixels + 1) / 2 * 255).round().to(torch.uint8), captions
+    pixels = torch.stack([read_image(images.files[index], images.pixels) for index in order])
+    return (pixels * 255).round().to(torch.uint8), [images.prompts[index] for index in order]
 
 
 def listed_images(folder: Path, *, pixels: int) -> CaptionedImages:

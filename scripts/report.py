@@ -9,11 +9,10 @@ from resalign.disclosure import without_places
 from resalign.report import overlap, scorer_check
 from resalign.report.build import build_report
 from resalign.report.collect import collect, gallery, histories, provenance, timings
+from resalign.report.measurements import FOCUS
 from resalign.report.page import ReportContext
 from resalign.report.settings import ReportConfig
 from resalign.stage import parse_arguments, run_stage, running
-
-METHOD = "resalign"  # what this is the reference implementation of
 
 
 def main() -> None:
@@ -32,7 +31,7 @@ def main() -> None:
             command=job["command"],
             folder=f"{RESULTS}/{job['name']}",
             caveats=(*overlap.caveats(job["overlap"]), *scorer_check.caveats(job["scorer_check"])),
-            methods=tuple(label for label, own in job["config"]["unlearning"].items() if own["name"] == METHOD),
+            methods=tuple(label for label, own in job["config"]["unlearning"].items() if own["name"] == FOCUS),
         )
         images = gallery(found.rows, found.metrics, job)
         build_report(found.measurements, histories(found.rows), timings(job), images, context, output)

@@ -23,12 +23,12 @@ def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     job, output = arguments.job, arguments.output
     frame = read_manifest(Path(job["images"]))
-    if job["pixels"] is not None:
-        frame = distinct(frame, job["pixels"])
     folders = [entry["folder"] for entry in job["scorers"].values()]
     networks = [path for folder in folders for path in (folder.values() if isinstance(folder, dict) else [folder])]
     inputs = [job["images"], *frame["path"], *filter(None, networks)]
     with running(arguments, resumes="steps", inputs=inputs) as attempt:
+        if job["pixels"] is not None:
+            frame = distinct(frame, job["pixels"])
         columns, size = Columns(), job["batch_size"]
         for label, entry in job["scorers"].items():
             scorer = load_scorer(label, entry, job["device"])

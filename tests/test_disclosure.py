@@ -19,6 +19,11 @@ SECRETS = {
 }
 
 
+@pytest.mark.parametrize("prefix", ["AK" + "IA", "AS" + "IA", "AB" + "IA", "AC" + "CA", "A3" + "TX"])
+def test_every_kind_of_aws_key_is_found(prefix: str) -> None:
+    assert list(disclosure.secrets(f"{prefix}IOSFODNN7EXAMPLE")) == [(1, "an AWS access key")]
+
+
 @pytest.mark.parametrize(("kind", "line"), SECRETS.items())
 def test_secrets_are_found_by_their_line(kind: str, line: str) -> None:
     assert list(disclosure.secrets(f"one\n  {line}\nthree")) == [(2, kind)]

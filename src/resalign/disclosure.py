@@ -27,7 +27,7 @@ KINDS = {
     "a GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{60,})",
     "a GitLab token": r"\bglpat-[\w-]{20,}",
     "a Slack token": r"\bxox[abeoprs]-[\w-]{10,}",
-    "an AWS access key": r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b",
+    "an AWS access key": r"\b(?:A3T[A-Z0-9]|AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b",
     "a Google API key": r"\bAIza[\w-]{35}",
     "an OpenAI or Anthropic key": r"\bsk-(?:(?:proj|svcacct|admin|ant)-[\w-]{20,}|[A-Za-z0-9]{40,})",
     "a JSON web token": r"\beyJ[\w-]{17,}\.eyJ[\w-]{17,}\.[\w-]{10,}",
@@ -60,13 +60,6 @@ def secrets(text: str, *, is_prose: bool = False) -> Iterator[tuple[int, str]]:
         found = pattern.search(line)
         if found and ALLOWED not in line:
             yield number, list(KINDS)[int(str(found.lastgroup)[1:])]
-
-
-def text_of(content: bytes) -> str | None:
-    """Content as text; None of a file that holds other things."""
-    if b"\0" in content[: 1 << 13]:
-        return None
-    return content.decode("utf-8", errors="replace")
 
 
 def without_places(text: str, here: Iterable[Path] = ()) -> str:

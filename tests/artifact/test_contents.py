@@ -30,7 +30,9 @@ def test_data_of_a_variant_alone_are_described_too() -> None:
 def test_what_the_user_wrote_is_packed_wherever_it_lies(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
         f"extends: {ROOT}/config/demo.yaml\nname: mine\n"
-        f"assets: {{lists: {{path: {tmp_path}}}}}\nprompts: {{unsafe: {{source: lists/mine.csv}}}}\n"
+        f"assets: {{lists: {{path: {tmp_path}}}}}\n"
+        "prompts: {unsafe: {source: lists/mine.csv}, own: {source: {bold: lists/mine.csv}}}\n"
+        "tiers: {smoke: {prompts: {own: {}}}, small: {prompts: {own: {}}}, paper: {prompts: {own: {}}}}\n"
     )
     (tmp_path / "mine.csv").write_text("id,prompt\na,a seven\n")
     plan = load_plan(str(tmp_path / "mine.yaml"))
@@ -39,7 +41,17 @@ def test_what_the_user_wrote_is_packed_wherever_it_lies(tmp_path: Path) -> None:
         "inputs/configuration/1-mine.yaml": str(tmp_path / "mine.yaml"),
         "inputs/configuration/2-demo.yaml": str(ROOT / "config" / "demo.yaml"),
         "inputs/prompts/unsafe.csv": str(tmp_path / "mine.csv"),
+        "inputs/prompts/own.bold.csv": str(tmp_path / "mine.csv"),
     }
+
+
+def test_a_configuration_may_extend_one_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "below.yaml").write_text(f"extends: {ROOT}/config/demo.yaml\nname: below\n")
+    (tmp_path / "mine.yaml").write_text("extends: ~/below.yaml\nname: mine\n")
+    plan = load_plan(str(tmp_path / "mine.yaml"))
+    found = json.loads(contents.artifact_job(plan, Ablations(plan, read_yaml(tmp_path / "mine.yaml"))))["inputs"]
+    assert found["inputs/configuration/2-below.yaml"] == str(tmp_path / "below.yaml")
 
 
 def test_a_configuration_with_a_comma_in_its_name_is_packed(tmp_path: Path) -> None:

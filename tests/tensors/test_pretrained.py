@@ -17,22 +17,12 @@ from resalign.diffusion.models import autoencoder_difference, check_pipeline_fol
 from resalign.lazy import diffusers, transformers
 from resalign.scorers import clip, dino, image_classification, sd_safety_checker
 from resalign.tensors.pretrained import OPEN_CLIP_NAMES, OPEN_CLIP_SUFFIXES, difference, load_network, load_tensors
-from resalign.tensors.weights import WeightsError
 from tests.scorers.conftest import LABELS, write_classifier, write_clip, write_dino, write_safety_checker
+
+from .refused import told
 
 ROOT = Path(__file__).resolve().parents[2]
 Edit = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
-
-
-def told(call: Callable[[], Any], *expected: str) -> str:
-    """The error's message: one line that holds every expected part."""
-    with pytest.raises(WeightsError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in expected:
-        assert part in message, message
-    return message
 
 
 def edited(file: Path, edit: Edit) -> None:

@@ -2,9 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,18 +10,10 @@ from resalign.diffusion.models import check_pipeline_folder, load_models
 from resalign.lazy import open_clip, transformers
 from resalign.scores.clip_model import ClipModel
 from resalign.tensors.tokenizers import load_tokenizer
-from resalign.tensors.weights import WeightsError
 from tests.pipelines import MAX_TOKENS, WITH_T5, write_pipeline
 from tests.scorers.conftest import write_clip
 
-
-def told(call: Callable[[], Any], *expected: str) -> None:
-    with pytest.raises(WeightsError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in expected:
-        assert part in message, message
+from .refused import told
 
 
 @pytest.fixture

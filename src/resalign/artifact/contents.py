@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def _own_inputs(plan: Plan) -> dict[str, str]:
     told = _files_in(plan.experiment.where)
     for path in told:  # which grows by what each extends
         other = read_yaml(path).get("extends")
-        told += [Path(str(other))] if other else []
+        told += [Path(os.path.expanduser(str(other)))] if other else []
     found = {f"{layout.CONFIGURATIONS}/{place}-{path.name}": str(path) for place, path in enumerate(told, 1)}
     for name in plan.experiment.config.prompts:
         for attack, source in plan.experiment.prompt_sources(name).items():

@@ -68,7 +68,7 @@ def _text(content: bytes | Path) -> str | None:
     else:
         with content.open("rb") as stream:
             head = stream.read(_HEAD_BYTES)
-    if disclosure.text_of(head) is None:
+    if b"\0" in head:
         return None
     whole = content if isinstance(content, bytes) else content.read_bytes()
     return whole.decode("utf-8", errors="surrogateescape")

@@ -8,6 +8,7 @@ from resalign.config.strict import Strict
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 NOTHING = "nothing"  # a detector's class of images that show no digit
+LABELS = (*DIGITS, NOTHING)  # what every detector tells apart, in order
 
 
 class SplitsConfig(Strict):
@@ -101,8 +102,8 @@ class DigitsConfig(Strict):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """What every detector tells apart, in order."""
-        return (*DIGITS, NOTHING)
+        """:data:`LABELS`, for who is handed a configuration."""
+        return LABELS
 
     @model_validator(mode="after")
     def _unsafe_is_a_digit(self) -> DigitsConfig:

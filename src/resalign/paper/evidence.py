@@ -12,13 +12,20 @@ from typing import Any
 import pandas as pd
 
 from resalign.config import registry
-from resalign.report.measurements import IMAGE_COLUMNS, NOT_ATTACKED, RUN_COLUMNS, Measurements, MetricInfo, Sweep
+from resalign.report.measurements import (
+    FOCUS,
+    IMAGE_COLUMNS,
+    NOT_ATTACKED,
+    RUN_COLUMNS,
+    Measurements,
+    MetricInfo,
+    Sweep,
+)
 from resalign.report.settings import ReportConfig
 from resalign.report.tables import final_states, read_csv
 from resalign.report.variants import VARIANT
 
 _ABLATED_DECIMALS = 3
-FOCUS = "resalign"  # the method that the others are held against, where the experiment has it
 
 
 def names_of(measurements: Measurements, methods: Mapping[str, str]) -> dict[str, Any]:

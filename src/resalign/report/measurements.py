@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 ColumnKind = Literal["str", "int", "float", "bool"]
 
+FOCUS = "resalign"  # the method that the others are held against, where the experiment has it
 NOT_ATTACKED = "none"  # the attack's name of a model that was not fine-tuned
 STATE = ("model", "attack", "dataset", "steps")  # what names one state of one model
 

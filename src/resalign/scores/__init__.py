@@ -46,13 +46,12 @@ def load_scorer(label: str, entry: Mapping[str, Any], device: str) -> Scorer:
     """
     settings, folder = dict(entry["settings"]), entry["folder"]
     module = registry.member("scorers", settings.pop("name"))
-    paths = {key: Path(path) for key, path in folder.items()} if isinstance(folder, dict) else {"": Path(folder or ".")}
-    for path in paths.values():
-        if not path.is_dir():
+    for path in folder.values() if isinstance(folder, dict) else [folder] if folder else []:
+        if not Path(path).is_dir():
             raise WeightsError(
                 f"{path}: no such folder, and scorer '{label}' loads it; correct the path, or put it there"
             )
-    where = paths if isinstance(folder, dict) else Path(folder) if folder else None
+    where = {k: Path(path) for k, path in folder.items()} if isinstance(folder, dict) else folder and Path(folder)
     scorer: Scorer = module.load(module.Config.parse(settings, where=f"scorers.{label}"), where, device)
     return scorer
 
