@@ -167,9 +167,7 @@ def running(
             folder = stack.enter_context(StateFolder(state_folder(arguments.output), fingerprint))
             if folder.take_finished(arguments.output):
                 raise AlreadyFinished(f"finished by an earlier attempt; delete {folder.path} to make it anew")
-        hashes.unseal(arguments.output)
-        if made is None:  # else another job may be at work in the folder
-            remove_parts(arguments.output)
+        _make_room(arguments.output, shared=made is not None)
         begun_at, imported = time.time(), import_seconds()
         created_at = processes.created_at(psutil.Process())
         attempt = Attempt(
@@ -181,14 +179,21 @@ def running(
         with memory.explained(Path(sys.argv[0]).stem, arguments.job):
             yield attempt
         start_seconds = begun_at - created_at + import_seconds() - imported - lease.waited_seconds
-        times = {**_times(attempt, created_at, start_seconds), **_machine(arguments, lease)}
-        for name, values in (("run.json", record), ("timing.json", times)):
-            write_json(arguments.output / name, values)
+        times = _times(attempt, created_at, start_seconds)
+        write_json(arguments.output / "run.json", record)
+        write_json(arguments.output / "timing.json", {**times, **_machine(arguments, lease)})
         hashes.seal(arguments.output, made)
         if folder and resumes == "steps":
             folder.keep_finished(arguments.output)
         elif folder:
             folder.drop_states()
+
+
+def _make_room(output: Path, *, shared: bool) -> None:
+    """Takes away what tells of an earlier result, and what killed processes have left of unfinished files."""
+    hashes.unseal(output)
+    if not shared:  # no other job is at work there
+        remove_parts(output)
 
 
 def _set_up(arguments: StageArguments) -> devices.Lease:

@@ -103,7 +103,8 @@ def rewrite(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     hashes.write(file.parent, (hashes.read(file.parent) or {}) | {file.name: hashes.Entry.of(file)})
     for manifest in file.parents[3].glob("*/images.csv"):
-        manifest.write_text(manifest.read_text().replace(before, hashes.file_hash(file)))
+        place = file.relative_to(file.parents[3])
+        manifest.write_text(manifest.read_text().replace(f"{place},{before}", f"{place},{hashes.file_hash(file)}"))
         hashes.seal(manifest.parent)
 
 
