@@ -167,9 +167,7 @@ def verified(path: Path | str) -> Path:
 def check_listed(path: Path, sha256: str, manifest: str) -> None:
     """Raises DamagedError unless a file is the one that a job's manifest lists."""
     if file_hash(path) != sha256:
-        raise DamagedError(
-            f"{path}: is not the file that {manifest} lists; remove the list, and the next run makes both"
-        )
+        raise DamagedError(f"{path}: is not the file that {manifest} lists; remove the list to have both made again")
 
 
 def read(folder: Path) -> dict[str, Entry] | None:
