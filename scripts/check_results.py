@@ -20,6 +20,8 @@ def main() -> None:
     if not folders:
         sys.exit(f"error: {results}: holds no results; run the workflow first, or name their folder")
     problems = list(hashes.problems(results))
+    if not problems and (others := hashes.unlisted(results)):
+        print(f"{len(others)} files that no list has were not checked, such as {others[0]}")  # noqa: T201
     for problem in problems:
         print(f"DAMAGED: {problem}")  # noqa: T201
     if problems:

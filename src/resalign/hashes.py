@@ -246,6 +246,13 @@ def problems(results: Path) -> Iterator[str]:
             yield f"{record.parent}: has no {NAME}; remove {record}, and the next run makes it again"
 
 
+def unlisted(results: Path) -> list[Path]:
+    """Files that no job has listed: of jobs that write one file beside those of others, such as a table's LaTeX."""
+    listed = {(folder / name).resolve() for folder in sealed_folders(results) for name in (*(read(folder) or ()), NAME)}
+    files = (path for path in results.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(results)))
+    return sorted(path for path in files if path.resolve() not in listed)
+
+
 def sealed_folders(results: Path) -> list[Path]:
     """Folders that have a list, but for those that only keep a job's state."""
     return sorted(path.parent for path in results.rglob(NAME) if not _is_hidden(path.relative_to(results)))
