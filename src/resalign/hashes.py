@@ -210,6 +210,12 @@ def _hash(path: Path, _mtime: int, _size: int) -> str:
     return file_hash(path)
 
 
+def forget() -> None:
+    """Has every file read again: only those whose times have changed are, otherwise."""
+    _read.cache_clear()
+    _hash.cache_clear()
+
+
 # --- a whole tree of results ------------------------------------------------------------------------------------------
 
 
