@@ -92,8 +92,12 @@ def read_by_a_stage(path: Path, results: Path) -> str | None:
 
     The report reads all scores; None if there is no reader.
     """
-    lists = (path.parent / "checkpoints.json", *path.parents[3].glob("*/images.csv"))
-    names = [f'"{place}"' for place in (path, *path.parents, *lists) if place not in (results, *results.parents)]
+    lists = {".safetensors": [path.parent / "checkpoints.json"], ".png": [*path.parents[3].glob("*/images.csv")]}
+    names = [
+        f'"{place}"'
+        for place in (path, *path.parents, *lists.get(path.suffix, ()))
+        if place not in (results, *results.parents)
+    ]
     records = [(stage, record) for stage in STAGES for record in sorted((results / "runs" / stage).rglob("run.json"))]
     for stage, record in [*records, *(("report", record) for record in results.glob("*/run.json"))]:
         text = record.read_text(encoding="utf-8", errors="replace")
