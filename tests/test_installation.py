@@ -225,6 +225,7 @@ def test_the_locked_environment_at_ten_moments(tmp_path: Path) -> None:
         assert check_records(packages) == files
         imports = "import torch, diffusers, peft, transformers, resalign"
         subprocess.run([clone / ".venv" / "bin" / "python", "-c", imports], cwd=tmp_path, check=True)
-        print(
-            f"killed after {seconds * number / 11:.0f} s with {left} packages there (ended: {ended}): {files} files whole"
+        told = (
+            f"killed after {seconds * number / 11:.0f} of {seconds:.0f} s, with {left} packages there (ended: {ended})"
         )
+        print(f"{told}: {files} files whole")  # noqa: T201
