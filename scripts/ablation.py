@@ -14,7 +14,7 @@ def main() -> None:
     from resalign.report.tables import write_csv
 
     arguments = parse_arguments(__doc__ or "")
-    with running(arguments):
+    with running(arguments, made=("values.csv", "per_run.csv", "variants.json")):
         values, runs = measured(arguments.job)
         write_csv(values, arguments.output / "values.csv")
         write_csv(runs, arguments.output / "per_run.csv")

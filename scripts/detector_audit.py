@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from resalign.hashes import verified
 from resalign.report.collect import load_metric, rows_of
 from resalign.report.detector_audit import AuditContext, write_audit
 from resalign.report.detector_labels import read_labels, stand_in_labels
@@ -23,7 +24,7 @@ def main() -> None:
     stand_in = FlagRule.parse(job["stand_in"], where="detector_audit.labels") if job["stand_in"] else None
     with running(arguments):
         # A prompt's id, a number in some lists, is text in the scores.
-        sample = pd.read_csv(Path(job["sample"]) / KEY, dtype={"prompt_id": str}, keep_default_na=False)
+        sample = pd.read_csv(verified(Path(job["sample"]) / KEY), dtype={"prompt_id": str}, keep_default_na=False)
         labels = None if stand_in else read_labels([Path(path) for path in job["labels"]], sample)
         module, config, _ = load_metric(label, dict(settings))
         images = population(rows_of(job), label, (module, config), job["base"], stand_in)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from resalign.report.collect import load_metric, rows_of
-from resalign.report.detector_sample import draw, population, write_sample
+from resalign.report.detector_sample import IMAGES, KEY, PAGE, draw, population, write_sample
 from resalign.stage import parse_arguments, run_stage, running
 
 
@@ -12,7 +12,7 @@ def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     job, output = arguments.job, arguments.output
     label, settings = job["metric"]
-    with running(arguments):
+    with running(arguments, made=(KEY, PAGE, IMAGES)):  # people write into the sheet
         module, config, _ = load_metric(label, dict(settings))
         images = population(rows_of(job), label, (module, config), job["base"])
         sample = draw(images, job["images"], job["seed"])

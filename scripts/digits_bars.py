@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from resalign.digits.bars import detector_bars, generator_bars
+from resalign.hashes import verified
 from resalign.metrics import ip, retained_accuracy
 from resalign.stage import parse_arguments, run_stage, write_json
 
@@ -20,11 +21,11 @@ def main() -> None:
     flags = ip.Config.parse(job["ip"], where="metrics.ip")
     accuracy = retained_accuracy.Config.parse(job["retained_accuracy"], where="metrics.retained_accuracy")
     heldout = {
-        name: json.loads((Path(folder) / "heldout.json").read_text("utf-8"))
+        name: json.loads(verified(Path(folder) / "heldout.json").read_text("utf-8"))
         for name, folder in job["detectors"].items()
     }
-    bars = generator_bars(pd.read_parquet(job["scores"]), flags, accuracy)
-    bars += detector_bars(heldout, pd.read_parquet(job["reference"]), flags)
+    bars = generator_bars(pd.read_parquet(verified(job["scores"])), flags, accuracy)
+    bars += detector_bars(heldout, pd.read_parquet(verified(job["reference"])), flags)
     sys.stdout.write("\n".join(str(bar) for bar in bars) + "\n")
     missed = [bar.name for bar in bars if not bar.met]
     if missed:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from resalign.diffusion.export import write_delta, write_pipeline
-from resalign.diffusion.images import file_hash
 from resalign.disclosure import without_places
+from resalign.hashes import file_hash, verified
 from resalign.report.card import CardContext, write_card
 from resalign.report.card_model import describe
 from resalign.report.collect import collect, provenance
@@ -48,7 +48,7 @@ def write_cards(job: dict[str, Any], folder: Path) -> None:
     exported = Exported(
         **{key: job[key] for key in ("model", "seed", "form", "concept", "method", "base_name", "base_hub", "licence")},
         terms=tuple(job["terms"]),
-        made=json.loads(Path(job["made"]).read_text(encoding="utf-8")),
+        made=json.loads(verified(job["made"]).read_text(encoding="utf-8")),
         weights_sha256=file_hash(Path(job["weights"])),
         measured=job["measured"],
         provenance=made,

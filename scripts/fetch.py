@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from resalign.config.assets import HASHES, AssetConfig, described
 from resalign.data.fetch import fetch
 from resalign.data.source import MIRROR_ROOT
-from resalign.stage import parse_arguments, run_stage, running, write_json
+from resalign.stage import parse_arguments, run_stage, running
 
 
 def main() -> None:
@@ -21,10 +20,7 @@ def main() -> None:
     asset = described(name, AssetConfig.parse(origin, where=f"assets.{name}"))
     mirror_root = os.environ.get(MIRROR_ROOT)
     with running(arguments):
-        hashes = fetch(name, asset, arguments.output, Path(mirror_root) if mirror_root else None, HASHES)
-    # Every file's hash, published or not: what this run was made from.
-    record = arguments.output / "run.json"
-    write_json(record, {**json.loads(record.read_text(encoding="utf-8")), "sha256": hashes})
+        fetch(name, asset, arguments.output, Path(mirror_root) if mirror_root else None, HASHES)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from resalign.hashes import verified
 from resalign.report.settings import ReportConfig
 from resalign.stage import parse_arguments, run_stage
 
@@ -18,7 +19,7 @@ def main() -> None:
     job, output = arguments.job, arguments.output / arguments.job["file"]
     table = Path(job["table"])
     if output.suffix == ".csv":
-        shutil.copyfile(table, output)
+        shutil.copyfile(verified(table), output)
     elif output.suffix == ".md":
         output.write_text(page(read(table), job["samples"]), encoding="utf-8")
     else:

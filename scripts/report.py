@@ -6,7 +6,7 @@ import yaml
 
 from resalign.config.plan import RESULTS
 from resalign.disclosure import without_places
-from resalign.report import overlap, scorer_check
+from resalign.report import overlap, scorer_check, sources
 from resalign.report.build import build_report
 from resalign.report.collect import collect, gallery, histories, provenance, timings
 from resalign.report.measurements import FOCUS
@@ -19,7 +19,7 @@ def main() -> None:
     """Command line of the rule report."""
     arguments = parse_arguments(__doc__ or "")
     job, output = arguments.job, arguments.output
-    with running(arguments):
+    with running(arguments, made=(sources.PAGE, sources.WORDS, "tables", "figures")):
         found = collect(job)
         context = ReportContext(
             title=job["title"],

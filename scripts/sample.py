@@ -11,10 +11,11 @@ from typing import Any
 from resalign.config.closure import import_closure, source_hash
 from resalign.data.images import DataError
 from resalign.data.prompts import Prompt, counted_as, read_prompt_set, read_prompts, same_text
-from resalign.diffusion.images import ImageStore, file_hash, folder_hash
+from resalign.diffusion.images import ImageStore, folder_hash
 from resalign.diffusion.models import apply_weights, load_models
 from resalign.diffusion.sampling import fill
 from resalign.files import whole
+from resalign.hashes import IMAGES, file_hash
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
 from resalign.tensors.weights import kept_states
 from resalign.tracking import log
@@ -41,14 +42,14 @@ def main() -> None:
                 apply_weights(models.pipeline, weights)
             for name, wanted in prompts.items():
                 if steps == last or job["prompts"][name]["along_the_way"]:
-                    store = ImageStore(output.parent / "images" / name / f"step-{steps}")
+                    store = ImageStore(output.parent / IMAGES / name / f"step-{steps}")
                     store.open({**origin, "weights": file_hash(weights) if weights else ""})
                     bar = progress_bar(f"sample {job['label']} {name} step {steps}")
                     attacked = name == job.get("attacked_prompts")
                     shown = attacked_texts(wanted, Path(job["checkpoints"]), steps) if attacked else wanted
                     fill(models, store, shown, job["sampling"], partial(attempt.pieces, progress=bar))
                     rows += [
-                        row(name, steps, prompt, counted, store.path(prompt, index))
+                        row(name, steps, prompt, counted, store.path(prompt, index), store.sha256(prompt, index))
                         for (prompt, index), counted in zip(shown, counted_as(wanted), strict=True)
                     ]
         with whole(output / "images.csv") as part:
@@ -85,7 +86,7 @@ def checkpoints(job: dict[str, Any]) -> dict[int, Path | None]:
     return {0: Path(job["weights"]) if job["weights"] else None}
 
 
-def row(name: str, steps: int, prompt: Prompt, counted: tuple[str, int], path: Path) -> dict[str, Any]:
+def row(name: str, steps: int, prompt: Prompt, counted: tuple[str, int], path: Path, sha256: str) -> dict[str, Any]:
     """One line of the manifest; everything behind it counts prompts and images by the ids that stand here."""
     prompt_id, index = counted
     return {
@@ -96,6 +97,7 @@ def row(name: str, steps: int, prompt: Prompt, counted: tuple[str, int], path: P
         "prompt": prompt.text,
         "label": prompt.label,
         "path": str(path),
+        "sha256": sha256,
     }
 
 

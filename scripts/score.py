@@ -10,6 +10,7 @@ from resalign.config.captions import CAPTION_TABLES
 from resalign.data.image_files import open_image
 from resalign.data.images import CaptionedImages, read_folder_captions, read_image
 from resalign.files import whole
+from resalign.hashes import check_listed
 from resalign.lazy import torch
 from resalign.scores import load_scorer
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
@@ -27,6 +28,8 @@ def main() -> None:
     networks = [path for folder in folders for path in (folder.values() if isinstance(folder, dict) else [folder])]
     inputs = [job["images"], *frame["path"], *filter(None, networks)]
     with running(arguments, resumes="steps", inputs=inputs) as attempt:
+        for path, sha256 in zip(frame["path"], frame.get("sha256", ()), strict=False):  # real ones have none
+            check_listed(Path(path), sha256, job["images"])
         if job["pixels"] is not None:
             frame = distinct(frame, job["pixels"])
         columns, size = Columns(), job["batch_size"]

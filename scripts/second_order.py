@@ -33,7 +33,7 @@ def main() -> None:
     job, output = arguments.job, arguments.output
     config = Config.parse(job["audit"], where="second order audit")
     settings = ReportConfig.parse(job["report"], where="report")
-    with running(arguments):
+    with running(arguments, inputs=[job[name] for name in ("model", "forget", "pool")]):
         models = load_models(Path(job["model"]), device=job["device"])
         data = {name: encoded(models, Path(job[name]), job["pixels"], name) for name in ("forget", "pool")}
         denoiser = models.denoiser.double()

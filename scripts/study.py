@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from resalign.report.collect import Row, load_metric
-from resalign.report.study_counts import count_hits, heldout_losses, write_counts
+from resalign.report.study_counts import FILES, count_hits, heldout_losses, write_counts
 from resalign.report.study_manifest import study_manifest
 from resalign.stage import parse_arguments, run_stage, running, write_json
 
@@ -12,7 +12,7 @@ def main() -> None:
     """Command line of the rule study_counts."""
     arguments = parse_arguments(__doc__ or "")
     job, output = arguments.job, arguments.output
-    with running(arguments):
+    with running(arguments, made=(*FILES, "manifest.json")):
         rows = [Row(r["model"], r["attack"], r["dataset"], s, r["folders"]) for r in job["rows"] for s in r["seeds"]]
         loaded = {label: load_metric(label, dict(settings)) for label, settings in job["metrics"].items()}
         counts = count_hits(rows, {label: (module, config) for label, (module, config, _) in loaded.items()})

@@ -45,7 +45,8 @@ def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     job, output = arguments.job, arguments.output
     config = TheoryConfig.parse(job["theory"], where="theory")
-    with running(arguments):
+    weights = [job["weights"]] if job["weights"] else []
+    with running(arguments, inputs=[job["model"], job["forget"], *weights]):
         models = load_models(Path(job["model"]), Path(job["weights"]) if job["weights"] else None, device=job["device"])
         original = {name: tensor.detach().clone() for name, tensor in trainable_tensors(models.pipeline).items()}
         frozen = list(frozen_batches(models, job, config))

@@ -17,7 +17,7 @@ def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     job = arguments.job
     settings = ReportConfig.parse(job["report"], where="report")
-    with running(arguments):
+    with running(arguments, made=["regained.csv"]):
         measurements = collect(job).measurements
         sharpness = read_table("sharpness", [Path(part) for part in job["sharpness"]])
         regained = regained_table(per_run_table(measurements, settings), sharpness, measurements)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from resalign import hashes
 from resalign.adopt import PlannedJob, adopt_command, difference, foreign_runs, planned_jobs, sorted_out
 from resalign.config.closure import ROOT, import_closure, source_hash
 from resalign.config.plan import load_plan
@@ -57,6 +58,11 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"job": JOB | {"device": "cpu"}, "seed": 2, "source_sha256": code, "versions": {}}
 
 
+def keep(record: dict[str, Any]) -> None:
+    Path(FOLDER, "run.json").write_text(json.dumps(record))
+    hashes.seal(Path(FOLDER))
+
+
 def test_a_dry_run_names_its_jobs(record: dict[str, Any]) -> None:
     measured, report = planned_jobs(DRY_RUN)
     assert (measured.rule, measured.inputs, measured.outputs) == ("linear_model", ("mine/list.csv", SCRIPT), OUTPUTS)
@@ -66,9 +72,9 @@ def test_a_dry_run_names_its_jobs(record: dict[str, Any]) -> None:
 
 def test_what_agrees_is_taken_over_and_what_reads_the_rest_is_not(record: dict[str, Any]) -> None:
     measured, report = planned_jobs(DRY_RUN)
-    Path(FOLDER, "run.json").write_text(json.dumps(record))
+    keep(record)
     assert sorted_out([measured, report]) == (list(OUTPUTS), {"is not here": ["results/demo/report.html"]})
-    Path(FOLDER, "run.json").write_text(json.dumps(record | {"seed": 0}))
+    keep(record | {"seed": 0})
     assert sorted_out([measured, report]) == (
         [],
         {"is of another seed": [OUTPUTS[0]], "reads what is made again": ["results/demo/report.html"]},
@@ -85,19 +91,19 @@ def test_what_agrees_is_taken_over_and_what_reads_the_rest_is_not(record: dict[s
     ],
 )
 def test_a_record_is_held_against_the_plan(record: dict[str, Any], change: dict[str, Any], reason: str | None) -> None:
-    Path(FOLDER, "run.json").write_text(json.dumps(record | change))
+    keep(record | change)
     assert difference(planned_jobs(DRY_RUN)[0]) == reason
 
 
 def test_an_input_that_no_record_vouches_for_must_be_older(record: dict[str, Any]) -> None:
-    Path(FOLDER, "run.json").write_text(json.dumps(record))
+    keep(record)
     os.utime("mine/list.csv", (3000, 3000))
     assert difference(planned_jobs(DRY_RUN)[0]) == "reads mine/list.csv, which is newer"
 
 
 def test_a_job_without_a_record_is_made_again(record: dict[str, Any]) -> None:
     assert difference(planned_jobs(DRY_RUN)[0]) == "is not here"
-    Path(FOLDER, "run.json").write_text(json.dumps(record))
+    keep(record)
     Path(FOLDER, "timing.json").unlink()
     assert difference(PlannedJob("x", (), OUTPUTS[:2], planned_jobs(DRY_RUN)[0].command)) == "has no record"
     assert difference(PlannedJob("ablation_file", (), ("a.csv",), "cp b.csv a.csv")) == "has no record"
@@ -106,7 +112,7 @@ def test_a_job_without_a_record_is_made_again(record: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["run.json", "timing.json"])
 @pytest.mark.parametrize("left", [0, 9])
 def test_a_record_that_was_cut_short_is_none(record: dict[str, Any], name: str, left: int) -> None:
-    Path(FOLDER, "run.json").write_text(json.dumps(record))
+    keep(record)
     os.truncate(f"{FOLDER}/{name}", left)
     assert difference(planned_jobs(DRY_RUN)[0]) == "has no whole record"
 

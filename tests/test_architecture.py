@@ -21,8 +21,8 @@ PACKAGE = ROOT / "src" / "resalign"
 # From the bottom to the top: a part imports itself and parts of lower layers, never its own layer's others.
 LAYERS = (
     {"lazy", "files", "processes", "pipes", "recover", "disclosure", "outcome"},
-    {"tracking"},
-    {"tensors", "resume", "devices", "memory", "stage_server"},
+    {"tracking", "hashes"},
+    {"tensors", "resume", "devices", "memory", "stage_server", "notes"},
     {"config"},
     {"data", "bilevel", "scores"},
     {"diffusion"},

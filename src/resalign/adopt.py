@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shlex
-from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,9 @@ from typing import Any
 
 from resalign.config.closure import import_closure, source_hash
 from resalign.config.plan import RESULTS, Plan
+from resalign.hashes import DamagedError, verified
+from resalign.notes import note_of
 from resalign.stage import argument_parser
-
-NOTES = Path(".snakemake/metadata")
-LONGEST_NAME = 254  # a note is named by its output; Snakemake breaks longer names into folders
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,13 @@ def difference(job: PlannedJob) -> str | None:
         return f"is of another {' and '.join(other)}"
     others = {path for path in job.inputs if not path.startswith(f"{RESULTS}/")} - set(map(str, code))
     newer = sorted(path for path in others if Path(path).stat().st_mtime > timing["started_at"])
-    return f"reads {newer[0]}, which is newer" if newer else None
+    if newer:
+        return f"reads {newer[0]}, which is newer"
+    try:
+        verified(folder)
+    except DamagedError as error:
+        return f"is damaged: {error}"
+    return None
 
 
 def _told(words: list[str]) -> tuple[str, Any]:
@@ -121,11 +125,4 @@ def foreign_runs(plan: Plan) -> int:
     """How many of a plan's runs have ended somewhere, of which Snakemake has no note in this folder."""
     stages = (plan.unlearn, plan.attack)
     folders = [run.folder(seed) for stage in stages for run in stage.values() for seed in plan.seeds(run)]
-    return sum(Path(folder, "run.json").is_file() and not _note(f"{folder}/run.json").is_file() for folder in folders)
-
-
-def _note(output: str) -> Path:
-    """Where Snakemake has its note of an output [snakemake/persistence/file.py, 9.27]."""
-    name = urlsafe_b64encode(output.encode()).decode()
-    *folders, last = (name[start : start + LONGEST_NAME] for start in range(0, len(name), LONGEST_NAME))
-    return NOTES.joinpath(*(f"@{folder}" for folder in folders), last)
+    return sum(Path(folder, "run.json").is_file() and not note_of(f"{folder}/run.json").is_file() for folder in folders)

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import psutil
 
-from resalign import devices, memory, pipes, processes
+from resalign import devices, hashes, memory, pipes, processes
 from resalign.config.closure import import_closure, source_hash
 from resalign.config.strict import ConfigError
 from resalign.files import remove_parts, whole
@@ -67,6 +67,7 @@ def run_stage(main: Callable[[], None]) -> None:
 
     from resalign.data.images import DataError
     from resalign.devices import DeviceError
+    from resalign.hashes import DamagedError
     from resalign.memory import MemoryExhausted
     from resalign.tensors.steps import DivergenceError
     from resalign.tensors.weights import WeightsError
@@ -77,7 +78,10 @@ def run_stage(main: Callable[[], None]) -> None:
     pipes.end_with_the_reader()
     try:
         main()
-    except (ConfigError, DataError, WeightsError, DivergenceError, StateError, DeviceError, MemoryExhausted) as error:
+    except (
+        *(ConfigError, DataError, DamagedError, WeightsError, DivergenceError),
+        *(StateError, DeviceError, MemoryExhausted),
+    ) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
@@ -128,22 +132,26 @@ def running(
     *,
     resumes: Literal["no", "steps", "pieces"] = "no",
     inputs: Iterable[str | Path] = (),
+    made: Iterable[str] | None = None,
 ) -> Iterator[Attempt]:
     """Sets a stage up, takes up what an earlier attempt has saved, and records the stage when it has ended well.
 
-    Writes ``run.json`` (settings, seed, source hash, versions: the same whenever the result is) and ``timing.json``
-    (seconds, memory, machine: different at every run, and so kept apart from everything that is compared).
+    Writes ``run.json`` (settings, seed, source hash, versions: the same whenever the result is), ``timing.json``
+    (seconds, memory, machine: apart, as no two runs have the same) and, when all is written, ``hashes.json``.
 
     Args:
         arguments: What the workflow tells the stage.
         resumes: Whether an attempt goes on from an earlier one's saved steps, or from the pieces that it has made.
-        inputs: Files and folders that a stage which resumes reads: with other ones it starts afresh.
+        inputs: Files and folders that the stage reads, as their jobs have written them; with others it starts afresh.
+        made: The stage's own files and folders in the output folder, where those of other stages lie beside them.
 
     Raises:
+        DamagedError: If an input is not what its job has written.
         AlreadyFinished: If an earlier attempt has finished this very job, and its results have been put back.
         StateError: If the saved state is damaged, or in use by another process.
     """
     lease = _set_up(arguments)
+    inputs = [hashes.verified(path) for path in inputs]
     if "device" in arguments.job:
         arguments.job["device"] = lease.device  # the one that it got: what the stage uses, records and resumes by
     record = {
@@ -157,9 +165,9 @@ def running(
         if resumes != "no":
             fingerprint = {**record, "threads": arguments.threads, "inputs": inputs_hash(inputs)}
             folder = stack.enter_context(StateFolder(state_folder(arguments.output), fingerprint))
-            remove_parts(arguments.output)
             if folder.take_finished(arguments.output):
                 raise AlreadyFinished(f"finished by an earlier attempt; delete {folder.path} to make it anew")
+        _make_room(arguments.output, shared=made is not None)
         begun_at, imported = time.time(), import_seconds()
         created_at = processes.created_at(psutil.Process())
         attempt = Attempt(
@@ -170,14 +178,22 @@ def running(
         stack.enter_context(_stopped_by_signals(attempt))
         with memory.explained(Path(sys.argv[0]).stem, arguments.job):
             yield attempt
-        write_json(arguments.output / "run.json", record)
         start_seconds = begun_at - created_at + import_seconds() - imported - lease.waited_seconds
         times = _times(attempt, created_at, start_seconds)
+        write_json(arguments.output / "run.json", record)
         write_json(arguments.output / "timing.json", {**times, **_machine(arguments, lease)})
+        hashes.seal(arguments.output, made)
         if folder and resumes == "steps":
             folder.keep_finished(arguments.output)
         elif folder:
             folder.drop_states()
+
+
+def _make_room(output: Path, *, shared: bool) -> None:
+    """Takes away what tells of an earlier result, and what killed processes have left of unfinished files."""
+    hashes.unseal(output)
+    if not shared:  # no other job is at work there
+        remove_parts(output)
 
 
 def _set_up(arguments: StageArguments) -> devices.Lease:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from resalign.data.prompts import Prompt
-from resalign.diffusion.images import ImageStore, file_hash
+from resalign.diffusion.images import ImageStore
 
 PROMPT = Prompt("p-1", "a red seven")
 FINGERPRINT = {"weights": "abc", "sampling": {"seed": 42}}
@@ -60,8 +60,3 @@ def test_names_are_files_of_the_store_whatever_the_id(tmp_path: Path) -> None:
 
 def test_a_prompt_whose_text_has_changed_is_another_image(tmp_path: Path) -> None:
     assert not stored(tmp_path).path(Prompt("p-1", "a blue two"), 0).exists()
-
-
-def test_file_hash_is_sha256(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"abc")
-    assert file_hash(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from resalign.diffusion.images import file_hash
+from resalign.hashes import file_hash
 from resalign.report.card_model import describe
 
 VAE = "vae/diffusion_pytorch_model.safetensors"

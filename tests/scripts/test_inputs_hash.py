@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from resalign import hashes
 from resalign.config.plan import Plan
 from resalign.stage import SMALL_BYTES, inputs_hash
 
@@ -91,9 +92,20 @@ def test_what_a_stage_reads_are_its_inputs(workshop: Callable[[], Workshop], tin
     for file, (run, make) in read_by.items():
         tier = "" if run is attack else f"/{plan.tier}"
         before = saved_fingerprint(shop.folder, shop.folder / f"{run.folder(0)}{tier}")
-        file.write_bytes(file.read_bytes() + bytes(1) if file.suffix == ".png" else perturbed(file))
+        rewrite(file, file.read_bytes() + bytes(1) if file.suffix == ".png" else perturbed(file))
         after = saved_fingerprint(shop.folder, make(plan, run, 0))
         assert {key for key in before if before[key] != after[key]} == {"inputs"}
+
+
+def rewrite(file: Path, content: bytes) -> None:
+    """Another content, as the file's own job would have written it."""
+    before = hashes.file_hash(file)
+    file.write_bytes(content)
+    hashes.write(file.parent, (hashes.read(file.parent) or {}) | {file.name: hashes.Entry.of(file)})
+    for manifest in file.parents[3].glob("*/images.csv"):
+        place = file.relative_to(file.parents[3])
+        manifest.write_text(manifest.read_text().replace(f"{place},{before}", f"{place},{hashes.file_hash(file)}"))
+        hashes.seal(manifest.parent)
 
 
 def perturbed(weights: Path) -> bytes:

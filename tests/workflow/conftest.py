@@ -33,6 +33,10 @@ class Checkout:
         """Runs Snakemake in the copy, with further values for ``--config``."""
         return subprocess.run(capture_output=True, **self.command(*options, overrides=overrides))
 
+    def script(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Runs a script of the copy."""
+        return subprocess.run(capture_output=True, **(self.command() | {"args": [sys.executable, *command]}))
+
     def made(self, *targets: str) -> subprocess.CompletedProcess[str]:
         """Makes targets, the stages in forks of a stage server."""
         command = self.command("--", *targets)

@@ -1,5 +1,6 @@
 from resalign.adopt import adopt_command, foreign_runs
 from resalign.data.doctor import gpu_line, missing_lines
+from resalign.notes import note_damage
 
 # Downloads: the only rules that touch the network. Every file is pinned, and checked before it is used.
 
@@ -30,6 +31,8 @@ rule fetch:
 
 # What a plan cannot run without is named before anything runs, and in a dry run too.
 if workflow.is_main_process:
+    for line in note_damage(Path("results")):
+        logger.info(f"damaged: {line}; it is made again")
     for line in missing_lines(PLAN):
         logger.info(f"missing asset {line}")
     if foreign := foreign_runs(PLAN):

@@ -17,12 +17,13 @@ from resalign.artifact.machine import machine, packages
 from resalign.artifact.manifest import MANIFESTS, PROVENANCE, Entry
 from resalign.artifact.published import Members, published
 from resalign.artifact.source import Source
-from resalign.config.assets import HASHES
+from resalign.config.assets import FETCHED, HASHES
 from resalign.config.plan import RESULTS
 from resalign.config.shape import ArtifactConfig
 from resalign.config.strict import ConfigError
 from resalign.data.captions import caption_tables
 from resalign.data.members import folder_in_place
+from resalign.hashes import NAME, RECORDS, file_hash, verified
 from resalign.report import sources
 
 Job = dict[str, Any]
@@ -32,7 +33,6 @@ _NO_PICTURE = b"data:,"
 # A link to a file: no scheme, no place in the page itself, no absolute path.
 _LINK = re.compile(rb'((?:href|src)=")(?![#/]|[a-z]+:)([^"#?]+)')
 _ASSETS = f"{RESULTS}/assets/"
-_OWN_RECORDS = ("run.json", layout.TIMING)  # of a job in an asset's folder, beside what it made
 
 
 def gather(job: Job, source: Source, root: Path) -> Members:
@@ -109,13 +109,13 @@ def _told(folder: Path) -> Job:
 def _made_in(job: Job, folder: str) -> list[str]:
     """Names of the packed files that lie in a folder itself, its record aside."""
     paths = [PurePosixPath(path) for path in job["files"]]
-    return [path.name for path in paths if str(path.parent) == folder and path.name not in _OWN_RECORDS]
+    return [path.name for path in paths if str(path.parent) == folder and path.name not in RECORDS]
 
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file, and the archive must have it; run 'snakemake … -- all' again")
-    return path
+    return verified(path)
 
 
 def _caption_tables(table: Path, name: str) -> Members:
@@ -145,8 +145,8 @@ def _records(folders: list[str], root: Path) -> Iterator[Path]:
         _existing(root / folder / "run.json")
         is_asset = folder.startswith(_ASSETS)  # of which the archive has hashes, and whose licence is its owner's
         for path in sorted((root / folder).iterdir()):
-            if path.name in _OWN_RECORDS or (path.suffix in layout.RECORDS and not is_asset):
-                yield path
+            if path.name != NAME and (path.name in RECORDS or (path.suffix in layout.RECORDS and not is_asset)):
+                yield verified(path)
 
 
 def _large_files(job: Job, settings: ArtifactConfig, root: Path) -> Iterator[Path]:
@@ -162,15 +162,13 @@ def _large_files(job: Job, settings: ArtifactConfig, root: Path) -> Iterator[Pat
 def _hashed(name: str, asset: dict[str, Any], root: Path) -> dict[str, Any]:
     """An asset with the sha256 of its files: as they were fetched and checked, or of all of them as they lie here."""
     folder = root / asset["folder"]
-    if (folder / "run.json").is_file():
-        fetched = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("sha256")
-        if fetched:
-            return {**asset, "sha256": fetched}
     files = sorted([folder] if folder.is_file() else (path for path in folder.rglob("*") if path.is_file()))
     if not files:
         raise ConfigError(f"asset '{name}': nothing lies in {folder}; the archive needs the hashes of its files")
-    found = {path.relative_to(folder).as_posix(): path for path in files if path.name not in _OWN_RECORDS}
-    hashes = {file: Entry.of(path).sha256 for file, path in found.items()}
+    found = {path.relative_to(folder).as_posix(): path for path in files if path.name not in RECORDS}
+    hashes = {file: file_hash(verified(path)) for file, path in found.items()}
+    if asset["origin"] in FETCHED:
+        return {**asset, "sha256": hashes}
     lock = root / HASHES / f"{asset['name']}.json"
     locked = {"lock": json.loads(lock.read_text(encoding="utf-8"))} if lock.is_file() else {}
     # Of thousands of images a digest of digests: the sha256 of the same list, as `sha256sum` would print it.

@@ -19,7 +19,6 @@ from resalign.config.assets import FETCHED, AssetConfig, CatalogueEntry
 from resalign.data.contents import check_contents
 from resalign.data.download import check_room, file_name, first_line, receive, validator
 from resalign.data.hash_lock import read_lock, write_lock
-from resalign.data.members import RECORDS
 from resalign.data.pickles import check_pickles
 from resalign.data.source import (
     BrokenFileError,
@@ -32,6 +31,7 @@ from resalign.data.source import (
     Source,
 )
 from resalign.files import whole
+from resalign.hashes import RECORDS
 from resalign.tracking import log
 
 if TYPE_CHECKING:

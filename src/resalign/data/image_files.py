@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resalign.data.errors import DataError
+from resalign.hashes import verified
 from resalign.tracking import log
 
 if TYPE_CHECKING:
@@ -64,8 +65,11 @@ def open_image(
 
     Raises:
         DataError: Naming the image, if it is none, is not whole, is too large, or is of a kind that is not read.
+        DamagedError: If it is not what its job has written.
     """
     label = label or _name(source)
+    if isinstance(source, Path):
+        verified(source)
     with _opened(source, label, remedy) as image:
         pixels = _upright(image, _eight_bits(image, label))
         return pixels.convert("RGBA") if keeps_alpha else _on_white(pixels)

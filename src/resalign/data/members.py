@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from resalign.config.captions import CAPTION_TABLES
 from resalign.data.errors import DataError
+from resalign.hashes import RECORDS
 from resalign.tracking import log
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
@@ -33,7 +34,6 @@ BROKEN = (
     zlib.error,
     struct.error,
 )
-RECORDS = ("run.json", "timing.json")  # what a stage itself writes into an asset's folder
 # So many of what is left out are named; the rest are counted.
 NAMED = 3
 REFUSED = "this archive is broken or made to do harm: do not use it"

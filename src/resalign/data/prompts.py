@@ -14,6 +14,7 @@ from resalign.config.prompts import LABEL, Choice, PromptColumns
 from resalign.data.errors import DataError
 from resalign.data.images import check_prompt
 from resalign.data.tables import Table, read_table
+from resalign.hashes import verified
 from resalign.tensors.seeds import derive_seed
 from resalign.tracking import log
 
@@ -153,7 +154,7 @@ def _read_lines(path: Path, columns: PromptColumns) -> list[_Row]:
     if columns.id not in (None, PromptColumns().id) or columns.where:
         raise DataError(f"{path}: a prompt a line has no columns; take 'id' and 'where' out of 'columns'")
     try:
-        lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+        lines = verified(path).read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not in UTF-8 ({error}); save it as UTF-8") from None
     texts = [line.strip() for line in lines]

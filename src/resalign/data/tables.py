@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from resalign.data.errors import DataError
+from resalign.hashes import verified
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 # Of what a message shows of a value.
@@ -50,7 +51,7 @@ class Table:
 def read_table(path: Path, *, numbers_as_text: bool = False) -> Table:
     """Reads a table from a file; see :func:`parse_table`."""
     try:
-        content = path.read_bytes()
+        content = verified(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); give a table {SUFFIXES}") from None
     return parse_table(str(path), content, numbers_as_text=numbers_as_text)

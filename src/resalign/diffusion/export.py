@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from resalign.diffusion.architectures import architecture_in
-from resalign.diffusion.images import file_hash
 from resalign.diffusion.models import Models, load_models, trainable_tensors
+from resalign.hashes import file_hash
 from resalign.lazy import torch
 from resalign.tensors.pretrained import ENCODER_FILES, NETWORK_FILES
 from resalign.tensors.weights import WeightsError, component_files, load_weights, save_weights

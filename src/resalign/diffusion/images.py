@@ -1,13 +1,14 @@
-"""The image store of one model state: PNG files that larger tiers extend, guarded by a fingerprint."""
+"""The image store of one model state: PNG files that larger tiers extend, guarded by a fingerprint and by hashes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from resalign import hashes
 from resalign.data.prompts import Prompt
 from resalign.files import remove_parts, whole
 from resalign.lazy import torch
@@ -18,10 +19,16 @@ from resalign.tracking import log
 class ImageStore:
     """Images of one model state and prompt list, one file each, named by prompt and image index.
 
-    The folder is no declared output of any rule, so that a failed or larger run finds what an earlier one has made.
+    The folder is no declared output of any rule, so that a failed or larger run finds what an earlier one has made. An
+    image is made if it is listed, and its bytes are those that are listed.
+
+    Attributes:
+        folder: Where they lie.
+        made: What is listed, by file name.
     """
 
     folder: Path
+    made: dict[str, hashes.Entry] = field(default_factory=dict)
 
     def open(self, fingerprint: dict[str, object]) -> None:
         """Keeps the images that are there if they were made from the same weights and settings, else starts afresh."""
@@ -29,6 +36,7 @@ class ImageStore:
         wanted = json.dumps(fingerprint, sort_keys=True)
         if marker.is_file() and marker.read_text(encoding="utf-8") == wanted:
             remove_parts(self.folder)
+            self._take_up()
             return
         if self.folder.exists():
             log.info("%s was made from other weights or settings; its images are made afresh", self.folder)
@@ -36,6 +44,28 @@ class ImageStore:
         self.folder.mkdir(parents=True)
         with whole(marker) as part:
             part.write_text(wanted, encoding="utf-8")
+
+    def _take_up(self) -> None:
+        """Finds the images that earlier jobs have made, whole."""
+        try:
+            listed = hashes.read(self.folder) or {}
+        except hashes.DamagedError as error:
+            log.warning("%s; until then its images are made again", error)
+            listed = {}
+        for name, entry in listed.items():
+            path = self.folder / name
+            if path.is_file() and hashes.Entry.of(path) == entry:
+                self.made[name] = entry
+            else:
+                log.warning("%s: is missing or not what was made; it is made again", path)
+
+    def has(self, prompt: Prompt, index: int) -> bool:
+        """Whether an image is made."""
+        return self.path(prompt, index).name in self.made
+
+    def sha256(self, prompt: Prompt, index: int) -> str:
+        """Of an image that is made."""
+        return self.made[self.path(prompt, index).name].sha256
 
     def path(self, prompt: Prompt, index: int) -> Path:
         """Where an image lies; the prompt's text has a part in the name, for a list may change under its ids."""
@@ -48,19 +78,19 @@ class ImageStore:
         """Writes an image (3, H, W), uint8, atomically: a killed run leaves no half of one."""
         from PIL import Image
 
-        with whole(self.path(prompt, index)) as part:
+        path = self.path(prompt, index)
+        with whole(path) as part:
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(part, format="PNG")
+        self.made[path.name] = hashes.Entry.of(path)
+
+    def list_made(self) -> None:
+        """Lists the images that are made, so that the next job finds them."""
+        hashes.write(self.folder, self.made)
 
 
 def folder_hash(folder: Path) -> str:
     """sha256 over the contents of a folder's weights and settings, by name; not over what a run writes about itself."""
     files = sorted(path for suffix in ("safetensors", "json", "txt") for path in folder.rglob(f"*.{suffix}"))
-    own = [path for path in files if path.name not in ("run.json", "timing.json")]
-    lines = [f"{path.relative_to(folder)} {file_hash(path)}" for path in own]
+    own = [path for path in files if path.name not in hashes.RECORDS]
+    lines = [f"{path.relative_to(folder)} {hashes.file_hash(path)}" for path in own]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

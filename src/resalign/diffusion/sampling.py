@@ -73,7 +73,7 @@ def fill(
     """
     size = sampling["batch_size"]
     batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
-    todo = [batch for batch in batches if not all(store.path(*image).is_file() for image in batch)]
+    todo = [batch for batch in batches if not all(store.has(*image) for image in batch)]
     for position in pieces(len(todo)):
         batch = todo[position]
         images = sample_images(
@@ -84,8 +84,9 @@ def fill(
             guidance_scale=sampling["guidance_scale"],
         )
         for (prompt, index), image in zip(batch, images, strict=True):
-            if not store.path(prompt, index).is_file():
+            if not store.has(prompt, index):
                 store.save(prompt, index, image)
+        store.list_made()
 
 
 def partial_sample(

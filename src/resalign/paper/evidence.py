@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from resalign.config import registry
+from resalign.hashes import verified
 from resalign.report.measurements import (
     FOCUS,
     IMAGE_COLUMNS,
@@ -102,7 +103,7 @@ class Evidence:
     @cached_property
     def names(self) -> dict[str, Any]:
         """The values of names.json."""
-        found: dict[str, Any] = json.loads(self.files["names"].read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(verified(self.files["names"]).read_text(encoding="utf-8"))
         return found
 
     @cached_property

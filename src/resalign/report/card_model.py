@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from resalign.diffusion.forward_process import difference, forward_process_in
-from resalign.diffusion.images import file_hash, folder_hash
+from resalign.diffusion.images import folder_hash
 from resalign.diffusion.models import autoencoder_difference
 from resalign.disclosure import without_places
+from resalign.hashes import RECORDS, file_hash, verified
 
 
 def describe(source: dict[str, Any], base: Path) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -63,11 +64,12 @@ def _weights(source: dict[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
     if source["checkpoint"] is not None:
         path = Path(source["checkpoint"])
         facts = {"what it is": "changed weights for the base model, taken as they are", "path": str(path)}
-        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+        inner = (file for file in path.rglob("*") if file.is_file() and file.name not in RECORDS)
+        files = [path] if path.is_file() else sorted(inner)
         inside = path.parent if path.is_file() else path
         facts |= {f"sha256 of {file.relative_to(inside)}": file_hash(file) for file in files}
     else:
         facts = {"what it is": f"the base model, unlearned here by {name}", "settings": json.dumps(settings)}
     for seed, path in source["weights"].items():
-        facts[f"sha256 of the weights in use, training seed {seed}"] = file_hash(Path(path))
+        facts[f"sha256 of the weights in use, training seed {seed}"] = file_hash(verified(path))
     return facts, ()

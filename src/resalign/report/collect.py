@@ -17,8 +17,9 @@ from resalign.data.captions import caption_tables
 from resalign.data.errors import DataError
 from resalign.data.members import folder_in_place
 from resalign.data.tables import read_table
+from resalign.hashes import verified
 from resalign.report import efficiency
-from resalign.report.job_records import read_job_records
+from resalign.report.job_records import read_job_records, read_json
 from resalign.report.measurements import (
     GALLERY_COLUMNS,
     IMAGE_COLUMNS,
@@ -119,7 +120,7 @@ def read_scores(path: Path) -> pd.DataFrame:
 
 @functools.lru_cache(maxsize=2)  # a run and what it is compared with: features of all runs would fill the memory
 def _read_scores(path: Path, _: int) -> pd.DataFrame:
-    return pd.read_parquet(path)
+    return pd.read_parquet(verified(path))
 
 
 def states(row: Row) -> Iterator[tuple[int, str, pd.DataFrame]]:
@@ -178,8 +179,8 @@ def measure_sets(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) 
                         reference = read_scores(Path(job["references"][job["compared"][label][row.attack]]))
                         found.append((row, steps, label, module.of_set(scores, reference, config), len(scores)))
             elif hasattr(module, "of_attack") and row.is_attacked:
-                history = pd.read_csv(row.folder("attack") / "history.csv")
-                base = pd.read_csv(bases[row.attack, row.seed].folder("attack") / "history.csv")
+                history = pd.read_csv(verified(row.folder("attack") / "history.csv"))
+                base = pd.read_csv(verified(bases[row.attack, row.seed].folder("attack") / "history.csv"))
                 value = module.of_attack(history, base, config)
                 found.append((row, int(history["step"].max()), label, value, heldout[row.attack]))
     return pd.DataFrame(
@@ -206,7 +207,7 @@ def histories(rows: list[Row]) -> pd.DataFrame:
     for row in rows:
         for stage in ("unlearn", "attack"):
             if stage in row.folders and (stage == "attack" or not row.is_attacked):
-                frame = pd.read_csv(row.folder(stage) / "history.csv")
+                frame = pd.read_csv(verified(row.folder(stage) / "history.csv"))
                 label = f"{row.model}/{row.attack}" if row.is_attacked else row.model
                 frames.append(frame.assign(stage=stage, label=label, seed=row.seed))
     return pd.concat(frames, ignore_index=True)
@@ -242,7 +243,7 @@ def gallery(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) -> pd
 
 def provenance(rows: list[Row], job: dict[str, Any]) -> dict[str, str]:
     """Where the numbers come from."""
-    records = [json.loads((row.folder("score") / "run.json").read_text(encoding="utf-8")) for row in rows]
+    records = [read_json(row.folder("score") / "run.json") for row in rows]
     versions = {json.dumps(record["versions"], sort_keys=True) for record in records}
     return {
         "experiment": f"{job['name']}, tier {job['tier']}",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from resalign.diffusion.images import file_hash
+from resalign.hashes import file_hash, verified
 from resalign.report.collect import Row, states
 from resalign.report.measurements import NOT_ATTACKED
 from resalign.report.tables import write_csv
@@ -109,7 +109,7 @@ def draw(images: pd.DataFrame, total: int, seed: int) -> pd.DataFrame:
     parts = [group.head(count).assign(stratum_images=size) for (size, group), count in zip(strata, counts, strict=True)]
     sample = pd.concat(parts)
     sample["image_id"] = [
-        hashlib.sha256(f"{number}\x1f{file_hash(Path(path))}".encode()).hexdigest()[:12]
+        hashlib.sha256(f"{number}\x1f{file_hash(verified(path))}".encode()).hexdigest()[:12]
         for number, path in zip(sample["order"], sample["path"], strict=True)
     ]
     first = ["image_id", *STRATUM, "stratum_images"]

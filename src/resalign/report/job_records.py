@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from resalign.hashes import verified
+
 TIMING = "timing.json"
 RECORD = "run.json"
 CPU = "cpu"  # the device's name in a record, where it is no GPU's
@@ -83,7 +85,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: If it is none.
     """
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = json.loads(verified(path).read_text(encoding="utf-8"))
     if not isinstance(values, dict):
         raise ValueError(f"{path} is no record; delete it to have the job run again")
     return values

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from resalign.hashes import verified
 from resalign.objectives.linear_resurgence import COLUMNS_IN_S, FREE, GRADIENT, ROUNDING, ROWS_IN_C, ROWS_IN_S, UPDATE
 from resalign.report import drawing
 from resalign.report.drawing import MUTED
@@ -40,7 +41,7 @@ Every sentence is computed from linear_model.csv.
 
 def read(path: Path) -> pd.DataFrame:
     """The table as scripts/linear_model.py has written it; a gradient's ``step`` is empty, and no missing number."""
-    return pd.read_csv(path).fillna({"step": ""})
+    return pd.read_csv(verified(path)).fillna({"step": ""})
 
 
 def page(frame: pd.DataFrame, samples: int) -> str:

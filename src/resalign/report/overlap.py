@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from resalign.report.job_records import read_json
 
 USES = {
     "train": "trains on {:,} images",
@@ -25,7 +26,7 @@ def caveats(folder: str | None) -> tuple[str, ...]:
     """
     if folder is None:
         return ()
-    found = json.loads((Path(folder) / "overlap.json").read_text(encoding="utf-8"))
+    found = read_json(Path(folder) / "overlap.json")
     entries = [(attack, key, entry) for attack, sets in found.items() for key, entry in sets.items()]
     said = [
         f"Attack {attack} {USES[key].format(entry['set']['images'])}: {'; '.join(told)}."

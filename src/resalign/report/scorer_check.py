@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+from resalign.report.job_records import read_json
 
 
 def caveats(path: str) -> tuple[str, ...]:
@@ -12,7 +13,7 @@ def caveats(path: str) -> tuple[str, ...]:
     Args:
         path: What scripts/check_scorers.py has written.
     """
-    found = json.loads(Path(path).read_text(encoding="utf-8"))
+    found = read_json(Path(path))
     said = []
     for rule in found["shown"]:
         forget, retain = rule["forget"], rule["retain"]

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from resalign.report.job_records import read_json
 from resalign.report.measurements import NOT_ATTACKED
 from resalign.report.study_counts import attack_states, crossed, read_counts
 from resalign.report.study_settings import SAFETY, UTILITY, SelectionConfig
@@ -127,7 +127,7 @@ def markdown(table: pd.DataFrame, config: SelectionConfig, *, base_accuracy: flo
 def write_selection(folder: Path) -> pd.DataFrame:
     """Chooses from ``counts.csv`` and ``manifest.json`` in a folder; writes ``selection.csv`` and ``selection.md``."""
     counts, _ = read_counts(folder)
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_json(folder / "manifest.json")
     config = SelectionConfig.parse(manifest["selection"], where="manifest.json: selection")
     base, sizes = manifest["base"], manifest["cells"]
     table = select_settings(counts, manifest["models"], manifest["attacks"], config, base=base)

@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from resalign.report import drawing
+from resalign.report.job_records import read_json
 from resalign.report.settings import ReportConfig
 from resalign.report.study_claims import claims
 from resalign.report.study_counts import read_counts
@@ -27,7 +27,7 @@ FIGURE = "ip.png"
 
 def read_study(folder: Path) -> tuple[Study, StudyConfig, dict[str, Any]]:
     """A study from ``counts.csv``, ``losses.csv`` and ``manifest.json``: its data, its claims' bounds, its manifest."""
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_json(folder / "manifest.json")
     counts, losses = read_counts(folder)
     study = Study(
         counts=counts,
@@ -64,7 +64,7 @@ def rewritten(text: str, folder: Path, *, beside: Path) -> str:
     Raises:
         ValueError: If the text has not exactly one of each marker, in order.
     """
-    name = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["name"]
+    name = read_json(folder / "manifest.json")["name"]
     begin, end = (f"<!-- study:{name} {word} -->" for word in ("begin", "end"))
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise ValueError(f"expected one line '{begin}' and after it one line '{end}'; put them where the study belongs")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from resalign.hashes import verified
 from resalign.report.collect import Row, states
 from resalign.report.measurements import NOT_ATTACKED
 from resalign.report.statistics import Crossed
@@ -91,7 +92,7 @@ def heldout_losses(rows: Iterable[Row]) -> pd.DataFrame:
     parts = []
     for row in rows:
         if row.attack != NOT_ATTACKED:
-            history = pd.read_csv(row.folder("attack") / "history.csv")
+            history = pd.read_csv(verified(row.folder("attack") / "history.csv"))
             history = history[history["quantity"] == "heldout_loss"].rename(
                 columns={"step": "steps", "value": "heldout_loss"}
             )
@@ -115,10 +116,11 @@ def write_counts(counts: pd.DataFrame, losses: pd.DataFrame, folder: Path) -> di
 def read_counts(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Counts and losses as :func:`write_counts` wrote them."""
     text = {"model": str, "attack": str}
-    counts = pd.read_csv(folder / FILES[0], dtype={**text, "measure": str, "prompt_id": str}, keep_default_na=False)
+    first, second = (verified(folder / name) for name in FILES)
+    counts = pd.read_csv(first, dtype={**text, "measure": str, "prompt_id": str}, keep_default_na=False)
     for name in hit_columns(counts):
         counts[name] = pd.to_numeric(counts[name].replace("", pd.NA)).astype("Int64")
-    return counts, pd.read_csv(folder / FILES[1], dtype=text, keep_default_na=False)
+    return counts, pd.read_csv(second, dtype=text, keep_default_na=False)
 
 
 def hit_columns(counts: pd.DataFrame) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from resalign.report.job_records import read_json
 from resalign.report.study_counts import cell_sizes
 
 _SECONDS_AN_HOUR = 3600
@@ -35,8 +36,7 @@ def study_manifest(job: dict[str, Any], counts: pd.DataFrame, hashes: dict[str, 
     sources: dict[str, set[str]] = defaultdict(set)
     versions, cpus, machines = set(), set(), set()
     for stage, _, _, folder in job["timings"]:
-        timing = json.loads((Path(folder) / "timing.json").read_text(encoding="utf-8"))
-        record = json.loads((Path(folder) / "run.json").read_text(encoding="utf-8"))
+        timing, record = (read_json(Path(folder) / name) for name in ("timing.json", "run.json"))
         seconds[stage] += timing["seconds"]
         runs[stage] += 1
         cpus.add(timing["cpus"])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from resalign.hashes import verified
 from resalign.report import statistics
 from resalign.report.measurements import NOT_ATTACKED, STATE, Measurements, MetricInfo
 from resalign.report.settings import ReportConfig
@@ -232,7 +233,7 @@ def draws(settings: ReportConfig, *key: str | int) -> np.random.Generator:
 
 def read_csv(path: Path) -> pd.DataFrame:
     """A table of :func:`write_csv`: names stay text, whatever they look like; an empty number is NaN."""
-    header = pd.read_csv(path, nrows=0).columns
+    header = pd.read_csv(verified(path), nrows=0).columns
     text = {name: str for name in TEXT_COLUMNS if name in header}
     return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={n: [""] for n in header if n not in text})
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from resalign.files import whole
+from resalign.hashes import verified
 from resalign.lazy import torch
 
 # What torch's reader of pickles without code was seen to raise at broken files, found by changing bytes of whole ones.
@@ -77,7 +78,7 @@ def kept_states(manifest: Path) -> dict[int, Path | None]:
     Raises:
         WeightsError: If a file is missing.
     """
-    names = json.loads(manifest.read_text(encoding="utf-8"))
+    names = json.loads(verified(manifest).read_text(encoding="utf-8"))
     states = {int(step): None if name is None else manifest.parent / name for step, name in names.items()}
     missing = [str(path) for path in states.values() if path is not None and not path.is_file()]
     if missing:
@@ -157,7 +158,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     tensor_shapes(path)
-    return dict(load_file(path))
+    return dict(load_file(verified(path)))
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -186,7 +187,7 @@ def load_pickled(path: Path) -> Any:
     if not path.is_file():
         raise WeightsError(f"{path}: no such weight file; fetch it or put it there")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        return torch.load(verified(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except PICKLE_ERRORS as error:
         lines = (str(error) or "it ends too early").splitlines()
         # Where torch refuses a name, it says so below advice to trust the file.

@@ -1,0 +1,285 @@
+"""What a job's files held when they were written: size and sha256 of each, checked wherever another job reads them.
+
+A disk, a copy or a person may change a file later, and most formats do not notice. So every stage, when all else is
+written, lists its files in ``hashes.json`` beside them, and every reader asks :func:`verified` before it reads. Sizes
+alone are compared for all results before each run of the workflow (:func:`incomplete`); ``make verify`` compares all.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from resalign.files import whole
+
+NAME = "hashes.json"
+RECORD = "run.json"  # of the job that wrote a folder
+RECORDS = (RECORD, "timing.json", NAME)  # what a stage itself writes beside what it makes
+IMAGES = "images"  # of a run, beside its tiers: <prompt list>/step-<n>
+FORMAT = "resalign hashes 1"
+REMEDY = "remove it, and the next run makes it again"
+SHOWN = 12  # digits of a hash in a message
+
+
+class DamagedError(ValueError):
+    """A file that is not what its job has written; the message names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file's content."""
+
+    size_bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, content: bytes | Path) -> Entry:
+        """Of bytes, or of a file."""
+        if isinstance(content, bytes):
+            return cls(len(content), hashlib.sha256(content).hexdigest())
+        with content.open("rb") as stream:
+            return cls(content.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest())
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file."""
+    return Entry.of(path).sha256
+
+
+# --- lists of entries -------------------------------------------------------------------------------------------------
+
+
+def to_text(entries: Mapping[str, Entry], kind: str = FORMAT) -> str:
+    """Entries by name, in one spelling only and with a digest of their own, so that no bit of it changes unnoticed."""
+    members = {name: asdict(entry) for name, entry in entries.items()}
+    return _dump({"format": kind, "members": members, "sha256": _own_digest(members, kind)})
+
+
+def from_text(text: bytes, where: object, kind: str = FORMAT) -> dict[str, Entry]:
+    """The inverse of :func:`to_text`.
+
+    Raises:
+        DamagedError: If a single byte is not as it was written.
+    """
+    try:
+        found = json.loads(text)
+        members = {name: Entry(**entry) for name, entry in found["members"].items()}
+        is_whole = to_text(members, kind).encode() == text
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError(f"{where}: cannot be read ({error}); {REMEDY}") from None
+    if not is_whole:
+        raise DamagedError(f"{where}: is not as it was written: its own digest, or its spelling, is another; {REMEDY}")
+    return members
+
+
+def _own_digest(members: object, kind: str) -> str:
+    return hashlib.sha256(_dump({"format": kind, "members": members}).encode()).hexdigest()
+
+
+def _dump(values: object) -> str:
+    return json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def seal(folder: Path, parts: Iterable[str] | None = None) -> None:
+    """Lists the files of a folder.
+
+    Args:
+        folder: Where a job has written its last file.
+        parts: The job's files and folders, where those of other jobs lie beside them; None for all that is not hidden
+            and not below another job's record.
+    """
+    names = sorted(_below(folder) if parts is None else _named(folder, parts))
+    write(folder, {name: Entry.of(folder / name) for name in names})
+
+
+def write(folder: Path, entries: Mapping[str, Entry]) -> None:
+    """Lists files of a folder of which size and hash are known."""
+    with whole(folder / NAME) as part:
+        part.write_text(to_text(entries), encoding="utf-8")
+
+
+def unseal(folder: Path) -> None:
+    """Takes a folder's record and list away: a job is at work there, and what it has written is not yet whole."""
+    for name in RECORDS:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _named(folder: Path, parts: Iterable[str]) -> Iterator[str]:
+    for part in (*parts, *RECORDS[:2]):
+        if (folder / part).is_dir():
+            yield from (f"{part}/{name}" for name in _below(folder / part))
+        elif (folder / part).is_file():
+            yield part
+
+
+def _below(folder: Path) -> Iterator[str]:
+    """Names of the files below a folder, but for hidden ones, its list, and folders that another job has written."""
+    for path, folders, files in os.walk(folder):
+        inner = Path(path)
+        if inner != folder and RECORD in files:
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and name != NAME:
+                yield (inner / name).relative_to(folder).as_posix()
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def verified(path: Path | str) -> Path:
+    """A file, or a folder, of which every byte is as its job has written it; what no job has listed is the user's own.
+
+    Raises:
+        DamagedError: If it is not, or if files that are listed are missing.
+    """
+    path = Path(path)
+    is_folder = path.is_dir()
+    for folder in (*([path] if is_folder else ()), *path.parents):
+        listed = read(folder)
+        if listed is None:
+            if folder in (path, path.parent) and _is_record(folder / RECORD):
+                raise DamagedError(
+                    f"{folder}: has a {RECORD} and no {NAME}: its job was cut short, or an older version made it; "
+                    f"remove {folder / RECORD}, and the next run makes it again"
+                )
+            continue
+        name = path.relative_to(folder).as_posix()
+        inside = [n for n in listed if name == "." or n.startswith(f"{name}/")] if is_folder else [name]
+        found = [inner for inner in inside if inner in listed]
+        for inner in found:
+            if problem := _problem(folder / inner, listed[inner]):
+                raise DamagedError(f"{folder / inner}: {problem}; {REMEDY}")
+        if found:
+            break
+    return path
+
+
+def check_listed(path: Path, sha256: str, manifest: str) -> None:
+    """Raises DamagedError unless a file is the one that a job's manifest lists."""
+    if file_hash(path) != sha256:
+        raise DamagedError(f"{path}: is not the file that {manifest} lists; remove the list to have both made again")
+
+
+def read(folder: Path) -> dict[str, Entry] | None:
+    """What is listed of a folder; None if there is no list.
+
+    Raises:
+        DamagedError: If the list itself is damaged.
+    """
+    try:
+        found = (folder / NAME).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return _read(folder / NAME, found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _read(path: Path, _mtime: int, _size: int) -> dict[str, Entry]:
+    return from_text(path.read_bytes(), path)
+
+
+def _is_record(path: Path) -> bool:
+    """Whether it is a stage's, and no file that the user calls so."""
+    return path.is_file() and b'"source_sha256"' in path.read_bytes()
+
+
+def _problem(path: Path, entry: Entry) -> str | None:
+    """In what a file is not as it is listed; None if it is."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return f"is missing, and {NAME} lists it"
+    if found.st_size != entry.size_bytes:
+        return f"has {found.st_size} bytes, its job wrote {entry.size_bytes}"
+    sha256 = _hash(path, found.st_mtime_ns, found.st_size)
+    return None if sha256 == entry.sha256 else f"has sha256 {sha256[:SHOWN]}…, its job wrote {entry.sha256[:SHOWN]}…"
+
+
+@functools.lru_cache(maxsize=100_000)  # a model that several readers check is hashed once
+def _hash(path: Path, _mtime: int, _size: int) -> str:
+    return file_hash(path)
+
+
+def forget() -> None:
+    """Has every file read again: only those whose times have changed are, otherwise."""
+    _read.cache_clear()
+    _hash.cache_clear()
+
+
+# --- a whole tree of results ------------------------------------------------------------------------------------------
+
+
+def incomplete(results: Path) -> Iterator[tuple[Path, str]]:
+    """(folder, what is wrong) of each listed folder of which a file is missing or has another size; cheap."""
+    for folder in sealed_folders(results):
+        try:
+            listed = json.loads((folder / NAME).read_bytes())["members"]
+            sizes = {name: entry["size_bytes"] for name, entry in listed.items()}
+        except (ValueError, LookupError, TypeError, AttributeError):
+            yield folder, f"{folder / NAME}: cannot be read"
+            continue
+        wrong = [name for name, size in sizes.items() if _size(folder / name) != size]
+        if wrong:
+            first = folder / wrong[0]
+            what = "is missing" if _size(first) is None else f"has {_size(first)} bytes, not {sizes[wrong[0]]}"
+            yield folder, f"{first}: {what}" + (f", and {len(wrong) - 1} more" if wrong[1:] else "")
+
+
+def problems(results: Path) -> Iterator[str]:
+    """Everything that is not as it was written, a line each that names the file and the job that makes it again."""
+    folders = list(sealed_folders(results))
+    for folder in folders:
+        try:
+            listed = read(folder) or {}
+        except DamagedError as error:
+            yield f"{error} ({_maker(folder)})"
+            continue
+        for name, entry in listed.items():
+            if problem := _problem(folder / name, entry):
+                yield f"{folder / name}: {problem}; {REMEDY} ({_maker(folder)})"
+    for record in sorted(results.rglob(RECORD)):
+        if record.parent not in folders and not _is_hidden(record.relative_to(results)):
+            yield f"{record.parent}: has no {NAME}; remove {record}, and the next run makes it again"
+
+
+def unlisted(results: Path) -> list[Path]:
+    """Files that no job has listed: of jobs that write one file beside those of others, such as a table's LaTeX."""
+    listed = {(folder / name).resolve() for folder in sealed_folders(results) for name in (*(read(folder) or ()), NAME)}
+    files = (path for path in results.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(results)))
+    return sorted(path for path in files if path.resolve() not in listed)
+
+
+def sealed_folders(results: Path) -> list[Path]:
+    """Folders that have a list, but for those that only keep a job's state."""
+    return sorted(path.parent for path in results.rglob(NAME) if not _is_hidden(path.relative_to(results)))
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def records_of(folder: Path) -> list[Path]:
+    """Records of the jobs that make a listed folder: its own, or those of all tiers, which share a store of images."""
+    is_store = folder.parent.parent.name == IMAGES
+    return sorted(folder.parents[2].glob(f"*/{RECORD}")) if is_store else [folder / RECORD]
+
+
+def _maker(folder: Path) -> str:
+    return "made by the job of " + " and ".join(map(str, records_of(folder)))
