@@ -167,7 +167,7 @@ def running(
             folder = stack.enter_context(StateFolder(state_folder(arguments.output), fingerprint))
             if folder.take_finished(arguments.output):
                 raise AlreadyFinished(f"finished by an earlier attempt; delete {folder.path} to make it anew")
-        _make_room(arguments.output, shared=made is not None)
+        _make_room(arguments.output)
         begun_at, imported = time.time(), import_seconds()
         created_at = processes.created_at(psutil.Process())
         attempt = Attempt(
@@ -189,11 +189,10 @@ def running(
             folder.drop_states()
 
 
-def _make_room(output: Path, *, shared: bool) -> None:
+def _make_room(output: Path) -> None:
     """Takes away what tells of an earlier result, and what killed processes have left of unfinished files."""
     hashes.unseal(output)
-    if not shared:  # no other job is at work there
-        remove_parts(output)
+    remove_parts(output)
 
 
 def _set_up(arguments: StageArguments) -> devices.Lease:

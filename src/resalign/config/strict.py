@@ -112,11 +112,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; give the path of a configuration such as config/demo.yaml")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise ConfigError(f"{path}: has {size} bytes, at most {MAX_BYTES} are read; is it a configuration?")
     try:
-        content = path.read_bytes()
-        if len(content) > MAX_BYTES:
-            raise ConfigError(f"{path}: has {len(content)} bytes, at most {MAX_BYTES} are read; is it a configuration?")
-        values = _plain_values(content.decode("utf-8-sig"))
+        values = _plain_values(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not in UTF-8 ({error}); save it as UTF-8") from None
     except yaml.MarkedYAMLError as error:

@@ -11,7 +11,7 @@ import os
 import resource
 import shutil
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -95,7 +95,18 @@ def fetch(
             check_contents(source, folder, hashes, pattern)
     if locks:
         write_lock(locks, source, hashes)
+    _remove_others(folder, hashes)
     return hashes
+
+
+def _remove_others(folder: Path, hashes: Collection[str]) -> None:
+    """Removes what the folder holds of an earlier pin of the asset, which would be taken for a part of this one."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in name.parts)
+        if path.is_file() and not hidden and name.as_posix() not in {*hashes, *RECORDS}:
+            log.info("%s is removed: it belongs to no file of this asset", path)
+            path.unlink()
 
 
 @contextlib.contextmanager

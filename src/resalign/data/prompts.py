@@ -14,6 +14,7 @@ from resalign.config.prompts import LABEL, Choice, PromptColumns
 from resalign.data.errors import DataError
 from resalign.data.images import check_prompt
 from resalign.data.tables import Table, read_table
+from resalign.files import whole
 from resalign.hashes import verified
 from resalign.tensors.seeds import derive_seed
 from resalign.tracking import log
@@ -232,4 +233,5 @@ def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [(p.id, p.text, p.label) for p in prompts]
-    pd.DataFrame(rows, columns=["id", "prompt", "label"]).to_csv(path, index=False)
+    with whole(path) as part:
+        pd.DataFrame(rows, columns=["id", "prompt", "label"]).to_csv(part, index=False)
