@@ -53,6 +53,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{hint} allowed: {known}"
 
 
+def shortened(value: object, characters: int = 100) -> str:
+    """A value for a message, as one line that is not long."""
+    text = str(value) if str(value).isprintable() else ascii(value)
+    return text if len(text) <= characters else f"{text[:characters]}… ({len(text)} characters)"
+
+
 def _tuples(values: Any) -> Any:
     """Lists as tuples, all the way down: configurations are hashable."""
     if isinstance(values, list | tuple):
@@ -64,7 +70,7 @@ def _tuples(values: Any) -> Any:
 
 def _explain(model: type[pydantic.BaseModel], values: Any, detail: Any) -> str:
     """One validation error as a sentence."""
-    location = ".".join(str(part) for part in detail["loc"])
+    location = ".".join(shortened(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         owner = _model_at(model, detail["loc"][:-1])
         known = owner.model_fields if owner else ()
@@ -74,7 +80,7 @@ def _explain(model: type[pydantic.BaseModel], values: Any, detail: Any) -> str:
         return f"key '{location}': no {detail['loc'][-1]} named '{tag}'{nearest(tag, tags)}"
     if detail["type"] == "missing":
         return f"key '{location}' is required"
-    got = "" if detail["type"] == "value_error" else f" (got {detail['input']!r})"
+    got = "" if detail["type"] == "value_error" else f" (got {shortened(repr(detail['input']))})"
     message = detail["msg"].removeprefix("Value error, ")
     return f"key '{location}': {message}{got}" if location else f"{message}{got}"
 

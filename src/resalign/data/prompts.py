@@ -19,6 +19,7 @@ from resalign.hashes import verified
 from resalign.tensors.seeds import derive_seed
 from resalign.tracking import log
 
+MAX_ID_BYTES = 200  # a file name has 255, of which the text's hash, the image's number and a process need some
 LINES = ".txt"  # of a list without columns, a prompt a line
 
 
@@ -63,6 +64,12 @@ def read_prompts(
     ]
     for prompt in prompts:
         check_prompt(prompt.text, f"{path}: prompt {prompt.id[:80]!r}")
+        check_prompt(prompt.label, f"{path}: the label of prompt {prompt.id[:80]!r}")
+        if len(prompt.id.encode()) > MAX_ID_BYTES:
+            raise DataError(
+                f"{path}: the id {prompt.id[:80]!r}… has {len(prompt.id.encode())} bytes, and images are named by it: "
+                f"at most {MAX_ID_BYTES}; shorten it, or write 'columns: {{id: null}}' to number the rows"
+            )
     if not any(prompt.text.strip() for prompt in prompts):
         condition = f" where {columns.where}" if columns.where else ""
         raise DataError(f"{path}: the prompt list holds no prompts{condition}")
