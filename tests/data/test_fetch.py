@@ -236,6 +236,17 @@ def test_refusals_are_classes_of_their_own(tmp_path: Path, server: Server, statu
     assert type(caught.value) is kind
 
 
+def test_what_an_earlier_pin_has_left_is_no_part_of_the_asset(tmp_path: Path) -> None:
+    mirror, asset = tmp_path / "mirror" / "model" / COMMIT, tmp_path / "asset"
+    (mirror / "unet").mkdir(parents=True)
+    (mirror / "unet" / "new.safetensors").write_bytes(bytes(8) + b"{}")
+    (asset / "unet").mkdir(parents=True)
+    for name in ("unet/old.safetensors", "run.json", ".cache.json", ".old.zip.download", "unet/.0.incomplete"):
+        (asset / name).write_text("{}")
+    fetch("model", AssetConfig(hub="someone/model", revision=COMMIT), asset, tmp_path / "mirror")
+    assert names(asset) == [".cache.json", "run.json", "unet/new.safetensors"]
+
+
 # --- what never ends --------------------------------------------------------------------------------------------------
 
 

@@ -1,8 +1,10 @@
 """Folders and files that are made to do harm: each is refused in words, nothing runs, nothing is written elsewhere."""
 
+import gzip
 import io
 import os
 import pickle
+import random
 import struct
 import tarfile
 import zipfile
@@ -20,9 +22,10 @@ from resalign.config.assets import AssetConfig
 from resalign.data.fetch import fetch
 from resalign.data.images import DataError, read_captioned_images
 from resalign.data.members import open_members
+from resalign.data.pickles import check_pickles
 from resalign.data.prompts import read_prompts
 from resalign.data.sets import dreambench, image_folder, parquet_dataset
-from resalign.data.source import BrokenFileError, HashMismatchError, ManualDownloadError, UnsafeFileError
+from resalign.data.source import BrokenFileError, HashMismatchError, ManualDownloadError, Source, UnsafeFileError
 from tests.data.pictures import names, picture, write_table, write_zip
 
 
@@ -251,6 +254,47 @@ def test_harmless_pickles_pass(place: Path) -> None:
 def test_a_file_that_is_no_pickle(place: Path) -> None:
     with pytest.raises(BrokenFileError, match=r"prompts.p is no whole pickle"):
         from_mirror(place, "prompts.p", pickle.dumps(["a"] * 100)[:-20])
+
+
+def changed(content: bytes, rng: random.Random) -> bytes:
+    """A file with some bytes changed, taken out or put in."""
+    data = bytearray(content)
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        place, kind = rng.randrange(len(data) + 1), rng.randrange(3)
+        if kind == 0:
+            data[place : place + 1] = rng.randbytes(1)
+        elif kind == 1:
+            del data[place : place + rng.randrange(1, 20)]
+        else:
+            data[place:place] = rng.randbytes(rng.randrange(1, 9))
+    return bytes(data)
+
+
+def test_changed_bytes_are_told_in_one_line_or_pass(place: Path) -> None:
+    files = {f"{protocol}.pkl": pickle.dumps([np.ones(2), {"a": 2**80}], protocol) for protocol in range(6)}
+    files |= {name: as_array(name, np.array(["a", None], dtype=object)) for name in ("a.npy", "a.npz")}
+    for zipped in (True, False):
+        content = io.BytesIO()
+        torch.save({"w": torch.zeros(3)}, content, _use_new_zipfile_serialization=zipped)
+        files[f"{zipped}.pt"] = content.getvalue()
+    for name, tar in (("a.tar", as_tar(b"x" * 50)[:2048]), ("a.tgz", gzip.compress(as_tar(b"x" * 50), mtime=0))):
+        files[name] = tar
+    files["a.zip"] = as_zip(("a.png", b"x" * 50), compressed=True)
+    rng, refused = random.Random(0), 0
+    source = Source("given", AssetConfig(url="https://a.example/a"))
+    for name in sorted(files) * 40:
+        path = place / name
+        path.write_bytes(changed(files[name], rng))
+        try:
+            check_pickles(source, path, name)
+            if name.endswith((".tar", ".tgz", ".zip")):
+                with open_members(path) as members:
+                    for member in members.names:
+                        members.read(member)
+        except DataError as error:
+            refused += 1
+            assert str(error).isprintable()
+    assert refused > 200
 
 
 def test_another_content_than_was_published(place: Path) -> None:

@@ -14,8 +14,8 @@ from http.client import HTTPResponse
 from pathlib import Path, PurePosixPath
 
 from resalign.config.assets import CatalogueEntry
-from resalign.data.members import RECORDS
 from resalign.data.source import BrokenFileError, FetchError, GatedError, RemovedError, Source
+from resalign.hashes import RECORDS
 
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1 << 20

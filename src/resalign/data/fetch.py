@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 # A listing that goes on beyond this never ends; the largest repositories in use have some hundred files.
 MOST_LISTED = 100_000
+# Ends of the hidden names of downloads that have not come to their end: the hub's library's, and this module's.
+UNFINISHED = (".incomplete", ".download", ".download.validator")
 # What a hub's file may have beyond its announced size before its download is ended: the limit holds for logs, too.
 SLACK_BYTES = 1 << 30
 # First bytes of a file by its suffix; other suffixes are only checked for not being a page.
@@ -103,7 +105,7 @@ def _remove_others(folder: Path, hashes: Collection[str]) -> None:
     """Removes what the folder holds of an earlier pin of the asset, which would be taken for a part of this one."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in name.parts)
+        hidden = any(part.startswith(".") for part in name.parts) and not path.name.endswith(UNFINISHED)
         if path.is_file() and not hidden and name.as_posix() not in {*hashes, *RECORDS}:
             log.info("%s is removed: it belongs to no file of this asset", path)
             path.unlink()

@@ -106,7 +106,7 @@ def _names_in_zip(path: Path) -> list[str]:
         infos = archive.infolist()
         # torch's reader of zips takes capitals for small letters.
         times = collections.Counter(info.filename.lower() for info in infos)
-        if not infos or max(times.values()) > 1 or min(info.header_offset for info in infos) > 0:
+        if not infos or max(times.values()) > 1 or min(info.header_offset for info in infos):
             raise ValueError("its zip has a name twice, nothing, or something before its files: readers differ")
         for info in infos:
             if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
