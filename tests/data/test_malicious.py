@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from resalign.config.assets import AssetConfig
+from resalign.data import pickles
 from resalign.data.fetch import fetch
 from resalign.data.images import DataError, read_captioned_images
 from resalign.data.members import open_members
@@ -143,10 +144,10 @@ HIDDEN: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
         lambda harm: b"\x80\x04\x8e" + struct.pack("<Q", 1 << 40) + harm,
         "than 67108864 bytes",
     ),
-    "behind a million operations": (
+    "behind more operations than are read": (
         "a.pkl",
-        lambda harm: b"\x80\x04" + b"N0" * 500_001 + harm,
-        "than 1000000 operations",
+        lambda harm: b"\x80\x04" + b"N0" * 501 + harm,
+        "than 1000 operations",
     ),
     "behind seven other pickles": ("a.pkl", lambda harm: PLAIN * 7 + harm, "would call posix.system"),
     "in the fifth pickle of torch's": ("a.pt", lambda harm: MAGIC + PLAIN * 3 + harm, "would call posix.system"),
@@ -220,7 +221,8 @@ HIDDEN: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
 
 
 @pytest.mark.parametrize("way", HIDDEN)
-def test_a_pickle_that_hides_its_code(place: Path, way: str) -> None:
+def test_a_pickle_that_hides_its_code(place: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickles, "MAX_OPERATIONS", 1000)
     name, hide, message = HIDDEN[way]
     with pytest.raises((UnsafeFileError, BrokenFileError), match=message) as caught:
         from_mirror(place, name, hide(pickle.dumps(Command(place / "executed"))))
@@ -270,6 +272,7 @@ def changed(content: bytes, rng: random.Random) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")  # in a text that pickletools decodes
 def test_changed_bytes_are_told_in_one_line_or_pass(place: Path) -> None:
     files = {f"{protocol}.pkl": pickle.dumps([np.ones(2), {"a": 2**80}], protocol) for protocol in range(6)}
     files |= {name: as_array(name, np.array(["a", None], dtype=object)) for name in ("a.npy", "a.npz")}
@@ -280,7 +283,7 @@ def test_changed_bytes_are_told_in_one_line_or_pass(place: Path) -> None:
     for name, tar in (("a.tar", as_tar(b"x" * 50)[:2048]), ("a.tgz", gzip.compress(as_tar(b"x" * 50), mtime=0))):
         files[name] = tar
     files["a.zip"] = as_zip(("a.png", b"x" * 50), compressed=True)
-    rng, refused = random.Random(0), 0
+    rng, told = random.Random(0), []
     source = Source("given", AssetConfig(url="https://a.example/a"))
     for name in sorted(files) * 40:
         path = place / name
@@ -292,9 +295,9 @@ def test_changed_bytes_are_told_in_one_line_or_pass(place: Path) -> None:
                     for member in members.names:
                         members.read(member)
         except DataError as error:
-            refused += 1
-            assert str(error).isprintable()
-    assert refused > 200
+            told.append(str(error))
+    assert len(told) > 200
+    assert all(map(str.isprintable, told))
 
 
 def test_another_content_than_was_published(place: Path) -> None:
