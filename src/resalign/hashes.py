@@ -106,12 +106,6 @@ def write(folder: Path, entries: Mapping[str, Entry]) -> None:
         part.write_text(to_text(entries), encoding="utf-8")
 
 
-def unseal(folder: Path) -> None:
-    """Takes a folder's record and list away: a job is at work there, and what it has written is not yet whole."""
-    for name in RECORDS:
-        (folder / name).unlink(missing_ok=True)
-
-
 def _named(folder: Path, parts: Iterable[str]) -> Iterator[str]:
     for part in (*parts, *RECORDS[:2]):
         if (folder / part).is_dir():
@@ -220,8 +214,13 @@ def forget() -> None:
 
 
 def incomplete(results: Path) -> Iterator[tuple[Path, str]]:
-    """(folder, what is wrong) of each listed folder of which a file is missing or has another size; cheap."""
+    """(folder, what is wrong) of each result of which a file is missing or has another size; cheap.
+
+    Where the record is missing, Snakemake knows that the job has not ended.
+    """
     for folder in sealed_folders(results):
+        if not any(record.is_file() for record in records_of(folder)):
+            continue
         try:
             listed = json.loads((folder / NAME).read_bytes())["members"]
             sizes = {name: entry["size_bytes"] for name, entry in listed.items()}

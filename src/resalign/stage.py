@@ -167,7 +167,7 @@ def running(
             folder = stack.enter_context(StateFolder(state_folder(arguments.output), fingerprint))
             if folder.take_finished(arguments.output):
                 raise AlreadyFinished(f"finished by an earlier attempt; delete {folder.path} to make it anew")
-        _make_room(arguments.output)
+        remove_parts(arguments.output)
         begun_at, imported = time.time(), import_seconds()
         created_at = processes.created_at(psutil.Process())
         attempt = Attempt(
@@ -187,12 +187,6 @@ def running(
             folder.keep_finished(arguments.output)
         elif folder:
             folder.drop_states()
-
-
-def _make_room(output: Path) -> None:
-    """Takes away what tells of an earlier result, and what killed processes have left of unfinished files."""
-    hashes.unseal(output)
-    remove_parts(output)
 
 
 def _set_up(arguments: StageArguments) -> devices.Lease:

@@ -12,7 +12,7 @@ from resalign.config.strict import ConfigError
 from .conftest import DELETED, ROOT, Demo
 
 Read = Callable[..., Experiment]
-LONG = "a" * 65
+LONG = "a" * 181
 
 
 def error(read: Read, changes: dict[str, Any]) -> str:
@@ -216,7 +216,16 @@ def test_impossible_combinations_are_refused(read: Read, changes: dict[str, Any]
 def test_labels_that_no_file_can_be_called_by_are_refused(read: Read, changes: dict[str, Any], expected: str) -> None:
     told = error(read, changes)
     assert expected in told
-    assert "at most 64; files have it" in told
+    assert "at most 180; files have it" in told
+    print(told)  # noqa: T201
+
+
+def test_a_run_has_room_for_its_models_and_its_attacks_labels(read: Read) -> None:
+    long = {f"unlearning.{'a' * 120}": {"method": "esd"}}
+    read(long)
+    data = {"train": "digits-data/pages/train", "heldout": "digits-data/pages/heldout"}
+    told = error(read, {**long, f"attacks.{'b' * 120}": data})
+    assert "have 240 characters, and a folder has both names: at most 220; shorten one" in told
     print(told)  # noqa: T201
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from resalign import hashes
 from resalign.config.assets import AssetConfig, CatalogueEntry
 from resalign.data import download
 from resalign.data import fetch as fetching
@@ -499,12 +500,13 @@ def test_the_rules_script_records_every_hash(tmp_path: Path) -> None:
     environment = {**os.environ, "RESALIGN_ASSET_ROOT": str(tmp_path / "mirror")}
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
     record = json.loads((tmp_path / "asset" / "run.json").read_text())
+    listed = hashes.read(tmp_path / "asset") or {}
+    assert listed["unsafe.csv"].sha256 == sha256(content)
     assert record["job"] == job
     assert names(tmp_path / "asset") == ["hashes.json", "run.json", "timing.json", "unsafe.csv"]
-    listed = json.loads((tmp_path / "asset" / "hashes.json").read_text())["members"]
-    assert listed["unsafe.csv"]["sha256"] == sha256(content)
-    locked = json.loads((tmp_path / "config/hashes/prompts.json").read_text())["sha256"]
-    assert locked == {"unsafe.csv": sha256(content)}
+    assert json.loads((tmp_path / "config/hashes/prompts.json").read_text())["sha256"] == {
+        "unsafe.csv": sha256(content)
+    }
 
 
 # --- what the catalogue knows besides ---------------------------------------------------------------------------------

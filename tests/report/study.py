@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from resalign.hashes import seal
 from resalign.report.collect import Row, load_metric
 from resalign.report.study_counts import count_hits, heldout_losses, write_counts
 from resalign.report.study_manifest import study_manifest
@@ -129,6 +130,7 @@ def record(folder: Path, stage: str) -> None:
         folder / "timing.json", {"seconds": 36.0, "peak_memory_mb": 900.0, "threads": 1, "machine": "x", "cpus": 2}
     )
     write_json(folder / "run.json", {"source_sha256": f"{stage}-code", "versions": {"python": "3.11", "torch": "2"}})
+    seal(folder)
 
 
 def collect(job: Mapping[str, Any], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

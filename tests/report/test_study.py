@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from resalign.hashes import seal
 from resalign.metrics.learnability import RANGE
 from resalign.report import study as entry
 from resalign.report import study_counts
@@ -125,6 +126,7 @@ def test_a_state_without_a_measure_is_an_error(tmp_path: Path) -> None:
     path = Path(job["rows"][-1]["folders"]["score"].format(seed=0)) / "scores.parquet"
     scores = pd.read_parquet(path)
     scores[(scores["steps"] != 50) | (scores["prompt_set"] != "benign")].to_parquet(path)
+    seal(path.parent)
     with pytest.raises(ValueError, match=r"'esd', 'bold-strong', 50.*retained_accuracy.*along_the_way"):
         made.collect(job, tmp_path / "study")
 

@@ -55,7 +55,7 @@ def done(audited: Callable[[], tuple[Path, dict[str, Any]]]) -> tuple[Path, dict
 
 def test_everything_that_the_rule_declares_is_written(done: tuple[Path, dict[str, Any]]) -> None:
     figures = {f"{name}.{suffix}" for name in ("audit", "gamma") for suffix in ("png", "svg")}
-    rest = {"audit.csv", "gamma.csv", "table.md", "run.json", "timing.json"}
+    rest = {"audit.csv", "gamma.csv", "table.md", "run.json", "timing.json", "hashes.json"}
     assert {path.name for path in done[0].iterdir()} == figures | rest
     record = json.loads((done[0] / "run.json").read_text())
     assert record["job"] == done[1]

@@ -18,7 +18,7 @@ from .conftest import THRESHOLD, Workshop
 
 Workshops = Callable[[], Workshop]
 # What may differ between two runs of one experiment: seconds, memory, and what shows them.
-OF_ITS_DAY = ("timing.json", "report.html", "seconds")
+OF_ITS_DAY = ("timing.json", "hashes.json", "report.html", "seconds")
 
 
 @pytest.fixture(scope="module")

@@ -25,11 +25,11 @@ KILLS_OF_DIGITS, STEPS_OF_DIGITS = 3, 60
 STEPS = 150
 # Saved after every step, however long saving takes: these steps take milliseconds, real ones seconds to minutes.
 EVERY_STEP = {"SHORTEST_INTERVAL_SECONDS": 0.0, "LONGEST_INTERVAL_SECONDS": 0.0}
-OF_ITS_DAY = "timing.json"
+OF_ITS_DAY = {"timing.json", "hashes.json"}
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    found = [path for path in folder.rglob("*") if path.is_file() and path.name != OF_ITS_DAY]
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name not in OF_ITS_DAY]
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
@@ -129,7 +129,7 @@ def declared(stage: str) -> set[str]:
     text = (ROOT / "workflow" / "rules" / f"{name}.smk").read_text()
     [_, outputs, *_] = re.split(r"^ +output:\n|^ +log:\n", text, flags=re.MULTILINE)
     found = set(re.findall(r'/([\w.]+)"', outputs))
-    assert {"run.json", OF_ITS_DAY} <= found
+    assert {"run.json", *OF_ITS_DAY} <= found
     return found
 
 

@@ -75,7 +75,7 @@ class Job:
 
     def results(self, folder: Path) -> dict[str, bytes]:
         """What it has written there, but for its times."""
-        files = [path for path in (folder / self.output).iterdir() if path.name != "timing.json"]
+        files = [path for path in (folder / self.output).iterdir() if path.name not in ("timing.json", "hashes.json")]
         return {path.name: path.read_bytes() for path in files}
 
 

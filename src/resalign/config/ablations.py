@@ -117,7 +117,7 @@ class Ablations:
             raise ConfigError(f"{self.where}: expected a mapping of names to ablations, got {type(found).__name__}")
         for name in found:
             if not LABEL.fullmatch(str(name)):
-                said = "use letters, digits, '_', '.', '-', at most 64; a folder has the name"
+                said = "use letters, digits, '_', '.', '-', at most 180; a folder has the name"
                 raise ConfigError(f"{self.where}.{shortened(str(name))}: {said}")
         self.entries = {
             name: AblationConfig.parse(entry, where=f"{self.where}.{name}") for name, entry in found.items()

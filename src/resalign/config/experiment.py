@@ -21,9 +21,9 @@ from resalign.config.sweeps import expanded
 SETS = "data.sets"  # the family of prepared image sets
 BASE = "base"  # the model before unlearning, as tables name it
 TRAIN = "train"  # a metric's reference: the images that the attack was trained on
-# What a person calls an entry is part of file names, and of Snakemake's wildcards. Three labels, a hash and what marks
-# an unfinished file have room in a file name's 255 bytes.
-LABEL = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+# What a person calls an entry is part of file names, which have 255 bytes, and of Snakemake's wildcards.
+LABEL = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,179}")
+MOST_CHARACTERS = 220  # of a model's label and an attack's: a run's folder has both, and a hash
 # Keys by which a member names assets that it loads itself.
 ASSET_KEYS = ("folder", "checkpoint", "head")
 
@@ -290,8 +290,15 @@ class Experiment:
                 if label == TRAIN and key in ("assets", "prepared"):
                     raise ConfigError(f"{self.where}: {key}.{label}: so a metric calls an attack's images; rename it")
                 if not LABEL.fullmatch(label):
-                    said = "use letters, digits, '_', '.', '-', at most 64; files have it"
+                    said = "use letters, digits, '_', '.', '-', at most 180; files have it"
                     raise ConfigError(f"{self.where}: {key}.{shortened(label)}: {said}")
+        model, attack = max(self.models, key=len), max(self.attacks, key=len, default="")
+        if len(model) + len(attack) > MOST_CHARACTERS:
+            raise ConfigError(
+                f"{self.where}: model '{shortened(model)}' and attack '{shortened(attack)}' have "
+                f"{len(model) + len(attack)} characters, and a folder has both names: at most {MOST_CHARACTERS}; "
+                "shorten one"
+            )
         instead = {"sample": "sampling.batch_size", "score": "scoring_batch_size"}
         for stage, resources in self.config.resources.items():
             if resources.micro_batch_size and stage in instead:

@@ -44,6 +44,7 @@ class ImageStore:
         self.folder.mkdir(parents=True)
         with whole(marker) as part:
             part.write_text(wanted, encoding="utf-8")
+        self.made[marker.name] = hashes.Entry.of(marker)
 
     def _take_up(self) -> None:
         """Finds the images that earlier jobs have made, whole."""
