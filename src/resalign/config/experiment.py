@@ -292,12 +292,11 @@ class Experiment:
                 if not LABEL.fullmatch(label):
                     said = "use letters, digits, '_', '.', '-', at most 180; files have it"
                     raise ConfigError(f"{self.where}: {key}.{shortened(label)}: {said}")
-        model, attack = max(self.models, key=len), max(self.attacks, key=len, default="")
-        if len(model) + len(attack) > MOST_CHARACTERS:
+        names = max(self.models, key=len), max(self.attacks, key=len, default="")
+        if (characters := sum(map(len, names))) > MOST_CHARACTERS:
+            both = f"model '{shortened(names[0])}' and attack '{shortened(names[1])}' have {characters} characters"
             raise ConfigError(
-                f"{self.where}: model '{shortened(model)}' and attack '{shortened(attack)}' have "
-                f"{len(model) + len(attack)} characters, and a folder has both names: at most {MOST_CHARACTERS}; "
-                "shorten one"
+                f"{self.where}: {both}, and a folder has both names: at most {MOST_CHARACTERS}; shorten one"
             )
         instead = {"sample": "sampling.batch_size", "score": "scoring_batch_size"}
         for stage, resources in self.config.resources.items():
