@@ -60,33 +60,58 @@ check: $(INSTALLED) ## Run every static check: ruff, mypy, snakefmt, snakemake -
 lock: $(UV) ## Renew envs/requirements.lock, envs/uv.txt and the conda environments (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) $(UPGRADE) --all-extras -o envs/requirements.lock pyproject.toml
 	echo "uv==$(UV_VERSION)" | $(COMPILE) --only-binary :all: --no-annotate -o envs/uv.txt -
-	$(VENV)/bin/python envs/generate.py
+	$(PYTHON) envs/generate.py
 
 clean: ## Remove .venv and every cache; results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
 	find src scripts tests envs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
-# The pinned uv lives in a folder of its own: `uv pip sync` removes from the venv whatever the lock does not name.
-$(UV): envs/uv.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "error: '$(PYTHON)' is missing or older than Python 3.11 (got: $$($(PYTHON) --version 2>&1 | tail -n 1));" \
-		"install Python 3.11 or newer, or name one: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-		echo "error: '$(PYTHON)' cannot make virtual environments (module ensurepip or venv is missing);" \
-		"on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	@$(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-		|| $(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(VENV)/bin/python -m ensurepip >/dev/null
-	@echo "Installing the pinned uv ..."
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --target $(VENV)/.uv \
-		--only-binary :all: --require-hashes --requirement envs/uv.txt
-	@touch $@
+# An installation runs alone in its .venv: a second one waits, then finds its work done. uv has the name .lock there.
+ifndef ALONE
+define IN_TURN
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	echo "error: '$(PYTHON)' is missing or older than Python 3.11 (got: $$($(PYTHON) --version 2>&1 | tail -n 1));" \
+	"install Python 3.11 or newer, or name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	echo "error: '$(PYTHON)' cannot make virtual environments (module ensurepip or venv is missing);" \
+	"on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
++@$(PYTHON) envs/one_at_a_time.py $(VENV)/.make-lock $(MAKE) --no-print-directory ALONE=yes $@
+endef
 
+$(UV): envs/uv.txt
+	$(IN_TURN)
+
+$(INSTALLED): envs/uv.txt envs/requirements.lock pyproject.toml
+	$(IN_TURN)
+else
+# The pinned uv lives in a folder of its own: `uv pip sync` removes from the venv whatever the lock does not name.
+# It gets its name when it is whole.
+$(UV): envs/uv.txt
+	@echo "Installing the pinned uv ..."
+	@rm -rf $(VENV)/.uv.part
+	@$(PYTHON) -m venv $(VENV)/.uv.part/pip
+	@$(VENV)/.uv.part/pip/bin/python -m pip install --quiet --disable-pip-version-check --target $(VENV)/.uv.part/uv \
+		--only-binary :all: --require-hashes --requirement envs/uv.txt
+	@touch $(VENV)/.uv.part/uv/bin/uv
+	@rm -rf $(VENV)/.uv
+	@mv $(VENV)/.uv.part/uv $(VENV)/.uv
+	@rm -rf $(VENV)/.uv.part
+
+# `.installed` stands for a whole environment: it goes before anything is changed and comes back at the end. Without it,
+# what there is was left by an installation that was killed, of which uv takes any package with metadata for whole:
+# everything but uv is removed and made anew, from uv's cache.
 # Bytecode is compiled here because PYTHONDONTWRITEBYTECODE may be set, and imports take twice as long without it.
 # The few packages without a wheel are built with the setuptools that the lock pins, never with the newest.
 $(INSTALLED): $(UV) envs/requirements.lock pyproject.toml
 	@echo "Installing the locked packages into $(VENV) ..."
+	@if test -e $@ && $(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		rm $@; \
+	else \
+		rm -f $@ && find $(VENV)/ -mindepth 1 -maxdepth 1 ! -name .uv ! -name .make-lock -exec rm -rf {} + && \
+		$(PYTHON) -m venv --without-pip $(VENV); \
+	fi
 	@$(UV) pip sync --quiet --python $(VENV)/bin/python --compile-bytecode --require-hashes \
 		--build-constraints envs/requirements.lock envs/requirements.lock
 	@$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --offline --editable .
 	@touch $@
+endif

@@ -6,7 +6,7 @@
 set -euo pipefail
 
 lock=envs/requirements.lock
-lock_sha256=7b69f66e5aa6c459ecdfb01118031c9b0ae9633edc051b1cc46dba1b8d04c2bf
+lock_sha256=70d200b8037a31a293ba77a9d23bb47c4946869aba9470f3bf245a5920bcdf16
 
 fail() {
     echo "error: $1" >&2

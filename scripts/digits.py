@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from resalign.digits.config import DigitsConfig
+from resalign.files import empty
 from resalign.stage import parse_arguments, run_stage, running, write_json
 
 
@@ -15,6 +16,7 @@ def main() -> None:
     config = DigitsConfig.parse(arguments.job["digits"], where="digits")
     inputs = [arguments.job["autoencoder"]] if part == "model" else []
     with running(arguments, resumes="steps", inputs=inputs) as attempt:
+        empty(output)  # of other settings, or of an attempt that was killed
         if part == "data":
             from resalign.digits.datasets import write_datasets
 

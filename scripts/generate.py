@@ -15,6 +15,7 @@ from resalign.data.prompts import Prompt
 from resalign.diffusion.images import ImageStore, folder_hash
 from resalign.diffusion.models import load_models
 from resalign.diffusion.sampling import fill
+from resalign.files import empty
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
 
 
@@ -28,6 +29,7 @@ def main() -> None:
     inputs = [getattr(config, key) for key in registry.member(SETS, name).INPUTS]
     with running(arguments, resumes="pieces", inputs=inputs) as attempt:
         store = ImageStore(output / "drawn")
+        empty(output, keep=["drawn"])  # of other settings, or of an attempt that was killed
         source = source_hash(import_closure("scripts/generate.py"))
         store.open({"set": job["set"], "model": folder_hash(Path(config.model)), "code": source})
 

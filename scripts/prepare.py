@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from resalign.config import registry
 from resalign.config.experiment import SETS
+from resalign.files import empty
 from resalign.stage import parse_arguments, run_stage, running
 
 
@@ -14,6 +15,7 @@ def main() -> None:
     name = settings.pop("name")
     config = registry.config_class(SETS, name).parse(settings, where=f"prepared.{arguments.job['name']}")
     with running(arguments):
+        empty(arguments.output)  # of other settings, or of an attempt that was killed
         registry.member(SETS, name).prepare(config, arguments.output)
 
 

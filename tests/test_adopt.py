@@ -117,6 +117,14 @@ def test_a_record_that_was_cut_short_is_none(record: dict[str, Any], name: str, 
     assert difference(planned_jobs(DRY_RUN)[0]) == "has no whole record"
 
 
+@pytest.mark.parametrize("name", ["run.json", "timing.json"])
+@pytest.mark.parametrize("content", ["[]", "{}", "0", "[" * 100_000, "\udcff"], ids=range(5))
+def test_a_record_of_another_form_is_none(record: dict[str, Any], name: str, content: str) -> None:
+    keep(record)
+    Path(FOLDER, name).write_text(content, errors="surrogateescape")
+    assert difference(planned_jobs(DRY_RUN)[0]) == "has no whole record"
+
+
 @pytest.mark.parametrize(
     ("files", "config"),
     [

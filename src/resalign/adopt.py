@@ -78,17 +78,18 @@ def difference(job: PlannedJob) -> str | None:
     if not (folder / "run.json").is_file() or not (folder / "timing.json").is_file():
         return "has no record"
     try:
-        record, timing = (json.loads((folder / name).read_bytes()) for name in ("run.json", "timing.json"))
-    except ValueError:  # of a copy that was cut short
+        record, timing = (dict(json.loads((folder / name).read_bytes())) for name in ("run.json", "timing.json"))
+        recorded, started_at = dict(record["job"]), float(timing["started_at"])
+    except (ValueError, TypeError, KeyError, RecursionError):  # of a copy that was cut short
         return "has no whole record"
     code = import_closure(script, *told.modules)
     planned = {"job": told.job, "seed": told.seed, "source_sha256": source_hash(code)}
     if told.job.get("device") == "auto":
-        planned["job"] = {**told.job, "device": record["job"].get("device")}
+        planned["job"] = {**told.job, "device": recorded.get("device")}
     if other := [key for key, value in planned.items() if record.get(key) != value]:
         return f"is of another {' and '.join(other)}"
     others = {path for path in job.inputs if not path.startswith(f"{RESULTS}/")} - set(map(str, code))
-    newer = sorted(path for path in others if Path(path).stat().st_mtime > timing["started_at"])
+    newer = sorted(path for path in others if Path(path).stat().st_mtime > started_at)
     if newer:
         return f"reads {newer[0]}, which is newer"
     try:

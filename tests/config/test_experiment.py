@@ -12,6 +12,7 @@ from resalign.config.strict import ConfigError
 from .conftest import DELETED, ROOT, Demo
 
 Read = Callable[..., Experiment]
+LONG = "a" * 181
 
 
 def error(read: Read, changes: dict[str, Any]) -> str:
@@ -201,6 +202,49 @@ def test_impossible_combinations_are_refused(read: Read, changes: dict[str, Any]
 
 
 # --- what is resolved -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({f"assets.{LONG}": {"path": "."}}, "assets.aaa"),
+        ({f"pipelines.{LONG}": "digits-model"}, "pipelines.aaa"),
+        ({f"unlearning.{LONG}": {"method": "esd"}}, "unlearning.aaa"),
+        ({f"attacks.{'ä' * 8}": {"train": "digits-data/x", "heldout": "digits-data/y"}}, "attacks.äää"),
+    ],
+)
+def test_labels_that_no_file_can_be_called_by_are_refused(read: Read, changes: dict[str, Any], expected: str) -> None:
+    told = error(read, changes)
+    assert expected in told
+    assert "at most 180; files have it" in told
+    print(told)  # noqa: T201
+
+
+def test_a_run_has_room_for_its_models_and_its_attacks_labels(read: Read) -> None:
+    long = {f"unlearning.{'a' * 120}": {"method": "esd"}}
+    read(long)
+    data = {"train": "digits-data/pages/train", "heldout": "digits-data/pages/heldout"}
+    told = error(read, {**long, f"attacks.{'b' * 120}": data})
+    assert "have 240 characters, and a folder has both names: at most 220; shorten one" in told
+    print(told)  # noqa: T201
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"assets.mine": {"path": f"/data/{'a' * 300}"}},
+        {"assets.mine": {"path": "/data" * 1000}},
+        {"model": f"digits-model/{'ä' * 200}"},
+        {"concept.forget": f"digits-data/{'a' * 300}"},
+        {"name": "a" * 300},
+    ],
+)
+def test_paths_that_no_file_can_have_are_refused(read: Read, changes: dict[str, Any]) -> None:
+    told = error(read, changes)
+    assert "is longer than a file's name may be" in told or "at most 64 characters" in told
+    assert len(told) < 500
+    assert "\n" not in told
+    print(told)  # noqa: T201
 
 
 def test_resolved_holds_every_default_once_and_reads_back(read: Read, demo: Demo) -> None:

@@ -140,11 +140,56 @@ def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
 
 def test_a_key_that_is_there_twice_is_no_yaml(tmp_path: Path) -> None:
     path = tmp_path / "twice.yaml"
-    path.write_text("a: 1\nb: {c: 1, d: 2, c: 3}\n")
-    with pytest.raises(ConfigError, match="the key 'c' is there twice; keep one"):
+    path.write_text("a: 1\nb:\n  c: 1\n  d: 2\n  c: 3\n")
+    with pytest.raises(ConfigError, match="line 5, column 3: the key 'c' is there twice, first in line 3; keep one"):
         read_yaml(path)
     path.write_text("a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {d: {<<: *b, x: 4, y: 5}}\n")
     assert read_yaml(path) == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": {"d": {"x": 4, "y": 5}}}
+
+
+def laughs(merged: bool) -> str:
+    """Twelve lines that stand for nine to the power of eleven values."""
+    lines = ["a0: &a0 {k: 1}" if merged else "a0: &a0 [x]"]
+    for number in range(1, 12):
+        nine = f"[{', '.join([f'*a{number - 1}'] * 9)}]"
+        lines.append(f"a{number}: &a{number} {{<<: {nine}}}" if merged else f"a{number}: &a{number} {nine}")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a: " + "[" * 2000 + "]" * 2000, "nested too deeply"),
+        (laughs(merged=False), "more than 200000 values, with its aliases written out"),
+        (laughs(merged=True), "more than 200000 values, with its aliases written out"),
+        ("a: &a [*a]", "line 1, column 4: an alias stands within what it stands for"),
+        ("a: !!python/object/apply:os.system ['touch executed']", "write plain values, without tags"),
+        ("a:\n\tb: 1\n", "line 2, column 1: found character '\\t' that cannot start any token; indent by spaces"),
+        ("a: \0", "unacceptable character #x0000"),
+        ("a: " + "9" * 5000, "Exceeds the limit"),
+        ("a: 2026-02-30", "day is out of range for month"),
+        ("a: " + "x" * (5 << 20), "has 5242883 bytes, at most 4194304 are read"),
+        ("a: 1\n---\nb: 1\n", "found another document"),
+        ("? [a]\n: 1\n", "found unhashable key"),
+        ("a: ü".encode("latin-1"), "not in UTF-8"),
+        ("a: 1".encode("utf-16"), "not in UTF-8"),
+    ],
+)
+def test_a_file_that_would_never_end_or_is_no_yaml_is_one_line(tmp_path: Path, content: str | bytes, said: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ConfigError) as caught:
+        read_yaml(path)
+    told = str(caught.value)
+    assert told.startswith(f"{path}: ")
+    assert said in told
+    assert "\n" not in told
+    print(told.replace(str(tmp_path), ""))  # noqa: T201
+
+
+def test_a_byte_order_mark_is_no_character(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(b"\xef\xbb\xbfname: a\n")
+    assert read_yaml(tmp_path / "mine.yaml") == {"name": "a"}
 
 
 # --- secrets ----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Downloads against a server on the loopback interface, and against a mirror folder: offline, byte by byte."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -17,6 +18,8 @@ import pytest
 
 from resalign import hashes
 from resalign.config.assets import AssetConfig, CatalogueEntry
+from resalign.data import download
+from resalign.data import fetch as fetching
 from resalign.data.fetch import fetch
 from resalign.data.source import (
     BrokenFileError,
@@ -54,13 +57,15 @@ class Server:
     Attributes:
         files: Content by path; served with ranges and a strong ETag.
         answers: Status and headers by path, in place of content.
-        cut: Break the next answer off after so many bytes.
+        endless: Paths whose answer has no length and no end.
+    cut: Break the next answer off after so many bytes.
         requests: (path, Range header) in order.
     """
 
     address: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     answers: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
+    endless: set[str] = field(default_factory=set)
     cut: int | None = None
     requests: list[tuple[str, str | None]] = field(default_factory=list)
 
@@ -70,6 +75,8 @@ def make_handler(server: Server) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             path = self.path.split("?")[0]
             server.requests.append((path, self.headers.get("Range")))
+            if path in server.endless:
+                return self._send_without_end()
             if path not in server.files:
                 status, headers = server.answers.get(path, (404, {}))
                 return self._send(status, headers, b"")
@@ -85,6 +92,13 @@ def make_handler(server: Server) -> type[BaseHTTPRequestHandler]:
             self._send(206 if start else 200, headers, content[start:])
 
         do_HEAD = do_GET
+
+        def _send_without_end(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    self.wfile.write(bytes(1 << 16))
 
         def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
             self.send_response(status)
@@ -163,8 +177,8 @@ def test_a_file_that_changed_meanwhile_starts_afresh(tmp_path: Path, server: Ser
 def test_a_part_that_is_whole_already_is_fetched_anew(tmp_path: Path, server: Server) -> None:
     content = make_zip()
     server.files["/set.zip"] = content
-    (tmp_path / ".set.zip.part").write_bytes(content)
-    (tmp_path / ".set.zip.part.validator").write_text(f'"{hashlib.sha1(content).hexdigest()}"')
+    (tmp_path / ".set.zip.download").write_bytes(content)
+    (tmp_path / ".set.zip.download.validator").write_text(f'"{hashlib.sha1(content).hexdigest()}"')
     assert fetch("pictures", url_asset(server, "/set.zip"), tmp_path) == {"set.zip": sha256(content)}
     assert names(tmp_path) == ["set.zip"]
 
@@ -221,6 +235,112 @@ def test_refusals_are_classes_of_their_own(tmp_path: Path, server: Server, statu
     with pytest.raises(FetchError, match=rf"asset 'pictures' \(http://127.*: the server answered {status}") as caught:
         fetch("pictures", url_asset(server, "/set.zip"), tmp_path)
     assert type(caught.value) is kind
+
+
+def test_what_an_earlier_pin_has_left_is_no_part_of_the_asset(tmp_path: Path) -> None:
+    mirror, asset = tmp_path / "mirror" / "model" / COMMIT, tmp_path / "asset"
+    (mirror / "unet").mkdir(parents=True)
+    (mirror / "unet" / "new.safetensors").write_bytes(bytes(8) + b"{}")
+    (asset / "unet").mkdir(parents=True)
+    for name in ("unet/old.safetensors", "run.json", ".cache.json", ".old.zip.download", "unet/.0.incomplete"):
+        (asset / name).write_text("{}")
+    fetch("model", AssetConfig(hub="someone/model", revision=COMMIT), asset, tmp_path / "mirror")
+    assert names(asset) == [".cache.json", "run.json", "unet/new.safetensors"]
+
+
+# --- what never ends --------------------------------------------------------------------------------------------------
+
+
+def refused(tmp_path: Path, asset: AssetConfig, *parts: str) -> str:
+    """The one line of a fetch that is refused, which leaves no file."""
+    with pytest.raises(FetchError) as caught:
+        fetch("pictures", asset, tmp_path / "asset")
+    told = str(caught.value)
+    assert "\n" not in told
+    assert told.startswith("asset 'pictures' (")
+    for part in parts:
+        assert part in told
+    assert {name for name in names(tmp_path) if not name.startswith("asset/.")} == set()
+    print(told)  # noqa: T201
+    return told
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "1e3", "", "9" * 30])
+def test_a_length_that_is_no_number(tmp_path: Path, server: Server, length: str) -> None:
+    server.answers["/set.zip"] = (200, {"Content-Length": length})
+    refused(tmp_path, url_asset(server, "/set.zip"), f"the server says that '{length}' bytes come", "try again later")
+
+
+def test_more_than_the_catalogue_says_is_not_taken(tmp_path: Path, server: Server) -> None:
+    server.answers["/set.zip"] = (200, {"Content-Length": "2000000"})
+    asset = entry(url=f"{server.address}/set.zip", size_bytes=1000)
+    refused(tmp_path, asset, "2000000 bytes are announced, and at most 1049676 are taken", "correct its size_bytes")
+    server.endless.add("/set.zip")
+    refused(tmp_path, asset, "more bytes come than the server announces", "correct its size_bytes")
+    assert names(tmp_path) == []
+
+
+def test_an_answer_without_an_end(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "MOST_BYTES", 1 << 20)
+    server.endless.add("/set.zip")
+    refused(tmp_path, url_asset(server, "/set.zip"), "and at most 1048576 are taken", "get it by hand")
+    assert names(tmp_path) == []
+
+
+def test_an_answer_that_hardly_comes(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PATIENCE_SECONDS", -1.0)
+    server.files["/set.zip"] = make_zip()
+    refused(tmp_path, url_asset(server, "/set.zip"), "the download broke off", "run again: it goes on from byte")
+
+
+def test_redirections_that_lead_back(tmp_path: Path, server: Server) -> None:
+    server.answers["/set.zip"] = (302, {"Location": "/set.zip"})
+    refused(tmp_path, url_asset(server, "/set.zip"), "the server answered 302", "infinite loop")
+
+
+def test_a_disk_that_is_too_small(tmp_path: Path, server: Server) -> None:
+    server.answers["/set.zip"] = (200, {"Content-Length": str(150 << 40)})
+    asset = entry(url=f"{server.address}/set.zip", size_bytes=150 << 40)
+    refused(tmp_path, asset, "are to come, and the disk of", "free some space, run again")
+
+
+def test_a_mark_that_is_no_header(tmp_path: Path, server: Server) -> None:
+    server.answers["/set.zip"] = (200, {"ETag": '"a"\r\n b', "Content-Length": "9"})
+    for _ in range(2):
+        refused(tmp_path, url_asset(server, "/set.zip"), "the download broke off (0 of 9 bytes came)")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tree: [{**tree[0], "size": -1}], "gives 'a.csv' the size -1"),
+        (lambda tree: [{**tree[0], "size": "many"}], "gives 'a.csv' the size 'many'"),
+        (lambda tree: [{"type": "file", "path": "a.csv"}], "cannot be read (KeyError"),
+        (lambda tree: ["a.csv"], "cannot be read (TypeError"),
+        (lambda tree: tree * 4, "has more than 3 entries"),
+    ],
+)
+def test_a_hubs_list_that_is_none(
+    tmp_path: Path,
+    server: Server,
+    hub: Callable[..., AssetConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[list[object]], object],
+    said: str,
+) -> None:
+    monkeypatch.setattr(fetching, "MOST_LISTED", 3)
+    asset, path = hub({"a.csv": b"prompt\n"}), f"/api/datasets/someone/prompts/tree/{COMMIT}"
+    server.files[path] = json.dumps(change(json.loads(server.files[path]))).encode()
+    refused(tmp_path, asset.model_copy(update={"files": ()}), f"the hub's list of its files {said}")
+
+
+def test_a_hubs_file_of_more_than_its_size(
+    tmp_path: Path, server: Server, hub: Callable[..., AssetConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "SLACK_BYTES", 1 << 16)
+    asset = hub({"a.csv": b"prompt\n"}).model_copy(update={"files": ()})
+    server.files[f"/datasets/someone/prompts/resolve/{COMMIT}/a.csv"] = bytes(1 << 20)
+    refused(tmp_path, asset, "File too large")
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/set.zip"])

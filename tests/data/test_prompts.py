@@ -10,8 +10,10 @@ import pytest
 from resalign.config.prompts import PromptColumns
 from resalign.data.errors import DataError
 from resalign.data.prompts import Prompt, counted_as, evenly_chosen, read_prompts, write_prompts
+from resalign.diffusion.images import ImageStore
 from resalign.digits.config import DigitsConfig
 from resalign.digits.prompt_lists import prompt_lists
+from resalign.files import whole
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -180,3 +182,30 @@ def test_no_shipped_list_repeats_a_text() -> None:
     assert len(lists) == 7 + 7
     for name, prompts in lists.items():
         assert len({key for key, _ in counted_as([(prompt, 0) for prompt in prompts])}) == len(prompts), name
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (f"{'a' * 201},a dog,", "has 201 bytes, and images are named by it: at most 200; shorten it"),
+        (f"{'ä' * 101},a dog,", "has 202 bytes"),
+        (f"p0,{'a' * 20_001},", "prompt 'p0' has 20001 characters"),
+        (f"p0,a dog,{'a' * 20_001}", "the label of prompt 'p0' has 20001 characters"),
+    ],
+)
+def test_what_is_longer_than_any_is(tmp_path: Path, row: str, said: str) -> None:
+    path = tmp_path / "prompts.csv"
+    path.write_text(f"id,prompt,label\n{row}\n", encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_prompts(path)
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 500
+    print(str(caught.value).replace(str(tmp_path), ""))  # noqa: T201
+
+
+def test_the_longest_id_is_part_of_a_files_name(tmp_path: Path) -> None:
+    (tmp_path / "prompts.csv").write_text(f"id,prompt\n{'ä' * 100},a dog\n", encoding="utf-8")
+    [prompt] = read_prompts(tmp_path / "prompts.csv")
+    with whole(ImageStore(tmp_path).path(prompt, 99_999)) as part:
+        part.touch()
+    assert len(list(tmp_path.glob("*.png"))) == 1

@@ -1,14 +1,17 @@
 """Tables are read strictly: nothing is guessed, nothing of equal name takes another's place."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
+from resalign.data import tables
 from resalign.data.errors import DataError
-from resalign.data.tables import parse_table
+from resalign.data.tables import parse_table, read_table
+from tests.data.pictures import write_table
 
 
 def parquet(table: pyarrow.Table) -> bytes:
@@ -90,3 +93,22 @@ def test_half_a_character_is_no_text() -> None:
         table.text(1, "text")
     with pytest.raises(DataError, match=r"a.jsonl: row 2: column 'text' holds nothing"):
         table.text(2, "text")
+
+
+def test_tables_that_are_larger_than_any_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.csv", "a.jsonl", "a.parquet"):
+        with (tmp_path / name).open("wb") as stream:
+            stream.truncate(5 << 30)  # takes no room
+        with pytest.raises(DataError, match=f"{name}: has 5368709120 bytes, at most 4294967296 are read; divide it"):
+            read_table(tmp_path / name)
+    monkeypatch.setattr(tables, "MAX_ROWS", 2)
+    write_table(tmp_path / "b.parquet", [{"id": "0"}] * 3)
+    with pytest.raises(DataError, match="b.parquet: has 3 rows, at most 2 are read"):
+        read_table(tmp_path / "b.parquet")
+
+
+def test_rows_that_are_nested_without_end_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="not a whole JSON lines table .*recursion") as caught:
+        read_table(tmp_path / "a.jsonl")
+    assert "\n" not in str(caught.value)

@@ -380,9 +380,10 @@ def test_a_lora_that_cannot_be_merged(tmp_path: Path, refused: Callable[..., str
     refused(saved(tmp_path / LORA_FILE, tensors, metadata=metadata), message, covers="some")
 
 
-def test_a_lora_with_broken_metadata(tmp_path: Path, refused: Callable[..., str]) -> None:
-    path = saved(tmp_path / LORA_FILE, GOOD, metadata={"lora_adapter_metadata": "{"})
-    refused(path, "'lora_adapter_metadata' is no JSON", covers="some")
+@pytest.mark.parametrize("text", ["{", "[1]", "7", "[" * 10_000], ids=range(4))
+def test_a_lora_with_broken_metadata(tmp_path: Path, refused: Callable[..., str], text: str) -> None:
+    path = saved(tmp_path / LORA_FILE, GOOD, metadata={"lora_adapter_metadata": text})
+    refused(path, "'lora_adapter_metadata' is no JSON object", covers="some")
 
 
 def test_a_loras_share_must_be_announced(tmp_path: Path, models: Models, refused: Callable[..., str]) -> None:

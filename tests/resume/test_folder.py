@@ -150,3 +150,57 @@ def test_a_folder_that_has_gone_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_the_state_lies_where_no_rule_declares_it() -> None:
     assert state_folder(Path("results/runs/attack/a-0/seed-1")) == Path("results/.state/runs/attack/a-0/seed-1")
+
+
+BROKEN = pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"fingerprint": 1, "attempts": 1}', "[" * 10_000, "\udcff"], ids=range(6)
+)
+
+
+@BROKEN
+def test_a_state_of_which_nobody_knows_the_job_is_left_where_it_is(tmp_path: Path, content: str) -> None:
+    with StateFolder(tmp_path, FINGERPRINT) as folder:
+        folder.save({"position": 1})
+    (tmp_path / "about.json").write_text(content, errors="surrogateescape")
+    with pytest.raises(StateError, match=f"about.json: cannot be read .*delete {tmp_path} to begin") as caught:
+        StateFolder(tmp_path, FINGERPRINT)
+    assert "\n" not in str(caught.value)
+    assert len(saved(tmp_path)) == 1
+    print(caught.value)  # noqa: T201
+
+
+@BROKEN
+def test_a_folder_of_which_nobody_knows_the_job_begins_afresh_where_nothing_is_lost(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    output, path = results(tmp_path), tmp_path / "state"
+    with StateFolder(path, FINGERPRINT) as folder:
+        folder.keep_finished(output)
+    (path / "about.json").write_text(content, errors="surrogateescape")
+    with StateFolder(path, FINGERPRINT) as folder:
+        assert folder.attempts == 1
+        assert not folder.take_finished(output)
+    assert "about.json: cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"../weights": "0"}', '{"/etc/passwd": "0"}', "[" * 10_000])
+def test_a_list_of_finished_results_that_is_none_is_not_followed(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    output, path = results(tmp_path), tmp_path / "state"
+    with StateFolder(path, FINGERPRINT) as folder:
+        folder.keep_finished(output)
+    (path / "finished.json").write_text(content)
+    with StateFolder(path, FINGERPRINT) as folder:
+        assert not folder.take_finished(output)
+    assert "finished.json: cannot be read" in caplog.text
+
+
+def test_what_a_killed_attempt_has_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    with StateFolder(tmp_path, FINGERPRINT) as folder:
+        folder.save({"position": 1})
+    for name in ("state.part", ".about.json.99999999.part"):
+        (tmp_path / name).write_bytes(b"half")
+    with StateFolder(tmp_path, FINGERPRINT) as folder:
+        assert folder.load() == {"position": 1}
+        assert sorted(path.name for path in tmp_path.iterdir() if path.name.endswith("part")) == []

@@ -52,7 +52,10 @@ def test_a_pickle_of_anything_else_runs_nothing(tmp_path: Path) -> None:
     assert made.exists(), "the pickle must be able to do harm for the test to mean anything"
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>", pickle.dumps([1.0]), pickle.dumps(np.array(["text"]))])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<html>", pickle.dumps([1.0]), pickle.dumps(np.array(["text"])), pickle.dumps(np.zeros(2)) + b"more"],
+)
 def test_what_is_no_array_fails(content: bytes) -> None:
     with pytest.raises(WeightsError, match=r"prompts\.p"):
         unpickle_array(content, HERE)

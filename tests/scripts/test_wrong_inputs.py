@@ -164,6 +164,14 @@ CASES = {
         ("prompts.csv: prompt 'hidden' has the label 'thre', and metrics.retained_accuracy", "did you mean 'three'?"),
         edited("prompts.csv", ",three", ",thre"),
     ),
+    "an id longer than a file's name": Case(
+        ("prompts.csv: the id 'aaa", "has 201 bytes, and images are named by it: at most 200; shorten it, or write"),
+        edited("prompts.csv", "hidden,", f"{'a' * 201},"),
+    ),
+    "a prompt longer than any": Case(
+        ("prompts.csv: prompt 'hidden' has 200", "characters; at most 20000 are read: is it text?"),
+        edited("prompts.csv", "hidden,", f"hidden,{'a' * 20_000}"),
+    ),
     "a list without labels": Case(
         (
             "prompts.csv: prompt 'named' has the label ''",

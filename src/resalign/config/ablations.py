@@ -18,7 +18,7 @@ from resalign.config.experiment import LABEL, Experiment
 from resalign.config.extension import LABELLED, extended
 from resalign.config.plan import Plan, digest
 from resalign.config.shape import Tier
-from resalign.config.strict import ConfigError, Strict, nearest, read_yaml
+from resalign.config.strict import ConfigError, Strict, nearest, read_yaml, shortened
 
 DECLARED = "config/ablations.yaml"
 # What no run's name knows of: runs are shared, and one of equal name must be the same whoever asks for it.
@@ -117,7 +117,8 @@ class Ablations:
             raise ConfigError(f"{self.where}: expected a mapping of names to ablations, got {type(found).__name__}")
         for name in found:
             if not LABEL.fullmatch(str(name)):
-                raise ConfigError(f"{self.where}.{name}: use letters, digits, '_', '.', '-'; a folder has the name")
+                said = "use letters, digits, '_', '.', '-', at most 180; a folder has the name"
+                raise ConfigError(f"{self.where}.{shortened(str(name))}: {said}")
         self.entries = {
             name: AblationConfig.parse(entry, where=f"{self.where}.{name}") for name, entry in found.items()
         }

@@ -15,14 +15,15 @@ from resalign.config.extension import extended
 from resalign.config.references import fault_of, split_reference
 from resalign.config.scorer_needs import check_needs, needs_of
 from resalign.config.shape import TIERS, ExperimentConfig, ResourcesConfig, Tier, TierConfig
-from resalign.config.strict import ConfigError, Strict, check_publishable, nearest, read_yaml
+from resalign.config.strict import ConfigError, Strict, check_publishable, nearest, read_yaml, shortened
 from resalign.config.sweeps import expanded
 
 SETS = "data.sets"  # the family of prepared image sets
 BASE = "base"  # the model before unlearning, as tables name it
 TRAIN = "train"  # a metric's reference: the images that the attack was trained on
-# What a person calls an entry is part of file names, and of Snakemake's wildcards.
-LABEL = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]*")
+# What a person calls an entry is part of file names, which have 255 bytes, and of Snakemake's wildcards.
+LABEL = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,179}")
+MOST_CHARACTERS = 220  # of a model's label and an attack's: a run's folder has both, and a hash
 # Keys by which a member names assets that it loads itself.
 ASSET_KEYS = ("folder", "checkpoint", "head")
 
@@ -289,7 +290,14 @@ class Experiment:
                 if label == TRAIN and key in ("assets", "prepared"):
                     raise ConfigError(f"{self.where}: {key}.{label}: so a metric calls an attack's images; rename it")
                 if not LABEL.fullmatch(label):
-                    raise ConfigError(f"{self.where}: {key}.{label}: use letters, digits, '_', '.', '-'; files have it")
+                    said = "use letters, digits, '_', '.', '-', at most 180; files have it"
+                    raise ConfigError(f"{self.where}: {key}.{shortened(label)}: {said}")
+        names = max(self.models, key=len), max(self.attacks, key=len, default="")
+        if (characters := sum(map(len, names))) > MOST_CHARACTERS:
+            both = f"model '{shortened(names[0])}' and attack '{shortened(names[1])}' have {characters} characters"
+            raise ConfigError(
+                f"{self.where}: {both}, and a folder has both names: at most {MOST_CHARACTERS}; shorten one"
+            )
         instead = {"sample": "sampling.batch_size", "score": "scoring_batch_size"}
         for stage, resources in self.config.resources.items():
             if resources.micro_batch_size and stage in instead:

@@ -11,7 +11,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from resalign.config.strict import ConfigError, nearest
+from resalign.config.strict import ConfigError, nearest, shortened
+
+MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4000  # of Linux's file systems; its paths have 4096 with what is put before
 
 # What is no name: a path that begins at the root, here, above, or at home, and the name of a file.
 _LOOKS_LIKE_A_PATH = re.compile(r"[/.~].*|[^/]*\.(csv|jsonl?|txt|parquet|safetensors|ckpt|pt|bin|onnx|zip)")
@@ -36,9 +38,15 @@ def plain_path(path: str) -> str:
     """The path itself.
 
     Raises:
-        ConfigError: If it has a control character, or a brace: in a rule's input Snakemake takes it for a wildcard's,
-            and knows no way to quote it.
+        ConfigError: If it is longer than names of files may be, or has a control character, or a brace: in a rule's
+            input Snakemake takes it for a wildcard's, and knows no way to quote it.
     """
+    longest = max((len(os.fsencode(part)) for part in path.split("/")), default=0)
+    if longest > MAX_NAME_BYTES or len(os.fsencode(path)) > MAX_PATH_BYTES:
+        raise ConfigError(
+            f"{shortened(path)!r} is longer than a file's name may be ({MAX_NAME_BYTES} bytes between two '/', "
+            f"{MAX_PATH_BYTES} in all); make a symbolic link to it and give the link's path"
+        )
     if found := _NOT_PLAIN.search(path):
         raise ConfigError(
             f"{path!r} has the character {found[0]!r}, which the workflow takes for part of a pattern; rename it, or "

@@ -119,7 +119,7 @@ class ExperimentConfig(Strict):
     """The plain shape of a configuration file; members of families are validated by their own classes."""
 
     extends: str | None = Field(None, description="a configuration file that this one changes; see config/extension.py")
-    name: str = Field(pattern="^[a-z0-9][a-z0-9_-]*$")
+    name: str = Field(pattern="^[a-z0-9][a-z0-9_-]*$", max_length=64)
     title: str
     subtitle: str = ""
     tier: Tier = "small"

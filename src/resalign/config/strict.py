@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +12,8 @@ import pydantic
 
 from resalign.disclosure import secrets
 
+MAX_BYTES = 4 << 20  # of a configuration; the longest here has 40 kB
+MAX_NODES = 200_000  # values, keys and lists of a configuration
 PROSE = ("title", "subtitle", "concept.prompts")  # keys of sentences, which may speak of a password
 
 
@@ -52,6 +53,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{hint} allowed: {known}"
 
 
+def shortened(value: object, characters: int = 100) -> str:
+    """A value for a message, as one line that is not long."""
+    text = str(value) if str(value).isprintable() else ascii(value)
+    return text if len(text) <= characters else f"{text[:characters]}… ({len(text)} characters)"
+
+
 def _tuples(values: Any) -> Any:
     """Lists as tuples, all the way down: configurations are hashable."""
     if isinstance(values, list | tuple):
@@ -63,7 +70,7 @@ def _tuples(values: Any) -> Any:
 
 def _explain(model: type[pydantic.BaseModel], values: Any, detail: Any) -> str:
     """One validation error as a sentence."""
-    location = ".".join(str(part) for part in detail["loc"])
+    location = ".".join(shortened(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         owner = _model_at(model, detail["loc"][:-1])
         known = owner.model_fields if owner else ()
@@ -73,7 +80,7 @@ def _explain(model: type[pydantic.BaseModel], values: Any, detail: Any) -> str:
         return f"key '{location}': no {detail['loc'][-1]} named '{tag}'{nearest(tag, tags)}"
     if detail["type"] == "missing":
         return f"key '{location}' is required"
-    got = "" if detail["type"] == "value_error" else f" (got {detail['input']!r})"
+    got = "" if detail["type"] == "value_error" else f" (got {shortened(repr(detail['input']))})"
     message = detail["msg"].removeprefix("Value error, ")
     return f"key '{location}': {message}{got}" if location else f"{message}{got}"
 
@@ -103,43 +110,107 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Reads a YAML mapping.
 
     Raises:
-        ConfigError: If the file is missing, is not in UTF-8, is not YAML or is not a mapping.
+        ConfigError: In one line, if the file is missing, is not in UTF-8, is no YAML of plain values, is no mapping,
+            repeats a key, or is larger than any configuration is, as it stands or with its aliases written out.
     """
     import yaml
 
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; give the path of a configuration such as config/demo.yaml")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise ConfigError(f"{path}: has {size} bytes, at most {MAX_BYTES} are read; is it a configuration?")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _once_loader())
+        values = _plain_values(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not in UTF-8 ({error}); save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        told = " ".join(str(error.problem or error.context).split())
+        raise ConfigError(f"{path}: not valid YAML: {place}{told}{_remedy(error)}") from None
+    # What is no character, a number of thousands of digits, a date that there is not.
+    except (yaml.YAMLError, ValueError) as error:
+        told = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not valid YAML: {told}; write plain text, numbers, lists and mappings") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid YAML: nested too deeply; no configuration has ten levels") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values, got {type(values).__name__}")
     return values
 
 
-@functools.cache
-def _once_loader() -> Any:
-    """The safe loader, for which a key that a mapping repeats is an error: plain YAML would keep the last alone."""
+def _remedy(error: Any) -> str:
+    """What to do about an error of PyYAML's; those of this module say it themselves."""
     import yaml
 
-    class OnceLoader(yaml.SafeLoader):
-        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-            node = super().compose_mapping_node(anchor)
-            known: set[str] = set()
-            for key, _ in node.value:
-                if not isinstance(key, yaml.ScalarNode):
-                    continue  # no mapping's key
-                if key.value in known and key.tag != "tag:yaml.org,2002:merge":
-                    said = f"the key {key.value!r} is there twice; keep one, or put both under it"
-                    raise yaml.composer.ComposerError(None, None, said, key.start_mark)
-                known.add(str(key.value))
-            return node
+    if isinstance(error, yaml.composer.ComposerError):
+        return ""
+    if isinstance(error, yaml.constructor.ConstructorError):
+        return "; write plain values, without tags such as '!x'"
+    return "; indent by spaces, close every bracket and quote, quote texts that hold ':' or '#'"
 
-    return OnceLoader
+
+def _plain_values(text: str) -> Any:
+    """A YAML document's values, by the safe loader.
+
+    Raises:
+        yaml.YAMLError: Also if a mapping repeats a key, of which the safe loader would keep the last alone, or if the
+            document is larger than any configuration with its aliases written out.
+    """
+    import yaml
+
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_node(node, {})
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _check_node(node: Any, sizes: dict[int, int]) -> int:
+    """Looks at a document before it is built; its number of nodes, where each alias counts as all that it stands for.
+
+    Args:
+        node: The document's, or a part's.
+        sizes: Numbers by the identity of what was looked at; 0 for what holds the present node.
+    """
+    import yaml
+
+    if id(node) in sizes:
+        if not sizes[id(node)]:
+            raise yaml.composer.ComposerError(None, None, "an alias stands within what it stands for", node.start_mark)
+        return sizes[id(node)]
+    sizes[id(node)], size, parts = 0, 1, []
+    if isinstance(node, yaml.MappingNode):
+        _check_once(node)
+        parts = [part for pair in node.value for part in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        parts = node.value
+    for part in parts:
+        size += _check_node(part, sizes)
+        if size > MAX_NODES:
+            said = f"more than {MAX_NODES} values, with its aliases written out; write less"
+            raise yaml.composer.ComposerError(None, None, said, node.start_mark)
+    sizes[id(node)] = size
+    return size
+
+
+def _check_once(node: Any) -> None:
+    """Refuses a mapping with a key that is there twice; merged mappings (``<<``) may be several."""
+    import yaml
+
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            continue
+        if key.value in lines:
+            said = f"the key {key.value!r} is there twice, first in line {lines[key.value]}; keep one of them"
+            raise yaml.composer.ComposerError(None, None, said, key.start_mark)
+        lines[key.value] = key.start_mark.line + 1
 
 
 def typed(value: Any) -> Any:
@@ -155,8 +226,8 @@ def typed(value: Any) -> Any:
     if re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, flags=re.IGNORECASE):
         return float(value)  # 1e-3 is text to YAML 1.1
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
+        return _plain_values(value)
+    except (yaml.YAMLError, ValueError, RecursionError):
         return value
 
 

@@ -52,7 +52,7 @@ def read_contamination(folder: Path, size: int) -> dict[str, Any] | None:
     try:
         stated = json.loads(path.read_text(encoding="utf-8"))
         counts = {name: stated[name] for name in Contamination.model_fields}
-    except (KeyError, TypeError, ValueError) as error:  # JSON's and UTF-8's errors are ValueErrors
+    except (KeyError, TypeError, ValueError, RecursionError) as error:  # JSON's and UTF-8's errors are ValueErrors
         wanted = list(Contamination.model_fields)
         raise DataError(f"{path}: no counts {wanted} as the set 'contaminated' writes them ({error!r})") from None
     found = Contamination.parse(counts, where=str(path))

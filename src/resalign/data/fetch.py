@@ -6,18 +6,18 @@ import contextlib
 import fnmatch
 import glob
 import hashlib
-import http.client
+import itertools
 import os
+import resource
 import shutil
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from resalign.config.assets import FETCHED, AssetConfig, CatalogueEntry
 from resalign.data.contents import check_contents
+from resalign.data.download import check_room, file_name, first_line, receive, validator
 from resalign.data.hash_lock import read_lock, write_lock
 from resalign.data.pickles import check_pickles
 from resalign.data.source import (
@@ -35,10 +35,14 @@ from resalign.hashes import RECORDS
 from resalign.tracking import log
 
 if TYPE_CHECKING:
-    from huggingface_hub import RepoFile
+    from huggingface_hub import HfApi, RepoFile
 
-TIMEOUT_SECONDS = 60
-CHUNK_BYTES = 1 << 20
+# A listing that goes on beyond this never ends; the largest repositories in use have some hundred files.
+MOST_LISTED = 100_000
+# Ends of the hidden names of downloads that have not come to their end: the hub's library's, and this module's.
+UNFINISHED = (".incomplete", ".download", ".download.validator")
+# What a hub's file may have beyond its announced size before its download is ended: the limit holds for logs, too.
+SLACK_BYTES = 1 << 30
 # First bytes of a file by its suffix; other suffixes are only checked for not being a page.
 MAGIC: dict[str, tuple[bytes, ...]] = {
     ".zip": (b"PK\x03\x04", b"PK\x05\x06"),
@@ -93,7 +97,18 @@ def fetch(
             check_contents(source, folder, hashes, pattern)
     if locks:
         write_lock(locks, source, hashes)
+    _remove_others(folder, hashes)
     return hashes
+
+
+def _remove_others(folder: Path, hashes: Collection[str]) -> None:
+    """Removes what the folder holds of an earlier pin of the asset, which would be taken for a part of this one."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in name.parts) and not path.name.endswith(UNFINISHED)
+        if path.is_file() and not hidden and name.as_posix() not in {*hashes, *RECORDS}:
+            log.info("%s is removed: it belongs to no file of this asset", path)
+            path.unlink()
 
 
 @contextlib.contextmanager
@@ -205,7 +220,7 @@ def _selected(source: Source, paths: Iterable[str]) -> list[str]:
 def _copy(source: Source, mirror: Path, folder: Path) -> dict[str, str]:
     """Checked copies of a mirror's files."""
     if source.asset.url:
-        paths = list(source.asset.files) or [_file_name(source, source.asset.url)]
+        paths = list(source.asset.files) or [file_name(source, source.asset.url)]
         lacking = [path for path in paths if not (mirror / path).is_file()]
         if lacking:
             raise source.error(RemovedError, f"the mirror {mirror} lacks {', '.join(lacking)}", "add it there")
@@ -231,31 +246,69 @@ def _snapshot(source: Source, folder: Path) -> dict[str, str]:
 
     repo_id, repo_type, revision = str(source.asset.hub), source.asset.repo_type, source.asset.revision
     try:
-        # Listed here too, because snapshot_download takes a folder for complete when the hub cannot be asked.
-        tree = huggingface_hub.HfApi().list_repo_tree(repo_id, repo_type=repo_type, revision=revision, recursive=True)
-        listed = {entry.path: entry for entry in tree if isinstance(entry, huggingface_hub.RepoFile)}
+        listed = _listed(source, huggingface_hub.HfApi())
         chosen = _selected(source, listed)
-        huggingface_hub.snapshot_download(
-            repo_id,
-            repo_type=repo_type,
-            revision=revision,
-            local_dir=folder,
-            allow_patterns=[glob.escape(path) for path in chosen],
-        )
+        sizes = [listed[path].size for path in chosen]
+        check_room(source, folder, sum(sizes))
+        with _no_file_beyond(max(sizes) + SLACK_BYTES):
+            huggingface_hub.snapshot_download(
+                repo_id,
+                repo_type=repo_type,
+                revision=revision,
+                local_dir=folder,
+                allow_patterns=[glob.escape(path) for path in chosen],
+            )
     except errors.GatedRepoError as error:
         remedy = "accept its terms on its page of the hub, then set HF_TOKEN to a token of that account"
-        raise source.error(GatedError, _first_line(error), remedy) from None
+        raise source.error(GatedError, first_line(error), remedy) from None
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError) as error:
         remedy = "if it is private, set HF_TOKEN; if it was removed or renamed, look for its new id"
-        raise source.error(RemovedError, _first_line(error), remedy) from None
+        raise source.error(RemovedError, first_line(error), remedy) from None
     except errors.OfflineModeIsEnabled:
         raise source.error(FetchError, "HF_HUB_OFFLINE is set", "unset it where there is internet") from None
     # errors.HTTPError is the HTTP client's own: a connection that fails is no OSError there.
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
         raise source.error(
-            FetchError, f"the hub refused or did not answer ({_first_line(error)})", "try again later"
+            FetchError, f"the hub refused or did not answer ({first_line(error)})", "try again later"
         ) from None
     return {path: _check_listed(source, folder / path, listed[path]) for path in chosen}
+
+
+def _listed(source: Source, api: HfApi) -> dict[str, RepoFile]:
+    """Every file of a hub repository at its commit; snapshot_download takes a folder for complete when it cannot ask.
+
+    Raises:
+        BrokenFileError: If the list does not end, or is none of files with sizes.
+    """
+    import huggingface_hub
+
+    asset = source.asset
+    tree = api.list_repo_tree(str(asset.hub), repo_type=asset.repo_type, revision=asset.revision, recursive=True)
+    try:
+        entries = list(itertools.islice(tree, MOST_LISTED + 1))
+        found = {entry.path: entry for entry in entries if isinstance(entry, huggingface_hub.RepoFile)}
+        wrong = [path for path, entry in found.items() if type(entry.size) is not int or entry.size < 0]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        problem = f"the hub's list of its files cannot be read ({type(error).__name__}: {first_line(error)})"
+        raise source.error(BrokenFileError, problem, "try again later") from None
+    if len(entries) > MOST_LISTED or wrong:
+        said = (
+            f"gives {wrong[0]!r} the size {found[wrong[0]].size!r}" if wrong else f"has more than {MOST_LISTED} entries"
+        )
+        raise source.error(BrokenFileError, f"the hub's list of its files {said}", "do not use this asset")
+    return found
+
+
+@contextlib.contextmanager
+def _no_file_beyond(size: int) -> Iterator[None]:
+    """Lets this process write no file of more bytes: a hub's library writes what comes, and compares afterwards."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    bounds = [size, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min(bounds), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def _check_listed(source: Source, path: Path, listed: RepoFile) -> str:
@@ -277,105 +330,21 @@ def _check_listed(source: Source, path: Path, listed: RepoFile) -> str:
 
 def _download(source: Source, address: str, folder: Path) -> dict[str, str]:
     """An address's file, checked before it gets its name."""
-    name = _file_name(source, address)
-    target, part = folder / name, folder / f".{name}.part"
+    name = file_name(source, address)
+    target, part = folder / name, folder / f".{name}.download"
     if target.is_file():  # of an earlier attempt, which checked it before it got its name
         try:
             return {name: check_file(source, target, name)}
         except FetchError as error:
             log.info("%s is fetched again: %s", target, error)
             target.unlink()
-    size = _receive(source, address, part)
+    size = receive(source, address, part)
     try:
         digest = check_file(source, part, name, size=size)
     except FetchError:
         part.unlink()
         raise
     finally:
-        _validator(part).unlink(missing_ok=True)
+        validator(part).unlink(missing_ok=True)
     os.replace(part, target)
     return {name: digest}
-
-
-def _receive(source: Source, address: str, part: Path) -> int | None:
-    """Downloads into ``part``, going on with what is there if the server says that its file is still the same.
-
-    Returns:
-        The whole file's size, where the server says it.
-    """
-    from tqdm import tqdm
-
-    validator = _validator(part)
-    have = part.stat().st_size if part.is_file() and validator.is_file() else 0
-    request = urllib.request.Request(address, headers={"User-Agent": "resalign"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-        request.add_header("If-Range", validator.read_text(encoding="latin-1"))
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-            resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
-            if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-                raise source.error(BrokenFileError, "the server sent another part than asked for", f"delete {part}")
-            start = have if resumed else 0
-            length = response.headers.get("Content-Length")
-            size = start + int(length) if length else None
-            tag = response.headers.get("ETag") or response.headers.get("Last-Modified")
-            validator.write_text(tag, encoding="latin-1") if tag else validator.unlink(missing_ok=True)
-            label = f"fetch {source.name}" + (f" from byte {start}" if start else "")
-            bar = tqdm(
-                desc=label, total=size, initial=start, unit="B", unit_scale=True, mininterval=10, ascii=True, ncols=90
-            )
-            with bar, part.open("ab" if resumed else "wb") as stream:
-                while chunk := response.read(CHUNK_BYTES):
-                    stream.write(chunk)
-                    bar.update(len(chunk))
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
-            part.unlink()
-            return _receive(source, address, part)
-        raise _http_error(source, error) from None
-    except (http.client.HTTPException, OSError) as error:
-        raise _broken_off(source, part, _first_line(error)) from None
-    if size is not None and part.stat().st_size < size:
-        raise _broken_off(source, part, f"{part.stat().st_size} of {size} bytes came")
-    return size
-
-
-def _http_error(source: Source, error: urllib.error.HTTPError) -> FetchError:
-    """A server's refusal as what it means."""
-    problem = f"the server answered {error.code} {error.reason}"
-    if error.code in (401, 402, 403):
-        return source.error(GatedError, problem, "log in or ask its owners for access")
-    if error.code in (404, 410, 451):
-        return source.error(RemovedError, problem, "look for a copy at its project's page")
-    return source.error(FetchError, problem, "try again later")
-
-
-def _broken_off(source: Source, part: Path, problem: str) -> FetchError:
-    """The network's failure, and what there is already."""
-    have = part.stat().st_size if part.is_file() else 0
-    remedy = f"run again: it goes on from byte {have}" if have else "run again where there is internet"
-    return source.error(FetchError, f"the download broke off ({problem})", remedy)
-
-
-def _file_name(source: Source, address: str) -> str:
-    """The name of a URL's file: the last part of its path."""
-    parts = urllib.parse.urlsplit(address)
-    name = PurePosixPath(urllib.parse.unquote(parts.path)).name
-    if parts.scheme not in ("http", "https"):
-        raise source.error(FetchError, f"'{parts.scheme}' is no http address", "use http(s), or 'path' for a folder")
-    if not name or name.startswith(".") or name in RECORDS or "\\" in name:
-        raise source.error(FetchError, f"'{name}' can be no file's name", "give the address of a file")
-    return name
-
-
-def _validator(part: Path) -> Path:
-    """Where the server's mark of a partial file's version is kept."""
-    return part.with_name(f"{part.name}.validator")
-
-
-def _first_line(error: BaseException) -> str:
-    """The gist of a library's error."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2]) or type(error).__name__

@@ -25,7 +25,7 @@ def read_lock(folder: Path, source: Source) -> dict[str, str]:
     try:
         lock = json.loads(path.read_text(encoding="utf-8"))
         return dict(lock["sha256"]) if (lock["origin"], lock["pin"]) == (source.origin, source.pin) else {}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         problem = f"its lock {path} cannot be read ({error})"
         raise source.error(HashMismatchError, problem, "restore it with 'git checkout', or delete it") from None
 

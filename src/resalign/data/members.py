@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import lzma
 import stat
 import struct
 import tarfile
@@ -29,6 +30,7 @@ BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
     EOFError,
+    lzma.LZMAError,
     NotImplementedError,
     UnicodeDecodeError,
     zlib.error,
@@ -126,7 +128,9 @@ def open_members(path: Path) -> Iterator[Members]:
                 yield _of_tar(path, tar)
         else:
             raise DataError(f"{path}: no such folder or archive ({', '.join(ARCHIVES)})")
-    except BROKEN as error:
+    except (*BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk; a damaged gzip or bzip2 stream is an OSError, too, of no number
         raise DataError(f"{path}: not a whole archive ({error}); fetch it again") from None
 
 
@@ -187,6 +191,8 @@ def _of_zip(path: Path, archive: zipfile.ZipFile) -> Members:
         _check_name(path, name)
         if info.flag_bits & 1:
             raise DataError(f"{path}: '{name}' is encrypted; unpack it by hand into a folder")
+        if info.header_offset < 0:  # zipfile would ask the file for what is before its beginning
+            raise DataError(f"{path}: '{name}' lies outside the archive; {REFUSED}")
         if stat.S_ISLNK(info.external_attr >> 16):
             raise DataError(f"{path}: '{name}' is a link; {REFUSED}")
         if not name.endswith("/"):

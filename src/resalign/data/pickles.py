@@ -1,18 +1,33 @@
-"""A look into pickles without loading them: which functions they would call."""
+"""A look into pickles without loading them: which functions they would call.
+
+Twice: by the rules below, which know what tensors and arrays need and read every pickle to its end, and by picklescan,
+which others maintain. What only one of them refuses is refused.
+"""
 
 from __future__ import annotations
 
+import collections
 import io
+import logging
 import pickletools
+import tarfile
+import tokenize
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
+from resalign.data.members import BROKEN
 from resalign.data.source import BrokenFileError, Source, UnsafeFileError
 
-SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".p", ".pickle")
-# torch's first format is five pickles in a row, then raw numbers.
-MOST_PICKLES = 5
+ARRAY = ".npy"
+PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".th", ".pkl", ".p", ".pickle", ".joblib", ARRAY, ".npz")
+# torch's first format is five pickles in a row, of which the first is its magic number, then raw numbers.
+TORCH_PICKLES = 5
+TORCH_MAGIC = 0x1950A86A20F9469CFC6C
+# Of one file: the tensors of a Stable Diffusion checkpoint are described by 60,000 operations in 1 MB.
 MAX_PICKLE_BYTES = 64 << 20
+MAX_OPERATIONS = 1_000_000
 # What tensors, arrays and plain containers are built with, as torch's weights_only loader has it; and numpy's.
 HARMLESS = {
     "collections": {"OrderedDict", "defaultdict"},
@@ -31,82 +46,198 @@ DTYPES = {"float16", "bfloat16", "float32", "float64", "int8", "int16", "int32",
 
 
 def check_pickles(source: Source, path: Path, label: str) -> None:
-    """Refuses a weight file whose pickle names anything that tensors do not need; nothing in it is run.
+    """Refuses a file whose pickle names anything that tensors do not need; nothing in it is run.
+
+    Files are looked into by their suffix, and whatever it is where they begin as pickles do.
 
     Raises:
-        UnsafeFileError: Naming what it would have called.
+        UnsafeFileError: Naming what it would have called, or why it cannot be read to its end.
         BrokenFileError: If it is no whole pickle.
     """
-    if PurePosixPath(label).suffix.lower() not in SUFFIXES or not path.is_file():
+    suffix = PurePosixPath(label).suffix.lower()
+    if not path.is_file() or not (suffix in PICKLED or _begins_as_pickle(path, suffix)):
         return
     try:
-        found = sorted(name for content in _pickles(path) for name in _names(content) if not _is_harmless(name))
-    except (ValueError, IndexError, EOFError, UnicodeDecodeError, zipfile.BadZipFile) as error:
+        called = sorted({name for name in _names_in(path, suffix) if not _is_harmless(name)})
+    except _TooLargeError as error:
+        problem = f"{label} cannot be checked to its end: {error}; it was not loaded"
+        raise source.error(UnsafeFileError, problem, "use a safetensors file of the same weights") from None
+    except (*BROKEN, ValueError, IndexError, RuntimeError, SyntaxError, tokenize.TokenError) as error:
         raise source.error(BrokenFileError, f"{label} is no whole pickle ({error})", "fetch it anew") from None
-    if found:
-        problem = f"{label} is a pickle that would call {', '.join(found[:3])}; it was not loaded"
+    if called:
+        problem = f"{label} is a pickle that would call {', '.join(called[:3])}; it was not loaded"
         raise source.error(UnsafeFileError, problem, "use a safetensors file of the same weights")
 
 
-def _pickles(path: Path) -> list[bytes]:
-    """Every pickle of a file: torch's zip holds one as data.pkl."""
+class _TooLargeError(Exception):
+    """A pickle of more bytes or operations than are read."""
+
+
+def _begins_as_pickle(path: Path, suffix: str) -> bool:
+    """Whether a file has the mark of protocols 2 to 5, with which torch's and numpy's pickles begin."""
+    if suffix == ".safetensors":  # begins with a length, which may be equal to the mark
+        return False
     with path.open("rb") as stream:
-        content = stream.read(MAX_PICKLE_BYTES)
-    # By its first bytes, as torch decides: a zip may be hung on a pickle, and zipfile would find it from the end.
-    if not content.startswith(b"PK\x03\x04"):
-        return [content]
-    with zipfile.ZipFile(path) as archive:
-        infos = [info for info in archive.infolist() if info.filename.endswith(".pkl")]
-        if not infos or any(info.file_size > MAX_PICKLE_BYTES for info in infos):
-            raise ValueError(f"{len(infos)} pickles in a zip, or too large ones")
-        return [archive.read(info) for info in infos]
+        return stream.read(2) in {bytes((0x80, protocol)) for protocol in range(2, 6)}
 
 
-def _names(content: bytes) -> list[str]:
-    """Every ``module.name`` that loading would look up."""
-    stream = io.BytesIO(content)
+def _names_in(path: Path, suffix: str) -> list[str]:
+    """What a file's pickles look up.
+
+    A zip is one by its first bytes, as torch and numpy decide: one may be hung on a pickle, and zipfile would find it
+    from the end.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(6)
+        stream.seek(0)
+        if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+            return _names_in_zip(path)
+        names = _names_in_array(stream) if suffix == ARRAY or start == b"\x93NUMPY" else _names(stream)
+    if all(map(_is_harmless, names)) and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path)):
+        raise ValueError("it is an archive, too: what is read depends on the reader")
+    return names
+
+
+def _names_in_zip(path: Path) -> list[str]:
+    """What a zip's pickles and arrays look up: torch's has one pickle, data.pkl, and raw numbers below data/."""
     found: list[str] = []
-    for number in range(MOST_PICKLES):
-        try:
-            _add_names(stream, found)
-        except ValueError:
-            if number == 0:
-                raise
-            break  # the raw numbers behind torch's pickles
-        if stream.tell() == len(content):
-            break
+    pickled = 0
+    with zipfile.ZipFile(path) as archive:
+        infos = archive.infolist()
+        # torch's reader of zips takes capitals for small letters.
+        times = collections.Counter(info.filename.lower() for info in infos)
+        if not infos or max(times.values()) > 1 or min(info.header_offset for info in infos):
+            raise ValueError("its zip has a name twice, nothing, or something before its files: readers differ")
+        for info in infos:
+            if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
+                raise ValueError(f"{info.filename} has two sizes in its zip")
+            suffix = PurePosixPath(info.filename).suffix.lower()
+            with archive.open(info) as stream:  # refuses encryption, and a file with another name than in the table
+                if suffix not in PICKLED:
+                    continue
+                content = stream.read(MAX_PICKLE_BYTES + 1) if suffix != ARRAY else b""
+                if len(content) > MAX_PICKLE_BYTES:
+                    raise _TooLargeError(f"{info.filename} has more than {MAX_PICKLE_BYTES} bytes")
+                found += _names(io.BytesIO(content)) if suffix != ARRAY else _names_in_array(stream)
+                pickled += 1
+    if not pickled:
+        raise ValueError("its zip holds no pickle and no array")
     return found
 
 
-def _add_names(stream: io.BytesIO, found: list[str]) -> None:
-    """Adds one pickle's names.
+def _names_in_array(stream: IO[bytes]) -> list[str]:
+    """What a file of numpy's looks up: nothing, unless it holds objects, which are a pickle behind the header."""
+    from numpy.lib import format as array_file
+
+    version = array_file.read_magic(stream)
+    read_header = array_file.read_array_header_1_0 if version == (1, 0) else array_file.read_array_header_2_0
+    return _names(stream) if read_header(stream)[2].hasobject else []
+
+
+def _names(stream: IO[bytes]) -> list[str]:
+    """Every ``module.name`` that a stream's pickles look up; they fill it, unless they are torch's five.
+
+    Raises:
+        ValueError: If one of them is not whole, or something else stands behind them.
+    """
+    found: list[str] = []
+    begun, budget = stream.tell(), iter(range(MAX_OPERATIONS))
+    try:
+        is_torch, number = _add_names(_operations(stream, begun, budget), found) == TORCH_MAGIC, 1
+        while not (is_torch and number == TORCH_PICKLES) and stream.read(1):
+            stream.seek(-1, io.SEEK_CUR)
+            _add_names(_operations(stream, begun, budget), found)
+            number += 1
+    except ValueError:
+        if all(map(_is_harmless, found)):
+            raise
+        return found  # what it would have called says more than that it is broken
+    size = stream.tell() - begun
+    stream.seek(begun)
+    return [*found, *_found_by_picklescan(stream.read(size))]
+
+
+def _operations(stream: IO[bytes], begun: int, budget: Iterator[int]) -> Iterator[tuple[Any, Any]]:
+    """A pickle's operations and their arguments.
+
+    Raises:
+        _TooLargeError: Beyond the number of bytes and operations that are read.
+    """
+    bounded: Any = _Bounded(stream, begun + MAX_PICKLE_BYTES)
+    for opcode, argument, _ in pickletools.genops(bounded):
+        if next(budget, None) is None:
+            raise _TooLargeError(f"its pickle has more than {MAX_OPERATIONS} operations")
+        yield opcode, argument
+
+
+class _Bounded:
+    """A stream that is not read beyond a place: a length that a file only claims takes no memory."""
+
+    def __init__(self, stream: IO[bytes], end: int) -> None:
+        self._stream, self._end = stream, end
+        self.tell = stream.tell
+
+    def read(self, size: int) -> bytes:
+        if self.tell() + size > self._end:
+            raise _TooLargeError(f"its pickle has more than {MAX_PICKLE_BYTES} bytes")
+        return self._stream.read(size)
+
+    def readline(self) -> bytes:
+        line = self._stream.readline(self._end - self.tell() + 1)
+        self.read(0)
+        return line
+
+
+def _add_names(operations: Iterator[tuple[Any, Any]], found: list[str]) -> Any:
+    """Adds one pickle's names; its first argument behind the protocol's number, which may be torch's magic number.
 
     A name on the stack is known only if the operations right before pushed it, as text or from the memo: whatever else
     happens there counts as unknown, and so as harmful.
     """
-    pushed: list[str | None] = []
+    pushed: collections.deque[str | None] = collections.deque([None, None], maxlen=2)
     memo: dict[int, str | None] = {}
-    for opcode, argument, _ in pickletools.genops(stream):
+    first: list[Any] = []
+    for opcode, argument in operations:
+        first += [argument] if not first and opcode.name != "PROTO" else []
         if opcode.name in ("GLOBAL", "INST"):
             found.append(str(argument).replace(" ", ".", 1))
             pushed.append(None)
         elif opcode.name == "STACK_GLOBAL":
-            module, name = ([None, None, *pushed])[-2:]
+            module, name = pushed
             found.append(f"{module}.{name}" if module and name else "something that it does not name")
             pushed.append(None)
         elif opcode.name.startswith("EXT"):
             found.append(f"extension {argument}")
         elif opcode.name == "MEMOIZE":
-            memo[len(memo)] = pushed[-1] if pushed else None
+            memo[len(memo)] = pushed[-1]
         elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            memo[int(str(argument))] = pushed[-1] if pushed else None
+            memo[int(str(argument))] = pushed[-1]
         elif opcode.name in ("GET", "BINGET", "LONG_BINGET"):
             pushed.append(memo.get(int(str(argument))))
         else:
             pushed.append(argument if isinstance(argument, str) and "UNICODE" in opcode.name else None)
+    return first[0]
 
 
 def _is_harmless(name: str) -> bool:
     module, _, last = name.rpartition(".")
     torch_type = module == "torch" and (last.endswith(STORAGES) or last in DTYPES)
     return last in HARMLESS.get(module, ()) or torch_type
+
+
+def _found_by_picklescan(content: bytes) -> Iterator[str]:
+    """Every name that picklescan finds, marked where it alone knows it as dangerous.
+
+    Raises:
+        ValueError: If it cannot read all of it.
+    """
+    from picklescan.scanner import SafetyLevel, scan_pickle_bytes
+
+    logging.getLogger("picklescan").setLevel(logging.CRITICAL)  # the caller says what it finds
+    result = scan_pickle_bytes(io.BytesIO(content), "a pickle")
+    if result.scan_err:
+        raise ValueError("picklescan cannot read it")
+    for found in result.globals:
+        name = f"{found.module}.{found.name}"
+        differs = found.safety is SafetyLevel.Dangerous and _is_harmless(name)
+        yield f"{name} (dangerous by picklescan)" if differs else name

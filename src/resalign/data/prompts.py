@@ -14,10 +14,12 @@ from resalign.config.prompts import LABEL, Choice, PromptColumns
 from resalign.data.errors import DataError
 from resalign.data.images import check_prompt
 from resalign.data.tables import Table, read_table
+from resalign.files import whole
 from resalign.hashes import verified
 from resalign.tensors.seeds import derive_seed
 from resalign.tracking import log
 
+MAX_ID_BYTES = 200  # a file name has 255, of which the text's hash, the image's number and a process need some
 LINES = ".txt"  # of a list without columns, a prompt a line
 
 
@@ -62,6 +64,12 @@ def read_prompts(
     ]
     for prompt in prompts:
         check_prompt(prompt.text, f"{path}: prompt {prompt.id[:80]!r}")
+        check_prompt(prompt.label, f"{path}: the label of prompt {prompt.id[:80]!r}")
+        if len(prompt.id.encode()) > MAX_ID_BYTES:
+            raise DataError(
+                f"{path}: the id {prompt.id[:80]!r}… has {len(prompt.id.encode())} bytes, and images are named by it: "
+                f"at most {MAX_ID_BYTES}; shorten it, or write 'columns: {{id: null}}' to number the rows"
+            )
     if not any(prompt.text.strip() for prompt in prompts):
         condition = f" where {columns.where}" if columns.where else ""
         raise DataError(f"{path}: the prompt list holds no prompts{condition}")
@@ -232,4 +240,5 @@ def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [(p.id, p.text, p.label) for p in prompts]
-    pd.DataFrame(rows, columns=["id", "prompt", "label"]).to_csv(path, index=False)
+    with whole(path) as part:
+        pd.DataFrame(rows, columns=["id", "prompt", "label"]).to_csv(part, index=False)

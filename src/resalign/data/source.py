@@ -101,4 +101,5 @@ class Source:
         if entry and entry.mirrors:
             told += f", or try {', '.join(entry.mirrors)}"
         told += f", or put what you got otherwise into ${MIRROR_ROOT}/{self.mirror}/"
-        return kind(f"{told} (needed for {', '.join(entry.tables)})" if entry and entry.tables else told)
+        told += f" (needed for {', '.join(entry.tables)})" if entry and entry.tables else ""
+        return kind(told)

@@ -21,6 +21,8 @@ from resalign.data.errors import DataError
 from resalign.hashes import verified
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+MAX_BYTES = 4 << 30  # of a file; the largest in use, DiffusionDB's metadata, has 200 MB
+MAX_ROWS = 20_000_000  # of a parquet file, which a few bytes may announce
 # Of what a message shows of a value.
 SHOWN_CHARACTERS = 60
 
@@ -51,6 +53,8 @@ class Table:
 def read_table(path: Path, *, numbers_as_text: bool = False) -> Table:
     """Reads a table from a file; see :func:`parse_table`."""
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise DataError(f"{path}: has {size} bytes, at most {MAX_BYTES} are read; divide it, or take a part of it")
         content = verified(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); give a table {SUFFIXES}") from None
@@ -128,7 +132,12 @@ def _json_lines(label: str, text: str, numbers_as_text: bool) -> Table:
 def _parquet(label: str, content: bytes) -> Table:
     import pyarrow.parquet
 
-    table = pyarrow.parquet.ParquetFile(io.BytesIO(content)).read()
+    file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
+    if file.metadata.num_rows > MAX_ROWS:
+        raise DataError(
+            f"{label}: has {file.metadata.num_rows} rows, at most {MAX_ROWS} are read; divide it, or take a part of it"
+        )
+    table = file.read()
     _check_names(label, table.column_names, "columns")
     return Table(label, tuple(table.column_names), table.to_pylist())
 

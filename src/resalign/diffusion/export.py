@@ -11,6 +11,7 @@ from typing import Any
 
 from resalign.diffusion.architectures import architecture_in
 from resalign.diffusion.models import Models, load_models, trainable_tensors
+from resalign.files import whole_folder
 from resalign.hashes import file_hash
 from resalign.lazy import torch
 from resalign.tensors.pretrained import ENCODER_FILES, NETWORK_FILES
@@ -43,17 +44,18 @@ def write_pipeline(base: Path, weights: Path, output: Path) -> None:
         tensors[name].data.copy_(tensor)
     replaced = {name.split(".")[0] for name in changed}
     present = list(_components(base))
-    for component in present:
-        (output / component).mkdir(parents=True)
-        own = _settings(base / component) + ([] if component in replaced else _weights(base / component))
-        for file in own:
-            shutil.copyfile(file, output / component / file.name)
-        if component in replaced:
-            _save(getattr(models.pipeline, component), output / component)
     index = json.loads((base / "model_index.json").read_text(encoding="utf-8"))
     lacking = {name: [None, None] for name, value in index.items() if isinstance(value, list) and name not in present}
     unchecked = {"requires_safety_checker": False} if "safety_checker" in lacking else {}
-    _write_json(output / "model_index.json", {**index, **lacking, **unchecked})
+    with whole_folder(output) as part:
+        for component in present:
+            (part / component).mkdir(parents=True)
+            own = _settings(base / component) + ([] if component in replaced else _weights(base / component))
+            for file in own:
+                shutil.copyfile(file, part / component / file.name)
+            if component in replaced:
+                _save(getattr(models.pipeline, component), part / component)
+        _write_json(part / "model_index.json", {**index, **lacking, **unchecked})
 
 
 def write_delta(base: Path, weights: Path, output: Path, base_id: str) -> None:
@@ -69,17 +71,17 @@ def write_delta(base: Path, weights: Path, output: Path, base_id: str) -> None:
         WeightsError: As :func:`write_pipeline`.
     """
     _check_empty(output)
-    output.mkdir(parents=True, exist_ok=True)
     models, changed = changed_tensors(base, weights)
-    save_weights(output / DELTA, changed)
-    manifest = {
-        "base": base_id,
-        "base_sha256": base_hashes(base),
-        "sha256": file_hash(output / DELTA),
-        "tensors": len(changed),
-        "of": len(trainable_tensors(models.pipeline)),
-    }
-    _write_json(output / MANIFEST, manifest)
+    with whole_folder(output) as part:
+        save_weights(part / DELTA, changed)
+        manifest = {
+            "base": base_id,
+            "base_sha256": base_hashes(base),
+            "sha256": file_hash(part / DELTA),
+            "tensors": len(changed),
+            "of": len(trainable_tensors(models.pipeline)),
+        }
+        _write_json(part / MANIFEST, manifest)
 
 
 def apply_delta(delta: Path, base: Path, output: Path) -> None:
@@ -90,15 +92,16 @@ def apply_delta(delta: Path, base: Path, output: Path) -> None:
     """
     try:
         manifest = json.loads((delta / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{delta / MANIFEST}: cannot be read ({error}); export the delta again") from None
-    if file_hash(delta / DELTA) != manifest["sha256"]:
+        sha256, wanted, base_id = manifest["sha256"], dict(manifest["base_sha256"]), manifest["base"]
+    except (OSError, ValueError, RecursionError, TypeError, KeyError) as error:
+        raise WeightsError(f"{delta / MANIFEST}: cannot be read ({error!r}); export the delta again") from None
+    if not (delta / DELTA).is_file() or file_hash(delta / DELTA) != sha256:
         raise WeightsError(f"{delta / DELTA}: not the file that {MANIFEST} describes (sha256); fetch it again")
-    found, wanted = base_hashes(base), manifest["base_sha256"]
+    found = base_hashes(base)
     wrong = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
     if wrong:
         raise WeightsError(
-            f"{base}: not the base of this delta, which is {manifest['base']}: {len(wrong)} of {len(wanted)} files are "
+            f"{base}: not the base of this delta, which is {base_id}: {len(wrong)} of {len(wanted)} files are "
             f"missing, others or too many, first {wrong[0]}; fetch that base, at that revision"
         )
     write_pipeline(base, delta / DELTA, output)

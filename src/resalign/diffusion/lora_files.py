@@ -60,13 +60,15 @@ def lora_metadata(path: Path) -> dict[str, Any]:
     """The configuration that diffusers wrote beside a LoRA's tensors; empty where it wrote none.
 
     Raises:
-        WeightsError: If it is no JSON.
+        WeightsError: If it is no JSON object.
     """
     raw = read_metadata(path).get(METADATA_KEY) if path.suffix == ".safetensors" else None
     try:
-        found: dict[str, Any] = json.loads(raw) if raw else {}
-    except ValueError as error:
-        raise WeightsError(f"{path}: its metadata '{METADATA_KEY}' is no JSON ({error}); fetch it again") from None
+        found = dict(json.loads(raw)) if raw else {}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WeightsError(
+            f"{path}: its metadata '{METADATA_KEY}' is no JSON object ({error}); fetch it again"
+        ) from None
     return found
 
 

@@ -9,14 +9,15 @@ import json
 import os
 import shutil
 import socket
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any, BinaryIO, Self, cast
 
-from resalign.files import whole
+from resalign.files import remove_parts, whole
 from resalign.lazy import torch
 from resalign.tracking import log
 
 NAME = ".state"
+PART = "state.part"  # while it is being written
 
 
 class StateError(RuntimeError):
@@ -97,7 +98,7 @@ class StateFolder:
         """
         before = self._states()
         number = int(before[-1].name.split(".")[0]) + 1 if before else 1
-        part, writer = self.path / "state.part", None
+        part, writer = self.path / PART, None
         try:
             with part.open("wb") as stream:
                 writer = _HashingWriter(stream)
@@ -147,7 +148,11 @@ class StateFolder:
         marker = self.path / "finished.json"
         if not marker.is_file():
             return False
-        kept = json.loads(marker.read_text(encoding="utf-8"))
+        try:
+            kept = _object(marker, json.loads(marker.read_text(encoding="utf-8")))
+        except (ValueError, RecursionError) as error:  # what it would have vouched for is made again
+            log.warning("%s: cannot be read (%s); the job's results are not taken from there", marker, error)
+            return False
         files = {name: self.path / "finished" / name for name in kept}
         if not all(file.is_file() and _settled_hash(file) == kept[name] for name, file in files.items()):
             return False
@@ -183,13 +188,13 @@ class StateFolder:
     def _begin(self) -> int:
         """Counts this attempt; empties the folder where it is about another computation."""
         about = self.path / "about.json"
-        before = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else None
-        attempts = 0
-        if before is not None and before["fingerprint"] == self.fingerprint:
-            attempts = before["attempts"]
-        elif before is not None:
-            keys = sorted(self.fingerprint.keys() | before["fingerprint"].keys())
-            other = [key for key in keys if self.fingerprint.get(key) != before["fingerprint"].get(key)]
+        remove_parts(self.path)
+        (self.path / PART).unlink(missing_ok=True)
+        of, attempts = self._read_about(about) if about.is_file() else (None, 0)
+        if of is not None and of != self.fingerprint:
+            attempts = 0
+            keys = sorted(self.fingerprint.keys() | of.keys())
+            other = [key for key in keys if self.fingerprint.get(key) != of.get(key)]
             log.warning("%s: what was saved is of another %s; starting afresh", self.path, ", ".join(other))
             for path in (*self._states(), self.path / "finished.json"):
                 path.unlink(missing_ok=True)
@@ -198,6 +203,26 @@ class StateFolder:
             values = {"fingerprint": self.fingerprint, "attempts": attempts + 1}
             part.write_text(json.dumps(values, sort_keys=True, indent=1), encoding="utf-8")
         return attempts + 1
+
+    def _read_about(self, about: Path) -> tuple[dict[str, Any] | None, int]:
+        """The fingerprint of what was saved, and the number of attempts; None if it cannot be told and nothing is lost.
+
+        Raises:
+            StateError: If it cannot be told, and there is a saved state.
+        """
+        try:
+            before = _object(about, json.loads(about.read_text(encoding="utf-8")))
+            return _object(about, before["fingerprint"]), int(before["attempts"])
+        except (ValueError, RecursionError, LookupError, TypeError) as error:
+            if self._states():
+                self._lock.close()
+                raise StateError(
+                    f"{about}: cannot be read ({error}), so that nobody knows of which job a state was saved; put an "
+                    f"intact copy in its place, or delete {self.path} to begin this job afresh"
+                ) from None
+            log.warning("%s: cannot be read (%s); nothing was saved, and the job begins afresh", about, error)
+            (self.path / "finished.json").unlink(missing_ok=True)
+            return None, 0
 
 
 class _HashingWriter:
@@ -218,6 +243,19 @@ class _HashingWriter:
 
     def flush(self) -> None:
         self._stream.flush()
+
+
+def _object(path: Path, value: Any) -> dict[str, Any]:
+    """A JSON object, whose keys name nothing outside their folder.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} holds no object")
+    if any(PurePath(name).is_absolute() or ".." in PurePath(name).parts for name in value):
+        raise ValueError(f"{path.name} names files outside its folder")
+    return value
 
 
 def _files(folder: Path) -> list[Path]:

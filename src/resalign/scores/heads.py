@@ -94,7 +94,10 @@ def unpickle_array(content: bytes, source: Path) -> np.ndarray:
     import numpy as np
 
     try:
-        array = _ArrayUnpickler(io.BytesIO(content)).load()
+        stream = io.BytesIO(content)
+        array = _ArrayUnpickler(stream).load()
+        if stream.read(1):
+            raise pickle.UnpicklingError("more stands behind the array")
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError) as error:
         raise WeightsError(f"{source}: no pickled array: {error}") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
