@@ -117,10 +117,12 @@ def check_network(file: Path, network_class: Any) -> None:
     settings = read_json(file)
     if hasattr(network_class, "load_config"):
         return check_settings(file, settings, inspect.signature(network_class.__init__).parameters)
-    config_class = getattr(network_class, "config_class", None)
+    model_type, config_class = settings.get("model_type"), getattr(network_class, "config_class", None)
     if config_class is None:
-        config_class = _config_class(file, settings.get("model_type"), network_class._model_mapping._model_mapping)
+        config_class = _config_class(file, model_type, network_class._model_mapping._model_mapping)
         _check_class(file, settings, "image_processor_type", _image_processors())
+    elif model_type != config_class.model_type and isinstance(model_type, str):  # a whole CLIP's, for its text encoder
+        config_class = _config_class(file, model_type, transformers.CONFIG_MAPPING)
     _check_class(file, settings, "tokenizer_class", TOKENIZER_CLASSES)
     return _check_config(file, settings, config_class)
 
@@ -156,6 +158,8 @@ def check_processor(folder: Path) -> tuple[Path, dict[str, Any]]:
     Raises:
         WeightsError: If there are none; if they name code, or a class that is not transformers'.
     """
+    from transformers.processing_utils import ImagesKwargs
+
     file, whole = folder / "preprocessor_config.json", folder / "processor_config.json"
     nested = read_json(whole).get("image_processor") if whole.is_file() else None
     if nested is None and not file.is_file():
@@ -167,10 +171,9 @@ def check_processor(folder: Path) -> tuple[Path, dict[str, Any]]:
     _check_class(file, settings, "image_processor_type", names)
     extractors = {name.replace("ImageProcessor", "FeatureExtractor") for name in names}
     _check_class(file, settings, "feature_extractor_type", extractors)
-    known = {"image_processor_type", "feature_extractor_type"}
-    for name in ("CLIPImageProcessor", settings.get("image_processor_type") or ""):
-        known |= set(getattr(getattr(transformers, name, None), "valid_kwargs", dict).__annotations__)
-    check_settings(file, settings, known)
+    built = getattr(transformers, settings.get("image_processor_type") or "", None)
+    known = getattr(built, "valid_kwargs", ImagesKwargs).__annotations__.keys()
+    check_settings(file, settings, {*known, "image_processor_type", "feature_extractor_type"})
     return file, settings
 
 
