@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -186,7 +187,8 @@ def load_pickled(path: Path) -> Any:
     if not path.is_file():
         raise WeightsError(f"{path}: no such weight file; fetch it or put it there")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings(action="ignore"):  # of a protocol that is not torch's own: it is read, or refused
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except PICKLE_ERRORS as error:
         lines = (str(error) or "it ends too early").splitlines()
         # Where torch refuses a name, it says so below advice to trust the file.
