@@ -283,11 +283,14 @@ SCORERS = [
     *networks(classifier, "model.safetensors"),
     classifier("`auto_map` without a `model_type`", says(CONFIG, model_type=None, auto_map=CLASS)),
     classifier("timm's network of another address", says(CONFIG, model_type="timm_wrapper", architecture="hf-hub:a/b")),
-    classifier("`auto_map` of a processor", says(PROCESSOR, auto_map={"AutoImageProcessor": f"{OWN}.Own"})),
-    classifier("a model as processor", says(PROCESSOR, image_processor_type="AutoModel")),
+    classifier("`auto_map` of a processor", says(PROCESSOR, auto_map=PROCESSORS)),
+    classifier(
+        "another Auto class as processor, which asks",
+        also(says(PROCESSOR, image_processor_type="AutoTokenizer"), says(TOKENIZER, auto_map=CLASS)),
+    ),
     classifier(
         "`auto_map` in `processor_config.json`",
-        says("processor_config.json", image_processor={"auto_map": {"AutoImageProcessor": f"{OWN}.Own"}}),
+        says("processor_config.json", image_processor={"auto_map": PROCESSORS}),
     ),
     clip("modules that lie there", lambda folder, trap: None, refused=False),
     clip("another network as text tower", text(hf_model_name=f"./{OWN}")),
@@ -296,7 +299,10 @@ SCORERS = [
         also(own_tokenizer(auto_map=CLASS), text(tokenizer_kwargs={"trust_remote_code": True})),
     ),
     clip("`auto_map` of a tokenizer", own_tokenizer(auto_map=CLASS)),
-    clip("a model as tokenizer", own_tokenizer(tokenizer_class="AutoModel")),
+    clip(
+        "another Auto class as tokenizer, which asks",
+        also(own_tokenizer(tokenizer_class="AutoImageProcessor"), says(PROCESSOR, auto_map=PROCESSORS)),
+    ),
     clip(
         "`auto_map` of a network beside a tokenizer",
         also(own_tokenizer(), says(CONFIG, model_type="clip", auto_map=CLASS)),
@@ -363,22 +369,29 @@ CHECKPOINTS = [
 
 
 def prepared(kind: str, how: str, plant: Plant, changes: dict[str, Any] | None = None, **others: Any) -> Attempt:
-    settings = {"set": "image_folder", "source": "own", "splits": {"train": None}, "caption": "a"}
-    found = {"assets.own": {"path": "own"}, "prepared.mine": {**settings, **(changes or {})}}
+    settings = {"set": "image_folder", "caption": "a", "source": f"own/data.{kind[:3]}"}
+    found = {"assets.own": {"path": "own"}, "prepared.mine": changes or settings}
     return Attempt(kind, how, "set", "own", plant, found, **others)
 
 
 def table_of_objects(folder: Path, trap: Trap) -> None:
-    """A parquet file whose columns are pickles, and whose schema names a type of pandas' own."""
-    import pandas as pd
+    """A parquet file whose column holds pickles, and is of a type that another one describes."""
+    import pyarrow
+    import pyarrow.parquet
 
-    pd.DataFrame({"image": [pickle.dumps(trap)], "text": ["a"]}).to_parquet(folder / "a.parquet")
+    own_type = {"ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": pickle.dumps(trap)}
+    fields = [pyarrow.field("image", pyarrow.binary(), metadata=own_type), pyarrow.field("text", pyarrow.string())]
+    table = pyarrow.Table.from_arrays([[pickle.dumps(trap)], ["a"]], schema=pyarrow.schema(fields))
+    pyarrow.parquet.write_table(table, folder / "a.parquet")
 
 
-def zipped(name: str, **files: str) -> Plant:
-    def plant(folder: Path, trap: Trap) -> None:
-        with zipfile.ZipFile(folder / "data.zip", "w") as archive:
-            archive.writestr(name, trap.code)
+def zipped(*names: str) -> Plant:
+    """An archive of modules, itself or in a folder."""
+
+    def plant(place: Path, trap: Trap) -> None:
+        with zipfile.ZipFile(place if place.suffix else place / "data.zip", "w") as archive:
+            for name in names:
+                archive.writestr(name, trap.code)
 
     return plant
 
@@ -400,8 +413,8 @@ DATA = [
     ),
     prepared("zip archive", "a module in it", zipped(f"{OWN}.py")),
     prepared("zip archive", "a name that leads out", zipped(f"../{OWN}.py")),
-    prepared("tar archive", "a pickle called tar", lambda folder, trap: plain_pickle("data.tar")(folder, trap)),
-    prepared("parquet files", "pickles as images", table_of_objects, {"set": "parquet_dataset", "caption": None}),
+    prepared("tar archive", "a pickle called tar", plain_pickle("data.tar")),
+    prepared("parquet files", "pickles as images", table_of_objects, {"set": "parquet_dataset", "source": "own"}),
     Attempt(
         "prompt list",
         "a formula",
@@ -422,6 +435,7 @@ DATA = [
         Attempt("configuration", f"`{tag}`", "configuration", "mine.yaml", tagged(tag))
         for tag in ("!!python/object/apply:builtins.exec", f"!!python/name:{OWN}.own", f"!!python/module:{OWN}")
     ),
+    Attempt("archive to verify", "modules in it", "archive", "data.zip", zipped(*MODULES)),
     Attempt("fetched file", "a pickle of torch", "fetch", "mirror/mine/unpinned", pickled("weights.pt")),
     Attempt("fetched file", "a plain pickle", "fetch", "mirror/mine/unpinned", plain_pickle("weights.pt")),
 ]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -111,6 +112,8 @@ def test_no_code_of_a_folder_runs(
     shutil.copytree(world[0], folder, copy_function=os.link)
     asked: list[str] = []
     monkeypatch.setattr("builtins.input", lambda question="": asked.append(question) or "y")
+    # Where transformers would put the code that it is allowed to run.
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setenv("RESALIGN_ASSET_ROOT", str(folder / "mirror"))
     monkeypatch.setenv("ORT_LOAD_CONFIG_FROM_MODEL", "1")
     where = folder / attempt.where
@@ -130,6 +133,10 @@ def test_no_code_of_a_folder_runs(
 
 def run(attempt: Attempt, values: dict[str, Any], shop: Workshop) -> list[str]:
     """What each stage that reads the folder says."""
+    if attempt.stage == "archive":
+        with pytest.raises(SystemExit) as ended, mock.patch.object(sys, "argv", ["", str(shop.folder / attempt.where)]):
+            load_script("verify").main()
+        return [str(ended.value)]
     if attempt.stage == "configuration":
         return [told(lambda: Experiment.read(shop.folder / attempt.where))]
     changes = dict(attempt.changes)
@@ -186,6 +193,21 @@ def test_settings_leave_a_marker_where_they_are_trusted(trap: Trap, monkeypatch:
     with pytest.raises(AttributeError, match="has no attribute 'Own'"):
         transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True)
     assert trap.marker.exists()
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_in_the_folder(world: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """Python looks for some modules by itself: not where a stage works."""
+    folder, trap = Path(shutil.copytree(world[0], tmp_path / "world")), Trap(tmp_path / "marker")
+    for place in (folder, *folder.iterdir()):
+        if place.is_dir():
+            trap.lay(place)
+    job = jobs.as_json(own_inputs.found(Plan(Experiment(world[1], where="mine.yaml")), BASE))
+    command = [sys.executable, str(ROOT / "scripts" / "check_inputs.py"), "--job", "-", "--output", "results/inputs"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    subprocess.run(command, input=job, cwd=folder, text=True, env=environment, check=True)
+    assert (folder / "results" / "inputs").is_dir()
+    assert not trap.marker.exists()
 
 
 # --- standard input ---------------------------------------------------------------------------------------------------

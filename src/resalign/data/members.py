@@ -128,7 +128,8 @@ def open_members(path: Path) -> Iterator[Members]:
         else:
             raise DataError(f"{path}: no such folder or archive ({', '.join(ARCHIVES)})")
     except BROKEN as error:
-        raise DataError(f"{path}: not a whole archive ({error}); fetch it again") from None
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: not a whole archive ({reason}); fetch it again") from None
 
 
 def _single_archive(path: Path) -> Path:

@@ -12,7 +12,7 @@ from resalign.config.strict import nearest
 from resalign.diffusion.conditioning import Conditioning
 from resalign.lazy import diffusers, torch
 from resalign.tensors.named import Named
-from resalign.tensors.settings import check_settings, read_json
+from resalign.tensors.settings import SHOWN, check_settings, read_json
 from resalign.tensors.weights import WeightsError
 
 
@@ -181,7 +181,7 @@ def architecture_in(folder: Path) -> tuple[Architecture, dict[str, list[str | No
     content = read_json(index)
     found, known = str(content.get("_class_name")), {a.pipeline: a for a in ARCHITECTURES}
     if found not in known:
-        raise WeightsError(f"{index}: no support for pipeline '{found}'{nearest(found, known)}")
+        raise WeightsError(f"{index}: no support for pipeline {found[:SHOWN]!r}{nearest(found[:SHOWN], known)}")
     components = {name: value for name, value in content.items() if isinstance(value, list)}
     check_settings(index, {name: value for name, value in content.items() if name not in components}, ())
     for name, value in components.items():
@@ -199,9 +199,10 @@ def _check_class(index: Path, name: str, value: list[Any]) -> None:
     is_scheduler = classes is None and value[:1] == [library] and str(value[-1]).isidentifier()
     if value not in may_be and not is_scheduler:
         expected = f"a class of {library}{f', one of {classes}' if classes else ''}" if library else "no such part"
+        found = str(value[-1] if value else value)[:SHOWN]
         raise WeightsError(
-            f"{index}: names {value[-1] if value else value} as '{name}', expected {expected}; save the pipeline with "
-            "its library's own classes"
+            f"{index}: names {found!r} as {name[:SHOWN]!r}, expected {expected}; save the pipeline with its library's "
+            "own classes"
         )
 
 

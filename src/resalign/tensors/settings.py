@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from resalign.lazy import open_clip, transformers
 from resalign.tensors.weights import WeightsError, component_files
 
 REMEDY = "fetch or convert it again"
+SHOWN = 80  # characters of a name in an error
 # What transformers, diffusers and open_clip obey wherever it stands, and what they would do [transformers 5.23,
 # diffusers 0.42, open_clip 3.3]. Nothing but null, false or an empty value is let through.
 CODE, FETCHED, OTHER = "names Python code to run", "may name code to be fetched", "names another network to be fetched"
@@ -96,7 +96,8 @@ def check_settings(file: Path, settings: Mapping[str, Any], known: Collection[st
         WeightsError: Naming file, key and remedy.
     """
     for key, value in _entries(settings):
-        if key in OBEYED and value not in (None, False, "", [], {}, *OWN_ATTENTION):
+        own = OWN_ATTENTION if "attn" in key else ()
+        if key in OBEYED and value not in (None, False, "", [], {}, *own):
             raise _refused(file, key, OBEYED[key])
     for key, value in settings.items():
         if key not in known and key not in DESCRIPTIVE and _has_text(value):
@@ -135,7 +136,9 @@ def check_shards(folder: Path, stem: str) -> None:
             weights, own = read_json(index).get("weight_map"), {f.name for f in component_files(folder, stem, suffix)}
             named = set(map(str, weights.values())) if isinstance(weights, dict) else {str(weights)}
             if not named <= own:
-                raise WeightsError(f"{index}: names {sorted(named - own)[0]!r}, expected {sorted(own)}; {REMEDY}")
+                raise WeightsError(
+                    f"{index}: names {sorted(named - own)[0][:SHOWN]!r}, expected {sorted(own)}; {REMEDY}"
+                )
 
 
 def check_tokenizer(folder: Path) -> None:
@@ -200,7 +203,7 @@ def check_open_clip(file: Path) -> dict[str, Any]:
         import timm
 
         if not timm.is_model(str(name)):
-            raise _refused(file, "timm_model_name", f"is {name!r}, which is no network of timm's own")
+            raise _refused(file, "timm_model_name", f"is {str(name)[:SHOWN]!r}, which is no network of timm's own")
     return settings
 
 
@@ -227,7 +230,7 @@ def _check_config(file: Path, settings: Mapping[str, Any], config_class: Any) ->
 def _config_class(file: Path, model_type: Any, allowed: Collection[str]) -> Any:
     """The configuration class of a model type, of transformers' own."""
     if not isinstance(model_type, str) or model_type not in allowed or model_type in NO_MODEL_TYPES:
-        said = f"its model_type is {model_type!r}, which names no network that is loaded here"
+        said = f"its model_type is {str(model_type)[:SHOWN]!r}, which names no network that is loaded here"
         raise WeightsError(f"{file}: {said}; {REMEDY}, or give the network as an ONNX file")
     return transformers.CONFIG_MAPPING[model_type]
 
@@ -244,7 +247,7 @@ def _check_class(file: Path, settings: Mapping[str, Any], key: str, allowed: Col
     """Raises WeightsError if a key names a class that is not in a list; some have an older one with Fast at its end."""
     name = settings.get(key)
     if name is not None and (not isinstance(name, str) or not {name, name.removesuffix("Fast")} & set(allowed)):
-        raise _refused(file, key, f"names {name!r}, no class that is built here")
+        raise _refused(file, key, f"names {str(name)[:SHOWN]!r}, no class that is built here")
 
 
 def _part(file: Path, settings: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -273,8 +276,7 @@ def _has_text(value: Any) -> bool:
 
 
 def _refused(file: Path, key: str, reason: str) -> WeightsError:
-    shown = re.sub(r"\s+", " ", key)
     return WeightsError(
-        f"{file}: '{shown}' {reason}; take it out, or load the folder with its library, where you trust it, and save it"
-        " with save_pretrained"
+        f"{file}: {key[:SHOWN]!r} {reason}; take it out, or, where you trust the folder, load it with its own library "
+        "and save it with save_pretrained"
     )
