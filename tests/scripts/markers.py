@@ -184,7 +184,7 @@ PIPELINES = [
     pipeline("a module as a part that is not loaded", says(INDEX, safety_checker=[OWN, "Own"]), refused=False),
     part("scheduler", "`auto_map`", says("scheduler_config.json", auto_map={"AutoModel": f"{OWN}.Own"})),
     part("scheduler", "a module's name", says("scheduler_config.json", module=OWN)),
-    part("scheduler", "a class of its own", says("scheduler_config.json", _class_name=OWN), refused=False),
+    part("scheduler", "a module of its library's name", lambda folder, trap: None, refused=False),
     *networks(partial(part, "unet"), "diffusion_pytorch_model.safetensors"),
     *networks(partial(part, "vae"), "diffusion_pytorch_model.safetensors", again=True),
     *networks(partial(part, "text_encoder"), "model.safetensors", again=True),
@@ -338,7 +338,8 @@ SCORERS = [
 
 
 def checkpoint(how: str, plant: Plant, **others: Any) -> Attempt:
-    changes = {"assets.own": {"path": "own"}, "unlearning": {"released": {"method": "imported", "checkpoint": "own"}}}
+    released = {"method": "imported", "checkpoint": "own", "covers": "some"}
+    changes = {"assets.own": {"path": "own"}, "unlearning": {"released": released}}
     return Attempt(others.pop("kind", "imported checkpoint"), how, "checkpoint", "own", plant, changes, **others)
 
 

@@ -3,6 +3,7 @@
 ``pytest -rP tests/scripts/test_markers.py`` prints what was tried and what was said of it.
 """
 
+import copy
 import importlib
 import json
 import os
@@ -139,7 +140,7 @@ def run(attempt: Attempt, values: dict[str, Any], shop: Workshop) -> list[str]:
         return [str(ended.value)]
     if attempt.stage == "configuration":
         return [told(lambda: Experiment.read(shop.folder / attempt.where))]
-    changes = dict(attempt.changes)
+    changes = copy.deepcopy(attempt.changes)
     if file := changes.pop("sha256_of", None):
         changes["scorers.own"] = {**changes["scorers.own"], "sha256": sha256(shop.folder / "own" / file)}
     by_key = {key: value for key, value in changes.items() if key != "scorers.own"}
