@@ -174,6 +174,37 @@ def test_released_schedules() -> None:
     check_settings(Path("scheduler_config.json"), settings, SCHEDULER)
 
 
+INDEXES: dict[str, dict[str, Any]] = {
+    "StableDiffusionPipeline": {
+        **{"feature_extractor": ["transformers", "CLIPFeatureExtractor"], "scheduler": ["diffusers", "PNDMScheduler"]},
+        **{
+            "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+            "vae": ["diffusers", "AutoencoderKL"],
+        },
+        **{"text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"]},
+        **{"unet": ["diffusers", "UNet2DConditionModel"], "_diffusers_version": "0.2.2"},
+    },
+    "StableDiffusionXLPipeline": {
+        **{"force_zeros_for_empty_prompt": True, "scheduler": ["diffusers", "EulerDiscreteScheduler"]},
+        **{"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"], "_name_or_path": "sdxl"},
+        **{"tokenizer_2": ["transformers", "CLIPTokenizer"], "feature_extractor": [None, None]},
+    },
+    "StableDiffusion3Pipeline": {
+        **{"text_encoder_3": ["transformers", "T5EncoderModel"], "tokenizer_3": ["transformers", "T5TokenizerFast"]},
+        **{"transformer": ["diffusers", "SD3Transformer2DModel"], "image_encoder": [None, None]},
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    },
+}
+
+
+@pytest.mark.parametrize("name", INDEXES)
+def test_released_pipelines(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "model_index.json", {"_class_name": name, **INDEXES[name]})
+    architecture, components = architecture_in(tmp_path)
+    assert architecture.pipeline == name
+    assert components == {key: value for key, value in INDEXES[name].items() if isinstance(value, list)}
+
+
 def test_released_open_clips(tmp_path: Path) -> None:
     preparation = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
     image = {
