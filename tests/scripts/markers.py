@@ -179,6 +179,7 @@ PIPELINES = [
     ),
     pipeline("a module as the library of `text_encoder`", says(INDEX, text_encoder=[OWN, "CLIPTextModel"])),
     pipeline("a module as the library of `scheduler`", says(INDEX, scheduler=[OWN, "DDIMScheduler"])),
+    pipeline("a network as `scheduler`", says(INDEX, scheduler=["diffusers", "AutoencoderKL"])),
     pipeline("an Auto class as `tokenizer`", says(INDEX, tokenizer=["transformers", "AutoTokenizer"])),
     pipeline("a function as `text_encoder`", says(INDEX, text_encoder=["transformers", "pipeline"])),
     pipeline("a module as a part that is not loaded", says(INDEX, safety_checker=[OWN, "Own"]), refused=False),
