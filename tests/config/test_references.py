@@ -163,6 +163,7 @@ LEADING_OUT: dict[str, tuple[str, Any]] = {
     "a file on another drive": ("assets.mine", {**URL, "files": ["C:x"]}),
     "a file with another system's separators": ("assets.mine", {**URL, "files": ["..\\x"]}),
     "an address": ("assets.mine", {"url": "https://a.example/files/../x.zip"}),
+    "an address that ends so": ("assets.mine", {"url": "https://a.example/.."}),
     "a quoted address": ("assets.mine", {"url": "https://a.example/%2e%2e/x.zip"}),
     "a file by hand": ("assets.mine", {"manual": "https://a.example", "files": [UP]}),
     "a set's source": ("prepared.mine", {"set": "image_folder", "source": f"digits-data/{UP}"}),

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from resalign.config.closure import ROOT
-from resalign.config.references import InsidePath, OwnPath, is_inside
+from resalign.config.references import InsidePath, OwnPath
 from resalign.config.strict import ConfigError, Strict, read_yaml
 
 CATALOGUE = ROOT / "config" / "assets.yaml"
@@ -68,7 +68,7 @@ class AssetConfig(Strict):
             raise ValueError(f"hub asset {self.hub!r} needs a revision; a branch's content may change")
         if self.url is not None and self.files and not self.url.endswith("/"):
             raise ValueError(f"url {self.url!r} has 'files', and so is a folder: it must end in '/'")
-        if self.url is not None and not is_inside(urllib.parse.unquote(self.url.partition("//")[2]) or ".."):
+        if self.url is not None and ".." in urllib.parse.unquote(urllib.parse.urlsplit(self.url).path).split("/"):
             raise ValueError(f"url {self.url!r} leads out of its folder; give the address of a file, without '..'")
         if self.sha256 is not None and self.hashes:
             raise ValueError("give sha256 for an asset of one file, or hashes by file name; not both")
