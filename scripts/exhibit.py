@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
-from typing import Any
 
 from resalign.config import registry
 from resalign.report.settings import ReportConfig
-from resalign.stage import run_stage
+from resalign.stage import read_job, run_stage
 
 
 def main() -> None:
@@ -19,7 +16,7 @@ def main() -> None:
     from resalign.paper.products import write
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--job", type=_job, required=True, help="settings and frames' paths as JSON; -: standard input")
+    parser.add_argument("--job", type=read_job, required=True, help="settings and frames' paths as JSON; - reads them")
     parser.add_argument("--exhibit", required=True, help="name of the exhibit, its module's in resalign.exhibits")
     parser.add_argument("--output", type=Path, required=True, help="the file to write; its suffix says which kind")
     arguments = parser.parse_args()
@@ -34,10 +31,6 @@ def main() -> None:
     )
     product = registry.member("exhibits", arguments.exhibit).make(evidence)
     write(product, arguments.output, evidence.settings)
-
-
-def _job(text: str) -> Any:
-    return json.loads(sys.stdin.read() if text == "-" else text)
 
 
 if __name__ == "__main__":

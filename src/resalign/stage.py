@@ -76,6 +76,8 @@ def run_stage(main: Callable[[], None]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     pipes.end_with_the_reader()
+    if "-" not in sys.argv[1:]:
+        close_standard_input()
     try:
         main()
     except (
@@ -103,7 +105,7 @@ def run_stage(main: Callable[[], None]) -> None:
 def argument_parser(description: str) -> argparse.ArgumentParser:
     """The command line that every stage has."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--job", type=_job, required=True, help="resolved settings as JSON; - reads standard input")
+    parser.add_argument("--job", type=read_job, required=True, help="resolved settings as JSON; - reads standard input")
     parser.add_argument("--seed", type=int, default=0, help="training seed")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads to use")
     parser.add_argument("--output", type=Path, required=True, help="folder to write into")
@@ -121,9 +123,19 @@ def parse_arguments(description: str) -> StageArguments:
     return StageArguments(found.job, found.seed, found.threads, found.output, tuple(found.modules), limit)
 
 
-def _job(text: str) -> Any:
-    """A job that names every run of a large experiment is longer than an argument of a command may be (128 KiB)."""
-    return json.loads(sys.stdin.read() if text == "-" else text)
+def read_job(text: str) -> Any:
+    """A job; one that names every run of a large experiment is longer than a command's argument may be (128 KiB)."""
+    if text != "-":
+        return json.loads(text)
+    job = json.loads(sys.stdin.read())
+    close_standard_input()
+    return job
+
+
+def close_standard_input() -> None:
+    """From here on nobody can answer a library that asks, such as whether to run the code of a folder."""
+    with open(os.devnull, encoding="utf-8") as nothing:
+        os.dup2(nothing.fileno(), 0)
 
 
 @contextlib.contextmanager

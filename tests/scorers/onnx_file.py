@@ -28,14 +28,14 @@ def chunk(field: int, *content: bytes | str) -> bytes:
     return varint(field << 3 | 2) + varint(len(whole)) + whole
 
 
-def node(operation: str, inputs: list[str], output: str, **attributes: Sequence[int]) -> bytes:
-    """One operation; attributes are lists of integers."""
+def node(operation: str, inputs: list[str], output: str, domain: str = "", **attributes: Sequence[int]) -> bytes:
+    """One operation, ONNX's own or of another domain; attributes are lists of integers."""
     listed = [
         chunk(5, chunk(1, name), *(number(8, value) for value in values), number(20, INTS))
         for name, values in attributes.items()
     ]
     names = (chunk(1, name) for name in inputs)
-    return chunk(1, *names, chunk(2, output), chunk(3, output), chunk(4, operation), *listed)
+    return chunk(1, *names, chunk(2, output), chunk(3, output), chunk(4, operation), *listed, chunk(7, domain))
 
 
 def initializer(name: str, values: np.ndarray, file: str = "") -> bytes:
@@ -64,6 +64,8 @@ def write_onnx(
     inputs: Sequence[str] = ("images",),
     weight_file: str = "",
     channels_last: bool = False,
+    domain: str = "",
+    metadata: str = "",
 ) -> Path:
     """images → scores (batch, classes): a linear map of the mean colour; (3, classes) and (classes,), in their type.
 
@@ -75,6 +77,8 @@ def write_onnx(
         inputs: Their name, and names of further inputs that nothing reads.
         channels_last: Whether the images are (batch, H, W, 3).
         weight_file: Where the weight is kept, relative to the file; '' for in it.
+        domain: Of the last operation; '' for ONNX's own.
+        metadata: What the file says under ``ort_config``.
     """
     kind, last = weight.dtype.name, "scores" if ends_in else "logits"
     graph = chunk(
@@ -83,12 +87,14 @@ def write_onnx(
         node("GlobalAveragePool", ["turned" if channels_last else "images"], "mean"),
         node("Flatten", ["mean"], "flat"),
         node("Gemm", ["flat", "weight", "bias"], "logits"),
-        *([node(ends_in, ["logits"], "scores")] if ends_in else []),
+        *([node(ends_in, ["logits"], "scores", domain)] if ends_in else []),
         chunk(2, "tiny"),
         initializer("weight", weight, weight_file),
         initializer("bias", bias),
         *(value_info(11, name, shape, kind) for name in inputs),
         value_info(12, last, [shape[0], len(bias)], kind),
     )
-    path.write_bytes(number(1, IR_VERSION) + graph + chunk(8, chunk(1, ""), number(2, OPSET)))
+    domains = [chunk(8, chunk(1, name), number(2, 1 if name else OPSET)) for name in dict.fromkeys(("", domain))]
+    said = chunk(14, chunk(1, "ort_config"), chunk(2, metadata)) if metadata else b""
+    path.write_bytes(number(1, IR_VERSION) + graph + b"".join(domains) + said)
     return path

@@ -1,5 +1,6 @@
 """An ONNX classifier whose answer is known: a linear map of an image's mean colour."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,12 +128,41 @@ def test_weights_beside_the_file_are_read(tmp_path: Path, images: torch.Tensor) 
     same(scores(written(tmp_path, weight_file="model.onnx.data"), images), logits(images).softmax(dim=1))
 
 
-@pytest.mark.parametrize("place", ["missing.data", "../outside.data"])
+@pytest.mark.parametrize("place", ["missing.data", "../outside.data", "linked.data", "linked/outside.data"])
 def test_weights_that_are_missing_or_outside_are_named(place: str, tmp_path: Path) -> None:
     (tmp_path / "outside.data").write_bytes(onnx_weights()[0].astype("<f4").tobytes())
     (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "linked.data").symlink_to(tmp_path / "outside.data")
+    (tmp_path / "folder" / "linked").symlink_to(tmp_path)
     with pytest.raises(WeightsError, match=rf"model\.onnx: onnxruntime cannot run it: .*{place}.*export it again"):
         load(config(pixels=32), written(tmp_path / "folder", weight_file=place), "cpu")
+
+
+def test_weights_at_the_root_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "outside.data").write_bytes(onnx_weights()[0].astype("<f4").tobytes())
+    with pytest.raises(WeightsError, match=r"model\.onnx: onnxruntime cannot run it: .*Absolute path not allowed"):
+        load(config(pixels=32), written(tmp_path, weight_file=str(tmp_path / "outside.data")), "cpu")
+
+
+@pytest.mark.parametrize(("domain", "operation"), [("my.own", "Act"), ("ai.onnx.contrib", "PyOp")])
+def test_operations_of_others_are_refused(domain: str, operation: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=rf"{domain}:{operation}.* is not a registered .*of ONNX's own operations"):
+        load(config(pixels=32), written(tmp_path, ends_in=operation, domain=domain), "cpu")
+
+
+def test_another_networks_context_is_refused(tmp_path: Path) -> None:
+    """A file that has an accelerator's library read another file."""
+    with pytest.raises(WeightsError, match="EPContext.*export it again"):
+        load(config(pixels=32), written(tmp_path, ends_in="EPContext", domain="com.microsoft"), "cpu")
+
+
+def test_a_file_does_not_configure_its_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the environment allows it, it would write files wherever it says."""
+    monkeypatch.setenv("ORT_LOAD_CONFIG_FROM_MODEL", "1")
+    monkeypatch.chdir(tmp_path)
+    said = {"session_options": {"enable_profiling": 1, "optimized_model_filepath": str(tmp_path / "elsewhere")}}
+    load(config(pixels=32), written(tmp_path, metadata=json.dumps(said)), "cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
 @pytest.mark.parametrize(

@@ -317,7 +317,7 @@ def test_a_noise_schedule_is_not_guessed(pipeline: Path, key: str) -> None:
 def test_classes_that_a_folder_brings_along(pipeline: Path) -> None:
     file = pipeline / "model_index.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "unet": ["my_code", "MyUNet"]}))
-    told(lambda: check_pipeline_folder(pipeline), str(file), "names MyUNet as 'unet'")
+    told(lambda: check_pipeline_folder(pipeline), str(file), "names 'MyUNet' as 'unet'")
 
 
 # --- the only reader --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from resalign.artifact.manifest import Entry
-from resalign.data.members import is_inside
+from resalign.config.references import is_inside
 from resalign.files import whole
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import urllib.parse
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from resalign.config.closure import ROOT
-from resalign.config.references import OwnPath
+from resalign.config.references import InsidePath, OwnPath
 from resalign.config.strict import ConfigError, Strict, read_yaml
 
 CATALOGUE = ROOT / "config" / "assets.yaml"
@@ -43,17 +44,17 @@ class AssetConfig(Strict):
     """
 
     digits: str | None = None
-    hub: str | None = None
+    hub: InsidePath | None = None
     url: str | None = None
     manual: str | None = None
     path: OwnPath | None = None
-    revision: str | None = Field(None, description="commit of a hub repository")
+    revision: InsidePath | None = Field(None, description="commit of a hub repository")
     repo_type: Literal["model", "dataset"] = "model"
-    files: tuple[str, ...] = Field(
+    files: tuple[InsidePath, ...] = Field(
         (), description="of a hub or manual asset: glob patterns of what is needed, all if empty; of a url/: names"
     )
     sha256: Sha256 | None = None
-    hashes: dict[str, Sha256] = {}
+    hashes: dict[InsidePath, Sha256] = {}
     licence: str = ""
     terms: tuple[Term, ...] = ()
     note: str = ""
@@ -67,6 +68,8 @@ class AssetConfig(Strict):
             raise ValueError(f"hub asset {self.hub!r} needs a revision; a branch's content may change")
         if self.url is not None and self.files and not self.url.endswith("/"):
             raise ValueError(f"url {self.url!r} has 'files', and so is a folder: it must end in '/'")
+        if self.url is not None and ".." in urllib.parse.unquote(urllib.parse.urlsplit(self.url).path).split("/"):
+            raise ValueError(f"url {self.url!r} leads out of its folder; give the address of a file, without '..'")
         if self.sha256 is not None and self.hashes:
             raise ValueError("give sha256 for an asset of one file, or hashes by file name; not both")
         return self

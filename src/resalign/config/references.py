@@ -60,7 +60,26 @@ def is_plain(path: str) -> bool:
     return not _NOT_PLAIN.search(path)
 
 
+def is_inside(name: str) -> bool:
+    """Whether a name from a configuration, a table or an archive stays below the folder that it is relative to."""
+    path = PurePosixPath(name)
+    plain = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    return plain and "\\" not in name and "\0" not in name and path.parts[0][1:2] != ":"
+
+
+def inside_path(name: str) -> str:
+    """The name itself.
+
+    Raises:
+        ValueError: If it leads out of the folder that it is relative to.
+    """
+    if not is_inside(name):
+        raise ValueError(f"{name!r} leads out of its folder; give the name of what lies in it, without '..'")
+    return name
+
+
 OwnPath = Annotated[str, AfterValidator(own_path)]
+InsidePath = Annotated[str, AfterValidator(inside_path)]
 
 
 def split_reference(reference: str) -> tuple[str, str]:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from resalign.config.captions import CAPTION_TABLES
+from resalign.config.references import is_inside
 from resalign.data.errors import DataError
 from resalign.data.image_files import SUFFIXES
-from resalign.data.members import Members, is_inside, log_left_out
+from resalign.data.members import Members, log_left_out
 from resalign.data.tables import Table, parse_table
 
 COLUMNS = ("prompt", "text", "caption")

@@ -11,15 +11,15 @@ from typing import Annotated
 
 from pydantic import Field
 
+from resalign.config.references import InsidePath, is_inside
 from resalign.data.errors import DataError
 from resalign.data.image_files import FORMATS, image_format
 from resalign.data.images import check_prompt
-from resalign.data.members import is_inside
 from resalign.files import whole
 from resalign.tensors.seeds import derive_seed
 
 # How many images each split has; None for all that are left. The folders are named so.
-Splits = dict[str, Annotated[int, Field(gt=0)] | None]
+Splits = dict[InsidePath, Annotated[int, Field(gt=0)] | None]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from resalign.config.captions import CAPTION_TABLES
+from resalign.config.references import is_inside
 from resalign.data.errors import DataError
 from resalign.hashes import RECORDS
 from resalign.tracking import log
@@ -131,7 +132,7 @@ def open_members(path: Path) -> Iterator[Members]:
     except (*BROKEN, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk; a damaged gzip or bzip2 stream is an OSError, too, of no number
-        raise DataError(f"{path}: not a whole archive ({error}); fetch it again") from None
+        raise DataError(f"{path}: not a whole archive ({' '.join(str(error).split())}); fetch it again") from None
 
 
 def _single_archive(path: Path) -> Path:
@@ -239,13 +240,6 @@ def log_left_out(label: str, what: str, names: Iterable[str]) -> None:
     if left:
         more = ", …" if len(left) > NAMED else ""
         log.info("%s: left out: %d %s: %s%s", label, len(left), what, ", ".join(left[:NAMED]), more)
-
-
-def is_inside(name: str) -> bool:
-    """Whether a name from a table or an archive stays below the folder that it is relative to."""
-    path = PurePosixPath(name)
-    plain = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
-    return plain and "\\" not in name and "\0" not in name and path.parts[0][1:2] != ":"
 
 
 def _check_name(path: Path, name: str) -> None:

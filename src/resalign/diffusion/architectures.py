@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from resalign.config.strict import nearest
 from resalign.diffusion.conditioning import Conditioning
 from resalign.lazy import diffusers, torch
 from resalign.tensors.named import Named
+from resalign.tensors.settings import SHOWN, check_settings, read_json
 from resalign.tensors.weights import WeightsError
 
 
@@ -155,27 +155,55 @@ ARCHITECTURES = (
     ),
 )
 NAMES = tuple(architecture.name for architecture in ARCHITECTURES)
+# The library and the classes of a pipeline's parts, by their names without a number; a scheduler is any of diffusers'.
+CLASSES: dict[str, tuple[str, tuple[str, ...] | None]] = {
+    "unet": ("diffusers", ("UNet2DConditionModel",)),
+    "transformer": ("diffusers", ("SD3Transformer2DModel",)),
+    "vae": ("diffusers", ("AutoencoderKL",)),
+    "text_encoder": ("transformers", ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")),
+    "tokenizer": ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast", "T5Tokenizer", "T5TokenizerFast")),
+    "scheduler": ("diffusers", None),
+}
 
 
 def architecture_in(folder: Path) -> tuple[Architecture, dict[str, list[str | None]]]:
     """A pipeline folder's architecture, and what its ``model_index.json`` says of each component.
 
     Raises:
-        WeightsError: If the folder is no pipeline, or one that is not known.
+        WeightsError: If the folder is no pipeline, or one that is not known; if it names a part's class that is none of
+            :data:`CLASSES`.
     """
     index = folder / "model_index.json"
     if not index.is_file():
         raise WeightsError(
             f"{folder}: no diffusers pipeline here (model_index.json is missing); give a save_pretrained folder"
         )
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"{index}: no JSON ({error}); fetch or make it again") from None
+    content = read_json(index)
     found, known = str(content.get("_class_name")), {a.pipeline: a for a in ARCHITECTURES}
     if found not in known:
-        raise WeightsError(f"{index}: no support for pipeline '{found}'{nearest(found, known)}")
-    return known[found], {name: value for name, value in content.items() if isinstance(value, list)}
+        raise WeightsError(f"{index}: no support for pipeline {found[:SHOWN]!r}{nearest(found[:SHOWN], known)}")
+    components = {name: value for name, value in content.items() if isinstance(value, list)}
+    check_settings(index, {name: value for name, value in content.items() if name not in components}, ())
+    for name, value in components.items():
+        _check_class(index, name, value)
+    return known[found], components
+
+
+def _check_class(index: Path, name: str, value: list[Any]) -> None:
+    """Refuses a part of a class that the folder brings along: diffusers would import a module of any name."""
+    role = name.rstrip("_0123456789")
+    if value == [None, None] or role in ("safety_checker", "feature_extractor", "image_encoder"):
+        return  # none of them is loaded
+    library, classes = CLASSES.get(role, (None, ()))
+    may_be = [[library, class_name] for class_name in classes or ()]
+    is_scheduler = classes is None and value[:1] == [library] and str(value[-1]).isidentifier()
+    if value not in may_be and not is_scheduler:
+        expected = f"a class of {library}{f', one of {classes}' if classes else ''}" if library else "no such part"
+        found = str(value[-1] if value else value)[:SHOWN]
+        raise WeightsError(
+            f"{index}: names {found!r} as {name[:SHOWN]!r}, expected {expected}; save the pipeline with its library's "
+            "own classes"
+        )
 
 
 def architecture_of(pipeline: diffusers.DiffusionPipeline) -> Architecture:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from resalign.lazy import diffusers, torch
+from resalign.tensors.settings import SCHEDULER, check_settings, read_json
 from resalign.tensors.weights import WeightsError
 
 PREDICTIONS = ("epsilon", "v_prediction")
@@ -26,10 +26,8 @@ def forward_process_in(folder: Path) -> diffusers.SchedulerMixin:
         WeightsError: If they are missing, or those of a process that is not known.
     """
     file = folder / "scheduler" / "scheduler_config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{file}: cannot be read ({error}); fetch or make it again") from None
+    config = read_json(file)
+    check_settings(file, config, SCHEDULER)
     return _forward_process(str(config.get("_class_name")), config, str(file))
 
 

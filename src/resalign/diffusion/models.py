@@ -15,7 +15,8 @@ from resalign.diffusion.micro_batches import in_parts
 from resalign.diffusion.recomputation import checkpointed
 from resalign.lazy import diffusers, torch, transformers
 from resalign.tensors.named import Named
-from resalign.tensors.pretrained import difference, first_sentence, load_network, read_json
+from resalign.tensors.pretrained import difference, load_network
+from resalign.tensors.settings import first_sentence, read_json
 from resalign.tensors.tokenizers import load_tokenizer
 from resalign.tensors.weights import WeightsError, load_weights
 
@@ -117,14 +118,20 @@ def load_models(
     Raises:
         WeightsError: If the folder or a weight file cannot be used.
     """
-    architecture, _ = architecture_in(folder)
+    architecture, components = architecture_in(folder)
     forward_process_in(folder)
+    _class(folder, components, diffusers, "scheduler")
     networks = load_networks(folder, precision, "cpu")
     parts = {**networks, **_load_tokenizers(folder, networks)}
     pipeline_class = getattr(diffusers, architecture.pipeline)
     try:  # what is left: the scheduler, and settings of the pipeline itself
         pipeline = pipeline_class.from_pretrained(
-            folder, **parts, **architecture.settings, dtype=getattr(torch, precision), local_files_only=True
+            folder,
+            **parts,
+            **architecture.settings,
+            dtype=getattr(torch, precision),
+            local_files_only=True,
+            trust_remote_code=False,
         )
     except (ValueError, OSError) as error:
         raise WeightsError(f"{folder}: {first_sentence(error)}; fetch or convert it again") from None
@@ -195,10 +202,11 @@ def autoencoder_difference(folder: Path, other: Path) -> str | None:
 
 
 def _class(folder: Path, components: Mapping[str, Sequence[str | None]], library: Any, name: str) -> Any:
-    """A component's class, as the pipeline's index names it; none that a folder brings along."""
+    """A component's class, as the pipeline's index names it; see :data:`architectures.CLASSES`."""
     class_name = components.get(name, (None, None))[-1]
     found = getattr(library, class_name, None) if class_name else None
-    if found is None:
+    is_scheduler = isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)
+    if found is None or (name == "scheduler" and not is_scheduler):
         raise WeightsError(
             f"{folder / 'model_index.json'}: names {class_name} as '{name}', expected a class of "
             f"{library.__name__}; save the pipeline with its library's own classes"
@@ -235,6 +243,7 @@ def check_pipeline_folder(folder: Path) -> None:
         WeightsError: Naming folder or file, and the remedy.
     """
     _load_tokenizers(folder, load_networks(folder, "float32", "meta"))
+    _class(folder, architecture_in(folder)[1], diffusers, "scheduler")
     forward_process_in(folder)
 
 

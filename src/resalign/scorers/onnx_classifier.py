@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from resalign.config.references import InsidePath
 from resalign.config.strict import Strict
 from resalign.lazy import torch
 from resalign.scores import Scorer
@@ -51,7 +52,7 @@ class Config(Strict):
     """
 
     folder: str
-    file: str = "model.onnx"
+    file: InsidePath = "model.onnx"
     classes: tuple[str, ...] = Field(min_length=1)
     output: str | None = None
     activation: Literal["softmax", "sigmoid", "none"] | None = None

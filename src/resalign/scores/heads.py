@@ -99,7 +99,7 @@ def unpickle_array(content: bytes, source: Path) -> np.ndarray:
         if stream.read(1):
             raise pickle.UnpicklingError("more stands behind the array")
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{source}: no pickled array: {error}") from None
+        raise WeightsError(f"{source}: no pickled array: {' '.join(str(error).split())}") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         raise WeightsError(f"{source}: expected an array of floating-point numbers, got {type(array).__name__}")
     return array

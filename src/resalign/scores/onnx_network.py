@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +16,13 @@ if TYPE_CHECKING:
 
 
 def open_network(path: Path) -> onnxruntime.InferenceSession:
-    """The network; onnxruntime refuses weights outside the file's folder."""
+    """The network; onnxruntime refuses weights outside the file's folder, and operations that are not its own."""
     import onnxruntime
 
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; give the scorer's key 'file' the ONNX file's name")
+    # With it the file itself would say where onnxruntime writes a profile and the optimised network.
+    os.environ.pop("ORT_LOAD_CONFIG_FROM_MODEL", None)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     with explained(path):
@@ -37,6 +40,6 @@ def explained(path: Path) -> Iterator[None]:
     except (errors.Fail, errors.RuntimeException, errors.InvalidArgument, *of_the_file) as error:
         said = " ".join(str(error).split())
         raise WeightsError(
-            f"{path}: onnxruntime cannot run it: {said}; export it again, with all files of its weights beside it, and "
-            "check the scorer's keys 'pixels' and 'layout'"
+            f"{path}: onnxruntime cannot run it: {said}; export it again, of ONNX's own operations and with all files "
+            "of its weights beside it, and check the scorer's keys 'pixels' and 'layout'"
         ) from None

@@ -16,6 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from resalign.lazy import open_clip, torch
+from resalign.tensors.settings import (
+    REMEDY,
+    check_network,
+    check_open_clip,
+    check_processor,
+    check_shards,
+    first_sentence,
+)
 from resalign.tensors.weights import (
     WeightsError,
     check_finite,
@@ -32,7 +40,6 @@ PICKLES = {NETWORK_FILES: "diffusion_pytorch_model.bin", ENCODER_FILES: "pytorch
 COUNTER = "num_batches_tracked"
 # How many names an error gives.
 NAMED = 3
-REMEDY = "fetch or convert it again"
 # As open_clip 3.3's factory has them: which files it takes for weights, and which names it prefers to all others.
 OPEN_CLIP_SUFFIXES = (".safetensors", ".bin", ".pth")
 OPEN_CLIP_NAMES = (
@@ -114,16 +121,18 @@ def load_network(
 
     is_diffusers = hasattr(network_class, "load_config")
     stem = NETWORK_FILES if is_diffusers else ENCODER_FILES
-    settings: dict[str, Any] = {} if is_diffusers else {"trust_remote_code": False, "weights_only": True}
+    settings: dict[str, Any] = {} if is_diffusers else {"weights_only": True}
     if device == "meta":
         settings["device_map"] = "meta"
     safe = _weights_are_safe(folder, stem, pickled)
+    check_network(folder / "config.json", network_class)
     try:
         network, report = network_class.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
             use_safetensors=safe,
             local_files_only=True,
+            trust_remote_code=False,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             **settings,
@@ -195,10 +204,7 @@ def load_processor(processor_class: Any, folder: Path) -> Any:
     Raises:
         WeightsError: If there is no ``preprocessor_config.json``, or it leaves out what images depend on.
     """
-    file = folder / "preprocessor_config.json"
-    if not file.is_file():
-        raise WeightsError(f"{folder}: no {file.name}, which says how images are prepared; fetch it too")
-    settings = read_json(file)
+    file, settings = check_processor(folder)
     try:
         processor = processor_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
@@ -228,26 +234,6 @@ def difference(one: Any, other: Any) -> str | None:
         if not all(name in found for found in tensors) or not _same_values(tensors[0][name], tensors[1][name]):
             return f"tensor '{name}'"
     return None
-
-
-def first_sentence(error: BaseException) -> str:
-    """What a library says first of a fault, in one line."""
-    return " ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A settings file of a folder.
-
-    Raises:
-        WeightsError: If it is missing, or no JSON object.
-    """
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{file}: cannot be read ({first_sentence(error)}); {REMEDY}") from None
-    if not isinstance(found, dict):
-        raise WeightsError(f"{file}: holds no settings by name; {REMEDY}")
-    return found
 
 
 # --- what fits --------------------------------------------------------------------------------------------------------
@@ -312,6 +298,7 @@ def _weights_are_safe(folder: Path, stem: str, pickled: bool) -> bool:
     """Whether a folder's weights are safetensors, all of them whole; else they are a pickle of tensors alone."""
     if (folder / "adapter_config.json").is_file():
         raise WeightsError(f"{folder}: holds an adapter of another model; merge it and save the whole model")
+    check_shards(folder, stem)
     files = component_files(folder, stem)
     for file in files:
         tensor_shapes(file)
@@ -324,9 +311,9 @@ def _weights_are_safe(folder: Path, stem: str, pickled: bool) -> bool:
 
 
 def _open_clip_settings(folder: Path) -> None:
-    """Refuses a folder of which open_clip would guess how images are prepared."""
+    """Refuses a folder of which open_clip would guess how images are prepared, or that it would obey in more."""
     file = folder / "open_clip_config.json"
-    settings = read_json(file)
+    settings = check_open_clip(file)
     lacking = [key for key in ("mean", "std") if key not in (settings.get("preprocess_cfg") or {})]
     if lacking:
         raise WeightsError(f"{file}: its preprocess_cfg does not say {lacking}; a default would be a guess: {REMEDY}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from resalign.lazy import open_clip, torch
-from resalign.tensors.pretrained import first_sentence, read_json
+from resalign.tensors.settings import check_open_clip, check_tokenizer, first_sentence
 from resalign.tensors.weights import WeightsError
 
 # Two texts that every vocabulary tells apart.
@@ -37,8 +37,9 @@ def load_tokenizer(tokenizer_class: Any, folder: Path, *, rows: int, positions: 
     names = list(tokenizer_class.vocab_files_names.values())
     if not any((folder / name).is_file() for name in names):
         raise WeightsError(f"{folder}: a tokenizer without a vocabulary (none of {names}); {REMEDY}")
+    check_tokenizer(folder)
     try:
-        tokenizer = tokenizer_class.from_pretrained(folder, **settings)
+        tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **settings)
     except Exception as error:
         # The library tokenizers raises nothing more special at a vocabulary that does not fit.
         if type(error) is not Exception and not isinstance(error, (OSError, ValueError, KeyError, ImportError)):
@@ -68,8 +69,11 @@ def load_open_clip_tokenizer(folder: Path, network: torch.nn.Module) -> Callable
     Raises:
         WeightsError: If it is not in the folder, or has another vocabulary than the network.
     """
-    text = read_json(folder / "open_clip_config.json")["model_cfg"]["text_cfg"]
-    settings = {"local_files_only": True, "trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
+    text = check_open_clip(folder / "open_clip_config.json")["model_cfg"]["text_cfg"]
+    settings = {}
+    if text.get("hf_tokenizer_name"):  # transformers' tokenizer, which open_clip takes from this folder
+        check_tokenizer(folder)
+        settings = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenize: Callable[[Sequence[str]], torch.Tensor] = open_clip.get_tokenizer(f"local-dir:{folder}", **settings)
     except (OSError, ValueError, ImportError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -187,9 +188,10 @@ def load_pickled(path: Path) -> Any:
     if not path.is_file():
         raise WeightsError(f"{path}: no such weight file; fetch it or put it there")
     try:
-        return torch.load(verified(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings(action="ignore"):  # of a protocol that is not torch's own: it is read, or refused
+            return torch.load(verified(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except PICKLE_ERRORS as error:
-        lines = (str(error) or "it ends too early").splitlines()
-        # Where torch refuses a name, it says so below advice to trust the file.
-        reason = next((line.strip() for line in lines if "WeightsUnpickler error" in line), lines[0])
+        # What torch refuses it says between advice to trust the file.
+        said = str(error).partition("WeightsUnpickler error:")[2] or str(error) or "it ends too early"
+        reason = said.strip().splitlines()[0].split(". ")[0]
         raise WeightsError(f"{path}: not a file of tensors alone ({reason}); convert it to .safetensors") from None

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import Field
 
+from resalign.config.references import InsidePath
 from resalign.config.strict import Strict
 from resalign.data.errors import DataError
 from resalign.data.image_sets import Picture, Splits, write_splits
@@ -41,7 +42,7 @@ class Config(Strict):
     """
 
     source: str
-    table: str = "metadata.parquet"
+    table: InsidePath = "metadata.parquet"
     max_image_nsfw: float = Field(0.1, ge=0, lt=2)
     max_prompt_nsfw: float = Field(0.1, ge=0, lt=2)
     splits: Splits = {"pool": 500, "train": 150, "heldout": 50}

@@ -12,9 +12,10 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from resalign.config.captions import CAPTION_TABLES
+from resalign.config.references import inside_path
 from resalign.config.strict import Strict
 from resalign.data.captions import Caption, caption_tables, is_image, log_what_is_left_out, read_captions
 from resalign.data.errors import DataError
@@ -42,6 +43,11 @@ class Config(Strict):
     caption_column: str | None = None
     splits: Splits = {"train": None}
     seed: int = Field(0, ge=0)
+
+    @field_validator("below")
+    @classmethod
+    def _inside(cls, below: str) -> str:
+        return below and inside_path(below)
 
 
 def prepare(config: Config, output: Path) -> None:
