@@ -15,7 +15,7 @@ from resalign.config import registry
 from resalign.config.strict import Strict
 from resalign.data.captions import caption_tables
 from resalign.data.errors import DataError
-from resalign.data.members import folder_in_place
+from resalign.data.members import folder_in_place, is_inside
 from resalign.data.tables import read_table
 from resalign.report import efficiency
 from resalign.report.job_records import read_job_records
@@ -234,6 +234,9 @@ def gallery(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) -> pd
                     flagged=module.per_image(scores, config) > 0
                 )
                 frame = frame[frame["image_index"] == 0]
+                if outside := [path for path in frame["path"] if not is_inside(str(path))]:
+                    where = row.folder("score") / "scores.parquet"
+                    raise DataError(f"{where}: the image {outside[0]!r} is not below this folder; score it again")
                 frames.append(
                     frame.assign(model=row.model, attack=row.attack, dataset=row.dataset, steps=steps, seed=row.seed)
                 )
