@@ -20,7 +20,7 @@ from resalign.artifact.archive import write_archive
 from resalign.artifact.manifest import MANIFESTS, PROVENANCE, Entry, covers, to_text
 from resalign.artifact.source import apply_patch, read_source
 from resalign.artifact.verify import verify
-from resalign.config import theory_jobs
+from resalign.config import jobs, theory_jobs
 from resalign.config.ablations import DECLARED, Ablations
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
@@ -111,8 +111,8 @@ def make_paper(place: Workshop, plan: Plan) -> None:
     measured = f"{theory_jobs.folder(plan)}/measured"
     place.call("theory_regained", theory_jobs.regained_job(plan), measured)
     place.call("linear_model", theory_jobs.linear_model_job(plan), f"{measured}/linear-model")
-    for made in theory_jobs.file_jobs(plan):
-        place.call(made["script"], json.dumps(made["job"]), theory_jobs.folder(plan))
+    for _, script, job in theory_jobs.file_jobs(json.loads(jobs.report_job(plan)), theory_jobs.measured_states(plan)):
+        place.call(script, json.dumps(job), theory_jobs.folder(plan))
     ablations = declared(plan)
     for variant in ablations.variants("gamma").values():
         other = variant.plan
