@@ -43,7 +43,10 @@ def check_isolation() -> None:
     with tempfile.TemporaryDirectory(prefix="resalign-isolation-") as folder:
         error = run(["true"], folder=Path(folder), cwd=Path(folder), limit_seconds=60, limit_bytes=1 << 20)
     if error is not None:
-        raise IsolationError(f"no namespaces here ({error})")
+        raise IsolationError(
+            f"this system has no namespaces of its own for a process ({error}), so that nothing can be cut off; to run "
+            "it all the same, with your network and your files, say --without-isolation"
+        )
 
 
 def run(

@@ -153,10 +153,9 @@ def lay_out_source(unpacked: Path, tree: Path) -> None:
     check_plain(tree)
     for name in (RESULTS, records.HELD_OUT):
         # A patch may add such files; an empty .gitkeep is of every checkout.
-        if brought := [path for path in (tree / name).rglob("*") if path.name != ".gitkeep"]:
-            raise ConfigError(
-                f"source/: has {brought[0].relative_to(tree)} already, where the archive's own files belong"
-            )
+        brought = sorted(path for path in (tree / name).rglob("*") if path.is_file() and path.name != ".gitkeep")
+        if brought:
+            raise ConfigError(f"source/: brings {brought[0].relative_to(tree)}, a place of the archive's own results")
 
 
 def check_plain(folder: Path) -> None:
