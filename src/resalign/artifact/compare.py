@@ -22,6 +22,7 @@ NUMBER_TOLERANCE = 1e-6  # of a number with a point or exponent, as a share of i
 PIXEL_TOLERANCE = 1  # of 255
 NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 MAX_SAID = 5  # differences of one file; the rest are counted
+_MOST = 120  # characters of what is shown of a value
 _KEY_COLUMNS = 5  # of a table: the first so many cells say which row it is
 _TEXTS = (".csv", ".json", ".md", ".svg", ".tex")
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -56,7 +57,7 @@ def _pixels(a: bytes, b: bytes) -> Iterator[str]:
 
     # Size, mode, profile, gamma, further frames: whatever decides how the pixels are shown, but for their compression.
     if (was := _shown_by(a)) != (now := _shown_by(b)):
-        yield f"{_short(was)}, made again {_short(now)}"
+        yield f"{was[:_MOST]}, made again {now[:_MOST]}"
         return
     try:
         left, right = (np.asarray(open_image(data, "it", keeps_alpha=True), dtype=np.int16) for data in (a, b))
@@ -84,11 +85,11 @@ def _shown_by(data: bytes) -> str:
     while place + 8 <= len(data):
         length, kind = struct.unpack(">L4s", data[place : place + 8])
         content = data[place + 8 : place + 8 + length]
-        if kind == b"IHDR" and length == 13:
+        if kind == b"IHDR" and len(content) == 13:
             width, height, depth, colour, *_ = struct.unpack(">LLBBBBB", content)
             chunks.append(f"{width} x {height} pixels of {depth} bits, colour type {colour}")
-        elif kind != b"IDAT":
-            said = "" if kind in (b"tEXt", b"IEND") else f" {content.hex()}"
+        elif kind not in (b"IDAT", b"IEND"):
+            said = "" if kind == b"tEXt" else f" {content.hex()}"
             chunks.append(f"{kind.decode('latin-1')!r}{said}")
         place += 12 + length
     return ", ".join([*chunks, *(["more behind its end"] if place != len(data) else [])])
@@ -155,6 +156,6 @@ def _close(was: str, now: str) -> bool:
     return math.isclose(x, y, rel_tol=NUMBER_TOLERANCE, abs_tol=NUMBER_TOLERANCE**2)
 
 
-def _short(value: object, most: int = 120) -> str:
+def _short(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}…"
+    return text if len(text) <= _MOST else f"{text[:_MOST]}…"

@@ -126,6 +126,7 @@ def lay_out(unpacked: Path, tree: Path, copy: Callable[[Path, Path], object]) ->
     Raises:
         ConfigError: If two members would lie in one place.
     """
+    tree.mkdir(parents=True, exist_ok=True)
     for part, place in ((RESULTS, RESULTS), (records.HELD_OUT, records.HELD_OUT), (f"{PROVENANCE}{RESULTS}", RESULTS)):
         for source in sorted((unpacked / part).rglob("*")):
             target = tree / place / source.relative_to(unpacked / part)
