@@ -1,4 +1,4 @@
-"""An archive's records, held to its configuration: those of every shipped experiment are right, a changed one is not."""
+"""Records of an archive, held to its configuration: every shipped experiment's are right, a changed one is not."""
 
 import json
 from collections.abc import Callable

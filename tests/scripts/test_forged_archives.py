@@ -268,6 +268,12 @@ def two_configurations(members: Members) -> None:
     members["config/other.yaml"] = members[CONFIG]
 
 
+def aliases(members: Members) -> None:
+    """Each line has the one before it ten times: 10 GB, if it is written out."""
+    lines = [f"x{n + 1}: &x{n + 1} [{', '.join([f'*x{n}'] * 10)}]" for n in range(9)]
+    members[CONFIG] += "\n".join(["x0: &x0 lol", *lines, ""]).encode()
+
+
 def deep(members: Members) -> None:
     members[RECORD] = b"[" * 100_000
 
@@ -315,6 +321,8 @@ RECORDS = [
         f"{ABLATION}/run.json: 'metrics.ip' is ",
     ),
     ("configurations", two_configurations, "config/: has ['config/other.yaml', 'config/tiny.yaml']"),
+    ("aliases", aliases, f"{CONFIG}: has an alias, '*…'; a resolved configuration"),
+    ("not-yaml", lambda members: members.update({CONFIG: b"name: [tiny"}), f"{CONFIG}: not valid YAML: "),
     ("no-words", no_words, "rebuild.json: has no exhibits' words (KeyError: 'exhibits')"),
     ("empty-words", empty_words, "rebuild.json: table1"),
     ("published", words("table1", another_world=""), "rebuild.json: table1: takes published numbers for"),
@@ -356,6 +364,7 @@ tries("wrote", lambda: pathlib.Path("@MINE@/evil.txt").write_text("evil"))
 tries("changed", lambda: pathlib.Path("@MINE@/notes.txt").write_text("evil"))
 tries("results", lambda: pathlib.Path("results/tiny/tables/table1.csv").write_text("evil"))
 tries("tree", lambda: pathlib.Path("evil.txt").write_text("evil"))
+tries("devices", lambda: os.stat("/dev/full"))
 tries("called", lambda: socket.create_connection(("127.0.0.1", @PORT@), timeout=2))
 tries("token", lambda: os.environ["HF_TOKEN"] if "HF_TOKEN" in os.environ else os.stat("/nowhere"))
 (output / "tables").mkdir(parents=True)
@@ -367,6 +376,15 @@ import os, pathlib, sys
 output = pathlib.Path(sys.argv[sys.argv.index("--output") + 1])
 (output / "tables").mkdir(parents=True)
 os.symlink(os.path.abspath("results/tiny/tables/table1.csv"), output / "tables" / "table1.csv")
+"""
+MOVED = """
+import os, pathlib, sys
+output = pathlib.Path(sys.argv[sys.argv.index("--output") + 1])
+output.rename(output.with_name("other"))
+os.symlink("@MINE@", output)
+for name in ("home", "tmp"):
+    os.rename(output.with_name(name), output.with_name("old-" + name))
+    os.symlink("@MINE@", output.with_name(name))
 """
 ENDLESS = "import time\nwhile True: time.sleep(1)\n"
 FILLS = """
@@ -413,6 +431,7 @@ def test_its_code_reaches_nothing_outside(members: Members, verified: Callable[.
     ("code", "said"),
     [
         (LINKS, f"{RESULT}: report failed: tables/table1.csv: its code has made this a link or a device"),
+        (MOVED, f"{RESULT}: report failed: made: its code has made this no folder; do not use it"),
         (ENDLESS, f"{RESULT}: report failed: did not end within 2 seconds"),
         (FILLS, f"{RESULT}: report failed: wrote more than 8,388,608 bytes"),
     ],
@@ -459,7 +478,7 @@ def test_its_source_keeps_to_its_place(
 ) -> None:
     [problem] = verified({**members, name: content.encode()}, runs_its_code=True).problems
     assert said in problem
-    assert problem.endswith("nothing was made again")
+    assert problem.endswith("nothing more was made again")
 
 
 def test_where_nothing_can_be_cut_off_its_code_is_refused(
@@ -474,5 +493,5 @@ def test_where_nothing_can_be_cut_off_its_code_is_refused(
 def test_without_isolation_its_code_still_finds_no_token(members: Members, verified: Callable[..., Verified]) -> None:
     code = HOSTILE.replace("@MINE@", "/nowhere").replace("@PORT@", "0")
     found = verified(with_code(members, code), runs_its_code=True, isolated=False)
-    assert found.problems[0].endswith("it could: results, tree")
+    assert found.problems[0].endswith("it could: results, tree, devices")
     assert "runs with your network and your files" in found.printed

@@ -66,7 +66,8 @@ def sidecar_problem(path: Path) -> str | None:
     beside = sidecar(path)
     if not beside.is_file():
         return f"{beside.name}: missing; the archive is to be handed on with it"
-    expected, found = beside.read_bytes(), Entry.of(path).sha256
+    with beside.open("rb") as stream:
+        expected, found = stream.read(_MAX_PATH_BYTES), Entry.of(path).sha256
     if expected != f"{found}  {path.name}\n".encode():
         return f"{path.name}: sha256 is {found}; {beside.name} says {expected.decode(errors='replace').strip()!r}"
     return None

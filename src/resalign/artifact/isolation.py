@@ -18,12 +18,16 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 # No user, network, mounts, processes, host names or shared memory in common; killed with the process that started it.
 _NAMESPACES = "--user --map-root-user --net --mount --pid --fork --kill-child --mount-proc --ipc --uts".split()
 # Where services listen on sockets that lie in the file system, which no network namespace cuts off.
-_SOCKETS = ("/run", "/tmp", "/var/tmp")  # noqa: S108
+_HIDDEN = ("/run", "/tmp", "/var/tmp", "/dev")  # noqa: S108
+# Of devices these alone stay: a disk's would be written to past its file system, where root verifies.
+_DEVICES = tuple(f"/dev/{name}" for name in ("null", "zero", "random", "urandom"))
 _POLL_SECONDS = 0.2
+_SAID_BYTES = 4000  # of what a command printed, from its end
 # mount(2) and mount_setattr(2), of which the C library knows nothing before glibc 2.36.
 _MS_BIND, _AT_FDCWD, _AT_RECURSIVE, _RDONLY, _MOUNT_SETATTR = 4096, -100, 0x8000, 1, 442
 # prctl(2) and capabilities(7): a root that no program gives any right to.
@@ -64,7 +68,8 @@ def run(
 
     Args:
         command: Program and arguments.
-        folder: The one that it may write to: it has ``home``, ``tmp`` and what the command prints.
+        folder: The one that it may write to, made by the caller for this run alone: what an earlier run has left may be
+            links. It gets ``home`` and ``tmp``.
         cwd: Where it runs.
         limit_seconds: Of the clock.
         limit_bytes: Of everything in ``folder``.
@@ -76,15 +81,14 @@ def run(
         None if it ended well, else why not, in a line.
     """
     for name in ("home", "tmp"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name).mkdir()
     own = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "HOME": str(folder / "home")}
     own |= {"TMPDIR": str(folder / "tmp"), **(environment or {})}
     if isolated:
         if not shutil.which("unshare"):
             return "the program unshare is not installed"
         command = ["unshare", *_NAMESPACES, sys.executable, "-I", __file__, str(folder), str(cwd), *command]
-    printed = folder / "printed.txt"
-    with printed.open("w+b") as output, tempfile.TemporaryFile() as given:
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as given:
         given.write(text.encode())
         given.seek(0)
         process = subprocess.Popen(
@@ -98,7 +102,7 @@ def run(
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes)),
         )
         try:
-            return _waited(process, folder, limit_seconds, limit_bytes) or _said(process.returncode, printed)
+            return _waited(process, folder, limit_seconds, limit_bytes) or _said(process.returncode, output)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -118,10 +122,11 @@ def _waited(process: subprocess.Popen[bytes], folder: Path, limit_seconds: float
     return None
 
 
-def _said(status: int, printed: Path) -> str | None:
+def _said(status: int, output: BinaryIO) -> str | None:
     if status == 0:
         return None
-    lines = printed.read_text(encoding="utf-8", errors="replace")[-4000:].strip().splitlines()
+    output.seek(max(0, output.seek(0, os.SEEK_END) - _SAID_BYTES))
+    lines = output.read().decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else f"exit status {status}"
 
 
@@ -161,13 +166,16 @@ def _enter(folder: str, cwd: str) -> None:
         check(libc.syscall(_MOUNT_SETATTR, *arguments), f"mount_setattr of {path}")
 
     # What is needed of the hidden places is kept open, and put back where it was.
-    kept = [os.path.realpath(path) for path in (folder, cwd, sys.prefix, sys.base_prefix)]
-    needed = {path: os.open(path, os.O_PATH) for path in kept if path.startswith(tuple(f"{p}/" for p in _SOCKETS))}
-    for place in _SOCKETS:
+    kept = [os.path.realpath(path) for path in (folder, cwd, sys.prefix, sys.base_prefix, *_DEVICES)]
+    needed = {path: os.open(path, os.O_PATH) for path in kept if path.startswith(tuple(f"{p}/" for p in _HIDDEN))}
+    for place in _HIDDEN:
         if os.path.isdir(place) and not os.path.islink(place):
             mount("tmpfs", place, "tmpfs", 0)
     for path, number in needed.items():
-        os.makedirs(path, exist_ok=True)
+        if path in _DEVICES:
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+        else:
+            os.makedirs(path, exist_ok=True)
         mount(f"/proc/self/fd/{number}", path, None, _MS_BIND)
         os.close(number)
     if kept[0] not in needed:

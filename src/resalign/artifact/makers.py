@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -84,12 +85,13 @@ def its_code(unpacked: Path, folder: Path, *, isolated: bool) -> Iterator[Maker]
         isolation.check_isolation()
     else:
         log.warning("the archive's code runs with your network and your files: nothing is cut off but the environment")
-    tree, scratch = folder / "tree", folder / "scratch"
+    tree, numbers = folder / "tree", itertools.count()
     lay_out_source(unpacked, tree)
     lay_out(unpacked, tree, shutil.copyfile)
     environment = {**_OFFLINE, **_ONE_THREAD, "PYTHONPATH": str(tree / "src")}
 
     def make(rebuild: Rebuild, output: Path) -> str | None:
+        scratch = folder / f"scratch-{next(numbers)}"
         made = scratch / "made"
         made.mkdir(parents=True)
         error = isolation.run(
@@ -106,9 +108,11 @@ def its_code(unpacked: Path, folder: Path, *, isolated: bool) -> Iterator[Maker]
             check_plain(made)
         except ConfigError as fault:
             error = error or str(fault)
+        if error:
+            return error[:MAX_SAID_CHARACTERS]
         output.parent.mkdir(parents=True, exist_ok=True)
         made.rename(output)
-        return error[:MAX_SAID_CHARACTERS] if error else None
+        return None
 
     yield make
 
@@ -121,7 +125,7 @@ def arguments_of(rebuild: Rebuild, output: Path) -> list[str]:
 
 
 def lay_out(unpacked: Path, tree: Path, copy: Callable[[Path, Path], object]) -> None:
-    """The archive's results and held-out tables, where jobs look for them.
+    """The archive's results and held-out tables, where jobs look for them, with the times of jobs.
 
     Raises:
         ConfigError: If two members would lie in one place.
@@ -130,13 +134,12 @@ def lay_out(unpacked: Path, tree: Path, copy: Callable[[Path, Path], object]) ->
     for part, place in ((RESULTS, RESULTS), (records.HELD_OUT, records.HELD_OUT), (f"{PROVENANCE}{RESULTS}", RESULTS)):
         for source in sorted((unpacked / part).rglob("*")):
             target = tree / place / source.relative_to(unpacked / part)
-            if source.is_dir():
-                target.mkdir(parents=True, exist_ok=True)
-            elif target.exists():
+            if source.is_dir() or (part.startswith(PROVENANCE) and source.name != layout.TIMING):
+                continue
+            if target.exists():
                 raise ConfigError(f"{source.relative_to(unpacked)}: is in the archive twice, here and below {place}/")
-            else:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                copy(source, target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copy(source, target)
 
 
 def lay_out_source(unpacked: Path, tree: Path) -> None:
@@ -145,6 +148,8 @@ def lay_out_source(unpacked: Path, tree: Path) -> None:
     Raises:
         ConfigError: If the difference does not fit, or brings a link, or something in the place of results and inputs.
     """
+    if not (unpacked / layout.SOURCE).is_dir():
+        raise ConfigError("source/: missing; the archive has no code of its own")
     shutil.copytree(unpacked / layout.SOURCE, tree)
     if (unpacked / layout.PATCH).is_file():
         apply_patch(unpacked / layout.PATCH, tree)
@@ -165,6 +170,8 @@ def check_plain(folder: Path) -> None:
     Raises:
         ConfigError: Naming the first.
     """
+    if folder.is_symlink() or not folder.is_dir():
+        raise ConfigError(f"{folder.name}: its code has made this no folder; do not use it")
     for path in sorted(folder.rglob("*")):
         mode = path.lstat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):

@@ -54,7 +54,7 @@ def from_text(text: bytes, name: str) -> dict[str, Entry]:
         found = json.loads(text)
         members = {member: Entry(**entry) for member, entry in found["members"].items()}
         is_whole = found["sha256"] == _own_digest(found["members"]) and to_text(members).encode() == text
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ManifestError(f"{name}: cannot be read ({error})") from None
     if not is_whole:
         raise ManifestError(f"{name}: is not as it was written: its own digest, or its spelling, is another")

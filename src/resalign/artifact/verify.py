@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import yaml
+
 from resalign.artifact import layout, records
 from resalign.artifact.compare import differences
 from resalign.artifact.isolation import IsolationError
@@ -38,6 +40,7 @@ _FOLDERS: tuple[str, ...] = (
     f"{layout.PROMPTS}/",
 )
 _FOLDERS += (f"{records.HELD_OUT}/", *_RAW)
+_MOST_CONFIG_BYTES = 4 << 20
 _RECORDING = ("report", "measure", "ablation", "theory_regained", "linear_model")  # scripts that leave a run.json
 
 
@@ -65,9 +68,10 @@ def verify(
     try:
         config = read_config(unpacked, members)
         found = rebuilds(unpacked, config, read_words(unpacked / layout.REBUILD), members)
+        with records.reading(layout.config_name(config["name"])):
+            notes = [note for note in (lock_note(unpacked, ROOT), version_note(unpacked, ROOT, config)) if note]
     except (ConfigError, RecordError) as error:
-        return [str(error), "nothing was made again: no job is taken from a record that is not right"]
-    notes = [note for note in (lock_note(unpacked, ROOT), version_note(unpacked, ROOT, config)) if note]
+        return [_line(error), "nothing was made again: no job is taken from a record that is not right"]
     for note in notes:
         log.warning("%s", note)
     problems = list(out_of_place(members, config["name"], found))
@@ -76,8 +80,8 @@ def verify(
     try:
         with makers as maker:
             problems += made_again(found, unpacked, members, folder / "made", maker)
-    except (ConfigError, IsolationError) as error:
-        return [*problems, f"{error}; nothing was made again"]
+    except (ConfigError, IsolationError, OSError) as error:
+        return [*problems, f"{_line(error)}; nothing more was made again"]
     if problems and notes and not runs_its_code:
         log.warning("%s; --run-its-code makes everything by the archive's own", "; ".join(notes))
     return problems
@@ -93,17 +97,27 @@ def read_config(unpacked: Path, members: Collection[str]) -> dict[str, Any]:
     found = [member for member in members if member.startswith("config/")]
     if len(found) != 1:
         raise RecordError(f"config/: has {sorted(found)[:3]}; an archive has the one configuration of its experiment")
-    with records.reading(found[0]):
-        config = read_yaml(unpacked / found[0])
+    where, member = unpacked / found[0], found[0]
+    if (size := where.stat().st_size) > _MOST_CONFIG_BYTES:
+        raise RecordError(f"{member}: has {size:,} bytes; at most {_MOST_CONFIG_BYTES:,} are read")
+    with records.reading(member):
+        text = where.read_text(encoding="utf-8")
+        try:
+            # An entry that is written once and named often is how a small file fills a memory.
+            has_alias = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
+        except yaml.YAMLError as error:
+            raise RecordError(f"{member}: not valid YAML: {error}") from None
+        if has_alias:
+            raise RecordError(f"{member}: has an alias, '*…'; a resolved configuration has every value in its place")
+        # As JSON has it: what a record is compared with.
+        config: dict[str, Any] = json.loads(json.dumps(read_yaml(where), default=str))
     name = config.get("name")
-    if not (
-        isinstance(name, str) and re.fullmatch("[a-z0-9][a-z0-9_-]*", name) and found[0] == layout.config_name(name)
-    ):
-        raise RecordError(f"{found[0]}: its name is {name!r}; the file and the results have the experiment's")
+    is_name = isinstance(name, str) and re.fullmatch("[a-z0-9][a-z0-9_-]*", name)
+    if not is_name or member != layout.config_name(str(name)):
+        raise RecordError(f"{member}: its name is {name!r}; the file and the results have the experiment's")
     if name in ("runs", "assets", "inputs", "overlap"):
-        raise RecordError(f"{found[0]}: an experiment called '{name}' has its tables among raw scores")
-    # As JSON has it: what a record is compared with.
-    return dict(json.loads(json.dumps(config, default=str)))
+        raise RecordError(f"{member}: an experiment called '{name}' has its tables among raw scores")
+    return config
 
 
 def out_of_place(members: Collection[str], name: str, found: Collection[Rebuild]) -> Iterator[str]:
@@ -204,6 +218,10 @@ def version_note(unpacked: Path, root: Path, config: Mapping[str, Any]) -> str |
         f"the archive was made by another version: of {len(files)} files of code that make tables and figures, "
         f"{len(other)} are not this checkout's, such as {other[0]}"
     )
+
+
+def _line(error: Exception) -> str:
+    return "; ".join(str(error).splitlines())
 
 
 def _same_file(theirs: Path, ours: Path) -> bool:
