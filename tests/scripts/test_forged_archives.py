@@ -3,6 +3,7 @@
 None writes outside the folder that it is verified in, and none reaches a socket that listens on this machine.
 """
 
+import io
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -174,6 +176,15 @@ def broken_scores(members: Members) -> None:
             members[name] = b"PAR1" + bytes(64) + b"PAR1"
 
 
+def image_elsewhere(members: Members) -> None:
+    """A grid of samples would show a file of whoever verifies."""
+    for name in members:
+        if name.endswith("scores.parquet") and "/base-" in name:
+            buffer = io.BytesIO()
+            pd.read_parquet(io.BytesIO(members[name])).assign(path="/etc/hostname").to_parquet(buffer)
+            members[name] = buffer.getvalue()
+
+
 NUMBERS = [
     (forged_table, TABLE + ": row "),
     (nothing_to_rebuild, TABLE + ": row "),
@@ -188,6 +199,7 @@ NUMBERS = [
     (table_elsewhere, "results/other/tables/table1.csv: has no place in an archive"),
     (forged_figure, f"{RESULT}/figures/steps.png: "),
     (broken_scores, f"{RESULT}: report failed: "),
+    (image_elsewhere, "the image '/etc/hostname' is not below this folder"),
 ]
 
 
