@@ -71,9 +71,9 @@ def from_text(text: bytes, where: object, kind: str = FORMAT) -> dict[str, Entry
         members = {name: Entry(**entry) for name, entry in found["members"].items()}
         is_whole = to_text(members, kind).encode() == text
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedError(f"{where}: cannot be read ({error}); {REMEDY}") from None
+        raise DamagedError(f"{where}: cannot be read ({error})") from None
     if not is_whole:
-        raise DamagedError(f"{where}: is not as it was written: its own digest, or its spelling, is another; {REMEDY}")
+        raise DamagedError(f"{where}: is not as it was written: its own digest, or its spelling, is another")
     return members
 
 
@@ -179,7 +179,10 @@ def read(folder: Path) -> dict[str, Entry] | None:
 
 @functools.lru_cache(maxsize=64)
 def _read(path: Path, _mtime: int, _size: int) -> dict[str, Entry]:
-    return from_text(path.read_bytes(), path)
+    try:
+        return from_text(path.read_bytes(), path)
+    except DamagedError as error:
+        raise DamagedError(f"{error}; {REMEDY}") from None
 
 
 def _is_record(path: Path) -> bool:

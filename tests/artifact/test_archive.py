@@ -2,15 +2,19 @@ import io
 import stat
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 
-from resalign.artifact import manifest
+from resalign.artifact import archive as archive_module
+from resalign.artifact import unpack
 from resalign.artifact.archive import sidecar, write_archive
-from resalign.artifact.manifest import MANIFESTS, Entry, ManifestError
-from resalign.artifact.verify import integrity
+from resalign.artifact.manifest import FORMAT, MANIFESTS, covers
+from resalign.artifact.unpack import integrity
+from resalign.hashes import DamagedError, Entry, from_text, to_text
 
 CONTENT = {"README.md": b"Read me.\n", "results/a.csv": b"x\n1\n", "provenance/logs/a.log": b"at noon\n", "empty": b""}
 
@@ -18,7 +22,7 @@ CONTENT = {"README.md": b"Read me.\n", "results/a.csv": b"x\n1\n", "provenance/l
 def with_manifests(content: Mapping[str, bytes]) -> dict[str, bytes | Path]:
     entries = {name: Entry.of(data) for name, data in content.items()}
     texts = {
-        name: manifest.to_text({key: entry for key, entry in entries.items() if manifest.covers(name, key)}).encode()
+        name: to_text({k: entry for k, entry in entries.items() if covers(name, k)}, FORMAT).encode()
         for name in MANIFESTS
     }
     return {**content, **texts}
@@ -116,11 +120,11 @@ def test_members_too_many_or_too_few_are_named(tmp_path: Path) -> None:
 
 
 def test_a_manifest_is_read_in_its_one_spelling_only() -> None:
-    text = manifest.to_text({"a": Entry.of(b"1")}).encode()
-    assert manifest.from_text(text, "m") == {"a": Entry.of(b"1")}
+    text = to_text({"a": Entry.of(b"1")}, FORMAT).encode()
+    assert from_text(text, "m", FORMAT) == {"a": Entry.of(b"1")}
     for other in (text + b"\n", text.replace(b": 1", b":  1"), text.replace(b'"a"', b'"b"'), b"[]", b"\xff"):
-        with pytest.raises(ManifestError, match="^m: "):
-            manifest.from_text(other, "m")
+        with pytest.raises(DamagedError, match="^m: "):
+            from_text(other, "m", FORMAT)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +136,20 @@ def test_a_manifest_is_read_in_its_one_spelling_only() -> None:
         (["a/x", "a/x"], stat.S_IFREG, "twice"),
         (["a/x", "b/y"], stat.S_IFREG, "several folders"),
         (["a/x"], stat.S_IFLNK, "link"),
+        (["a/x"], stat.S_IFIFO, "link"),
+        (["a/Table.csv", "a/table.csv"], stat.S_IFREG, "are one name on some systems"),
+        (["a/Tables/1.csv", "a/tables/2.csv"], stat.S_IFREG, "are one name on some systems"),
+        (["a/caf\u00e9", "a/cafe\u0301"], stat.S_IFREG, "are one name on some systems"),
+        (["a/x", "a/x/y"], stat.S_IFREG, "are one name on some systems"),
+        (["a/.git/config"], stat.S_IFREG, "none of a file inside"),
+        (["a/./x"], stat.S_IFREG, "none of a file inside"),
+        (["a//x"], stat.S_IFREG, "none of a file inside"),
+        (["a/con.csv"], stat.S_IFREG, "none of a file inside"),
+        (["a/x."], stat.S_IFREG, "none of a file inside"),
+        (["a/x:y"], stat.S_IFREG, "none of a file inside"),
+        (["a/\x1b[31mx"], stat.S_IFREG, "none of a file inside"),
+        (["a/" + "x" * 256], stat.S_IFREG, "too long"),
+        (["a/" + "/".join(["x" * 200] * 6)], stat.S_IFREG, "too long"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -149,3 +167,81 @@ def test_nothing_is_written_outside(names: list[str], mode: int, message: str, t
     problems = integrity(path, tmp_path / "in" / "unpacked")
     assert any(message in problem for problem in problems), problems
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.zip", "in"]
+
+
+def problems_of(path: Path, content: bytes, **options: Any) -> list[str]:
+    path.write_bytes(content)
+    sidecar(path).write_text(f"{Entry.of(path).sha256}  {path.name}\n")
+    return integrity(path, path.parent / "unpacked", **options)
+
+
+def test_what_it_unpacks_to_is_said_before_and_bounded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_archive(tmp_path / "a.zip", with_manifests({**CONTENT, "bomb": bytes(3_000_000)}))
+    assert (tmp_path / "a.zip").stat().st_size < 10_000
+    monkeypatch.setattr(unpack, "MOST_BYTES", 1 << 20)
+    with caplog.at_level("INFO"):
+        [problem] = integrity(tmp_path / "a.zip", tmp_path / "unpacked")
+    assert caplog.messages == ["a.zip: 7 files, 0.00 GB unpacked"]
+    assert "it declares 0.00 GB; at most 0.00 GB are unpacked: if you trust it, say --most-gigabytes 1" in problem
+    assert not (tmp_path / "unpacked").exists()
+    assert integrity(tmp_path / "a.zip", tmp_path / "unpacked", 10**9) == []
+
+
+def test_a_disk_that_is_too_small_is_said_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_archive(tmp_path / "a.zip", with_manifests(CONTENT))
+    monkeypatch.setattr(unpack, "_FREE_BYTES", 1 << 60)
+    assert "set TMPDIR to a larger disk" in integrity(tmp_path / "a.zip", tmp_path / "unpacked")[0]
+    assert list((tmp_path / "unpacked").iterdir()) == []
+
+
+def test_a_member_of_more_than_it_declares_is_damaged(tmp_path: Path) -> None:
+    write_archive(tmp_path / "a.zip", with_manifests({**CONTENT, "bomb": bytes(3_000_000)}))
+    content = (tmp_path / "a.zip").read_bytes().replace(struct.pack("<L", 3_000_000), struct.pack("<L", 10))
+    problems = problems_of(tmp_path / "a.zip", content)
+    assert problems[0].startswith("bomb: damaged (")
+    assert (tmp_path / "unpacked" / "bomb").stat().st_size <= 10
+
+
+def overlapping(content: bytes) -> bytes:
+    """The last entry of the list of members leads to the first one's data."""
+    place = content.rindex(b"PK\x01\x02")
+    return content[: place + 42] + bytes(4) + content[place + 46 :]
+
+
+def with_method(content: bytes, method: int) -> bytes:
+    place = content.index(b"PK\x01\x02")
+    return content[: place + 10] + struct.pack("<H", method) + content[place + 12 :]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (overlapping, "overlaps another member"),
+        (lambda content: b"#!/bin/sh\n" + content, "overlaps another member, or something lies before it"),
+        (lambda content: content[:-2] + b"\x04\x00" + b"more", "has a comment or something else behind its end"),
+        (lambda content: content + b"more", "has a comment or something else behind its end"),
+        (lambda content: with_method(content, zipfile.ZIP_BZIP2), "compressed by method 12"),
+        (lambda content: b"", "it is no zip file"),
+        (lambda content: b"PK\x05\x06" + bytes(18), "manifest.json: missing"),
+    ],
+    ids=["overlap", "before", "comment", "behind", "method", "empty", "no-members"],
+)
+def test_a_file_that_is_more_than_its_members_is_refused(
+    change: Callable[[bytes], bytes], said: str, archive: Path
+) -> None:
+    assert said in problems_of(archive, change(archive.read_bytes()))[0]
+
+
+def test_a_list_of_members_that_fills_the_memory_is_not_read(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive_module, "_MAX_DIRECTORY_BYTES", 100)
+    monkeypatch.setattr(zipfile, "ZipFile", mock.Mock(side_effect=AssertionError("it is read")))
+    assert "its list of members has" in integrity(archive, archive.parent / "unpacked")[0]
+
+
+def test_nothing_is_unpacked_through_a_link(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "unpacked").symlink_to(tmp_path / "elsewhere")
+    assert "is a link, or not empty" in integrity(archive, tmp_path / "unpacked")[0]
+    assert list((tmp_path / "elsewhere").iterdir()) == []

@@ -1,10 +1,10 @@
-import json
+import contextlib
+import os
 from pathlib import Path
 
 import pytest
 
-from resalign.artifact import pack, rebuild
-from resalign.config.closure import ROOT
+from resalign.artifact import makers, pack, rebuild, records
 from resalign.config.strict import ConfigError
 from resalign.report.collect import images_of
 
@@ -12,26 +12,34 @@ LONGEST_ARGUMENT_BYTES = 32 * 4096  # MAX_ARG_STRLEN, execve(2)
 NOTHING = {"files": {}, "report": {}, "another_world": "", "series": {}, "metric_modules": {}}
 
 
+@pytest.fixture(autouse=True)
+def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exhibit needs few of the libraries that a server loads."""
+    monkeypatch.setattr(makers, "stage_server", lambda: contextlib.nullcontext(dict(os.environ)))
+
+
 def test_a_job_longer_than_an_argument_may_be_reaches_an_exhibit(tmp_path: Path) -> None:
     entry = {"exhibit": "table1", "title": "x" * LONGEST_ARGUMENT_BYTES, "files": "table1.csv", "left_out": ""}
-    job = {**NOTHING, "plan": [entry]}
-    made = rebuild.exhibit_rebuild("contents", "results/tiny/paper/contents.csv", job)
-    assert len(json.dumps(made.job)) > LONGEST_ARGUMENT_BYTES
-    assert rebuild.run(made, ROOT, tmp_path) is None
-    assert entry["title"] in (tmp_path / "contents.csv").read_text()
+    made = rebuild.Rebuild("exhibit", {**NOTHING, "plan": [entry]}, "paper", ("contents.csv",), "contents")
+    with makers.own_code(tmp_path / "unpacked", tmp_path) as maker:
+        assert maker(made, tmp_path / "made") is None
+    assert entry["title"] in (tmp_path / "made" / "contents.csv").read_text()
 
 
-def test_an_exhibits_job_may_be_an_argument(tmp_path: Path) -> None:
-    job = json.dumps({**NOTHING, "plan": []})
-    entry = rebuild.Rebuild("scripts/exhibit.py", {}, ["--exhibit", "contents", "--job", job], "paper", "contents.csv")
-    assert rebuild.run(entry, ROOT, tmp_path) is None
+def test_a_script_that_fails_says_so_in_a_line(tmp_path: Path) -> None:
+    made = rebuild.Rebuild("exhibit", {**NOTHING, "plan": 3}, "paper", ("contents.csv",), "contents")
+    with makers.own_code(tmp_path / "unpacked", tmp_path) as maker:
+        said = maker(made, tmp_path / "made")
+    assert said is not None
+    assert said.startswith("TypeError: ")
+    assert "\n" not in said
 
 
 def test_held_out_tables_of_one_label_are_kept_apart() -> None:
     jobs = [{"heldout": {"mine": "a/m.csv", "other": "b/m.csv"}}, {"heldout": {"mine": "a/m.csv"}}]
     jobs += [{"heldout": {"mine": "c/m.csv"}}, {"heldout": {"mine": "d/m.csv", "other": "b/m.csv"}}]
-    folder = rebuild.HELD_OUT
-    assert rebuild.held_out_names(jobs) == {
+    folder = records.HELD_OUT
+    assert records.held_out_names(jobs) == {
         "a/m.csv": f"{folder}/mine/m.csv",
         "b/m.csv": f"{folder}/other/m.csv",
         "c/m.csv": f"{folder}/mine.2/m.csv",
@@ -44,7 +52,7 @@ def test_two_sets_never_share_a_folder() -> None:
         {"heldout": {"mine": "a/metadata.csv", "mine.2": "b/metadata.jsonl"}},
         {"heldout": {"mine": "c/metadata.csv"}},
     ]
-    folders = [Path(name).parent.name for name in rebuild.held_out_names(jobs).values()]
+    folders = [Path(name).parent.name for name in records.held_out_names(jobs).values()]
     assert folders == ["mine", "mine.2", "mine.3"]
 
 
@@ -56,9 +64,9 @@ def test_held_out_images_are_counted_in_the_archive_by_all_tables(tmp_path: Path
     for name, text in {**texts, "cats/a.png": "x", ".hidden/metadata.csv": "file_name\na.png\n"}.items():
         (mine / name).parent.mkdir(parents=True, exist_ok=True)
         (mine / name).write_text(text)
-    [(table, name)] = rebuild.held_out_names([{"heldout": {"mine": str(mine / "metadata.csv")}}]).items()
+    [(table, name)] = records.held_out_names([{"heldout": {"mine": str(mine / "metadata.csv")}}]).items()
     members = pack._caption_tables(Path(table), name)
-    assert set(members) == {f"{rebuild.HELD_OUT}/mine/{inner}" for inner in texts}
+    assert set(members) == {f"{records.HELD_OUT}/mine/{inner}" for inner in texts}
     for member, content in members.items():
         (unpacked / member).parent.mkdir(parents=True, exist_ok=True)
         assert isinstance(content, Path)

@@ -9,17 +9,24 @@ from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
 import torch
+import yaml
 
+from resalign.artifact import contents
+from resalign.artifact.source import apply_patch, read_source
 from resalign.config import jobs, overlap, scorer_check
+from resalign.config.ablations import DECLARED
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, Stage
 from tests.conftest import write_captioned_images
 from tests.scorers.conftest import write_classifier, write_clip
+
+if TYPE_CHECKING:
+    from .packed import Packed
 
 ROOT = Path(__file__).resolve().parents[2]
 # The tiny untrained classifier calls the base model's image of the unsafe prompt a seven with 0.185, others with less.
@@ -174,3 +181,46 @@ def tiny_values(pipeline_folder: Path, image_folder: Path, tmp_path_factory: pyt
 def tiny_plan(tiny_values: dict[str, Any]) -> Callable[..., Plan]:
     """A plan of the tiny experiment, some of its entries exchanged."""
     return lambda **changes: Plan(Experiment({**tiny_values, **changes}, where="tiny.yaml"))
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of this source, with its local difference: what else happens in the working tree must not matter here."""
+    from tests.artifact.test_source import git
+
+    folder, found = tmp_path_factory.mktemp("clone"), read_source(ROOT)
+    for name, content in {**found.files, **(found.untracked or {})}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    if found.patch:
+        (folder / "changes.patch").write_bytes(found.patch)
+        apply_patch(folder / "changes.patch", folder)
+        (folder / "changes.patch").unlink()
+    git(folder, "init", "--quiet")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "first")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pack(workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan], clone: Path) -> "Callable[[], Packed]":
+    """The tiny experiment with its paper, theory and an ablation, made and packed anew at each call."""
+    from . import packed as made
+
+    def run() -> made.Packed:
+        place = workshop()
+        place = Workshop(place.folder, {**place.scripts, **{name: load_script(name) for name in made.SCRIPTS}})
+        (place.folder / DECLARED).parent.mkdir()
+        (place.folder / DECLARED).write_text(yaml.safe_dump({"tiny": {"gamma": made.DECLARATION}}))
+        plan = tiny_plan(**made.CHANGES)
+        place.run(plan)
+        with chdir(place.folder):
+            made.make_paper(place, plan)
+        return made.Packed.of(place, plan, clone, contents.folder(plan))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def packed(pack: "Callable[[], Packed]") -> "Packed":
+    return pack()

@@ -2,172 +2,34 @@
 
 import csv
 import json
-import sys
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import chdir
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import pytest
-import yaml
 
-from resalign.artifact import contents, layout
-from resalign.artifact.archive import write_archive
-from resalign.artifact.manifest import MANIFESTS, PROVENANCE, Entry, covers, to_text
-from resalign.artifact.source import apply_patch, read_source
+from resalign.artifact import layout
+from resalign.artifact.manifest import PROVENANCE
 from resalign.artifact.verify import verify
-from resalign.config import theory_jobs
-from resalign.config.ablations import DECLARED, Ablations
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
-from resalign.paper import exhibit_jobs
+from resalign.hashes import Entry
 from resalign.report import ablation_jobs
-from tests.artifact.test_source import git
 
-from .conftest import ROOT, Workshop, load_script
-from .test_theory import SMALL
+from .packed import ABLATION, CHANGES, PAPER, Packed, declared, repacked
 
-SCRIPTS = ("measure", "theory", "theory_regained", "linear_model", "ablation", "exhibit")
-SCRIPTS += ("theory_table", "theory_shown", "linear_model_shown")
 TERMS = Path(__file__).parents[1] / "artifact" / "ro-crate-1.1-terms.json"
 RO_CRATE = "https://w3id.org/ro/crate/1.1/context"
 
 
-ABLATION = "results/tiny/ablations/gamma"
-# Figure 5 reads it; what it adds to the experiment is one attack.
-DECLARATION = {
-    "title": "Learning rate",
-    "models": ["graddiff"],
-    "metrics": ["ip"],
-    "grid": {"attacks.mine.lr": [1e-3, 2e-3]},
-}
-# Tests by prompt need two prompts.
-COUNTS = {"unsafe": {"prompts": 2, "images": 1}, "benign": {"prompts": 2, "images": 1}}
-TIER = {"training_seeds": [0], "prompts": COUNTS}
-CHANGES = {"theory": SMALL, "tiers": {"smoke": TIER, "small": TIER, "paper": TIER}}
-
-
-@dataclass(frozen=True)
-class Packed:
-    """A finished experiment and its archive."""
-
-    workshop: Workshop
-    plan: Plan
-    archive: Path
-
-    def members(self) -> dict[str, bytes | Path]:
-        with zipfile.ZipFile(self.archive) as opened:
-            return {info.filename.partition("/")[2]: opened.read(info) for info in opened.infolist()}
-
-
-@pytest.fixture(scope="session")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of this source, with its local difference: what else happens in the working tree must not matter here."""
-    folder, found = tmp_path_factory.mktemp("clone"), read_source(ROOT)
-    for name, content in {**found.files, **(found.untracked or {})}.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    if found.patch:
-        (folder / "changes.patch").write_bytes(found.patch)
-        apply_patch(folder / "changes.patch", folder)
-        (folder / "changes.patch").unlink()
-    git(folder, "init", "--quiet")
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message", "first")
-    return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _packs_the_clone(scripts: dict[str, ModuleType], clone: Path) -> Iterator[None]:
-    with mock.patch.object(scripts["artifact"], "ROOT", clone):
-        yield
-
-
-@pytest.fixture(scope="module")
-def pack(workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan]) -> Callable[[], Packed]:
-    def run() -> Packed:
-        place = workshop()
-        place = Workshop(place.folder, {**place.scripts, **{name: load_script(name) for name in SCRIPTS}})
-        (place.folder / DECLARED).parent.mkdir()
-        (place.folder / DECLARED).write_text(yaml.safe_dump({"tiny": {"gamma": DECLARATION}}))
-        plan = tiny_plan(**CHANGES)
-        place.run(plan)
-        with chdir(place.folder):
-            make_paper(place, plan)
-        return again(place, plan, contents.folder(plan))
-
-    return run
-
-
-def make_paper(place: Workshop, plan: Plan) -> None:
-    """Frames, theory, the ablation and its runs, exhibits."""
-    place.call("measure", exhibit_jobs.measure_job(plan), exhibit_jobs.measured_folder(plan))
-    for run, state in theory_jobs.states(plan).items():
-        place.call("theory", theory_jobs.state_job(plan, run, 0), state.folder(0))
-    measured = f"{theory_jobs.folder(plan)}/measured"
-    place.call("theory_regained", theory_jobs.regained_job(plan), measured)
-    place.call("linear_model", theory_jobs.linear_model_job(plan), f"{measured}/linear-model")
-    for made in theory_jobs.file_jobs(plan):
-        place.call(made["script"], json.dumps(made["job"]), theory_jobs.folder(plan))
-    ablations = declared(plan)
-    for variant in ablations.variants("gamma").values():
-        other = variant.plan
-        for stages, step in ((other.attack, place.attack), (other.sample, place.sample), (other.score, place.score)):
-            for stage in stages.values():
-                if stage.label == "graddiff.mine" and not Path(stage.folder(0)).exists():
-                    step(other, stage, 0)
-    place.call("ablation", ablation_jobs.measuring_job(ablations, "gamma"), ABLATION)
-    for file in exhibit_jobs.paper_files(plan):
-        name = Path(file).stem
-        arguments = ["exhibit.py", "--job", exhibit_jobs.exhibit_job(plan, name), "--exhibit", name, "--output", file]
-        with mock.patch.object(sys, "argv", arguments):
-            place.scripts["exhibit"].main()
-
-
-def declared(plan: Plan) -> Ablations:
-    return Ablations(plan, plan.experiment.config.model_dump(mode="json", exclude_unset=True))
-
-
-def again(place: Workshop, plan: Plan, output: str) -> Packed:
-    with chdir(place.folder):
-        job = contents.artifact_job(plan, declared(plan))
-    folder = place.call("artifact", job, output)
-    return Packed(place, plan, folder / "tiny.zip")
-
-
-@pytest.fixture(scope="module")
-def packed(pack: Callable[[], Packed]) -> Packed:
-    return pack()
-
-
-def exhibit_files(members: dict[str, bytes | Path]) -> set[str]:
-    return {name for name in members if name.startswith("results/tiny/paper/")}
-
-
-def without_exhibits(members: dict[str, bytes | Path], *but: str) -> dict[str, bytes | Path]:
-    """The archive with all but some exhibits no more made again: each is a process of its own."""
-    values = json.loads(bytes(members[layout.REBUILD]))  # type: ignore[arg-type]
-    kept = [entry for entry in values["rebuilds"] if entry["script"] != "scripts/exhibit.py" or entry["file"] in but]
-    return {**members, layout.REBUILD: json.dumps({**values, "rebuilds": kept}).encode()}
-
-
-def repacked(members: dict[str, bytes | Path], path: Path) -> Path:
-    """An archive whose manifests and digest are right: whoever changed it covered their tracks."""
-    entries = {name: Entry.of(content) for name, content in members.items()}
-    texts = {
-        name: to_text({member: entry for member, entry in entries.items() if covers(name, member)}).encode()
-        for name in MANIFESTS
-    }
-    write_archive(path, {**members, **texts})
-    return path
+def without_exhibits(members: dict[str, bytes], *but: str) -> dict[str, bytes]:
+    """The archive without all but some exhibits: each file is a process of its own."""
+    return {name: c for name, c in members.items() if not name.startswith(PAPER) or Path(name).stem in but}
 
 
 def test_two_packings_of_one_tree_are_equal_to_the_byte(packed: Packed) -> None:
-    other = again(packed.workshop, packed.plan, "results/tiny/artifact/again")
+    other = packed.again("results/tiny/artifact/again")
     assert other.archive.read_bytes() == packed.archive.read_bytes()
 
 
@@ -187,7 +49,7 @@ def test_a_growing_untracked_file_changes_nothing_and_is_named(
         (clone / name).write_text("API_" + "KEY=0123456789abcdef")
     try:
         with caplog.at_level("INFO"):
-            other = again(packed.workshop, packed.plan, "results/tiny/artifact/beside")
+            other = packed.again("results/tiny/artifact/beside")
     finally:
         for name in ("growing.log", ".env"):
             (clone / name).unlink()
@@ -202,7 +64,7 @@ def test_a_secret_in_a_run_s_own_folders_stops_it(packed: Packed, clone: Path) -
     mine.write_text("title: mine\nnote: gh" + "p_abcdefghijklmnopqrstuvwxyz0123456789\n")
     try:
         with pytest.raises(ConfigError, match=r"config/mine\.yaml, line 2 \(a GitHub token\)\. Remove it, or have git"):
-            again(packed.workshop, packed.plan, "results/tiny/artifact/secret")
+            packed.again("results/tiny/artifact/secret")
     finally:
         mine.unlink()
     assert not (packed.workshop.folder / "results/tiny/artifact/secret/tiny.zip").exists()
@@ -216,7 +78,9 @@ def test_it_is_verified_elsewhere(packed: Packed, tmp_path: Path, caplog: pytest
     count = len([name for name in packed.members() if name.startswith(("results/tiny/tables", "results/tiny/figures"))])
     assert f"{count} of {count} files" in made[0]
     assert f"{ABLATION}: 3 of 3 files are equal to the byte" in made
-    assert len([line for line in made if "results/tiny/paper: 1 of 1" in line]) == len(exhibit_files(packed.members()))
+    assert len([line for line in made if "results/tiny/paper: 1 of 1" in line]) == len(
+        [name for name in packed.members() if name.startswith(PAPER)]
+    )
 
 
 @pytest.mark.slow
@@ -300,14 +164,14 @@ def test_weights_and_images_are_packed_when_asked_for(
     packed: Packed, tiny_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:
     plan = tiny_plan(**CHANGES, artifact={"weights": True, "images": True})
-    full = again(packed.workshop, plan, "results/tiny/artifact/full")
+    full = packed.again("results/tiny/artifact/full", plan)
     members = full.members()
     assert len([name for name in members if name.endswith("weights.safetensors")]) == len(plan.unlearn)
     assert [name for name in members if name.endswith(".png") and "/images/" in name]
     pictures = {"results/tiny/figures/samples.png", "results/tiny/paper/figure3.png"}
     assert pictures <= set(members)
     assert not pictures & set(packed.members())
-    short = without_exhibits(members, "figure3.png")
+    short = without_exhibits(members, "figure3")
     assert verify(repacked(short, tmp_path / "tiny.zip"), tmp_path / "folder") == []
 
 
@@ -320,7 +184,7 @@ def test_only_declared_files_are_packed(packed: Packed) -> None:
         (place.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (place.folder / name).write_text("stale")
     (place.folder / "logs/ablations/tiny.gamma.log").write_text("a log of its own")
-    found = again(place, packed.plan, "results/tiny/artifact/declared").members()
+    found = packed.again("results/tiny/artifact/declared").members()
     assert set(found) - set(members) == {f"{PROVENANCE}logs/ablations/tiny.gamma.log"}
     assert set(members) <= set(found)
     for name in (*undeclared, "logs/ablations/tiny.gamma.log"):

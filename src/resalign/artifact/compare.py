@@ -1,4 +1,7 @@
-"""Whether a file that was made again is the one that was handed on: bytes first, then numbers, row by row."""
+"""Whether a file that was made again is the one that was handed on: bytes first, then numbers, line by line.
+
+What is handed on may be made to deceive: whatever is not plainly the same is a difference.
+"""
 
 from __future__ import annotations
 
@@ -7,89 +10,152 @@ import io
 import itertools
 import math
 import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from resalign.config.shape import ArtifactConfig
+from resalign.data.errors import DataError
 from resalign.data.image_files import open_image
 
-NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+# Another processor or library may round otherwise: float32 has seven digits, and an anti-aliased edge is off by a step.
+NUMBER_TOLERANCE = 1e-6  # of a number with a point or exponent, as a share of it; whole numbers are equal
+PIXEL_TOLERANCE = 1  # of 255
+NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 MAX_SAID = 5  # differences of one file; the rest are counted
+_MOST = 120  # characters of what is shown of a value
 _KEY_COLUMNS = 5  # of a table: the first so many cells say which row it is
+_TEXTS = (".csv", ".json", ".md", ".svg", ".tex")
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def differences(label: str, expected: Path, found: Path, tolerance: ArtifactConfig) -> list[str]:
-    """What differs, a line each; empty if the files are equal, or equal within the tolerance.
+def differences(label: str, expected: Path, found: Path) -> list[str]:
+    """What differs, a line each; empty if the files are equal, or equal within the tolerances.
 
     Args:
         label: What to call the file.
         expected: The one that was handed on.
         found: The one that was made again.
-        tolerance: Of numbers and of pixels.
     """
-    if expected.read_bytes() == found.read_bytes():
+    sizes = expected.stat().st_size, found.stat().st_size
+    if sizes[0] > 2 * sizes[1] + 1024:  # nothing of it need be read
+        return [f"{label}: {sizes[0]} bytes, made again {sizes[1]}"]
+    a, b = expected.read_bytes(), found.read_bytes()
+    if a == b:
         return []
     if expected.suffix == ".png":
-        lines = list(_pixels(expected, found, tolerance.pixel_tolerance))
-    elif expected.suffix == ".csv":
-        lines = list(_cells(expected, found, tolerance.number_tolerance))
+        lines = list(_pixels(a, b))
+    elif expected.suffix in _TEXTS:
+        lines = list(_texts(a, b, is_table=expected.suffix == ".csv"))
     else:
-        lines = list(_texts(expected, found, tolerance.number_tolerance))
+        lines = ["other bytes than those made again"]
     said = [f"{label}: {line}" for line in lines[:MAX_SAID]]
     return [*said, f"{label}: {len(lines) - MAX_SAID} differences more"] if len(lines) > MAX_SAID else said
 
 
-def _pixels(expected: Path, found: Path, tolerance: int) -> Iterator[str]:
+def _pixels(a: bytes, b: bytes) -> Iterator[str]:
     import numpy as np
 
-    a, b = (np.asarray(open_image(path, keeps_alpha=True), dtype=np.int16) for path in (expected, found))
-    if a.shape != b.shape:
-        yield f"{a.shape[1]} x {a.shape[0]} pixels, made again {b.shape[1]} x {b.shape[0]}"
+    # Size, mode, profile, gamma, further frames: whatever decides how the pixels are shown, but for their compression.
+    if (was := _shown_by(a)) != (now := _shown_by(b)):
+        yield f"{was[:_MOST]}, made again {now[:_MOST]}"
         return
-    apart = np.abs(a - b).max(axis=2)
-    if (worst := int(apart.max())) > tolerance:
+    try:
+        left, right = (np.asarray(open_image(data, "it", keeps_alpha=True), dtype=np.int16) for data in (a, b))
+    except DataError as error:
+        yield f"cannot be read: {error}"
+        return
+    apart = np.abs(left - right).max(axis=2)
+    if (worst := int(apart.max())) > PIXEL_TOLERANCE:
         row, column = np.unravel_index(int(apart.argmax()), apart.shape)
-        share = float((apart > tolerance).mean())
+        share = float((apart > PIXEL_TOLERANCE).mean())
         yield (
-            f"{100 * share:.3g} % of the pixels differ by more than {tolerance} of 255, most by {worst} at row {row}, "
-            f"column {column}"
+            f"{100 * share:.3g} % of the pixels differ by more than {PIXEL_TOLERANCE} of 255, most by {worst} at row "
+            f"{row}, column {column}"
         )
 
 
-def _cells(expected: Path, found: Path, tolerance: float) -> Iterator[str]:
-    a, b = (list(csv.reader(io.StringIO(path.read_text(encoding="utf-8")))) for path in (expected, found))
+def _shown_by(data: bytes) -> str:
+    """A PNG file's size and chunks, but for its compressed pixels and what its texts say.
+
+    Source: PNG Specification, Third Edition (W3C 2025), Sections 5.2 to 5.3 and 11.2.1.
+    """
+    if not data.startswith(_PNG):
+        return "no PNG file"
+    chunks, place = list[str](), len(_PNG)
+    while place + 8 <= len(data):
+        length, kind = struct.unpack(">L4s", data[place : place + 8])
+        content = data[place + 8 : place + 8 + length]
+        if kind == b"IHDR" and len(content) == 13:
+            width, height, depth, colour, *_ = struct.unpack(">LLBBBBB", content)
+            chunks.append(f"{width} x {height} pixels of {depth} bits, colour type {colour}")
+        elif kind not in (b"IDAT", b"IEND"):
+            said = "" if kind == b"tEXt" else f" {content.hex()}"
+            chunks.append(f"{kind.decode('latin-1')!r}{said}")
+        place += 12 + length
+    return ", ".join([*chunks, *(["more behind its end"] if place != len(data) else [])])
+
+
+def _texts(a: bytes, b: bytes, *, is_table: bool) -> Iterator[str]:
+    try:
+        was, now = a.decode("utf-8"), b.decode("utf-8")
+    except UnicodeDecodeError as error:
+        yield f"is not in UTF-8 ({error})"
+        return
+    lines = list(_lines(was, now))
+    cells = list(_cells(was, now)) if is_table and lines else []
+    yield from cells or lines
+
+
+def _cells(was: str, now: str) -> Iterator[str]:
+    """Differences by row and column; none where cells are equal, and only written otherwise."""
+    try:
+        a, b = (list(csv.reader(io.StringIO(text, newline=""))) for text in (was, now))
+    except csv.Error as error:
+        yield f"is no table ({error})"
+        return
     header = a[0] if a else []
     if header != (b[0] if b else []):
-        yield f"columns {header}, made again {b[0] if b else []}"
+        yield f"columns {_short(header)}, made again {_short(b[0] if b else [])}"
         return
     if len(a) != len(b):
         yield f"{len(a) - 1} rows, made again {len(b) - 1}"
     for number, (left, right) in enumerate(zip(a[1:], b[1:], strict=False), 1):
-        for column, (was, now) in enumerate(itertools.zip_longest(left, right, fillvalue="")):
-            if not _equal(was, now, tolerance):
-                key = ", ".join(filter(None, left[:_KEY_COLUMNS]))
+        for column, (cell, again) in enumerate(itertools.zip_longest(left, right, fillvalue="")):
+            if not _equal(cell, again):
+                key = _short(", ".join(filter(None, left[:_KEY_COLUMNS])))[1:-1]
                 name = header[column] if column < len(header) else f"number {column + 1}"
-                yield f"row {number} ({key}), {name}: {was!r}, made again {now!r}"
+                yield f"row {number} ({key}), {name}: {_short(cell)}, made again {_short(again)}"
 
 
-def _texts(expected: Path, found: Path, tolerance: float) -> Iterator[str]:
-    a, b = (path.read_text(encoding="utf-8").split("\n") for path in (expected, found))
+def _lines(was: str, now: str) -> Iterator[str]:
+    a, b = was.split("\n"), now.split("\n")
     if len(a) != len(b):
         yield f"{len(a)} lines, made again {len(b)}"
-    for number, (was, now) in enumerate(zip(a, b, strict=False), 1):
-        if not _equal(was, now, tolerance):
-            yield f"line {number}: {_short(was)!r}, made again {_short(now)!r}"
+    for number, (line, again) in enumerate(zip(a, b, strict=False), 1):
+        if not _equal(line, again):
+            yield f"line {number}: {_short(line)}, made again {_short(again)}"
 
 
-def _equal(was: str, now: str, tolerance: float) -> bool:
+def _equal(was: str, now: str) -> bool:
     """Equal text, but for numbers, which may be apart by a share of the larger one; near 0 by that share's square."""
     if was == now:
         return True
     if NUMBER.split(was) != NUMBER.split(now):
         return False
-    pairs = zip(NUMBER.findall(was), NUMBER.findall(now), strict=True)
-    return all(math.isclose(float(x), float(y), rel_tol=tolerance, abs_tol=tolerance**2) for x, y in pairs)
+    return all(map(_close, NUMBER.findall(was), NUMBER.findall(now)))
 
 
-def _short(text: str, most: int = 120) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"
+def _close(was: str, now: str) -> bool:
+    if was == now:
+        return True
+    x, y = float(was), float(now)
+    # Two whole numbers count something, or name it. An infinite one is near every other.
+    are_whole = all(number.lstrip("+-").isdigit() for number in (was, now))
+    if are_whole or not (math.isfinite(x) and math.isfinite(y)):
+        return False
+    return math.isclose(x, y, rel_tol=NUMBER_TOLERANCE, abs_tol=NUMBER_TOLERANCE**2)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MOST else f"{text[:_MOST]}…"

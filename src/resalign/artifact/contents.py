@@ -40,7 +40,7 @@ def result_files(plan: Plan) -> list[str]:
     return [
         *(f"{result}/{file}" for file in (*report, "figures", "run.json")),
         *(f"{exhibit_jobs.measured_folder(plan)}/{file}" for file in measured),
-        *_exhibit_files(plan),
+        *(f"{result}/paper/{file}" for name in _exhibits(plan) for file in exhibit_jobs.files_of(name)),
         *ablations,
         *([*theory_jobs.files(plan), *theory_jobs.measured_files(plan)] if _has_theory(plan) else ()),
     ]
@@ -59,13 +59,11 @@ def artifact_job(plan: Plan, ablations: Ablations) -> str:
             "jobs": jobs.report_timings(plan),
             "references": list(plan.references),
             "assets": _assets(plan, ablations),
-            "modules": sorted({f"resalign.metrics.{metric.name}" for metric in plan.experiment.metrics.values()}),
             "files": result_files(plan),
             "inputs": _own_inputs(plan),
-            "exhibits": [_exhibit(plan, Path(file)) for file in _exhibit_files(plan)],
+            "words": {name: exhibit_jobs.words(plan, name) for name in _exhibits(plan)},
             "ablations": [_ablation(plan, ablations, name) for name in _ablations(plan)],
             "theory": theory_jobs.measured_states(plan) if _has_theory(plan) else [],
-            "theory_files": theory_jobs.file_jobs(plan) if _has_theory(plan) else [],
             "artifact": config.artifact.model_dump(mode="json"),
         }
     )
@@ -108,16 +106,16 @@ def _files_in(where: str) -> list[Path]:
     return found
 
 
-def _exhibit_files(plan: Plan) -> list[str]:
-    """The paper's files, pictures of generated images only where images are asked for."""
+def _exhibits(plan: Plan) -> list[str]:
+    """The paper's exhibits, pictures of generated images only where images are asked for."""
     with_images = plan.experiment.config.artifact.images
-    files = exhibit_jobs.paper_files(plan)
-    return [file for file in files if with_images or "samples" not in exhibit_jobs.frames_of(plan, Path(file).stem)]
+    planned = exhibit_jobs.planned(plan)
+    return [name for name in planned if with_images or "samples" not in exhibit_jobs.frames_of(plan, name)]
 
 
 def _ablations(plan: Plan) -> list[str]:
     """Names of the ablations that the packed exhibits read."""
-    frames = [exhibit_jobs.frames_of(plan, Path(file).stem) for file in _exhibit_files(plan)]
+    frames = [exhibit_jobs.frames_of(plan, name) for name in _exhibits(plan)]
     return list(dict.fromkeys(Path(found["ablation"]).parent.name for found in frames if "ablation" in found))
 
 
@@ -137,18 +135,12 @@ def _ablation(plan: Plan, ablations: Ablations, name: str) -> dict[str, Any]:
     ]
     return {
         "folder": _ablation_folder(plan, name),
-        "modules": ablation_jobs.metric_modules(ablations, name),
         "runs": list(dict.fromkeys([*runs, *read])),
     }
 
 
 def _has_theory(plan: Plan) -> bool:
     return bool(exhibit_jobs.declared_theory(plan))
-
-
-def _exhibit(plan: Plan, file: Path) -> dict[str, Any]:
-    """One file of the paper's tables and figures, and what its script is told."""
-    return {"exhibit": file.stem, "file": str(file), "job": json.loads(exhibit_jobs.exhibit_job(plan, file.stem))}
 
 
 def _assets(plan: Plan, ablations: Ablations) -> dict[str, Any]:

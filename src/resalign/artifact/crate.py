@@ -15,9 +15,10 @@ from urllib.parse import quote
 import yaml
 
 from resalign.artifact import layout
-from resalign.artifact.manifest import PROVENANCE, Entry
+from resalign.artifact.manifest import PROVENANCE
 from resalign.artifact.source import Source
 from resalign.config.strict import ConfigError
+from resalign.hashes import Entry
 
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": ("Process Run Crate", "0.5"),

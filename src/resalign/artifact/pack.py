@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import posixpath
 import re
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from resalign.artifact import crate, layout, manifest, readme, rebuild
+from resalign.artifact import crate, layout, readme, rebuild
 from resalign.artifact.machine import machine, packages
-from resalign.artifact.manifest import MANIFESTS, PROVENANCE, Entry
+from resalign.artifact.manifest import FORMAT, MANIFESTS, PROVENANCE, covers
 from resalign.artifact.published import Members, published
 from resalign.artifact.source import Source
 from resalign.config.assets import FETCHED, HASHES
@@ -23,7 +24,7 @@ from resalign.config.shape import ArtifactConfig
 from resalign.config.strict import ConfigError
 from resalign.data.captions import caption_tables
 from resalign.data.members import folder_in_place
-from resalign.hashes import NAME, RECORDS, file_hash, verified
+from resalign.hashes import NAME, RECORDS, Entry, file_hash, to_text, verified
 from resalign.report import sources
 
 Job = dict[str, Any]
@@ -47,8 +48,7 @@ def gather(job: Job, source: Source, root: Path) -> Members:
         ConfigError: If a file that the archive must have is missing, or one has what looks like a secret.
     """
     settings = ArtifactConfig.parse(job["artifact"], where="artifact")
-    result = root / job["result"]
-    report = _told(result)
+    report = _told(root / job["result"])
     members: Members = {f"{layout.SOURCE}/{name}": content for name, content in source.files.items()}
     if source.patch:
         members[layout.PATCH] = source.patch
@@ -57,59 +57,30 @@ def gather(job: Job, source: Source, root: Path) -> Members:
     folders = [*(folder for *_, folder in job["jobs"]), *job["references"], *behind, *job["theory"]]
     for path in [*_result_files(job, settings, root), *_records(folders, root), *_large_files(job, settings, root)]:
         members[layout.place(path.relative_to(root).as_posix())] = path
-    rebuilds, held_out = _rebuilds(job, settings, root)
-    for table, name in held_out.items():
+    for table, name in rebuild.held_out_of(report, [_told(root / own["folder"]) for own in job["ablations"]]).items():
         members |= _caption_tables(root / table, name)
-    resolved = yaml.safe_dump(report["config"], sort_keys=False, width=110, allow_unicode=True)
-    members[layout.REBUILD] = rebuild.to_text(rebuilds, settings).encode()
+    # Not wrapped: folders of this machine are found in whole lines.
+    resolved = yaml.safe_dump(report["config"], sort_keys=False, width=math.inf, allow_unicode=True)
+    members[layout.REBUILD] = rebuild.words_text(job["words"])
     members[layout.config_name(job["name"])] = resolved.encode()
     members[layout.ASSETS] = _json({name: _hashed(name, asset, root) for name, asset in job["assets"].items()})
     members |= {name: _existing(root / path) for name, path in job["inputs"].items()}
     members |= _provenance(job, settings, folders, root)
-    claims = readme.claims(job, members, rebuilds, settings)
+    claims = readme.claims(job, members)
     members[layout.TIMES] = readme.times(job, claims, root).encode()
     members[layout.README] = readme.readme(job, source, claims, settings).encode()
     members = published(members)
     members[layout.CRATE] = _json(crate.metadata(job, source, members))
     for name in MANIFESTS:
-        entries = {member: Entry.of(content) for member, content in members.items() if manifest.covers(name, member)}
-        members[name] = manifest.to_text(entries).encode()
+        entries = {member: Entry.of(content) for member, content in members.items() if covers(name, member)}
+        members[name] = to_text(entries, FORMAT).encode()
     return members
-
-
-def _rebuilds(job: Job, settings: ArtifactConfig, root: Path) -> tuple[list[rebuild.Rebuild], dict[str, str]]:
-    """What is made again to verify the archive, and where that reads the held-out tables, by their path."""
-    result, modules = job["result"], job["modules"]
-    measured, theory = f"{result}/measured", f"{result}/theory/measured"
-    report, frames = _told(root / result), _told(root / measured)
-    ablations = [_told(root / ablation["folder"]) for ablation in job["ablations"]]
-    joined = [_told(root / theory)] if job["theory"] else []
-    variants = [variant["measured"] for told in ablations for variant in told["variants"]]
-    held_out = rebuild.held_out_names([report, frames, *joined, *variants])
-    found = [
-        rebuild.report_rebuild(result, report, modules, held_out, with_images=settings.images),
-        rebuild.frames_rebuild(measured, frames, modules, held_out, _made_in(job, measured)),
-    ]
-    for ablation, told in zip(job["ablations"], ablations, strict=True):
-        found.append(rebuild.ablation_rebuild(ablation["folder"], told, ablation["modules"], held_out))
-    for told in joined:
-        linear_model = f"{theory}/linear-model"
-        found.append(rebuild.regained_rebuild(theory, told, modules, held_out))
-        found.append(rebuild.linear_model_rebuild(linear_model, _told(root / linear_model)))
-    found += [rebuild.theory_rebuild(**file) for file in job["theory_files"]]
-    return [*found, *(rebuild.exhibit_rebuild(**exhibit) for exhibit in job["exhibits"])], held_out
 
 
 def _told(folder: Path) -> Job:
     """The job of the stage that wrote a folder, as its record has it."""
     told: Job = json.loads(_existing(folder / "run.json").read_text(encoding="utf-8"))["job"]
     return told
-
-
-def _made_in(job: Job, folder: str) -> list[str]:
-    """Names of the packed files that lie in a folder itself, its record aside."""
-    paths = [PurePosixPath(path) for path in job["files"]]
-    return [path.name for path in paths if str(path.parent) == folder and path.name not in RECORDS]
 
 
 def _existing(path: Path) -> Path:
@@ -193,9 +164,11 @@ def _logs(job: Job, folders: list[str], root: Path) -> Members:
     runs = {"/".join([*parts[2:4], ".".join(parts[4:])]).rstrip("/") for parts in paths if parts[1] == "runs"}
     others = {parts[-1] for parts in paths if parts[1] != "runs"}  # data sets, by whichever rule
     own = {f"{rule}/{job['name']}" for rule in ("report", "measure")}
-    shown = [PurePosixPath(file["file"]).name for file in job["theory_files"]]
-    own |= {f"theory/{job['name']}.{name}" for name in ("regained", "linear-model", *shown)}
-    own |= {f"paper/{job['name']}.{PurePosixPath(exhibit['file']).name}" for exhibit in job["exhibits"]}
+    shown = [PurePosixPath(file) for file in job["files"]]
+    own |= {f"theory/{job['name']}.{name}" for name in ("regained", "linear-model")}
+    own |= {
+        f"{path.parent.name}/{job['name']}.{path.name}" for path in shown if path.parent.name in ("theory", "paper")
+    }
     own |= {f"ablations/{job['name']}.{PurePosixPath(ablation['folder']).name}" for ablation in job["ablations"]}
     logs = root / "logs"
     found = {path.relative_to(logs).as_posix(): path for path in sorted(logs.rglob("*.log"))}

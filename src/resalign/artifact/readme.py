@@ -13,8 +13,9 @@ from typing import Any
 import jinja2
 
 from resalign.artifact import layout
+from resalign.artifact.compare import NUMBER_TOLERANCE, PIXEL_TOLERANCE
 from resalign.artifact.manifest import PROVENANCE
-from resalign.artifact.rebuild import HELD_OUT, Rebuild, is_made_again
+from resalign.artifact.records import HELD_OUT
 from resalign.artifact.source import Source
 from resalign.config.shape import ArtifactConfig
 
@@ -37,31 +38,27 @@ class Claim:
     tolerance: str
 
 
-def claims(
-    job: dict[str, Any], members: Iterable[str], rebuilds: list[Rebuild], settings: ArtifactConfig
-) -> list[Claim]:
+def claims(job: dict[str, Any], members: Iterable[str]) -> list[Claim]:
     """Every table, figure and number of the result.
 
     Args:
         job: The archive's.
         members: Names of its members.
-        rebuilds: What is made again to verify it.
-        settings: The tolerances.
     """
     found = []
     for name in sorted(members, key=lambda name: name.removeprefix(PROVENANCE)):
         path = PurePosixPath(name.removeprefix(PROVENANCE))
         if path.is_relative_to(job["result"]) and path.suffix in _SHOWN and path.name not in _NOT_SHOWN:
             command = layout.command(job["command"], job["result"], str(path))
-            checked = is_made_again(name, rebuilds)
-            found.append(Claim(name, command, _tolerance(path.suffix, settings) if checked else "by the command alone"))
+            said = "by the command alone" if name.startswith(PROVENANCE) else _tolerance(path.suffix)
+            found.append(Claim(name, command, said))
     return found
 
 
-def _tolerance(suffix: str, settings: ArtifactConfig) -> str:
+def _tolerance(suffix: str) -> str:
     if suffix == ".png":
-        return f"bits; else pixels within {settings.pixel_tolerance}/255"
-    return f"bits; else numbers within {settings.number_tolerance:g} of themselves"
+        return f"bits; else pixels within {PIXEL_TOLERANCE}/255"
+    return f"bits; else numbers within {NUMBER_TOLERANCE:g} of themselves"
 
 
 def times(job: dict[str, Any], found: list[Claim], root: Path) -> str:

@@ -1,22 +1,31 @@
-"""Tables and figures made again from raw scores, by the code and the job that the archive brings."""
+"""What the verifier makes again of an archive's raw scores: every table, figure and frame, each by a script of its own.
+
+No list of the archive says what is made or compared. What there is, is known by its place; the jobs are derived from
+the report's record, which :mod:`resalign.artifact.records` holds to the configuration.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from resalign.config.shape import ArtifactConfig
+from resalign.artifact import records
+from resalign.artifact.layout import REBUILD, SAMPLES
+from resalign.artifact.records import Job, RecordError
+from resalign.config import registry, theory_jobs
+from resalign.config.experiment import BASE
+from resalign.config.plan import RESULTS
+from resalign.config.strict import Strict
+from resalign.paper import exhibit_jobs
 
-MAX_SAID_CHARACTERS = 2000  # of what a failed script said, from its end
-HELD_OUT = "inputs/held-out"  # the held-out sets' tables, of which the report counts the rows
 MEASURED = ("values.csv", "per_run.csv", "variants.json")  # of an ablation
-Job = dict[str, Any]
+# An exhibit that reads this frame shows generated images, which most archives leave out.
+_IMAGES = "samples"
+# What an exhibit may lack and be left out for; any other is of every experiment.
+_NEEDS = ("ATTACKED", "RULED", "ABLATION", "THEORY")
 
 
 @dataclass(frozen=True)
@@ -24,166 +33,182 @@ class Rebuild:
     """A stage that makes files of the archive again.
 
     Attributes:
-        script: Relative to the source's root.
+        script: Name of the stage's script.
         job: What it is told.
-        arguments: The rest of its command line, but for the output.
         folder: Where its files lie in the archive.
-        file: The one file below ``folder`` that it writes; empty for a stage that is told the folder.
-        compared: Files and folders below ``folder`` that it makes anew and that must be the same.
+        made: Files and folders below ``folder`` that it makes, and that must be the same.
+        exhibit: Name of the exhibit, of which ``made`` has one file.
     """
 
     script: str
-    job: dict[str, Any]
-    arguments: list[str]
+    job: Job
     folder: str
-    file: str = ""
-    compared: list[str] = field(default_factory=list)
+    made: tuple[str, ...]
+    exhibit: str = ""
+
+    def covers(self, member: str) -> bool:
+        """Whether it makes a member of the archive."""
+        return any(PurePosixPath(member).is_relative_to(f"{self.folder}/{part}") for part in self.made)
 
 
-def held_out_names(jobs: Iterable[Job]) -> dict[str, str]:
-    """Where the archive has the held-out tables that jobs name, by their path, which may lead anywhere.
-
-    Each is in a folder named by its label, numbered where an ablation's is another table than the experiment's: beside
-    it lie the tables of the folders inside its own.
-    """
-    found: dict[str, str] = {}
-    folders: set[str] = set()
-    for label, table in ((label, table) for job in jobs for label, table in job["heldout"].items()):
-        if table not in found:
-            numbers = ("", *(f".{n}" for n in range(2, len(found) + 3)))
-            folder = next(name for n in numbers if (name := f"{HELD_OUT}/{label}{n}") not in folders)
-            folders.add(folder)
-            found[table] = f"{folder}/{PurePosixPath(table).name}"
-    return found
+class _Series(Strict):
+    axis: str
+    methods: tuple[str, ...]
+    other: tuple[str, ...]
 
 
-def report_rebuild(
-    folder: str, job: Job, modules: list[str], held_out: dict[str, str], *, with_images: bool
-) -> Rebuild:
-    """The report's, with every path inside the archive.
-
-    Args:
-        folder: Of the result.
-        job: As the report's record has it.
-        modules: Of the metrics.
-        held_out: From :func:`held_out_names`.
-        with_images: Whether the archive has the images; if not, the sample grid cannot be drawn again.
-    """
-    packed = _inside(job, held_out)
-    if not with_images:
-        packed["gallery"] = None
-    compared = ["tables", "figures", "attacks.md"]
-    return Rebuild("scripts/report.py", packed, ["--modules", *modules], folder, "", compared)
+class _Listed(Strict):
+    exhibit: str
+    title: str
+    files: str
+    left_out: str
 
 
-def frames_rebuild(folder: str, job: Job, modules: list[str], held_out: dict[str, str], frames: list[str]) -> Rebuild:
-    """That of the measured frames, which exhibits are made from.
+class Words(Strict):
+    """What an exhibit says beside its frames, of which no record has more than this."""
+
+    another_world: str
+    series: dict[str, _Series]
+    metric_modules: dict[str, str]
+    plan: tuple[_Listed, ...]
+
+
+def rebuilds(
+    root: Path, config: Mapping[str, Any], words: Mapping[str, Any], members: Collection[str]
+) -> list[Rebuild]:
+    """Everything that is made again.
 
     Args:
-        folder: Of the frames.
-        job: As their record has it.
-        modules: Of the metrics.
-        held_out: From :func:`held_out_names`.
-        frames: Names of their files.
+        root: Folder with the archive's results.
+        config: The resolved configuration.
+        words: Of exhibits by name, from :func:`read_words`.
+        members: Names of the archive's members.
+
+    Raises:
+        RecordError: If a record says otherwise than the configuration, or leads elsewhere; naming it.
+        ConfigError: If an exhibit's words are none.
     """
-    return Rebuild("scripts/measure.py", _inside(job, held_out), ["--modules", *modules], folder, "", frames)
+    with records.reading(f"{RESULTS}/{config['name']}"):
+        return list(_rebuilds(root, config, words, members))
 
 
-def ablation_rebuild(folder: str, job: Job, modules: list[str], held_out: dict[str, str]) -> Rebuild:
-    """That of an ablation's measured values, from the raw scores of its variants' runs.
+def _rebuilds(
+    root: Path, config: Mapping[str, Any], words: Mapping[str, Any], members: Collection[str]
+) -> Iterator[Rebuild]:
+    name = config["name"]
+    result = f"{RESULTS}/{name}"
+    report = records.told(root, result)
+    records.check_report(report, config, name)
+    ablations = {
+        ablation: records.told(root, f"{result}/ablations/{ablation}") for ablation in _ablations(result, members)
+    }
+    for ablation, job in ablations.items():
+        records.check_ablation(job, report, ablation)
+    held_out = held_out_of(report, ablations.values())
 
-    Args:
-        folder: Of the values.
-        job: As their record has it.
-        modules: Of the metrics.
-        held_out: From :func:`held_out_names`.
+    def inside(job: Job) -> Job:
+        return {**job, "heldout": {label: held_out[table] for label, table in job["heldout"].items()}}
+
+    has_images = f"{result}/figures/{SAMPLES}" in members
+    packed = inside({**report, "gallery": report["gallery"] if has_images else None})
+    yield Rebuild("report", packed, result, ("tables", "figures", "attacks.md"))
+    methods = {BASE: BASE, **{model: own["name"] for model, own in config["unlearning"].items()}}
+    frames = (*(f"{frame}.csv" for frame in exhibit_jobs.FRAMES), "names.json")
+    measured = exhibit_jobs.measured_by(report, methods)
+    yield Rebuild("measure", inside(measured), _recorded(root, f"{result}/measured", measured), frames)
+    for ablation, job in ablations.items():
+        variants = [{**variant, "measured": inside(variant["measured"])} for variant in job["variants"]]
+        yield Rebuild("ablation", {**job, "variants": variants}, f"{result}/ablations/{ablation}", MEASURED)
+    if any(member.startswith(f"{result}/theory/") for member in members):
+        yield from _theory(root, report, inside)
+    yield from _exhibits(report, words, ablations, members)
+
+
+def held_out_of(report: Job, ablations: Collection[Job]) -> dict[str, str]:
+    """Where the archive has the held-out tables of the report and of ablations; see :func:`records.held_out_names`."""
+    return records.held_out_names([report, *(v["measured"] for job in ablations for v in job["variants"])])
+
+
+def _ablations(result: str, members: Collection[str]) -> list[str]:
+    folder = PurePosixPath(result, "ablations")
+    paths = [PurePosixPath(member) for member in members]
+    return sorted({path.relative_to(folder).parts[0] for path in paths if path.is_relative_to(folder)})
+
+
+def _recorded(root: Path, folder: str, job: Job) -> str:
+    """The folder, whose record must have the job that is derived for it."""
+    recorded = records.told(root, folder)
+    if differing := sorted(key for key in {*recorded, *job} if recorded.get(key) != job.get(key)):
+        raise RecordError(f"{folder}/run.json: {differing} are not what the report's record and the configuration say")
+    return folder
+
+
+def _theory(root: Path, report: Job, inside: Callable[[Job], Job]) -> Iterator[Rebuild]:
+    folder = f"{RESULTS}/{report['name']}/theory"
+    measured, linear = f"{folder}/measured", f"{folder}/measured/linear-model"
+    states = records.check_states(records.told(root, measured).get("sharpness", []), report)
+    regained = {**report, "sharpness": theory_jobs.parts_of(folder, states, "sharpness")}
+    yield Rebuild("theory_regained", inside(regained), _recorded(root, measured, regained), ("regained.csv",))
+    model = {"linear_model": report["config"]["theory"]["linear_model"]}
+    yield Rebuild("linear_model", model, _recorded(root, linear, model), ("linear_model.csv",))
+    for file, script, job in theory_jobs.file_jobs(report, states):
+        yield Rebuild(script, job, folder, (PurePosixPath(file).name,))
+
+
+def _exhibits(
+    report: Job, words: Mapping[str, Any], ablations: Collection[str], members: Collection[str]
+) -> Iterator[Rebuild]:
+    """One for each file of every exhibit that the archive has a file of."""
+    result = f"{RESULTS}/{report['name']}"
+    for exhibit in exhibit_jobs.exhibits():
+        files = exhibit_jobs.files_of(exhibit)
+        if not any(f"{result}/paper/{file}" in members for file in files):
+            continue
+        said = Words.parse(words.get(exhibit), where=f"{REBUILD}: {exhibit}")
+        _check_words(exhibit, said, report, ablations, members)
+        job = {
+            "files": exhibit_jobs.frames(result, exhibit, ablations),
+            "report": report["report"],
+            **said.model_dump(mode="json"),
+        }
+        yield from (Rebuild("exhibit", job, f"{result}/paper", (file,), exhibit) for file in files)
+
+
+def _check_words(exhibit: str, words: Words, report: Job, ablations: Collection[str], members: Collection[str]) -> None:
+    """What can be known of an exhibit's words without the plan."""
+    where = f"{REBUILD}: {exhibit}"
+    is_papers = report["report"]["published"] == "comparable" and report["tier"] == "paper"
+    if not (words.another_world or is_papers):
+        raise RecordError(f"{where}: takes published numbers for this experiment's; its configuration says otherwise")
+    if stray := sorted({*words.series} - {*ablations, *(label for label, _ in report["sweeps"])}):
+        raise RecordError(f"{where}: has the series {stray}, of which the archive has neither an ablation nor a sweep")
+    if exhibit != exhibit_jobs.CONTENTS:
+        return
+    if [entry.exhibit for entry in words.plan] != exhibit_jobs.exhibits():
+        raise RecordError(f"{where}: lists other exhibits than this version has: {exhibit_jobs.exhibits()}")
+    for entry in words.plan:
+        module, files = registry.member(exhibit_jobs.FAMILY, entry.exhibit), exhibit_jobs.files_of(entry.exhibit)
+        is_there = any(f"{RESULTS}/{report['name']}/paper/{file}" in members for file in files)
+        if (entry.title, entry.files) != (module.TITLE, ", ".join(files)):
+            raise RecordError(f"{where}: calls '{entry.exhibit}' {entry.title!r} with files {entry.files!r}")
+        may_be_out = any(hasattr(module, need) for need in _NEEDS) if entry.left_out else _IMAGES in module.READS
+        if not (not entry.left_out if is_there else may_be_out):
+            said, found = "left out" if entry.left_out else "made", "has it" if is_there else "has it not"
+            raise RecordError(f"{where}: '{entry.exhibit}' is {said} there, and the archive {found}")
+
+
+def words_text(words: Mapping[str, Any]) -> bytes:
+    """The exhibits' words as the archive has them."""
+    return (json.dumps({"exhibits": words}, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def read_words(path: Path) -> dict[str, Any]:
+    """The inverse of :func:`words_text`, for :class:`Words` to check.
+
+    Raises:
+        RecordError: If it has none.
     """
-    variants = [{**variant, "measured": _inside(variant["measured"], held_out)} for variant in job["variants"]]
-    arguments = ["--modules", *modules]
-    return Rebuild("scripts/ablation.py", {**job, "variants": variants}, arguments, folder, "", list(MEASURED))
-
-
-def regained_rebuild(folder: str, job: Job, modules: list[str], held_out: dict[str, str]) -> Rebuild:
-    """That of what fine-tuning brings back beside the sharpness of what it started from.
-
-    Args:
-        folder: Of the table.
-        job: As its record has it.
-        modules: Of the metrics.
-        held_out: From :func:`held_out_names`.
-    """
-    arguments = ["--modules", *modules]
-    return Rebuild("scripts/theory_regained.py", _inside(job, held_out), arguments, folder, "", ["regained.csv"])
-
-
-def linear_model_rebuild(folder: str, job: Job) -> Rebuild:
-    """That of the linear model, from its settings alone."""
-    return Rebuild("scripts/linear_model.py", job, [], folder, "", ["linear_model.csv"])
-
-
-def theory_rebuild(script: str, file: str, job: Job) -> Rebuild:
-    """That of one file of the measured theory, from the tables that were measured of each model's weights."""
-    folder, _, name = file.rpartition("/")
-    return Rebuild(f"scripts/{script}.py", job, [], folder, "", [name])
-
-
-def exhibit_rebuild(exhibit: str, file: str, job: Job) -> Rebuild:
-    """That of one file of one exhibit, from the frames that its job names.
-
-    Args:
-        exhibit: Its name.
-        file: Where it lies.
-        job: What its script is told.
-    """
-    folder, _, name = file.rpartition("/")
-    return Rebuild("scripts/exhibit.py", job, ["--exhibit", exhibit], folder, name, [name])
-
-
-def _inside(job: Job, held_out: dict[str, str]) -> Job:
-    """A job whose held-out tables, which may lie anywhere, are those of the archive."""
-    return {**job, "heldout": {label: held_out[table] for label, table in job["heldout"].items()}}
-
-
-def is_made_again(path: str, rebuilds: list[Rebuild]) -> bool:
-    """Whether one of the stages makes a file of the archive again."""
-    for rebuild in rebuilds:
-        name = path.removeprefix(f"{rebuild.folder}/")
-        is_compared = any(name == part or name.startswith(f"{part}/") for part in rebuild.compared)
-        if name != path and is_compared:
-            return True
-    return False
-
-
-def to_text(rebuilds: list[Rebuild], settings: ArtifactConfig) -> str:
-    """As JSON, with the settings that hold the tolerances."""
-    values = {"artifact": settings.model_dump(mode="json"), "rebuilds": [asdict(rebuild) for rebuild in rebuilds]}
-    return json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-
-
-def from_text(text: str) -> tuple[list[Rebuild], ArtifactConfig]:
-    """The inverse of :func:`to_text`."""
-    values = json.loads(text)
-    settings = ArtifactConfig.parse(values["artifact"], where="rebuild.json: artifact")
-    return [Rebuild(**entry) for entry in values["rebuilds"]], settings
-
-
-def run(rebuild: Rebuild, root: Path, output: Path, environment: Mapping[str, str] = os.environ) -> str | None:
-    """Runs a stage's script in an unpacked archive, without network.
-
-    Args:
-        rebuild: What to run.
-        root: The unpacked source, with results and inputs where the job says.
-        output: Where to write.
-        environment: To run it in; a stage server's, say.
-
-    Returns:
-        None if it ended well, else the end of what it said.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    # By standard input: Linux has a limit of 128 KiB for one argument of a command, execve(2).
-    command = [sys.executable, rebuild.script, "--job", "-", *rebuild.arguments, "--output", str(output / rebuild.file)]
-    ours = {"PYTHONPATH": str(root / "src"), "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
-    environment = {**environment, **ours}
-    job = json.dumps(rebuild.job, sort_keys=True)
-    finished = subprocess.run(command, cwd=root, env=environment, input=job, capture_output=True, text=True)
-    return None if finished.returncode == 0 else finished.stderr.strip()[-MAX_SAID_CHARACTERS:]
+    try:
+        return dict(json.loads(path.read_bytes())["exhibits"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RecordError(f"{REBUILD}: has no exhibits' words ({type(error).__name__}: {error})") from None

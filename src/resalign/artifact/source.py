@@ -123,7 +123,9 @@ def apply_patch(patch: Path, root: Path) -> None:
         ConfigError: If it does not fit.
     """
     # A checkout around the folder would have git look for the files there.
-    _git(root, "apply", "--whitespace=nowarn", str(patch.resolve()), GIT_CEILING_DIRECTORIES=str(root.resolve().parent))
+    own = {"GIT_CEILING_DIRECTORIES": str(root.resolve().parent), "GIT_CONFIG_GLOBAL": os.devnull}
+    own |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1"}  # no filter of the user's meets files of others
+    _git(root, "apply", "--whitespace=nowarn", str(patch.resolve()), **own)
 
 
 def _untracked(root: Path) -> tuple[dict[str, bytes], tuple[str, ...]]:

@@ -1,179 +1,228 @@
-"""Holds an archive to account: its digest, every member's, and what its raw scores give when reported again."""
+"""Holds an archive to account: every byte, and what this checkout's own code makes of its raw scores.
+
+The archive is data. Which of its files must be made again, by which script, and how exactly, is said here and in
+:mod:`resalign.artifact.rebuild`; its own code runs only where that is asked for.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import struct
-import zipfile
-from collections.abc import Iterator
-from pathlib import Path
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from resalign.artifact import manifest, rebuild, source
-from resalign.artifact.archive import ArchiveError, member_names, read_member, sidecar_problem
+import yaml
+
+from resalign.artifact import layout, records
 from resalign.artifact.compare import differences
-from resalign.artifact.layout import PATCH, REBUILD, SOURCE, UNTRACKED
-from resalign.artifact.manifest import MANIFESTS, PROVENANCE, Entry, ManifestError
-from resalign.config.closure import ROOT
-from resalign.config.shape import ArtifactConfig
-from resalign.config.strict import ConfigError
-from resalign.stage_server import stage_server
+from resalign.artifact.isolation import IsolationError
+from resalign.artifact.makers import Maker, its_code, own_code
+from resalign.artifact.manifest import MANIFESTS, PROVENANCE
+from resalign.artifact.rebuild import Rebuild, read_words, rebuilds
+from resalign.artifact.records import RecordError
+from resalign.artifact.unpack import integrity
+from resalign.config import registry
+from resalign.config.closure import ROOT, import_closure
+from resalign.config.plan import RESULTS
+from resalign.config.strict import ConfigError, read_yaml
+from resalign.paper import exhibit_jobs
 from resalign.tracking import log
 
-
-def integrity(path: Path, folder: Path) -> list[str]:
-    """Unpacks an archive and checks every byte of it.
-
-    Args:
-        path: The archive.
-        folder: An empty folder to unpack into; nothing is written outside it.
-
-    Returns:
-        What is wrong, a line each, naming the member.
-    """
-    problems = [problem] if (problem := sidecar_problem(path)) else []
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = member_names(archive)
-            unpacked, damaged = _unpack(archive, members, folder)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
-        return [*problems, f"{path.name}: cannot be unpacked: {error}"]
-    problems += damaged
-    for name in MANIFESTS:
-        try:
-            entries = manifest.from_text((folder / name).read_bytes(), name) if name in unpacked else None
-        except ManifestError as error:
-            problems.append(str(error))
-            continue
-        if entries is None:
-            if name not in members:
-                problems.append(f"{name}: missing")
-            continue
-        covered = {member for member in members if manifest.covers(name, member)}
-        problems += [f"{member}: is in {name} and not in the archive" for member in sorted(set(entries) - covered)]
-        problems += [f"{member}: is in the archive and not in {name}" for member in sorted(covered - set(entries))]
-        for member in sorted(covered & set(entries) & set(unpacked)):
-            if unpacked[member] != entries[member]:
-                was, now = entries[member], unpacked[member]
-                problems.append(
-                    f"{member}: {now.size_bytes} bytes, sha256 {now.sha256}; {name} says {was.size_bytes} bytes, "
-                    f"sha256 {was.sha256}"
-                )
-    return problems
+# What has a place in an archive beside results that are made again.
+_FILES = (layout.README, layout.CRATE, layout.REBUILD, layout.ASSETS, layout.PATCH, *MANIFESTS)
+_RAW = tuple(f"{RESULTS}/{part}/" for part in ("runs", "assets", "inputs", "overlap"))
+_FOLDERS: tuple[str, ...] = (
+    f"{layout.SOURCE}/",
+    f"{layout.UNTRACKED}/",
+    PROVENANCE,
+    f"{layout.CONFIGURATIONS}/",
+    f"{layout.PROMPTS}/",
+)
+_FOLDERS += (f"{records.HELD_OUT}/", *_RAW)
+_MOST_CONFIG_BYTES = 4 << 20
+_RECORDING = ("report", "measure", "ablation", "theory_regained", "linear_model")  # scripts that leave a run.json
 
 
-def _unpack(
-    archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], folder: Path
-) -> tuple[dict[str, Entry], list[str]]:
-    """Writes every member that can be read; returns what they are, and which cannot."""
-    unpacked, damaged = {}, []
-    for name, info in sorted(members.items()):
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        digest, size = hashlib.sha256(), 0
-        try:
-            with target.open("xb") as stream:
-                for piece in read_member(archive, info):
-                    size += stream.write(piece)
-                    digest.update(piece)
-        except ArchiveError as error:
-            damaged.append(f"{name}: {error}")
-            continue
-        unpacked[name] = Entry(size, digest.hexdigest())
-    return unpacked, damaged
-
-
-def lay_out(folder: Path, root: Path) -> None:
-    """Builds the tree that the results were made in, as far as the archive has it.
-
-    Args:
-        folder: The unpacked archive.
-        root: Folder to build in, made if missing: source with its local difference, results, inputs.
-
-    Raises:
-        ConfigError: If the local difference does not fit the source.
-    """
-    shutil.copytree(folder / SOURCE, root, dirs_exist_ok=True)
-    if (folder / PATCH).is_file():
-        source.apply_patch(folder / PATCH, root)
-    parts = {UNTRACKED: root, f"{PROVENANCE}results": root / "results"}
-    parts |= {part: root / part for part in ("results", "inputs")}
-    for part, target in parts.items():
-        if (folder / part).is_dir():
-            shutil.copytree(folder / part, target, dirs_exist_ok=True)
-
-
-def rebuilt(folder: Path, root: Path) -> Iterator[str]:
-    """Makes tables and figures again and compares them.
-
-    Args:
-        folder: The unpacked archive.
-        root: What :func:`lay_out` has built of it.
-
-    Yields:
-        What differs, a line each, naming file and row.
-    """
-    entries, tolerance = rebuild.from_text((folder / REBUILD).read_text(encoding="utf-8"))
-    # Each stage is a second of work behind seconds of imports.
-    with stage_server() as environment:
-        for number, entry in enumerate(entries):
-            output = root / "rebuilt" / str(number)
-            log.info("making %s again by the archive's own %s ...", entry.folder, entry.script)
-            if (error := rebuild.run(entry, root, output, environment)) is not None:
-                yield f"{entry.folder}: {entry.script} failed: {error}"
-                continue
-            yield from _compared(entry, folder, output, tolerance)
-
-
-def _compared(entry: rebuild.Rebuild, folder: Path, output: Path, tolerance: ArtifactConfig) -> Iterator[str]:
-    handed_on, made = (_files(where, entry.compared) for where in (folder / entry.folder, output))
-    equal = 0
-    for name in sorted(handed_on | made):
-        label = f"{entry.folder}/{name}"
-        if name not in made:
-            yield f"{label}: is in the archive, and is not made of its raw scores"
-        elif name not in handed_on:
-            yield f"{label}: is made of the archive's raw scores, and is not in it"
-        else:
-            found = differences(label, folder / entry.folder / name, output / name, tolerance)
-            yield from found
-            equal += (folder / entry.folder / name).read_bytes() == (output / name).read_bytes()
-    log.info("%s: %d of %d files are equal to the byte", entry.folder, equal, len(handed_on))
-
-
-def _files(folder: Path, parts: list[str]) -> set[str]:
-    found = [file for part in parts for file in [folder / part, *(folder / part).rglob("*")]]
-    return {file.relative_to(folder).as_posix() for file in found if file.is_file()}
-
-
-def lock_note(folder: Path, root: Path) -> str | None:
-    """What to know of the packages that verify: whether they are those that the archive locks."""
-    name = "envs/requirements.lock"
-    theirs, ours = folder / SOURCE / name, root / name
-    if ours.is_file() and theirs.is_file() and ours.read_bytes() == theirs.read_bytes():
-        return None
-    return f"the archive's {name} is not this checkout's: numbers may differ in their last digits"
-
-
-def verify(path: Path, folder: Path) -> list[str]:
-    """Everything; see :func:`integrity` and :func:`rebuilt`.
+def verify(
+    path: Path, folder: Path, *, most_bytes: int | None = None, runs_its_code: bool = False, isolated: bool = True
+) -> list[str]:
+    """Everything.
 
     Args:
         path: The archive.
         folder: An empty folder of its own.
+        most_bytes: See :func:`resalign.artifact.unpack.integrity`.
+        runs_its_code: Whether the archive's own code makes the files, in place of this checkout's.
+        isolated: Whether that is cut off from network and files.
 
     Returns:
         What is wrong; empty if nothing is.
     """
     unpacked = folder / "unpacked"
-    problems = integrity(path, unpacked)
+    problems = integrity(path, unpacked, most_bytes)
     if problems:
         return [*problems, "nothing was made again: the archive is not the one that was written"]
     log.info("%s: its digest and every member's are right", path.name)
-    if note := lock_note(unpacked, ROOT):
-        log.warning("%s", note)
+    members = frozenset(file.relative_to(unpacked).as_posix() for file in unpacked.rglob("*") if file.is_file())
     try:
-        lay_out(unpacked, folder / "tree")
-    except ConfigError as error:
-        return [str(error)]
-    return list(rebuilt(unpacked, folder / "tree"))
+        config = read_config(unpacked, members)
+        found = rebuilds(unpacked, config, read_words(unpacked / layout.REBUILD), members)
+        with records.reading(layout.config_name(config["name"])):
+            notes = [note for note in (lock_note(unpacked, ROOT), version_note(unpacked, ROOT, config)) if note]
+    except (ConfigError, RecordError) as error:
+        return [_line(error), "nothing was made again: no job is taken from a record that is not right"]
+    for note in notes:
+        log.warning("%s", note)
+    problems = list(out_of_place(members, config["name"], found))
+    workplace = folder / "workplace"
+    makers = its_code(unpacked, workplace, isolated=isolated) if runs_its_code else own_code(unpacked, workplace)
+    try:
+        with makers as maker:
+            problems += made_again(found, unpacked, members, folder / "made", maker)
+    except (ConfigError, IsolationError, OSError) as error:
+        return [*problems, f"{_line(error)}; nothing more was made again"]
+    if problems and notes and not runs_its_code:
+        log.warning("%s; --run-its-code makes everything by the archive's own", "; ".join(notes))
+    return problems
+
+
+def read_config(unpacked: Path, members: Collection[str]) -> dict[str, Any]:
+    """The resolved configuration, after which an archive's results are named.
+
+    Raises:
+        RecordError: If there is none, or several, or it has another name.
+        ConfigError: If it is not YAML.
+    """
+    found = [member for member in members if member.startswith("config/")]
+    if len(found) != 1:
+        raise RecordError(f"config/: has {sorted(found)[:3]}; an archive has the one configuration of its experiment")
+    where, member = unpacked / found[0], found[0]
+    if (size := where.stat().st_size) > _MOST_CONFIG_BYTES:
+        raise RecordError(f"{member}: has {size:,} bytes; at most {_MOST_CONFIG_BYTES:,} are read")
+    with records.reading(member):
+        text = where.read_text(encoding="utf-8")
+        try:
+            # An entry that is written once and named often is how a small file fills a memory.
+            has_alias = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
+        except yaml.YAMLError as error:
+            raise RecordError(f"{member}: not valid YAML: {error}") from None
+        if has_alias:
+            raise RecordError(f"{member}: has an alias, '*…'; a resolved configuration has every value in its place")
+        # As JSON has it: what a record is compared with.
+        config: dict[str, Any] = json.loads(json.dumps(read_yaml(where), default=str))
+    name = config.get("name")
+    is_name = isinstance(name, str) and re.fullmatch("[a-z0-9][a-z0-9_-]*", name)
+    if not is_name or member != layout.config_name(str(name)):
+        raise RecordError(f"{member}: its name is {name!r}; the file and the results have the experiment's")
+    if name in ("runs", "assets", "inputs", "overlap"):
+        raise RecordError(f"{member}: an experiment called '{name}' has its tables among raw scores")
+    return config
+
+
+def out_of_place(members: Collection[str], name: str, found: Collection[Rebuild]) -> Iterator[str]:
+    """Members that nothing makes again, and that are no raw data, source or provenance either; a line each."""
+    recorded = {f"{rebuild.folder}/run.json" for rebuild in found if rebuild.script in _RECORDING}
+    for member in sorted(members):
+        is_known = member in (*_FILES, layout.config_name(name)) or member.startswith(_FOLDERS)
+        if is_known or member in recorded or any(rebuild.covers(member) for rebuild in found):
+            continue
+        if member.startswith(f"{RESULTS}/{name}/"):
+            yield f"{member}: is in the archive, and nothing makes it of raw scores"
+        else:
+            yield f"{member}: has no place in an archive"
+
+
+def made_again(
+    found: Collection[Rebuild], unpacked: Path, members: Collection[str], folder: Path, maker: Maker
+) -> Iterator[str]:
+    """Makes tables and figures again and compares them.
+
+    Args:
+        found: What is made.
+        unpacked: The archive.
+        members: Names of its members.
+        folder: Where to make it.
+        maker: Makes it.
+
+    Yields:
+        What differs, a line each, naming file and row.
+    """
+    differing: set[str] = set()
+    for number, rebuild in enumerate(found):
+        label = f"{rebuild.folder}/{rebuild.made[0]}" if len(rebuild.made) == 1 else rebuild.folder
+        if forged := sorted(differing.intersection(_texts_in(rebuild.job))):
+            yield f"{label}: not made again: it is made of {forged[0]}, which is not right"
+            continue
+        log.info("making %s again by %s ...", label, rebuild.script)
+        if (error := maker(rebuild, folder / str(number))) is not None:
+            yield f"{label}: {rebuild.script} failed: {error}"
+            differing.update(member for member in members if rebuild.covers(member))
+            continue
+        for member, lines in _compared(rebuild, unpacked, members, folder / str(number)):
+            differing.add(member)
+            yield from lines
+
+
+def _compared(
+    rebuild: Rebuild, unpacked: Path, members: Collection[str], output: Path
+) -> Iterator[tuple[str, list[str]]]:
+    """Members that are not as they are made again, and why."""
+    files = (file.relative_to(output).as_posix() for file in output.rglob("*") if file.is_file())
+    made = {member for file in files if rebuild.covers(member := f"{rebuild.folder}/{file}")}
+    handed_on = {member for member in members if rebuild.covers(member)}
+    equal = 0
+    for member in sorted(handed_on | made):
+        if member not in made:
+            yield member, [f"{member}: is in the archive, and is not made of its raw scores"]
+        elif member not in handed_on:
+            yield member, [f"{member}: is made of the archive's raw scores, and is not in it"]
+        else:
+            again = output / PurePosixPath(member).relative_to(rebuild.folder)
+            if lines := differences(member, unpacked / member, again):
+                yield member, lines
+            equal += (unpacked / member).read_bytes() == again.read_bytes()
+    log.info("%s: %d of %d files are equal to the byte", rebuild.folder, equal, len(handed_on))
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """Every text of a job: the files that it reads are among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts_in(inner)
+
+
+def lock_note(unpacked: Path, root: Path) -> str | None:
+    """What to know of the packages that verify: whether they are those that the archive locks."""
+    name = "envs/requirements.lock"
+    if _same_file(unpacked / layout.SOURCE / name, root / name):
+        return None
+    return f"the archive's {name} is not this checkout's: numbers may differ in their last digits"
+
+
+def version_note(unpacked: Path, root: Path, config: Mapping[str, Any]) -> str | None:
+    """Whether the archive was made by this checkout's code, as far as it makes tables and figures."""
+    metrics = {metric["name"] for metric in config["metrics"].values()} & {*registry.members("metrics")}
+    modules = [f"resalign.metrics.{metric}" for metric in sorted(metrics)]
+    modules += [f"resalign.{exhibit_jobs.FAMILY}.{name}" for name in exhibit_jobs.exhibits()]
+    scripts = [f"scripts/{name}.py" for name in (*_RECORDING, "exhibit", "theory_table", "theory_shown")]
+    files = import_closure(*scripts, "scripts/linear_model_shown.py", *modules)
+    other = [str(file) for file in files if not _same_file(unpacked / layout.SOURCE / file, root / file)]
+    if (unpacked / layout.PATCH).is_file():
+        other.append(layout.PATCH)
+    if not other:
+        return None
+    return (
+        f"the archive was made by another version: of {len(files)} files of code that make tables and figures, "
+        f"{len(other)} are not this checkout's, such as {other[0]}"
+    )
+
+
+def _line(error: Exception) -> str:
+    return "; ".join(str(error).splitlines())
+
+
+def _same_file(theirs: Path, ours: Path) -> bool:
+    return theirs.is_file() and ours.is_file() and theirs.read_bytes() == ours.read_bytes()

@@ -105,14 +105,10 @@ class ResourcesConfig(Strict):
 
 
 class ArtifactConfig(Strict):
-    """What the archive of a result holds besides code, records, tables and figures, and how exactly it is verified."""
+    """What the archive of a result holds besides code, records, tables and figures."""
 
     weights: bool = Field(False, description="of the unlearned models; never of the attacked ones")
     images: bool = Field(False, description="every generated image, unsafe ones too, and the page with its samples")
-    number_tolerance: float = Field(
-        1e-6, ge=0, description="of a number made again, as a share of it: float32 has seven digits; equal bytes first"
-    )
-    pixel_tolerance: int = Field(1, ge=0, le=255, description="of a figure's pixel made again: one step of rounding")
 
 
 class ExperimentConfig(Strict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -36,12 +37,20 @@ def measured_files(plan: Plan) -> list[str]:
     return [f"{regained}/{REGAINED}.csv", f"{regained}/run.json", f"{linear}/linear_model.csv", f"{linear}/run.json"]
 
 
-def file_jobs(plan: Plan) -> list[dict[str, Any]]:
-    """Of each file of the target the script that makes it, and what that is told."""
-    made = [(f"{name}.csv", "theory_table", table_job(plan, name)) for name in TABLES]
-    made += [(name, "theory_shown", shown_job(plan, name)) for name in SHOWN]
-    made += [(name, "linear_model_shown", linear_model_shown_job(plan, name)) for name in LINEAR_MODEL]
-    return [{"file": f"{folder(plan)}/{file}", "script": script, "job": json.loads(job)} for file, script, job in made]
+def file_jobs(report: Mapping[str, Any], states: Sequence[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(file, script, job) of everything that the target makes.
+
+    Args:
+        report: The report's job.
+        states: Folder of every measured model and training seed, in the tables' order.
+    """
+    where = f"{RESULTS}/{report['name']}/theory"
+    for table in TABLES:
+        yield f"{where}/{table}.csv", "theory_table", {"table": table, "parts": parts_of(where, states, table)}
+    for file in SHOWN:
+        yield f"{where}/{file}", "theory_shown", _shown(report, file, where, states)
+    for file in LINEAR_MODEL:
+        yield f"{where}/{file}", "linear_model_shown", _linear_model_shown(report, file, where)
 
 
 def states(plan: Plan) -> dict[str, Stage]:
@@ -117,9 +126,14 @@ def measured_states(plan: Plan) -> list[str]:
 
 def parts(plan: Plan, table: str) -> list[str]:
     """The measured files that a table is joined from."""
+    return parts_of(folder(plan), [] if table == REGAINED else measured_states(plan), table)
+
+
+def parts_of(where: str, states: Sequence[str], table: str) -> list[str]:
+    """The same, of the experiment's folder and those of its measured models."""
     if table == REGAINED:
-        return [f"{folder(plan)}/measured/{REGAINED}.csv"]
-    return [f"{state}/{table}.csv" for state in measured_states(plan)]
+        return [f"{where}/measured/{REGAINED}.csv"]
+    return [f"{state}/{table}.csv" for state in states]
 
 
 def table_job(plan: Plan, table: str) -> str:
@@ -139,9 +153,13 @@ def shown_parts(plan: Plan, file: str) -> dict[str, list[str]]:
 
 def shown_job(plan: Plan, file: str) -> str:
     """What scripts/theory_shown.py needs: the report's names and settings, and where the measured files lie."""
-    report = json.loads(jobs.report_job(plan))
+    return jobs.as_json(_shown(json.loads(jobs.report_job(plan)), file, folder(plan), measured_states(plan)))
+
+
+def _shown(report: Mapping[str, Any], file: str, where: str, states: Sequence[str]) -> dict[str, Any]:
     kept = ("models", "base", "attacks", "sweeps", "main_attacks", "metrics", "report")
-    return jobs.as_json({**{key: report[key] for key in kept}, "file": file, "tables": shown_parts(plan, file)})
+    tables = {table: parts_of(where, states, table) for table in READS[PurePath(file).stem]}
+    return {**{key: report[key] for key in kept}, "file": file, "tables": tables}
 
 
 def linear_model_job(plan: Plan) -> str:
@@ -151,15 +169,16 @@ def linear_model_job(plan: Plan) -> str:
 
 def linear_model_shown_job(plan: Plan, file: str) -> str:
     """What scripts/linear_model_shown.py needs."""
-    config = plan.experiment.config
-    return jobs.as_json(
-        {
-            "file": file,
-            "table": f"{folder(plan)}/measured/linear-model/linear_model.csv",
-            "samples": config.theory.linear_model.samples,
-            "report": config.report.model_dump(mode="json"),
-        }
-    )
+    return jobs.as_json(_linear_model_shown(json.loads(jobs.report_job(plan)), file, folder(plan)))
+
+
+def _linear_model_shown(report: Mapping[str, Any], file: str, where: str) -> dict[str, Any]:
+    return {
+        "file": file,
+        "table": f"{where}/measured/linear-model/linear_model.csv",
+        "samples": report["config"]["theory"]["linear_model"]["samples"],
+        "report": report["report"],
+    }
 
 
 def _state_config(plan: Plan) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -59,10 +59,13 @@ def measure_files(plan: Plan) -> list[str]:
 
 def measure_job(plan: Plan) -> str:
     """What scripts/measure.py needs: the report's job without what the page alone shows."""
-    report: dict[str, Any] = json.loads(jobs.report_job(plan))
+    return jobs.as_json(measured_by(json.loads(jobs.report_job(plan)), methods(plan)))
+
+
+def measured_by(report: Mapping[str, Any], methods: Mapping[str, str]) -> dict[str, Any]:
+    """What scripts/measure.py needs, of the report's job."""
     kept = ("models", "base", "attacks", "sweeps", "main_attacks", "heldout", "metrics", "flags", "report")
-    found = {key: report[key] for key in (*kept, "references", "compared", "rows")}
-    return jobs.as_json({**found, "methods": methods(plan)})
+    return {**{key: report[key] for key in (*kept, "references", "compared", "rows")}, "methods": dict(methods)}
 
 
 def methods(plan: Plan) -> dict[str, str]:
@@ -111,14 +114,16 @@ def _has_ablation(plan: Plan, module: ModuleType) -> bool:
 
 
 def _ablations(plan: Plan, name: str) -> dict[str, tuple[str, AblationConfig | None]]:
-    """The ablation, if there is one, behind an exhibit of a series, by that exhibit: itself, or those of its SERIES."""
-    shown = getattr(registry.member(FAMILY, name), "SERIES", (name,))
-    found: dict[str, tuple[str, AblationConfig | None]] = {}
-    for other in shown:
-        module = registry.member(FAMILY, other)
-        if hasattr(module, "ABLATION"):
-            found[other] = (module.ABLATION, declared_ablations(plan).get(module.ABLATION))
-    return found
+    """The ablation, if there is one, behind an exhibit of a series, by that exhibit."""
+    return {other: (ablation, declared_ablations(plan).get(ablation)) for other, ablation in _series(name).items()}
+
+
+def _series(name: str) -> dict[str, str]:
+    """Names of the ablations behind an exhibit, by the exhibit that shows each: itself, or those of its SERIES."""
+    shown = {
+        other: registry.member(FAMILY, other) for other in getattr(registry.member(FAMILY, name), "SERIES", (name,))
+    }
+    return {other: module.ABLATION for other, module in shown.items() if hasattr(module, "ABLATION")}
 
 
 def planned(plan: Plan) -> list[str]:
@@ -134,27 +139,45 @@ def left_out(plan: Plan) -> dict[str, str]:
 def paper_files(plan: Plan) -> list[str]:
     """Every file of the target ``paper``."""
     folder = f"results/{plan.experiment.config.name}/paper"
-    return [
-        f"{folder}/{name}.{suffix}" for name in planned(plan) for suffix in SUFFIXES[registry.member(FAMILY, name).KIND]
-    ]
+    return [f"{folder}/{file}" for name in planned(plan) for file in files_of(name)]
 
 
 def frames_of(plan: Plan, name: str) -> dict[str, str]:
     """The frames that an exhibit reads, by name."""
+    return frames(f"results/{plan.experiment.config.name}", name, declared_ablations(plan))
+
+
+def frames(result: str, name: str, ablations: Collection[str]) -> dict[str, str]:
+    """The frames that an exhibit reads, by name.
+
+    Args:
+        result: Folder of the experiment's result.
+        name: Of the exhibit.
+        ablations: Those that there are.
+    """
     module = registry.member(FAMILY, name)
-    result = f"results/{plan.experiment.config.name}"
-    found = {frame: f"{measured_folder(plan)}/{frame}.csv" for frame in module.READS}
+    found = {frame: f"{result}/measured/{frame}.csv" for frame in module.READS}
     if module.READS:
-        found["names"] = f"{measured_folder(plan)}/names.json"
-    for exhibit, (ablation, entry) in _ablations(plan, name).items():
-        if entry is not None:
+        found["names"] = f"{result}/measured/names.json"
+    for exhibit, ablation in _series(name).items():
+        if ablation in ablations:
             found["ablation" if exhibit == name else exhibit] = f"{result}/ablations/{ablation}/values.csv"
     return found | {frame: f"{result}/theory/{frame}.csv" for frame in getattr(module, "THEORY", ())}
 
 
 def exhibit_job(plan: Plan, name: str) -> str:
-    """What scripts/exhibit.py needs; only the list of contents knows of the other exhibits."""
-    config = plan.experiment.config
+    """What scripts/exhibit.py needs."""
+    report = plan.experiment.config.report.model_dump(mode="json")
+    return jobs.as_json({"files": frames_of(plan, name), "report": report, **words(plan, name)})
+
+
+def files_of(name: str) -> list[str]:
+    """Names of an exhibit's files."""
+    return [f"{name}.{suffix}" for suffix in SUFFIXES[registry.member(FAMILY, name).KIND]]
+
+
+def words(plan: Plan, name: str) -> dict[str, Any]:
+    """What an exhibit says beside its frames; only the list of contents knows of the other exhibits."""
     series: dict[str, Any] = {}
     for exhibit, (ablation, entry) in _ablations(plan, name).items():
         series |= series_jobs.described(plan, exhibit, entry, ablation)
@@ -162,21 +185,17 @@ def exhibit_job(plan: Plan, name: str) -> str:
         {
             "exhibit": other,
             "title": registry.member(FAMILY, other).TITLE,
-            "files": ", ".join(f"{other}.{suffix}" for suffix in SUFFIXES[registry.member(FAMILY, other).KIND]),
+            "files": ", ".join(files_of(other)),
             "left_out": needs(plan, other),
         }
         for other in (exhibits() if name == CONTENTS else ())
     ]
-    return jobs.as_json(
-        {
-            "files": frames_of(plan, name),
-            "report": config.report.model_dump(mode="json"),
-            "another_world": another_world(plan),
-            "series": series,
-            "metric_modules": _metric_modules(plan, name),
-            "plan": listed,
-        }
-    )
+    return {
+        "another_world": another_world(plan),
+        "series": series,
+        "metric_modules": _metric_modules(plan, name),
+        "plan": listed,
+    }
 
 
 @functools.cache

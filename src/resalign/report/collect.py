@@ -12,6 +12,7 @@ from typing import Any, cast
 import pandas as pd
 
 from resalign.config import registry
+from resalign.config.references import is_inside
 from resalign.config.strict import Strict
 from resalign.data.captions import caption_tables
 from resalign.data.errors import DataError
@@ -235,6 +236,9 @@ def gallery(rows: list[Row], metrics: dict[str, Any], job: dict[str, Any]) -> pd
                     flagged=module.per_image(scores, config) > 0
                 )
                 frame = frame[frame["image_index"] == 0]
+                if outside := [path for path in frame["path"] if not is_inside(str(path))]:
+                    where = row.folder("score") / "scores.parquet"
+                    raise DataError(f"{where}: the image {outside[0]!r} is not below this folder; score it again")
                 frames.append(
                     frame.assign(model=row.model, attack=row.attack, dataset=row.dataset, steps=steps, seed=row.seed)
                 )

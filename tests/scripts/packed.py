@@ -1,0 +1,105 @@
+"""The tiny experiment finished with its paper, theory and one ablation; its archive, and archives made of that one."""
+
+import json
+import sys
+import zipfile
+from collections.abc import Mapping
+from contextlib import chdir
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from resalign.artifact import contents
+from resalign.artifact.archive import write_archive
+from resalign.artifact.manifest import FORMAT, MANIFESTS, covers
+from resalign.config import jobs, theory_jobs
+from resalign.config.ablations import Ablations
+from resalign.config.plan import Plan
+from resalign.hashes import Entry, to_text
+from resalign.paper import exhibit_jobs
+from resalign.report import ablation_jobs
+
+from .conftest import Workshop
+from .test_theory import SMALL
+
+SCRIPTS = ("measure", "theory", "theory_regained", "linear_model", "ablation", "exhibit")
+SCRIPTS += ("theory_table", "theory_shown", "linear_model_shown")
+PAPER = "results/tiny/paper/"
+ABLATION = "results/tiny/ablations/gamma"
+# Figure 5 reads it; what it adds to the experiment is one attack.
+DECLARATION = {
+    "title": "Learning rate",
+    "models": ["graddiff"],
+    "metrics": ["ip"],
+    "grid": {"attacks.mine.lr": [1e-3, 2e-3]},
+}
+# Tests by prompt need two prompts.
+COUNTS = {"unsafe": {"prompts": 2, "images": 1}, "benign": {"prompts": 2, "images": 1}}
+TIER = {"training_seeds": [0], "prompts": COUNTS}
+CHANGES = {"theory": SMALL, "tiers": {"smoke": TIER, "small": TIER, "paper": TIER}}
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A finished experiment and its archive."""
+
+    workshop: Workshop
+    plan: Plan
+    archive: Path
+    clone: Path
+
+    @classmethod
+    def of(cls, place: Workshop, plan: Plan, clone: Path, output: str) -> "Packed":
+        """Packs what the clone's source has made."""
+        with chdir(place.folder):
+            job = contents.artifact_job(plan, declared(plan))
+        with mock.patch.object(place.scripts["artifact"], "ROOT", clone):
+            folder = place.call("artifact", job, output)
+        return cls(place, plan, folder / "tiny.zip", clone)
+
+    def again(self, output: str, plan: Plan | None = None) -> "Packed":
+        return Packed.of(self.workshop, plan or self.plan, self.clone, output)
+
+    def members(self) -> dict[str, bytes]:
+        with zipfile.ZipFile(self.archive) as opened:
+            return {info.filename.partition("/")[2]: opened.read(info) for info in opened.infolist()}
+
+
+def make_paper(place: Workshop, plan: Plan) -> None:
+    """Frames, theory, the ablation and its runs, exhibits."""
+    place.call("measure", exhibit_jobs.measure_job(plan), exhibit_jobs.measured_folder(plan))
+    for run, state in theory_jobs.states(plan).items():
+        place.call("theory", theory_jobs.state_job(plan, run, 0), state.folder(0))
+    measured = f"{theory_jobs.folder(plan)}/measured"
+    place.call("theory_regained", theory_jobs.regained_job(plan), measured)
+    place.call("linear_model", theory_jobs.linear_model_job(plan), f"{measured}/linear-model")
+    for _, script, job in theory_jobs.file_jobs(json.loads(jobs.report_job(plan)), theory_jobs.measured_states(plan)):
+        place.call(script, json.dumps(job), theory_jobs.folder(plan))
+    ablations = declared(plan)
+    for variant in ablations.variants("gamma").values():
+        other = variant.plan
+        for stages, step in ((other.attack, place.attack), (other.sample, place.sample), (other.score, place.score)):
+            for stage in stages.values():
+                if stage.label == "graddiff.mine" and not Path(stage.folder(0)).exists():
+                    step(other, stage, 0)
+    place.call("ablation", ablation_jobs.measuring_job(ablations, "gamma"), ABLATION)
+    for file in exhibit_jobs.paper_files(plan):
+        name = Path(file).stem
+        arguments = ["exhibit.py", "--job", exhibit_jobs.exhibit_job(plan, name), "--exhibit", name, "--output", file]
+        with mock.patch.object(sys, "argv", arguments):
+            place.scripts["exhibit"].main()
+
+
+def declared(plan: Plan) -> Ablations:
+    return Ablations(plan, plan.experiment.config.model_dump(mode="json", exclude_unset=True))
+
+
+def repacked(members: Mapping[str, bytes], path: Path) -> Path:
+    """An archive whose manifests and digest are right: whoever changed it covered their tracks."""
+    entries = {name: Entry.of(content) for name, content in members.items()}
+    texts = {
+        name: to_text({member: entry for member, entry in entries.items() if covers(name, member)}, FORMAT).encode()
+        for name in MANIFESTS
+    }
+    write_archive(path, {**members, **texts})
+    return path

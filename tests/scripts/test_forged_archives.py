@@ -1,0 +1,509 @@
+"""Archives of the tiny experiment, forged with every digest made anew: each is refused or reported by name.
+
+None writes outside the folder that it is verified in, and none reaches a socket that listens on this machine.
+"""
+
+import io
+import json
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pandas as pd
+import pytest
+import yaml
+
+from resalign.artifact import isolation, layout, makers
+from resalign.artifact.verify import verify
+from resalign.stage_server import stage_server
+
+from .packed import ABLATION, Packed, repacked
+
+RESULT = "results/tiny"
+RECORD = f"{RESULT}/run.json"
+TABLE = f"{RESULT}/tables/table1.csv"
+FRAME = f"{RESULT}/measured/values.csv"
+CONFIG = "config/tiny.yaml"
+SECRET = "a-token-of-the-caller"
+# Beside the report and the frames, an ablation and one exhibit: each further file is a process of its own.
+LEFT_OUT = (f"{RESULT}/theory/", *(f"{RESULT}/paper/{name}" for name in ("c", "f", "m", "r", "te", "th")))
+LEFT_OUT += ("source/tests/", "source/docs/", "source/results/")
+
+Members = dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was said of an archive, and whom its code may have reached."""
+
+    problems: list[str]
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def members(packed: Packed) -> Members:
+    """A small archive that is right; its source is what a script of its own needs, and no more."""
+    kept = packed.members()
+    return {name: kept[name] for name in kept if not name.startswith(LEFT_OUT)}
+
+
+@pytest.fixture(scope="module")
+def _one_server() -> Iterator[None]:
+    """Libraries are loaded once, not for each archive."""
+    with stage_server() as environment:
+        server = mock.MagicMock()
+        server.return_value.__enter__.return_value = environment
+        server.return_value.__exit__.return_value = None
+        with mock.patch.object(makers, "stage_server", server):
+            yield
+
+
+@pytest.fixture
+def verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> Iterator[Callable[..., Verified]]:
+    """Verifies an archive beside a user's own files, a listening socket and a token in the environment."""
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(0)
+
+    def run(members: Members, **options: Any) -> Verified:
+        filled = {name: _filled(content, mine, listener.getsockname()[1]) for name, content in members.items()}
+        archive = repacked(filled, tmp_path / "tiny.zip")
+        before = {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]}
+        (tmp_path / "folder").mkdir()
+        with caplog.at_level("INFO"):
+            problems = verify(archive, tmp_path / "folder", **options)
+        after = {p: p.stat().st_mtime_ns for p in [tmp_path, *tmp_path.rglob("*")]}
+        inside = {path for path in after if path.is_relative_to(tmp_path / "folder")}
+        assert after.keys() - inside == before.keys()
+        assert all(after[path] == before[path] for path in before if path != tmp_path)
+        made = (tmp_path / "folder").rglob("*")
+        assert SECRET not in "".join(problems)
+        assert not [path for path in made if path.is_file() and SECRET.encode() in path.read_bytes()]
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        return Verified(problems, caplog.text)
+
+    with listener:
+        yield run
+
+
+def _filled(content: bytes, mine: Path, port: int) -> bytes:
+    """Hostile code and jobs know where to write and to call."""
+    return content.replace(b"@MINE@", str(mine).encode()).replace(b"@PORT@", str(port).encode())
+
+
+def with_cell(table: bytes, value: str, column: str = "mean") -> bytes:
+    rows = [line.split(",") for line in table.decode().splitlines()]
+    rows[-1][rows[0].index(column)] = value
+    return "".join(",".join(row) + "\n" for row in rows).encode()
+
+
+def changed(content: bytes, change: Callable[[Any], Any]) -> bytes:
+    values = json.loads(content)
+    change(values)
+    return json.dumps(values, indent=1, sort_keys=True).encode()
+
+
+# --- numbers and files ------------------------------------------------------------------------------------------------
+
+
+def forged_table(members: Members) -> None:
+    members[TABLE] = with_cell(members[TABLE], "0.123")
+
+
+def nothing_to_rebuild(members: Members) -> None:
+    forged_table(members)
+    forged = {"rebuilds": [], "artifact": {"number_tolerance": 1e9, "pixel_tolerance": 255}, "compared": []}
+    members[layout.REBUILD] = json.dumps({**json.loads(members[layout.REBUILD]), **forged}).encode()
+
+
+def wide_tolerances(members: Members) -> None:
+    forged_table(members)
+    config = yaml.safe_load(members[CONFIG])
+    config["artifact"] |= {"number_tolerance": 1e9, "pixel_tolerance": 255}
+    members[CONFIG] = yaml.safe_dump(config, sort_keys=False).encode()
+    members[RECORD] = changed(members[RECORD], lambda record: record["job"].update(config=config))
+
+
+def not_a_number(members: Members) -> None:
+    members[TABLE] = with_cell(members[TABLE], "nan")
+
+
+def forged_ablation(members: Members) -> None:
+    members[f"{ABLATION}/values.csv"] = with_cell(members[f"{ABLATION}/values.csv"], "0.123")
+
+
+def forged_frame(members: Members) -> None:
+    """And what would be made of it: the exhibit is not even made."""
+    members[FRAME] = with_cell(members[FRAME], "0.123")
+
+
+def added_table(members: Members) -> None:
+    members[f"{RESULT}/tables/table9.csv"] = members[TABLE]
+
+
+def missing_table(members: Members) -> None:
+    del members[f"{RESULT}/tables/per_run.csv"]
+
+
+def renamed_table(members: Members) -> None:
+    members[f"{RESULT}/tables/table2.csv"] = members.pop(TABLE)
+
+
+def table_beside(members: Members) -> None:
+    members[f"{RESULT}/results.csv"] = members[TABLE]
+
+
+def table_elsewhere(members: Members) -> None:
+    members["results/other/tables/table1.csv"] = members[TABLE]
+
+
+def forged_figure(members: Members) -> None:
+    members[f"{RESULT}/figures/steps.png"] = members[f"{RESULT}/figures/before_after.png"]
+
+
+def broken_scores(members: Members) -> None:
+    for name in members:
+        if name.endswith("scores.parquet") and "/base-" in name:
+            members[name] = b"PAR1" + bytes(64) + b"PAR1"
+
+
+def image_elsewhere(members: Members) -> None:
+    """A grid of samples would show a file of whoever verifies."""
+    for name in members:
+        if name.endswith("scores.parquet") and "/base-" in name:
+            buffer = io.BytesIO()
+            pd.read_parquet(io.BytesIO(members[name])).assign(path="/etc/hostname").to_parquet(buffer)
+            members[name] = buffer.getvalue()
+
+
+NUMBERS = [
+    (forged_table, TABLE + ": row "),
+    (nothing_to_rebuild, TABLE + ": row "),
+    (wide_tolerances, TABLE + ": row "),
+    (not_a_number, "mean: 'nan', made again"),
+    (forged_ablation, f"{ABLATION}/values.csv: row "),
+    (forged_frame, f"{RESULT}/paper/table1.csv: not made again: it is made of {FRAME}, which is not right"),
+    (added_table, f"{RESULT}/tables/table9.csv: is in the archive, and is not made of its raw scores"),
+    (missing_table, f"{RESULT}/tables/per_run.csv: is made of the archive's raw scores, and is not in it"),
+    (renamed_table, f"{RESULT}/tables/table2.csv: is in the archive, and is not made of its raw scores"),
+    (table_beside, f"{RESULT}/results.csv: is in the archive, and nothing makes it of raw scores"),
+    (table_elsewhere, "results/other/tables/table1.csv: has no place in an archive"),
+    (forged_figure, f"{RESULT}/figures/steps.png: "),
+    (broken_scores, f"{RESULT}: report failed: "),
+    (image_elsewhere, "the image '/etc/hostname' is not below this folder"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_one_server")
+@pytest.mark.parametrize(("forge", "said"), NUMBERS, ids=[forge.__name__ for forge, _ in NUMBERS])
+def test_what_is_not_of_the_raw_scores_is_named(
+    forge: Callable[[Members], None], said: str, members: Members, verified: Callable[..., Verified]
+) -> None:
+    forged = dict(members)
+    forge(forged)
+    problems = verified(forged).problems
+    assert any(said in problem for problem in problems), problems
+    assert not [problem for problem in problems if "\n" in problem or "Traceback" in problem]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_one_server")
+def test_the_archive_that_they_are_forged_from_is_right(members: Members, verified: Callable[..., Verified]) -> None:
+    found = verified(members)
+    assert found.problems == []
+    assert "GB unpacked" in found.printed
+    assert "made by another version" not in found.printed
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+def in_record(change: Callable[[Any], Any], name: str = RECORD) -> Callable[[Members], None]:
+    def forge(members: Members) -> None:
+        members[name] = changed(members[name], lambda record: change(record["job"]))
+
+    return forge
+
+
+def other_threshold(job: Any) -> None:
+    job["metrics"][0][1]["rules"][0]["threshold"] = 0.99
+
+
+def anothers_scores(job: Any) -> None:
+    """The unlearned model's row reads the base's."""
+    base = next(row for row in job["rows"] if row["model"] == "base" and row["attack"] == "none")
+    row = next(row for row in job["rows"] if row["model"] == "graddiff" and row["attack"] == "none")
+    row["folders"] = {**row["folders"], "score": base["folders"]["score"]}
+
+
+def with_path(path: str) -> Callable[[Any], None]:
+    def change(job: Any) -> None:
+        job["rows"][0]["folders"]["score"] = path
+
+    return change
+
+
+def fewer_rows(job: Any) -> None:
+    del job["rows"][-1]
+
+
+def label_of_a_path(job: Any) -> None:
+    job["metrics"][0][0] = "../../../../mine/ip"
+
+
+def words(exhibit: str, **changes: Any) -> Callable[[Members], None]:
+    def forge(members: Members) -> None:
+        members[layout.REBUILD] = changed(members[layout.REBUILD], lambda v: v["exhibits"][exhibit].update(changes))
+
+    return forge
+
+
+def no_words(members: Members) -> None:
+    members[layout.REBUILD] = b'{"rebuilds": []}'
+
+
+def empty_words(members: Members) -> None:
+    members[layout.REBUILD] = b'{"exhibits": {}}'
+
+
+def two_configurations(members: Members) -> None:
+    members["config/other.yaml"] = members[CONFIG]
+
+
+def aliases(members: Members) -> None:
+    """Each line has the one before it ten times: 10 GB, if it is written out."""
+    lines = [f"x{n + 1}: &x{n + 1} [{', '.join([f'*x{n}'] * 10)}]" for n in range(9)]
+    members[CONFIG] += "\n".join(["x0: &x0 lol", *lines, ""]).encode()
+
+
+def deep(members: Members) -> None:
+    members[RECORD] = b"[" * 100_000
+
+
+def no_record(members: Members) -> None:
+    del members[f"{RESULT}/measured/run.json"]
+
+
+def other_frames_record(job: Any) -> None:
+    job["methods"]["graddiff"] = "resalign"
+
+
+RECORDS = [
+    ("threshold", in_record(other_threshold), f"{RECORD}: 'metrics' is "),
+    (
+        "anothers-scores",
+        in_record(anothers_scores),
+        f"{RECORD}: 'rows of graddiff, none' reads 'results/runs/s",
+    ),
+    ("forged-frame", in_record(with_path(f"{RESULT}/tables")), f"reads '{RESULT}/tables', which is not where the plan"),
+    ("absolute-path", in_record(with_path("/etc")), "reads '/etc', which is not where the plan puts it"),
+    ("path-above", in_record(with_path("results/runs/score/../../../x")), "which is not where the plan puts it"),
+    ("overlap", in_record(lambda job: job.update(overlap="@MINE@")), f"{RECORD}: 'overlap' reads "),
+    ("times", in_record(lambda job: job["timings"].append(["a", "b", 0, "/etc"])), "'timings' reads '/etc'"),
+    ("held-out", in_record(lambda job: job["heldout"].update(mine="/etc/passwd")), "'heldout' has 'passwd'"),
+    ("fewer-rows", in_record(fewer_rows), f"{RECORD}: 'rows' is "),
+    ("label", in_record(label_of_a_path), f"{RECORD}: 'metrics' is "),
+    (
+        "title",
+        in_record(lambda job: job.update(title="Other")),
+        f"{RECORD}: 'title' is 'Other'; the conf",
+    ),
+    ("list", in_record(lambda job: job.update(rows=3)), f"{RECORD}: is nothing that this version can read (TypeError"),
+    ("deep", deep, f"{RECORD}: is no record of a job (RecursionError"),
+    ("not-json", lambda members: members.update({RECORD: b"\xff\xfe"}), f"{RECORD}: is no record of a job"),
+    ("no-record", no_record, f"{RESULT}/measured/run.json: missing"),
+    (
+        "frames",
+        in_record(other_frames_record, f"{RESULT}/measured/run.json"),
+        f"{RESULT}/measured/run.json: ['methods'] are not what the report's record and the configuration say",
+    ),
+    (
+        "ablation",
+        in_record(lambda job: other_threshold(job["variants"][0]["measured"]), f"{ABLATION}/run.json"),
+        f"{ABLATION}/run.json: 'metrics.ip' is ",
+    ),
+    ("configurations", two_configurations, "config/: has ['config/other.yaml', 'config/tiny.yaml']"),
+    ("aliases", aliases, f"{CONFIG}: has an alias, '*…'; a resolved configuration"),
+    ("not-yaml", lambda members: members.update({CONFIG: b"name: [tiny"}), f"{CONFIG}: not valid YAML: "),
+    ("no-words", no_words, "rebuild.json: has no exhibits' words (KeyError: 'exhibits')"),
+    ("empty-words", empty_words, "rebuild.json: table1"),
+    ("published", words("table1", another_world=""), "rebuild.json: table1: takes published numbers for"),
+    (
+        "series",
+        words("table1", series={"x": {"axis": "", "methods": [], "other": []}}),
+        "has the series ['x'],",
+    ),
+    ("reads", words("table1", files={"values": "@MINE@/values.csv"}), "rebuild.json: table1: unknown key 'files'"),
+]
+
+
+@pytest.mark.parametrize(("forge", "said"), [case[1:] for case in RECORDS], ids=[case[0] for case in RECORDS])
+def test_a_record_that_says_otherwise_is_named_and_nothing_is_made_of_it(
+    forge: Callable[[Members], None], said: str, members: Members, verified: Callable[..., Verified]
+) -> None:
+    forged = dict(members)
+    forge(forged)
+    with mock.patch.object(makers, "stage_server", side_effect=AssertionError("a script was started")):
+        problem, nothing = verified(forged).problems
+    assert said in problem
+    assert "\n" not in problem
+    assert nothing == "nothing was made again: no job is taken from a record that is not right"
+
+
+# --- its own code -----------------------------------------------------------------------------------------------------
+
+HOSTILE = """
+import os, pathlib, socket, sys
+output = pathlib.Path(sys.argv[sys.argv.index("--output") + 1])
+said = []
+def tries(what, action):
+    try:
+        action()
+        said.append(what)
+    except OSError as error:
+        pass
+tries("wrote", lambda: pathlib.Path("@MINE@/evil.txt").write_text("evil"))
+tries("changed", lambda: pathlib.Path("@MINE@/notes.txt").write_text("evil"))
+tries("results", lambda: pathlib.Path("results/tiny/tables/table1.csv").write_text("evil"))
+tries("tree", lambda: pathlib.Path("evil.txt").write_text("evil"))
+tries("devices", lambda: os.stat("/dev/full"))
+tries("called", lambda: socket.create_connection(("127.0.0.1", @PORT@), timeout=2))
+tries("token", lambda: os.environ["HF_TOKEN"] if "HF_TOKEN" in os.environ else os.stat("/nowhere"))
+(output / "tables").mkdir(parents=True)
+(output / "tables" / "table1.csv").write_text("model,mean\\n")
+sys.exit("it could: " + ", ".join(said))
+"""
+LINKS = """
+import os, pathlib, sys
+output = pathlib.Path(sys.argv[sys.argv.index("--output") + 1])
+(output / "tables").mkdir(parents=True)
+os.symlink(os.path.abspath("results/tiny/tables/table1.csv"), output / "tables" / "table1.csv")
+"""
+MOVED = """
+import os, pathlib, sys
+output = pathlib.Path(sys.argv[sys.argv.index("--output") + 1])
+output.rename(output.with_name("other"))
+os.symlink("@MINE@", output)
+for name in ("home", "tmp"):
+    os.rename(output.with_name(name), output.with_name("old-" + name))
+    os.symlink("@MINE@", output.with_name(name))
+"""
+ENDLESS = "import time\nwhile True: time.sleep(1)\n"
+FILLS = """
+import pathlib, sys
+output = pathlib.Path(sys.argv[sys.argv.index("--output") + 1])
+number = 0
+while True:
+    (output / str(number)).write_bytes(bytes(1 << 20))
+    number += 1
+"""
+
+
+def with_code(members: Members, code: str) -> Members:
+    """Every script of the archive's own is hostile."""
+    scripts = [name for name in members if name.startswith(f"{layout.SOURCE}/scripts/")]
+    return {**members, **dict.fromkeys(scripts, code.encode())}
+
+
+@pytest.fixture(scope="module")
+def _isolates() -> None:
+    try:
+        isolation.check_isolation()
+    except isolation.IsolationError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_one_server")
+def test_its_code_does_not_run_unasked(members: Members, verified: Callable[..., Verified]) -> None:
+    found = verified(with_code(members, HOSTILE))
+    assert found.problems == []
+    assert "made by another version" in found.printed
+
+
+@pytest.mark.usefixtures("_isolates")
+def test_its_code_reaches_nothing_outside(members: Members, verified: Callable[..., Verified]) -> None:
+    problems = verified(with_code(members, HOSTILE), runs_its_code=True).problems
+    assert f"{RESULT}: report failed: it could:" in problems[0]
+    assert problems[0].endswith("it could:")
+
+
+@pytest.mark.usefixtures("_isolates")
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (LINKS, f"{RESULT}: report failed: tables/table1.csv: its code has made this a link or a device"),
+        (MOVED, f"{RESULT}: report failed: made: its code has made this no folder; do not use it"),
+        (ENDLESS, f"{RESULT}: report failed: did not end within 2 seconds"),
+        (FILLS, f"{RESULT}: report failed: wrote more than 8,388,608 bytes"),
+    ],
+)
+def test_what_its_code_leaves_is_bounded(
+    code: str, said: str, members: Members, verified: Callable[..., Verified], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(makers, "LIMIT_SECONDS", 2)
+    monkeypatch.setattr(makers, "LIMIT_BYTES", 8 << 20)
+    assert any(said in problem for problem in verified(with_code(members, code), runs_its_code=True).problems)
+
+
+LINK = """diff --git a/results b/results
+new file mode 120000
+--- /dev/null
++++ b/results
+@@ -0,0 +1 @@
++@MINE@
+\\ No newline at end of file
+"""
+ABOVE = """diff --git a/../evil.py b/../evil.py
+new file mode 100644
+--- /dev/null
++++ b/../evil.py
+@@ -0,0 +1 @@
++evil = 1
+"""
+RESULTS = LINK.replace("120000", "100644").replace("results", "results/tiny/run.json").replace("@MINE@", "{}")
+
+
+@pytest.mark.usefixtures("_isolates")
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (layout.PATCH, LINK, "results: its code has made this a link or a device"),
+        (layout.PATCH, ABOVE, "invalid path"),
+        (layout.PATCH, RESULTS, "source/: brings results/tiny/run.json, a place of the archive's own results"),
+        ("source/results/tiny/x.csv", "a", "source/: brings results/tiny/x.csv, a place of the archive's own results"),
+        ("local/untracked/inputs/held-out/x.csv", "a", "source/: brings inputs/held-out/x.csv"),
+    ],
+)
+def test_its_source_keeps_to_its_place(
+    name: str, content: str, said: str, members: Members, verified: Callable[..., Verified]
+) -> None:
+    [problem] = verified({**members, name: content.encode()}, runs_its_code=True).problems
+    assert said in problem
+    assert problem.endswith("nothing more was made again")
+
+
+def test_where_nothing_can_be_cut_off_its_code_is_refused(
+    members: Members, verified: Callable[..., Verified], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "_NAMESPACES", ["--no-such-namespace"])
+    [problem] = verified(with_code(members, HOSTILE), runs_its_code=True).problems
+    assert "no namespaces of its own" in problem
+    assert "--without-isolation" in problem
+
+
+def test_without_isolation_its_code_still_finds_no_token(members: Members, verified: Callable[..., Verified]) -> None:
+    code = HOSTILE.replace("@MINE@", "/nowhere").replace("@PORT@", "0")
+    found = verified(with_code(members, code), runs_its_code=True, isolated=False)
+    assert found.problems[0].endswith("it could: results, tree, devices")
+    assert "runs with your network and your files" in found.printed
