@@ -107,13 +107,13 @@ def its_code(unpacked: Path, folder: Path, *, isolated: bool) -> Iterator[Maker]
         )
         try:
             check_plain(made)
+            output.parent.mkdir(parents=True, exist_ok=True)
+            made.rename(output)
         except ConfigError as fault:
             error = error or str(fault)
-        if error:
-            return error[:MAX_SAID_CHARACTERS]
-        output.parent.mkdir(parents=True, exist_ok=True)
-        made.rename(output)
-        return None
+        finally:
+            shutil.rmtree(scratch)
+        return error[:MAX_SAID_CHARACTERS] if error else None
 
     yield make
 

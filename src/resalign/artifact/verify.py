@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -162,6 +163,7 @@ def made_again(
         for member, lines in _compared(rebuild, unpacked, members, folder / str(number)):
             differing.add(member)
             yield from lines
+        shutil.rmtree(folder / str(number))
 
 
 def _compared(
