@@ -52,7 +52,7 @@ def main() -> None:
             if sum(n for (_, what), n in counts.items() if "reader" in what) < parsed.read:
                 said = read_by_a_stage(path, parsed.results)
                 if said is not None:
-                    stopped = f"error: {path}" in said
+                    stopped = "error: " in said and str(path) in said
                     counts[kind, "stopped its reader" if stopped else "missed by its reader"] += 1
                     missed += [] if stopped else [f"{path}: {said[-300:]}"]
     for (kind, what), number in sorted(counts.items()):
@@ -90,14 +90,18 @@ def flipped(path: Path, bit: int) -> Iterator[None]:
 def read_by_a_stage(path: Path, results: Path) -> str | None:
     """What a stage says that reads the file: one whose record names it, a folder that it lies in or a list that has it.
 
-    The report names its scores by the seed's place; None if there is no reader.
+    The report reads all scores; None if there is no reader.
     """
-    lists = (path.parent / "checkpoints.json", *path.parents[3].glob("*/images.csv"))
-    names = [f'"{place}"' for place in (path, *path.parents, *lists) if place not in (results, *results.parents)]
+    lists = {".safetensors": [path.parent / "checkpoints.json"], ".png": [*path.parents[3].glob("*/images.csv")]}
+    names = [
+        f'"{place}"'
+        for place in (path, *path.parents, *lists.get(path.suffix, ()))
+        if place not in (results, *results.parents)
+    ]
     records = [(stage, record) for stage in STAGES for record in sorted((results / "runs" / stage).rglob("run.json"))]
     for stage, record in [*records, *(("report", record) for record in results.glob("*/run.json"))]:
         text = record.read_text(encoding="utf-8", errors="replace")
-        is_named = any(name in text for name in names) or (stage == "report" and path.name == "scores.parquet")
+        is_named = path.name == "scores.parquet" if stage == "report" else any(name in text for name in names)
         if record != path and is_named:
             told = json.loads(text)
             with tempfile.TemporaryDirectory() as folder:

@@ -170,11 +170,8 @@ def running(
         remove_parts(arguments.output)
         begun_at, imported = time.time(), import_seconds()
         created_at = processes.created_at(psutil.Process())
-        attempt = Attempt(
-            folder,
-            deadline=_deadline(arguments.limit_minutes, created_at),
-            idle_seconds=lambda: import_seconds() - imported,
-        )
+        deadline = _deadline(arguments.limit_minutes, created_at)
+        attempt = Attempt(folder, deadline=deadline, idle_seconds=lambda: import_seconds() - imported)
         stack.enter_context(_stopped_by_signals(attempt))
         with memory.explained(Path(sys.argv[0]).stem, arguments.job):
             yield attempt
