@@ -47,8 +47,8 @@ recover: $(INSTALLED) ## After a hard kill: end the jobs that are left and unloc
 adopt: $(INSTALLED) ## Take over results/ that another folder or machine has made (CONFIG="one.yaml other.yaml" and, for targets, ARGS="-- paper")
 	@$(IN_VENV) python scripts/adopt.py --configfile $(CONFIG) $(ARGS)
 
-verify: $(INSTALLED) ## Check an archive of a result and make its tables and figures again (ARTIFACT=path/to/archive.zip, ARGS=--run-its-code)
-	@$(IN_VENV) python scripts/verify.py $(ARTIFACT) $(ARGS)
+verify: $(INSTALLED) ## Check an archive of a result and make its tables again (ARTIFACT=path.zip ARGS=--run-its-code); without: every file below results/
+	@$(IN_VENV) python scripts/$(if $(ARTIFACT),verify.py $(ARTIFACT),check_results.py) $(ARGS)
 
 check: $(INSTALLED) ## Run every static check: ruff, mypy, snakefmt, snakemake --lint
 	@$(IN_VENV) ruff check

@@ -49,8 +49,8 @@ def _part(path: Path) -> Path:
 def remove_parts(folder: Path) -> None:
     """Removes what killed processes have left of unfinished files and folders, here and below.
 
-    What a process writes that lives is left to it: several jobs may write into one folder. A number that a process of
-    another machine had counts as dead, so that jobs which share a folder belong on one machine.
+    What a process writes that lives is left to it. A process of another machine counts as dead, so that this is for
+    folders of one job's own.
     """
     for part in list(folder.rglob(".*.part")):
         found = _PART.fullmatch(part.name)

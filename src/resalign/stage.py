@@ -179,7 +179,8 @@ def running(
             folder = stack.enter_context(StateFolder(state_folder(arguments.output), fingerprint))
             if folder.take_finished(arguments.output):
                 raise AlreadyFinished(f"finished by an earlier attempt; delete {folder.path} to make it anew")
-        remove_parts(arguments.output)
+        if made is None:  # else jobs of other machines may be at work there
+            remove_parts(arguments.output)
         begun_at, imported = time.time(), import_seconds()
         created_at = processes.created_at(psutil.Process())
         deadline = _deadline(arguments.limit_minutes, created_at)
