@@ -160,7 +160,7 @@ def verified(path: Path | str) -> Path:
 
 def check_listed(path: Path, sha256: str, manifest: str) -> None:
     """Raises DamagedError unless a file is the one that a job's manifest lists."""
-    if file_hash(path) != sha256:
+    if _hash_now(path) != sha256:
         raise DamagedError(f"{path}: is not the file that {manifest} lists; remove the list to have both made again")
 
 
@@ -198,8 +198,13 @@ def _problem(path: Path, entry: Entry) -> str | None:
         return f"is missing, and {NAME} lists it"
     if found.st_size != entry.size_bytes:
         return f"has {found.st_size} bytes, its job wrote {entry.size_bytes}"
-    sha256 = _hash(path, found.st_mtime_ns, found.st_size)
+    sha256 = _hash_now(path)
     return None if sha256 == entry.sha256 else f"has sha256 {sha256[:SHOWN]}…, its job wrote {entry.sha256[:SHOWN]}…"
+
+
+def _hash_now(path: Path) -> str:
+    found = path.stat()
+    return _hash(path, found.st_mtime_ns, found.st_size)
 
 
 @functools.lru_cache(maxsize=100_000)  # a model that several readers check is hashed once
