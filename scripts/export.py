@@ -26,7 +26,7 @@ def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     job, folder = arguments.job, arguments.output / "model"
     with running(arguments):
-        shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was stopped
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt
         base, weights = Path(job["base_folder"]), Path(job["weights"])
         if job["form"] == "whole":
             write_pipeline(base, weights, folder)

@@ -10,7 +10,7 @@ from resalign.config.captions import CAPTION_TABLES
 from resalign.data.image_files import open_image
 from resalign.data.images import CaptionedImages, read_folder_captions, read_image
 from resalign.files import whole
-from resalign.hashes import check_listed
+from resalign.hashes import check_listed, verified
 from resalign.lazy import torch
 from resalign.scores import load_scorer
 from resalign.stage import parse_arguments, progress_bar, run_stage, running
@@ -24,9 +24,10 @@ def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     job, output = arguments.job, arguments.output
     frame = read_manifest(Path(job["images"]))
+    listed = () if "sha256" in frame else frame["path"]  # generated ones are held against their list
     folders = [entry["folder"] for entry in job["scorers"].values()]
     networks = [path for folder in folders for path in (folder.values() if isinstance(folder, dict) else [folder])]
-    inputs = [job["images"], *frame["path"], *filter(None, networks)]
+    inputs = [job["images"], *listed, *filter(None, networks)]
     with running(arguments, resumes="steps", inputs=inputs) as attempt:
         for path, sha256 in zip(frame["path"], frame.get("sha256", ()), strict=False):  # real ones have none
             check_listed(Path(path), sha256, job["images"])
@@ -76,7 +77,7 @@ def read_manifest(path: Path) -> Any:
     import pandas as pd
 
     if path.name not in CAPTION_TABLES:
-        return pd.read_csv(path, dtype={"prompt_id": str, "prompt": str, "label": str}, keep_default_na=False)
+        return pd.read_csv(verified(path), dtype={"prompt_id": str, "prompt": str, "label": str}, keep_default_na=False)
     captions = read_folder_captions(path.parent)
     return pd.DataFrame(
         {

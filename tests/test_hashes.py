@@ -143,6 +143,7 @@ def test_the_state_of_jobs_is_no_result(made: Path) -> None:
 
 def test_random_flips_of_a_large_file_are_all_seen(tmp_path: Path) -> None:
     chosen = random.Random(0)
+    (tmp_path / "run.json").write_text(RECORD)
     (tmp_path / "scores.parquet").write_bytes(chosen.randbytes(1 << 16))
     hashes.seal(tmp_path)
     for _ in range(100):
@@ -150,3 +151,32 @@ def test_random_flips_of_a_large_file_are_all_seen(tmp_path: Path) -> None:
         flip(tmp_path / "scores.parquet", bit)
         assert len(list(hashes.problems(tmp_path))) == 1
         flip(tmp_path / "scores.parquet", bit)
+
+
+def test_a_file_of_that_name_of_the_users_own_is_no_list(tmp_path: Path) -> None:
+    (tmp_path / hashes.NAME).write_text('{"model/config.json": "abc"}')
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    assert hashes.verified(tmp_path / "model" / "config.json").is_file()
+    assert list(hashes.incomplete(tmp_path)) == []
+
+
+def test_what_this_process_is_writing_is_not_held_against_an_earlier_list(made: Path) -> None:
+    with hashes.being_written(made):
+        (made / "checkpoints.json").write_text("another")
+        assert hashes.verified(made / "checkpoints.json").is_file()
+    with pytest.raises(DamagedError):
+        hashes.verified(made / "checkpoints.json")
+
+
+def test_linked_folders_are_looked_into(made: Path, tmp_path: Path) -> None:
+    (made.parents[3] / "runs").rename(tmp_path / "scratch")
+    (made.parents[3] / "runs").symlink_to(tmp_path / "scratch")
+    (made / "checkpoints.json").unlink()
+    assert len(list(hashes.incomplete(made.parents[3]))) == 1
+    assert any("checkpoints.json: is missing" in problem for problem in hashes.problems(made.parents[3]))
+
+
+def test_a_listed_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DamagedError, match=r"0.png: is not the file that images.csv lists"):
+        hashes.check_listed(tmp_path / "0.png", "0" * 64, "images.csv")

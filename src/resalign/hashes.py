@@ -7,11 +7,13 @@ alone are compared for all results before each run of the workflow (:func:`incom
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,6 +26,8 @@ IMAGES = "images"  # of a run, beside its tiers: <prompt list>/step-<n>
 FORMAT = "resalign hashes 1"
 REMEDY = "remove it, and the next run makes it again"
 SHOWN = 12  # digits of a hash in a message
+LOOKERS = 16  # at sizes, at once
+_BEING_WRITTEN: set[Path] = set()
 
 
 class DamagedError(ValueError):
@@ -47,7 +51,13 @@ class Entry:
 
 
 def file_hash(path: Path) -> str:
-    """sha256 of a file."""
+    """sha256 of a file; a file whose time has not changed is read once in a process."""
+    found = path.stat()
+    return _hash(path, found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _hash(path: Path, _mtime: int, _size: int) -> str:
     return Entry.of(path).sha256
 
 
@@ -106,8 +116,18 @@ def write(folder: Path, entries: Mapping[str, Entry]) -> None:
         part.write_text(to_text(entries), encoding="utf-8")
 
 
+@contextlib.contextmanager
+def being_written(folder: Path) -> Iterator[None]:
+    """Within the block this process writes there: the list, if there is one, is of an earlier attempt."""
+    _BEING_WRITTEN.add(folder.absolute())
+    try:
+        yield
+    finally:
+        _BEING_WRITTEN.discard(folder.absolute())
+
+
 def _named(folder: Path, parts: Iterable[str]) -> Iterator[str]:
-    for part in (*parts, *RECORDS[:2]):
+    for part in (*parts, RECORD, "timing.json"):
         if (folder / part).is_dir():
             yield from (f"{part}/{name}" for name in _below(folder / part))
         elif (folder / part).is_file():
@@ -139,12 +159,14 @@ def verified(path: Path | str) -> Path:
     path = Path(path)
     is_folder = path.is_dir()
     for folder in (*([path] if is_folder else ()), *path.parents):
+        if folder.absolute() in _BEING_WRITTEN:
+            continue
         listed = read(folder)
         if listed is None:
             if folder in (path, path.parent) and _is_record(folder / RECORD):
                 raise DamagedError(
                     f"{folder}: has a {RECORD} and no {NAME}: its job was cut short, or an older version made it; "
-                    f"remove {folder / RECORD}, and the next run makes it again"
+                    f"remove {folder / RECORD}, and the next run there makes it again"
                 )
             continue
         name = path.relative_to(folder).as_posix()
@@ -160,7 +182,7 @@ def verified(path: Path | str) -> Path:
 
 def check_listed(path: Path, sha256: str, manifest: str) -> None:
     """Raises DamagedError unless a file is the one that a job's manifest lists."""
-    if _hash_now(path) != sha256:
+    if not path.is_file() or file_hash(path) != sha256:
         raise DamagedError(f"{path}: is not the file that {manifest} lists; remove the list to have both made again")
 
 
@@ -178,9 +200,12 @@ def read(folder: Path) -> dict[str, Entry] | None:
 
 
 @functools.lru_cache(maxsize=64)
-def _read(path: Path, _mtime: int, _size: int) -> dict[str, Entry]:
+def _read(path: Path, _mtime: int, _size: int) -> dict[str, Entry] | None:
+    content = path.read_bytes()
+    if FORMAT.encode() not in content and not any(record.is_file() for record in records_of(path.parent)):
+        return None  # a file of the user's own
     try:
-        return from_text(path.read_bytes(), path)
+        return from_text(content, path)
     except DamagedError as error:
         raise DamagedError(f"{error}; {REMEDY}") from None
 
@@ -198,18 +223,8 @@ def _problem(path: Path, entry: Entry) -> str | None:
         return f"is missing, and {NAME} lists it"
     if found.st_size != entry.size_bytes:
         return f"has {found.st_size} bytes, its job wrote {entry.size_bytes}"
-    sha256 = _hash_now(path)
+    sha256 = file_hash(path)
     return None if sha256 == entry.sha256 else f"has sha256 {sha256[:SHOWN]}…, its job wrote {entry.sha256[:SHOWN]}…"
-
-
-def _hash_now(path: Path) -> str:
-    found = path.stat()
-    return _hash(path, found.st_mtime_ns, found.st_size)
-
-
-@functools.lru_cache(maxsize=100_000)  # a model that several readers check is hashed once
-def _hash(path: Path, _mtime: int, _size: int) -> str:
-    return file_hash(path)
 
 
 def forget() -> None:
@@ -222,7 +237,7 @@ def forget() -> None:
 
 
 def incomplete(results: Path) -> Iterator[tuple[Path, str]]:
-    """(folder, what is wrong) of each result of which a file is missing or has another size; cheap.
+    """(folder, what is wrong) of each result of which a file is missing or has another size, by one look at each.
 
     Where the record is missing, Snakemake knows that the job has not ended.
     """
@@ -235,17 +250,20 @@ def incomplete(results: Path) -> Iterator[tuple[Path, str]]:
         except (ValueError, LookupError, TypeError, AttributeError):
             yield folder, f"{folder / NAME}: cannot be read"
             continue
-        wrong = [name for name, size in sizes.items() if _size(folder / name) != size]
+        with ThreadPoolExecutor(LOOKERS) as pool:  # each look may have to ask a file server
+            found = dict(zip(sizes, pool.map(_size, (folder / name for name in sizes)), strict=True))
+        wrong = [name for name, size in sizes.items() if found[name] != size]
         if wrong:
             first = folder / wrong[0]
-            what = "is missing" if _size(first) is None else f"has {_size(first)} bytes, not {sizes[wrong[0]]}"
+            what = "is missing" if found[wrong[0]] is None else f"has {found[wrong[0]]} bytes, not {sizes[wrong[0]]}"
             yield folder, f"{first}: {what}" + (f", and {len(wrong) - 1} more" if wrong[1:] else "")
 
 
 def problems(results: Path) -> Iterator[str]:
     """Everything that is not as it was written, a line each that names the file and the job that makes it again."""
-    folders = list(sealed_folders(results))
-    for folder in folders:
+    for folder in sealed_folders(results):
+        if not any(record.is_file() for record in records_of(folder)):
+            continue  # its job has not ended
         try:
             listed = read(folder) or {}
         except DamagedError as error:
@@ -254,25 +272,32 @@ def problems(results: Path) -> Iterator[str]:
         for name, entry in listed.items():
             if problem := _problem(folder / name, entry):
                 yield f"{folder / name}: {problem}; {REMEDY} ({_maker(folder)})"
-    for record in sorted(results.rglob(RECORD)):
-        if record.parent not in folders and not _is_hidden(record.relative_to(results)):
-            yield f"{record.parent}: has no {NAME}; remove {record}, and the next run makes it again"
+    for folder in _folders_with(results, RECORD):
+        if not (folder / NAME).is_file():
+            yield f"{folder}: has no {NAME}; remove {folder / RECORD}, and the next run makes it again"
 
 
 def unlisted(results: Path) -> list[Path]:
     """Files that no job has listed: of jobs that write one file beside those of others, such as a table's LaTeX."""
     listed = {(folder / name).resolve() for folder in sealed_folders(results) for name in (*(read(folder) or ()), NAME)}
-    files = (path for path in results.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(results)))
+    files = (folder / name for folder, names in _walk(results) for name in names if not name.startswith("."))
     return sorted(path for path in files if path.resolve() not in listed)
 
 
 def sealed_folders(results: Path) -> list[Path]:
     """Folders that have a list, but for those that only keep a job's state."""
-    return sorted(path.parent for path in results.rglob(NAME) if not _is_hidden(path.relative_to(results)))
+    return _folders_with(results, NAME)
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _folders_with(results: Path, name: str) -> list[Path]:
+    return sorted(folder for folder, names in _walk(results) if name in names)
+
+
+def _walk(results: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder that is not hidden, linked ones too, with the names of its files."""
+    for path, folders, names in os.walk(results, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield Path(path), names
 
 
 def _size(path: Path) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
@@ -30,13 +31,14 @@ def note_damage(results: Path) -> Iterator[str]:
     Yields:
         What is wrong, a line for each result.
     """
-    for note in INCOMPLETE.rglob("*"):
-        if note.is_file() and f'"{MARK}"' in note.read_text(encoding="utf-8", errors="replace"):
-            note.unlink()
+    for note in [path for path in INCOMPLETE.rglob("*") if path.is_file()]:
+        with contextlib.suppress(FileNotFoundError):  # a workflow that is running removes its own
+            if f'"{MARK}"' in note.read_text(encoding="utf-8", errors="replace"):
+                note.unlink()
     for folder, problem in hashes.incomplete(results):
         yield problem
         for record in hashes.records_of(folder):
-            for output in (record, *record.parent.glob("*")):
+            for output in record.parent.glob("*"):
                 note = note_of(output, INCOMPLETE)
                 if output.is_file() and not note.exists():
                     note.parent.mkdir(parents=True, exist_ok=True)

@@ -179,6 +179,7 @@ def running(
             folder = stack.enter_context(StateFolder(state_folder(arguments.output), fingerprint))
             if folder.take_finished(arguments.output):
                 raise AlreadyFinished(f"finished by an earlier attempt; delete {folder.path} to make it anew")
+        stack.enter_context(hashes.being_written(arguments.output))
         if made is None:  # else jobs of other machines may be at work there
             remove_parts(arguments.output)
         begun_at, imported = time.time(), import_seconds()
@@ -244,7 +245,7 @@ def inputs_hash(inputs: Iterable[str | Path]) -> str:
     files = {file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])}
     lines = []
     for file in sorted(files):
-        if file.is_file() and not file.name.startswith(".") and file.name != "timing.json":
+        if file.is_file() and not file.name.startswith(".") and file.name not in hashes.RECORDS[1:]:
             found = file.stat()
             small = found.st_size <= SMALL_BYTES
             state = hashlib.sha256(file.read_bytes()).hexdigest() if small else f"{found.st_size} {found.st_mtime_ns}"

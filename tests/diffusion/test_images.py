@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
+from resalign import hashes
 from resalign.data.prompts import Prompt
 from resalign.diffusion.images import ImageStore
 
@@ -60,3 +62,41 @@ def test_names_are_files_of_the_store_whatever_the_id(tmp_path: Path) -> None:
 
 def test_a_prompt_whose_text_has_changed_is_another_image(tmp_path: Path) -> None:
     assert not stored(tmp_path).path(Prompt("p-1", "a blue two"), 0).exists()
+
+
+def reopened(store: ImageStore) -> ImageStore:
+    again = ImageStore(store.folder)
+    again.open(FINGERPRINT)
+    return again
+
+
+def test_an_image_is_made_if_its_bytes_are_those_that_are_listed(tmp_path: Path) -> None:
+    store = stored(tmp_path)
+    assert not reopened(store).has(PROMPT, 0)  # it was never listed
+    store.list_made()
+    assert reopened(store).has(PROMPT, 0)
+    assert reopened(store).sha256(PROMPT, 0) == hashes.Entry.of(store.path(PROMPT, 0)).sha256
+    content = store.path(PROMPT, 0).read_bytes()
+    store.path(PROMPT, 0).write_bytes(content[:-1])
+    assert not reopened(store).has(PROMPT, 0)
+
+
+def test_a_lost_image_of_another_tier_stays_listed(tmp_path: Path) -> None:
+    store = stored(tmp_path)
+    store.save(PROMPT, 1, IMAGE)
+    store.list_made()
+    store.path(PROMPT, 1).unlink()
+    again = reopened(store)
+    again.save(PROMPT, 2, IMAGE)
+    again.list_made()
+    assert store.path(PROMPT, 1).name in (hashes.read(store.folder) or {})
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"{}"])
+def test_a_damaged_fingerprint_throws_nothing_away(tmp_path: Path, content: bytes) -> None:
+    store = stored(tmp_path)
+    store.list_made()
+    before = (store.folder / "fingerprint.json").read_bytes()
+    (store.folder / "fingerprint.json").write_bytes(content)
+    assert reopened(store).has(PROMPT, 0)
+    assert (store.folder / "fingerprint.json").read_bytes() == before

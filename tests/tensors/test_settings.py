@@ -23,6 +23,7 @@ from resalign.tensors.settings import (
     check_tokenizer,
     read_json,
 )
+from resalign.tensors.weights import WeightsError
 
 from .refused import told
 
@@ -161,7 +162,8 @@ def test_released_preparations_of_images(tmp_path: Path) -> None:
         **{"_valid_processor_keys": ["images"], "image_processor_type": "CLIPImageProcessor", "size": {"height": 224}},
         **{"data_format": "channels_first", "processor_class": "CLIPProcessor"},
     }
-    for settings in (older, newer, {**newer, "image_processor_type": "ViTImageProcessorFast"}):
+    oldest = {**older, "image_processor_type": "CLIPFeatureExtractor"}
+    for settings in (oldest, older, newer, {**newer, "image_processor_type": "ViTImageProcessorFast"}):
         file = write(tmp_path / "preprocessor_config.json", settings)
         assert check_processor(tmp_path) == (file, settings)
 
@@ -403,3 +405,11 @@ def test_every_load_is_local_and_runs_no_code_of_a_folder() -> None:
 def test_the_walk_sees_a_call_without() -> None:
     tree = ast.parse("def f():\n    a.B.from_pretrained(x, local_files_only=True)")
     assert list(calls(tree)) == [("a.B.from_pretrained", {"local_files_only": True})]
+
+
+@pytest.mark.parametrize("key", ["_attn_implementation", "attn_implementation"])
+def test_attention_of_torchs_own_is_no_code_of_anybody_elses(key: str) -> None:
+    for value in ("sdpa", "eager", None):
+        check_settings(Path("config.json"), {key: value}, ())
+    with pytest.raises(WeightsError, match="may name code to be fetched"):
+        check_settings(Path("config.json"), {key: "somebody/kernel"}, ())

@@ -285,7 +285,8 @@ class Experiment:
 
     def _check_combinations(self) -> None:
         """What cannot give a table is refused here, not after hours of work."""
-        for key in ("assets", "prepared", "pipelines", "unlearning", "attacks", "prompts", "sweeps"):
+        sources, entries = ("assets", "prepared", "pipelines", "prompts"), ("unlearning", "attacks", "sweeps")
+        for key in (*sources, *entries, "metrics", "scorers"):
             for label in self.attacks if key == "attacks" else getattr(self.config, key):
                 if label == TRAIN and key in ("assets", "prepared"):
                     raise ConfigError(f"{self.where}: {key}.{label}: so a metric calls an attack's images; rename it")

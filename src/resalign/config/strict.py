@@ -203,14 +203,14 @@ def _check_once(node: Any) -> None:
     """Refuses a mapping with a key that is there twice; merged mappings (``<<``) may be several."""
     import yaml
 
-    lines: dict[str, int] = {}
+    lines: dict[tuple[str, str], int] = {}
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
             continue
-        if key.value in lines:
-            said = f"the key {key.value!r} is there twice, first in line {lines[key.value]}; keep one of them"
+        if (name := (key.tag, key.value)) in lines:
+            said = f"the key {key.value!r} is there twice, first in line {lines[name]}; keep one of them"
             raise yaml.composer.ComposerError(None, None, said, key.start_mark)
-        lines[key.value] = key.start_mark.line + 1
+        lines[name] = key.start_mark.line + 1
 
 
 def typed(value: Any) -> Any:

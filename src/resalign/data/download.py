@@ -119,7 +119,7 @@ def _write(source: Source, response: HTTPResponse, part: Path, start: int, size:
         for chunk in _chunks(response):
             if stream.tell() + len(chunk) > largest(source):
                 part.unlink()
-                raise _too_large(source, "more bytes come than the server announces")
+                raise _too_large(source, "more bytes come than it may have")
             stream.write(chunk)
             bar.update(len(chunk))
 

@@ -249,7 +249,8 @@ def _snapshot(source: Source, folder: Path) -> dict[str, str]:
         listed = _listed(source, huggingface_hub.HfApi())
         chosen = _selected(source, listed)
         sizes = [listed[path].size for path in chosen]
-        check_room(source, folder, sum(sizes))
+        here = [folder / path for path in chosen] + list(folder.glob(".cache/huggingface/**/*.incomplete"))
+        check_room(source, folder, sum(sizes), have=sum(path.stat().st_size for path in here if path.is_file()))
         with _no_file_beyond(max(sizes) + SLACK_BYTES):
             huggingface_hub.snapshot_download(
                 repo_id,

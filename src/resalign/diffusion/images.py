@@ -24,41 +24,54 @@ class ImageStore:
 
     Attributes:
         folder: Where they lie.
-        made: What is listed, by file name.
+        made: What is there, by file name.
+        lost: What was made, and is missing or damaged: it stays listed, for jobs of other tiers may read it.
     """
 
     folder: Path
     made: dict[str, hashes.Entry] = field(default_factory=dict)
+    lost: dict[str, hashes.Entry] = field(default_factory=dict)
 
     def open(self, fingerprint: dict[str, object]) -> None:
         """Keeps the images that are there if they were made from the same weights and settings, else starts afresh."""
         marker = self.folder / "fingerprint.json"
-        wanted = json.dumps(fingerprint, sort_keys=True)
-        if marker.is_file() and marker.read_text(encoding="utf-8") == wanted:
+        wanted = json.dumps(fingerprint, sort_keys=True).encode()
+        listed = self._listed()
+        if listed.get(marker.name) == hashes.Entry.of(wanted) or (
+            marker.is_file() and marker.read_bytes() == wanted and marker.name not in listed
+        ):
             remove_parts(self.folder)
-            self._take_up()
+            self._write(marker, wanted)
+            self._take_up(listed)
             return
         if self.folder.exists():
             log.info("%s was made from other weights or settings; its images are made afresh", self.folder)
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True)
-        with whole(marker) as part:
-            part.write_text(wanted, encoding="utf-8")
-        self.made[marker.name] = hashes.Entry.of(marker)
+        self._write(marker, wanted)
 
-    def _take_up(self) -> None:
-        """Finds the images that earlier jobs have made, whole."""
+    def _write(self, marker: Path, fingerprint: bytes) -> None:
+        with whole(marker) as part:
+            part.write_bytes(fingerprint)
+        self.made[marker.name] = hashes.Entry.of(fingerprint)
+
+    def _listed(self) -> dict[str, hashes.Entry]:
+        """What earlier jobs have made."""
         try:
-            listed = hashes.read(self.folder) or {}
+            return hashes.read(self.folder) or {}
         except hashes.DamagedError as error:
-            log.warning("%s; until then its images are made again", error)
-            listed = {}
+            log.warning("%s; its images are made again", error)
+            return {}
+
+    def _take_up(self, listed: dict[str, hashes.Entry]) -> None:
+        """Finds the images that are there, whole."""
         for name, entry in listed.items():
             path = self.folder / name
-            if path.is_file() and hashes.Entry.of(path) == entry:
+            if path.is_file() and hashes.file_hash(path) == entry.sha256:
                 self.made[name] = entry
             else:
-                log.warning("%s: is missing or not what was made; it is made again", path)
+                log.warning("%s: is missing or not what was made; it is made again where it is asked for", path)
+                self.lost[name] = entry
 
     def has(self, prompt: Prompt, index: int) -> bool:
         """Whether an image is made."""
@@ -86,7 +99,7 @@ class ImageStore:
 
     def list_made(self) -> None:
         """Lists the images that are made, so that the next job finds them."""
-        hashes.write(self.folder, self.made)
+        hashes.write(self.folder, {**self.lost, **self.made})
 
 
 def folder_hash(folder: Path) -> str:

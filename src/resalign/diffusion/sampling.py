@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from resalign.diffusion.noise import initial_noise
 from resalign.diffusion.prediction import predict
 from resalign.lazy import diffusers, torch
 from resalign.tensors.named import Named
+
+LISTED_SECONDS = 30.0  # what was made since then is made again after a kill: a list has every image of the store
 
 
 def sample_images(
@@ -74,19 +77,26 @@ def fill(
     size = sampling["batch_size"]
     batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
     todo = [batch for batch in batches if not all(store.has(*image) for image in batch)]
-    for position in pieces(len(todo)):
-        batch = todo[position]
-        images = sample_images(
-            models,
-            batch,
-            sampling_seed=sampling["seed"],
-            num_inference_steps=sampling["num_inference_steps"],
-            guidance_scale=sampling["guidance_scale"],
-        )
-        for (prompt, index), image in zip(batch, images, strict=True):
-            if not store.has(prompt, index):
-                store.save(prompt, index, image)
-        store.list_made()
+    listed_at = time.monotonic()
+    try:
+        for position in pieces(len(todo)):
+            batch = todo[position]
+            images = sample_images(
+                models,
+                batch,
+                sampling_seed=sampling["seed"],
+                num_inference_steps=sampling["num_inference_steps"],
+                guidance_scale=sampling["guidance_scale"],
+            )
+            for (prompt, index), image in zip(batch, images, strict=True):
+                if not store.has(prompt, index):
+                    store.save(prompt, index, image)
+            if time.monotonic() - listed_at > LISTED_SECONDS:
+                store.list_made()
+                listed_at = time.monotonic()
+    finally:
+        if todo:
+            store.list_made()
 
 
 def partial_sample(

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from resalign.hashes import verified
 from resalign.lazy import open_clip, transformers
 from resalign.tensors.weights import WeightsError, component_files
 
@@ -50,12 +51,13 @@ LABELS = ("id2label", "label2id")  # whose keys are names of classes, or what pe
 TOKENIZER = {
     *("added_tokens_decoder", "additional_special_tokens", "backend", "chat_template", "errors", "model_input_names"),
     *("extra_special_tokens", "padding_side", "src_lang", "tgt_lang", "tokenizer_class", "truncation_side"),
+    "truncation_strategy",
 }
 TOKENIZER_CLASSES = {
     *("BertTokenizer", "CLIPTokenizer", "GemmaTokenizer", "NllbTokenizer", "RobertaTokenizer", "SiglipTokenizer"),
     *("T5Tokenizer", "XLMRobertaTokenizer", "PreTrainedTokenizer", "TokenizersBackend"),
 }
-# Every parameter of diffusers' schedulers that is text.
+# The parameters that are text, of the schedulers that a pipeline may name.
 SCHEDULER = {
     *("algorithm_type", "beta_schedule", "final_sigmas_type", "interpolation_type", "prediction_type", "solver_type"),
     *("sigma_schedule", "time_shift_type", "timestep_spacing", "timestep_type", "variance_type"),
@@ -76,7 +78,7 @@ def read_json(file: Path) -> dict[str, Any]:
         WeightsError: If it is missing, or no JSON object.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(verified(file).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{file}: cannot be read ({first_sentence(error)}); {REMEDY}") from None
     if not isinstance(found, dict):
@@ -100,7 +102,7 @@ def check_settings(file: Path, settings: Mapping[str, Any], known: Collection[st
         if key in OBEYED and value not in (None, False, "", [], {}, *own):
             raise _refused(file, key, OBEYED[key])
     for key, value in settings.items():
-        if key not in known and key not in DESCRIPTIVE and _has_text(value):
+        if key not in known and key not in DESCRIPTIVE and key not in OBEYED and _has_text(value):
             file_named = " and may name a file" if key.endswith(("_file", "_files")) else ""
             raise _refused(file, key, f"is no setting that is known{file_named}")
 
@@ -171,8 +173,8 @@ def check_processor(folder: Path) -> tuple[Path, dict[str, Any]]:
     if not isinstance(settings, dict):
         raise WeightsError(f"{file}: its image_processor holds no settings by name; {REMEDY}")
     names = _image_processors()
-    _check_class(file, settings, "image_processor_type", names)
-    extractors = {name.replace("ImageProcessor", "FeatureExtractor") for name in names}
+    extractors = {name.replace("ImageProcessor", "FeatureExtractor") for name in names}  # as older versions have it
+    _check_class(file, settings, "image_processor_type", names | extractors)
     _check_class(file, settings, "feature_extractor_type", extractors)
     built = getattr(transformers, settings.get("image_processor_type") or "", None)
     known = getattr(built, "valid_kwargs", ImagesKwargs).__annotations__.keys()
