@@ -58,7 +58,7 @@ def test_every_declared_file_is_written(done: tuple[Workshop, Path], plan: Plan)
     assert names == set(theory_jobs.files(plan))
     assert len(names) == 4 + 1 + 6 + 4
     measured = {path.relative_to(folder).as_posix() for path in (folder / "measured").rglob("*.*")}
-    records = {f"measured/{part}{name}.json" for part in ("", "linear-model/") for name in ("run", "timing")}
+    records = {f"measured/{part}{name}.json" for part in ("", "linear-model/") for name in ("run", "timing", "hashes")}
     assert measured == records | {"measured/regained.csv", "measured/linear-model/linear_model.csv"}
 
 
