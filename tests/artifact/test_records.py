@@ -119,10 +119,13 @@ def test_the_attacks_of_a_sweep_by_name_are_the_configuration_s() -> None:
 
 
 def test_without_a_main_all_that_no_sweep_has_made_are_in_the_main_table(demo: Plan) -> None:
-    """And a number may be written as YAML takes for a text."""
     _, values = plan_of("demo")
     [attack, *_] = demo.experiment.config.attacks
-    sweep = {"title": "Rates", "attack": attack, "values": {"one": {"lr": "2e-3"}, "two": {"lr": 3e-3}, "three": {}}}
+    sweep = {
+        "title": "Rates",
+        "attack": attack,
+        "values": {"fast": {"lr": 3e-3}, "lora": {"attack": "lora"}, "own": {}},
+    }
     job, config = as_packed(Plan(Experiment({**values, "sweeps": {"rates": sweep}}, where="mine")))
     records.check_report(job, config, "demo")
     job["main_attacks"].remove(attack)

@@ -178,7 +178,7 @@ def _check_sweep(
 
 
 def _attack(entry: Mapping[str, Any], where: str) -> Job:
-    """An attack's entry as the resolved configuration has it: what a sweep changes may be nested, with defaults of its own."""
+    """An attack's entry as the resolved configuration has it: what a sweep changes may be nested, with defaults."""
     data = {name: entry[name] for name in AttackDataConfig.model_fields if name in entry}
     settings = {name: value for name, value in entry.items() if name not in (*data, "name")}
     config = registry.config_class("attacks", entry["name"]).parse(settings, where=where)
