@@ -86,9 +86,8 @@ def _told(folder: Path) -> Job:
 def _resolved(folder: Path) -> bytes:
     """The configuration of a result as YAML: as its published record has it, with which it is compared."""
     record = disclosure.without_places(_existing(folder / "run.json").read_text(encoding="utf-8"), [ROOT])
-    return yaml.safe_dump(
-        json.loads(record)["job"]["config"], sort_keys=False, width=math.inf, allow_unicode=True
-    ).encode()
+    config = json.loads(record)["job"]["config"]
+    return yaml.safe_dump(config, sort_keys=False, width=math.inf, allow_unicode=True).encode()
 
 
 def _existing(path: Path) -> Path:
