@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resalign.diffusion.export import write_delta, write_pipeline
-from resalign.disclosure import without_places
+from resalign.disclosure import values_without_places
 from resalign.hashes import file_hash, verified
 from resalign.report.card import CardContext, write_card
 from resalign.report.card_model import describe
@@ -33,7 +33,7 @@ def main() -> None:
         else:
             write_delta(base, weights, folder, job["base_name"])
         write_cards(job, folder)
-        write_json(folder / "experiment.json", json.loads(without_places(json.dumps(job["config"]))))
+        write_json(folder / "experiment.json", values_without_places(job["config"]))
 
 
 def write_cards(job: dict[str, Any], folder: Path) -> None:

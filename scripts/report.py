@@ -5,7 +5,7 @@ from __future__ import annotations
 import yaml
 
 from resalign.config.plan import RESULTS
-from resalign.disclosure import without_places
+from resalign.disclosure import values_without_places
 from resalign.report import overlap, scorer_check, sources
 from resalign.report.build import build_report
 from resalign.report.collect import collect, gallery, histories, provenance, timings
@@ -25,7 +25,7 @@ def main() -> None:
             title=job["title"],
             subtitle=job["subtitle"],
             concept=job["concept"],
-            config_yaml=without_places(yaml.safe_dump(job["config"], sort_keys=False, width=110)),
+            config_yaml=yaml.safe_dump(values_without_places(job["config"]), sort_keys=False, width=110),
             provenance=provenance(found.rows, job),
             settings=ReportConfig.parse(job["report"], where="report"),
             command=job["command"],

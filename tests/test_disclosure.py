@@ -1,5 +1,6 @@
 """What must not be published: secrets are found by line, folders of this machine get no names."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,12 @@ def test_folders_of_this_machine_get_no_names(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.chdir(clone)
     text = f'{{"path": "{home}/data", "log": "{clone}/logs/x.log", "other": "{home}-2/data"}}'
     assert disclosure.without_places(text) == f'{{"path": "~/data", "log": "./logs/x.log", "other": "{home}-2/data"}}'
+
+
+def test_a_home_with_an_accent_gets_no_name_in_ascii_either(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(home := tmp_path / "jos\N{LATIN SMALL LETTER E WITH ACUTE}"))
+    values = {"home": str(home), "data": f"{home}/data", "note": f"in\n{home}/data"}
+    short = {"home": "~", "data": "~/data", "note": "in\n~/data"}
+    assert disclosure.values_without_places(values) == short
+    for text in (json.dumps(values), json.dumps(values, ensure_ascii=False)):
+        assert json.loads(disclosure.without_places(text)) == short

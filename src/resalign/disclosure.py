@@ -9,9 +9,11 @@ Deviation: no measure of entropy; a key by another name than these is not seen.
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 ALLOWED = "pragma: allowlist secret"  # on a line that only looks like one; as detect-secrets has it
 NAMES = (
@@ -70,7 +72,13 @@ def without_places(text: str, here: Iterable[Path] = ()) -> str:
         here: Such as the clone's folder; the working directory is one, unasked.
     """
     known = {str(folder.resolve()): "." for folder in (*here, Path.cwd())} | {str(Path.home()): "~"}
+    known |= {json.dumps(folder)[1:-1]: short for folder, short in known.items()}  # as records have it, in ASCII
     for folder, short in sorted(known.items(), key=lambda pair: -len(pair[0])):
         if len(Path(folder).parts) > 1:  # home may be the root itself, in a container
-            text = re.sub(rf"(?<![\w.~-]){re.escape(folder)}(?![\w.-])", short, text)
+            text = re.sub(rf"(?:(?<![\w.~-])|(?<=\\[nrt])){re.escape(folder)}(?![\w.-])", short, text)
     return text
+
+
+def values_without_places(values: Any) -> Any:
+    """Plain values with their texts as :func:`without_places` has them: in YAML a home folder alone would be null."""
+    return json.loads(without_places(json.dumps(values)))

@@ -12,8 +12,9 @@ import pytest
 from resalign.artifact import archive as archive_module
 from resalign.artifact import unpack
 from resalign.artifact.archive import sidecar, write_archive
-from resalign.artifact.manifest import FORMAT, MANIFESTS, covers
+from resalign.artifact.layout import FORMAT, MANIFESTS, covers
 from resalign.artifact.unpack import integrity
+from resalign.config.strict import ConfigError
 from resalign.hashes import DamagedError, Entry, from_text, to_text
 
 CONTENT = {"README.md": b"Read me.\n", "results/a.csv": b"x\n1\n", "provenance/logs/a.log": b"at noon\n", "empty": b""}
@@ -245,3 +246,19 @@ def test_nothing_is_unpacked_through_a_link(archive: Path, tmp_path: Path) -> No
     (tmp_path / "unpacked").symlink_to(tmp_path / "elsewhere")
     assert "is a link, or not empty" in integrity(archive, tmp_path / "unpacked")[0]
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize("names", [["inputs/1-2026-01-01T10:00.yaml"], ["aux.py"], ["docs/what?.md"], ["A.md", "a.md"]])
+def test_what_nobody_could_unpack_is_not_written(names: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="^a.zip: nobody could unpack it: .*; rename it$"):
+        write_archive(tmp_path / "a.zip", dict.fromkeys(names, b""))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_manifest_that_would_fill_the_memory_is_not_read(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpack, "MOST_RECORD_BYTES", 100)
+    monkeypatch.setattr(unpack, "_ENTRY_BYTES", 10)
+    problems = integrity(archive, archive.parent / "unpacked")
+    assert [problem.partition(" bytes; ")[2] for problem in problems] == [
+        "at most 100 are read; do not use the archive"
+    ] * 2

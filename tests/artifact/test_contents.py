@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
-from resalign.artifact import contents
+from resalign.artifact import contents, pack
 from resalign.artifact.published import published
 from resalign.config.ablations import Ablations
 from resalign.config.experiment import Experiment
@@ -117,3 +118,15 @@ def test_a_secret_in_a_configuration_is_refused_before_any_work() -> None:
     ) as caught:
         Plan(Experiment(values, where="mine.yaml"))
     assert "hunter2" not in str(caught.value)
+
+
+def test_the_configuration_is_as_its_published_record_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "jos\N{LATIN SMALL LETTER E WITH ACUTE}"
+    monkeypatch.setenv("HOME", str(home))
+    config = {"home": str(home), "data": f"{home}/data", "note": f"in\n{home}/data, {Path.cwd()}"}
+    (tmp_path / "run.json").write_text(json.dumps({"job": {"config": config}}))
+    packed = published({"config/x.yaml": pack._resolved(tmp_path), "results/x/run.json": tmp_path / "run.json"})
+    texts = {name: content.decode() for name, content in packed.items() if isinstance(content, bytes)}
+    found = yaml.safe_load(texts["config/x.yaml"])
+    assert found == json.loads(texts["results/x/run.json"])["job"]["config"]
+    assert found == {"home": "~", "data": "~/data", "note": "in\n~/data, ."}

@@ -1,6 +1,7 @@
 """Records of an archive, held to its configuration: every shipped experiment's are right, a changed one is not."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from resalign.artifact import records
+from resalign.artifact import rebuild, records
 from resalign.artifact.records import RecordError
 from resalign.config import jobs, theory_jobs
 from resalign.config.ablations import Ablations
@@ -50,14 +51,15 @@ def demo() -> Plan:
     return plan_of("demo")[0]
 
 
-def _first(job: Job, attack: str = "none") -> Any:
-    return next(row for row in job["rows"] if row["attack"] == attack)
+def _first(job: Job, attack: str = "none", model: str = "base") -> Any:
+    return next(row for row in job["rows"] if (row["attack"], row["model"]) == (attack, model))
 
 
 CHANGES: dict[str, Callable[[Job], Any]] = {
     "base": lambda job: job.update(base="esd"),
     "models": lambda job: job["models"].append("mine"),
     "attacks": lambda job: job["attacks"].pop(),
+    "main_attacks": lambda job: job["main_attacks"].pop(),
     "attacks'": lambda job: job["main_attacks"].append("mine"),
     "metrics": lambda job: job["metrics"].append(["mine", {"name": "ip"}]),
     "flags": lambda job: job.update(flags="fid"),
@@ -65,6 +67,7 @@ CHANGES: dict[str, Callable[[Job], Any]] = {
     "tier": lambda job: job.update(tier="paper"),
     "training_seeds": lambda job: job.update(training_seeds=[7]),
     "seeds": lambda job: _first(job).update(seeds=[7]),
+    "seeds of resalign, none": lambda job: _first(job, model="resalign").update(seeds=job["training_seeds"][:1]),
     "seeds'": lambda job: _first(job).update(seeds=[True]),
     "folders": lambda job: _first(job)["folders"].update({"x": "/etc"}),
     "rows": lambda job: job["rows"].append(_first(job)),
@@ -90,6 +93,46 @@ def test_a_changed_key_is_named(key: str, demo: Plan) -> None:
     assert len(str(caught.value)) < 500
 
 
+SWEPT: list[tuple[Callable[[Any], Any], str]] = [
+    (lambda sweep: sweep.update(axis="mine"), "'sweeps.table4-lora' is "),
+    (lambda sweep: sweep["attacks"].pop(), "'sweeps.table4-lora' is "),
+    (lambda sweep: sweep["attacks"][0].reverse(), "'sweeps.table4-lora' is "),
+    (lambda sweep: sweep["attacks"][0].__setitem__(1, sweep["attacks"][1][1]), "'sweeps.table4-lora.1e-2' is "),
+    (lambda sweep: sweep["attacks"][2].__setitem__(1, sweep["attacks"][1][1]), "'sweeps.table4-lora.1e-3' is "),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), SWEPT)
+def test_the_axis_of_a_sweep_cannot_be_labelled_otherwise(change: Callable[[Any], Any], said: str) -> None:
+    job, config = as_packed(plan_of("studies/attacks")[0])
+    change(dict(job["sweeps"])["table4-lora"])
+    with pytest.raises(RecordError, match=said):
+        records.check_report(job, config, job["name"])
+
+
+def test_the_attacks_of_a_sweep_by_name_are_the_configuration_s() -> None:
+    job, config = as_packed(plan_of("studies/attacks")[0])
+    pairs = dict(job["sweeps"])["table2"]["attacks"]
+    pairs[0][1], pairs[1][1] = pairs[1][1], pairs[0][1]
+    with pytest.raises(RecordError, match="'sweeps.table2' is "):
+        records.check_report(job, config, job["name"])
+
+
+def test_without_a_main_all_that_no_sweep_has_made_are_in_the_main_table(demo: Plan) -> None:
+    _, values = plan_of("demo")
+    [attack, *_] = demo.experiment.config.attacks
+    sweep = {
+        "title": "Rates",
+        "attack": attack,
+        "values": {"fast": {"lr": 3e-3}, "lora": {"attack": "lora"}, "own": {}},
+    }
+    job, config = as_packed(Plan(Experiment({**values, "sweeps": {"rates": sweep}}, where="mine")))
+    records.check_report(job, config, "demo")
+    job["main_attacks"].remove(attack)
+    with pytest.raises(RecordError, match=rf"'main_attacks' lacks \['{attack}'\]; the configuration leaves none out"):
+        records.check_report(job, config, "demo")
+
+
 @pytest.mark.parametrize("part", ["/etc/x.csv", "results/runs/theory/mine-0123456789/seed-0/sharpness.csv", 3, None])
 def test_sharpness_is_read_of_the_report_s_models_alone(part: Any, demo: Plan) -> None:
     with pytest.raises(RecordError, match="is not where the plan puts it"):
@@ -102,3 +145,12 @@ def test_what_is_no_record_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "x" / "run.json").write_text(text, encoding="utf-16" if text == "\N{SNOWMAN}" else "utf-8")
     with pytest.raises(RecordError, match=r"^x/run\.json: (is no record of a job|its job is no mapping)"):
         records.told(tmp_path, "x")
+
+
+def test_a_record_that_would_fill_the_memory_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "run.json").touch()
+    os.truncate(tmp_path / "run.json", records.MOST_RECORD_BYTES + 1)
+    with pytest.raises(RecordError, match=r"run\.json: has 67,108,865 bytes; at most 67,108,864 are read"):
+        records.told(tmp_path, ".")
+    with pytest.raises(RecordError, match=r"rebuild\.json: has 67,108,865 bytes"):
+        rebuild.read_words(tmp_path / "run.json")

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from resalign.config.strict import ConfigError
+from resalign.data.errors import DataError
 from resalign.report.collect import collect, load_metric, read_scores
 from resalign.report.figures import followed
 from resalign.report.measurements import Measurements, check_frame
@@ -132,3 +133,10 @@ def test_scores_are_those_of_the_folder_at_hand(tmp_path: Path) -> None:
             assert read_scores(Path("scores.parquet"))["value"].tolist() == [value]
     pd.DataFrame({"value": [3.0]}).to_parquet(tmp_path / "first" / "scores.parquet")
     assert read_scores(tmp_path / "first" / "scores.parquet")["value"].tolist() == [3.0]
+
+
+def test_more_rows_than_the_memory_holds_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pd.DataFrame({"value": [0.0] * 11}).to_parquet(tmp_path / "scores.parquet")
+    monkeypatch.setattr("resalign.report.collect.MAX_ROWS", 10)
+    with pytest.raises(DataError, match=r"scores\.parquet: has 11 rows, at most 10 are read"):
+        read_scores(tmp_path / "scores.parquet")

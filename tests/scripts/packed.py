@@ -11,7 +11,7 @@ from unittest import mock
 
 from resalign.artifact import contents
 from resalign.artifact.archive import write_archive
-from resalign.artifact.manifest import FORMAT, MANIFESTS, covers
+from resalign.artifact.layout import FORMAT, MANIFESTS, covers
 from resalign.config import jobs, theory_jobs
 from resalign.config.ablations import Ablations
 from resalign.config.plan import Plan

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from resalign.artifact import layout
-from resalign.artifact.manifest import PROVENANCE
+from resalign.artifact.layout import PROVENANCE
 from resalign.artifact.verify import verify
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError

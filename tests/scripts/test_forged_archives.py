@@ -312,6 +312,7 @@ RECORDS = [
     ("times", in_record(lambda job: job["timings"].append(["a", "b", 0, "/etc"])), "'timings' reads '/etc'"),
     ("held-out", in_record(lambda job: job["heldout"].update(mine="/etc/passwd")), "'heldout' has 'passwd'"),
     ("fewer-rows", in_record(fewer_rows), f"{RECORD}: 'rows' is "),
+    ("main", in_record(lambda job: job["main_attacks"].clear()), f"{RECORD}: 'main_attacks' lacks "),
     ("label", in_record(label_of_a_path), f"{RECORD}: 'metrics' is "),
     (
         "title",

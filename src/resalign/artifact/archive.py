@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from resalign.config.references import is_inside
+from resalign.config.strict import ConfigError
 from resalign.data.members import composed
 from resalign.files import whole
 from resalign.hashes import Entry
@@ -25,7 +26,7 @@ _NEEDS_ZIP64_BYTES = 1 << 30  # well below the format's limit: what is deflated 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # APPNOTE.TXT 6.3.10, 4.3.16 and 4.3.14: the end record, and the zip64 one with its locator before it.
 _END, _LOCATOR, _END64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sLQL"), struct.Struct("<4sQ2H2L4Q")
-_MAX_DIRECTORY_BYTES = 64 << 20  # half a million members
+_MAX_DIRECTORY_BYTES = 512 << 20  # three million members
 _MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 1024  # NAME_MAX of Linux, PATH_MAX of macOS
 # What Windows takes for a device, drops from a name's end, or refuses in it; what git takes for a repository.
 _NOT_A_NAME = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*[. ]|.*[<>:\"|?*\\].*|\.git|git~\d+|\.{1,2}|")
@@ -41,20 +42,33 @@ def write_archive(path: Path, members: Mapping[str, bytes | Path]) -> None:
     Args:
         path: Where to.
         members: Content, or the file that has it, by name; all come under one folder, named as the archive.
+
+    Raises:
+        ConfigError: If a name is none on some systems, so that :func:`member_names` would refuse it.
     """
-    with whole(path) as part, zipfile.ZipFile(part, "w") as archive:
-        for name in sorted(members):
-            info = zipfile.ZipInfo(f"{path.stem}/{name}", _EPOCH)
-            info.create_system, info.external_attr, info.compress_type = _UNIX, _MODE << 16, zipfile.ZIP_DEFLATED
-            content = members[name]
-            if isinstance(content, bytes):
-                archive.writestr(info, content)
-                continue
-            large = content.stat().st_size >= _NEEDS_ZIP64_BYTES
-            with content.open("rb") as source, archive.open(info, "w", force_zip64=large) as target:
-                shutil.copyfileobj(source, target, 1 << 20)
+    with whole(path) as part:
+        with zipfile.ZipFile(part, "w") as archive:
+            _write(archive, path.stem, members)
+        try:
+            with open_archive(part) as written:
+                member_names(written, "rename it")
+        except ArchiveError as error:
+            raise ConfigError(f"{path.name}: nobody could unpack it: {error}") from None
     with whole(sidecar(path)) as part:
         part.write_text(f"{Entry.of(path).sha256}  {path.name}\n", encoding="utf-8")
+
+
+def _write(archive: zipfile.ZipFile, root: str, members: Mapping[str, bytes | Path]) -> None:
+    for name in sorted(members):
+        info = zipfile.ZipInfo(f"{root}/{name}", _EPOCH)
+        info.create_system, info.external_attr, info.compress_type = _UNIX, _MODE << 16, zipfile.ZIP_DEFLATED
+        content = members[name]
+        if isinstance(content, bytes):
+            archive.writestr(info, content)
+            continue
+        large = content.stat().st_size >= _NEEDS_ZIP64_BYTES
+        with content.open("rb") as source, archive.open(info, "w", force_zip64=large) as target:
+            shutil.copyfileobj(source, target, 1 << 20)
 
 
 def sidecar(path: Path) -> Path:
@@ -125,8 +139,12 @@ def _check_places(path: Path, archive: zipfile.ZipFile) -> None:
         raise ArchiveError("something lies behind its members; do not use it")
 
 
-def member_names(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+def member_names(archive: zipfile.ZipFile, remedy: str = "do not use it") -> dict[str, zipfile.ZipInfo]:
     """Members by their name below the archive's one folder.
+
+    Args:
+        archive: Opened.
+        remedy: What the error asks for.
 
     Raises:
         ArchiveError: If a name leads out of it, is no name on every system, or is another's there; if a member is none
@@ -149,28 +167,28 @@ def member_names(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             or any(map(_NOT_A_NAME.fullmatch, parts))
             or not whole_name.isprintable()
         ):
-            raise ArchiveError(f"the name {whole_name!r} is none of a file inside the archive; do not use it")
+            raise ArchiveError(f"the name {whole_name!r} is none of a file inside the archive; {remedy}")
         if (
             len(os.fsencode(whole_name)) > _MAX_PATH_BYTES
             or max(len(os.fsencode(part)) for part in parts) > _MAX_NAME_BYTES
         ):
-            raise ArchiveError(f"the name {name[:60]!r}… is too long; do not use it")
+            raise ArchiveError(f"the name {name[:60]!r}… is too long; {remedy}")
         if name in found:
-            raise ArchiveError(f"'{name}' is there twice; do not use it")
+            raise ArchiveError(f"'{name}' is there twice; {remedy}")
         if not stat.S_ISREG(info.external_attr >> 16) or info.flag_bits & 1:
-            raise ArchiveError(f"'{name}' is a link or encrypted; do not use it")
+            raise ArchiveError(f"'{name}' is a link or encrypted; {remedy}")
         if info.compress_type not in _METHODS:
             raise ArchiveError(
-                f"'{name}' is compressed by method {info.compress_type}, neither stored nor deflated; do not use it"
+                f"'{name}' is compressed by method {info.compress_type}, neither stored nor deflated; {remedy}"
             )
         for end in range(1, len(parts) + 1):
             path = "/".join(parts[:end]) + ("/" if end < len(parts) else "")
             other = spelled.setdefault(composed(path).casefold().rstrip("/"), path)
             if other != path:
-                raise ArchiveError(f"{path!r} and {other!r} are one name on some systems; do not use it")
+                raise ArchiveError(f"{path!r} and {other!r} are one name on some systems; {remedy}")
         found[name] = info
     if len(roots) > 1:
-        raise ArchiveError(f"it has several folders, {sorted(roots)}; do not use it")
+        raise ArchiveError(f"it has several folders, {sorted(roots)}; {remedy}")
     return found
 
 

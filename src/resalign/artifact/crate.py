@@ -15,7 +15,7 @@ from urllib.parse import quote
 import yaml
 
 from resalign.artifact import layout
-from resalign.artifact.manifest import PROVENANCE
+from resalign.artifact.layout import PROVENANCE
 from resalign.artifact.source import Source
 from resalign.config.strict import ConfigError
 from resalign.hashes import Entry

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from resalign.artifact.manifest import PROVENANCE
-
+# The manifests have size and sha256 of every member, each for its own part.
+FORMAT = "resalign artifact 1"
+PROVENANCE = "provenance/"  # below it lies what differs between two runs, its own manifest included
+MANIFESTS = ("manifest.json", f"{PROVENANCE}manifest.json")
 TARGET = "TARGET"  # stands in a command for what is to be made
 SOURCE = "source"  # the tracked files at their revision
 PATCH = "local/changes.patch"  # what leads from there to the files that ran; absent where nothing does
@@ -23,6 +25,11 @@ TIMING = "timing.json"
 # What a stage leaves beside its weights and images.
 RECORDS = (".json", ".csv", ".parquet")
 SAMPLES = "samples.png"  # among the report's figures: generated images
+
+
+def covers(manifest: str, member: str) -> bool:
+    """Whether a manifest, by its name, has an entry for a member: each for its own part, and for no manifest."""
+    return member not in MANIFESTS and member.startswith(PROVENANCE) == manifest.startswith(PROVENANCE)
 
 
 def config_name(name: str) -> str:

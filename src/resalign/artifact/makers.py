@@ -15,7 +15,7 @@ from pathlib import Path
 
 from resalign import hashes
 from resalign.artifact import isolation, layout, records
-from resalign.artifact.manifest import PROVENANCE
+from resalign.artifact.layout import PROVENANCE
 from resalign.artifact.rebuild import Rebuild
 from resalign.artifact.source import apply_patch
 from resalign.config.closure import ROOT

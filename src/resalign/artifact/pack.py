@@ -13,12 +13,14 @@ from typing import Any
 
 import yaml
 
+from resalign import disclosure
 from resalign.artifact import crate, layout, readme, rebuild
+from resalign.artifact.layout import FORMAT, MANIFESTS, PROVENANCE, covers
 from resalign.artifact.machine import machine, packages
-from resalign.artifact.manifest import FORMAT, MANIFESTS, PROVENANCE, covers
 from resalign.artifact.published import Members, published
 from resalign.artifact.source import Source
 from resalign.config.assets import FETCHED, HASHES
+from resalign.config.closure import ROOT
 from resalign.config.plan import RESULTS
 from resalign.config.shape import ArtifactConfig
 from resalign.config.strict import ConfigError
@@ -59,10 +61,8 @@ def gather(job: Job, source: Source, root: Path) -> Members:
         members[layout.place(path.relative_to(root).as_posix())] = path
     for table, name in rebuild.held_out_of(report, [_told(root / own["folder"]) for own in job["ablations"]]).items():
         members |= _caption_tables(root / table, name)
-    # Not wrapped: folders of this machine are found in whole lines.
-    resolved = yaml.safe_dump(report["config"], sort_keys=False, width=math.inf, allow_unicode=True)
     members[layout.REBUILD] = rebuild.words_text(job["words"])
-    members[layout.config_name(job["name"])] = resolved.encode()
+    members[layout.config_name(job["name"])] = _resolved(root / job["result"])
     members[layout.ASSETS] = _json({name: _hashed(name, asset, root) for name, asset in job["assets"].items()})
     members |= {name: _existing(root / path) for name, path in job["inputs"].items()}
     members |= _provenance(job, settings, folders, root)
@@ -81,6 +81,13 @@ def _told(folder: Path) -> Job:
     """The job of the stage that wrote a folder, as its record has it."""
     told: Job = json.loads(_existing(folder / "run.json").read_text(encoding="utf-8"))["job"]
     return told
+
+
+def _resolved(folder: Path) -> bytes:
+    """The configuration of a result as YAML: as its published record has it, with which it is compared."""
+    record = disclosure.without_places(_existing(folder / "run.json").read_text(encoding="utf-8"), [ROOT])
+    config = json.loads(record)["job"]["config"]
+    return yaml.safe_dump(config, sort_keys=False, width=math.inf, allow_unicode=True).encode()
 
 
 def _existing(path: Path) -> Path:

@@ -15,8 +15,8 @@ from resalign.config.strict import ConfigError
 Members = dict[str, bytes | Path]
 MAX_NAMED = 10  # files in one line of the log or of an error
 _HEAD_BYTES = 1 << 13  # enough to tell text from weights, images and tables
-# As git has them, so that the patch fits, or as the user wrote them.
-_AS_THEY_ARE = (f"{layout.SOURCE}/", layout.PATCH, f"{layout.UNTRACKED}/", "inputs/")
+# As git has them, so that the patch fits, as the user wrote them, or made of what is published.
+_AS_THEY_ARE = (f"{layout.SOURCE}/", layout.PATCH, f"{layout.UNTRACKED}/", "inputs/", "config/")
 
 
 def published(members: Members) -> Members:

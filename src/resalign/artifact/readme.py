@@ -14,7 +14,7 @@ import jinja2
 
 from resalign.artifact import layout
 from resalign.artifact.compare import NUMBER_TOLERANCE, PIXEL_TOLERANCE
-from resalign.artifact.manifest import PROVENANCE
+from resalign.artifact.layout import PROVENANCE
 from resalign.artifact.records import HELD_OUT
 from resalign.artifact.source import Source
 from resalign.config.shape import ArtifactConfig

@@ -209,6 +209,8 @@ def read_words(path: Path) -> dict[str, Any]:
         RecordError: If it has none.
     """
     try:
-        return dict(json.loads(path.read_bytes())["exhibits"])
+        return dict(json.loads(records.content(path, REBUILD))["exhibits"])
+    except RecordError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RecordError(f"{REBUILD}: has no exhibits' words ({type(error).__name__}: {error})") from None

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from resalign.config import registry
+from resalign.config.attack_data import AttackDataConfig
 from resalign.config.captions import CAPTION_TABLES
 from resalign.config.experiment import BASE, LABEL, TRAIN
 from resalign.config.plan import NOT_ATTACKED, RESULTS
@@ -22,6 +24,7 @@ from resalign.config.strict import ConfigError
 
 Job = dict[str, Any]
 HELD_OUT = "inputs/held-out"  # the held-out sets' tables, of which the report counts the rows
+MOST_RECORD_BYTES = 64 << 20  # the report's record has a kilobyte or so for each run
 _STAGES = ("unlearn", "attack", "sample", "score")
 _HASH = "[0-9a-f]{10}"
 _SHOWN_CHARACTERS = 100
@@ -29,6 +32,22 @@ _SHOWN_CHARACTERS = 100
 
 class RecordError(ValueError):
     """A record that says what its configuration does not, or that is none."""
+
+
+def content(path: Path, where: str, most_bytes: int = MOST_RECORD_BYTES) -> bytes:
+    """What others have written, unless it is longer than it can be: values take many times their text's memory.
+
+    Args:
+        path: Of the file.
+        where: What to call it in the error.
+        most_bytes: That are read.
+
+    Raises:
+        RecordError: If it is.
+    """
+    if (size := path.stat().st_size) > most_bytes:
+        raise RecordError(f"{where}: has {size:,} bytes; at most {most_bytes:,} are read; do not use the archive")
+    return path.read_bytes()
 
 
 def told(root: Path, folder: str) -> Job:
@@ -39,7 +58,9 @@ def told(root: Path, folder: str) -> Job:
     """
     where = f"{folder}/run.json"
     try:
-        found = json.loads((root / where).read_text(encoding="utf-8"))["job"]
+        found = json.loads(content(root / where, where).decode("utf-8"))["job"]
+    except RecordError:
+        raise
     except FileNotFoundError:
         raise RecordError(f"{where}: missing; it says what the files beside it were made of") from None
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
@@ -47,22 +68,6 @@ def told(root: Path, folder: str) -> Job:
     if not isinstance(found, dict):
         raise RecordError(f"{where}: its job is no mapping")
     return found
-
-
-def check_report(job: Job, config: Mapping[str, Any], name: str) -> None:
-    """Holds the report's job to the resolved configuration.
-
-    Args:
-        job: As the record has it.
-        config: As the archive has it.
-        name: Of the experiment, by the archive's files.
-
-    Raises:
-        RecordError: Naming the first key that differs, or leads elsewhere.
-    """
-    where = f"{RESULTS}/{name}/run.json"
-    with reading(where):
-        _check_report(job, config, name, where)
 
 
 @contextlib.contextmanager
@@ -83,55 +88,102 @@ def reading(where: str) -> Iterator[None]:
         ) from None
 
 
-def _check_report(job: Job, config: Mapping[str, Any], name: str, where: str) -> None:
-    tier = config["tier"]
-    expected = {
-        "name": name,
-        "config": config,
-        "title": config["title"],
-        "subtitle": config["subtitle"],
-        "concept": config["concept"]["name"],
-        "tier": tier,
-        "training_seeds": config["tiers"][tier]["training_seeds"],
-        "sampling_seed": config["sampling"]["seed"],
-        "base": BASE,
-        **{key: config[key] for key in ("gallery", "flags", "report")},
-    }
-    for key, value in expected.items():
-        _same(where, key, job[key], value)
+def check_report(job: Job, config: Mapping[str, Any], name: str) -> None:
+    """Holds the report's job to the resolved configuration.
+
+    Args:
+        job: As the record has it.
+        config: As the archive has it.
+        name: Of the experiment, by the archive's files.
+
+    Raises:
+        RecordError: Naming the first key that differs, or leads elsewhere.
+    """
+    where = f"{RESULTS}/{name}/run.json"
+    with reading(where):
+        tier = config["tier"]
+        expected = {
+            "name": name,
+            "config": config,
+            "title": config["title"],
+            "subtitle": config["subtitle"],
+            "concept": config["concept"]["name"],
+            "tier": tier,
+            "training_seeds": config["tiers"][tier]["training_seeds"],
+            "sampling_seed": config["sampling"]["seed"],
+            "base": BASE,
+            **{key: config[key] for key in ("gallery", "flags", "report")},
+        }
+        for key, value in expected.items():
+            _same(where, key, job[key], value)
+        _check_main(job, config, where)
+        attacks = {label: entry["dataset"] for label, entry in config["attacks"].items()}
+        _same(where, "models", sorted(job["models"]), sorted([BASE, *config["pipelines"], *config["unlearning"]]))
+        _same(where, "attacks", sorted(job["attacks"]), sorted(map(list, attacks.items())))
+        _same(where, "metrics", sorted(job["metrics"], key=str), sorted(map(list, config["metrics"].items()), key=str))
+        _same(where, "sweeps", sorted(label for label, _ in job["sweeps"]), sorted(config["sweeps"]))
+        for label, sweep in job["sweeps"]:
+            _check_sweep(sweep, config["sweeps"][label], config["attacks"], f"sweeps.{label}", where)
+        _known(where, "attacks", job["main_attacks"], attacks)
+        _check_measured(job, where, job["models"], attacks, (tier,))
+        _same(where, "heldout", sorted(job["heldout"]), sorted(attacks))
+        states = sorted((model, attack) for model in job["models"] for attack in (NOT_ATTACKED, *attacks))
+        _same(where, "rows", sorted((row["model"], row["attack"]) for row in job["rows"]), states)
+        for row in job["rows"]:
+            # As Plan.seeds has it: what nothing has trained is the same for all.
+            trained = row["attack"] != NOT_ATTACKED or "steps" in config["unlearning"].get(row["model"], {})
+            seeds = job["training_seeds"] if trained else job["training_seeds"][:1]
+            _same(where, f"seeds of {row['model']}, {row['attack']}", row["seeds"], seeds)
+        for metric, of in job["compared"].items():
+            own = config["metrics"][metric].get("reference") or config["reference"]
+            is_train = own == TRAIN
+            trains = {at: config["attacks"][at]["train"] if is_train and at in attacks else own for at in of}
+            _same(where, f"compared.{metric}", of, trains)
+        _path(where, "scorer_check", job["scorer_check"], rf"{RESULTS}/inputs/scorers-{_HASH}/detectors\.json")
+        if attacks:
+            _path(where, "overlap", job["overlap"], rf"{RESULTS}/overlap/{_HASH}")
+        else:
+            _same(where, "overlap", job["overlap"], None)
+        for *_, folder in job["timings"]:
+            if not (folder.startswith(f"{RESULTS}/") and is_inside(folder)):
+                raise RecordError(f"{where}: 'timings' reads {_short(folder)}, which is no folder of the results")
+
+
+def _check_main(job: Job, config: Mapping[str, Any], where: str) -> None:
+    """The main table's attacks: those of ``main``, or else every entry that no value of a sweep has made."""
     if config["main"]:
         _same(where, "main_attacks", job["main_attacks"], config["main"])
-    attacks = {label: entry["dataset"] for label, entry in config["attacks"].items()}
-    _same(where, "models", sorted(job["models"]), sorted([BASE, *config["pipelines"], *config["unlearning"]]))
-    _same(where, "attacks", sorted(job["attacks"]), sorted(map(list, attacks.items())))
-    _same(where, "metrics", sorted(job["metrics"], key=str), sorted(map(list, config["metrics"].items()), key=str))
-    _same(where, "sweeps", sorted(label for label, _ in job["sweeps"]), sorted(config["sweeps"]))
-    for label, sweep in job["sweeps"]:
-        _same(
-            where, f"sweeps.{label}", {**sweep, "attacks": 0}, {**_only(config["sweeps"][label], sweep), "attacks": 0}
-        )
-    used = [*(job["main_attacks"] or ()), *(attack for _, sweep in job["sweeps"] for _, attack in sweep["attacks"])]
-    _known(where, "attacks", used, attacks)
-    _check_measured(job, where, job["models"], attacks, (tier,))
-    _same(where, "heldout", sorted(job["heldout"]), sorted(attacks))
-    states = sorted((model, attack) for model in job["models"] for attack in (NOT_ATTACKED, *attacks))
-    _same(where, "rows", sorted((row["model"], row["attack"]) for row in job["rows"]), states)
-    for row in job["rows"]:
-        _known(where, "seeds", row["seeds"], job["training_seeds"])
-    for metric, of in job["compared"].items():
-        own = config["metrics"][metric].get("reference") or config["reference"]
-        trains = {
-            attack: config["attacks"][attack]["train"] if own == TRAIN and attack in attacks else own for attack in of
-        }
-        _same(where, f"compared.{metric}", of, trains)
-    _path(where, "scorer_check", job["scorer_check"], rf"{RESULTS}/inputs/scorers-{_HASH}/detectors\.json")
-    if attacks:
-        _path(where, "overlap", job["overlap"], rf"{RESULTS}/overlap/{_HASH}")
-    else:
-        _same(where, "overlap", job["overlap"], None)
-    for *_, folder in job["timings"]:
-        if not (folder.startswith(f"{RESULTS}/") and is_inside(folder)):
-            raise RecordError(f"{where}: 'timings' reads {_short(folder)}, which is no folder of the results")
+        return
+    made = {f"{sweep['attack']}-{value}" for sweep in config["sweeps"].values() for value in sweep["values"]}
+    if lost := {*config["attacks"]} - made - {*job["main_attacks"]}:
+        raise RecordError(f"{where}: 'main_attacks' lacks {_short(sorted(lost))}; the configuration leaves none out")
+
+
+def _check_sweep(
+    sweep: Mapping[str, Any], own: Mapping[str, Any], attacks: Mapping[str, Any], key: str, where: str
+) -> None:
+    """A sweep's words, and that the attack of each of its values has that value's settings, and its base's others."""
+    labels = dict(sweep["attacks"])
+    words = {name: own[name] for name in ("title", "axis", "note", "metrics")}
+    expected = {**words, "attacks": sorted(own["values"] or own["attacks"])}
+    _same(where, key, {**sweep, "attacks": sorted(labels)}, expected)
+    if own["attacks"]:
+        _same(where, key, labels, own["attacks"])
+    for value, changes in own["values"].items():
+        found, base = attacks[labels[value]], attacks[own["attack"]]
+        settings = {"name" if name == "attack" else name: setting for name, setting in changes.items()}
+        # Another method has other settings than its base.
+        others = base if settings.get("name", base["name"]) == base["name"] else {}
+        _same(where, f"{key}.{value}", found, _attack({**found, **others, **settings}, where))
+
+
+def _attack(entry: Mapping[str, Any], where: str) -> Job:
+    """An attack's entry as the resolved configuration has it: what a sweep changes may be nested, with defaults."""
+    data = {name: entry[name] for name in AttackDataConfig.model_fields if name in entry}
+    settings = {name: value for name, value in entry.items() if name not in (*data, "name")}
+    config = registry.config_class("attacks", entry["name"]).parse(settings, where=where)
+    own = AttackDataConfig.parse(data, where=where).model_dump()
+    return {**own, "name": entry["name"], **config.model_dump(mode="json")}
 
 
 def check_ablation(job: Job, report: Job, name: str) -> None:
@@ -248,10 +300,6 @@ def _known(where: str, key: str, found: Any, known: Any) -> None:
 def _path(where: str, key: str, found: Any, pattern: str) -> None:
     if not isinstance(found, str) or not re.fullmatch(pattern, found, flags=re.ASCII):
         raise RecordError(f"{where}: '{key}' reads {_short(found)}, which is not where the plan puts it")
-
-
-def _only(values: Mapping[str, Any], like: Mapping[str, Any]) -> Job:
-    return {key: values[key] for key in like if key != "attacks"}
 
 
 def _short(value: Any) -> str:

@@ -9,12 +9,14 @@ import zipfile
 from pathlib import Path
 
 from resalign.artifact.archive import ArchiveError, member_names, open_archive, read_member, sidecar_problem
-from resalign.artifact.manifest import FORMAT, MANIFESTS, covers
+from resalign.artifact.layout import FORMAT, MANIFESTS, covers
+from resalign.artifact.records import MOST_RECORD_BYTES, RecordError, content
 from resalign.hashes import DamagedError, Entry, from_text
 from resalign.tracking import log
 
 # An archive of records unpacks to a few times its size; one of a thousand times is made to fill a disk.
 MOST_BYTES, MOST_TIMES = 1 << 30, 100
+_ENTRY_BYTES = 1 << 10  # that one member may have in a manifest; most have 200
 _FREE_BYTES = 1 << 30  # left on the disk, for what is made again
 
 
@@ -40,8 +42,9 @@ def integrity(path: Path, folder: Path, most_bytes: int | None = None) -> list[s
     problems += damaged
     for name in MANIFESTS:
         try:
-            entries = from_text((folder / name).read_bytes(), name, FORMAT) if name in unpacked else None
-        except DamagedError as error:
+            most = max(MOST_RECORD_BYTES, _ENTRY_BYTES * len(members))
+            entries = from_text(content(folder / name, name, most), name, FORMAT) if name in unpacked else None
+        except (DamagedError, RecordError) as error:
             problems.append(str(error))
             continue
         if entries is None:

@@ -18,30 +18,26 @@ import yaml
 from resalign.artifact import layout, records
 from resalign.artifact.compare import differences
 from resalign.artifact.isolation import IsolationError
+from resalign.artifact.layout import MANIFESTS, PROVENANCE
 from resalign.artifact.makers import Maker, its_code, own_code
-from resalign.artifact.manifest import MANIFESTS, PROVENANCE
 from resalign.artifact.rebuild import Rebuild, read_words, rebuilds
 from resalign.artifact.records import RecordError
 from resalign.artifact.unpack import integrity
 from resalign.config import registry
 from resalign.config.closure import ROOT, import_closure
 from resalign.config.plan import RESULTS
-from resalign.config.strict import ConfigError, read_yaml
+from resalign.config.strict import MAX_BYTES, ConfigError, read_yaml
 from resalign.paper import exhibit_jobs
 from resalign.tracking import log
 
 # What has a place in an archive beside results that are made again.
 _FILES = (layout.README, layout.CRATE, layout.REBUILD, layout.ASSETS, layout.PATCH, *MANIFESTS)
-_RAW = tuple(f"{RESULTS}/{part}/" for part in ("runs", "assets", "inputs", "overlap"))
-_FOLDERS: tuple[str, ...] = (
-    f"{layout.SOURCE}/",
-    f"{layout.UNTRACKED}/",
+_RAW = ("runs", "assets", "inputs", "overlap")  # folders of the results that are no experiment's
+_FOLDERS = (
     PROVENANCE,
-    f"{layout.CONFIGURATIONS}/",
-    f"{layout.PROMPTS}/",
+    *(f"{part}/" for part in (layout.SOURCE, layout.UNTRACKED, layout.CONFIGURATIONS, layout.PROMPTS)),
+    *(f"{part}/" for part in (records.HELD_OUT, *(f"{RESULTS}/{name}" for name in _RAW))),
 )
-_FOLDERS += (f"{records.HELD_OUT}/", *_RAW)
-_MOST_CONFIG_BYTES = 4 << 20
 _RECORDING = ("report", "measure", "ablation", "theory_regained", "linear_model")  # scripts that leave a run.json
 
 
@@ -99,10 +95,8 @@ def read_config(unpacked: Path, members: Collection[str]) -> dict[str, Any]:
     if len(found) != 1:
         raise RecordError(f"config/: has {sorted(found)[:3]}; an archive has the one configuration of its experiment")
     where, member = unpacked / found[0], found[0]
-    if (size := where.stat().st_size) > _MOST_CONFIG_BYTES:
-        raise RecordError(f"{member}: has {size:,} bytes; at most {_MOST_CONFIG_BYTES:,} are read")
     with records.reading(member):
-        text = where.read_text(encoding="utf-8")
+        text = records.content(where, member, MAX_BYTES).decode("utf-8")
         try:
             # An entry that is written once and named often is how a small file fills a memory.
             has_alias = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
@@ -116,7 +110,7 @@ def read_config(unpacked: Path, members: Collection[str]) -> dict[str, Any]:
     is_name = isinstance(name, str) and re.fullmatch("[a-z0-9][a-z0-9_-]*", name)
     if not is_name or member != layout.config_name(str(name)):
         raise RecordError(f"{member}: its name is {name!r}; the file and the results have the experiment's")
-    if name in ("runs", "assets", "inputs", "overlap"):
+    if name in _RAW:
         raise RecordError(f"{member}: an experiment called '{name}' has its tables among raw scores")
     return config
 
@@ -210,8 +204,9 @@ def version_note(unpacked: Path, root: Path, config: Mapping[str, Any]) -> str |
     modules = [f"resalign.metrics.{metric}" for metric in sorted(metrics)]
     modules += [f"resalign.{exhibit_jobs.FAMILY}.{name}" for name in exhibit_jobs.exhibits()]
     scripts = [f"scripts/{name}.py" for name in (*_RECORDING, "exhibit", "theory_table", "theory_shown")]
-    files = import_closure(*scripts, "scripts/linear_model_shown.py", *modules)
-    other = [str(file) for file in files if not _same_file(unpacked / layout.SOURCE / file, root / file)]
+    code = import_closure(*scripts, "scripts/linear_model_shown.py", *modules)
+    files = exhibit_jobs.with_published(map(str, code))
+    other = [file for file in files if not _same_file(unpacked / layout.SOURCE / file, root / file)]
     if (unpacked / layout.PATCH).is_file():
         other.append(layout.PATCH)
     if not other:

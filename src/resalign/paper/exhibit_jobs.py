@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -242,8 +242,12 @@ def _metric_modules(plan: Plan, name: str) -> dict[str, str]:
 def exhibit_code(plan: Plan, name: str) -> list[str]:
     """Code inputs of one exhibit: those of its ablations' metrics, and the published numbers, where it shows some."""
     metrics = sorted(f"resalign.metrics.{metric}" for metric in set(_metric_modules(plan, name).values()))
-    found = jobs.code("exhibit", f"resalign.{FAMILY}.{name}", *metrics)
-    module = "src/resalign/paper/published.py"
+    return with_published(jobs.code("exhibit", f"resalign.{FAMILY}.{name}", *metrics))
+
+
+def with_published(code: Iterable[str]) -> list[str]:
+    """Files of code, and the published numbers, where the module that reads them is one."""
+    found, module = list(code), "src/resalign/paper/published.py"
     return [*found, module.replace(".py", ".csv")] if module in found else found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
+import pyarrow.parquet
 
 from resalign.config import registry
 from resalign.config.references import is_inside
@@ -17,7 +18,7 @@ from resalign.config.strict import Strict
 from resalign.data.captions import caption_tables
 from resalign.data.errors import DataError
 from resalign.data.members import folder_in_place
-from resalign.data.tables import read_table
+from resalign.data.tables import MAX_ROWS, read_table
 from resalign.hashes import verified
 from resalign.report import efficiency
 from resalign.report.job_records import read_job_records, read_json
@@ -121,7 +122,10 @@ def read_scores(path: Path) -> pd.DataFrame:
 
 @functools.lru_cache(maxsize=2)  # a run and what it is compared with: features of all runs would fill the memory
 def _read_scores(path: Path, _: int) -> pd.DataFrame:
-    return pd.read_parquet(verified(path))
+    # A few bytes may announce rows that fill the memory.
+    if (rows := pyarrow.parquet.read_metadata(verified(path)).num_rows) > MAX_ROWS:
+        raise DataError(f"{path}: has {rows} rows, at most {MAX_ROWS} are read; score fewer images at once")
+    return pd.read_parquet(path)
 
 
 def states(row: Row) -> Iterator[tuple[int, str, pd.DataFrame]]:
