@@ -16,7 +16,8 @@ from resalign.diffusion.prediction import predict
 from resalign.lazy import diffusers, torch
 from resalign.tensors.named import Named
 
-LISTED_SECONDS = 30.0  # what was made since then is made again after a kill: a list has every image of the store
+# Of the time: what is not listed is made again after a kill, and each list has every image of a store.
+LISTING_SHARE = 0.05
 
 
 def sample_images(
@@ -77,7 +78,7 @@ def fill(
     size = sampling["batch_size"]
     batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
     todo = [batch for batch in batches if not all(store.has(*image) for image in batch)]
-    listed_at = time.monotonic()
+    listed_at, listing_seconds = time.monotonic(), 0.0
     try:
         for position in pieces(len(todo)):
             batch = todo[position]
@@ -91,9 +92,10 @@ def fill(
             for (prompt, index), image in zip(batch, images, strict=True):
                 if not store.has(prompt, index):
                     store.save(prompt, index, image)
-            if time.monotonic() - listed_at > LISTED_SECONDS:
+            if (begun := time.monotonic()) - listed_at >= listing_seconds / LISTING_SHARE:
                 store.list_made()
                 listed_at = time.monotonic()
+                listing_seconds = listed_at - begun
     finally:
         if todo:
             store.list_made()
