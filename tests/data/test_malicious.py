@@ -253,6 +253,10 @@ def test_harmless_pickles_pass(place: Path) -> None:
         assert from_mirror(place / f"array {protocol}", "prompts.p", pickle.dumps(array, protocol=protocol))
 
 
+def test_a_backslash_in_a_text_is_no_warning(place: Path) -> None:
+    assert from_mirror(place, "prompts.p", b"S'a\\y'\n.")
+
+
 def test_a_file_that_is_no_pickle(place: Path) -> None:
     with pytest.raises(BrokenFileError, match=r"prompts.p is no whole pickle"):
         from_mirror(place, "prompts.p", pickle.dumps(["a"] * 100)[:-20])

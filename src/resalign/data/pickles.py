@@ -12,6 +12,7 @@ import logging
 import pickletools
 import tarfile
 import tokenize
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -58,7 +59,8 @@ def check_pickles(source: Source, path: Path, label: str) -> None:
     if not path.is_file() or not (suffix in PICKLED or _begins_as_pickle(path, suffix)):
         return
     try:
-        called = sorted({name for name in _names_in(path, suffix) if not _is_harmless(name)})
+        with warnings.catch_warnings(action="ignore"):  # Python's, of backslashes in texts that may be any bytes
+            called = sorted({name for name in _names_in(path, suffix) if not _is_harmless(name)})
     except _TooLargeError as error:
         problem = f"{label} cannot be checked to its end: {error}; it was not loaded"
         raise source.error(UnsafeFileError, problem, "use a safetensors file of the same weights") from None
