@@ -25,8 +25,8 @@ def main() -> None:
     for problem in problems:
         print(f"DAMAGED: {problem}")  # noqa: T201
     if problems:
-        sys.exit(f"{results}: {len(problems)} problems in the results of {len(folders)} jobs")
-    print(f"{results}: the results of {len(folders)} jobs are as they were written")  # noqa: T201
+        sys.exit(f"{results}: {len(problems)} problems in {len(folders)} folders")
+    print(f"{results}: the files of {len(folders)} folders are as their jobs have written them")  # noqa: T201
 
 
 if __name__ == "__main__":

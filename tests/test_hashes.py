@@ -180,3 +180,16 @@ def test_linked_folders_are_looked_into(made: Path, tmp_path: Path) -> None:
 def test_a_listed_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DamagedError, match=r"0.png: is not the file that images.csv lists"):
         hashes.check_listed(tmp_path / "0.png", "0" * 64, "images.csv")
+
+
+def test_equal_paths_of_two_working_directories_are_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place, content in (("one", "a"), ("other", "b")):
+        (tmp_path / place / "job").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / place)
+        Path("job/scores.csv").write_text(content)
+        Path("job/run.json").write_text(RECORD)
+        hashes.seal(Path("job"))
+        for name in ("scores.csv", hashes.NAME):
+            os.utime(f"job/{name}", ns=(10**18, 10**18))
+        assert hashes.file_hash(Path("job/scores.csv")) == Entry.of(content.encode()).sha256
+        assert hashes.verified("job/scores.csv").is_file()

@@ -26,7 +26,7 @@ IMAGES = "images"  # of a run, beside its tiers: <prompt list>/step-<n>
 FORMAT = "resalign hashes 1"
 REMEDY = "remove it, and the next run makes it again"
 SHOWN = 12  # digits of a hash in a message
-LOOKERS = 16  # at sizes, at once
+LOOKERS = 16  # at sizes, at once: each look may have to ask a file server
 _BEING_WRITTEN: set[Path] = set()
 
 
@@ -53,10 +53,10 @@ class Entry:
 def file_hash(path: Path) -> str:
     """sha256 of a file; a file whose time has not changed is read once in a process."""
     found = path.stat()
-    return _hash(path, found.st_mtime_ns, found.st_size)
+    return _hash(path.absolute(), found.st_mtime_ns, found.st_size)
 
 
-@functools.lru_cache(maxsize=100_000)
+@functools.lru_cache(maxsize=100_000)  # paths are absolute: the working directory may be another one later
 def _hash(path: Path, _mtime: int, _size: int) -> str:
     return Entry.of(path).sha256
 
@@ -196,11 +196,12 @@ def read(folder: Path) -> dict[str, Entry] | None:
         found = (folder / NAME).stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return _read(folder / NAME, found.st_mtime_ns, found.st_size)
+    path = folder / NAME
+    return _read(path.absolute(), path, found.st_mtime_ns, found.st_size)
 
 
 @functools.lru_cache(maxsize=64)
-def _read(path: Path, _mtime: int, _size: int) -> dict[str, Entry] | None:
+def _read(_place: Path, path: Path, _mtime: int, _size: int) -> dict[str, Entry] | None:
     content = path.read_bytes()
     if FORMAT.encode() not in content and not any(record.is_file() for record in records_of(path.parent)):
         return None  # a file of the user's own
@@ -241,29 +242,25 @@ def incomplete(results: Path) -> Iterator[tuple[Path, str]]:
 
     Where the record is missing, Snakemake knows that the job has not ended.
     """
-    for folder in sealed_folders(results):
-        if not any(record.is_file() for record in records_of(folder)):
-            continue
-        try:
-            listed = json.loads((folder / NAME).read_bytes())["members"]
-            sizes = {name: entry["size_bytes"] for name, entry in listed.items()}
-        except (ValueError, LookupError, TypeError, AttributeError):
-            yield folder, f"{folder / NAME}: cannot be read"
-            continue
-        with ThreadPoolExecutor(LOOKERS) as pool:  # each look may have to ask a file server
+    with ThreadPoolExecutor(LOOKERS) as pool:
+        for folder in _whole_folders(results):
+            try:
+                listed = json.loads((folder / NAME).read_bytes())["members"]
+                sizes = {name: entry["size_bytes"] for name, entry in listed.items()}
+            except (ValueError, LookupError, TypeError, AttributeError):
+                yield folder, f"{folder / NAME}: cannot be read"
+                continue
             found = dict(zip(sizes, pool.map(_size, (folder / name for name in sizes)), strict=True))
-        wrong = [name for name, size in sizes.items() if found[name] != size]
-        if wrong:
-            first = folder / wrong[0]
-            what = "is missing" if found[wrong[0]] is None else f"has {found[wrong[0]]} bytes, not {sizes[wrong[0]]}"
-            yield folder, f"{first}: {what}" + (f", and {len(wrong) - 1} more" if wrong[1:] else "")
+            wrong = [name for name, size in sizes.items() if found[name] != size]
+            if wrong:
+                size = found[first := wrong[0]]
+                what = "is missing" if size is None else f"has {size} bytes, not {sizes[first]}"
+                yield folder, f"{folder / first}: {what}" + (f", and {len(wrong) - 1} more" if wrong[1:] else "")
 
 
 def problems(results: Path) -> Iterator[str]:
     """Everything that is not as it was written, a line each that names the file and the job that makes it again."""
-    for folder in sealed_folders(results):
-        if not any(record.is_file() for record in records_of(folder)):
-            continue  # its job has not ended
+    for folder in _whole_folders(results):
         try:
             listed = read(folder) or {}
         except DamagedError as error:
@@ -287,6 +284,11 @@ def unlisted(results: Path) -> list[Path]:
 def sealed_folders(results: Path) -> list[Path]:
     """Folders that have a list, but for those that only keep a job's state."""
     return _folders_with(results, NAME)
+
+
+def _whole_folders(results: Path) -> list[Path]:
+    """Folders that have a list, and whose job has ended."""
+    return [folder for folder in sealed_folders(results) if any(path.is_file() for path in records_of(folder))]
 
 
 def _folders_with(results: Path, name: str) -> list[Path]:

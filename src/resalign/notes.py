@@ -37,9 +37,8 @@ def note_damage(results: Path) -> Iterator[str]:
                 note.unlink()
     for folder, problem in hashes.incomplete(results):
         yield problem
-        for record in hashes.records_of(folder):
-            for output in record.parent.glob("*"):
-                note = note_of(output, INCOMPLETE)
-                if output.is_file() and not note.exists():
-                    note.parent.mkdir(parents=True, exist_ok=True)
-                    note.write_text(json.dumps({"external_jobid": None, MARK: problem}), encoding="utf-8")
+        for record in hashes.records_of(folder):  # an output of every rule whose job leaves one
+            note = note_of(record, INCOMPLETE)
+            if record.is_file() and not note.exists():
+                note.parent.mkdir(parents=True, exist_ok=True)
+                note.write_text(json.dumps({"external_jobid": None, MARK: problem}), encoding="utf-8")

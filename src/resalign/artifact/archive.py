@@ -151,9 +151,8 @@ def member_names(archive: zipfile.ZipFile, remedy: str = "do not use it") -> dic
             of a plain file's content.
     """
     found: dict[str, zipfile.ZipInfo] = {}
-    spelled: dict[
-        str, str
-    ] = {}  # every path and folder, by how a system sees it that knows no case and one Unicode form
+    # Every path and folder, by how a system sees it that knows no case and one Unicode form.
+    spelled: dict[str, str] = {}
     roots = set()
     for info in archive.infolist():
         # orig_filename: zipfile itself cuts a name at a zero byte.
