@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from tests.pipelines import write_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("src", "scripts", "workflow", "config", "envs")
@@ -122,6 +125,17 @@ def copy_repository(folder: Path) -> Path:
     (folder / "tests").mkdir()
     shutil.copy(Path(__file__), folder / "tests" / "test_example.py")
     return folder
+
+
+def write_tiny_experiment(folder: Path, **changes: Any) -> Path:
+    """The demo on a tiny pipeline of one's own, mine/model, without unlearning and attacks, and otherwise as said."""
+    write_pipeline("stable_diffusion", folder / "mine" / "model")
+    demo = yaml.safe_load((folder / "config" / "demo.yaml").read_text())
+    own = {"name": "tiny", "pixels": 16, "model": "mine/model", "assets": {**demo["assets"], "mine": {"path": "mine"}}}
+    config = {**demo, **own, "unlearning": {}, "attacks": {}, "main": [], "sweeps": {}, **changes}
+    path = folder / "config" / "tiny.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,8 @@ import pytest
 import yaml
 
 from resalign.config.plan import load_plan
-from tests.pipelines import write_pipeline
 
-from .conftest import Checkout, copy_repository
+from .conftest import Checkout, copy_repository, write_tiny_experiment
 
 pytestmark = pytest.mark.slow
 
@@ -18,22 +17,15 @@ pytestmark = pytest.mark.slow
 def sampled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, str]:
     """A working copy in which the images of a tiny model of its own were made and scored, and the folder of its run."""
     folder = copy_repository(tmp_path_factory.mktemp("damaged") / "repository")
-    write_pipeline("stable_diffusion", folder / "mine" / "model")
+    (folder / "mine").mkdir()
     (folder / "mine" / "prompts.csv").write_text("id,prompt,label\np0,a red two,two\np1,a blue two,two\n")
     demo = yaml.safe_load((folder / "config" / "demo.yaml").read_text())
-    config = {
-        **demo,
-        "name": "tiny",
-        "pixels": 16,
-        "assets": {**demo["assets"], "mine": {"path": "mine"}},
-        "model": "mine/model",
-        "prompts": {name: {**entry, "source": "mine/prompts.csv"} for name, entry in demo["prompts"].items()},
-        "sampling": {**demo["sampling"], "num_inference_steps": 2},
-        "tiers": {"smoke": {"training_seeds": [0], "prompts": {name: {"images": 1} for name in demo["prompts"]}}},
-        **{"unlearning": {}, "attacks": {}, "main": [], "sweeps": {}},
-    }
-    path = folder / "config" / "tiny.yaml"
-    path.write_text(yaml.safe_dump(config))
+    path = write_tiny_experiment(
+        folder,
+        prompts={name: {**entry, "source": "mine/prompts.csv"} for name, entry in demo["prompts"].items()},
+        sampling={**demo["sampling"], "num_inference_steps": 2},
+        tiers={"smoke": {"training_seeds": [0], "prompts": {name: {"images": 1} for name in demo["prompts"]}}},
+    )
     plan = load_plan(path, {"tier": "smoke"})
     [run] = plan.sample.values()
     checkout = Checkout(folder, "config/tiny.yaml")

@@ -8,13 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
 from resalign.config.plan import load_plan
 from tests.conftest import write_captioned_images
-from tests.pipelines import write_pipeline
 
-from .conftest import Checkout, copy_repository
+from .conftest import Checkout, copy_repository, write_tiny_experiment
 
 # Long enough to be interrupted, with a checkpoint early on.
 ATTACK = {"train": "mine/train", "heldout": "mine/heldout", "steps": 400, "checkpoints": [2], "lr": 1e-4}
@@ -24,23 +22,9 @@ ATTACK = {"train": "mine/train", "heldout": "mine/heldout", "steps": 400, "check
 def tiny(tmp_path: Path) -> tuple[Checkout, str]:
     """A working copy with a tiny model of its own, and the target of its one long job: an attack on the model."""
     folder = copy_repository(tmp_path / "repository")
-    write_pipeline("stable_diffusion", folder / "mine" / "model")
     for name, seed in (("train", 0), ("heldout", 1)):
         write_captioned_images(folder / "mine" / name, ("a red two", "a blue two"), seed=seed)
-    demo = yaml.safe_load((folder / "config" / "demo.yaml").read_text())
-    config = {
-        **demo,
-        "name": "tiny",
-        "pixels": 16,
-        "assets": {**demo["assets"], "mine": {"path": "mine"}},
-        "model": "mine/model",
-        "unlearning": {},
-        "attacks": {"long": ATTACK},
-        "main": [],
-        "sweeps": {},
-    }
-    path = folder / "config" / "tiny.yaml"
-    path.write_text(yaml.safe_dump(config))
+    path = write_tiny_experiment(folder, attacks={"long": ATTACK})
     plan = load_plan(path, {"tier": "smoke"})
     [attack] = plan.attack.values()
     return Checkout(folder, "config/tiny.yaml"), f"{attack.folder(0)}/checkpoints.json"
