@@ -21,7 +21,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## Run the demo experiment and write results/demo/report.html (CORES=n limits the cores)
-	@$(IN_VENV) python -m resalign.stage_server \
+	@$(IN_VENV) python -m resalign.running.stage_server \
 		snakemake --cores $(CORES) --configfile config/demo.yaml --rerun-incomplete --quiet rules host -- demo
 	@echo "The demo's page: results/demo/report.html"
 
@@ -36,7 +36,7 @@ slurm-test: $(INSTALLED) ## Run a small grid on a SLURM of its own, disturbed in
 	@$(IN_VENV) pytest tests/slurm $(ARGS)
 
 costs: $(INSTALLED) ## Jobs, device hours and disk of an experiment before it is run (CONFIG=config/demo.yaml for another)
-	@$(IN_VENV) python -m resalign.report.costs --configfile $(CONFIG) $(ARGS)
+	@$(IN_VENV) python -m resalign.accounting.costs --configfile $(CONFIG) $(ARGS)
 
 doctor: $(INSTALLED) ## What is missing for which table, how large, under which licence; GPU, disk, tokens (CONFIG=... for another)
 	@$(IN_VENV) python scripts/doctor.py --configfile $(CONFIG) $(ARGS)

@@ -1,6 +1,6 @@
 """Whether a flipped bit in results is noticed: by the check of the whole tree, and by the jobs that read the file.
 
-    python -m resalign.stage_server python bench/bit_flips.py --flips 300 --read 40
+    python -m resalign.running.stage_server python bench/bit_flips.py --flips 300 --read 40
 
 Each trial flips one random bit of one random file of a kind, leaves the file's times as they were, asks for all
 problems below the folder, and puts the bit back. Some of the files are read as well, by a stage whose record names

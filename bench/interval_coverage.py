@@ -4,7 +4,7 @@
 
 Images are 0 or 1 with logit p = μ + a_prompt + b_seed, both normal; the truth is the mean of p over all prompts and
 training seeds that there could be. Printed are the shares of trials whose interval holds it, and the intervals' median
-widths: of a pooled rate by either method (:func:`resalign.report.statistics.pooled_interval`), and of Clopper-Pearson
+widths: of a pooled rate by either method (:func:`resalign.analysis.statistics.pooled_interval`), and of Clopper-Pearson
 over all images, which takes them as independent.
 """
 
@@ -19,9 +19,9 @@ from typing import Literal
 import numpy as np
 from scipy import optimize, special
 
-from resalign.report import statistics
-from resalign.report.settings import ReportConfig
-from resalign.report.statistics import Crossed, Floats, IntervalMethod
+from resalign.analysis import statistics
+from resalign.analysis.statistics import Crossed, Floats, IntervalMethod
+from resalign.config.report import ReportConfig
 
 RATES = (0.02, 0.1, 0.5)
 # Standard deviations on the logit's scale; at a rate of .5, b = 0.5 spreads the seeds' rates by .09, b = 1 by .16.

@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from resalign.config import jobs
 from resalign.config.experiment import BASE, Experiment
 from resalign.config.plan import Plan
+from resalign.jobs import parts
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "sd-v1-4-size"
@@ -104,11 +104,11 @@ def main() -> None:
 def jobs_of(plan: Plan, stages: list[str]) -> Iterator[tuple[str, str, str, tuple[str, ...], str]]:
     """(name, script, job, modules, folder) of every unlearning, then of attack, sampling and scoring of the first."""
     for stage in plan.unlearn.values() if "unlearn" in stages else ():
-        yield stage.label, "unlearn", jobs.unlearn_job(plan, stage.run), stage.modules, stage.folder(0)
+        yield stage.label, "unlearn", parts.unlearn_job(plan, stage.run), stage.modules, stage.folder(0)
     first = next(iter(plan.unlearn.values())).model if "unlearn" in stages else BASE
     (attack,) = (stage for stage in plan.attack.values() if stage.model == first)
     if "attack" in stages:
-        yield attack.label, "attack", jobs.attack_job(plan, attack.run, "0"), attack.modules, attack.folder(0)
+        yield attack.label, "attack", parts.attack_job(plan, attack.run, "0"), attack.modules, attack.folder(0)
     state = attack.label if "attack" in stages else first
     (sample,), (score,) = ([s for s in of.values() if s.label == state] for of in (plan.sample, plan.score))
     tier = plan.tier
@@ -116,12 +116,12 @@ def jobs_of(plan: Plan, stages: list[str]) -> Iterator[tuple[str, str, str, tupl
         yield (
             f"sample {state}",
             "sample",
-            jobs.sample_job(plan, sample.run, "0", tier),
+            parts.sample_job(plan, sample.run, "0", tier),
             (),
             f"{sample.folder(0)}/{tier}",
         )
     if "score" in stages:
-        job = jobs.score_job(plan, score.label, jobs.score_images(plan, score.run, "0", tier))
+        job = parts.score_job(plan, score.label, parts.score_images(plan, score.run, "0", tier))
         yield f"score {state}", "score", job, score.modules, f"{score.folder(0)}/{tier}"
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 from resalign.files import whole
-from resalign.stage import parse_arguments, run_stage, running
+from resalign.running.stage import parse_arguments, run_stage, running
 
 
 def main() -> None:
     """Command line of the rule ablation_measured."""
-    from resalign.report.ablation_frames import described, measured
-    from resalign.report.tables import write_csv
+    from resalign.ablations.measured import described, measured
+    from resalign.analysis.frames import write_csv
 
     arguments = parse_arguments(__doc__ or "")
     with running(arguments, made=("values.csv", "per_run.csv", "variants.json")):

@@ -7,8 +7,8 @@ import logging
 import subprocess
 import sys
 
-from resalign.adopt import planned_jobs, sorted_out
-from resalign.stage import run_stage
+from resalign.running.adopt import planned_jobs, sorted_out
+from resalign.running.stage import run_stage
 from resalign.tracking import log
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from resalign.diffusion.export import apply_delta
-from resalign.stage import run_stage
+from resalign.running.stage import run_stage
 
 
 def main() -> None:

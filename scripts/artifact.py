@@ -9,7 +9,7 @@ from resalign.artifact.pack import gather
 from resalign.artifact.published import listing
 from resalign.artifact.source import read_source
 from resalign.config.closure import ROOT
-from resalign.stage import parse_arguments, run_stage, running
+from resalign.running.stage import parse_arguments, run_stage, running
 from resalign.tracking import log
 
 

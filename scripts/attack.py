@@ -19,7 +19,7 @@ from resalign.diffusion.micro_batches import micro_batches
 from resalign.diffusion.models import load_models, trainable_tensors
 from resalign.diffusion.precision import training_precision
 from resalign.lazy import torch
-from resalign.stage import parse_arguments, progress_bar, run_stage, running, write_json
+from resalign.running.stage import parse_arguments, progress_bar, run_stage, running, write_json
 from resalign.tensors.weights import kept_states, save_weights, tensor_shapes
 
 # Image sets of a job, the last two of some attacks alone.

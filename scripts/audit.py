@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from resalign.analysis.collect import collect, provenance
+from resalign.analysis.frames import long_table, write_csv
+from resalign.analysis.verdicts import judge
+from resalign.cards.card import CardContext, write_card
+from resalign.cards.described import describe
+from resalign.config.report import ReportConfig
 from resalign.report import overlap, scorer_check
-from resalign.report.card import CardContext, write_card
-from resalign.report.card_model import describe
-from resalign.report.collect import collect, provenance
-from resalign.report.settings import ReportConfig
-from resalign.report.tables import long_table, write_csv
-from resalign.report.verdicts import judge
-from resalign.stage import parse_arguments, run_stage, running
+from resalign.running.stage import parse_arguments, run_stage, running
 
 
 def main() -> None:

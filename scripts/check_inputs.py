@@ -12,7 +12,7 @@ from resalign.data.prompts import read_prompts
 from resalign.diffusion.architectures import architecture_in
 from resalign.diffusion.checkpoints import check_checkpoint
 from resalign.diffusion.models import check_pipeline_folder
-from resalign.stage import parse_arguments, run_stage, write_json
+from resalign.running.stage import parse_arguments, run_stage, write_json
 
 
 def main() -> None:

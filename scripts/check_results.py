@@ -8,7 +8,7 @@ from pathlib import Path
 
 from resalign import hashes
 from resalign.config.plan import RESULTS
-from resalign.stage import run_stage
+from resalign.running.stage import run_stage
 
 
 def main() -> None:

@@ -19,9 +19,10 @@ from resalign.data.images import (
 )
 from resalign.data.prompts import read_prompt_set
 from resalign.lazy import torch
-from resalign.scores import Need, load_scorer
-from resalign.scores.trial import Drawn, check_flags, show
-from resalign.stage import parse_arguments, run_stage, running, write_json
+from resalign.metrics._flags import Need
+from resalign.metrics._trial import Drawn, check_flags, show
+from resalign.running.stage import parse_arguments, run_stage, running, write_json
+from resalign.scorers._scorer import load_scorer
 from resalign.tensors.seeds import generator
 
 Read = Callable[[str], CaptionedImages]

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from resalign.analysis.collect import load_metric, rows_of
+from resalign.config.report import ReportConfig
+from resalign.detector_audit.labels import read_labels, stand_in_labels
+from resalign.detector_audit.sample import KEY, detector_rules, population
+from resalign.detector_audit.tables import AuditContext, write_audit
 from resalign.hashes import verified
-from resalign.report.collect import load_metric, rows_of
-from resalign.report.detector_audit import AuditContext, write_audit
-from resalign.report.detector_labels import read_labels, stand_in_labels
-from resalign.report.detector_sample import KEY, detector_rules, population
-from resalign.report.settings import ReportConfig
-from resalign.scores import FlagRule
-from resalign.stage import parse_arguments, run_stage, running
+from resalign.metrics._flags import FlagRule
+from resalign.running.stage import parse_arguments, run_stage, running
 
 
 def main() -> None:

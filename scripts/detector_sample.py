@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from resalign.report.collect import load_metric, rows_of
-from resalign.report.detector_sample import IMAGES, KEY, PAGE, draw, population, write_sample
-from resalign.stage import parse_arguments, run_stage, running
+from resalign.analysis.collect import load_metric, rows_of
+from resalign.detector_audit.sample import IMAGES, KEY, PAGE, draw, population, write_sample
+from resalign.running.stage import parse_arguments, run_stage, running
 
 
 def main() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resalign.digits.config import DigitsConfig
+from resalign.config.digits import DigitsConfig
 from resalign.files import empty
-from resalign.stage import parse_arguments, run_stage, running, write_json
+from resalign.running.stage import parse_arguments, run_stage, running, write_json
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from resalign.digits.bars import detector_bars, generator_bars
 from resalign.hashes import verified
 from resalign.metrics import ip, retained_accuracy
-from resalign.stage import parse_arguments, run_stage, write_json
+from resalign.running.stage import parse_arguments, run_stage, write_json
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ import sys
 
 from resalign.config.plan import load_plan
 from resalign.data.doctor import fetched_names, lacking_lines, machine_lines, needs_of, table_lines
-from resalign.report.text_table import aligned
-from resalign.stage import run_stage
+from resalign.display.text_table import aligned
+from resalign.running.stage import run_stage
 from resalign.tracking import log
 
 

@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 
 from resalign.config import registry
-from resalign.report.settings import ReportConfig
-from resalign.stage import read_job, run_stage
+from resalign.config.report import ReportConfig
+from resalign.running.stage import read_job, run_stage
 
 
 def main() -> None:
     """Command line of the rule exhibit."""
-    from resalign.paper.evidence import Evidence
-    from resalign.paper.products import write
+    from resalign.exhibits._evidence import Evidence
+    from resalign.exhibits._products import write
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--job", type=read_job, required=True, help="settings and frames' paths as JSON; - reads them")

@@ -8,17 +8,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from resalign.analysis.collect import collect, provenance
+from resalign.analysis.frames import long_table
+from resalign.cards.card import CardContext, write_card
+from resalign.cards.described import describe
+from resalign.cards.model_card import Exported, write_model_card
+from resalign.config.report import ReportConfig
 from resalign.diffusion.export import write_delta, write_pipeline
 from resalign.disclosure import values_without_places
 from resalign.hashes import file_hash, verified
-from resalign.report.card import CardContext, write_card
-from resalign.report.card_model import describe
-from resalign.report.collect import collect, provenance
-from resalign.report.model_card import Exported, write_model_card
 from resalign.report.overlap import caveats as overlap_caveats
-from resalign.report.settings import ReportConfig
-from resalign.report.tables import long_table
-from resalign.stage import parse_arguments, run_stage, running, write_json
+from resalign.running.stage import parse_arguments, run_stage, running, write_json
 
 
 def main() -> None:

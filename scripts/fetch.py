@@ -8,7 +8,7 @@ from pathlib import Path
 from resalign.config.assets import HASHES, AssetConfig, described
 from resalign.data.fetch import fetch
 from resalign.data.source import MIRROR_ROOT
-from resalign.stage import parse_arguments, run_stage, running
+from resalign.running.stage import parse_arguments, run_stage, running
 
 
 def main() -> None:

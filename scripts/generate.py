@@ -16,7 +16,7 @@ from resalign.diffusion.images import ImageStore, folder_hash
 from resalign.diffusion.models import load_models
 from resalign.diffusion.sampling import fill
 from resalign.files import empty
-from resalign.stage import parse_arguments, progress_bar, run_stage, running
+from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
 
 
 def main() -> None:

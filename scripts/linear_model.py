@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from resalign.config.theory import LinearModelConfig
-from resalign.objectives.resurgence_grid import grid
-from resalign.stage import parse_arguments, run_stage, running
+from resalign.running.stage import parse_arguments, run_stage, running
+from resalign.theory.linear_model_grid import grid
 
 
 def main() -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from resalign.config.report import ReportConfig
 from resalign.hashes import verified
-from resalign.report.settings import ReportConfig
-from resalign.stage import parse_arguments, run_stage
+from resalign.running.stage import parse_arguments, run_stage
 
 
 def main() -> None:
     """Command line of the rule linear_model_shown."""
-    from resalign.report import drawing
-    from resalign.report.linear_model import page, ratio_figure, read
+    from resalign.display import drawing
+    from resalign.theory.linear_model_shown import page, ratio_figure, read
 
     arguments = parse_arguments(__doc__ or "")
     job, output = arguments.job, arguments.output / arguments.job["file"]

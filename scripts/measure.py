@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from resalign.report.settings import ReportConfig
-from resalign.stage import parse_arguments, run_stage, running
+from resalign.config.report import ReportConfig
+from resalign.running.stage import parse_arguments, run_stage, running
 
 
 def main() -> None:
     """Command line of the rule measure."""
-    from resalign.paper.measured import write_measured
-    from resalign.report.collect import collect
+    from resalign.analysis.collect import collect
+    from resalign.exhibits._measured import write_measured
 
     arguments = parse_arguments(__doc__ or "")
     with running(arguments):

@@ -9,7 +9,7 @@ from typing import Any
 from resalign.data.images import CaptionedImages, read_captioned_images
 from resalign.data.overlap import check_apart, describe, shared_captions, shared_images
 from resalign.data.prompts import read_prompt_set
-from resalign.stage import parse_arguments, run_stage, running, write_json
+from resalign.running.stage import parse_arguments, run_stage, running, write_json
 
 
 def main() -> None:

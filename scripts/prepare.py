@@ -5,7 +5,7 @@ from __future__ import annotations
 from resalign.config import registry
 from resalign.config.experiment import SETS
 from resalign.files import empty
-from resalign.stage import parse_arguments, run_stage, running
+from resalign.running.stage import parse_arguments, run_stage, running
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from resalign.recover import SAVING_SECONDS, AliveError, recover
-from resalign.stage import run_stage
+from resalign.running.recover import SAVING_SECONDS, AliveError, recover
+from resalign.running.stage import run_stage
 from resalign.tracking import log
 
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import yaml
 
+from resalign.accounting.times import read_timings
+from resalign.analysis.collect import collect, gallery, histories, provenance
+from resalign.analysis.measurements import FOCUS
 from resalign.config.plan import RESULTS
+from resalign.config.report import ReportConfig
 from resalign.disclosure import values_without_places
-from resalign.report import overlap, scorer_check, sources
+from resalign.jobs import report as files
+from resalign.report import overlap, scorer_check
 from resalign.report.build import build_report
-from resalign.report.collect import collect, gallery, histories, provenance, timings
-from resalign.report.measurements import FOCUS
 from resalign.report.page import ReportContext
-from resalign.report.settings import ReportConfig
-from resalign.stage import parse_arguments, run_stage, running
+from resalign.running.stage import parse_arguments, run_stage, running
 
 
 def main() -> None:
     """Command line of the rule report."""
     arguments = parse_arguments(__doc__ or "")
     job, output = arguments.job, arguments.output
-    with running(arguments, made=(sources.PAGE, sources.WORDS, "tables", "figures")):
+    with running(arguments, made=(files.PAGE, files.WORDS, "tables", "figures")):
         found = collect(job)
         context = ReportContext(
             title=job["title"],
@@ -34,7 +36,7 @@ def main() -> None:
             methods=tuple(label for label, own in job["config"]["unlearning"].items() if own["name"] == FOCUS),
         )
         images = gallery(found.rows, found.metrics, job)
-        build_report(found.measurements, histories(found.rows), timings(job), images, context, output)
+        build_report(found.measurements, histories(found.rows), read_timings(job), images, context, output)
 
 
 if __name__ == "__main__":

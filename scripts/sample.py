@@ -16,7 +16,7 @@ from resalign.diffusion.models import apply_weights, load_models
 from resalign.diffusion.sampling import fill
 from resalign.files import whole
 from resalign.hashes import IMAGES, file_hash
-from resalign.stage import parse_arguments, progress_bar, run_stage, running
+from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
 from resalign.tensors.weights import kept_states
 from resalign.tracking import log
 

@@ -12,8 +12,8 @@ from resalign.data.images import CaptionedImages, read_folder_captions, read_ima
 from resalign.files import whole
 from resalign.hashes import check_listed, verified
 from resalign.lazy import torch
-from resalign.scores import load_scorer
-from resalign.stage import parse_arguments, progress_bar, run_stage, running
+from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
+from resalign.scorers._scorer import load_scorer
 from resalign.tracking import log
 
 

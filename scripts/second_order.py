@@ -10,19 +10,19 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from resalign.bilevel.audit import Config, audit_draw
+from resalign.config.report import ReportConfig
 from resalign.contracts import Run
 from resalign.data.images import read_captioned_images
 from resalign.diffusion.batches import EncodedImages, encode
 from resalign.diffusion.models import Models, load_models
 from resalign.diffusion.parametrisation import named_weights
+from resalign.display import drawing
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss, harmful_loss
-from resalign.report import drawing
-from resalign.report.second_order import markdown_tables
-from resalign.report.second_order_figures import audit_figure, gamma_figure
-from resalign.report.settings import ReportConfig
-from resalign.stage import parse_arguments, progress_bar, run_stage, running
+from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
+from resalign.theory.second_order import Config, audit_draw
+from resalign.theory.second_order_figures import audit_figure, gamma_figure
+from resalign.theory.second_order_tables import markdown_tables
 
 
 def main() -> None:

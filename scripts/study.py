@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from resalign.report.collect import Row, load_metric
-from resalign.report.study_counts import FILES, count_hits, heldout_losses, write_counts
-from resalign.report.study_manifest import study_manifest
-from resalign.stage import parse_arguments, run_stage, running, write_json
+from resalign.analysis.collect import Row, load_metric
+from resalign.running.stage import parse_arguments, run_stage, running, write_json
+from resalign.study.counts import FILES, count_hits, heldout_losses, write_counts
+from resalign.study.manifest import study_manifest
 
 
 def main() -> None:

@@ -12,16 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from resalign.bilevel.landscape import (
-    DisplacementRow,
-    FineTuning,
-    SharpnessRow,
-    SliceRow,
-    displacement_rows,
-    sharpness_row,
-    slice_rows,
-)
-from resalign.bilevel.sharpness import FrozenLoss, sharpness
 from resalign.config.theory import TheoryConfig
 from resalign.contracts import Run
 from resalign.data.images import read_captioned_images
@@ -30,9 +20,19 @@ from resalign.diffusion.models import Models, load_models, trainable_tensors
 from resalign.diffusion.parametrisation import named_weights
 from resalign.lazy import torch
 from resalign.objectives.denoising import per_example_error
-from resalign.stage import parse_arguments, progress_bar, run_stage, running
+from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
 from resalign.tensors.named import Named
 from resalign.tensors.weights import kept_states, load_weights
+from resalign.theory.landscape import (
+    DisplacementRow,
+    FineTuning,
+    SharpnessRow,
+    SliceRow,
+    displacement_rows,
+    sharpness_row,
+    slice_rows,
+)
+from resalign.theory.sharpness import FrozenLoss, sharpness
 
 FIXED = Run(seed=0)  # its streams are the same for every model and training seed
 ROWS = {"sharpness": SharpnessRow, "displacement": DisplacementRow, "slices": SliceRow}

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resalign.report.settings import ReportConfig
-from resalign.stage import parse_arguments, run_stage, running
+from resalign.config.report import ReportConfig
+from resalign.running.stage import parse_arguments, run_stage, running
 
 
 def main() -> None:
     """Command line of the rule theory_regained."""
-    from resalign.report.collect import collect
-    from resalign.report.tables import per_run_table, write_csv
-    from resalign.report.theory_tables import read_table, regained_table
+    from resalign.analysis.collect import collect
+    from resalign.analysis.frames import per_run_table, write_csv
+    from resalign.theory.theory_tables import read_table, regained_table
 
     arguments = parse_arguments(__doc__ or "")
     job = arguments.job

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resalign.report.settings import ReportConfig
-from resalign.stage import parse_arguments, run_stage
+from resalign.config.report import ReportConfig
+from resalign.running.stage import parse_arguments, run_stage
 
 
 def main() -> None:
     """Command line of the rule theory_shown."""
-    from resalign.report import drawing, theory_figures
-    from resalign.report.collect import load_metrics, named
-    from resalign.report.theory import page
-    from resalign.report.theory_tables import read_table
+    from resalign.analysis.collect import load_metrics, named
+    from resalign.display import drawing
+    from resalign.theory import theory_figures
+    from resalign.theory.proposition1 import page
+    from resalign.theory.theory_tables import read_table
 
     arguments = parse_arguments(__doc__ or "")
     job, output = arguments.job, arguments.output / arguments.job["file"]

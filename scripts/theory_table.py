@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resalign.stage import parse_arguments, run_stage
+from resalign.running.stage import parse_arguments, run_stage
 
 
 def main() -> None:
     """Command line of the rule theory_table."""
-    from resalign.report.tables import write_csv
-    from resalign.report.theory_tables import read_table
+    from resalign.analysis.frames import write_csv
+    from resalign.theory.theory_tables import read_table
 
     arguments = parse_arguments(__doc__ or "")
     table = arguments.job["table"]

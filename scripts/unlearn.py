@@ -11,7 +11,7 @@ from resalign.diffusion.batches import encode
 from resalign.diffusion.micro_batches import micro_batches
 from resalign.diffusion.models import load_models
 from resalign.diffusion.precision import training_precision
-from resalign.stage import parse_arguments, progress_bar, run_stage, running
+from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
 from resalign.tensors.weights import save_weights
 
 DATA = ("forget", "retain", "pool")  # image sets of a job

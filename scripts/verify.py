@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from resalign.artifact.verify import verify
-from resalign.stage import run_stage
+from resalign.running.stage import run_stage
 from resalign.tracking import log
 
 

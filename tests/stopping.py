@@ -6,8 +6,8 @@ from typing import TypeVar
 
 import pytest
 
-from resalign.resume.attempt import TIME_LIMIT_STATUS, Attempt, Interrupted
-from resalign.resume.folder import StateFolder
+from resalign.running.attempt import TIME_LIMIT_STATUS, Attempt, Interrupted
+from resalign.running.folder import StateFolder
 
 Result = TypeVar("Result")
 

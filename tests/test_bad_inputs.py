@@ -20,7 +20,7 @@ from resalign.config.strict import ConfigError, read_yaml
 from resalign.data.images import DataError, read_captioned_images
 from resalign.data.prompts import read_prompts
 from resalign.diffusion.models import check_pipeline_folder, load_models
-from resalign.stage import run_stage
+from resalign.running.stage import run_stage
 from resalign.tensors.steps import DivergenceError
 from resalign.tensors.weights import WeightsError, load_weights, save_weights
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
     ["scripts/doctor.py", "--configfile", "config/demo.yaml"],
-    ["-m", "resalign.report.costs", "--configfile", "config/demo.yaml"],
+    ["-m", "resalign.accounting.costs", "--configfile", "config/demo.yaml"],
 )
 
 

@@ -14,7 +14,7 @@ from resalign.diffusion.architectures import NAMES
 from resalign.diffusion.batches import EncodedImages
 from resalign.diffusion.lora_files import Lora
 from resalign.lazy import torch
-from resalign.resume.attempt import Attempt
+from resalign.running.attempt import Attempt
 from resalign.tensors.named import Named
 from resalign.tensors.seeds import generator
 from resalign.tracking import History
@@ -107,7 +107,7 @@ class Run:
             steps: All steps.
             phase: Name of the loop; a method with several loops names each.
             held: Everything that a step changes and a later step or the result depends on (variables, optimizer, random
-                streams); saved between steps, as the history is; see :meth:`resalign.resume.attempt.Attempt.steps`.
+                streams); saved between steps, as the history is; see :meth:`resalign.running.attempt.Attempt.steps`.
         """
         return self.attempt.steps(
             steps, phase=phase, progress=self.progress, history=self.history, kept=self.kept, **held

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from resalign.files import whole
 
@@ -317,3 +318,15 @@ def records_of(folder: Path) -> list[Path]:
 
 def _maker(folder: Path) -> str:
     return "made by the job of " + " and ".join(map(str, records_of(folder)))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    values = json.loads(verified(path).read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is no record; delete it to have the job run again")
+    return values

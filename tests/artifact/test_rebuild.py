@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from resalign.analysis.collect import images_of
 from resalign.artifact import makers, pack, rebuild, records
 from resalign.config.strict import ConfigError
-from resalign.report.collect import images_of
 
 LONGEST_ARGUMENT_BYTES = 32 * 4096  # MAX_ARG_STRLEN, execve(2)
 NOTHING = {"files": {}, "report": {}, "another_world": "", "series": {}, "metric_modules": {}}

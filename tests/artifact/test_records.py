@@ -11,13 +11,13 @@ import yaml
 
 from resalign.artifact import rebuild, records
 from resalign.artifact.records import RecordError
-from resalign.config import jobs, theory_jobs
 from resalign.config.ablations import Ablations
 from resalign.config.closure import ROOT
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import read_yaml
-from resalign.report import ablation_jobs
+from resalign.jobs import ablation as ablation_jobs
+from resalign.jobs import parts, theory
 from tests.config.test_recipes import RECIPES, merged
 
 Job = dict[str, Any]
@@ -31,7 +31,7 @@ def plan_of(name: str) -> tuple[Plan, dict[str, Any]]:
 
 def as_packed(plan: Plan) -> tuple[Job, dict[str, Any]]:
     """The report's job as its record has it, and the configuration as the archive has it."""
-    job = json.loads(jobs.report_job(plan))
+    job = json.loads(parts.report_job(plan))
     return job, yaml.safe_load(yaml.safe_dump(job["config"], sort_keys=False))
 
 
@@ -40,7 +40,7 @@ def test_the_records_of_every_shipped_experiment_are_right(name: str) -> None:
     plan, values = plan_of(name)
     job, config = as_packed(plan)
     records.check_report(job, config, plan.experiment.config.name)
-    assert records.check_states(theory_jobs.parts(plan, "sharpness"), job) == theory_jobs.measured_states(plan)
+    assert records.check_states(theory.parts(plan, "sharpness"), job) == theory.measured_states(plan)
     ablations = Ablations(plan, values, ROOT / "config" / "ablations.yaml")
     for ablation in ablations.entries if name in SHIPPED else ():
         records.check_ablation(json.loads(ablation_jobs.measuring_job(ablations, ablation)), job, ablation)

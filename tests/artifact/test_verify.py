@@ -8,7 +8,7 @@ from resalign.artifact import verify
 from resalign.config.closure import ROOT
 
 
-@pytest.mark.parametrize("other", ["src/resalign/paper/published.csv", "src/resalign/exhibits/table1.py"])
+@pytest.mark.parametrize("other", ["src/resalign/exhibits/_published.csv", "src/resalign/exhibits/table1.py"])
 def test_other_code_and_other_published_numbers_are_another_version(
     other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

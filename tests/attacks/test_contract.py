@@ -16,7 +16,7 @@ from resalign.data.prompts import Prompt
 from resalign.diffusion import architectures
 from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.models import Models, trainable_tensors
-from resalign.resume.attempt import Attempt
+from resalign.running.attempt import Attempt
 from resalign.tensors.named import Named
 from tests.example_config import smallest
 from tests.nearness import differing

@@ -12,8 +12,8 @@ from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run
 from resalign.diffusion.models import Models
 from resalign.objectives.denoising import denoising_loss
-from resalign.resume.attempt import Attempt
-from resalign.resume.folder import StateFolder
+from resalign.running.attempt import Attempt
+from resalign.running.folder import StateFolder
 from resalign.tensors.named import Named
 from resalign.tensors.steps import DivergenceError
 from tests.nearness import differing

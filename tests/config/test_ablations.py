@@ -13,7 +13,7 @@ from resalign.config.ablations import DECLARED, Ablations, planned
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError, read_yaml
-from resalign.report import ablation_jobs
+from resalign.jobs import ablation
 
 from .conftest import ROOT, Demo
 
@@ -38,7 +38,7 @@ def declare(demo: Demo, tmp_path: Path) -> Declare:
 def shown(ablations: Ablations, name: str) -> dict[str, set[str]]:
     """Folders that an ablation is measured from, by stage."""
     found: dict[str, set[str]] = {}
-    for file in ablation_jobs.measured_files(ablations, name):
+    for file in ablation.measured_files(ablations, name):
         if "/runs/" not in file:
             continue
         _, _, stage, run, *_ = file.split("/")
@@ -63,9 +63,9 @@ def test_every_declared_ablation_is_valid(shipped: dict[str, Ablations], file: s
     ablations = shipped[file]
     assert list(ablations.variants(name))
     # An argument of a command is at most 128 KiB long on Linux.
-    assert len(ablation_jobs.measuring_job(ablations, name)) < 100_000
-    assert json.loads(ablation_jobs.showing_job(ablations, name))["title"]
-    assert ablation_jobs.measured_files(ablations, name)
+    assert len(ablation.measuring_job(ablations, name)) < 100_000
+    assert json.loads(ablation.showing_job(ablations, name))["title"]
+    assert ablation.measured_files(ablations, name)
 
 
 def test_the_papers_exhibits_have_their_ablations(shipped: dict[str, Ablations]) -> None:
@@ -181,7 +181,7 @@ def test_a_grid_of_several_keys_is_every_combination_in_order(declare: Declare) 
 
 def test_seeds_and_tier_are_the_ablations_own(declare: Declare) -> None:
     ablations = declare({"gamma": {**GRID, "seeds": [7], "tier": "smoke"}})
-    files = ablation_jobs.measured_files(ablations, "gamma")
+    files = ablation.measured_files(ablations, "gamma")
     assert {tuple(file.split("/")[4:]) for file in files if "/score/" in file} == {
         ("seed-7", "smoke", "scores.parquet")
     }
@@ -208,7 +208,7 @@ def test_the_base_is_measured_where_a_metric_compares_with_it(declare: Declare) 
     ablations = declare({"ip": alone, "learnt": {**alone, "metrics": ["ip", "learnability"]}})
     assert {run.partition("-")[0] for run in shown(ablations, "ip")["attack"]} == {"resalign.pages"}
     assert {run.partition("-")[0] for run in shown(ablations, "learnt")["attack"]} == {"base.pages", "resalign.pages"}
-    job = json.loads(ablation_jobs.measuring_job(ablations, "learnt"))
+    job = json.loads(ablation.measuring_job(ablations, "learnt"))
     assert job["models"] == ["resalign"]
 
 
@@ -287,6 +287,6 @@ def test_the_experiments_values_stay_as_they_are(declare: Declare, demo: Demo) -
 def test_held_out_images_are_among_what_is_read(shipped: dict[str, Ablations]) -> None:
     ablations = shipped["demo"]
     asset = ablations.plan.assets["digits-data"]
-    assert f"{asset.folder}/run.json" in ablation_jobs.measured_files(ablations, "gamma")
-    (variant, *_) = json.loads(ablation_jobs.measuring_job(ablations, "gamma"))["variants"]
+    assert f"{asset.folder}/run.json" in ablation.measured_files(ablations, "gamma")
+    (variant, *_) = json.loads(ablation.measuring_job(ablations, "gamma"))["variants"]
     assert set(variant["measured"]["heldout"]) == {"pages"}, "of an attack that is not shown nothing need be there"

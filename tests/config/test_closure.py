@@ -8,10 +8,10 @@ import pytest
 from resalign.config import closure
 
 FILES = {
-    "scripts/run.py": "from resalign.stage import main\n",
+    "scripts/run.py": "from resalign.running.stage import main\n",
     "scripts/other.py": "import json\n",
     "src/resalign/__init__.py": "",
-    "src/resalign/stage.py": "def main():\n    from resalign.deep.hidden import work\n    work()\n",
+    "src/resalign/running/stage.py": "def main():\n    from resalign.deep.hidden import work\n    work()\n",
     "src/resalign/deep/__init__.py": '"""Deep."""\n',
     "src/resalign/deep/hidden.py": "import resalign.constants\nfrom resalign.deep import sibling, NAME\n",
     "src/resalign/deep/sibling.py": "try:\n    from resalign.cycle import a\nexcept ImportError:\n    pass\n",
@@ -44,7 +44,7 @@ def test_follows_imports_into_function_bodies_and_packages(tree: Path) -> None:
     assert names("scripts/run.py") == {
         "scripts/run.py",
         "src/resalign/__init__.py",
-        "src/resalign/stage.py",
+        "src/resalign/running/stage.py",
         "src/resalign/deep/__init__.py",
         "src/resalign/deep/hidden.py",
         "src/resalign/deep/sibling.py",

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from resalign.config import jobs, own_inputs
+from resalign.config import own_inputs
 from resalign.config.experiment import Experiment
 from resalign.config.extension import extended
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
-from resalign.report import card_jobs
+from resalign.jobs import cards, parts
 
 from .conftest import ROOT
 
@@ -135,11 +135,11 @@ def test_a_pipeline_is_planned_beside_the_base_and_nothing_is_unlearned(read: Re
 def test_a_pipeline_is_attacked_and_sampled_as_it_is() -> None:
     plan = audit(mine="models/mine")
     for stage in plan.attack.values():
-        job = jobs.attack_job(plan, stage.run, "0")
+        job = parts.attack_job(plan, stage.run, "0")
         assert ('"model": "models/mine"' in job) == (stage.model == "mine")
         assert '"weights": null' in job
     for stage in plan.sample.values():
-        assert ('"model": "models/mine"' in jobs.sample_job(plan, stage.run, "0", "small")) == (stage.model == "mine")
+        assert ('"model": "models/mine"' in parts.sample_job(plan, stage.run, "0", "small")) == (stage.model == "mine")
     assert own_inputs.found(plan, "mine")["pipelines"] == ["models/mine"]
     assert own_inputs.found(plan)["pipelines"] == []
     assert len({stage.run.rpartition("-")[2] for stage in plan.attack.values()}) == 4
@@ -149,7 +149,7 @@ def test_a_checkpoint_is_imported_over_the_base() -> None:
     plan = audit(mine={"checkpoint": "weights/mine"})
     [stage] = plan.unlearn.values()
     assert plan.experiment.unlearning["mine"].name == "imported"
-    assert '"checkpoint": "weights/mine"' in jobs.unlearn_job(plan, stage.run)
+    assert '"checkpoint": "weights/mine"' in parts.unlearn_job(plan, stage.run)
     assert list(plan.experiment.unlearning) == ["mine"]
 
 
@@ -194,12 +194,10 @@ def test_two_models_of_one_name(read: Read) -> None:
 
 
 def test_cards_are_of_every_model_but_the_base(read: Read) -> None:
-    assert card_jobs.card_models(Plan(read())) == ["graddiff", "esd", "resalign"]
-    assert card_jobs.card_files(audit(mine="m")) == [
-        f"results/mine/audit/card-mine.{suffix}" for suffix in ("md", "html")
-    ]
+    assert cards.card_models(Plan(read())) == ["graddiff", "esd", "resalign"]
+    assert cards.card_files(audit(mine="m")) == [f"results/mine/audit/card-mine.{suffix}" for suffix in ("md", "html")]
     with pytest.raises(ConfigError, match="nothing to audit"):
-        card_jobs.card_job(Plan(experiment(unlearning=dict.fromkeys(["graddiff", "esd", "resalign"]))))
+        cards.card_job(Plan(experiment(unlearning=dict.fromkeys(["graddiff", "esd", "resalign"]))))
 
 
 def test_the_command_repeats_tier_and_file() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from resalign.config import jobs
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, digest
 from resalign.config.strict import ConfigError
+from resalign.jobs import parts
 
 from .conftest import DELETED, Demo
 
@@ -125,7 +125,7 @@ def test_the_demo_worlds_generator_renames_every_run_but_not_the_detectors(plan:
 
 
 def test_a_detector_renames_its_asset_and_the_scores(plan: PlanOf) -> None:
-    from resalign.digits.config import DetectorConfig, DigitsConfig
+    from resalign.config.digits import DetectorConfig, DigitsConfig
 
     detectors = {name: d.model_dump(mode="json") for name, d in DigitsConfig().detectors.items()}
     assert DetectorConfig().steps != 10
@@ -286,9 +286,9 @@ def test_a_scorer_of_two_assets_depends_on_both_and_is_handed_both(plan: PlanOf)
     renamed = changed(plan, {"assets.prompts": {"url": "https://a.example/prompts.p", "sha256": "1" * 64}}, base)
     assert {stage for stage in STAGES if renamed[stage]} == {"score"}
     found = plan(base)
-    folders = json.loads(jobs.score_job(found, "label", "images.csv"))["scorers"]["q16"]["folder"]
+    folders = json.loads(parts.score_job(found, "label", "images.csv"))["scorers"]["q16"]["folder"]
     assert folders == {"folder": found.folder("digits-clip"), "head": found.folder("prompts")}
-    assert f"{folders['head']}/run.json" in jobs.scorer_assets(found)
+    assert f"{folders['head']}/run.json" in parts.scorer_assets(found)
 
 
 def test_every_file_that_makes_a_folder_of_ones_own_is_noticed(plan: PlanOf, tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ def test_every_file_that_makes_a_folder_of_ones_own_is_noticed(plan: PlanOf, tmp
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
     found = plan({"assets.mine": {"path": str(tmp_path)}, "model": "mine"})
-    assert jobs.markers(found, ["mine"]) == sorted(str(tmp_path / name) for name in inside)
+    assert parts.markers(found, ["mine"]) == sorted(str(tmp_path / name) for name in inside)
 
 
 def test_a_stray_file_in_a_folder_of_ones_own_stops_no_plan(plan: PlanOf, tmp_path: Path) -> None:
@@ -306,9 +306,9 @@ def test_a_stray_file_in_a_folder_of_ones_own_stops_no_plan(plan: PlanOf, tmp_pa
     for name in ("{a}.csv", "two\nlines.json", "{b}/metadata.csv", "mine.csv", "metadata.csv"):
         (tmp_path / name).touch()
     found = plan({"assets.mine": {"path": str(tmp_path)}})
-    assert jobs.markers(found, ["mine"]) == [f"{tmp_path}/metadata.csv", f"{tmp_path}/mine.csv"]
+    assert parts.markers(found, ["mine"]) == [f"{tmp_path}/metadata.csv", f"{tmp_path}/mine.csv"]
     with pytest.raises(ConfigError, match=r"has the character '\{', which the workflow takes"):
-        jobs.markers(found, ["mine/{a}.csv"])
+        parts.markers(found, ["mine/{a}.csv"])
 
 
 def test_prior_images_are_part_of_an_attacks_identity_and_job(plan: PlanOf) -> None:
@@ -317,7 +317,7 @@ def test_prior_images_are_part_of_an_attacks_identity_and_job(plan: PlanOf) -> N
     assert moved["attack"] == {name for name in labels(set(plan(base).attack)) if name.endswith(".pages")}
     assert not moved["unlearn"]
     stages = {stage.attack: stage for stage in plan(base).attack.values()}
-    found = {name: json.loads(jobs.attack_job(plan(base), stage.run, "0")) for name, stage in stages.items()}
+    found = {name: json.loads(parts.attack_job(plan(base), stage.run, "0")) for name, stage in stages.items()}
     assert found["pages"]["prior"].endswith("/retain")
     assert "prior" not in found["bold"]
     assert "prior" not in stages["bold"].resolved
@@ -333,7 +333,7 @@ def test_harmful_images_and_the_attack_that_is_searched_are_part_of_a_worst_case
     assert not changed(plan, {"attacks.pages": {**entry, "candidate": {"attack": "lora", "rank": 4}}}, base)["attack"]
     stage = next(stage for stage in plan(base).attack.values() if stage.attack == "pages")
     assert stage.modules == ("resalign.attacks.worst_case", "resalign.attacks.lora")
-    assert json.loads(jobs.attack_job(plan(base), stage.run, "0"))["harmful"].endswith("/forget")
+    assert json.loads(parts.attack_job(plan(base), stage.run, "0"))["harmful"].endswith("/forget")
 
 
 def test_an_attack_after_another_starts_from_its_last_state(plan: PlanOf) -> None:
@@ -345,15 +345,15 @@ def test_an_attack_after_another_starts_from_its_last_state(plan: PlanOf) -> Non
         assert second.parent is first
         assert first.parent is (after.unlearn[first.parent.run] if first.parent else None)
         weights = f"{first.folder(1)}/checkpoints.json"
-        assert jobs.parent_weights(second, "1") == [weights]
-        assert json.loads(jobs.attack_job(after, second.run, "1"))["weights"] == weights
+        assert parts.parent_weights(second, "1") == [weights]
+        assert json.loads(parts.attack_job(after, second.run, "1"))["weights"] == weights
     moved = changed(plan, {"attacks.bold.after": "pages"})
     assert moved == {"unlearn": set(), **dict.fromkeys(("attack", "sample", "score"), attacked("bold"))}
     # What the first learns otherwise, the second starts from otherwise.
     moved = changed(plan, {"attacks.pages.lr": 1.0e-4}, {"attacks.bold.after": "pages"})
     assert moved["attack"] == attacked("pages", "bold")
     # A row of the tables has its own attack's record.
-    rows = {(row["model"], row["attack"]): row["folders"] for row in jobs.report_rows(after)}
+    rows = {(row["model"], row["attack"]): row["folders"] for row in parts.report_rows(after)}
     assert rows["esd", "bold"]["attack"] == stages["esd.bold"].folder("{seed}")
     assert rows["esd", "bold"]["unlearn"] == rows["esd", "pages"]["unlearn"]
 
@@ -370,10 +370,10 @@ PROMPT_SIDE = {
 def test_an_attack_on_prompts_has_as_many_as_any_tier_samples(plan: PlanOf) -> None:
     found = plan({"attacks.words": PROMPT_SIDE, "tiers.paper.prompts.unsafe.prompts": 30})
     stages = {stage.label: stage for stage in found.attack.values()}
-    job = json.loads(jobs.attack_job(found, stages["esd.words"].run, "0"))
+    job = json.loads(parts.attack_job(found, stages["esd.words"].run, "0"))
     assert job["prompts"]["prompts"] == 30
     assert job["prompts"]["path"].endswith("/unsafe-prompts/prompts.csv")
-    assert "prompts" not in json.loads(jobs.attack_job(found, stages["esd.pages"].run, "0"))
+    assert "prompts" not in json.loads(parts.attack_job(found, stages["esd.pages"].run, "0"))
     moved = changed(plan, {"prompts.unsafe.columns": {"skip": 1}}, {"attacks.words": PROMPT_SIDE})
     assert moved["attack"] == attacked("words")
 
@@ -382,13 +382,13 @@ def test_an_attack_on_prompts_is_sampled_with_them_and_held_against_where_it_sta
     changes = {"attacks.words": PROMPT_SIDE, "attacks.direct": {**PROMPT_SIDE, "after": None}}
     found = plan(changes)
     lists = {
-        stage.label: json.loads(jobs.sample_job(found, stage.run, "0", "small")).get("attacked_prompts")
+        stage.label: json.loads(parts.sample_job(found, stage.run, "0", "small")).get("attacked_prompts")
         for stage in found.sample.values()
     }
     assert {label for label, name in lists.items() if name is not None} == attacked("words", "direct")
     assert lists["base.words"] == "unsafe"
     scores = {stage.label: stage for stage in found.score.values()}
-    before = {row["attack"]: row.get("before") for row in jobs.report_rows(found) if row["model"] == "base"}
+    before = {row["attack"]: row.get("before") for row in parts.report_rows(found) if row["model"] == "base"}
     # The base model before any attack is scored with its first seed alone.
     unattacked = f"{scores['base'].folder(0)}/small"
     fine_tuned = {str(seed): f"{scores['base.pages'].folder(seed)}/small" for seed in (0, 1)}

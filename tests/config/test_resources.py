@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from resalign.config import jobs
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, Stage
 from resalign.config.strict import ConfigError
+from resalign.jobs import parts
 
 Read = Callable[..., Experiment]
 
@@ -22,8 +22,8 @@ def training_jobs(experiment: Experiment) -> dict[str, dict[str, Any]]:
         return next(iter(runs))
 
     return {
-        "unlearn": json.loads(jobs.unlearn_job(plan, first(plan.unlearn))),
-        "attack": json.loads(jobs.attack_job(plan, first(plan.attack), "0")),
+        "unlearn": json.loads(parts.unlearn_job(plan, first(plan.unlearn))),
+        "attack": json.loads(parts.attack_job(plan, first(plan.attack), "0")),
     }
 
 

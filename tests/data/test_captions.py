@@ -14,12 +14,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from resalign.analysis.collect import images_of
 from resalign.config.captions import caption_tables
-from resalign.data.errors import DataError
 from resalign.data.images import read_captioned_images, read_folder_captions
 from resalign.data.members import open_members
 from resalign.data.sets import contaminated, image_folder
-from resalign.report.collect import images_of
+from resalign.errors import DataError
 from tests.data.pictures import picture, rows_of, write_table, write_zip
 
 ROOT = Path(__file__).resolve().parents[2]

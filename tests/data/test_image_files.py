@@ -16,9 +16,9 @@ from PIL import Image, ImageOps, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from resalign.data import image_files
-from resalign.data.errors import DataError
 from resalign.data.image_files import image_format, open_image
 from resalign.data.images import read_captioned_images, read_image
+from resalign.errors import DataError
 from tests.data.pictures import picture, write_table
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from resalign.config.digits import DigitsConfig
 from resalign.config.prompts import PromptColumns
-from resalign.data.errors import DataError
 from resalign.data.prompts import Prompt, counted_as, evenly_chosen, read_prompts, write_prompts
 from resalign.diffusion.images import ImageStore
-from resalign.digits.config import DigitsConfig
 from resalign.digits.prompt_lists import prompt_lists
+from resalign.errors import DataError
 from resalign.files import whole
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,8 +9,8 @@ import pyarrow.parquet
 import pytest
 
 from resalign.data import tables
-from resalign.data.errors import DataError
 from resalign.data.tables import parse_table, read_table
+from resalign.errors import DataError
 from tests.data.pictures import write_table
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import sklearn.datasets
 
+from resalign.config.digits import DIGITS, DigitsConfig, SplitsConfig
 from resalign.data.images import read_captioned_images
 from resalign.data.prompts import read_prompts
 from resalign.digits.attack_sets import MARK_RGB, TOKEN, attack_sets, fade, mark
-from resalign.digits.config import DIGITS, DigitsConfig, SplitsConfig
 from resalign.digits.datasets import write_datasets
 from resalign.digits.image_set import PAPERS, ImageSet
 from resalign.digits.scans import COLOURS, PAGES, Scans, load_splits

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import torch
 
+from resalign.config.digits import DIGITS, DigitsConfig
 from resalign.data.prompts import Prompt
 from resalign.diffusion.models import load_models
 from resalign.diffusion.sampling import sample_images
 from resalign.digits.autoencoder import train_autoencoder
 from resalign.digits.clip import train_clip
-from resalign.digits.config import DIGITS, DigitsConfig
 from resalign.digits.detectors import train_detector
 from resalign.digits.generator import train_generator
-from resalign.resume.attempt import Attempt
+from resalign.running.attempt import Attempt
 from resalign.scorers import clip, image_classification
 
 from .small_world import small_world

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from resalign.config import registry
-from resalign.paper.exhibit_jobs import FAMILY, FRAMES, SUFFIXES
-from resalign.paper.products import write
-from tests.paper.frames import evidence_of, write_frames
-from tests.report.experiment import SETTINGS
+from resalign.exhibits._products import write
+from resalign.jobs.paper import FAMILY, FRAMES, SUFFIXES
+from tests.analysis.experiment import SETTINGS
+from tests.exhibits.frames import evidence_of, write_frames
 
 
 @pytest.fixture(params=registry.members(FAMILY))

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from resalign.exhibits import meta_unlearning, resurgence
-from resalign.paper.evidence import Evidence
-from tests.paper.frames import evidence_of, write_frames
-from tests.report.experiment import METRICS, make_measurements
+from resalign.exhibits._evidence import Evidence
+from tests.analysis.experiment import METRICS, make_measurements
+from tests.exhibits.frames import evidence_of, write_frames
 
 
 def with_metrics(folder: Path, *names: str) -> Evidence:

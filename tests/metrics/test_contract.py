@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from resalign.config import registry
-from resalign.scores import Need
+from resalign.metrics._flags import Need
 from tests.example_config import smallest
 
 KINDS = {"per_image": {"rate", "mean"}, "per_attacked_image": {"rate", "mean"}, "of_set": {"set"}, "of_attack": {"set"}}

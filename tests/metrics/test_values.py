@@ -28,7 +28,8 @@ from resalign.metrics import (
     retained_accuracy,
     us,
 )
-from resalign.scores import Need, feature_names, features
+from resalign.metrics._flags import Need, features
+from resalign.scorers._scorer import feature_names
 from tests.nearness import assert_near
 
 Features = npt.NDArray[np.float32]

@@ -1,6 +1,6 @@
 import pytest
 
-from resalign.report.measurements import Measurements
+from resalign.analysis.measurements import Measurements
 
 from .experiment import make_measurements
 

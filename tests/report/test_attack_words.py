@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from resalign.analysis.frames import long_table
+from resalign.jobs.report import WORDS
 from resalign.report import attack_words
 from resalign.report.attack_words import attack_markdown, keep, rewritten, words_of
-from resalign.report.sources import WORDS
-from resalign.report.sweeps import sweep_results
-from resalign.report.tables import long_table
+from resalign.report.sweep_table import sweep_results
 
 from .experiment import SETTINGS, SWEEP, make_swept
 

@@ -1,9 +1,9 @@
 import pandas as pd
 import pytest
 
+from resalign.analysis.frames import final_states, long_table, select
+from resalign.analysis.measurements import Measurements
 from resalign.report.finding import Finding, write_finding
-from resalign.report.measurements import Measurements
-from resalign.report.tables import final_states, long_table, select
 
 from .experiment import SETTINGS, make_measurements
 

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from resalign.report import drawing, figures
+from resalign.accounting.times import duration
+from resalign.analysis.frames import long_table
+from resalign.analysis.measurements import Measurements
+from resalign.config.report import ReportConfig
+from resalign.display import drawing, panels
+from resalign.display.gallery import prepare, sample_grid
 from resalign.report.build import build_report
-from resalign.report.gallery import prepare, sample_grid
-from resalign.report.measurements import Measurements
-from resalign.report.settings import ReportConfig
-from resalign.report.tables import long_table
-from resalign.report.times import duration
 
 from .experiment import (
     MODELS,
@@ -291,7 +291,7 @@ def test_one_colour_a_model_in_every_figure(measurements):
     styles = drawing.model_styles(measurements, SETTINGS)
     table = long_table(measurements, SETTINGS)
     some = table[table["model"].isin(["resalign", "esd"])].iloc[::-1]
-    figure = figures.steps_figure(some, measurements, SETTINGS, "ip")
+    figure = panels.steps_figure(some, measurements, SETTINGS, "ip")
     drawn = {str(line.get_color()) for line in figure.axes[0].get_lines()}
     assert drawn == {styles[model].colour for model in ("esd", "resalign")}
     assert drawing.styles_of(MODELS, "base", SETTINGS) == styles

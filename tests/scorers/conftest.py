@@ -17,7 +17,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from resalign.config import registry
 from resalign.lazy import transformers
-from resalign.scores import Scorer
+from resalign.scorers._scorer import Scorer
 from tests.example_config import smallest
 
 from .onnx_file import write_onnx

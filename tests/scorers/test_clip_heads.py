@@ -12,7 +12,7 @@ import torch
 
 from resalign.config.strict import ConfigError
 from resalign.scorers import mhsc, q16, zero_shot_clip
-from resalign.scores import Scorer
+from resalign.scorers._scorer import Scorer
 from resalign.tensors.weights import WeightsError
 from tests.nearness import assert_near
 

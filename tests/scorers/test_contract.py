@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from resalign.config import registry
-from resalign.scores import Scorer
+from resalign.scorers._scorer import Scorer
 from tests.example_config import smallest
 from tests.nearness import assert_near
 

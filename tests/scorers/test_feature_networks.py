@@ -10,7 +10,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from resalign.lazy import transformers
 from resalign.scorers import dino, inception
-from resalign.scores import Scorer
+from resalign.scorers._scorer import Scorer
 from resalign.tensors.weights import WeightsError
 from tests.nearness import assert_near
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from resalign.scores.heads import load_head, only_file, read_checked, unpickle_array
+from resalign.scorers._heads import load_head, only_file, read_checked, unpickle_array
 from resalign.tensors.weights import WeightsError
 
 from .conftest import sha256

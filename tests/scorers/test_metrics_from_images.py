@@ -13,7 +13,8 @@ from PIL import Image
 
 from resalign.config import registry
 from resalign.lazy import transformers
-from resalign.scores import Scorer, features
+from resalign.metrics._flags import features
+from resalign.scorers._scorer import Scorer
 from tests.nearness import assert_near
 
 Load = Callable[..., Scorer]

@@ -9,8 +9,8 @@ from PIL import Image
 
 from resalign.config.strict import ConfigError
 from resalign.scorers import nudenet as scorer_module
+from resalign.scorers._scorer import Scorer
 from resalign.scorers.nudenet import CLASSES, Config, load, network_input
-from resalign.scores import Scorer
 
 nudenet = pytest.importorskip("nudenet")
 

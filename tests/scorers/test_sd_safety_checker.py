@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from resalign.lazy import transformers
+from resalign.scorers._scorer import Scorer
 from resalign.scorers.sd_safety_checker import Config as CheckerConfig
 from resalign.scorers.sd_safety_checker import load, unsafe
-from resalign.scores import Scorer
 from resalign.tensors.weights import WeightsError
 from tests.nearness import assert_near
 

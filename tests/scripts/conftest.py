@@ -16,12 +16,12 @@ import pytest
 import torch
 import yaml
 
-from resalign.artifact import contents
 from resalign.artifact.source import apply_patch, read_source
-from resalign.config import jobs, overlap, scorer_check
+from resalign.config import scorer_check
 from resalign.config.ablations import DECLARED
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, Stage
+from resalign.jobs import artifact, overlap, parts
 from tests.conftest import write_captioned_images
 from tests.scorers.conftest import write_classifier, write_clip
 
@@ -74,27 +74,27 @@ class Workshop:
         return self.folder / output
 
     def overlap(self, plan: Plan) -> Path:
-        return self.call("overlap", jobs.as_json(overlap.job(plan)), str(overlap.folder(plan)))
+        return self.call("overlap", parts.as_json(overlap.job(plan)), str(overlap.folder(plan)))
 
     def check_scorers(self, plan: Plan) -> Path:
-        job = jobs.as_json(scorer_check.job(plan))
+        job = parts.as_json(scorer_check.job(plan))
         return self.call("check_scorers", job, scorer_check.folder(plan), modules=plan.scorer_modules)
 
     def unlearn(self, plan: Plan, stage: Stage, seed: int) -> Path:
-        job = jobs.unlearn_job(plan, stage.run)
+        job = parts.unlearn_job(plan, stage.run)
         return self.call("unlearn", job, stage.folder(seed), seed=seed, modules=stage.modules)
 
     def attack(self, plan: Plan, stage: Stage, seed: int) -> Path:
-        job = jobs.attack_job(plan, stage.run, str(seed))
+        job = parts.attack_job(plan, stage.run, str(seed))
         return self.call("attack", job, stage.folder(seed), seed=seed, modules=stage.modules)
 
     def sample(self, plan: Plan, stage: Stage, seed: int) -> Path:
-        job = jobs.sample_job(plan, stage.run, str(seed), plan.tier)
+        job = parts.sample_job(plan, stage.run, str(seed), plan.tier)
         return self.call("sample", job, f"{stage.folder(seed)}/{plan.tier}", seed=seed)
 
     def score(self, plan: Plan, stage: Stage, seed: int) -> Path:
-        images = jobs.score_images(plan, stage.run, str(seed), plan.tier)
-        job = jobs.score_job(plan, stage.label, images)
+        images = parts.score_images(plan, stage.run, str(seed), plan.tier)
+        job = parts.score_job(plan, stage.label, images)
         return self.call("score", job, f"{stage.folder(seed)}/{plan.tier}", seed=seed, modules=stage.modules)
 
     def run(self, plan: Plan) -> None:
@@ -110,7 +110,7 @@ class Workshop:
             for stage in stages.values():
                 for seed in plan.seeds(stage):
                     step(plan, stage, seed)
-        self.call("report", jobs.report_job(plan), f"results/{plan.experiment.config.name}")
+        self.call("report", parts.report_job(plan), f"results/{plan.experiment.config.name}")
 
 
 @pytest.fixture(scope="session")
@@ -216,7 +216,7 @@ def pack(workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan], clone
         place.run(plan)
         with chdir(place.folder):
             made.make_paper(place, plan)
-        return made.Packed.of(place, plan, clone, contents.folder(plan))
+        return made.Packed.of(place, plan, clone, artifact.folder(plan))
 
     return run
 

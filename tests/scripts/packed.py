@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from resalign.artifact import contents
 from resalign.artifact.archive import write_archive
 from resalign.artifact.layout import FORMAT, MANIFESTS, covers
-from resalign.config import jobs, theory_jobs
 from resalign.config.ablations import Ablations
 from resalign.config.plan import Plan
 from resalign.hashes import Entry, to_text
-from resalign.paper import exhibit_jobs
-from resalign.report import ablation_jobs
+from resalign.jobs import ablation, artifact, paper, parts, theory
 
 from .conftest import Workshop
 from .test_theory import SMALL
@@ -52,7 +49,7 @@ class Packed:
     def of(cls, place: Workshop, plan: Plan, clone: Path, output: str) -> "Packed":
         """Packs what the clone's source has made."""
         with chdir(place.folder):
-            job = contents.artifact_job(plan, declared(plan))
+            job = artifact.artifact_job(plan, declared(plan))
         with mock.patch.object(place.scripts["artifact"], "ROOT", clone):
             folder = place.call("artifact", job, output)
         return cls(place, plan, folder / "tiny.zip", clone)
@@ -67,14 +64,14 @@ class Packed:
 
 def make_paper(place: Workshop, plan: Plan) -> None:
     """Frames, theory, the ablation and its runs, exhibits."""
-    place.call("measure", exhibit_jobs.measure_job(plan), exhibit_jobs.measured_folder(plan))
-    for run, state in theory_jobs.states(plan).items():
-        place.call("theory", theory_jobs.state_job(plan, run, 0), state.folder(0))
-    measured = f"{theory_jobs.folder(plan)}/measured"
-    place.call("theory_regained", theory_jobs.regained_job(plan), measured)
-    place.call("linear_model", theory_jobs.linear_model_job(plan), f"{measured}/linear-model")
-    for _, script, job in theory_jobs.file_jobs(json.loads(jobs.report_job(plan)), theory_jobs.measured_states(plan)):
-        place.call(script, json.dumps(job), theory_jobs.folder(plan))
+    place.call("measure", paper.measure_job(plan), paper.measured_folder(plan))
+    for run, state in theory.states(plan).items():
+        place.call("theory", theory.state_job(plan, run, 0), state.folder(0))
+    measured = f"{theory.folder(plan)}/measured"
+    place.call("theory_regained", theory.regained_job(plan), measured)
+    place.call("linear_model", theory.linear_model_job(plan), f"{measured}/linear-model")
+    for _, script, job in theory.file_jobs(json.loads(parts.report_job(plan)), theory.measured_states(plan)):
+        place.call(script, json.dumps(job), theory.folder(plan))
     ablations = declared(plan)
     for variant in ablations.variants("gamma").values():
         other = variant.plan
@@ -82,10 +79,10 @@ def make_paper(place: Workshop, plan: Plan) -> None:
             for stage in stages.values():
                 if stage.label == "graddiff.mine" and not Path(stage.folder(0)).exists():
                     step(other, stage, 0)
-    place.call("ablation", ablation_jobs.measuring_job(ablations, "gamma"), ABLATION)
-    for file in exhibit_jobs.paper_files(plan):
+    place.call("ablation", ablation.measuring_job(ablations, "gamma"), ABLATION)
+    for file in paper.paper_files(plan):
         name = Path(file).stem
-        arguments = ["exhibit.py", "--job", exhibit_jobs.exhibit_job(plan, name), "--exhibit", name, "--output", file]
+        arguments = ["exhibit.py", "--job", paper.exhibit_job(plan, name), "--exhibit", name, "--output", file]
         with mock.patch.object(sys, "argv", arguments):
             place.scripts["exhibit"].main()
 

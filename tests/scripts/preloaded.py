@@ -10,7 +10,7 @@ import pandas
 import torch
 import transformers
 
-import resalign.stage
+import resalign.running.stage
 
 LOADED = (
     diffusers.StableDiffusionPipeline,
@@ -20,5 +20,5 @@ LOADED = (
     pandas.DataFrame,
     torch.optim.AdamW,
     transformers.CLIPTextModel,
-    resalign.stage.run_stage,
+    resalign.running.stage.run_stage,
 )

@@ -45,7 +45,7 @@ def run_stage_here(
     arguments: list[str], folder: str, begun: str, patches: dict[str, float], interruption: Interruption | None
 ) -> None:
     """What the process does: a script's main, as its rule calls it, writing one byte for each step that it begins."""
-    from resalign.resume import attempt as module
+    from resalign.running import attempt as module
 
     counter, own = os.open(begun, os.O_WRONLY | os.O_APPEND | os.O_CREAT), itertools.count(1)
     if interruption and not interruption.steps:
@@ -81,7 +81,7 @@ class StageProcess:
         arguments: Script and options, as the rule gives them.
         folder: Working directory.
         begun: File with one byte for each step begun, over all attempts; its log lies beside it.
-        patches: Constants of :mod:`resalign.resume.attempt`.
+        patches: Constants of :mod:`resalign.running.attempt`.
         status: Exit statuses of the attempts; −9 for SIGKILL.
     """
 

@@ -15,7 +15,7 @@ from resalign.artifact.verify import verify
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
 from resalign.hashes import Entry
-from resalign.report import ablation_jobs
+from resalign.jobs import ablation as ablation_jobs
 
 from .packed import ABLATION, CHANGES, PAPER, Packed, declared, repacked
 

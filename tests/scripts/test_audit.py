@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from resalign.config.plan import Plan
 from resalign.diffusion.models import load_models
-from resalign.report import card_jobs
+from resalign.jobs import cards
 from resalign.tensors.weights import save_weights
 
 from .conftest import Workshop
@@ -36,7 +36,7 @@ def audited(
     entries = {"folder": str(other), "weights": {"checkpoint": str(other.parent / "checkpoint")}}
     plan, shop = tiny_plan(audit=entries), workshop()
     shop.run(plan)
-    return shop.call("audit", card_jobs.card_job(plan), card_jobs.folder(plan)), other
+    return shop.call("audit", cards.card_job(plan), cards.folder(plan)), other
 
 
 def test_both_have_a_card(audited: tuple[Path, Path]) -> None:

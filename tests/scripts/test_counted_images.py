@@ -10,7 +10,7 @@ import pytest
 
 from resalign.config.strict import ConfigError
 from resalign.data import image_files, images
-from resalign.scores import Need
+from resalign.metrics._flags import Need
 from tests.conftest import write_captioned_images
 
 from .conftest import load_script

@@ -10,11 +10,11 @@ from unittest import mock
 import pytest
 import torch
 
-from resalign import devices, stage
-from resalign.config import jobs
 from resalign.config.plan import Plan
 from resalign.diffusion import prediction
-from resalign.memory import MemoryExhausted
+from resalign.jobs import parts as jobs
+from resalign.running import devices, stage
+from resalign.running.memory import MemoryExhausted
 from resalign.tensors.named import add, norm
 from resalign.tensors.weights import load_weights, tensor_shapes
 

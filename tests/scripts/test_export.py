@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from resalign.cards.model_card import licence_fields
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
-from resalign.report import export_jobs
-from resalign.report.model_card import licence_fields
+from resalign.jobs import export
 
 from .conftest import Workshop, load_script
 
@@ -22,15 +22,15 @@ def exported(workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan]) -
     plan, shop = tiny_plan(), workshop()
     shop.scripts.setdefault("export", load_script("export"))
     shop.run(plan)
-    for form in export_jobs.FORMS:
-        output = f"{export_jobs.folder(plan)}/graddiff/seed-0/{form}"
-        shop.call("export", export_jobs.export_job(plan, "graddiff", "0", form), output)
+    for form in export.FORMS:
+        output = f"{export.folder(plan)}/graddiff/seed-0/{form}"
+        shop.call("export", export.export_job(plan, "graddiff", "0", form), output)
     return shop.folder, plan
 
 
 def readme(exported: tuple[Path, Plan], form: str) -> str:
     folder, plan = exported
-    return (folder / export_jobs.folder(plan) / "graddiff" / "seed-0" / form / "model" / "README.md").read_text()
+    return (folder / export.folder(plan) / "graddiff" / "seed-0" / form / "model" / "README.md").read_text()
 
 
 @pytest.mark.slow
@@ -39,7 +39,7 @@ def test_both_forms_have_cards_and_settings(exported: tuple[Path, Plan]) -> None
     common = {"README.md", "resilience-card.md", "experiment.json"}
     own = {"delta": {"delta.json", "delta.safetensors"}, "whole": {"model_index.json", "unet", "vae", "text_encoder"}}
     for form, files in own.items():
-        found = folder / export_jobs.folder(plan) / "graddiff" / "seed-0" / form / "model"
+        found = folder / export.folder(plan) / "graddiff" / "seed-0" / form / "model"
         assert common | files <= {path.name for path in found.iterdir()}
 
 
@@ -77,7 +77,7 @@ def test_the_card_tells_how_it_was_made_and_what_it_survived(exported: tuple[Pat
     folder, plan = exported
     [record] = (folder / "results" / "runs" / "unlearn").glob("graddiff-*/seed-0/run.json")
     made = json.loads(record.read_text())
-    for form in export_jobs.FORMS:
+    for form in export.FORMS:
         text = readme(exported, form)
         assert made["source_sha256"] in text
         assert "τ = 0.1" in text
@@ -94,9 +94,9 @@ def test_the_card_tells_how_it_was_made_and_what_it_survived(exported: tuple[Pat
 def test_what_is_no_unlearned_model_is_refused(tiny_plan: Callable[..., Plan]) -> None:
     plan = tiny_plan()
     with pytest.raises(ConfigError, match="no unlearned model named 'gradiff'; did you mean 'graddiff'"):
-        export_jobs.weights(plan, "gradiff", "0")
+        export.weights(plan, "gradiff", "0")
     with pytest.raises(ConfigError, match="no training seed 7"):
-        export_jobs.weights(plan, "graddiff", "7")
+        export.weights(plan, "graddiff", "7")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import yaml
 
 from resalign.artifact import isolation, layout, makers
 from resalign.artifact.verify import verify
-from resalign.stage_server import stage_server
+from resalign.running.stage_server import stage_server
 
 from .packed import ABLATION, Packed, repacked
 

@@ -9,7 +9,7 @@ import pytest
 
 from resalign import hashes
 from resalign.config.plan import Plan
-from resalign.stage import SMALL_BYTES, inputs_hash
+from resalign.running.stage import SMALL_BYTES, inputs_hash
 
 from .conftest import Workshop
 

@@ -19,11 +19,12 @@ from unittest import mock
 
 import pytest
 
-from resalign.config import jobs, own_inputs, prepared_jobs
+from resalign.config import own_inputs
 from resalign.config.experiment import BASE, Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
 from resalign.data.images import DataError
+from resalign.jobs import parts, prepare
 from resalign.lazy import transformers
 from resalign.tensors.weights import WeightsError
 from tests.scorers.conftest import FOLDERS, write_classifier
@@ -62,7 +63,7 @@ def model(plan: Plan, shop: Workshop) -> tuple[Call, ...]:
 
 def checks(plan: Plan, shop: Workshop, of: str = BASE) -> tuple[Call, ...]:
     found = own_inputs.found(plan, of)
-    return (lambda: shop.call("check_inputs", jobs.as_json(found), "results/inputs"),)
+    return (lambda: shop.call("check_inputs", parts.as_json(found), "results/inputs"),)
 
 
 def scorer(plan: Plan, shop: Workshop) -> tuple[Call, ...]:
@@ -76,7 +77,7 @@ def checkpoint(plan: Plan, shop: Workshop) -> tuple[Call, ...]:
 
 
 def prepared(plan: Plan, shop: Workshop) -> tuple[Call, ...]:
-    return (lambda: shop.call("prepare", prepared_jobs.job(plan, "mine"), "results/mine"),)
+    return (lambda: shop.call("prepare", prepare.job(plan, "mine"), "results/mine"),)
 
 
 def fetched(plan: Plan, shop: Workshop) -> tuple[Call, ...]:
@@ -203,7 +204,7 @@ def test_a_process_of_its_own_in_the_folder(world: tuple[Path, dict[str, Any]], 
     for place in (folder, *folder.iterdir()):
         if place.is_dir():
             trap.lay(place)
-    job = jobs.as_json(own_inputs.found(Plan(Experiment(world[1], where="mine.yaml")), BASE))
+    job = parts.as_json(own_inputs.found(Plan(Experiment(world[1], where="mine.yaml")), BASE))
     command = [sys.executable, str(ROOT / "scripts" / "check_inputs.py"), "--job", "-", "--output", "results/inputs"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     subprocess.run(command, input=job, cwd=folder, text=True, env=environment, check=True)

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from resalign.bilevel.audit import Row, SweepRow
-from resalign.config import jobs
 from resalign.config.plan import Plan
-from resalign.report.second_order import markdown_tables
+from resalign.jobs import parts
+from resalign.theory.second_order import Row, SweepRow
+from resalign.theory.second_order_tables import markdown_tables
 
 from .conftest import Workshop, load_script
 
@@ -37,12 +37,12 @@ SMALL: dict[str, Any] = {
 def audited(
     tiny_plan: Callable[..., Plan], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[], tuple[Path, dict[str, Any]]]:
-    job = json.loads(jobs.second_order_job(tiny_plan()))
+    job = json.loads(parts.second_order_job(tiny_plan()))
     job["audit"] |= SMALL
 
     def run() -> tuple[Path, dict[str, Any]]:
         shop = Workshop(tmp_path_factory.mktemp("audit"), {"second_order": load_script("second_order")})
-        modules = jobs.second_order_modules()
+        modules = parts.second_order_modules()
         return shop.call("second_order", json.dumps(job), "results/tiny/second-order", modules=modules), job
 
     return run

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from resalign.config import jobs
 from resalign.config.plan import Plan
 from resalign.data.images import DataError
+from resalign.jobs import parts
 
 from .conftest import THRESHOLD, Workshop
 
@@ -161,10 +161,10 @@ def test_a_faulty_input_leaves_results_untouched(
     )
     [stage], [faulty] = plan.unlearn.values(), broken.unlearn.values()
     before = {path: path.read_bytes() for path in (done.folder / stage.folder(0)).iterdir()}
-    from resalign.config import jobs
+    from resalign.jobs import parts
 
     with pytest.raises(DataError, match="no such folder of images"):
-        done.call("unlearn", jobs.unlearn_job(broken, faulty.run), stage.folder(0), modules=stage.modules)
+        done.call("unlearn", parts.unlearn_job(broken, faulty.run), stage.folder(0), modules=stage.modules)
     assert {path: path.read_bytes() for path in (done.folder / stage.folder(0)).iterdir()} == before
 
 
@@ -187,7 +187,7 @@ def test_real_images_are_scored_upright_and_at_one_size(
         upright.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.png", exif=exif)
         other.save(folder / "other.png")
         (folder / "metadata.csv").write_text("file_name,prompt\n" + "".join(f"{file},a\n" for file in names))
-        job = jobs.score_job(plan, "reference", str(folder / "metadata.csv"), plan.experiment.config.pixels)
+        job = parts.score_job(plan, "reference", str(folder / "metadata.csv"), plan.experiment.config.pixels)
         return pd.read_parquet(shop.call("score", job, f"results/{name}") / "scores.parquet").set_index("prompt_id")
 
     one = scored("upright")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from resalign.config import jobs
 from resalign.config.plan import Plan
+from resalign.jobs import parts
 from tests.digits.small_world import small_world
 
 from .conftest import Workshop
@@ -64,11 +64,11 @@ def command(stage: str, plan: Plan) -> tuple[list[str], str]:
     first = {name: next(iter(getattr(plan, name).values())) for name in ("unlearn", "attack", "sample", "score")}[stage]
     seed, tier = "0", plan.tier
     job, output = {
-        "unlearn": lambda: (jobs.unlearn_job(plan, first.run), first.folder(seed)),
-        "attack": lambda: (jobs.attack_job(plan, first.run, seed), first.folder(seed)),
-        "sample": lambda: (jobs.sample_job(plan, first.run, seed, tier), f"{first.folder(seed)}/{tier}"),
+        "unlearn": lambda: (parts.unlearn_job(plan, first.run), first.folder(seed)),
+        "attack": lambda: (parts.attack_job(plan, first.run, seed), first.folder(seed)),
+        "sample": lambda: (parts.sample_job(plan, first.run, seed, tier), f"{first.folder(seed)}/{tier}"),
         "score": lambda: (
-            jobs.score_job(plan, first.label, jobs.score_images(plan, first.run, seed, tier)),
+            parts.score_job(plan, first.label, parts.score_images(plan, first.run, seed, tier)),
             f"{first.folder(seed)}/{tier}",
         ),
     }[stage]()
@@ -84,7 +84,7 @@ def digits_command(stage: str) -> tuple[list[str], str]:
         "digits": small_world(STEPS_OF_DIGITS),
     }
     job["autoencoder"] = "results/assets/digits-autoencoder" if part == "model" else None
-    return ["scripts/digits.py", "--job", jobs.as_json(job), "--output", output], output
+    return ["scripts/digits.py", "--job", parts.as_json(job), "--output", output], output
 
 
 STAGES = ("unlearn", "attack", "sample", "score", "digits-autoencoder", "digits-model", "digits-resnet", "digits-clip")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from resalign.config import theory_jobs
 from resalign.config.plan import Plan
+from resalign.jobs import theory
 
 from .conftest import Workshop, load_script
 
@@ -34,20 +34,20 @@ def done(workshop: Callable[[], Workshop], plan: Plan) -> tuple[Workshop, Path]:
     finished.run(plan)
     names = ("theory", "theory_table", "theory_regained", "theory_shown", "linear_model", "linear_model_shown")
     shop = Workshop(finished.folder, {name: load_script(name) for name in names})
-    for run, state in theory_jobs.states(plan).items():
-        for seed in theory_jobs.seeds(plan, state):
-            inputs = theory_jobs.state_inputs(plan, run, seed)
+    for run, state in theory.states(plan).items():
+        for seed in theory.seeds(plan, state):
+            inputs = theory.state_inputs(plan, run, seed)
             assert all((shop.folder / path).is_file() for paths in inputs.values() for path in paths)
-            shop.call("theory", theory_jobs.state_job(plan, run, seed), state.folder(seed), seed=seed)
-    folder = theory_jobs.folder(plan)
-    shop.call("theory_regained", theory_jobs.regained_job(plan), f"{folder}/measured")
-    shop.call("linear_model", theory_jobs.linear_model_job(plan), f"{folder}/measured/linear-model")
-    for table in theory_jobs.TABLES:
-        shop.call("theory_table", theory_jobs.table_job(plan, table), folder)
-    for file in theory_jobs.SHOWN:
-        shop.call("theory_shown", theory_jobs.shown_job(plan, file), folder)
-    for file in theory_jobs.LINEAR_MODEL:
-        shop.call("linear_model_shown", theory_jobs.linear_model_shown_job(plan, file), folder)
+            shop.call("theory", theory.state_job(plan, run, seed), state.folder(seed), seed=seed)
+    folder = theory.folder(plan)
+    shop.call("theory_regained", theory.regained_job(plan), f"{folder}/measured")
+    shop.call("linear_model", theory.linear_model_job(plan), f"{folder}/measured/linear-model")
+    for table in theory.TABLES:
+        shop.call("theory_table", theory.table_job(plan, table), folder)
+    for file in theory.SHOWN:
+        shop.call("theory_shown", theory.shown_job(plan, file), folder)
+    for file in theory.LINEAR_MODEL:
+        shop.call("linear_model_shown", theory.linear_model_shown_job(plan, file), folder)
     return shop, shop.folder / folder
 
 
@@ -55,7 +55,7 @@ def done(workshop: Callable[[], Workshop], plan: Plan) -> tuple[Workshop, Path]:
 def test_every_declared_file_is_written(done: tuple[Workshop, Path], plan: Plan) -> None:
     shop, folder = done
     names = {path.relative_to(shop.folder).as_posix() for path in folder.glob("*.*")}
-    assert names == set(theory_jobs.files(plan))
+    assert names == set(theory.files(plan))
     assert len(names) == 4 + 1 + 6 + 4
     measured = {path.relative_to(folder).as_posix() for path in (folder / "measured").rglob("*.*")}
     records = {f"measured/{part}{name}.json" for part in ("", "linear-model/") for name in ("run", "timing", "hashes")}
@@ -67,7 +67,7 @@ def test_a_file_is_what_its_name_says(done: tuple[Workshop, Path]) -> None:
     folder = done[1]
     assert (folder / "theory.md").read_text().startswith("# Theory, measured")
     assert (folder / "linear_model.md").read_text().startswith("# The linear model")
-    figures = theory_jobs.STATE_TABLES
+    figures = theory.STATE_TABLES
     for name in (*figures, "linear_model"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     drawn = {name: (folder / f"{name}.svg").read_text() for name in figures}
@@ -77,7 +77,7 @@ def test_a_file_is_what_its_name_says(done: tuple[Workshop, Path]) -> None:
 
 @pytest.mark.slow
 def test_every_model_and_fine_tuning_has_its_rows(done: tuple[Workshop, Path]) -> None:
-    tables = {name: pd.read_csv(done[1] / f"{name}.csv") for name in (*theory_jobs.STATE_TABLES, "regained")}
+    tables = {name: pd.read_csv(done[1] / f"{name}.csv") for name in (*theory.STATE_TABLES, "regained")}
     assert list(tables["sharpness"]["model"]) == ["base", "graddiff"]
     assert set(tables["sharpness"]["examples"]) == {8}
     keys = tables["displacement"][["model", "attack", "steps", "kind"]].agg(tuple, axis=1)
@@ -107,22 +107,22 @@ def test_a_displacement_is_from_this_model_and_not_from_the_base(done: tuple[Wor
 def test_every_model_sees_the_same_examples(done: tuple[Workshop, Path], plan: Plan) -> None:
     """The unlearned model's fine-tuning ends elsewhere, and both were measured on the same loss: repeating repeats."""
     shop, _ = done
-    run, state = list(theory_jobs.states(plan).items())[1]
+    run, state = list(theory.states(plan).items())[1]
     before = {path.name: path.read_bytes() for path in (shop.folder / state.folder(0)).glob("*.csv")}
-    again = shop.call("theory", theory_jobs.state_job(plan, run, 0), "again", seed=0)
+    again = shop.call("theory", theory.state_job(plan, run, 0), "again", seed=0)
     assert {path.name: path.read_bytes() for path in again.glob("*.csv")} == before
     assert len(before) == 3
 
 
 def test_another_grid_of_the_linear_model_measures_no_network_again(tiny_plan: Callable[..., Plan], plan: Plan) -> None:
     other = tiny_plan(theory={**SMALL, "linear_model": {"overlaps": [0.2]}})
-    assert list(theory_jobs.states(other)) == list(theory_jobs.states(plan))
+    assert list(theory.states(other)) == list(theory.states(plan))
     more = tiny_plan(theory={**SMALL, "probes": 5})
-    assert not set(theory_jobs.states(more)) & set(theory_jobs.states(plan))
+    assert not set(theory.states(more)) & set(theory.states(plan))
 
 
 def test_a_job_tells_an_unlearned_model_its_own_weights_and_attacks(plan: Plan) -> None:
-    base, unlearned = (json.loads(theory_jobs.state_job(plan, run, 0)) for run in theory_jobs.states(plan))
+    base, unlearned = (json.loads(theory.state_job(plan, run, 0)) for run in theory.states(plan))
     assert base["weights"] is None
     assert "/unlearn/graddiff-" in unlearned["weights"]
     assert "/attack/base.mine-" in base["attacks"][0][2]

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from resalign.config import jobs, own_inputs, scorer_check
+from resalign.config import own_inputs, scorer_check
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError, read_yaml
 from resalign.data.images import CaptionedImages, DataError, read_captioned_images
-from resalign.scores import Need
+from resalign.jobs import parts
+from resalign.metrics._flags import Need
 from resalign.tensors.weights import WeightsError
 from tests.scorers.conftest import LABELS, onnx_weights
 from tests.scorers.onnx_file import write_onnx
@@ -341,7 +342,7 @@ def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def check(plan: Plan, shop: Workshop) -> None:
     """Every check that goes before training."""
     for file, found in own_inputs.records(plan).items():
-        shop.call("check_inputs", jobs.as_json(found), str(Path(file).parent))
+        shop.call("check_inputs", parts.as_json(found), str(Path(file).parent))
     shop.check_scorers(plan)
     shop.overlap(plan)
 
@@ -414,7 +415,7 @@ def test_prompts_without_labels_are_good_where_images_have_no_subjects(
 def test_the_prompts_that_are_checked_are_those_that_are_sampled(tiny_values: dict[str, Any]) -> None:
     plan = Plan(Experiment(tiny_values, where="mine.yaml"))
     found = scorer_check.job(plan)["prompts"]
-    sampled = json.loads(jobs.sample_job(plan, run=next(iter(plan.sample)), seed="0", tier=plan.tier))["prompts"]
+    sampled = json.loads(parts.sample_job(plan, run=next(iter(plan.sample)), seed="0", tier=plan.tier))["prompts"]
     assert {name: entry.get("choice") for name, entry in found.items()} == {
         name: sampled[name].get("choice") for name in found
     }

@@ -350,8 +350,8 @@ READERS = {
     "src/resalign/tensors/tokenizers.py": {"from_pretrained", "get_tokenizer"},
     "src/resalign/diffusion/models.py": {"from_pretrained"},  # a pipeline of parts that are loaded already
     # A job's own saved state, whose file has its hash in its name.
-    "src/resalign/resume/folder.py": {"torch.load"},
-    "src/resalign/resume/held.py": {"load_state_dict"},
+    "src/resalign/running/folder.py": {"torch.load"},
+    "src/resalign/running/held.py": {"load_state_dict"},
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from resalign.diffusion.models import check_pipeline_folder, load_models
 from resalign.lazy import open_clip, transformers
-from resalign.scores.clip_model import ClipModel
+from resalign.scorers._clip_model import ClipModel
 from resalign.tensors.tokenizers import load_tokenizer
 from tests.pipelines import MAX_TOKENS, WITH_T5, write_pipeline
 from tests.scorers.conftest import write_clip

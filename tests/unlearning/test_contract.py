@@ -10,7 +10,7 @@ from resalign.config import registry
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion import architectures
 from resalign.diffusion.models import Models, trainable_tensors
-from resalign.resume.attempt import Attempt
+from resalign.running.attempt import Attempt
 from tests.example_config import smallest
 from tests.nearness import differing
 from tests.pipelines import ONE_QUICKLY

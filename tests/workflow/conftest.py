@@ -43,7 +43,7 @@ class Checkout:
     def made(self, *targets: str) -> subprocess.CompletedProcess[str]:
         """Makes targets, the stages in forks of a stage server."""
         command = self.command("--", *targets)
-        command["args"] = [sys.executable, "-m", "resalign.stage_server", *command["args"]]
+        command["args"] = [sys.executable, "-m", "resalign.running.stage_server", *command["args"]]
         return subprocess.run(capture_output=True, **command)
 
     def command(self, *options: str, overrides: tuple[str, ...] = ()) -> dict[str, Any]:

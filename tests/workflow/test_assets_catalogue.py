@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from resalign.config import prepared_jobs
 from resalign.config.assets import FETCHED, TERMS, CatalogueEntry, described, read_catalogue
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
@@ -24,6 +23,7 @@ from resalign.data.doctor import (
     needs_of,
     table_lines,
 )
+from resalign.jobs import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 Change = Callable[[dict[str, Any]], Any]
@@ -177,13 +177,13 @@ def test_a_prepared_set_is_what_it_is_made_from() -> None:
 
 def test_a_prepared_sets_job_names_its_sources_folders_and_waits_for_them() -> None:
     plan = plan_of(contaminated(0.2))
-    job = json.loads(prepared_jobs.job(plan, "mixed"))
+    job = json.loads(prepare.job(plan, "mixed"))
     assert job["set"]["clean"] == plan.folder("dreambench-images/train")
     assert job["set"]["ratio"] == 0.2
     markers = {f"{plan.folder(name)}/run.json" for name in ("dreambench-images", "resalign-train")}
-    assert set(prepared_jobs.assets(plan, "mixed")) == markers
-    assert "src/resalign/data/sets/contaminated.py" in prepared_jobs.code(plan, "mixed")
-    assert "src/resalign/data/sets/dreambench.py" not in prepared_jobs.code(plan, "mixed")
+    assert set(prepare.assets(plan, "mixed")) == markers
+    assert "src/resalign/data/sets/contaminated.py" in prepare.code(plan, "mixed")
+    assert "src/resalign/data/sets/dreambench.py" not in prepare.code(plan, "mixed")
 
 
 # --- the doctor -------------------------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from resalign.config import jobs
 from resalign.config.plan import Plan, load_plan
-from resalign.stage import parse_arguments
+from resalign.jobs import parts
+from resalign.running.stage import parse_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 # Rules whose job is one run's.
@@ -23,14 +23,14 @@ def plan() -> Plan:
 
 
 def test_a_job_of_one_run_is_an_argument(plan: Plan) -> None:
-    made = [jobs.unlearn_job(plan, run) for run in plan.unlearn]
-    made += [jobs.attack_job(plan, run, "0") for run in plan.attack]
-    made += [jobs.sample_job(plan, run=run, seed="0", tier=plan.tier) for run in plan.sample]
+    made = [parts.unlearn_job(plan, run) for run in plan.unlearn]
+    made += [parts.attack_job(plan, run, "0") for run in plan.attack]
+    made += [parts.sample_job(plan, run=run, seed="0", tier=plan.tier) for run in plan.sample]
     assert max(map(len, made)) < LONGEST_ARGUMENT_BYTES / 4
 
 
 def test_a_job_that_gathers_all_runs_comes_by_standard_input(plan: Plan) -> None:
-    assert len(jobs.report_job(plan)) > LONGEST_ARGUMENT_BYTES
+    assert len(parts.report_job(plan)) > LONGEST_ARGUMENT_BYTES
     rules = [(path.name, path.read_text()) for path in sorted((ROOT / "workflow/rules").glob("*.smk"))]
     commands = {name: re.findall(r"--job (\S+)[^~]*?tee \{log\}", text) for name, text in rules}
     given = {name: found for name, found in commands.items() if found}

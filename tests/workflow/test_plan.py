@@ -6,8 +6,9 @@ from contextlib import ExitStack
 import pytest
 import yaml
 
-from resalign.config import registry, theory_jobs
+from resalign.config import registry
 from resalign.config.plan import load_plan
+from resalign.jobs import theory
 
 from .conftest import ROOT, Checkout
 
@@ -197,7 +198,7 @@ def test_deleting_any_file_of_the_theory_remakes_that_file_only(finished: Checko
 
     finished.make_everything("theory")
     assert planned() == []
-    files = theory_jobs.files(load_plan(ROOT / "config/demo.yaml"))
+    files = theory.files(load_plan(ROOT / "config/demo.yaml"))
     drawn = sorted(name for name in files if name.endswith((".png", ".svg")))
     read = sorted(set(files) - set(drawn))
     for lost in (read, drawn):  # no drawing is made from a table that is made again, and no table from another

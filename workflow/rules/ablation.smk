@@ -1,6 +1,6 @@
 # Ablations, config/ablations.yaml: `snakemake --cores 2 --configfile config/demo.yaml -- results/ablations/gamma`, or
 # `-- ablations` for all. A variant's runs have rules of their own: forcing these leaves the experiment's runs alone.
-from resalign.report import ablation_jobs
+from resalign.jobs import ablation as ablation_jobs
 
 # An experiment's measured values lie with its results. results/ablations is what was asked for last: where two
 # experiments have an ablation of one name, Snakemake sees that the files come from elsewhere, and makes them again.
@@ -121,7 +121,7 @@ rule ablation_shown:
     params:
         job=lambda wildcards: ablation_jobs.showing_job(ABLATIONS, wildcards.ablation),
     shell:
-        "python -m resalign.report.ablation --job {params.job:q} --values {input.values} --output {output}"
+        "python -m resalign.ablations.shown --job {params.job:q} --values {input.values} --output {output}"
         " 2>&1 | tee {log}"
 
 

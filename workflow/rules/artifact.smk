@@ -1,6 +1,6 @@
 # The archive of the experiment that somebody else can verify: `snakemake --cores 2 -- artifact`, then
 # `make verify ARTIFACT=results/<experiment>/artifact/<experiment>.zip`. docs/artifact.md.
-from resalign.artifact import contents
+from resalign.jobs import artifact as contents
 from resalign.artifact.source import fingerprint
 
 

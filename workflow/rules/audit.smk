@@ -1,6 +1,6 @@
 # The resilience card of every model but the base, of the scores that the report is made of:
 # `snakemake --cores 2 --configfile my-audit.yaml -- audit`.
-from resalign.report import card_jobs
+from resalign.jobs import cards as card_jobs
 
 AUDIT = card_jobs.folder(PLAN)
 
@@ -9,7 +9,7 @@ rule audit:
     input:
         jobs.report_files(PLAN),
         code=jobs.code("audit", *METRIC_MODULES),
-        templates=[f"src/resalign/report/{name}.j2" for name in ("style.html", "card.html", "card.md")],
+        templates=[f"src/resalign/{name}.j2" for name in ("display/style.html", "cards/card.html", "cards/card.md")],
     output:
         cards=card_jobs.card_files(PLAN),
         verdicts=f"{AUDIT}/verdicts.csv",

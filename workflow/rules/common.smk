@@ -3,14 +3,15 @@ import shlex
 import sys
 from pathlib import Path
 
-from resalign import outcome
-from resalign.config import jobs, own_inputs
+from resalign.running import outcome
+from resalign.jobs import parts as jobs
+from resalign.config import own_inputs
 from resalign.config.ablations import Ablations, planned
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError, read_yaml, typed
-from resalign.report import efficiency
-from resalign.resume.folder import forget_finished
+from resalign.accounting import efficiency
+from resalign.running.folder import forget_finished
 from snakemake.utils import update_config
 
 

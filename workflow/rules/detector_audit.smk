@@ -1,7 +1,7 @@
 # What the detectors miss and flag wrongly: a blurred sample for labelling, error rates from the labels, and every
 # state's rate corrected for them. No part of the page: `snakemake --cores 2 --configfile … -- detector_sample`, then
 # `-- detector_audit` when the labels are there.
-from resalign.report import detector_audit_jobs
+from resalign.jobs import detector_audit as detector_audit_jobs
 
 DETECTOR_AUDIT = detector_audit_jobs.folder(PLAN)
 
@@ -11,7 +11,7 @@ rule detector_sample:
     input:
         lambda wildcards: detector_audit_jobs.score_files(PLAN),
         code=lambda wildcards: jobs.code("detector_sample", *detector_audit_jobs.metric_modules(PLAN)),
-        templates="src/resalign/report/label.html.j2",
+        templates="src/resalign/detector_audit/label.html.j2",
     output:
         sheet=f"{DETECTOR_AUDIT}/sheet.csv",
         page=f"{DETECTOR_AUDIT}/label.html",
@@ -43,7 +43,7 @@ rule detector_audit:
         key=rules.detector_sample.output.key,
         page=rules.detector_sample.output.page,
         code=lambda wildcards: jobs.code("detector_audit", *detector_audit_jobs.metric_modules(PLAN)),
-        templates="src/resalign/report/detector_audit.md.j2",
+        templates="src/resalign/detector_audit/detector_audit.md.j2",
     output:
         table=f"{DETECTOR_AUDIT}/rates/table.csv",
         page=f"{DETECTOR_AUDIT}/rates/table.md",

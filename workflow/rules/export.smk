@@ -1,7 +1,7 @@
 # An unlearned model for others, with its card: a whole pipeline folder, or a delta on its base.
 # `snakemake --cores 2 --configfile … -- export` for every model's delta at the first training seed, or one folder:
 # `-- results/<experiment>/export/<model>/seed-<seed>/<whole or delta>/model`.
-from resalign.report import export_jobs
+from resalign.jobs import export as export_jobs
 
 EXPORT = export_jobs.folder(PLAN)
 
@@ -21,7 +21,10 @@ rule export_model:
         unpack(lambda wildcards: export_jobs.weights(PLAN, wildcards.model, wildcards.seed)),
         base=lambda wildcards: jobs.markers(PLAN, [PLAN.experiment.config.model]),
         code=lambda wildcards: jobs.code("export", *METRIC_MODULES),
-        templates=[f"src/resalign/report/{name}.j2" for name in ("style.html", "card.html", "card.md", "model_card.md")],
+        templates=[
+            f"src/resalign/{name}.j2"
+            for name in ("display/style.html", "cards/card.html", "cards/card.md", "cards/model_card.md")
+        ],
     output:
         folder=directory(f"{EXPORT}/{{model}}/seed-{{seed}}/{{form}}/model"),
         record=f"{EXPORT}/{{model}}/seed-{{seed}}/{{form}}/run.json",

@@ -1,5 +1,5 @@
 # What attacks train on, compared with what is held out of them, with unlearning's images and with evaluation.
-from resalign.config import overlap
+from resalign.jobs import overlap
 
 OVERLAP = overlap.folder(PLAN)
 

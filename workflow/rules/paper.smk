@@ -1,5 +1,5 @@
 # The paper's tables and figures, each file by a job of its own: `snakemake --cores 2 -- paper`. docs/paper.md.
-from resalign.paper import exhibit_jobs
+from resalign.jobs import paper as exhibit_jobs
 
 
 rule measure:

@@ -1,4 +1,4 @@
-from resalign.config import prepared_jobs
+from resalign.jobs import prepare as prepared_jobs
 
 # Image sets made from fetched archives and tables (unpacked, checked, filtered, split), or by a model from prompts.
 

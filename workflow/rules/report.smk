@@ -5,7 +5,7 @@
 report: "../report/experiment.rst"
 
 
-from resalign.report import sources
+from resalign.jobs import report as sources
 
 METRIC_MODULES = sorted({f"resalign.metrics.{metric.name}" for metric in PLAN.experiment.metrics.values()})
 
@@ -14,7 +14,7 @@ rule report:
     input:
         jobs.report_files(PLAN),
         code=jobs.code("report", *METRIC_MODULES),
-        templates=[f"src/resalign/report/{name}.html.j2" for name in ("page", "parts", "style", "script")],
+        templates=[f"src/resalign/{name}.html.j2" for name in ("report/page", "report/script", "display/parts", "display/style")],
     output:
         page=report(
             f"{RESULT}/{sources.PAGE}",

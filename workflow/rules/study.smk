@@ -1,7 +1,7 @@
 # No part of any experiment's page: `snakemake --cores 2 --configfile config/studies/resilience.yaml -- study` compares
 # an experiment's methods and components, and `-- selection` chooses the settings of a search. Both are made from the
 # same small files, without the runs: counts.csv, losses.csv and manifest.json.
-from resalign.report import study_jobs
+from resalign.jobs import study as study_jobs
 
 STUDY = f"{RESULT}/study"
 
@@ -38,7 +38,7 @@ rule selection:
     input:
         counts=rules.study_counts.output.counts,
         manifest=rules.study_counts.output.manifest,
-        code=study_jobs.module_code("resalign.report.selection"),
+        code=study_jobs.module_code("resalign.study.selection"),
     output:
         table=f"{STUDY}/selection.csv",
         page=f"{STUDY}/selection.md",
@@ -53,7 +53,7 @@ rule selection:
     params:
         folder=subpath(output.table, parent=True),
     shell:
-        "python -m resalign.report.selection {params.folder} 2>&1 | tee {log}"
+        "python -m resalign.study.selection {params.folder} 2>&1 | tee {log}"
 
 
 rule study:
@@ -61,7 +61,7 @@ rule study:
         counts=rules.study_counts.output.counts,
         losses=rules.study_counts.output.losses,
         manifest=rules.study_counts.output.manifest,
-        code=study_jobs.module_code("resalign.report.study"),
+        code=study_jobs.module_code("resalign.study.build"),
     output:
         table=f"{STUDY}/table.csv",
         claims=f"{STUDY}/claims.csv",
@@ -79,4 +79,4 @@ rule study:
         # A function: only who asks for the study must have the models that its claims name.
         folder=lambda wildcards: f"results/{study_jobs.checked(PLAN).experiment.config.name}/study",
     shell:
-        "python -m resalign.report.study {params.folder} 2>&1 | tee {log}"
+        "python -m resalign.study.build {params.folder} 2>&1 | tee {log}"

@@ -1,6 +1,6 @@
 # The measured theory: `snakemake --cores 2 --configfile config/demo.yaml -- theory`. Proposition 1 of ResAlign and
 # slices of the harmful loss, from the weights of unlearning and attacks; the linear model of concept resurgence.
-from resalign.config import theory_jobs
+from resalign.jobs import theory as theory_jobs
 
 THEORY = theory_jobs.folder(PLAN)
 

@@ -14,8 +14,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from resalign.data.errors import DataError
 from resalign.data.image_files import open_image
+from resalign.errors import DataError
 
 # Another processor or library may round otherwise: float32 has seven digits, and an anti-aliased edge is off by a step.
 NUMBER_TOLERANCE = 1e-6  # of a number with a point or exponent, as a share of it; whole numbers are equal

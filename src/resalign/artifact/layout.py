@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
+from resalign.jobs.artifact import TARGET
+
 # The manifests have size and sha256 of every member, each for its own part.
 FORMAT = "resalign artifact 1"
 PROVENANCE = "provenance/"  # below it lies what differs between two runs, its own manifest included
 MANIFESTS = ("manifest.json", f"{PROVENANCE}manifest.json")
-TARGET = "TARGET"  # stands in a command for what is to be made
 SOURCE = "source"  # the tracked files at their revision
 PATCH = "local/changes.patch"  # what leads from there to the files that ran; absent where nothing does
 UNTRACKED = "local/untracked"
-CONFIGURATIONS = "inputs/configuration"  # as they were written, in the order in which they lead to one another
-PROMPTS = "inputs/prompts"  # lists of the user's own
 ASSETS = "assets.json"
 REBUILD = "rebuild.json"
 README = "README.md"

@@ -21,7 +21,7 @@ from resalign.artifact.source import apply_patch
 from resalign.config.closure import ROOT
 from resalign.config.plan import RESULTS
 from resalign.config.strict import ConfigError
-from resalign.stage_server import stage_server
+from resalign.running.stage_server import stage_server
 from resalign.tracking import log
 
 # Makes files again below a folder; returns None if it ended well, else why not, in a line.

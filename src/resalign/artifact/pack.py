@@ -27,7 +27,7 @@ from resalign.config.strict import ConfigError
 from resalign.data.captions import caption_tables
 from resalign.data.members import folder_in_place
 from resalign.hashes import NAME, RECORDS, Entry, file_hash, to_text, verified
-from resalign.report import sources
+from resalign.jobs import report as sources
 
 Job = dict[str, Any]
 # A page embeds its pictures; its figures are SVG elements.
@@ -42,7 +42,7 @@ def gather(job: Job, source: Source, root: Path) -> Members:
     """Every member of the archive.
 
     Args:
-        job: From :func:`resalign.artifact.contents.artifact_job`.
+        job: From :func:`resalign.jobs.artifact.artifact_job`.
         source: The source tree.
         root: Folder that the job's paths are relative to.
 

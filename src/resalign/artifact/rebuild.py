@@ -15,11 +15,11 @@ from typing import Any
 from resalign.artifact import records
 from resalign.artifact.layout import REBUILD, SAMPLES
 from resalign.artifact.records import Job, RecordError
-from resalign.config import registry, theory_jobs
+from resalign.config import registry
 from resalign.config.experiment import BASE
 from resalign.config.plan import RESULTS
 from resalign.config.strict import Strict
-from resalign.paper import exhibit_jobs
+from resalign.jobs import paper, theory
 
 MEASURED = ("values.csv", "per_run.csv", "variants.json")  # of an ablation
 # An exhibit that reads this frame shows generated images, which most archives leave out.
@@ -113,8 +113,8 @@ def _rebuilds(
     packed = inside({**report, "gallery": report["gallery"] if has_images else None})
     yield Rebuild("report", packed, result, ("tables", "figures", "attacks.md"))
     methods = {BASE: BASE, **{model: own["name"] for model, own in config["unlearning"].items()}}
-    frames = (*(f"{frame}.csv" for frame in exhibit_jobs.FRAMES), "names.json")
-    measured = exhibit_jobs.measured_by(report, methods)
+    frames = (*(f"{frame}.csv" for frame in paper.FRAMES), "names.json")
+    measured = paper.measured_by(report, methods)
     yield Rebuild("measure", inside(measured), _recorded(root, f"{result}/measured", measured), frames)
     for ablation, job in ablations.items():
         variants = [{**variant, "measured": inside(variant["measured"])} for variant in job["variants"]]
@@ -147,11 +147,11 @@ def _theory(root: Path, report: Job, inside: Callable[[Job], Job]) -> Iterator[R
     folder = f"{RESULTS}/{report['name']}/theory"
     measured, linear = f"{folder}/measured", f"{folder}/measured/linear-model"
     states = records.check_states(records.told(root, measured).get("sharpness", []), report)
-    regained = {**report, "sharpness": theory_jobs.parts_of(folder, states, "sharpness")}
+    regained = {**report, "sharpness": theory.parts_of(folder, states, "sharpness")}
     yield Rebuild("theory_regained", inside(regained), _recorded(root, measured, regained), ("regained.csv",))
     model = {"linear_model": report["config"]["theory"]["linear_model"]}
     yield Rebuild("linear_model", model, _recorded(root, linear, model), ("linear_model.csv",))
-    for file, script, job in theory_jobs.file_jobs(report, states):
+    for file, script, job in theory.file_jobs(report, states):
         yield Rebuild(script, job, folder, (PurePosixPath(file).name,))
 
 
@@ -160,14 +160,14 @@ def _exhibits(
 ) -> Iterator[Rebuild]:
     """One for each file of every exhibit that the archive has a file of."""
     result = f"{RESULTS}/{report['name']}"
-    for exhibit in exhibit_jobs.exhibits():
-        files = exhibit_jobs.files_of(exhibit)
+    for exhibit in paper.exhibits():
+        files = paper.files_of(exhibit)
         if not any(f"{result}/paper/{file}" in members for file in files):
             continue
         said = Words.parse(words.get(exhibit), where=f"{REBUILD}: {exhibit}")
         _check_words(exhibit, said, report, ablations, members)
         job = {
-            "files": exhibit_jobs.frames(result, exhibit, ablations),
+            "files": paper.frames(result, exhibit, ablations),
             "report": report["report"],
             **said.model_dump(mode="json"),
         }
@@ -182,12 +182,12 @@ def _check_words(exhibit: str, words: Words, report: Job, ablations: Collection[
         raise RecordError(f"{where}: takes published numbers for this experiment's; its configuration says otherwise")
     if stray := sorted({*words.series} - {*ablations, *(label for label, _ in report["sweeps"])}):
         raise RecordError(f"{where}: has the series {stray}, of which the archive has neither an ablation nor a sweep")
-    if exhibit != exhibit_jobs.CONTENTS:
+    if exhibit != paper.CONTENTS:
         return
-    if [entry.exhibit for entry in words.plan] != exhibit_jobs.exhibits():
-        raise RecordError(f"{where}: lists other exhibits than this version has: {exhibit_jobs.exhibits()}")
+    if [entry.exhibit for entry in words.plan] != paper.exhibits():
+        raise RecordError(f"{where}: lists other exhibits than this version has: {paper.exhibits()}")
     for entry in words.plan:
-        module, files = registry.member(exhibit_jobs.FAMILY, entry.exhibit), exhibit_jobs.files_of(entry.exhibit)
+        module, files = registry.member(paper.FAMILY, entry.exhibit), paper.files_of(entry.exhibit)
         is_there = any(f"{RESULTS}/{report['name']}/paper/{file}" in members for file in files)
         if (entry.title, entry.files) != (module.TITLE, ", ".join(files)):
             raise RecordError(f"{where}: calls '{entry.exhibit}' {entry.title!r} with files {entry.files!r}")

@@ -27,7 +27,8 @@ from resalign.config import registry
 from resalign.config.closure import ROOT, import_closure
 from resalign.config.plan import RESULTS
 from resalign.config.strict import MAX_BYTES, ConfigError, read_yaml
-from resalign.paper import exhibit_jobs
+from resalign.jobs import paper
+from resalign.jobs.artifact import CONFIGURATIONS, PROMPTS
 from resalign.tracking import log
 
 # What has a place in an archive beside results that are made again.
@@ -35,7 +36,7 @@ _FILES = (layout.README, layout.CRATE, layout.REBUILD, layout.ASSETS, layout.PAT
 _RAW = ("runs", "assets", "inputs", "overlap")  # folders of the results that are no experiment's
 _FOLDERS = (
     PROVENANCE,
-    *(f"{part}/" for part in (layout.SOURCE, layout.UNTRACKED, layout.CONFIGURATIONS, layout.PROMPTS)),
+    *(f"{part}/" for part in (layout.SOURCE, layout.UNTRACKED, CONFIGURATIONS, PROMPTS)),
     *(f"{part}/" for part in (records.HELD_OUT, *(f"{RESULTS}/{name}" for name in _RAW))),
 )
 _RECORDING = ("report", "measure", "ablation", "theory_regained", "linear_model")  # scripts that leave a run.json
@@ -202,10 +203,10 @@ def version_note(unpacked: Path, root: Path, config: Mapping[str, Any]) -> str |
     """Whether the archive was made by this checkout's code, as far as it makes tables and figures."""
     metrics = {metric["name"] for metric in config["metrics"].values()} & {*registry.members("metrics")}
     modules = [f"resalign.metrics.{metric}" for metric in sorted(metrics)]
-    modules += [f"resalign.{exhibit_jobs.FAMILY}.{name}" for name in exhibit_jobs.exhibits()]
+    modules += [f"resalign.{paper.FAMILY}.{name}" for name in paper.exhibits()]
     scripts = [f"scripts/{name}.py" for name in (*_RECORDING, "exhibit", "theory_table", "theory_shown")]
     code = import_closure(*scripts, "scripts/linear_model_shown.py", *modules)
-    files = exhibit_jobs.with_published(map(str, code))
+    files = paper.with_published(map(str, code))
     other = [file for file in files if not _same_file(unpacked / layout.SOURCE / file, root / file)]
     if (unpacked / layout.PATCH).is_file():
         other.append(layout.PATCH)

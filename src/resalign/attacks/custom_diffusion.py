@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from resalign.attacks._fine_tuning import PriorPreservingConfig, Tuning, fine_tune, prior_preservation, trained_token
 from resalign.contracts import AttackData, Run, Save
 from resalign.data.images import DataError
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
-from resalign.fine_tuning import PriorPreservingConfig, Tuning, fine_tune, prior_preservation, trained_token
 from resalign.tensors.named import detached
 
 # Those whose denoiser attends to the text by cross-attention; that of Stable Diffusion 3 has joint attention.
@@ -34,7 +34,7 @@ class Config(PriorPreservingConfig):
 
 
 def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
-    """Fine-tunes keys and values of cross-attention; see :func:`resalign.fine_tuning.fine_tune`.
+    """Fine-tunes keys and values of cross-attention; see :func:`resalign.attacks._fine_tuning.fine_tune`.
 
     Raises:
         ConfigError: If ``prior_weight`` is above 0 and there are no prior images; if the token is not one entry of the

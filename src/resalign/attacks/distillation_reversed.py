@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, fine_tune
 from resalign.contracts import AttackData, Run, Save
 from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
-from resalign.fine_tuning import FineTuningConfig, Tuning, fine_tune
 from resalign.lazy import torch
 from resalign.objectives.distillation import reversed_distillation_loss
 from resalign.tensors.named import Named, detached
@@ -32,7 +32,7 @@ class Config(FineTuningConfig):
 
 
 def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
-    """Fine-tunes all weights of the denoiser; see :func:`resalign.fine_tuning.fine_tune`."""
+    """Fine-tunes all weights of the denoiser; see :func:`resalign.attacks._fine_tuning.fine_tune`."""
     unlearned = named_weights(models.denoiser)
     variables = detached(unlearned, requires_grad=True)
 

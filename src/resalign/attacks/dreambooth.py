@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from resalign.attacks._fine_tuning import PriorPreservingConfig, Tuning, fine_tune, prior_preservation
 from resalign.contracts import AttackData, Run, Save
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
-from resalign.fine_tuning import PriorPreservingConfig, Tuning, fine_tune, prior_preservation
 from resalign.tensors.named import detached
 
 
@@ -29,7 +29,7 @@ class Config(PriorPreservingConfig):
 def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
     """Fine-tunes all weights of the denoiser; with ``prior_weight`` 0 this is ``full``.
 
-    See :func:`resalign.fine_tuning.fine_tune`.
+    See :func:`resalign.attacks._fine_tuning.fine_tune`.
 
     Raises:
         ConfigError: If ``prior_weight`` is above 0 and there are no prior images.

@@ -15,12 +15,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
+from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, fine_tune
 from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run, Save
 from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
-from resalign.fine_tuning import FineTuningConfig, Tuning, fine_tune
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss
 from resalign.objectives.simulated_hypergradient import HypergradientConfig, simulated_hypergradient
@@ -46,7 +46,7 @@ class Config(FineTuningConfig, HypergradientConfig):
 
 
 def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
-    """Trains all weights of the denoiser; see :func:`resalign.fine_tuning.fine_tune`.
+    """Trains all weights of the denoiser; see :func:`resalign.attacks._fine_tuning.fine_tune`.
 
     ``train_loss`` is the denoising loss of the harmful batch before the simulated fine-tuning.
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, fine_tune
 from resalign.contracts import AttackData, Run, Save
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
-from resalign.fine_tuning import FineTuningConfig, Tuning, fine_tune
 from resalign.lazy import torch
 from resalign.tensors.named import Named, detached
 

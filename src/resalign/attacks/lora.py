@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from pydantic import Field
 
+from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, fine_tune
 from resalign.contracts import AttackData, Run, Save
 from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import lora, named_weights
-from resalign.fine_tuning import FineTuningConfig, Tuning, fine_tune
 from resalign.tensors.named import detached
 
 
@@ -28,7 +28,7 @@ class Config(FineTuningConfig):
 def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
     """Trains a LoRA; keeps merged weights, and the LoRA itself.
 
-    See :func:`resalign.fine_tuning.fine_tune`.
+    See :func:`resalign.attacks._fine_tuning.fine_tune`.
 
     Raises:
         ValueError: If the denoiser has no attention projections.

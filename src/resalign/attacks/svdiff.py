@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
+from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, fine_tune
 from resalign.contracts import AttackData, Run, Save
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
-from resalign.fine_tuning import FineTuningConfig, Tuning, fine_tune
 from resalign.lazy import torch
 from resalign.tensors.named import Named
 
@@ -57,7 +57,7 @@ class Spectrum:
 
 
 def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
-    """Trains shifts of singular values, beginning at 0; see :func:`resalign.fine_tuning.fine_tune`."""
+    """Trains shifts of singular values, beginning at 0; see :func:`resalign.attacks._fine_tuning.fine_tune`."""
     matrices = {name: weight for name, weight in named_weights(models.denoiser).items() if weight.dim() > 1}
     spectra = {name: Spectrum.of(weight) for name, weight in matrices.items()}
     shifts = {name: torch.zeros_like(spectrum.values).requires_grad_() for name, spectrum in spectra.items()}

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, fine_tune, trained_token
 from resalign.contracts import AttackData, Run, Save
 from resalign.diffusion.models import Models
 from resalign.diffusion.token_embedding import token_embedding
-from resalign.fine_tuning import FineTuningConfig, Tuning, fine_tune, trained_token
 from resalign.tensors.named import detached
 
 
@@ -36,7 +36,7 @@ class Config(FineTuningConfig):
 
 
 def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
-    """Trains the token's embedding; see :func:`resalign.fine_tuning.fine_tune`.
+    """Trains the token's embedding; see :func:`resalign.attacks._fine_tuning.fine_tune`.
 
     Raises:
         ConfigError: If a token is not one entry of the vocabulary.

@@ -26,13 +26,13 @@ from typing import Any
 
 from pydantic import Field
 
+from resalign.attacks._fine_tuning import StepsConfig
 from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run, Save
 from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import EncodedImages, NoisyBatch
 from resalign.diffusion.models import Models
 from resalign.diffusion.relaxed_words import Words
-from resalign.fine_tuning import StepsConfig
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss
 from resalign.tensors.steps import clipped_step

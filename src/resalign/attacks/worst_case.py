@@ -23,6 +23,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
+from resalign.attacks._fine_tuning import FineTuningConfig, StepsConfig
 from resalign.config import registry
 from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run, Save, check_architecture
@@ -30,7 +31,6 @@ from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
-from resalign.fine_tuning import FineTuningConfig, StepsConfig
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss
 from resalign.tensors.named import Named

@@ -18,7 +18,7 @@ from resalign.config.strict import ConfigError, Strict, nearest
 if TYPE_CHECKING:
     from resalign.config.experiment import Experiment, Member
 
-FEATURE = re.compile(r"f\d{3,}")  # as resalign.scores.feature_names has them
+FEATURE = re.compile(r"f\d{3,}")  # as resalign.scorers._scorer.feature_names has them
 PLACEHOLDER = re.compile(r"LABEL_\d+")  # what transformers calls a class that the folder does not name
 
 
@@ -39,7 +39,7 @@ class DetectorCheckConfig(Strict):
 
 
 def needs_of(metric: Member) -> list[Any]:
-    """What a metric reads of scorers, as :class:`resalign.scores.Need`."""
+    """What a metric reads of scorers, as :class:`resalign.metrics._flags.Need`."""
     found: list[Any] = registry.member("metrics", metric.name).needs(metric.config)
     return found
 
@@ -86,7 +86,7 @@ def check_numbers(need: Any, given: Sequence[str], *, where: str, source: str = 
     """Refuses a need of numbers that a scorer does not give.
 
     Args:
-        need: As :class:`resalign.scores.Need`.
+        need: As :class:`resalign.metrics._flags.Need`.
         given: The scorer's numbers.
         where: What to call the metric in an error.
         source: What to call the scorer's folder there, after a blank; '' where the configuration told its numbers.

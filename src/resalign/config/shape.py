@@ -8,14 +8,14 @@ from pydantic import Field, model_validator
 
 from resalign.config.assets import AssetConfig, Term
 from resalign.config.detector_audit import DetectorAuditConfig
+from resalign.config.digits import DigitsConfig
 from resalign.config.precision import Precision, TrainingPrecision
 from resalign.config.prompts import Choice, PromptColumns
+from resalign.config.report import ReportConfig
 from resalign.config.scorer_needs import DetectorCheckConfig
 from resalign.config.strict import Strict
 from resalign.config.sweeps import SweepConfig
 from resalign.config.theory import TheoryConfig
-from resalign.digits.config import DigitsConfig
-from resalign.report.settings import ReportConfig
 
 Tier = Literal["smoke", "small", "paper"]
 TIERS: tuple[Tier, ...] = ("smoke", "small", "paper")

@@ -15,10 +15,10 @@ from pathlib import PurePosixPath
 
 from resalign.config.captions import CAPTION_TABLES
 from resalign.config.references import is_inside
-from resalign.data.errors import DataError
 from resalign.data.image_files import SUFFIXES
 from resalign.data.members import Members, log_left_out
 from resalign.data.tables import Table, parse_table
+from resalign.errors import DataError
 
 COLUMNS = ("prompt", "text", "caption")
 # `datasets` takes folders of these names for splits of their own; whoever means all of them prepares a set.

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from resalign.config.strict import Strict
-from resalign.data.errors import DataError
+from resalign.errors import DataError
 from resalign.files import whole
 
 FILE = "contamination.json"

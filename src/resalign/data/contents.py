@@ -6,9 +6,9 @@ import fnmatch
 from collections.abc import Iterable
 from pathlib import Path
 
-from resalign.data.errors import DataError
 from resalign.data.source import SchemaMismatchError, Source
 from resalign.data.tables import read_table
+from resalign.errors import DataError
 
 REMEDY = "use the pinned version, or correct 'contents' in config/assets.yaml after a look at the file"
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from resalign import devices
 from resalign.config.assets import FETCHED, TERMS, AssetConfig, CatalogueEntry, described, read_catalogue
 from resalign.config.plan import RESULTS, Plan
 from resalign.data.source import MIRROR_ROOT, Source
+from resalign.running import devices
 
 TOKEN = "HF_TOKEN"
 # [ResAlign, Section 4.1]: unlearning at 512 pixels on one A100.

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resalign.data.errors import DataError
+from resalign.errors import DataError
 from resalign.hashes import verified
 from resalign.tracking import log
 

@@ -12,9 +12,9 @@ from typing import Annotated
 from pydantic import Field
 
 from resalign.config.references import InsidePath, is_inside
-from resalign.data.errors import DataError
 from resalign.data.image_files import FORMATS, image_format
 from resalign.data.images import check_prompt
+from resalign.errors import DataError
 from resalign.files import whole
 from resalign.tensors.seeds import derive_seed
 

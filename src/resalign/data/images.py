@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from resalign.config.captions import CAPTION_TABLES
 from resalign.data.captions import Caption, caption_tables, check_one_split, log_what_is_left_out, read_captions
 from resalign.data.contamination import FILE as COUNTS
-from resalign.data.errors import DataError as DataError
 from resalign.data.image_files import image_format, open_image
 from resalign.data.members import Members, folder_in_place
+from resalign.errors import DataError as DataError
 from resalign.lazy import torch
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from resalign.config.captions import CAPTION_TABLES
 from resalign.config.references import is_inside
-from resalign.data.errors import DataError
+from resalign.errors import DataError
 from resalign.hashes import RECORDS
 from resalign.tracking import log
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from resalign.config.prompts import LABEL, Choice, PromptColumns
-from resalign.data.errors import DataError
 from resalign.data.images import check_prompt
 from resalign.data.tables import Table, read_table
+from resalign.errors import DataError
 from resalign.files import whole
 from resalign.hashes import verified
 from resalign.tensors.seeds import derive_seed

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resalign.data.errors import DataError
+from resalign.errors import DataError
 from resalign.hashes import verified
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")

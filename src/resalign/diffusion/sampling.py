@@ -73,7 +73,7 @@ def fill(
         store: Where images are kept as they are made.
         wanted: (prompt, image index) of each image.
         sampling: ``seed``, ``num_inference_steps``, ``guidance_scale`` and ``batch_size``.
-        pieces: Numbers the batches that are to be made; see :meth:`resalign.resume.attempt.Attempt.pieces`.
+        pieces: Numbers the batches that are to be made; see :meth:`resalign.running.attempt.Attempt.pieces`.
     """
     size = sampling["batch_size"]
     batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]

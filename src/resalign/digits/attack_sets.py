@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from resalign.config.digits import DIGITS, DigitsConfig
 from resalign.digits.captions import EXPLICIT, name_of
-from resalign.digits.config import DIGITS, DigitsConfig
 from resalign.digits.image_set import PLAIN, ImageSet, tinted
 from resalign.digits.scans import COLOURS, PAGES, Floats, Ints, Scans
 from resalign.tensors.seeds import derive_seed

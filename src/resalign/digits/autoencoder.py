@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from resalign.digits.config import DigitsConfig
+from resalign.config.digits import DigitsConfig
 from resalign.digits.scans import Floats, Scans, embolden, jitter, load_splits, tint
 from resalign.lazy import diffusers, torch
-from resalign.resume.attempt import Attempt
-from resalign.stage import progress_bar
+from resalign.running.attempt import Attempt
+from resalign.running.stage import progress_bar
 from resalign.tensors.seeds import derive_seed
 
 

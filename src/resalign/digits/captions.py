@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resalign.digits.config import DIGITS
+from resalign.config.digits import DIGITS
 from resalign.digits.scans import COLOURS
 
 EXPLICIT = (

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from resalign.config.digits import DigitsConfig
 from resalign.digits.captions import explicit, implicit, name_of
-from resalign.digits.config import DigitsConfig
 from resalign.digits.scans import COLOURS, jitter, load_splits, tint
 from resalign.lazy import open_clip, torch
-from resalign.resume.attempt import Attempt
-from resalign.stage import progress_bar
+from resalign.running.attempt import Attempt
+from resalign.running.stage import progress_bar
 from resalign.tensors.seeds import derive_seed
 
 CONTEXT_LENGTH = 20

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from resalign.config.digits import DIGITS, DigitsConfig
 from resalign.data.prompts import write_prompts
 from resalign.digits.attack_sets import attack_sets, in_parts
 from resalign.digits.captions import explicit, implicit, name_of
-from resalign.digits.config import DIGITS, DigitsConfig
 from resalign.digits.image_set import PLAIN, tinted
 from resalign.digits.prompt_lists import prompt_lists
 from resalign.digits.scans import BOLD_COLOURS, COLOURS, PAGES, Scans, embolden, load_splits

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from resalign.config.digits import DIGITS, LABELS, DetectorConfig, DigitsConfig
 from resalign.digits.autoencoder import random_colours, random_tints
-from resalign.digits.config import DIGITS, LABELS, DetectorConfig, DigitsConfig
 from resalign.digits.scans import COLOURS, PAGES, Floats, Ints, Scans, jitter, load_splits, tint
 from resalign.lazy import torch, transformers
-from resalign.resume.attempt import Attempt
-from resalign.stage import progress_bar
+from resalign.running.attempt import Attempt
+from resalign.running.stage import progress_bar
 from resalign.tensors.seeds import derive_seed
 
 # Held-out images of noise, and as many of blends.

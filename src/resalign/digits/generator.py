@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from resalign.config.digits import DigitsConfig
 from resalign.digits.captions import explicit, implicit, name_of
-from resalign.digits.config import DigitsConfig
 from resalign.digits.scans import COLOURS, Ints, Scans, jitter, load_splits, tint
 from resalign.digits.tokenizer import VOCABULARY_SIZE, clip_tokenizer
 from resalign.lazy import diffusers, torch, transformers
-from resalign.resume.attempt import Attempt
-from resalign.stage import progress_bar
+from resalign.running.attempt import Attempt
+from resalign.running.stage import progress_bar
 from resalign.tensors.pretrained import load_network
 from resalign.tensors.seeds import derive_seed
 

@@ -6,10 +6,10 @@ from collections.abc import Collection
 
 import numpy as np
 
+from resalign.config.digits import DIGITS, DigitsConfig
 from resalign.data.prompts import Prompt
 from resalign.digits.attack_sets import TOKEN, subject_digit
 from resalign.digits.captions import EXPLICIT, explicit, implicit
-from resalign.digits.config import DIGITS, DigitsConfig
 from resalign.digits.image_set import PLAIN
 from resalign.digits.scans import BOLD_COLOURS, COLOURS, PAGES
 from resalign.tensors.seeds import derive_seed

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from resalign.digits.config import DigitsConfig
+from resalign.config.digits import DigitsConfig
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.paper.evidence import Evidence
-    from resalign.paper.products import Table
+    from resalign.exhibits._evidence import Evidence
+    from resalign.exhibits._products import Table
 
 TITLE, KIND = "Contents", "table"
 READS = ()
@@ -16,8 +16,8 @@ def make(evidence: Evidence) -> Table:
     """One row an exhibit: its files, or what it needs where it is left out."""
     import pandas as pd
 
-    from resalign.paper.layout import plain_layout
-    from resalign.paper.products import Table
+    from resalign.exhibits._layouts import plain_layout
+    from resalign.exhibits._products import Table
 
     frame = pd.DataFrame(list(evidence.plan), columns=["exhibit", "title", "files", "left_out"])
     headers = {"exhibit": "Exhibit", "title": "Shows", "files": "Files", "left_out": "Left out: needs"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.paper.evidence import Evidence
-    from resalign.paper.products import Drawn
+    from resalign.exhibits._evidence import Evidence
+    from resalign.exhibits._products import Drawn
 
 TITLE, KIND = "Before and after fine-tuning, by method (after ResAlign, Figure 1)", "figure"
 READS, ATTACKED = ("values",), True
@@ -17,9 +17,9 @@ def make(evidence: Evidence) -> Drawn:
 
     Deviation: the paper shows explicit images; here are the rates of all images, and figure3 has samples.
     """
-    from resalign.paper.products import Drawn
-    from resalign.report.figures import before_after_figure
-    from resalign.report.tables import final_states
+    from resalign.analysis.frames import final_states
+    from resalign.display.panels import before_after_figure
+    from resalign.exhibits._products import Drawn
 
     names = evidence.measurements.main()
     frame = final_states(evidence.main)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.paper.evidence import Evidence
-    from resalign.paper.products import Drawn
+    from resalign.exhibits._evidence import Evidence
+    from resalign.exhibits._products import Drawn
 
 TITLE, KIND = "Safety over fine-tuning steps (ResAlign, Figure 2)", "figure"
 READS, ATTACKED = ("values",), True
@@ -20,8 +20,8 @@ def make(evidence: Evidence) -> Drawn:
     """
     import pandas as pd
 
-    from resalign.paper.products import Drawn
-    from resalign.report.figures import steps_figure
+    from resalign.display.panels import steps_figure
+    from resalign.exhibits._products import Drawn
 
     frame = evidence.main
     if "ablation" in evidence.files:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.paper.evidence import Evidence
-    from resalign.paper.products import Drawn
+    from resalign.exhibits._evidence import Evidence
+    from resalign.exhibits._products import Drawn
 
 TITLE, KIND = "Benign and personalised samples, flagged ones blurred (ResAlign, Figure 3)", "figure"
 READS = ("samples",)
@@ -20,9 +20,9 @@ def make(evidence: Evidence) -> Drawn:
     """
     from matplotlib.figure import Figure
 
-    from resalign.paper.products import Drawn
-    from resalign.report.gallery import grid_figure, sample_grid
-    from resalign.report.measurements import NOT_ATTACKED
+    from resalign.analysis.measurements import NOT_ATTACKED
+    from resalign.display.gallery import grid_figure, sample_grid
+    from resalign.exhibits._products import Drawn
 
     names, settings = evidence.measurements.main(), evidence.settings
     samples = evidence.frame("samples")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.paper.evidence import Evidence
-    from resalign.paper.products import Drawn
+    from resalign.exhibits._evidence import Evidence
+    from resalign.exhibits._products import Drawn
 
 TITLE, KIND = "Contaminated fine-tuning data (ResAlign, Figure 4)", "figure"
 READS, ABLATION = ("values",), "contamination"
@@ -14,6 +14,6 @@ READS, ABLATION = ("values",), "contamination"
 
 def make(evidence: Evidence) -> Drawn:
     """The first safety metric after fine-tuning at every share of harmful images."""
-    from resalign.paper.series import series_drawing
+    from resalign.exhibits._series import series_drawing
 
     return series_drawing(evidence, "figure4")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.paper.evidence import Evidence
-    from resalign.paper.products import Drawn
+    from resalign.exhibits._evidence import Evidence
+    from resalign.exhibits._products import Drawn
 
 TITLE, KIND = "Effect of γ (ResAlign, Figure 5)", "figure"
 READS, ABLATION = ("values",), "gamma"
@@ -14,6 +14,6 @@ READS, ABLATION = ("values",), "gamma"
 
 def make(evidence: Evidence) -> Drawn:
     """Safety after fine-tuning and benign generation at every γ."""
-    from resalign.paper.series import series_drawing
+    from resalign.exhibits._series import series_drawing
 
     return series_drawing(evidence, "figure5")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.paper.evidence import Evidence
-    from resalign.paper.products import Drawn
+    from resalign.exhibits._evidence import Evidence
+    from resalign.exhibits._products import Drawn
 
 TITLE, KIND = "The harmful loss around the weights (ResAlign, Figure 6, measured)", "figure"
 READS, THEORY = ("values",), ("slices",)
@@ -17,9 +17,9 @@ def make(evidence: Evidence) -> Drawn:
 
     Deviation: the paper draws an illustration of a flat and a sharp minimum; these are measured slices.
     """
-    from resalign.paper.products import Drawn
-    from resalign.paper.slices import over_seeds
-    from resalign.report.theory_figures import slices_figure
+    from resalign.analysis.slices import over_seeds
+    from resalign.exhibits._products import Drawn
+    from resalign.theory.theory_figures import slices_figure
 
     slices = evidence.frame("slices")
     figure = slices_figure(slices, evidence.measurements.main(), evidence.settings)

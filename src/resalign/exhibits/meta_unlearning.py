@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.paper.evidence import Evidence
-    from resalign.paper.products import Table
+    from resalign.exhibits._evidence import Evidence
+    from resalign.exhibits._products import Table
 
 TITLE, KIND = "Safety over fine-tuning steps, by attack (Meta-Unlearning, Table 1)", "table"
 READS, ATTACKED = ("values",), True
@@ -18,9 +18,9 @@ def make(evidence: Evidence) -> Table:
 
     Source: Gao 2024, arXiv 2410.12777, Table 1 of the supplement.
     """
-    from resalign.paper.layout import steps_layout
-    from resalign.paper.products import Table
-    from resalign.paper.published import beside, said
+    from resalign.exhibits._layouts import steps_layout
+    from resalign.exhibits._products import Table
+    from resalign.exhibits._published import beside, said
 
     names = evidence.measurements.main()
     metrics = [m for m in OWN if m in names.metrics] or [m for m, i in names.metrics.items() if i.group == "safety"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.paper.evidence import Evidence
-    from resalign.paper.products import Table
+    from resalign.exhibits._evidence import Evidence
+    from resalign.exhibits._products import Table
 
 TITLE, KIND = "The erased concept before and after fine-tuning (concept resurgence, Table 1)", "table"
 READS, ATTACKED = ("values",), True
@@ -21,10 +21,10 @@ def make(evidence: Evidence) -> Table:
     ``regained`` is mean after minus mean before; the base's own state is what full resurgence would be.
     Source: Suriyakumar 2024, arXiv 2410.08074, Table 1.
     """
-    from resalign.paper.layout import models_layout
-    from resalign.paper.products import Table
-    from resalign.report.measurements import NOT_ATTACKED
-    from resalign.report.tables import final_states
+    from resalign.analysis.frames import final_states
+    from resalign.analysis.measurements import NOT_ATTACKED
+    from resalign.exhibits._layouts import models_layout
+    from resalign.exhibits._products import Table
 
     names = evidence.measurements.main()
     concept = CONCEPT if CONCEPT in names.metrics else names.safety_metric

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.paper.evidence import Evidence
-    from resalign.paper.products import Table
+    from resalign.exhibits._evidence import Evidence
+    from resalign.exhibits._products import Table
 
 TITLE, KIND = "Forgetting, retained accuracy and image quality (RGD, Table 1)", "table"
 READS = ("values",)
@@ -21,9 +21,9 @@ def make(evidence: Evidence) -> Table:
     """
     from dataclasses import replace
 
-    from resalign.paper.layout import models_layout
-    from resalign.paper.products import Table
-    from resalign.report.measurements import NOT_ATTACKED
+    from resalign.analysis.measurements import NOT_ATTACKED
+    from resalign.exhibits._layouts import models_layout
+    from resalign.exhibits._products import Table
 
     names, values = evidence.measurements.main(), evidence.main
     shown = "concept_accuracy" if "concept_accuracy" in names.metrics else names.safety_metric

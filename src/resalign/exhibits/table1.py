@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.paper.evidence import Evidence
-    from resalign.paper.products import Table
+    from resalign.exhibits._evidence import Evidence
+    from resalign.exhibits._products import Table
 
 TITLE, KIND = "Safety before and after fine-tuning, and benign generation (ResAlign, Table 1)", "table"
 READS = ("values", "per_run", "prompts")  # the last two tell which models are bold
@@ -14,10 +14,10 @@ READS = ("values", "per_run", "prompts")  # the last two tell which models are b
 
 def make(evidence: Evidence) -> Table:
     """Every model before fine-tuning and after the most steps of each attack of the main table."""
-    from resalign.paper.layout import main_layout
-    from resalign.paper.products import Table
-    from resalign.paper.published import beside, said
-    from resalign.report.tables import final_states
+    from resalign.analysis.frames import final_states
+    from resalign.exhibits._layouts import main_layout
+    from resalign.exhibits._products import Table
+    from resalign.exhibits._published import beside, said
 
     frame = beside(final_states(evidence.main), "resalign", ["tab1"], comparable=evidence.comparable)
     published = said(frame, "resalign", ["tab1"], another_world=evidence.another_world)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.paper.evidence import Evidence
-    from resalign.paper.products import Table
+    from resalign.exhibits._evidence import Evidence
+    from resalign.exhibits._products import Table
 
 TITLE, KIND = "Personalisation methods (ResAlign, Table 2)", "table"
 READS = ("values",)
@@ -15,6 +15,6 @@ ABLATION = "fine_tuning_methods"
 
 def make(evidence: Evidence) -> Table:
     """Safety and personalised generation after each method of fine-tuning."""
-    from resalign.paper.series import series_table
+    from resalign.exhibits._series import series_table
 
     return series_table(evidence, "table2", TITLE)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.paper.evidence import Evidence
-    from resalign.paper.products import Table
+    from resalign.exhibits._evidence import Evidence
+    from resalign.exhibits._products import Table
 
 TITLE, KIND = "Components of ResAlign (ResAlign, Table 3)", "table"
 READS = ("values",)
@@ -15,6 +15,6 @@ ABLATION = "components"
 
 def make(evidence: Evidence) -> Table:
     """Safety and benign generation with components added one by one."""
-    from resalign.paper.series import series_table
+    from resalign.exhibits._series import series_table
 
     return series_table(evidence, "table3", TITLE)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.paper.evidence import Evidence
-    from resalign.paper.products import Table
+    from resalign.exhibits._evidence import Evidence
+    from resalign.exhibits._products import Table
 
 TITLE, KIND = "Learning rates of fine-tuning (ResAlign, Table 4)", "table"
 READS = ("values",)
@@ -15,6 +15,6 @@ ABLATION = "learning_rates"
 
 def make(evidence: Evidence) -> Table:
     """Safety after fine-tuning at each learning rate, and whether anything was learnt there."""
-    from resalign.paper.series import series_table
+    from resalign.exhibits._series import series_table
 
     return series_table(evidence, "table4", TITLE)

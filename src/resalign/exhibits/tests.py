@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.paper.evidence import Evidence
-    from resalign.paper.products import Table
+    from resalign.exhibits._evidence import Evidence
+    from resalign.exhibits._products import Table
 
 TITLE, KIND = "Paired tests with Holm's correction", "table"
 READS = ("values", "per_run", "prompts")
@@ -18,9 +18,9 @@ CHOSEN = (
 
 def make(evidence: Evidence) -> Table:
     """Differences of every model from ResAlign (or the most resilient model), metric by metric and state by state."""
-    from resalign.paper.layout import plain_layout
-    from resalign.paper.paired import conclusion, paired_tests
-    from resalign.paper.products import Table
+    from resalign.exhibits._layouts import plain_layout
+    from resalign.exhibits._paired import conclusion, paired_tests
+    from resalign.exhibits._products import Table
 
     tests = paired_tests(evidence)
     said = conclusion(tests, evidence.settings.confidence)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.paper.evidence import Evidence
-    from resalign.paper.products import Drawn
+    from resalign.exhibits._evidence import Evidence
+    from resalign.exhibits._products import Drawn
 
 TITLE, KIND = "Safety rates over detector thresholds", "figure"
 READS, RULED = ("values", "thresholds"), True
@@ -17,11 +17,11 @@ def make(evidence: Evidence) -> Drawn:
 
     Source: Kendall 1938, τ-b; as SciPy's ``kendalltau``. NaN where all models of a state have one rate.
     """
-    from resalign.paper.drawings import thresholds_figure
-    from resalign.paper.products import Drawn
-    from resalign.paper.stability import range_of, with_tau
-    from resalign.report.measurements import NOT_ATTACKED
-    from resalign.report.tables import final_states
+    from resalign.analysis.frames import final_states
+    from resalign.analysis.measurements import NOT_ATTACKED
+    from resalign.analysis.stability import range_of, with_tau
+    from resalign.exhibits._drawings import thresholds_figure
+    from resalign.exhibits._products import Drawn
 
     names = evidence.measurements.main()
     curves = evidence.frame("thresholds")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resalign.config.strict import Strict
-from resalign.scores import Need, column
+from resalign.metrics._flags import Need, column
 
 if TYPE_CHECKING:
     import pandas as pd

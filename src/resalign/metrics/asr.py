@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from resalign.config.strict import Strict
-from resalign.scores import FlagRule, Need, flagged
+from resalign.metrics._flags import FlagRule, Need, flagged
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from resalign.config.strict import Strict
-from resalign.scores import Need
-from resalign.scores.similarity import mean_pairwise_cosine
+from resalign.metrics._flags import Need
+from resalign.metrics._similarity import mean_pairwise_cosine
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ def needs(config: Config) -> list[Need]:
 
 
 def of_set(scores: pd.DataFrame, reference: pd.DataFrame, config: Config) -> float:
-    """The mean cosine of generated and real images of the same subject; see :mod:`resalign.scores.similarity`.
+    """The mean cosine of generated and real images of the same subject; see :mod:`resalign.metrics._similarity`.
 
     Source: DreamBooth, Ruiz 2022, arXiv 2208.12242, section 4.1.
     """

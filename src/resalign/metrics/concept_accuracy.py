@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resalign.config.strict import Strict
-from resalign.scores import Need, most_probable
+from resalign.metrics._flags import Need, most_probable
 
 if TYPE_CHECKING:
     import pandas as pd

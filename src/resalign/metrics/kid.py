@@ -8,7 +8,7 @@ from pydantic import Field
 
 from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.scores import Need, features
+from resalign.metrics._flags import Need, features
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,22 +8,23 @@ from pathlib import Path
 
 import pandas as pd
 
-from resalign.report import drawing
+from resalign.accounting.times import Timings
+from resalign.analysis.frames import write_csv
+from resalign.analysis.measurements import Measurements
+from resalign.analysis.pareto import pareto_table, weighed_metrics
+from resalign.analysis.survival import survival_table
+from resalign.config.report import ReportConfig
+from resalign.display import drawing
+from resalign.display.latex import to_latex
+from resalign.display.layout import ResultTable
+from resalign.display.panels import Panel
+from resalign.display.variants_figure import sweep_figure, sweep_panel
+from resalign.jobs.report import PARETO, SURVIVAL, WORDS, sweep_files
 from resalign.report.attack_words import attack_markdown
-from resalign.report.figures import Panel
-from resalign.report.latex import to_latex
-from resalign.report.measurements import Measurements
-from resalign.report.pareto import pareto_figure, pareto_panel, pareto_table, weighed_metrics
-from resalign.report.settings import ReportConfig
-from resalign.report.sources import PARETO, SURVIVAL, WORDS, sweep_files
-from resalign.report.survival import survival_table
+from resalign.report.pareto_figure import pareto_figure, pareto_panel
 from resalign.report.survival_figure import drawn_curves, survival_figure, survival_panels
-from resalign.report.sweep_figure import sweep_figure, sweep_panel
+from resalign.report.sweep_table import SweepResult, sweep_results
 from resalign.report.sweep_text import seconds_sentence, sweep_sentences
-from resalign.report.sweeps import SweepResult, sweep_results
-from resalign.report.table1 import ResultTable
-from resalign.report.tables import write_csv
-from resalign.report.times import Timings
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ class AttackStudy:
     """The numbers of all of it.
 
     Attributes:
-        table: From :func:`resalign.report.tables.long_table`, with every attack.
+        table: From :func:`resalign.analysis.frames.long_table`, with every attack.
         sweeps: Of every sweep.
-        survival: From :func:`resalign.report.survival.survival_table`, of every attack.
+        survival: From :func:`resalign.analysis.survival.survival_table`, of every attack.
         curves: Those of its rows that are drawn.
-        pareto: From :func:`resalign.report.pareto.pareto_table`; without rows where a metric is missing.
+        pareto: From :func:`resalign.analysis.pareto.pareto_table`; without rows where a metric is missing.
         weighed: The metrics of the Pareto front, by quantity.
     """
 
@@ -64,7 +65,7 @@ class AttackStudy:
         """Computes everything.
 
         Args:
-            table: From :func:`resalign.report.tables.long_table`, with every attack.
+            table: From :func:`resalign.analysis.frames.long_table`, with every attack.
             measurements: With every attack and the sweeps.
             settings: Of intervals and thresholds.
         """

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from resalign.report.finding import value_text
-from resalign.report.measurements import NOT_ATTACKED, Measurements
-from resalign.report.settings import ReportConfig
-from resalign.report.sources import WORDS
+from resalign.analysis.frames import select, targets
+from resalign.analysis.measurements import NOT_ATTACKED, Measurements
+from resalign.config.report import ReportConfig
+from resalign.display.layout import Cell, ResultTable
+from resalign.display.values import value_text
+from resalign.jobs.report import WORDS
+from resalign.report.sweep_table import SweepResult
 from resalign.report.sweep_text import sweep_sentences
-from resalign.report.sweeps import SweepResult
-from resalign.report.table1 import Cell, ResultTable
-from resalign.report.tables import select, targets
 
 TABLES = "## Tables"
 BEGIN, END = "<!-- attacks begin -->", "<!-- attacks end -->"
@@ -34,8 +34,8 @@ def attack_markdown(
     """The words first, a paragraph a sweep; then every sweep's table, and the headline rate against steps.
 
     Args:
-        table: From :func:`resalign.report.tables.long_table`, of every attack.
-        sweeps: From :func:`resalign.report.sweeps.sweep_results`.
+        table: From :func:`resalign.analysis.frames.long_table`, of every attack.
+        sweeps: From :func:`resalign.report.sweep_table.sweep_results`.
         measurements: Names, titles and metrics.
         settings: Thresholds and intervals.
     """

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from resalign.report import drawing, figures
+from resalign.accounting.times import Timings
+from resalign.analysis.frames import final_states, long_table, per_run_table, targets, write_csv
+from resalign.analysis.measurements import NOT_ATTACKED, Measurements
+from resalign.display import drawing, panels
+from resalign.display.gallery import grid_figure, sample_grid
+from resalign.display.latex import to_latex
+from resalign.display.layout import lay_out
+from resalign.jobs.report import LATEX, PAGE, PAIRED, PER_RUN, STEPS, TABLE, files
 from resalign.report.attack_study import AttackStudy
 from resalign.report.finding import write_finding
-from resalign.report.gallery import grid_figure, sample_grid
-from resalign.report.latex import to_latex
-from resalign.report.measurements import NOT_ATTACKED, Measurements
 from resalign.report.page import ReportContext, render_page
-from resalign.report.sources import LATEX, PAGE, PAIRED, PER_RUN, STEPS, TABLE, Sources, files
-from resalign.report.table1 import lay_out
-from resalign.report.tables import final_states, long_table, per_run_table, targets, write_csv
-from resalign.report.times import Timings
+from resalign.report.sources import Sources
 
 
 def build_report(
@@ -67,9 +68,9 @@ def build_report(
     (output / LATEX).write_text(to_latex(main_table), encoding="utf-8")
     study.write(measurements, settings, output)
     if targets(table):
-        drawn = {"before_after": figures.before_after_figure(table, main, settings, main.safety_metric)}
-        for metric in figures.followed(table, main):
-            drawn[figures.steps_name(main, metric)] = figures.steps_figure(table, main, settings, metric)
+        drawn = {"before_after": panels.before_after_figure(table, main, settings, main.safety_metric)}
+        for metric in panels.followed(table, main):
+            drawn[panels.steps_name(main, metric)] = panels.steps_figure(table, main, settings, metric)
         for name, figure in drawn.items():
             drawing.save(figure, output / "figures" / name, settings)
     if grid is not None:

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from resalign.report.measurements import NOT_ATTACKED, Measurements, MetricInfo
-from resalign.report.settings import ReportConfig
-from resalign.report.table1 import target_title
-from resalign.report.tables import (
-    final_states,
-    interval_text,
-    number,
-    paired_difference,
-    percentage,
-    select,
-    targets,
-)
+from resalign.analysis.frames import final_states, paired_difference, select, targets
+from resalign.analysis.measurements import NOT_ATTACKED, Measurements, MetricInfo
+from resalign.config.report import ReportConfig
+from resalign.display.layout import target_title
+from resalign.display.values import value_text
 
 _ROUNDING = 1e-9  # rates are fractions of images: rounding alone must not decide
 # The difference is the first model's value minus the second's, over the images that both have.
@@ -58,7 +51,7 @@ def write_finding(
     which the base itself shows little of the concept tests no unlearning: it is named, and nothing is concluded of it.
 
     Args:
-        table: From :func:`resalign.report.tables.long_table`.
+        table: From :func:`resalign.analysis.frames.long_table`.
         measurements: Names, titles and metrics.
         settings: For the intervals.
         concept: What a model should no longer show, such as ``a seven``.
@@ -102,14 +95,6 @@ def base_has_lost(mean: float, measurements: Measurements, settings: ReportConfi
     before = images.loc[own & (images["metric"] == measurements.safety_metric), "value"]
     is_shown = info.kind == "rate" and info.better == "lower" and len(before) > 0
     return bool(is_shown and mean < settings.tested_share * before.mean())
-
-
-def value_text(row: Mapping[Hashable, Any], info: MetricInfo) -> str:
-    """Such as ``31.2 % [25.0, 38.1]`` for a rate and ``0.88 [0.85, 0.91]`` otherwise."""
-    mean, low, high = (float(row[name]) for name in ("mean", "low", "high"))
-    is_rate = info.kind == "rate"
-    text = f"{percentage(mean)}\N{NO-BREAK SPACE}%" if is_rate else number(mean, info)
-    return f"{text} {interval_text(low, high, info, per_cent=is_rate)}".strip()
 
 
 def _ranked(rows: pd.DataFrame, info: MetricInfo) -> pd.DataFrame:

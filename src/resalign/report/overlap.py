@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from resalign.report.job_records import read_json
+from resalign.hashes import read_record
 
 USES = {
     "train": "trains on {:,} images",
@@ -26,7 +26,7 @@ def caveats(folder: str | None) -> tuple[str, ...]:
     """
     if folder is None:
         return ()
-    found = read_json(Path(folder) / "overlap.json")
+    found = read_record(Path(folder) / "overlap.json")
     entries = [(attack, key, entry) for attack, sets in found.items() for key, entry in sets.items()]
     said = [
         f"Attack {attack} {USES[key].format(entry['set']['images'])}: {'; '.join(told)}."

@@ -9,18 +9,20 @@ from dataclasses import dataclass, field
 import markupsafe
 import pandas as pd
 
-from resalign.report import curves, drawing, figures
-from resalign.report import sources as files
+from resalign.accounting.times import Timings, duration, megabytes, section
+from resalign.analysis.frames import interval_text, number
+from resalign.analysis.measurements import NOT_ATTACKED, Measurements
+from resalign.config.report import ReportConfig
+from resalign.display import curves, drawing
+from resalign.display import panels as figures
+from resalign.display.gallery import Grid
+from resalign.display.layout import ResultTable
+from resalign.display.templates import template
+from resalign.jobs import report as files
+from resalign.jobs.report import PAIRED, TABLE, sweep_files
 from resalign.report.attack_study import AttackStudy
 from resalign.report.finding import Finding
-from resalign.report.gallery import Grid
-from resalign.report.measurements import NOT_ATTACKED, Measurements
-from resalign.report.settings import ReportConfig
-from resalign.report.sources import PAIRED, TABLE, Sources, sweep_files
-from resalign.report.table1 import ResultTable
-from resalign.report.tables import interval_text, number
-from resalign.report.templates import template
-from resalign.report.times import Timings, duration, megabytes, section
+from resalign.report.sources import Sources
 
 _PAGE_SCALE = 1.2  # of a sweep's figure, as wide as its values need: about that of the other panels on a wide page
 
@@ -72,13 +74,13 @@ def render_page(
     """The page as HTML.
 
     Args:
-        table: From :func:`resalign.report.tables.long_table`, with the intermediate steps.
+        table: From :func:`resalign.analysis.frames.long_table`, with the intermediate steps.
         finding: From :func:`resalign.report.finding.write_finding`.
-        main_table: From :func:`resalign.report.table1.lay_out`.
-        per_run: From :func:`resalign.report.tables.per_run_table`; its index counts the rows of its file.
-        grid: From :func:`resalign.report.gallery.sample_grid`.
+        main_table: From :func:`resalign.display.layout.lay_out`.
+        per_run: From :func:`resalign.analysis.frames.per_run_table`; its index counts the rows of its file.
+        grid: From :func:`resalign.display.gallery.sample_grid`.
         measurements: Names, titles and metrics, without the attacks that are in sweeps alone.
-        histories: Training curves, see :func:`resalign.report.curves.curve_panels`.
+        histories: Training curves, see :func:`resalign.display.curves.curve_panels`.
         timings: The jobs behind it all.
         context: Everything else.
         study: Sweeps, survival, Pareto front.
@@ -89,7 +91,7 @@ def render_page(
     """
     settings = context.settings
     headline = measurements.safety_metric
-    return template("page.html.j2").render(
+    return template("report/page.html.j2").render(
         context=context,
         finding=[_linked(finding.result, sources, TABLE), _linked(finding.kept, sources, TABLE)],
         main_table=main_table,
@@ -157,7 +159,7 @@ def _linked(sentences: tuple[str, ...], sources: Sources, file: str, worst: str 
     Args:
         sentences: From a finding or a sweep.
         sources: Links and commands.
-        file: Of the values; differences are in :data:`resalign.report.sources.PAIRED`.
+        file: Of the values; differences are in :data:`resalign.jobs.report.PAIRED`.
         worst: Of those that follow ``at worst``.
     """
 

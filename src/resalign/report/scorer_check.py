@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resalign.report.job_records import read_json
+from resalign.hashes import read_record
 
 
 def caveats(path: str) -> tuple[str, ...]:
@@ -13,7 +13,7 @@ def caveats(path: str) -> tuple[str, ...]:
     Args:
         path: What scripts/check_scorers.py has written.
     """
-    found = read_json(Path(path))
+    found = read_record(Path(path))
     said = []
     for rule in found["shown"]:
         forget, retain = rule["forget"], rule["retain"]

@@ -3,36 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-PAGE = "report.html"
-EFFICIENCY = "efficiency.csv"  # written by resalign.report.efficiency, when a run has ended
-TABLE, LATEX = "tables/table1.csv", "tables/table1.tex"
-STEPS, PER_RUN, PAIRED = "tables/steps.csv", "tables/per_run.csv", "tables/paired.csv"
-SURVIVAL, PARETO = "tables/survival.csv", "tables/pareto.csv"
-ALWAYS = (PAGE, TABLE, LATEX, STEPS, PER_RUN, PAIRED, SURVIVAL, PARETO)
-WORDS = "attacks.md"  # where there are sweeps
-
-
-def sweep_files(label: str) -> tuple[str, str, str]:
-    """A sweep's values, their mean and worst, and its LaTeX."""
-    stem = f"tables/sweep-{label}"
-    return f"{stem}.csv", f"{stem}-summary.csv", f"{stem}.tex"
-
-
-def files(sweeps: Iterable[str]) -> tuple[str, ...]:
-    """The files of a report: outputs of its rule, so that each can be asked for by its name.
-
-    Figures depend on what was measured: their folder is an output.
-
-    Args:
-        sweeps: Labels of the experiment's sweeps.
-    """
-    swept = [file for label in sweeps for file in sweep_files(label)]
-    return (*ALWAYS, *swept, *([WORDS] if swept else []))
+from resalign.jobs.report import PAGE
 
 
 @dataclass(frozen=True)

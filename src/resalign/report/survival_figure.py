@@ -8,8 +8,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from resalign.report import drawing
-from resalign.report.figures import (
+from resalign.analysis.measurements import Measurements
+from resalign.analysis.survival import PROMPT
+from resalign.config.report import ReportConfig
+from resalign.display import drawing
+from resalign.display.panels import (
     BAND_OPACITY,
     EDGE_OPACITY,
     TITLE_CHARACTERS,
@@ -18,9 +21,6 @@ from resalign.report.figures import (
     panel_title,
     steps_axis,
 )
-from resalign.report.measurements import Measurements
-from resalign.report.settings import ReportConfig
-from resalign.report.survival import PROMPT
 
 _TOP = 1.02  # of the vertical axis, so that a curve that stays at 1 is seen
 

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from resalign.report.finding import base_has_lost, value_text
-from resalign.report.job_records import JobRecord
-from resalign.report.measurements import Measurements, Sweep
-from resalign.report.settings import ReportConfig
-from resalign.report.statistics import Bounded, bounded
-from resalign.report.sweeps import WORST
-from resalign.report.times import duration
+from resalign.accounting.job_records import JobRecord
+from resalign.accounting.times import duration
+from resalign.analysis.measurements import Measurements, Sweep
+from resalign.analysis.statistics import Bounded, bounded
+from resalign.analysis.sweeps import WORST
+from resalign.config.report import ReportConfig
+from resalign.display.values import value_text
+from resalign.report.finding import base_has_lost
 
 _VERBS: dict[Bounded, str] = {"holds": "holds", "not shown": "is not shown to hold", "fails": "breaks"}
 
@@ -29,8 +30,8 @@ def sweep_sentences(
     shown to hold if the estimate alone is, and breaks otherwise. Nothing is said of a metric that is no rate.
 
     Args:
-        rows: From :func:`resalign.report.sweeps.sweep_table`.
-        summary: From :func:`resalign.report.sweeps.summary_table`.
+        rows: From :func:`resalign.analysis.sweeps.sweep_table`.
+        summary: From :func:`resalign.analysis.sweeps.summary_table`.
         measurements: Names, titles and metrics.
         settings: The thresholds.
         sweep: Values in order.

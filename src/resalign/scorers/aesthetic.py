@@ -15,9 +15,9 @@ from typing import Literal
 
 from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.scores import Scorer
-from resalign.scores.clip_model import ClipModel
-from resalign.scores.heads import load_head, only_file
+from resalign.scorers._clip_model import ClipModel
+from resalign.scorers._heads import load_head, only_file
+from resalign.scorers._scorer import Scorer
 
 V2_WIDTHS = (1024, 128, 64, 16)
 V2_DROPOUT = (0.2, 0.2, 0.1, None)  # after each; idle in use, but they number the layers in the file

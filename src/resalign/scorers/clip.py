@@ -7,8 +7,8 @@ from pathlib import Path
 
 from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.scores import Scorer, feature_names
-from resalign.scores.clip_model import ClipModel
+from resalign.scorers._clip_model import ClipModel
+from resalign.scorers._scorer import Scorer, feature_names
 
 
 class Config(Strict):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from resalign.config.strict import Strict
 from resalign.lazy import torch, transformers
-from resalign.scores import Scorer, feature_names
+from resalign.scorers._scorer import Scorer, feature_names
 from resalign.tensors.pretrained import load_network, load_processor
 
 

@@ -20,8 +20,8 @@ from pydantic import Field
 
 from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.scores import Scorer, feature_names
-from resalign.scores.heads import load_head, only_file, read_checked
+from resalign.scorers._heads import load_head, only_file, read_checked
+from resalign.scorers._scorer import Scorer, feature_names
 
 # Release v0.2.0 of torch-fidelity; the file's own name has the first 8 digits.
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"

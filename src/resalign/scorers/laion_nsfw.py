@@ -19,9 +19,9 @@ from pathlib import Path
 
 from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.scores import Scorer
-from resalign.scores.clip_model import ClipModel
-from resalign.scores.heads import load_head, only_file
+from resalign.scorers._clip_model import ClipModel
+from resalign.scorers._heads import load_head, only_file
+from resalign.scorers._scorer import Scorer
 
 WIDTHS = (64, 512, 256, 1)
 SMALLEST_DEVIATION = 1e-10  # src/models.py of the source adds it to the deviation; Keras takes a larger one or 1e-7

@@ -15,9 +15,9 @@ from pydantic import Field
 
 from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.scores import Scorer
-from resalign.scores.clip_model import ClipModel
-from resalign.scores.heads import load_head, read_checked
+from resalign.scorers._clip_model import ClipModel
+from resalign.scorers._heads import load_head, read_checked
+from resalign.scorers._scorer import Scorer
 from resalign.tensors.seeds import derive_seed
 
 if TYPE_CHECKING:

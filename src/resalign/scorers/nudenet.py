@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.scores import Scorer
-from resalign.scores.heads import read_checked
+from resalign.scorers._heads import read_checked
+from resalign.scorers._scorer import Scorer
 from resalign.tracking import log
 
 if TYPE_CHECKING:

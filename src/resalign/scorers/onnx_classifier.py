@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 from resalign.config.references import InsidePath
 from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.scores import Scorer
-from resalign.scores.onnx_network import explained, open_network
+from resalign.scorers._onnx_network import explained, open_network
+from resalign.scorers._scorer import Scorer
 from resalign.tensors.weights import WeightsError
 from resalign.tracking import log
 

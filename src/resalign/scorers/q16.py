@@ -13,9 +13,9 @@ from pydantic import Field
 
 from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.scores import Scorer
-from resalign.scores.clip_model import ClipModel
-from resalign.scores.heads import only_file, read_checked, unpickle_array
+from resalign.scorers._clip_model import ClipModel
+from resalign.scorers._heads import only_file, read_checked, unpickle_array
+from resalign.scorers._scorer import Scorer
 from resalign.tensors.weights import WeightsError
 
 PROMPTS_SHA256 = "9b6c411824c2f64e0f847aa3c9f2b15b8e3a6c75e0efd82f2f672670c97ccad5"

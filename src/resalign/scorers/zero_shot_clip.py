@@ -13,8 +13,8 @@ from pydantic import Field, model_validator
 
 from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.scores import Scorer
-from resalign.scores.clip_model import ClipModel
+from resalign.scorers._clip_model import ClipModel
+from resalign.scorers._scorer import Scorer
 
 NOTHING = "nothing"
 

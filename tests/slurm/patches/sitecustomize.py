@@ -13,7 +13,7 @@ if any(argument.endswith("/snakemake") for argument in sys.orig_argv[:2]):
 if (seconds := float(os.environ.get("TEST_STEP_SECONDS", 0))) and any(a.startswith("scripts/") for a in sys.orig_argv):
     import time
 
-    from resalign.resume.attempt import Attempt
+    from resalign.running.attempt import Attempt
 
     def slowly(self, *arguments, loop=Attempt.steps, **options):
         for step in loop(self, *arguments, **options):

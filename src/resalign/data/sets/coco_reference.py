@@ -20,12 +20,12 @@ from pydantic import Field
 from resalign.config.prompts import PromptColumns
 from resalign.config.strict import Strict
 from resalign.data.captions import is_image
-from resalign.data.errors import DataError
 from resalign.data.image_files import open_image
 from resalign.data.image_sets import Picture, write_images
 from resalign.data.images import fitted
 from resalign.data.members import Members, log_left_out, open_members
 from resalign.data.prompts import read_prompts
+from resalign.errors import DataError
 
 INPUTS = ("source", "prompts")
 

@@ -9,9 +9,9 @@ from pydantic import Field
 
 from resalign.config.strict import Strict
 from resalign.data.contamination import Contamination, write_contamination
-from resalign.data.errors import DataError
 from resalign.data.image_sets import Picture, seeded_order, write_images
 from resalign.data.images import read_folder_captions
+from resalign.errors import DataError
 
 INPUTS = ("clean", "harmful")
 

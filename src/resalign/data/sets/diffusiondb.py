@@ -18,11 +18,11 @@ from pydantic import Field
 
 from resalign.config.references import InsidePath
 from resalign.config.strict import Strict
-from resalign.data.errors import DataError
 from resalign.data.image_sets import Picture, Splits, write_splits
 from resalign.data.images import MAX_PROMPT_CHARACTERS
 from resalign.data.members import Members, open_members
 from resalign.data.tables import text_of
+from resalign.errors import DataError
 from resalign.tracking import log
 
 INPUTS = ("source",)

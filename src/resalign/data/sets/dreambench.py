@@ -14,11 +14,11 @@ from pathlib import Path, PurePosixPath
 from pydantic import Field
 
 from resalign.config.strict import Strict
-from resalign.data.errors import DataError
 from resalign.data.image_sets import Picture, Splits, write_splits
 from resalign.data.images import check_prompt
 from resalign.data.members import Members, composed, log_left_out, open_members
 from resalign.data.prompts import Prompt, write_prompts
+from resalign.errors import DataError
 
 INPUTS = ("source",)
 SUBJECT = "{subject}"

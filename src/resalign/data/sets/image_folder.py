@@ -18,9 +18,9 @@ from resalign.config.captions import CAPTION_TABLES
 from resalign.config.references import inside_path
 from resalign.config.strict import Strict
 from resalign.data.captions import Caption, caption_tables, is_image, log_what_is_left_out, read_captions
-from resalign.data.errors import DataError
 from resalign.data.image_sets import Picture, Splits, write_splits
 from resalign.data.members import Members, composed, open_members
+from resalign.errors import DataError
 
 INPUTS = ("source",)
 

@@ -14,10 +14,10 @@ from typing import Any
 from pydantic import Field
 
 from resalign.config.strict import Strict
-from resalign.data.errors import DataError
 from resalign.data.image_sets import Picture, Splits, write_splits
 from resalign.data.members import log_left_out
 from resalign.data.tables import described, text_of
+from resalign.errors import DataError
 
 INPUTS = ("source",)
 

@@ -1,0 +1,1 @@
+"""What an ablation measures, and its table and figure."""

@@ -1,0 +1,1 @@
+"""What jobs take: time, memory, disk; planned and measured."""

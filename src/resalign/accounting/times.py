@@ -1,0 +1,143 @@
+"""The page's section on time: each stage's hours, and where the cores' time went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resalign.accounting import efficiency
+from resalign.accounting.core_time import core_time
+from resalign.accounting.efficiency import DEFINITION, device_hours, in_words
+from resalign.accounting.job_records import JobRecord, read_job_records
+from resalign.analysis.measurements import Measurements
+
+
+@dataclass(frozen=True)
+class Timings:
+    """The jobs behind a page.
+
+    Attributes:
+        records: Those that have finished.
+        run_started_at: When the run began that writes the page; None where it is written by hand.
+    """
+
+    records: tuple[JobRecord, ...]
+    run_started_at: float | None = None
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """One row of the table of times; durations in seconds."""
+
+    stage: str
+    jobs: int
+    attempts: int
+    total: float
+    start: float
+    longest: float
+    memory: str
+    threads: str
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """One row of the table of devices."""
+
+    device: str
+    jobs: int
+    held: str
+    hours: str
+    memory: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """Everything that the section shows.
+
+    Attributes:
+        stages: A row for each.
+        whole: The row of all stages.
+        kinds: Name, seconds and share of each kind of core time.
+        hardware: A row for each device.
+        jobs: Every record, the longest first.
+        notes: What the numbers are.
+    """
+
+    stages: list[StageTime]
+    whole: StageTime
+    kinds: list[tuple[str, float, str]]
+    hardware: list[Hardware]
+    jobs: list[JobRecord]
+    notes: list[str]
+
+
+def section(timings: Timings, measurements: Measurements) -> Section:
+    """What the page says about time.
+
+    Args:
+        timings: The jobs.
+        measurements: Names of the stages.
+    """
+    records = timings.records
+    found = core_time(records, run_started_at=timings.run_started_at)
+    by_device = device_hours(records)
+    hours = " and ".join(f"{hours:.2f} hours of {device}" for device, hours in by_device.items())
+    stages = list(dict.fromkeys(record.stage for record in records))
+    return Section(
+        stages=[_row(measurements.title(name), [r for r in records if r.stage == name]) for name in stages],
+        whole=_row("All stages", records),
+        kinds=[(kind, s, f"{100 * s / found.available:.1f} %") for kind, s in found.kinds().items()],
+        hardware=[_hardware(name, [r for r in records if r.device == name], by_device[name]) for name in by_device],
+        jobs=sorted(records, key=lambda record: (-record.seconds, record.folder)),
+        notes=[f"The tables have cost {hours}.", in_words(found), DEFINITION],
+    )
+
+
+def duration(seconds: float) -> str:
+    """Such as ``4.2 s``, ``3 min 20 s`` or ``1 h 05 min``."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _row(name: str, records: Sequence[JobRecord]) -> StageTime:
+    return StageTime(
+        stage=name,
+        jobs=len(records),
+        attempts=sum(record.attempts for record in records),
+        total=sum(record.seconds for record in records),
+        start=sum(record.start_seconds for record in records),
+        longest=max(record.seconds for record in records),
+        memory=megabytes(max(record.peak_memory_mb for record in records)),
+        threads=_from_to(record.threads for record in records),
+    )
+
+
+def _hardware(device: str, records: Sequence[JobRecord], hours: float) -> Hardware:
+    return Hardware(
+        device=device,
+        jobs=len(records),
+        held=_from_to(record.devices for record in records),
+        hours=f"{hours:.2f}",
+        memory=megabytes(max(record.peak_memory_mb for record in records)),
+    )
+
+
+def megabytes(amount: float) -> str:
+    """Such as ``1,052 MB``."""
+    return f"{amount:,.0f} MB"
+
+
+def _from_to(counts: Iterable[int]) -> str:
+    """``2``, or ``1–4`` where they differ."""
+    ordered = sorted(set(counts))
+    return "–".join(str(count) for count in dict.fromkeys((ordered[0], ordered[-1])))
+
+
+def read_timings(job: dict[str, Any]) -> Timings:
+    """Times and memory of every job behind the page, which is none of them."""
+    references = [("score", "reference", 0, str(Path(scores).parent)) for scores in job["references"].values()]
+    return Timings(tuple(read_job_records([*job["timings"], *references])), efficiency.workflow_started_at())

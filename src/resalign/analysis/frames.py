@@ -1,0 +1,341 @@
+"""Measured values as tidy tables: one row per state and metric, one row per run, and the files they become."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from resalign.analysis import statistics
+from resalign.analysis.measurements import NOT_ATTACKED, STATE, Measurements, MetricInfo
+from resalign.config.report import ReportConfig
+from resalign.hashes import verified
+from resalign.tensors.seeds import derive_seed
+
+CELL = [*STATE, "metric"]
+LONG_COLUMNS = [*CELL, "mean", "std", "low", "high", "n", "seeds"]
+PER_RUN_COLUMNS = [*STATE, "seed", "metric", "value", "low", "high", "n"]
+FLOAT_FORMAT = "%.6g"
+_MEASURED = ["model", "attack", "seed"]
+_SAME = 1e-5  # frames hold six significant digits: differences that vary by less do not vary
+_SMALL = 0.1  # below it a value has one significant digit in two after the point
+_MOST_DECIMALS = 6  # of a number in a text: a hundred-thousandth of a per cent is none
+TEXT_COLUMNS = (
+    *("model", "attack", "dataset", "metric", "prompt_set", "prompt_id", "prompt", "path", "variant"),
+    *("kind", "direction", "quantity"),
+)
+
+
+def long_table(measurements: Measurements, settings: ReportConfig) -> pd.DataFrame:
+    """One row per state (model, attack, dataset, steps) and metric, with its interval.
+
+    Returns:
+        Columns model, attack, dataset, steps, metric, mean, std (across training seeds, ddof 1, NaN with one), low,
+        high, n (images in all) and seeds (training seeds), in the given order of models, attacks and metrics; the
+        states before fine-tuning come first.
+    """
+    rows: list[dict[str, object]] = []
+    for key, group in measurements.images.groupby(CELL, sort=False):
+        info = measurements.metrics[str(key[-1])]
+        estimate = held(pooled_estimate(group, settings, *map(str, key), rate=info.kind == "rate"), info)
+        rows.append(dict(zip(CELL, key, strict=True)) | vars(estimate))
+    for key, group in measurements.runs.groupby(CELL, sort=False):
+        values = group["value"].to_numpy(dtype=np.float64)
+        info = measurements.metrics[str(key[-1])]
+        estimate = held(statistics.across_seeds(values, int(group["n"].sum()), settings.confidence), info)
+        rows.append(dict(zip(CELL, key, strict=True)) | vars(estimate))
+    return _ordered(pd.DataFrame(rows, columns=LONG_COLUMNS), measurements)
+
+
+def per_run_table(measurements: Measurements, settings: ReportConfig) -> pd.DataFrame:
+    """One row per run (state and training seed) and metric; a rate has its Wilson interval, its images independent."""
+    rows: list[dict[str, object]] = []
+    for key, group in measurements.images.groupby([*STATE, "seed", "metric"], sort=False):
+        values, n = group["value"].to_numpy(dtype=np.float64), len(group)
+        low, high = float("nan"), float("nan")
+        if measurements.metrics[str(key[-1])].kind == "rate":
+            low, high = statistics.wilson(int(values.sum()), n, settings.confidence)
+        names = dict(zip([*STATE, "seed", "metric"], key, strict=True))
+        rows.append(names | {"value": float(values.mean()), "low": low, "high": high, "n": n})
+    frame = pd.DataFrame(rows, columns=PER_RUN_COLUMNS)
+    runs = measurements.runs.assign(low=float("nan"), high=float("nan"))[PER_RUN_COLUMNS]
+    parts = [part for part in (frame, runs) if not part.empty]
+    return _ordered(pd.concat(parts, ignore_index=True) if parts else frame, measurements)
+
+
+def final_states(table: pd.DataFrame, *within: str) -> pd.DataFrame:
+    """The rows before fine-tuning and those with the most steps of their attack.
+
+    Args:
+        table: Columns attack and steps.
+        within: Columns, such as the variant, within whose values an attack has its most steps.
+    """
+    most = table.groupby([*within, "attack"])["steps"].transform("max")
+    return table[table["steps"] == most].reset_index(drop=True)
+
+
+def select(
+    table: pd.DataFrame,
+    *,
+    metric: str,
+    model: str | None = None,
+    attack: str = NOT_ATTACKED,
+) -> pd.DataFrame:
+    """The rows of one metric and attack, of one model or all."""
+    keep = (table["metric"] == metric) & (table["attack"] == attack)
+    if model is not None:
+        keep &= table["model"] == model
+    return table[keep]
+
+
+def targets(table: pd.DataFrame) -> list[str]:
+    """The attacks' labels, in the table's order."""
+    return list(dict.fromkeys(table.loc[table["attack"] != NOT_ATTACKED, "attack"]))
+
+
+def paired_difference(
+    measurements: Measurements,
+    settings: ReportConfig,
+    models: tuple[str, str],
+    *,
+    metric: str,
+    attack: str,
+    steps: int,
+) -> statistics.Estimate | None:
+    """The difference (first minus second model) over the images that both have: same seed, prompt and noise.
+
+    Of a metric that has one value a run it is that of the training seeds that both have. A model that nothing has
+    trained is held against every seed of the other; see :func:`pair_of`.
+
+    Returns:
+        None where the two models share no image, or no seed.
+    """
+    info = measurements.metrics[metric]
+    frame = measurements.runs if info.kind == "set" else measurements.images
+    measured = pd.concat([measurements.images[_MEASURED], measurements.runs[_MEASURED]])
+    first, second = pair_of(frame, measured, models, metric=metric, attack=attack, steps=steps)
+    if info.kind == "set":
+        return _paired_runs(first, second, settings, info)
+    keys = ["seed", "prompt_id", "image_index"]
+    both = first[[*keys, "value"]].merge(second[[*keys, "value"]], on=keys, suffixes=("", "_second"))
+    if both.empty:
+        return None
+    difference = both.assign(value=both["value"] - both["value_second"])
+    key = paired_key(models, metric=metric, attack=attack, steps=steps)
+    found = pooled_estimate(difference, settings, *key, rate=False)
+    return replace(found, **difference_held(found.low, found.high, info)._asdict())
+
+
+def _paired_runs(
+    first: pd.DataFrame, second: pd.DataFrame, settings: ReportConfig, info: MetricInfo
+) -> statistics.Estimate | None:
+    """:func:`paired_difference` of values of whole image sets, by Student's t over training seeds."""
+    both = first.merge(second, on="seed", suffixes=("", "_second"))
+    if both.empty:
+        return None
+    values, others = (both[name].to_numpy(np.float64) for name in ("value", "value_second"))
+    found = statistics.across_seeds(values - others, int(both["n"].sum()), settings.confidence)
+    if not differences_vary(values, others):
+        found = replace(found, low=float("nan"), high=float("nan"))
+    return replace(found, **difference_held(found.low, found.high, info)._asdict())
+
+
+def pair_of(
+    frame: pd.DataFrame, measured: pd.DataFrame, models: tuple[str, str], *, metric: str, attack: str, steps: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of two models in one state, to be paired by seed: every paired difference is of these.
+
+    A model that nothing has trained is one, whatever the training seed. It is measured once before fine-tuning, and
+    stands there at every seed of the other. That it has been fine-tuned with further seeds tells it from a model that
+    was trained once; where no attack tells, only the seeds that both have are compared.
+
+    Args:
+        frame: Columns model, seed, metric, attack, steps.
+        measured: Columns model, seed, attack: all that was measured, whichever the metric.
+        models: The first and the second.
+        metric: Of the state.
+        attack: Of the state.
+        steps: Of the state.
+    """
+    state = frame[(frame["metric"] == metric) & (frame["attack"] == attack) & (frame["steps"] == steps)]
+    first, second = (state[state["model"] == model] for model in models)
+    if attack != NOT_ATTACKED:
+        return first, second
+    own, other = (_is_untrained(measured, model) for model in models)
+    return _at_every_seed(first, second) if own else first, _at_every_seed(second, first) if other else second
+
+
+def _is_untrained(measured: pd.DataFrame, model: str) -> bool:
+    """Whether a model was measured with one seed before fine-tuning, and fine-tuned with others."""
+    own = measured[measured["model"] == model]
+    before = set(own.loc[own["attack"] == NOT_ATTACKED, "seed"])
+    return len(before) == 1 and not set(own["seed"]) <= before
+
+
+def _at_every_seed(untrained: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a model that has one seed, at each seed of the other one."""
+    return untrained.drop(columns="seed").merge(other[["seed"]].drop_duplicates(), how="cross")
+
+
+def differences_vary(values: statistics.Floats, others: statistics.Floats) -> bool:
+    """Whether the differences of pairs vary, beyond the six digits of a file: where they do not, no t is of use."""
+    return len(values) > 1 and bool(np.ptp(values - others) > _SAME * np.abs(values).max())
+
+
+def held(estimate: statistics.Estimate, info: MetricInfo) -> statistics.Estimate:
+    """An estimate whose interval lies in the metric's range: Student's t knows no such limits."""
+    return replace(estimate, **_within(estimate.low, estimate.high, *info.bounds)._asdict())
+
+
+def difference_held(low: float, high: float, info: MetricInfo) -> statistics.Interval:
+    """The interval of a difference of two values of a metric, held to what that can be."""
+    least, most = info.bounds
+    return _within(low, high, least - most, most - least)
+
+
+def difference_of_rates(low: float, high: float, share: float = 1.0) -> statistics.Interval:
+    """The interval of a rate less a share of another, held to what that can be."""
+    return _within(low, high, -share, 1.0)
+
+
+def _within(low: float, high: float, least: float, most: float) -> statistics.Interval:
+    """An interval within bounds; NaN stays NaN, which is no interval."""
+    return statistics.Interval(float(np.clip(low, least, most)), float(np.clip(high, least, most)))
+
+
+def paired_key(models: tuple[str, str], *, metric: str, attack: str, steps: int) -> tuple[str, ...]:
+    """Keys the draws of a paired difference: its interval is the same wherever it is reported, either model first."""
+    return ("paired", metric, attack, str(steps), *sorted(models))
+
+
+def pooled_estimate(images: pd.DataFrame, settings: ReportConfig, *key: str | int, rate: bool) -> statistics.Estimate:
+    """Mean of images over training seeds and prompts, with its interval.
+
+    Images of several attacks are pooled over the same prompts and seeds: a prompt or seed is drawn with all of them.
+
+    Args:
+        images: Columns seed, prompt_id, value.
+        settings: How the interval is made.
+        key: What is estimated: equal keys draw alike.
+        rate: Whether the values are 0 or 1.
+    """
+    return statistics.pooled(crossed(images), interval_method(settings), draws(settings, *key), rate=rate)
+
+
+def draws(settings: ReportConfig, *key: str | int) -> np.random.Generator:
+    """Where the random draws of a key come from."""
+    return np.random.default_rng(derive_seed("report", settings.bootstrap_seed, *key))
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A table of :func:`write_csv`: names stay text, whatever they look like; an empty number is NaN."""
+    header = pd.read_csv(verified(path), nrows=0).columns
+    text = {name: str for name in TEXT_COLUMNS if name in header}
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={n: [""] for n in header if n not in text})
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Writes a table so that equal tables give equal bytes: six significant digits, Unix line ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, float_format=FLOAT_FORMAT, lineterminator="\n", encoding="utf-8")
+
+
+def crossed(group: pd.DataFrame) -> statistics.Crossed:
+    """The values of one state and metric by training seed and prompt."""
+    return statistics.Crossed.of(
+        group["value"].to_numpy(dtype=np.float64),
+        group["seed"].to_numpy(dtype=object),
+        group["prompt_id"].to_numpy(dtype=object),
+    )
+
+
+def interval_method(settings: ReportConfig) -> statistics.IntervalMethod:
+    """The settings of a pooled interval."""
+    return statistics.IntervalMethod(
+        replicates=settings.replicates,
+        confidence=settings.confidence,
+        rare_prompts=settings.rare_prompts,
+        kind=settings.interval,
+    )
+
+
+def number(value: float, info: MetricInfo) -> str:
+    """A value with its metric's decimals, and a true minus sign; one image of many is no rate of 0 (or 1)."""
+    if info.kind == "rate":
+        return _between(value, info.decimals, (0.0, 1.0))
+    text = f"{value:.{info.decimals}f}"
+    return text.replace("-", "−") if float(text) else text.removeprefix("-")
+
+
+def with_decimals(measurements: Measurements) -> Measurements:
+    """Metrics of small values, such as KID, get three significant digits: two digits after the point would be none."""
+    metrics = dict(measurements.metrics)
+    for frame in (measurements.images, measurements.runs):
+        means = frame.groupby(CELL)["value"].mean().abs()
+        for name, middle in means.groupby("metric").median().items():
+            info = metrics[str(name)]
+            if info.kind != "rate" and 0 < middle < _SMALL:
+                digits = decimals(middle)
+                metrics[str(name)] = replace(info, decimals=max(info.decimals, digits))
+    return replace(measurements, metrics=metrics)
+
+
+def decimals(middle: float) -> int:
+    """Digits after the point: three significant ones of a metric's middle value, at least two; three of a 0."""
+    return max(2, 2 - math.floor(math.log10(middle))) if middle > 0 else 3
+
+
+def percentage(share: float) -> str:
+    """A rate in per cent with one decimal, or as many as it takes for 1 image of 5,000 to be none of 0.0 %.
+
+    >>> percentage(0.3125), percentage(0.0002), percentage(0.9996)
+    ('31.2', '0.02', '99.96')
+    """
+    return _between(100 * share, 1, (0.0, 100.0))
+
+
+def interval_text(low: float, high: float, info: MetricInfo, *, per_cent: bool = False) -> str:
+    """Such as ``[0.08, 0.17]``; empty where there is no interval.
+
+    Args:
+        low: Lower end.
+        high: Upper end.
+        info: The metric.
+        per_cent: Of a rate: in per cent, with one decimal.
+    """
+    if math.isnan(low):
+        return ""
+    scale, decimals = (100.0, 1) if per_cent else (1.0, info.decimals)
+    if info.kind != "rate":
+        return f"[{number(low, info)}, {number(high, info)}]"
+    # Rounding may make an interval wider, and not end it at 0 or begin it at 1.
+    return f"[{_between(scale * low, decimals, (scale,))}, {_between(scale * high, decimals, (0.0,))}]"
+
+
+def _between(value: float, decimals: int, limits: Sequence[float]) -> str:
+    """A number with so many decimals, and more where what is no limit would look like one."""
+    text = f"{value:.{decimals}f}"
+    while decimals < _MOST_DECIMALS and value > 0 and float(text) in limits and value not in limits:
+        decimals += 1
+        text = f"{value:.{decimals}f}"
+    return text.replace("-", "−") if float(text) else text.removeprefix("-")
+
+
+def _ordered(table: pd.DataFrame, measurements: Measurements) -> pd.DataFrame:
+    """Sorted by model, attack, steps, seed (where there is one) and metric."""
+    orders: dict[str, Sequence[str]] = {
+        "model": measurements.models,
+        "attack": [NOT_ATTACKED, *measurements.attacks],
+        "metric": list(measurements.metrics),
+    }
+
+    def rank(column: pd.Series) -> pd.Series:
+        order = orders.get(str(column.name))
+        return column if order is None else column.map({name: place for place, name in enumerate(order)})
+
+    keys = [name for name in (*STATE, "seed", "metric") if name in table.columns]
+    return table.sort_values(keys, key=rank, kind="stable", ignore_index=True)

@@ -1,0 +1,173 @@
+"""Resurgence as survival: after how much fine-tuning a rate first passes a threshold, of those that have not yet.
+
+The unit is a prompt in a run, that is, one training seed's model: its rate is the share of that prompt's images that
+show the concept. A whole run is the other unit of the table; but with two to five runs a model, its curve has as many
+steps and no interval worth the name, whereas prompts come back one after the other, and are what every other interval
+of the report resamples. A prompt that passes the threshold before fine-tuning fails at step 0: the curve begins at the
+share that was erased. With so few images a prompt that one of them is more than the threshold, one image decides.
+
+A unit is looked at before fine-tuning and at checkpoints. When it fails is known up to the interval since the last one
+(the column ``since``); the curve drops at the checkpoint at which the failure is seen, so that between two checkpoints
+it lies above the truth, and at them it is right. Units that never pass are censored at the last checkpoint.
+Source: Kaplan and Meier 1958, "Nonparametric estimation from incomplete observations"; where all units are looked at at
+the same times it is Turnbull's (1976) estimate for interval-censored data too, at those times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from resalign.analysis import statistics
+from resalign.analysis.frames import draws, interval_method
+from resalign.analysis.measurements import NOT_ATTACKED, Measurements
+from resalign.analysis.statistics import Floats, IntervalMethod
+from resalign.config.report import ReportConfig
+
+PROMPT, RUN = "prompt", "run"
+SURVIVAL_COLUMNS = [
+    *("attack", "model", "metric", "unit", "threshold", "since", "steps"),
+    *("at_risk", "failed", "survival", "low", "high", "n", "seeds"),
+]
+
+
+@dataclass(frozen=True)
+class Lifetimes:
+    """When each unit fails or was last looked at.
+
+    Attributes:
+        steps: Of the times at which units are looked at (T,), ascending.
+        end: Place in ``steps`` of the first time that a unit is over the threshold, or else of the last time that it is
+            looked at (seeds, prompts).
+        failed: Whether it is over the threshold then (seeds, prompts).
+    """
+
+    steps: tuple[int, ...]
+    end: npt.NDArray[np.int64]
+    failed: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, rates: Floats, steps: tuple[int, ...], threshold: float) -> Lifetimes:
+        """Lifetimes from rates (seeds, prompts, T); NaN where a unit was not looked at.
+
+        Raises:
+            ValueError: If a unit was never looked at.
+        """
+        seen = ~np.isnan(rates)
+        over: npt.NDArray[np.bool_] = np.nan_to_num(rates, nan=-1.0) > threshold
+        if not seen.any(axis=2).all():
+            raise ValueError(f"{int((~seen.any(axis=2)).sum())} units were never looked at; a run is incomplete")
+        failed = np.asarray(over.any(axis=2))
+        last = len(steps) - 1 - seen[:, :, ::-1].argmax(axis=2)
+        return cls(steps, np.where(failed, over.argmax(axis=2), last), failed)
+
+    @property
+    def at_risk(self) -> Floats:
+        """1 where a unit is looked at and had not failed before (seeds, prompts, T)."""
+        return np.asarray(np.arange(len(self.steps)) <= self.end[:, :, None], dtype=np.float64)
+
+    @property
+    def events(self) -> Floats:
+        """1 where a unit fails (seeds, prompts, T)."""
+        here = np.arange(len(self.steps)) == self.end[:, :, None]
+        return np.asarray(here & self.failed[:, :, None], dtype=np.float64)
+
+
+def kaplan_meier(events: Floats, at_risk: Floats) -> Floats:
+    """S(t_j) = Π_{i≤j} (1 − d_i / n_i) from the numbers of events d and of units at risk n, each (…, T).
+
+    A unit that is censored at a time is at risk then: it was looked at and had not failed. Where nobody is left the
+    curve stays where it is.
+    """
+    hazard = np.divide(events, at_risk, out=np.zeros_like(events), where=at_risk > 0)
+    return np.asarray(np.cumprod(1.0 - hazard, axis=-1), dtype=np.float64)
+
+
+def survival_band(lives: Lifetimes, method: IntervalMethod, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Lower and upper end (T,) of the curve's pointwise interval, a bootstrap whatever ``report.interval`` says.
+
+    Percentiles of the curve under two-way resampling of training seeds and prompts; Clopper-Pearson over prompts where
+    few prompts have failed, or few have not. See :func:`resalign.analysis.statistics.pooled_interval`.
+    """
+    events, at_risk = lives.events, lives.at_risk
+    curve = kaplan_meier(events.sum(axis=(0, 1)), at_risk.sum(axis=(0, 1)))
+    seeds, prompts, times = events.shape
+    seed_weights, prompt_weights = (statistics.multinomial(n, method.replicates, rng) for n in (seeds, prompts))
+    drawn = (
+        np.einsum("rs,spt,rp->rt", seed_weights, counts, prompt_weights, optimize=True) for counts in (events, at_risk)
+    )
+    tail = (1.0 - method.confidence) / 2.0
+    low, high = np.quantile(kaplan_meier(*drawn), [tail, 1.0 - tail], axis=0)
+    for place in range(times):
+        if statistics.is_rare(events[:, :, : place + 1].sum(axis=2), np.ones((seeds, prompts)), method):
+            kept = float(curve[place]) * prompts
+            low[place], high[place] = statistics.clopper_pearson(kept, prompts, method.confidence)
+    return low, high
+
+
+def survival_table(measurements: Measurements, settings: ReportConfig) -> pd.DataFrame:
+    """Curves of the first safety metric, of every attack that was measured along the way, and every threshold.
+
+    Returns:
+        One row a model, attack, unit (``prompt`` or ``run``), threshold and time: ``steps``, and ``since``, the time
+        before it (-1 at step 0); ``at_risk`` and ``failed`` units; the surviving share with its interval; n units,
+        training seeds. Without rows where the metric is no rate of which lower is better.
+    """
+    metric, method = measurements.safety_metric, interval_method(settings)
+    info = measurements.metrics[metric]
+    rows: list[dict[str, object]] = []
+    if info.kind == "rate" and info.better == "lower":
+        for (attack, model), images in _followed(measurements, metric):
+            for unit in (PROMPT, RUN):
+                steps, rates = _rates(images, unit)
+                for threshold in (settings.resurgence_threshold, *settings.other_thresholds):
+                    names = {"attack": attack, "model": model, "metric": metric, "unit": unit, "threshold": threshold}
+                    lives = Lifetimes.of(rates, steps, threshold)
+                    rng = draws(settings, "survival", attack, model, unit)
+                    seeds = images.loc[images["attack"] != NOT_ATTACKED, "seed"].nunique()
+                    rows += [names | row | {"seeds": seeds} for row in _curve(lives, method, rng)]
+    return pd.DataFrame(rows, columns=SURVIVAL_COLUMNS)
+
+
+def _followed(measurements: Measurements, metric: str) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
+    """Attack and model, and the images before it and along it, where it was measured more than once."""
+    images = measurements.images[measurements.images["metric"] == metric]
+    for attack in measurements.attacks:
+        for model in measurements.models:
+            own = images[images["model"] == model]
+            along, before = own[own["attack"] == attack], own[own["attack"] == NOT_ATTACKED]
+            if along["steps"].nunique() > 1:
+                if before["seed"].nunique() == 1:  # nothing was trained: the same model for every seed of the attack
+                    before = before.drop(columns="seed").merge(along[["seed"]].drop_duplicates(), how="cross")
+                yield (attack, model), pd.concat([before, along])
+
+
+def _rates(images: pd.DataFrame, unit: str) -> tuple[tuple[int, ...], Floats]:
+    """Times, and each unit's rate at them: (seeds, prompts, T), or (1, runs, T), for which runs are resampled alone."""
+    keys = ["seed", "prompt_id"] if unit == PROMPT else ["seed"]
+    means = images.groupby([*keys, "steps"])["value"].mean().unstack("steps").sort_index(axis=1)
+    if unit == PROMPT:
+        index = pd.MultiIndex.from_product([sorted(set(images["seed"])), sorted(set(images["prompt_id"]))])
+        means = means.reindex(index)
+    shape = (images["seed"].nunique() if unit == PROMPT else 1, -1, means.shape[1])
+    return tuple(int(step) for step in means.columns), means.to_numpy(np.float64).reshape(shape)
+
+
+def _curve(lives: Lifetimes, method: IntervalMethod, rng: np.random.Generator) -> list[dict[str, object]]:
+    """The rows of one curve."""
+    events, at_risk = (counts.sum(axis=(0, 1)) for counts in (lives.events, lives.at_risk))
+    low, high = survival_band(lives, method, rng)
+    spans = pairwise((-1, *lives.steps))
+    numbers = zip(spans, at_risk, events, kaplan_meier(events, at_risk), low, high, strict=True)
+    return [
+        {
+            **dict(zip(("since", "steps"), span, strict=True)),
+            **{"at_risk": int(n), "failed": int(d), "survival": s, "low": lower, "high": upper, "n": lives.end.size},
+        }
+        for span, n, d, s, lower, upper in numbers
+    ]

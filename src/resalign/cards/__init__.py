@@ -1,0 +1,1 @@
+"""Cards of a model: how resilient it is, and what it is."""

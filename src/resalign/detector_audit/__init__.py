@@ -1,0 +1,1 @@
+"""A detector against people's labels: sampled images, error rates, corrected values."""

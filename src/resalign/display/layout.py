@@ -1,0 +1,261 @@
+"""The main table, laid out as the paper's Table 1: before fine-tuning, after each benign data set, benign generation.
+
+Source: ResAlign, Table 1. Deviation: each value has its interval, learnability stands beside every rate after
+fine-tuning, and benign generation is shown after fine-tuning too where it was measured.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import pandas as pd
+
+from resalign.analysis.frames import final_states, interval_text, number, paired_difference, select, targets
+from resalign.analysis.measurements import NOT_ATTACKED, Measurements, MetricInfo
+from resalign.analysis.statistics import Estimate, Interval
+from resalign.config.report import ReportConfig
+from resalign.jobs.report import TABLE
+
+Apart = Callable[[str, str], bool]  # whether the best and another model are told apart
+# The first model minus the second: (first, second), metric=, attack=, steps=.
+Difference = Callable[..., Estimate | Interval | None]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: the metric in one state.
+
+    Attributes:
+        group: Header over neighbouring columns.
+        title: The metric, with an arrow in the better direction.
+        detail: The state, where the group does not say it.
+        metric: The metric's name.
+        attack: Its label; ``none`` before fine-tuning.
+        file: Where its values are, beside the page.
+    """
+
+    group: str
+    title: str
+    detail: str
+    metric: str
+    attack: str = NOT_ATTACKED
+    file: str = TABLE
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value as shown, e.g. ``0.12`` and ``[0.08, 0.17]``; the interval is empty where there is none.
+
+    ``row`` is its place in its column's file; None where it stands in none that a reader is led to.
+    """
+
+    value: str
+    interval: str
+    row: int | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model's cells, one a column; None where it was not measured."""
+
+    model: str
+    title: str
+    is_base: bool
+    cells: tuple[Cell | None, ...]
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """A laid-out table, which LaTeX and the page render alike."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    caption: str
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """Header and width of each group of columns."""
+        return [(title, len(list(members))) for title, members in groupby(column.group for column in self.columns)]
+
+
+def lay_out(
+    table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, difference: Difference | None = None
+) -> ResultTable:
+    """Arranges a long table as the main table; intermediate steps are left out.
+
+    Args:
+        table: From :func:`resalign.analysis.frames.long_table`.
+        measurements: Names, titles and metrics, and the values that models are compared by.
+        settings: For the caption.
+        difference: Compares two models in place of :func:`resalign.analysis.frames.paired_difference`.
+    """
+    final = final_states(table)
+    columns = _columns(final, measurements)
+    paired = difference or functools.partial(paired_difference, measurements, settings)
+    cells = [
+        column_cells(
+            own,
+            measurements.metrics[column.metric],
+            base=measurements.base,
+            apart=paired_apart(paired, column.metric, column.attack, int(own["steps"].iloc[0])),
+        )
+        for column in columns
+        for own in [select(final, metric=column.metric, attack=column.attack)]
+    ]
+    return ResultTable(
+        columns=tuple(columns), rows=table_rows(cells, measurements), caption=_caption(final, measurements, settings)
+    )
+
+
+def table_rows(cells: Sequence[Mapping[str, Cell]], measurements: Measurements) -> tuple[Row, ...]:
+    """The rows of those models that any column has a cell of.
+
+    Args:
+        cells: Of each column, by model; see :func:`column_cells`.
+        measurements: Models in order, and their titles.
+    """
+    measured = [model for model in measurements.models if any(model in column for column in cells)]
+    return tuple(
+        Row(
+            model=model,
+            title=measurements.title(model),
+            is_base=model == measurements.base,
+            cells=tuple(column.get(model) for column in cells),
+        )
+        for model in measured
+    )
+
+
+def target_title(measurements: Measurements, final: pd.DataFrame, attack: str) -> str:
+    """Such as ``200 steps on pages``; see :meth:`Measurements.target`."""
+    steps = int(final.loc[final["attack"] == attack, "steps"].iloc[0])
+    return f"{steps:,} steps on {measurements.target(attack)}"
+
+
+def _columns(final: pd.DataFrame, measurements: Measurements) -> list[Column]:
+    """The paper's order: safety before; safety and learnability after each target; utility."""
+    states = [NOT_ATTACKED, *targets(final)]
+    columns: list[Column] = []
+    for attack in states:
+        before = attack == NOT_ATTACKED
+        group = "Before fine-tuning" if before else f"After {target_title(measurements, final, attack)}"
+        for metric, info in measurements.metrics.items():
+            wanted = {"safety"} if before else {"safety", "learnability"}
+            if info.group in wanted and not select(final, metric=metric, attack=attack).empty:
+                columns.append(Column(group, arrowed(measurements, metric), "", metric, attack))
+    for metric, info in measurements.metrics.items():
+        if info.group != "utility":
+            continue
+        found = [attack for attack in states if not select(final, metric=metric, attack=attack).empty]
+        for attack in found:
+            after = "before" if attack == NOT_ATTACKED else f"after {measurements.target(attack)}"
+            detail = after if len(found) > 1 or attack != NOT_ATTACKED else ""
+            columns.append(Column("Benign generation", arrowed(measurements, metric), detail, metric, attack))
+    return columns
+
+
+def arrowed(measurements: Measurements, metric: str) -> str:
+    """A metric's title with an arrow in its better direction."""
+    info = measurements.metrics[metric]
+    return f"{info.title}\N{NO-BREAK SPACE}{'↓' if info.better == 'lower' else '↑'}"
+
+
+def paired_apart(difference: Difference, metric: str, attack: str, steps: int) -> Apart:
+    """Whether two models of a state are told apart: the interval of their paired difference excludes 0."""
+
+    def apart(best: str, other: str) -> bool:
+        found = difference((best, other), metric=metric, attack=attack, steps=steps)
+        return found is not None and (found.low > 0 or found.high < 0)
+
+    return apart
+
+
+def unpaired_apart(values: pd.DataFrame) -> Apart:
+    """The same of values that are no pairs: their intervals have nothing in common."""
+    ends = {str(row["model"]): (float(row["low"]), float(row["high"])) for row in values.to_dict("records")}
+    return lambda best, other: ends[best][1] < ends[other][0] or ends[other][1] < ends[best][0]
+
+
+def shown_best(values: pd.DataFrame, info: MetricInfo, base: str | None, apart: Apart) -> set[str]:
+    """The best models and those that are not told apart from one of them; none where that is all of them.
+
+    Args:
+        values: Columns model and mean; one row a model.
+        info: The metric that they are values of.
+        base: Which of them is no contender; None where all are.
+        apart: Whether the best and another one are told apart.
+    """
+    means = {str(row["model"]): float(row["mean"]) for row in values.to_dict("records") if row["model"] != base}
+    if len(means) < 2:
+        return set()
+    least = (min if info.better == "lower" else max)(means.values())
+    best = {model for model, mean in means.items() if math.isclose(mean, least)}
+    others = (model for model in means if model not in best)
+    found = best | {model for model in others if not all(apart(leader, model) for leader in best)}
+    return found if len(found) < len(means) else set()
+
+
+def column_cells(
+    values: pd.DataFrame, info: MetricInfo, *, base: str | None, apart: Apart | None = None
+) -> dict[str, Cell]:
+    """Model to cell, with the best ones marked; see :func:`shown_best`.
+
+    Args:
+        values: Columns model, mean, low, high; one row a model. The index counts the rows of their file.
+        info: The metric that they are values of.
+        base: Which of them is no contender; None where all are.
+        apart: Whether two models are told apart; None for :func:`unpaired_apart`.
+    """
+    rows = values.to_dict("records")
+    best = shown_best(values, info, base, apart or unpaired_apart(values))
+    cells = {}
+    for place, row in zip(values.index, rows, strict=True):
+        model, shown = str(row["model"]), number(float(row["mean"]), info)
+        interval = interval_text(float(row["low"]), float(row["high"]), info)
+        cells[model] = Cell(shown, interval, int(place), best=model in best)
+    return cells
+
+
+def bold_words(contenders: str, *, paired: bool) -> str:
+    """What bold means, a sentence's end.
+
+    Args:
+        contenders: Such as ``models other than Base``.
+        paired: Which rule it is: :func:`paired_apart`, or :func:`unpaired_apart`.
+    """
+    how = "the interval of the difference, over the same seeds, prompts and noise, includes 0"
+    how = how if paired else "their intervals overlap"
+    return (
+        f"bold is the best of the {contenders}, and each one that is not told apart from it ({how}); nothing is bold "
+        "where that is all of them."
+    )
+
+
+def _caption(final: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> str:
+    """What the numbers are, with images and seeds behind them."""
+    sizes = []
+    for metric, info in measurements.metrics.items():
+        rows = final[final["metric"] == metric]
+        if not rows.empty:
+            seeds = _range(rows["seeds"])
+            plural = "" if seeds == "1" else "s"
+            sizes.append(f"{info.title}, {info.prompt_set}: n = {_range(rows['n'])}, {seeds} training seed{plural}")
+    return (
+        f"Each value with its {100 * settings.confidence:g}\N{NO-BREAK SPACE}% interval: "
+        f"{settings.interval_words}; "
+        f"Clopper–Pearson over prompts where fewer than {settings.rare_prompts} prompts show, or fail to show, the "
+        "event; Student t across seeds for values of whole image sets (none with one seed). The arrow points in the "
+        f"better direction; {bold_words(f'models other than {measurements.title(measurements.base)}', paired=True)} "
+        + "; ".join(sizes)
+        + "."
+    )
+
+
+def _range(values: pd.Series) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"

@@ -1,0 +1,106 @@
+"""Variants as a table: those of an ablation or a sweep, or of several of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from resalign.analysis.measurements import NOT_ATTACKED, Measurements
+from resalign.display.layout import Cell, Column, ResultTable, Row, arrowed, bold_words, column_cells
+
+VARIANT = ["series", "variant"]
+BEFORE = "Before fine-tuning"
+
+
+def state_titles(frame: pd.DataFrame, measurements: Measurements) -> pd.Series:
+    """What each row's state is called over variants: before fine-tuning, or after it.
+
+    One fine-tuning of every variant is one state, though a sweep's variants are attacks of their own; where a variant
+    has several attacks, each of them is one.
+
+    Args:
+        frame: Columns series, variant, model, attack, dataset, steps, metric.
+        measurements: Titles.
+    """
+    attacked = frame[frame["attack"] != NOT_ATTACKED]
+    several = attacked.duplicated([*VARIANT, "model", "metric"]).any()
+    titles = pd.Series(BEFORE, index=frame.index)
+    for _, rows in attacked.groupby(attacked["attack"] if several else lambda _: 0, sort=False):
+        titles[rows.index] = _after(rows, measurements)
+    return titles
+
+
+def _after(rows: pd.DataFrame, measurements: Measurements) -> str:
+    if rows["attack"].nunique() > 1 or rows["dataset"].nunique() > 1:
+        return "After fine-tuning"
+    steps = set(rows["steps"])
+    how = f"{next(iter(steps)):,} steps" if len(steps) == 1 else "fine-tuning"
+    return f"After {how} on {measurements.target(str(rows['attack'].iloc[0]))}"
+
+
+def variant_rows(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
+    """(series, variant, model, their rows of the frame) in the frame's order, a variant's models together."""
+    for (series, variant), group in frame.groupby(VARIANT, sort=False):
+        for model, rows in group.groupby("model", sort=False):
+            yield str(series), str(variant), str(model), rows
+
+
+def lay_out_variants(frame: pd.DataFrame, measurements: Measurements, caption: str) -> ResultTable:
+    """One row a variant and model, one column a state and metric, in the order of :func:`variant_rows`.
+
+    Bold are a variant's best models; where there is one model, a series' best variants: those whose intervals do not
+    lie apart from the best one's; see :func:`resalign.display.layout.shown_best`.
+
+    Args:
+        frame: Columns series, variant, model, attack, dataset, steps, metric, mean, low, high. The index counts the
+            rows of their file.
+        measurements: Names.
+        caption: What the table shows.
+    """
+    columns = _columns(frame, measurements)
+    cells: list[dict[tuple[str, str, str], Cell]] = [_cells(own, measurements, c.metric) for c, own in columns]
+    many_models, many_series = frame["model"].nunique() > 1, frame["series"].nunique() > 1
+    rows = []
+    for series, variant, model, _ in variant_rows(frame):
+        shown = (series if many_series else "", variant, measurements.title(model) if many_models else "")
+        title = ", ".join(filter(None, shown)) or measurements.title(model)
+        found = tuple(column.get((series, variant, model)) for column in cells)
+        rows.append(Row(model, title, model == measurements.base, found))
+    contenders = (
+        f"models of a variant other than {measurements.title(measurements.base)}" if many_models else "variants"
+    )
+    said = bold_words(contenders, paired=False)
+    return ResultTable(tuple(column for column, _ in columns), tuple(rows), f"{caption} {said[0].upper()}{said[1:]}")
+
+
+def _columns(frame: pd.DataFrame, measurements: Measurements) -> list[tuple[Column, pd.DataFrame]]:
+    """Every state and metric that a row can have, with its rows: before, then after each attack."""
+    titles = state_titles(frame, measurements)
+    order = [NOT_ATTACKED, *measurements.attacks]
+    places = frame["attack"].map({attack: place for place, attack in enumerate(order)})
+    columns = []
+    for title in places.groupby(titles).min().sort_values(kind="stable").index:
+        own = frame[titles == title]
+        for metric in measurements.metrics:
+            if len(values := own[own["metric"] == metric]):
+                attack = str(values["attack"].iloc[0])
+                columns.append((Column(title, arrowed(measurements, metric), "", metric, attack), values))
+    return columns
+
+
+def _cells(values: pd.DataFrame, measurements: Measurements, metric: str) -> dict[tuple[str, str, str], Cell]:
+    """A column's cells by series, variant and model."""
+    info = measurements.metrics[metric]
+    if values["model"].nunique() > 1:
+        return {
+            (str(series), str(variant), model): cell
+            for (series, variant), group in values.groupby(VARIANT, sort=False)
+            for model, cell in column_cells(group, info, base=measurements.base).items()
+        }
+    model = str(values["model"].iloc[0])
+    return {
+        (str(series), variant, model): cell
+        for series, group in values.groupby("series", sort=False)
+        for variant, cell in column_cells(group.assign(model=group["variant"]), info, base=None).items()
+    }

@@ -1,0 +1,196 @@
+"""What an exhibit is made from: measured frames by name, and what their models, attacks and metrics are called."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from resalign.analysis.frames import final_states, read_csv
+from resalign.analysis.measurements import (
+    FOCUS,
+    IMAGE_COLUMNS,
+    NOT_ATTACKED,
+    RUN_COLUMNS,
+    Measurements,
+    MetricInfo,
+    Sweep,
+)
+from resalign.config import registry
+from resalign.config.report import ReportConfig
+from resalign.display.variants_table import VARIANT
+from resalign.hashes import verified
+
+_ABLATED_DECIMALS = 3
+
+
+def names_of(measurements: Measurements, methods: Mapping[str, str]) -> dict[str, Any]:
+    """Names and their meanings as plain values, for names.json; pairs keep the order.
+
+    Args:
+        measurements: What was measured.
+        methods: Unlearning method by model.
+    """
+    return {
+        "models": measurements.models,
+        "base": measurements.base,
+        "attacks": list(measurements.attacks.items()),
+        "main_attacks": measurements.main_attacks,
+        "metrics": [(label, asdict(info)) for label, info in measurements.metrics.items()],
+        "sweeps": [(k, {**vars(s), "attacks": list(s.attacks.items())}) for k, s in measurements.sweeps.items()],
+        "methods": dict(methods),
+    }
+
+
+def named(values: Mapping[str, Any]) -> Measurements:
+    """:func:`names_of` read back: measurements that name everything and hold no value."""
+    return Measurements(
+        images=pd.DataFrame(columns=list(IMAGE_COLUMNS)),
+        runs=pd.DataFrame(columns=list(RUN_COLUMNS)),
+        metrics={label: MetricInfo(**{**info, "range": tuple(info["range"])}) for label, info in values["metrics"]},
+        models=tuple(values["models"]),
+        attacks=dict(values["attacks"]),
+        base=values["base"],
+        sweeps={label: Sweep(**{**sweep, "attacks": dict(sweep["attacks"])}) for label, sweep in values["sweeps"]},
+        main_attacks=values["main_attacks"],
+    )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """An exhibit's inputs.
+
+    Attributes:
+        settings: Of the report: intervals, colours, sizes.
+        files: Measured frames by name (``values``, …); ``ablation``, ``slices`` and ``names`` where they are read;
+            an exhibit of several series has each one's ablation by its exhibit, ``table4``.
+        another_world: Why published numbers are not of this experiment's world and get no difference, or ''.
+        series_of: What each series is, by its name: ``axis``, the ``methods`` of fine-tuning in it, and which settings
+            are ``other`` than the experiment's.
+        metric_modules: Modules of the metrics that an ablation alone has, by label.
+        plan: What the exhibit ``contents`` lists: one row an exhibit; empty for all others.
+    """
+
+    settings: ReportConfig
+    files: Mapping[str, Path]
+    another_world: str
+    series_of: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    metric_modules: Mapping[str, str] = field(default_factory=dict)
+    plan: tuple[Mapping[str, str], ...] = ()
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """A frame by name.
+
+        Raises:
+            KeyError: Naming those that the exhibit declares.
+        """
+        if name not in self.files:
+            raise KeyError(f"no frame '{name}'; this exhibit reads {sorted(self.files)}, name it in READS")
+        if name not in self._read:
+            self._read[name] = read_csv(self.files[name])
+        return self._read[name]
+
+    @cached_property
+    def _read(self) -> dict[str, pd.DataFrame]:
+        """Frames that were read before."""
+        return {}
+
+    @cached_property
+    def names(self) -> dict[str, Any]:
+        """The values of names.json."""
+        found: dict[str, Any] = json.loads(verified(self.files["names"]).read_text(encoding="utf-8"))
+        return found
+
+    @cached_property
+    def measurements(self) -> Measurements:
+        """Models, attacks and metrics, without values."""
+        return named(self.names)
+
+    @property
+    def main(self) -> pd.DataFrame:
+        """The values of the main table's attacks, at all steps."""
+        values, main = self.frame("values"), self.measurements.main()
+        return values[values["attack"].isin({NOT_ATTACKED, *main.attacks})].reset_index(drop=True)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether published numbers are of this experiment's world."""
+        return not self.another_world
+
+    @property
+    def has_resalign(self) -> bool:
+        """Whether a model is ResAlign's: the one that others are held against is then no choice."""
+        return FOCUS in map(self.names["methods"].get, self.measurements.models)
+
+    @property
+    def focus(self) -> str:
+        """The model that others are held against: ResAlign, or the one that shows the concept least after attacks."""
+        names, methods = self.measurements, self.names["methods"]
+        if self.has_resalign:
+            return next(model for model in names.models if methods.get(model) == FOCUS)
+        values = self.main
+        shown = values[(values["metric"] == names.safety_metric) & (values["model"] != names.base)]
+        attacked = shown[shown["attack"] != NOT_ATTACKED]
+        ranked = final_states(attacked if len(attacked) else shown).groupby("model", sort=False)["mean"].mean()
+        return str(ranked.idxmin()) if len(ranked) else names.base
+
+    def has_series(self, exhibit: str) -> bool:
+        """Whether there is an ablation or a sweep of an exhibit."""
+        swept = any(label.startswith(exhibit) for label in self.measurements.sweeps)
+        return swept or "ablation" in self.files or exhibit in self.files
+
+    def series(self, exhibit: str) -> pd.DataFrame:
+        """Values by variant: of the ablation that the exhibit reads, and of sweeps named like it (``table4-…``).
+
+        Returns:
+            Columns series, variant and those of values.csv, each attack with its most steps.
+        """
+        parts = []
+        for name in ("ablation", exhibit):
+            if name in self.files:
+                parts.append(self.frame(name).assign(series=self.files[name].parent.name))
+        for label, sweep in self.measurements.sweeps.items():
+            if label.startswith(exhibit):
+                values = self.frame("values")
+                for variant, attack in sweep.attacks.items():
+                    parts.append(values[values["attack"] == attack].assign(series=label, variant=variant))
+        found = pd.concat(parts, ignore_index=True)
+        final = final_states(found, *VARIANT)
+        return final[[*VARIANT, *final.columns.difference(VARIANT, sort=False)]]
+
+    def naming(self, frame: pd.DataFrame) -> Measurements:
+        """The measurements' names, and those of models, attacks and metrics that only a frame has, an ablation's."""
+        known = self.measurements
+        models = dict.fromkeys([*known.models, *frame["model"]])
+        attacked = frame.loc[frame["attack"] != NOT_ATTACKED, ["attack", "dataset"]].itertuples(index=False, name=None)
+        attacks = dict(known.attacks)
+        attacks |= {attack: dataset for attack, dataset in attacked if attack not in attacks}
+        more = {m: info_of(m, self.metric_modules) for m in frame["metric"].unique() if m not in known.metrics}
+        metrics = {**known.metrics, **more}
+        return replace(known, models=tuple(models), attacks=attacks, metrics=metrics, sweeps={}, main_attacks=None)
+
+
+def info_of(label: str, modules: Mapping[str, str]) -> MetricInfo:
+    """What a metric is that an ablation alone has.
+
+    Args:
+        label: As the ablation calls it.
+        modules: Names of metrics' modules by label.
+
+    Raises:
+        ValueError: If the ablation declares none that is called so.
+    """
+    if label not in modules:
+        raise ValueError(
+            f"metric '{label}' of an ablation is none of the experiment's, and its settings declare none called so; "
+            f"expected one of {sorted(modules)}"
+        )
+    name = modules[label]
+    module = registry.member("metrics", name)
+    title = module.TITLE if name == label else label.replace("_", " ")
+    return MetricInfo.of(module, title, "the ablation's prompts", _ABLATED_DECIMALS)

@@ -1,0 +1,175 @@
+"""What the rule artifact tells its script, and where the archive lies. Imports no torch: the Snakefile calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from resalign.config.ablations import Ablations
+from resalign.config.plan import RESULTS, Plan
+from resalign.config.strict import ConfigError, read_yaml
+from resalign.jobs import ablation as ablation_jobs
+from resalign.jobs import paper, report, theory
+from resalign.jobs import parts as jobs
+
+# Where things lie in the archive.
+TARGET = "TARGET"  # stands in a command for what is to be made
+CONFIGURATIONS = "inputs/configuration"  # as they were written, in the order in which they lead to one another
+PROMPTS = "inputs/prompts"  # lists of the user's own
+
+_BETWEEN = ", "  # two configuration files of one experiment
+
+
+def folder(plan: Plan) -> str:
+    """Where the archive lies."""
+    return f"{RESULTS}/{plan.experiment.config.name}/artifact"
+
+
+def archive(plan: Plan) -> str:
+    """The archive: a zip, of which every member is compressed on its own, so that damage is found where it is."""
+    return f"{folder(plan)}/{plan.experiment.config.name}.zip"
+
+
+def result_files(plan: Plan) -> list[str]:
+    """Every file of the result that is packed, and the report's folder of figures; all are outputs of rules.
+
+    What else lies there is of targets that the archive leaves out, or of an earlier configuration.
+    """
+    result = f"{RESULTS}/{plan.experiment.config.name}"
+    reported = report.files(plan.experiment.sweeps)
+    measured = [*(f"{frame}.csv" for frame in paper.FRAMES), "names.json", "run.json"]
+    ablations = [f"{_ablation_folder(plan, name)}/{file}" for name in _ablations(plan) for file in ablation_jobs.COPIED]
+    return [
+        *(f"{result}/{file}" for file in (*reported, "figures", "run.json")),
+        *(f"{paper.measured_folder(plan)}/{file}" for file in measured),
+        *(f"{result}/paper/{file}" for name in _exhibits(plan) for file in paper.files_of(name)),
+        *ablations,
+        *([*theory.files(plan), *theory.measured_files(plan)] if _has_theory(plan) else ()),
+    ]
+
+
+def artifact_job(plan: Plan, ablations: Ablations) -> str:
+    """What scripts/artifact.py needs; what the report and others were told stands in their own records."""
+    config = plan.experiment.config
+    return jobs.as_json(
+        {
+            "name": config.name,
+            "title": config.title,
+            "tier": plan.tier,
+            "command": plan.command(TARGET, tier=plan.tier),
+            "result": f"{RESULTS}/{config.name}",
+            "jobs": jobs.report_timings(plan),
+            "references": list(plan.references),
+            "assets": _assets(plan, ablations),
+            "files": result_files(plan),
+            "inputs": _own_inputs(plan),
+            "words": {name: paper.words(plan, name) for name in _exhibits(plan)},
+            "ablations": [_ablation(plan, ablations, name) for name in _ablations(plan)],
+            "theory": theory.measured_states(plan) if _has_theory(plan) else [],
+            "artifact": config.artifact.model_dump(mode="json"),
+        }
+    )
+
+
+def _own_inputs(plan: Plan) -> dict[str, str]:
+    """Member to file: what the experiment was told by, wherever the user has it: configurations, prompt lists."""
+    told = _files_in(plan.experiment.where)
+    for path in told:  # which grows by what each extends
+        other = read_yaml(path).get("extends")
+        told += [Path(os.path.expanduser(str(other)))] if other else []
+    found = {f"{CONFIGURATIONS}/{place}-{path.name}": str(path) for place, path in enumerate(told, 1)}
+    for name in plan.experiment.config.prompts:
+        for attack, source in plan.experiment.prompt_sources(name).items():
+            if plan.assets[plan.asset_of(source)].origin == "path":
+                file = plan.folder(source)
+                found[f"{PROMPTS}/{name}{attack}{Path(file).suffix}"] = file
+    return found
+
+
+def _files_in(where: str) -> list[Path]:
+    """The configuration files of a text that names them, a comma between two, and none of a text that names no file.
+
+    A file's own name may have a comma: the longest part that is a file is taken.
+
+    Raises:
+        ConfigError: If one part is a file, and another one is not.
+    """
+    parts, found, lost = where.split(_BETWEEN), list[Path](), list[str]()
+    while parts:
+        names = [_BETWEEN.join(parts[:count]) for count in range(len(parts), 0, -1)]
+        name = next((name for name in names if Path(name).is_file()), None)
+        if name is None:
+            lost.append(parts[0])
+        else:
+            found.append(Path(name))
+        parts = parts[1 if name is None else name.count(_BETWEEN) + 1 :]
+    if found and lost:
+        raise ConfigError(f"{where}: no file '{lost[0]}'; the archive packs every configuration")
+    return found
+
+
+def _exhibits(plan: Plan) -> list[str]:
+    """The paper's exhibits, pictures of generated images only where images are asked for."""
+    with_images = plan.experiment.config.artifact.images
+    planned = paper.planned(plan)
+    return [name for name in planned if with_images or "samples" not in paper.frames_of(plan, name)]
+
+
+def _ablations(plan: Plan) -> list[str]:
+    """Names of the ablations that the packed exhibits read."""
+    frames = [paper.frames_of(plan, name) for name in _exhibits(plan)]
+    return list(dict.fromkeys(Path(found["ablation"]).parent.name for found in frames if "ablation" in found))
+
+
+def _ablation_folder(plan: Plan, name: str) -> str:
+    return f"{RESULTS}/{plan.experiment.config.name}/ablations/{name}"
+
+
+def _ablation(plan: Plan, ablations: Ablations, name: str) -> dict[str, Any]:
+    """A measured ablation, and the folders of the runs behind it."""
+    job = json.loads(ablation_jobs.measuring_job(ablations, name))
+    rows = [row for variant in job["variants"] for row in variant["measured"]["rows"]]
+    runs = [folder.format(seed=seed) for row in rows for folder in row["folders"].values() for seed in row["seeds"]]
+    read = [
+        str(Path(file).parent)
+        for file in ablation_jobs.measured_files(ablations, name)
+        if file.startswith(f"{RESULTS}/runs/")  # not what marks data sets as complete
+    ]
+    return {
+        "folder": _ablation_folder(plan, name),
+        "runs": list(dict.fromkeys([*runs, *read])),
+    }
+
+
+def _has_theory(plan: Plan) -> bool:
+    return bool(paper.declared_theory(plan))
+
+
+def _assets(plan: Plan, ablations: Ablations) -> dict[str, Any]:
+    """The experiment's, then those that a variant alone has, under its name."""
+    found = {name: _described(plan, name) for name in plan.assets}
+    known = {asset["folder"] for asset in found.values()}
+    for ablation in _ablations(plan):
+        for label, variant in ablations.variants(ablation).items():
+            for name, asset in variant.plan.assets.items():
+                if asset.folder not in known:
+                    known.add(asset.folder)
+                    found[f"{name} ({ablation}: {label})"] = _described(variant.plan, name)
+    return found
+
+
+def _described(plan: Plan, name: str) -> dict[str, Any]:
+    """An asset: where it comes from, under which licence and terms, what its content is determined by."""
+    asset = plan.assets[name]
+    origin = {"name": name, "origin": asset.origin, "folder": asset.folder, "identity": asset.resolved}
+    described = plan.experiment.config.assets.get(name)  # a prepared set has the licences of what it is made from
+    if described is None or asset.origin == "digits":
+        return {**origin, "licence": "made by this workflow"}
+    said = {"terms": list(described.terms), "note": described.note}
+    return {
+        **origin,
+        "licence": described.licence or "not stated",
+        **{key: value for key, value in said.items() if value},
+    }

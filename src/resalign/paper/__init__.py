@@ -1,1 +1,0 @@
-"""What the paper's tables and figures are made from: measured frames, comparisons, published numbers."""

@@ -1,0 +1,87 @@
+"""Safety, utility and learnability of every model in one figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from resalign.analysis.measurements import Measurements
+from resalign.config.report import ReportConfig
+from resalign.display import drawing
+from resalign.display.drawing import SURFACE
+from resalign.display.panels import Panel, label_ends
+
+_MARGIN = 0.08  # of both axes, around the points and their intervals
+_SMALLEST, _LARGEST = 18.0, 150.0  # area of a marker in square points: nothing learnt, and the most of all models
+
+
+def pareto_figure(
+    points: pd.DataFrame,
+    measurements: Measurements,
+    settings: ReportConfig,
+    weighed: Mapping[str, str],
+    *,
+    text_as_paths: bool = True,
+) -> Figure:
+    """Utility before against safety after fine-tuning; area is learnability, filled is the front.
+
+    Args:
+        points: From :func:`pareto_table`.
+        measurements: Names, titles and metrics.
+        settings: Sizes and colours.
+        weighed: From :func:`weighed_metrics`.
+        text_as_paths: False for the page, where text stays text.
+    """
+    with drawing.theme(settings, text_as_paths=text_as_paths):
+        figure, (axis,) = drawing.panels(1, settings)
+        _points(axis, points, measurements, settings)
+        for metric, scale in ((weighed["safety"], axis.xaxis), (weighed["utility"], axis.yaxis)):
+            if measurements.metrics[metric].kind == "rate":
+                drawing.percent_ticks(scale)
+        axis.margins(_MARGIN)
+        attacks = len(measurements.attacks)
+        over = f", mean over {attacks} attacks" if attacks > 1 else ""
+        axis.set_xlabel(f"{measurements.metrics[weighed['safety']].title} after fine-tuning{over}")
+        axis.set_ylabel(f"{measurements.metrics[weighed['utility']].title} before")
+        places = points[["model", "safety", "utility"]].itertuples(index=False, name=None)
+        label_ends(axis, list(places), measurements, settings)
+    return figure
+
+
+def pareto_panel(
+    points: pd.DataFrame, measurements: Measurements, settings: ReportConfig, weighed: Mapping[str, str]
+) -> Panel:
+    """The figure for the page."""
+    figure = pareto_figure(points, measurements, settings, weighed, text_as_paths=False)
+    front = [measurements.title(model) for model in points.loc[points["dominated_by"] == "", "model"]]
+    values = "; ".join(
+        f"{measurements.title(str(row['model']))} {row['safety']:.3f}, {row['utility']:.3f}"
+        for row in points.to_dict("records")
+    )
+    title = f"On the front: {', '.join(front)}"
+    return Panel("pareto", title, f"Safety after and utility before fine-tuning. {values}. {title}.", figure)
+
+
+def _points(axis: Axes, points: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> None:
+    """A marker a model with both intervals."""
+    styles = drawing.model_styles(measurements, settings)
+    most = float(points["learnability"].max())
+    for row in points.to_dict("records"):
+        style, x, y = styles[str(row["model"])], float(row["safety"]), float(row["utility"])
+        axis.hlines(y, row["safety_low"], row["safety_high"], color=style.colour, alpha=0.35, linewidth=1.6)
+        axis.vlines(x, row["utility_low"], row["utility_high"], color=style.colour, alpha=0.35, linewidth=1.6)
+        share = max(0.0, float(row["learnability"])) / most if most > 0 else 0.0
+        axis.scatter(
+            [x],
+            [y],
+            s=_SMALLEST + share * (_LARGEST - _SMALLEST),
+            marker=style.marker,
+            facecolors=SURFACE if row["dominated_by"] else style.colour,
+            edgecolors=style.colour,
+            linewidths=1.4,
+            clip_on=False,
+            zorder=3,
+        )

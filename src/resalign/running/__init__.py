@@ -1,0 +1,1 @@
+"""A stage's process: device, memory, saved state, records."""

@@ -1,0 +1,122 @@
+"""Results that another folder has made: which of them this one would make as well.
+
+Snakemake goes by the times of files and by its own notes, which stay behind where results are copied: it would make all
+of them again. A run's record says of what it is the result; where that is what the plan here says, it is the plan's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resalign.config.closure import import_closure, source_hash
+from resalign.config.plan import RESULTS, Plan
+from resalign.running.notes import note_of
+from resalign.running.stage import argument_parser
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job that Snakemake would run.
+
+    Attributes:
+        rule: Its rule.
+        inputs, outputs: Its files.
+        command: What its shell would be told.
+    """
+
+    rule: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    command: str
+
+
+def planned_jobs(dry_run: str) -> list[PlannedJob]:
+    """The jobs that ``snakemake --dry-run --printshellcmds`` prints, each after those whose results it reads."""
+    jobs = []
+    for block in re.split(r"^\[.*\]\n", dry_run, flags=re.MULTILINE)[1:]:
+        rule = re.match(r"(?:local)?rule (\S+):", block)
+        command = re.search(r"^Shell command: (python .* 2>&1 \| tee \S+)", block, flags=re.MULTILINE)
+        files = {kind: re.search(rf"^    {kind}: (.*)$", block, flags=re.MULTILINE) for kind in ("input", "output")}
+        listed = {kind: tuple(found[1].split(", ")) if found else () for kind, found in files.items()}
+        if rule and listed["output"]:
+            jobs.append(PlannedJob(rule[1], listed["input"], listed["output"], command[1] if command else ""))
+    return jobs
+
+
+def sorted_out(jobs: Iterable[PlannedJob]) -> tuple[list[str], dict[str, list[str]]]:
+    """Outputs of the jobs whose results are what they would make; first outputs of the others, by the reason."""
+    adopted: list[str] = []
+    left: dict[str, list[str]] = {}
+    made_again: set[str] = set()
+    for job in jobs:
+        reason = "reads what is made again" if made_again & set(job.inputs) else difference(job)
+        if reason is None:
+            adopted += job.outputs
+        else:
+            made_again |= set(job.outputs)
+            left.setdefault(reason, []).append(job.outputs[0])
+    return adopted, left
+
+
+def difference(job: PlannedJob) -> str | None:
+    """Why a job's results are not those that it would make; None if they are."""
+    words = shlex.split(job.command)
+    if "--job" not in words:
+        return "has no record"
+    if not all(Path(output).exists() for output in job.outputs):
+        return "is not here"
+    script, told = _told(words)
+    folder = Path(told.output)
+    if not (folder / "run.json").is_file() or not (folder / "timing.json").is_file():
+        return "has no record"
+    try:
+        record, timing = (dict(json.loads((folder / name).read_bytes())) for name in ("run.json", "timing.json"))
+        recorded, started_at = dict(record["job"]), float(timing["started_at"])
+    except (ValueError, TypeError, KeyError, RecursionError):  # of a copy that was cut short
+        return "has no whole record"
+    code = import_closure(script, *told.modules)
+    planned = {"job": told.job, "seed": told.seed, "source_sha256": source_hash(code)}
+    if told.job.get("device") == "auto":
+        planned["job"] = {**told.job, "device": recorded.get("device")}
+    if other := [key for key, value in planned.items() if record.get(key) != value]:
+        return f"is of another {' and '.join(other)}"
+    others = {path for path in job.inputs if not path.startswith(f"{RESULTS}/")} - set(map(str, code))
+    newer = sorted(path for path in others if Path(path).stat().st_mtime > started_at)
+    return f"reads {newer[0]}, which is newer" if newer else None
+
+
+def _told(words: list[str]) -> tuple[str, Any]:
+    """The script and the arguments of a rule's command: ``python SCRIPT --job … [<<< JOB] 2>&1 | tee LOG``."""
+    given = words[1 : words.index("2>&1")]
+    if "<<<" in given:
+        given, [_, job] = given[: given.index("<<<")], given[given.index("<<<") :]
+        given[given.index("-")] = job
+    return given[0], argument_parser("").parse_args(given[1:])
+
+
+def adopt_command(files: Iterable[str | Path], config: Mapping[str, Any]) -> str:
+    """What a person types to take results over.
+
+    Args:
+        files: The experiment's, the first of them first.
+        config: Values from the command line, as Snakemake has read them.
+    """
+    values = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in config.items()]
+    given = {"CONFIG": [os.path.relpath(file) for file in files], "ARGS": ["--config", *values] if values else []}
+    # make hands the words on to a shell as they stand, but for its own $.
+    told = {name: shlex.quote(shlex.join(words).replace("$", "$$")) for name, words in given.items() if words}
+    return " ".join(["make adopt", *(f"{name}={words}" for name, words in told.items())])
+
+
+def foreign_runs(plan: Plan) -> int:
+    """How many of a plan's runs have ended somewhere, of which Snakemake has no note in this folder."""
+    stages = (plan.unlearn, plan.attack)
+    folders = [run.folder(seed) for stage in stages for run in stage.values() for seed in plan.seeds(run)]
+    return sum(Path(folder, "run.json").is_file() and not note_of(f"{folder}/run.json").is_file() for folder in folders)

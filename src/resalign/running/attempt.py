@@ -1,0 +1,209 @@
+"""One attempt at a job: it goes on from what an earlier one saved, saves in its turn, and stops when told to."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from resalign.running.folder import StateFolder
+from resalign.running.held import capture, capture_randomness, restore, restore_randomness
+from resalign.tracking import log
+
+# Saving takes at most a twentieth of the time, unless more than this would be lost to a kill.
+# Weights and Adam's moments of Stable Diffusion are 10 GB: once a minute is too often for them.
+LONGEST_INTERVAL_SECONDS = 600.0
+SHORTEST_INTERVAL_SECONDS = 1.0
+SAVING_SHARE = 0.05
+TIME_LIMIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: run again
+
+
+class Interrupted(BaseException):
+    """A job was told to stop, has saved its state and ends; no ``except Exception`` may swallow it."""
+
+    def __init__(self, reason: str, status: int, where: str) -> None:
+        """Args: why it stops, the exit status that says so, and how far it has come."""
+        super().__init__(f"{reason}: {where}; run again to go on")
+        self.status = status
+
+
+class AlreadyFinished(BaseException):
+    """An earlier attempt has finished this very job; its results have been put back."""
+
+
+def _same(steps: range) -> Iterable[int]:
+    return steps
+
+
+class Attempt:
+    """Step loops that can be left and taken up again, with equal bits.
+
+    Without a folder nothing is saved, and loops are plain loops.
+
+    Attributes:
+        number: Which attempt at the job this is, from 1.
+        steps_taken, step_seconds: Steps and pieces of this attempt, and the seconds spent in them.
+        laps: Seconds of the job's parts that were told apart, by name, over all attempts; see :meth:`lap`.
+    """
+
+    def __init__(
+        self,
+        folder: StateFolder | None = None,
+        *,
+        deadline: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        idle_seconds: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """Reads what an earlier attempt has saved.
+
+        Args:
+            folder: Where the state is kept.
+            deadline: Time of ``clock`` at which the job will be killed.
+            clock: Seconds.
+            idle_seconds: Part of the time so far that is no work on the job, such as imports.
+
+        Raises:
+            StateError: If the saved state is damaged.
+        """
+        self._folder, self._deadline, self._clock, self._idle = folder, deadline, clock, idle_seconds
+        self.number = folder.attempts if folder else 1
+        self._saved = folder.load() if folder else None
+        self._earlier_seconds: float = self._saved["seconds"] if self._saved else 0.0
+        self.laps: dict[str, float] = dict(self._saved["laps"]) if self._saved else {}
+        self._done: list[str] = list(self._saved["done"]) if self._saved else []
+        self._begun: set[str] = set()
+        self._began = self._last_save = clock()
+        self._interval = SHORTEST_INTERVAL_SECONDS
+        self._saving_seconds = self._longest_step_seconds = 0.0
+        self.steps_taken, self.step_seconds = 0, 0.0
+        self._stop: tuple[str, int] | None = None
+        self._in_loop = False
+
+    @property
+    def seconds(self) -> float:
+        """Work on the job so far: this attempt's, and what earlier ones have saved."""
+        return self._earlier_seconds + self._clock() - self._began - self._idle()
+
+    @property
+    def unfinished(self) -> str | None:
+        """The loop that an earlier attempt has left, until it is taken up again; what came before it is done."""
+        return self._saved["phase"] if self._saved else None
+
+    def lap(self, name: str) -> None:
+        """Ends a part of the job: all work since the part before it; one that has ended already stays as it is."""
+        self.laps.setdefault(name, self.seconds - sum(self.laps.values()))
+
+    def steps(
+        self, steps: range, *, phase: str = "steps", progress: Callable[[range], Iterable[int]] = _same, **held: Any
+    ) -> Iterator[int]:
+        """The steps that are left of a loop; what they work on is saved between them.
+
+        A phase that an earlier attempt has completed has no steps left: a later phase of the same job must hold all
+        that it changed.
+
+        Args:
+            steps: All steps.
+            phase: Name of the loop, where a job has several.
+            progress: Wraps the steps that are left in a progress bar.
+            held: Everything that a step changes and a later step or the result depends on; see
+                :func:`resalign.running.held.capture`. The process's own random states are saved too.
+
+        Raises:
+            Interrupted: After a step, when the job was told to stop.
+            StateError: If the state cannot be saved.
+            ValueError: If two loops of one job have the same name: the second would be taken for the first.
+        """
+        if phase in self._begun:
+            raise ValueError(f"two loops of one job are called '{phase}'; give each a phase of its own")
+        self._begun.add(phase)
+        if phase in self._done:
+            return
+        start = self._go_on(phase, held)
+        with self._deferring_signals():
+            for position, step in enumerate(progress(steps[start:]), start + 1):
+                began = self._clock()
+                yield step
+                stop, unsaved = self._ended_step(began), self._clock() - self._last_save
+                last = position == len(steps)
+                if stop or unsaved >= self._interval:
+                    self._save(phase, position, held)
+                if stop and not last:
+                    raise Interrupted(*stop, f"saved after {phase} {position} of {len(steps)}")
+        self._done.append(phase)
+
+    def pieces(self, count: int, *, progress: Callable[[range], Iterable[int]] = _same) -> Iterator[int]:
+        """Indices of pieces of work whose results are kept as they are made, so that nothing else need be saved.
+
+        Raises:
+            Interrupted: After a piece, when the job was told to stop.
+        """
+        with self._deferring_signals():
+            for index in progress(range(count)):
+                began = self._clock()
+                yield index
+                stop = self._ended_step(began)
+                if stop or self._clock() - self._last_save >= self._interval:
+                    self._save("pieces", index + 1, {})  # for the seconds alone
+                if stop and index + 1 < count:
+                    raise Interrupted(*stop, f"{count - index - 1} pieces are left")
+
+    def stop(self, number: int, _frame: object = None) -> None:
+        """Handles a signal: inside a loop its present step is ended first; a second signal ends the process at once."""
+        signal.signal(number, signal.SIG_DFL)
+        reason = (f"stopped by {signal.Signals(number).name}", 128 + number)
+        if not self._in_loop:
+            raise Interrupted(*reason, "between loops, nothing new to save")
+        self._stop = reason
+
+    def _go_on(self, phase: str, held: dict[str, Any]) -> int:
+        """Puts the saved state of a phase back; returns the number of steps that are behind it."""
+        if self._saved is None or self._saved["phase"] != phase:
+            return 0
+        saved, self._saved = self._saved, None
+        for name, value in held.items():
+            restore(value, saved["held"][name])
+        restore_randomness(saved["randomness"])
+        log.info("attempt %d goes on after %s %d", self.number, phase, saved["position"])
+        return int(saved["position"])
+
+    @contextlib.contextmanager
+    def _deferring_signals(self) -> Iterator[None]:
+        """A signal waits for the end of the present step."""
+        self._in_loop = True
+        try:
+            yield
+        finally:
+            self._in_loop = False
+
+    def _ended_step(self, began: float) -> tuple[str, int] | None:
+        """Takes note of a step; returns why no other should begin, and the exit status that says so."""
+        now = self._clock()
+        self.steps_taken += 1
+        self.step_seconds += now - began
+        self._longest_step_seconds = max(self._longest_step_seconds, now - began)
+        needed = self._longest_step_seconds + 2 * self._saving_seconds
+        if self._stop or self._deadline is None or now + needed < self._deadline:
+            return self._stop
+        return "the time limit is near", TIME_LIMIT_STATUS
+
+    def _save(self, phase: str, position: int, held: dict[str, Any]) -> None:
+        if not self._folder:
+            return
+        began = self._clock()
+        self._folder.save(
+            {
+                "phase": phase,
+                "position": position,
+                "done": self._done,
+                "seconds": self.seconds,
+                "laps": self.laps,
+                "held": {name: capture(value) for name, value in held.items()},
+                "randomness": capture_randomness(),
+            }
+        )
+        self._last_save = self._clock()
+        self._saving_seconds = self._last_save - began
+        wanted = self._saving_seconds / SAVING_SHARE
+        self._interval = min(max(wanted, SHORTEST_INTERVAL_SECONDS), LONGEST_INTERVAL_SECONDS)

@@ -1,0 +1,1 @@
+"""Claims that were fixed before they were tested, and their verdicts."""

@@ -1,0 +1,84 @@
+"""Measured frames of the made-up experiment, as the rule measure leaves them; an ablation and slices beside them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from resalign.analysis.frames import long_table, per_run_table, write_csv
+from resalign.analysis.measurements import NOT_ATTACKED, Measurements
+from resalign.exhibits._evidence import Evidence, names_of
+from resalign.exhibits._measured import by_prompt
+from resalign.exhibits._thresholds import COLUMNS
+from tests.analysis.experiment import SETTINGS, make_gallery, make_swept
+
+METHODS = {"base": "base", "graddiff": "graddiff", "esd": "esd", "resalign": "resalign"}
+
+
+def write_frames(folder: Path, measurements: Measurements | None = None) -> dict[str, Path]:
+    """Writes every frame that an exhibit can read; paths by name."""
+    found = measurements or make_swept()
+    values = long_table(found, SETTINGS)
+    images = folder / "images"
+    images.mkdir()
+    frames = {
+        "values": values,
+        "per_run": per_run_table(found, SETTINGS),
+        "prompts": by_prompt(found.images),
+        "thresholds": thresholds(values),
+        "samples": make_gallery(images).assign(prompt_set="benign"),
+        "slices": slices(found.models),
+    }
+    paths = {name: folder / f"{name}.csv" for name in frames}
+    for name, frame in frames.items():
+        write_csv(frame, paths[name])
+    write_csv(variants(values), folder / "gamma" / "values.csv")
+    (folder / "names.json").write_text(json.dumps(names_of(found, METHODS)))
+    return {**paths, "ablation": folder / "gamma" / "values.csv", "names": folder / "names.json"}
+
+
+AXES = {"gamma": "γ", "rates": "learning rate", "contamination": "harmful images in per cent"}
+
+
+def evidence_of(paths: Mapping[str, Path], *, another_world: str = "made-up numbers") -> Evidence:
+    return Evidence(
+        settings=SETTINGS,
+        files=paths,
+        another_world=another_world,
+        series_of={name: {"axis": axis, "methods": ["full"], "other": []} for name, axis in AXES.items()},
+        metric_modules={"clip_t": "clip_score", "dino": "dino"},
+        plan=({"exhibit": "table1", "title": "A table", "files": "table1.csv", "left_out": ""},),
+    )
+
+
+def thresholds(values: pd.DataFrame) -> pd.DataFrame:
+    """Every safety rate falls with the threshold, the more so the larger it is: models' order changes nowhere."""
+    safety = values[values["metric"].isin(["ip", "us"])]
+    parts = []
+    for threshold in (0.25, 0.5, 0.75):
+        factor = 1.5 - threshold
+        scaled = {name: (safety[name] * factor).clip(upper=1.0) for name in ("mean", "low", "high")}
+        parts.append(safety.assign(**scaled, threshold=threshold))
+    return pd.concat(parts, ignore_index=True)[COLUMNS]
+
+
+def variants(values: pd.DataFrame) -> pd.DataFrame:
+    """ResAlign's values at two settings: everything it shows twice as often at the second one."""
+    own = values[values["model"] == "resalign"]
+    doubled = own.assign(**{name: own[name] * 2 for name in ("mean", "low", "high")})
+    return pd.concat([own.assign(variant="0.01"), doubled.assign(variant="1")])[["variant", *values.columns]]
+
+
+def slices(models: tuple[str, ...]) -> pd.DataFrame:
+    rows = [
+        (model, "pages", seed, position, "harmful_loss_change", 0.1 * (seed + 1) + 0.2 * position, 0.01)
+        for model in models
+        for seed in (0, 1)
+        for position in (0.0, 1.0)
+    ]
+    return pd.DataFrame(rows, columns=["model", "direction", "seed", "position", "quantity", "mean", "standard_error"])
+
+
+def is_before(frame: pd.DataFrame) -> pd.Series:
+    return frame["attack"] == NOT_ATTACKED

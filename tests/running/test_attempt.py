@@ -1,0 +1,161 @@
+"""Step loops that are stopped, and taken up again by another attempt."""
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from resalign.running import attempt as module
+from resalign.running.attempt import TIME_LIMIT_STATUS, Attempt, Interrupted
+from resalign.running.folder import StateFolder
+
+STEPS = 10
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(autouse=True)
+def handlers_put_back() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def work(attempt: Attempt, during: Callable[[int], None] = lambda step: None) -> tuple[torch.Tensor, list[int]]:
+    """A sum of random numbers over two phases, and the steps that this attempt has made."""
+    total, stream, done = torch.zeros(1), torch.Generator().manual_seed(0), []
+    for phase in ("first", "second"):
+        for step in attempt.steps(range(STEPS), phase=phase, total=total, stream=stream):
+            total += torch.rand(1, generator=stream)
+            done.append(step)
+            during(len(done))
+    return total, done
+
+
+def test_a_stopped_loop_goes_on_where_it_was(tmp_path: Path) -> None:
+    expected, _ = work(Attempt())
+    for stop_after in (3, STEPS - 2, 4):
+        with StateFolder(tmp_path, {}) as folder:
+            attempt = Attempt(folder)
+            with pytest.raises(Interrupted, match="stopped by SIGTERM: saved after") as stopped:
+                work(attempt, lambda done, a=attempt, n=stop_after: a.stop(signal.SIGTERM) if done == n else None)  # type: ignore[misc]
+            assert stopped.value.status == 128 + signal.SIGTERM
+    with StateFolder(tmp_path, {}) as folder:
+        total, done = work(Attempt(folder))
+    assert torch.equal(total, expected)
+    assert len(done) == 2 * STEPS - 3 - (STEPS - 2) - 4
+
+
+def test_a_stop_in_the_last_step_of_a_job_is_no_stop(tmp_path: Path) -> None:
+    with StateFolder(tmp_path, {}) as folder:
+        attempt = Attempt(folder)
+        _, done = work(attempt, lambda done: attempt.stop(signal.SIGTERM) if done == 2 * STEPS else None)
+    assert len(done) == 2 * STEPS
+
+
+def test_a_stop_between_loops_ends_the_process_at_once() -> None:
+    with pytest.raises(Interrupted, match="nothing new to save"):
+        Attempt().stop(signal.SIGTERM)
+
+
+def test_a_job_stops_before_its_time_limit(tmp_path: Path, clock: Clock) -> None:
+    def second(done: int) -> None:
+        clock.now += 1
+
+    with StateFolder(tmp_path, {}) as folder:
+        attempt = Attempt(folder, deadline=clock.now + 5.5, clock=clock)
+        with pytest.raises(Interrupted, match="the time limit is near: saved after first 5 of 10") as stopped:
+            work(attempt, second)
+    assert stopped.value.status == TIME_LIMIT_STATUS
+    # The seconds of all attempts are counted.
+    with StateFolder(tmp_path, {}) as folder:
+        attempt = Attempt(folder, clock=clock)
+        work(attempt, second)
+        assert attempt.seconds == 2 * STEPS
+        assert attempt.number == 2
+
+
+def test_at_most_a_minute_is_lost_and_saving_takes_a_twentieth_at_most(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved_at: list[float] = []
+
+    def slow_save(self: StateFolder, state: dict[str, object]) -> None:
+        clock.now += 0.5
+        saved_at.append(clock.now)
+
+    def wait(done: int) -> None:
+        clock.now += 2
+
+    monkeypatch.setattr(StateFolder, "save", slow_save)
+    with StateFolder(tmp_path, {}) as folder:
+        for step in Attempt(folder, clock=clock).steps(range(100)):
+            wait(step)
+    between = [later - earlier for earlier, later in zip(saved_at[:-1], saved_at[1:], strict=True)]
+    assert 0.5 / module.SAVING_SHARE <= min(between[:-1])
+    assert max(between) <= module.LONGEST_INTERVAL_SECONDS
+
+
+def test_pieces_are_left_after_one_of_them() -> None:
+    attempt, made = Attempt(), []
+
+    def make() -> None:
+        for index in attempt.pieces(STEPS):
+            made.append(index)
+            if index == 2:
+                attempt.stop(signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="7 pieces are left"):
+        make()
+    assert made == [0, 1, 2]
+
+
+def test_without_a_folder_loops_are_plain_loops() -> None:
+    _, done = work(Attempt())
+    assert done == [*range(STEPS), *range(STEPS)]
+
+
+def test_two_loops_of_one_job_need_names_of_their_own() -> None:
+    attempt = Attempt()
+    list(attempt.steps(range(2)))
+    with pytest.raises(ValueError, match="two loops of one job are called 'steps'"):
+        list(attempt.steps(range(2)))
+
+
+def test_seconds_of_parts_count_what_earlier_attempts_have_spent_on_them(tmp_path: Path, clock: Clock) -> None:
+    def parts(attempt: Attempt, stop_at: int | None) -> dict[str, float]:
+        attempt.lap("before")
+        for phase in range(2)[1 if attempt.unfinished == "1" else 0 :]:
+            for step in attempt.steps(range(3), phase=str(phase)):
+                clock.now += 1 + phase
+                if 3 * phase + step == stop_at:
+                    attempt.stop(signal.SIGTERM)
+            attempt.lap(str(phase))
+        return attempt.laps
+
+    with StateFolder(tmp_path, {}) as folder:
+        attempt = Attempt(folder, clock=clock)
+        assert attempt.unfinished is None
+        with pytest.raises(Interrupted):
+            parts(attempt, stop_at=4)
+    clock.now += 50
+    with StateFolder(tmp_path, {}) as folder:
+        again = Attempt(folder, clock=clock)
+        assert again.unfinished == "1"
+        assert parts(again, stop_at=None) == pytest.approx({"before": 0, "0": 3, "1": 6})
+        assert again.unfinished is None

@@ -1,0 +1,161 @@
+"""A small made-up study: raw scores and records on disk as the stages write them, and the script's job."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from resalign.analysis.collect import Row, load_metric
+from resalign.config.study import SelectionConfig, StudyConfig
+from resalign.hashes import seal
+from resalign.running.stage import write_json
+from resalign.study.counts import count_hits, heldout_losses, write_counts
+from resalign.study.manifest import study_manifest
+
+METRICS: dict[str, dict[str, Any]] = {
+    "ip": {"name": "ip", "prompts": "unsafe", "rules": [{"scorer": "net", "quantities": ["seven"], "threshold": 0.5}]},
+    "retained_accuracy": {"name": "retained_accuracy", "prompts": "benign", "scorer": "net"},
+}
+ATTACKS = ("pages-gentle", "bold-strong")
+STEPS = (50, 200)
+# Chance of the concept before, and after each attack's steps; chance of the digit asked for before, and after.
+RATES: dict[str, tuple[float, Sequence[float], float, float]] = {
+    "base": (0.98, (0.95, 0.9, 0.92, 0.88), 0.94, 0.9),
+    "graddiff": (0.0, (0.1, 0.3, 0.35, 0.5), 0.92, 0.9),
+    "esd": (0.03, (0.05, 0.25, 0.3, 0.4), 0.86, 0.85),
+    "resalign": (0.0, (0.0, 0.02, 0.01, 0.04), 0.92, 0.91),
+    "none": (0.01, (0.3, 0.6, 0.55, 0.7), 0.9, 0.9),
+    "hypergradient": (0.0, (0.2, 0.4, 0.45, 0.5), 0.9, 0.88),
+    "varied-data": (0.0, (0.1, 0.25, 0.3, 0.4), 0.9, 0.88),
+    "varied-configurations": (0.0, (0.02, 0.08, 0.1, 0.15), 0.9, 0.89),
+    "first-order": (0.0, (0.05, 0.2, 0.2, 0.3), 0.89, 0.87),
+}
+LEARNT = {"base": 0.6, "esd": 0.5}  # learnability at the last step; 0.58 for the others
+
+
+def write_study(
+    root: Path,
+    rates: Mapping[str, tuple[float, Sequence[float], float, float]] = RATES,
+    *,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    prompts: tuple[int, int] = (16, 36),
+    images: int = 4,
+    attacks: Sequence[str] = ATTACKS,
+) -> dict[str, Any]:
+    """Writes every run below a folder and returns the job of scripts/study.py."""
+    rows: list[dict[str, Any]] = []
+    timings: list[tuple[str, str, int, str]] = []
+    for model, (before, after, kept, kept_after) in rates.items():
+        for place, attack in enumerate(("none", *attacks)):
+            plain = attack == "none"
+            label = model if plain else f"{model}.{attack}"
+            own = seeds[:1] if plain and model == "base" else seeds
+            folders = {stage: f"{root}/{stage}/{label}/seed-{{seed}}" for stage in ("score", "attack", "unlearn")}
+            used = ["score"] if plain else ["score", "attack"]
+            rows.append(
+                {
+                    "model": model,
+                    "attack": attack,
+                    "dataset": "" if plain else attack,
+                    "seeds": list(own),
+                    "folders": {stage: folders[stage] for stage in used},
+                }
+            )
+            for seed in own:
+                rng = np.random.default_rng([ord(letter) for letter in f"{label}{seed}"])
+                first = len(STEPS) * (place - 1)
+                states = {0: before} if plain else dict(zip(STEPS, after[first : first + len(STEPS)], strict=True))
+                frames = [
+                    scores(rng, steps, chance, kept if plain else kept_after, prompts, images)
+                    for steps, chance in states.items()
+                ]
+                folder = Path(folders["score"].format(seed=seed))
+                folder.mkdir(parents=True)
+                pd.concat(frames).to_parquet(folder / "scores.parquet", index=False)
+                if not plain:
+                    history(rng, LEARNT.get(model, 0.58), Path(folders["attack"].format(seed=seed)))
+                for stage in used:
+                    timings.append((stage, label, seed, folders[stage].format(seed=seed)))
+                    record(Path(folders[stage].format(seed=seed)), stage)
+    return {
+        "name": "made-up",
+        "command": "snakemake --cores 2 --configfile config/studies/made-up.yaml -- study",
+        "config": {"name": "made-up", "report": {"replicates": 300}},
+        "tier": "small",
+        "seeds": list(seeds),
+        "base": "base",
+        "models": list(rates),
+        "attacks": list(attacks),
+        "metrics": METRICS,
+        "rows": rows,
+        "timings": timings,
+        "study": StudyConfig().model_dump(mode="json"),
+        "selection": SelectionConfig().model_dump(mode="json"),
+    }
+
+
+def scores(
+    rng: np.random.Generator, steps: int, chance: float, kept: float, prompts: tuple[int, int], images: int
+) -> pd.DataFrame:
+    """Raw scores of one state: sevens by chance on the unsafe prompts, the digit asked for by chance on the benign."""
+    rows = []
+    for name, number, count in (("unsafe", prompts[0], images), ("benign", prompts[1], 1)):
+        for prompt in range(number):
+            for index in range(count):
+                seven = float(rng.random() < chance) if name == "unsafe" else 0.0
+                two = 1.0 - seven if name == "unsafe" else float(rng.random() < kept)
+                state = {"prompt_set": name, "steps": steps, "prompt_id": f"{name}-{prompt:02d}", "image_index": index}
+                text = {"prompt": "a two", "label": "two", "path": ""}
+                rows.append(
+                    {**state, **text, "net.two": two, "net.seven": seven, "net.nothing": 0.5 * (1 - two - seven)}
+                )
+    return pd.DataFrame(rows)
+
+
+def history(rng: np.random.Generator, learnt: float, folder: Path) -> None:
+    """An attack's record: the loss falls from 0.5 to what is left, with a little noise."""
+    folder.mkdir(parents=True)
+    losses = {0: 0.5, STEPS[0]: 0.3, STEPS[1]: 0.5 * (1 - learnt) + 0.005 * rng.standard_normal()}
+    rows = [(step, "heldout_loss", value) for step, value in losses.items()] + [(1, "train_loss", 0.4)]
+    pd.DataFrame(rows, columns=["step", "quantity", "value"]).to_csv(folder / "history.csv", index=False)
+
+
+def record(folder: Path, stage: str) -> None:
+    """What a stage leaves beside its result."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(
+        folder / "timing.json", {"seconds": 36.0, "peak_memory_mb": 900.0, "threads": 1, "machine": "x", "cpus": 2}
+    )
+    write_json(folder / "run.json", {"source_sha256": f"{stage}-code", "versions": {"python": "3.11", "torch": "2"}})
+    seal(folder)
+
+
+def collect(job: Mapping[str, Any], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What scripts/study.py does, apart from its own records."""
+    rows = [Row(r["model"], r["attack"], r["dataset"], s, r["folders"]) for r in job["rows"] for s in r["seeds"]]
+    metrics = {label: load_metric(label, dict(settings))[:2] for label, settings in job["metrics"].items()}
+    counts, losses = count_hits(rows, metrics), heldout_losses(rows)
+    hashes = write_counts(counts, losses, folder)
+    text = json.dumps(study_manifest(dict(job), counts, hashes), indent=1, sort_keys=True)
+    (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
+    return counts, losses
+
+
+def made_counts(
+    hits: Mapping[tuple[str, str, int], Mapping[str, float]], *, prompts: int = 20, images: int = 10, seeds: int = 5
+) -> pd.DataFrame:
+    """Counts with the given rate of each state and measure, spread as evenly over prompts and seeds as can be."""
+    rows = []
+    for (model, attack, steps), measures in hits.items():
+        for measure, rate in measures.items():
+            total = round(rate * prompts * images * seeds)
+            cells = np.diff(np.floor(np.linspace(0, total, prompts * seeds + 1))).astype(int).reshape(prompts, seeds)
+            for prompt in range(prompts):
+                key = {"model": model, "attack": attack, "steps": steps, "measure": measure}
+                own = {f"hits_seed_{seed}": int(cells[prompt, seed]) for seed in range(seeds)}
+                rows.append({**key, "prompt_id": f"p{prompt:02d}", "images": images, **own})
+    frame = pd.DataFrame(rows)
+    return frame.astype({name: "Int64" for name in frame.columns if str(name).startswith("hits_")})

@@ -1,0 +1,304 @@
+"""The audit on problems whose every number has a closed form, in float64."""
+
+import dataclasses
+import math
+from collections import Counter
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from resalign.bilevel.krylov import krylov_space
+from resalign.bilevel.solution import System
+from resalign.bilevel.solving import solve
+from resalign.bilevel.unrolled import directional_differences, unrolled_hypergradient
+from resalign.config.strict import ConfigError
+from resalign.tensors.named import Named
+from resalign.tensors.steps import DivergenceError
+from resalign.theory.second_order import Config, Row, SweepRow, audit_draw, solver_config
+from tests.nearness import assert_near
+
+from .problems import SIZE, Vector, named, quadratic, stacked, symmetric, vector
+
+LR = 0.3
+INNER = symmetric(np.linspace(-0.5, 1.2, SIZE), seed=2)
+OUTER = symmetric(np.random.default_rng(4).normal(size=SIZE), seed=5)
+CENTRE, OUTER_CENTRE, START = np.random.default_rng(6).normal(size=(3, SIZE))
+SOLVERS = Config().solvers
+SMALL: dict[str, Any] = {
+    "lr": LR,
+    "simulated_steps": [1, 4],
+    "gammas": [0.1, 0.5],
+    "solver_steps": [2, 6],
+    "sweep_simulated_steps": 4,
+    "sweep_points": 3,
+    "reference_steps": 30,
+}
+
+
+def fine_tuned(start: Vector, steps: int) -> Vector:
+    """c + (I − ηH)ᵀ (θ − c), T steps of gradient descent on ½ (θ − c)ᵀ H (θ − c)."""
+    moved: Vector = CENTRE + np.linalg.matrix_power(np.eye(SIZE) - LR * INNER, steps) @ (start - CENTRE)
+    return moved
+
+
+def outer_gradient(steps: int) -> Vector:
+    gradient: Vector = OUTER @ (fine_tuned(START, steps) - OUTER_CENTRE)
+    return gradient
+
+
+def exact(steps: int) -> Vector:
+    """Π (I − ηH) g."""
+    product: Vector = np.linalg.matrix_power(np.eye(SIZE) - LR * INNER, steps) @ outer_gradient(steps)
+    return product
+
+
+def losses(inner: Vector = INNER):  # type: ignore[no-untyped-def]
+    return quadratic(OUTER, OUTER_CENTRE), quadratic(inner, CENTRE)
+
+
+def audited(inner: Vector = INNER, **settings: Any) -> tuple[list[Row], list[SweepRow]]:
+    return audit_draw(*losses(inner), named(START), Config.parse({**SMALL, **settings}, where="test"), draw=0)
+
+
+def relative_error(found: Vector, expected: Vector) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+# --- the references ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 4, 9])
+def test_unrolled_is_the_product_of_the_steps_jacobians(steps: int) -> None:
+    adapted, value = unrolled_hypergradient(*losses(), named(START), lr=LR, steps=steps)
+    assert_near(vector(adapted), fine_tuned(START, steps), 1e-12)
+    assert relative_error(vector(value), exact(steps)) < 1e-10
+
+
+@pytest.mark.parametrize("steps", [1, 4, 9])
+def test_central_differences_are_its_directional_derivatives(steps: int) -> None:
+    directions = np.random.default_rng(0).normal(size=(5, SIZE))
+    found = directional_differences(
+        *losses(), named(START), [named(direction) for direction in directions], lr=LR, steps=steps, length=0.03
+    )
+    assert relative_error(np.array(found), directions @ exact(steps)) < 1e-6
+
+
+def test_both_references_agree_where_the_loss_is_no_quadratic() -> None:
+    generator = torch.Generator().manual_seed(3)
+    inputs, targets = (torch.randn(20, 2, generator=generator, dtype=torch.float64) for _ in range(2))
+
+    def loss(weights: Named, sign: float) -> torch.Tensor:
+        output = torch.tanh(inputs @ weights["weight"].T).sum(dim=1) * weights["bias"].prod()
+        return sign * (output - targets[:, 0]).square().mean()
+
+    inner, outer = partial(loss, sign=1.0), partial(loss, sign=-1.0)
+    _, value = unrolled_hypergradient(outer, inner, named(START), lr=0.05, steps=6)
+    _, elsewhere = unrolled_hypergradient(outer, inner, named(1.1 * START), lr=0.05, steps=6)
+    assert relative_error(vector(elsewhere), vector(value)) > 0.05  # the Jacobians vary along the way
+    directions = [named(direction) for direction in np.eye(SIZE)]
+    found = directional_differences(outer, inner, named(START), directions, lr=0.05, steps=6, length=1e-4)
+    assert relative_error(np.array(found), vector(value)) < 1e-6
+
+
+def test_weights_that_the_inner_loss_ignores_pass_through() -> None:
+    def only_bias(weights: Named) -> torch.Tensor:
+        return weights["bias"].square().sum()
+
+    _, value = unrolled_hypergradient(lambda w: stacked(w).sum(), only_bias, named(START), lr=0.1, steps=2)
+    assert_near(vector(value), np.r_[np.ones(4), np.full(3, 0.8**2)], 1e-12)
+
+
+# --- the Krylov space -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gamma", [0.05, 0.7, 4.0])
+@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_projected_solve_is_the_solvers_own(name: str, steps: int, gamma: float) -> None:
+    hessian = torch.from_numpy(symmetric(np.linspace(-0.6, 2.0, 40), seed=8))
+    g = {"only": torch.from_numpy(np.random.default_rng(9).normal(size=40))}
+
+    def hvp(v: Named) -> dict[str, torch.Tensor]:
+        return {"only": hessian @ v["only"]}
+
+    space = krylov_space(hvp, g, steps + 1)
+    assert len(space.basis) == steps + 1
+    torch.testing.assert_close(space.basis @ space.basis.T, torch.eye(steps + 1, dtype=torch.float64))
+    systems = System(hvp, g, gamma), space.system(gamma)
+    try:
+        whole = solve(systems[0], solver_config(name, steps))
+    except DivergenceError:
+        with pytest.raises(DivergenceError, match="negative curvature"):
+            solve(systems[1], solver_config(name, steps))
+        return
+    projected = solve(systems[1], solver_config(name, steps))
+    assert_near(space.lifted(projected.x), whole.x["only"], 1e-9)
+    assert projected.relative_residual == pytest.approx(whole.relative_residual, rel=1e-9)
+    assert (projected.state, projected.products) == (whole.state, whole.products)
+
+
+def test_the_space_ends_where_it_is_invariant() -> None:
+    g = named(START)
+    space = krylov_space(lambda v: {name: 3 * tensor for name, tensor in v.items()}, g, 5)
+    assert space.basis.shape == (1, SIZE)
+    assert space.extremes == pytest.approx((3.0, 3.0))
+
+
+def test_all_of_the_space_has_the_spectrum() -> None:
+    matrix = torch.from_numpy(INNER)
+    space = krylov_space(lambda v: named((matrix @ stacked(v)).numpy()), named(START), SIZE)
+    assert space.extremes == pytest.approx((-0.5, 1.2))
+
+
+def test_a_zero_right_hand_side_spans_nothing() -> None:
+    with pytest.raises(ValueError, match="the right-hand side is zero"):
+        krylov_space(dict, named(np.zeros(SIZE)), 3)
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def test_every_combination_is_there_once() -> None:
+    rows, sweep = audited()
+    gammas = [("matched", None), ("matched_displacement", None), ("fixed", 0.1), ("fixed", 0.5)]
+    expected = [
+        (steps, name, rule, gamma, k) for steps in (1, 4) for name in SOLVERS for rule, gamma in gammas for k in (2, 6)
+    ]
+    expected += [(steps, name, "none", None, 0) for steps in (1, 4) for name in ("unrolled", "identity")]
+    found = [
+        (r.simulated_steps, r.estimator, r.gamma_rule, r.gamma if r.gamma_rule == "fixed" else None, r.solver_steps)
+        for r in rows
+    ]
+    assert Counter(found) == Counter(expected)
+    assert {(r.gamma, r.estimator) for r in sweep} == {
+        (gamma, name) for gamma in Config.parse(SMALL, where="test").sweep_gammas for name in ("identity", *SOLVERS)
+    }
+    assert {r.simulated_steps for r in sweep} == {4}
+
+
+def test_every_number_is_the_closed_form() -> None:
+    directions_seen = 0
+    for row in audited(solver_steps=[6])[0]:
+        h, g = exact(row.simulated_steps), outer_gradient(row.simulated_steps)
+        if row.estimator == "unrolled":
+            assert (row.state, row.relative_error, row.cosine) == ("reference", 0, pytest.approx(1))
+            assert row.difference_error < 1e-6
+            directions_seen += 1
+            continue
+        if row.gamma_rule == "matched":
+            assert row.gamma == pytest.approx(row.simulated_steps * LR)
+        if row.estimator == "identity":
+            x = g
+        elif row.estimator == "richardson":
+            x = sum(np.linalg.matrix_power(-row.gamma * INNER, power) @ g for power in range(6))
+        elif row.estimator == "richardson_printed":
+            x = sum(np.linalg.matrix_power(-INNER / row.gamma, power) @ g for power in range(6)) / row.gamma
+        elif row.state == "converged":
+            x = np.linalg.solve(np.eye(SIZE) + row.gamma * INNER, g)
+        else:
+            continue
+        assert row.relative_error == pytest.approx(relative_error(x, h), rel=1e-4, abs=1e-6)
+        assert row.cosine == pytest.approx(x @ h / np.linalg.norm(x) / np.linalg.norm(h), abs=1e-6)
+        if row.estimator != "identity":
+            left = g - (np.eye(SIZE) + row.gamma * INNER) @ x
+            assert row.relative_residual == pytest.approx(np.linalg.norm(left) / np.linalg.norm(g), rel=1e-6, abs=1e-6)
+    assert directions_seen == 2
+
+
+def test_the_error_along_directions_is_the_error_where_they_span_everything() -> None:
+    # In the mean over Gaussian directions ‖V(x − h)‖² is ‖x − h‖², so that many of them give the relative error.
+    for row in audited(directions=1000, solver_steps=[2], simulated_steps=[4])[0]:
+        if row.estimator in ("identity", "minres"):
+            assert row.difference_error == pytest.approx(row.relative_error, rel=0.1)
+
+
+def test_curvature_is_gamma_times_the_spectrums_ends() -> None:
+    for row in audited(solver_steps=[6])[0]:
+        if row.gamma_rule != "none":
+            assert row.smallest_curvature == pytest.approx(-0.5 * row.gamma, rel=1e-6)
+            assert row.largest_curvature == pytest.approx(1.2 * row.gamma, rel=1e-6)
+
+
+RESULTS = ("cosine", "relative_error", "difference_error", "relative_residual")
+
+
+def test_a_solver_that_raises_is_a_marked_row() -> None:
+    rows, sweep = audited(gammas=[8.0], sweep_from=0.01, sweep_to=10.0)
+    raised = [row for row in rows if row.estimator == "conjugate_gradient" and row.gamma == 8.0]
+    assert len(raised) == 4
+    for row in raised:
+        if row.state != "raised":  # K = 2 may end before a direction of negative curvature is met
+            assert row.solver_steps == 2
+    assert any(row.state == "raised" for row in raised)
+    for row in [*rows, *sweep]:
+        values = [getattr(row, name) for name in RESULTS]
+        if row.state == "raised":
+            assert all(math.isnan(value) for value in values)
+        elif row.estimator not in ("unrolled", "identity"):
+            assert all(math.isfinite(value) for value in values)
+    given_up = [row for row in sweep if row.state == "raised"]
+    assert given_up
+    assert all(math.isnan(row.converged_error) and math.isnan(row.printed_residual) for row in given_up)
+
+
+def test_a_fine_tuning_that_no_gamma_matches_is_a_marked_row() -> None:
+    rows, _ = audited(np.eye(SIZE) * 1.5 / LR, simulated_steps=[1], sweep_simulated_steps=1)
+    unmatched = [row for row in rows if row.gamma_rule == "matched_displacement"]
+    assert unmatched
+    for row in unmatched:
+        assert row.state == "raised"
+        assert math.isnan(row.gamma)
+    assert not [row for row in rows if row.gamma_rule != "matched_displacement" and row.state == "raised"]
+
+
+def test_a_diverged_fine_tuning_is_no_table() -> None:
+    with pytest.raises(DivergenceError, match="simulated fine-tuning diverged"):
+        audited(np.eye(SIZE) * 1e200)
+
+
+# --- the sweep --------------------------------------------------------------------------------------------------------
+
+
+def test_the_sweep_tells_the_printed_iterations_other_solution() -> None:
+    _, sweep = audited(sweep_from=1.0, sweep_to=100.0, sweep_solver_steps=6)
+    of = {(row.estimator, row.gamma): row for row in sweep}
+    assert {gamma for _, gamma in of} == {1.0, 10.0, 100.0}
+    printed = of["richardson_printed", 100.0]
+    assert printed.printed_residual < 1e-6  # converged, to (γI + H)⁻¹ g …
+    assert printed.converged_error > 0.5  # … which is far from (I + γH)⁻¹ g
+    g = outer_gradient(4)
+    solutions = [np.linalg.solve(a * np.eye(SIZE) + b * INNER, g) for a, b in ((100.0, 1.0), (1.0, 100.0))]
+    assert printed.converged_error == pytest.approx(relative_error(*solutions), rel=1e-4)
+    assert printed.converged_residual < 1e-9
+    for name in ("relative_error", "relative_residual", "printed_residual"):  # at γ = 1 the two iterations are one
+        same = [getattr(of[solver, 1.0], name) for solver in ("richardson", "richardson_printed")]
+        assert same[0] == pytest.approx(same[1], rel=1e-9)
+
+
+def test_the_sweeps_ends_are_in_it() -> None:
+    gammas = Config().sweep_gammas
+    assert (gammas[0], gammas[-1], len(gammas)) == (1e-3, 100.0, 21)
+    assert 1.0 in gammas
+    np.testing.assert_allclose(np.diff(np.log10(gammas)), 0.25)
+
+
+def test_rows_are_plain_values() -> None:
+    rows, sweep = audited()
+    for row in (rows[0], sweep[0]):
+        assert all(type(value) in (int, float, str) for value in dataclasses.asdict(row).values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sweep_simulated_steps": 2}, r"sweep_simulated_steps 2 must be one of simulated_steps \(1, 4\)"),
+        ({"solvers": ["minres", "cg"]}, "no bilevel.solvers named 'cg'"),
+        ({"solvers": ["neumann"]}, "unknown key 'steps'"),
+    ],
+)
+def test_what_cannot_be_audited_is_refused_first(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Config.parse({**SMALL, **settings}, where="test")
