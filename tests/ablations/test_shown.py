@@ -13,8 +13,7 @@ from resalign.ablations.shown import Ablation, along, main
 from resalign.analysis.frames import final_states, write_csv
 from resalign.config.report import ReportConfig
 from resalign.display.latex import to_latex
-
-from .study import METRICS, write_study
+from tests.study.frames import METRICS, write_study
 
 SETTINGS = ReportConfig(replicates=200).model_dump(mode="json")
 LEARNABILITY = {"name": "learnability"}

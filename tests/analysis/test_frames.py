@@ -26,8 +26,7 @@ from resalign.analysis.statistics import wilson
 from resalign.config.report import ReportConfig
 from resalign.display.latex import to_latex
 from resalign.display.layout import lay_out, shown_best
-
-from .experiment import METRICS, SETTINGS, image_rows, make_measurements, run_row
+from tests.analysis.experiment import METRICS, SETTINGS, image_rows, make_measurements, run_row
 
 
 def rows_of(model: str, flags: list[list[int]], **state: object) -> list[dict[str, object]]:

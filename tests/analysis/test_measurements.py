@@ -13,9 +13,8 @@ from resalign.config.report import ReportConfig
 from resalign.config.strict import ConfigError
 from resalign.display.panels import followed
 from resalign.errors import DataError
-
-from . import study
-from .experiment import METRICS, SETTINGS, make_measurements
+from tests.analysis.experiment import METRICS, SETTINGS, make_measurements
+from tests.study import frames as study
 
 
 def test_settings_and_measurements_import_cheaply():

@@ -7,8 +7,7 @@ from resalign.analysis.frames import long_table
 from resalign.analysis.measurements import Measurements
 from resalign.analysis.pareto import PARETO_COLUMNS, pareto_table, weighed_metrics
 from resalign.report.pareto_figure import pareto_figure
-
-from .experiment import METRICS, SETTINGS, make_measurements, run_row
+from tests.analysis.experiment import METRICS, SETTINGS, make_measurements, run_row
 
 
 def flags(share: float) -> list[float]:

@@ -10,8 +10,7 @@ from resalign.analysis.statistics import IntervalMethod
 from resalign.analysis.survival import SURVIVAL_COLUMNS, Lifetimes, kaplan_meier, survival_band, survival_table
 from resalign.config.report import ReportConfig
 from resalign.report.survival_figure import drawn_curves
-
-from .experiment import METRICS, SETTINGS, image_rows, make_measurements
+from tests.analysis.experiment import METRICS, SETTINGS, image_rows, make_measurements
 
 STEPS = (0, 10, 20, 40)
 METHOD = IntervalMethod(replicates=2000, confidence=0.95, rare_prompts=1)

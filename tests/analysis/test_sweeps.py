@@ -11,9 +11,8 @@ from resalign.display.variants_figure import sweep_figure
 from resalign.report.attack_study import AttackStudy
 from resalign.report.sweep_table import lay_out_sweep, sweep_results
 from resalign.report.sweep_text import attack_seconds, seconds_sentence, sweep_sentences
-
-from .experiment import SETTINGS, SWEEP, image_rows, make_measurements, make_swept, run_row
-from .records import record
+from tests.accounting.records import record
+from tests.analysis.experiment import SETTINGS, SWEEP, image_rows, make_measurements, make_swept, run_row
 
 VALUES = ("low", "high")
 TWO = Sweep(title="Two", axis="rate", attacks={value: value for value in VALUES})

@@ -11,8 +11,7 @@ from resalign.analysis.measurements import Measurements, MetricInfo
 from resalign.analysis.statistics import clopper_pearson
 from resalign.cards.card import CardContext, write_card
 from resalign.config.report import ReportConfig
-
-from .experiment import METRICS, SETTINGS, image_rows, make_measurements, run_row
+from tests.analysis.experiment import METRICS, SETTINGS, image_rows, make_measurements, run_row
 
 MODEL = "mine"
 STATE = {"attack": "pages", "dataset": "pages"}

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pandas as pd
 
 from resalign.cards.model_card import Exported, write_model_card
-
-from .experiment import SETTINGS, image_rows, make_measurements
+from tests.analysis.experiment import SETTINGS, image_rows, make_measurements
 
 
 def exported(seed: int) -> Exported:

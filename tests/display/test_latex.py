@@ -11,8 +11,7 @@ import pytest
 from resalign.analysis.frames import long_table
 from resalign.display.latex import LINE_CHARACTERS, PAGE_LINES, to_latex
 from resalign.display.layout import Cell, Column, ResultTable, Row, lay_out
-
-from .experiment import SETTINGS, make_measurements
+from tests.analysis.experiment import SETTINGS, make_measurements
 
 STRANGE = ("Pokémon", "α β γ δ ε ω Σ ∇ ≥ × ± ↑ → Ω", "a|b > c & 5 % of #1 {x} ~ ^ \\\\", "½ · … – − ²")
 PAPER = r"""\documentclass[twocolumn]{article}

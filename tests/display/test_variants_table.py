@@ -7,8 +7,7 @@ import pandas as pd
 from resalign.analysis.measurements import NOT_ATTACKED, Measurements
 from resalign.display.layout import ResultTable
 from resalign.display.variants_table import lay_out_variants
-
-from .experiment import make_measurements
+from tests.analysis.experiment import make_measurements
 
 COLUMNS = ["series", "variant", "model", "attack", "dataset", "steps", "metric", "mean", "low", "high"]
 MODELS = (("base", 0.0), ("esd", 0.6), ("resalign", 0.3))

@@ -1,8 +1,7 @@
 import pytest
 
 from resalign.analysis.measurements import Measurements
-
-from .experiment import make_measurements
+from tests.analysis.experiment import make_measurements
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,7 @@ from resalign.jobs.report import WORDS
 from resalign.report import attack_words
 from resalign.report.attack_words import attack_markdown, keep, rewritten, words_of
 from resalign.report.sweep_table import sweep_results
-
-from .experiment import SETTINGS, SWEEP, make_swept
+from tests.analysis.experiment import SETTINGS, SWEEP, make_swept
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -4,8 +4,7 @@ import pytest
 from resalign.analysis.frames import final_states, long_table, select
 from resalign.analysis.measurements import Measurements
 from resalign.report.finding import Finding, write_finding
-
-from .experiment import SETTINGS, make_measurements
+from tests.analysis.experiment import SETTINGS, make_measurements
 
 
 def states(model: str, before: list[int], after: list[int], seeds: int = 2) -> list[dict[str, object]]:

@@ -15,8 +15,7 @@ from resalign.config.report import ReportConfig
 from resalign.display import drawing, panels
 from resalign.display.gallery import prepare, sample_grid
 from resalign.report.build import build_report
-
-from .experiment import (
+from tests.analysis.experiment import (
     MODELS,
     SETTINGS,
     TITLES,

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from resalign.report.build import build_report
+from tests.analysis.experiment import make_context, make_gallery, make_histories, make_swept, make_timings
 
 from .browser import DESKTOP, PHONE, Visit, browser, needs_chromium, visit
-from .experiment import make_context, make_gallery, make_histories, make_swept, make_timings
 
 pytestmark = [needs_chromium, pytest.mark.slow]
 

@@ -21,7 +21,7 @@ from resalign.study.claims import ALL, claims
 from resalign.study.table import Study, learnability, study_table
 from resalign.study.text import claim_sentences, claims_table
 
-from . import study as made
+from . import frames as made
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = ReportConfig(replicates=500)

@@ -11,7 +11,7 @@ from resalign.study import selection
 from resalign.study.counts import read_counts, write_counts
 from resalign.study.selection import ADMISSIBLE, LEAST, SAFE, TIED, select_settings
 
-from . import study as made
+from . import frames as made
 
 # IP before, retained accuracy before, IP after each of two attacks.
 Setting = tuple[float, float, float, float]

@@ -20,8 +20,7 @@ from resalign.theory.landscape import (
     slice_rows,
 )
 from resalign.theory.sharpness import FrozenLoss, sharpness
-
-from .problems import SIZE, named, quadratic, symmetric
+from tests.bilevel.problems import SIZE, named, quadratic, symmetric
 
 CONFIG = TheoryConfig(probes=20, displacement_pairs=3, slice_positions=(0.0, 1.0), slice_directions=2)
 HESSIAN = symmetric(np.linspace(-3.0, 1.0, SIZE))

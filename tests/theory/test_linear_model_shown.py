@@ -12,8 +12,7 @@ from resalign.tensors.steps import DivergenceError
 from resalign.theory.linear_model import NEWTON, PRINTED_HESSIAN
 from resalign.theory.linear_model_grid import grid
 from resalign.theory.linear_model_shown import conclusions, page, ratio_figure, read
-
-from .experiment import SETTINGS
+from tests.analysis.experiment import SETTINGS
 
 CONFIG = LinearModelConfig(
     dimension=4, subspaces=((1, 1), (1, 2)), overlaps=(0.0, 0.3, 1.0), curvatures=(0.2, 1.0), positions=(50, 900)

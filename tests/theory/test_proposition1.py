@@ -13,8 +13,7 @@ from resalign.theory import theory_figures
 from resalign.theory.landscape import DisplacementRow, SharpnessRow, SliceRow
 from resalign.theory.proposition1 import displacement_words, page, sharpness_words
 from resalign.theory.theory_tables import read_table, regained_table
-
-from .experiment import SETTINGS
+from tests.analysis.experiment import SETTINGS
 
 # (model, seed): Tr(H), ‖H‖_F².
 SHARPNESS = {

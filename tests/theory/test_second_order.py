@@ -18,9 +18,8 @@ from resalign.config.strict import ConfigError
 from resalign.tensors.named import Named
 from resalign.tensors.steps import DivergenceError
 from resalign.theory.second_order import Config, Row, SweepRow, audit_draw, solver_config
+from tests.bilevel.problems import SIZE, Vector, named, quadratic, stacked, symmetric, vector
 from tests.nearness import assert_near
-
-from .problems import SIZE, Vector, named, quadratic, stacked, symmetric, vector
 
 LR = 0.3
 INNER = symmetric(np.linspace(-0.5, 1.2, SIZE), seed=2)

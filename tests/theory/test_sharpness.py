@@ -11,9 +11,8 @@ from resalign.tensors.named import Named, norm
 from resalign.tensors.steps import DivergenceError
 from resalign.theory import sharpness as measure
 from resalign.theory.sharpness import Estimate, ExampleLosses, FrozenLoss
+from tests.bilevel.problems import SIZE, Vector, named, quadratic, symmetric, vector
 from tests.nearness import assert_near
-
-from .problems import SIZE, Vector, named, quadratic, symmetric, vector
 
 RNG = np.random.default_rng(3)
 POINT, SHIFT = RNG.normal(size=(2, SIZE))
