@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from resalign.analysis.measurements import NOT_ATTACKED, Measurements
-from resalign.display.layout import Cell, Column, ResultTable, Row, arrowed, bold_words, column_cells
+from resalign.display.layout import Cell, Column, ResultTable, TableRow, arrowed, bold_words, column_cells
 
 VARIANT = ["series", "variant"]
 BEFORE = "Before fine-tuning"
@@ -53,8 +53,7 @@ def lay_out_variants(frame: pd.DataFrame, measurements: Measurements, caption: s
     lie apart from the best one's; see :func:`resalign.display.layout.shown_best`.
 
     Args:
-        frame: Columns series, variant, model, attack, dataset, steps, metric, mean, low, high. The index counts the
-            rows of their file.
+        frame: Columns series, variant, model, attack, dataset, steps, metric, mean, low, high.
         measurements: Names.
         caption: What the table shows.
     """
@@ -66,7 +65,7 @@ def lay_out_variants(frame: pd.DataFrame, measurements: Measurements, caption: s
         shown = (series if many_series else "", variant, measurements.title(model) if many_models else "")
         title = ", ".join(filter(None, shown)) or measurements.title(model)
         found = tuple(column.get((series, variant, model)) for column in cells)
-        rows.append(Row(model, title, model == measurements.base, found))
+        rows.append(TableRow(model, title, model == measurements.base, found))
     contenders = (
         f"models of a variant other than {measurements.title(measurements.base)}" if many_models else "variants"
     )
