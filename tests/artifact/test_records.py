@@ -17,7 +17,7 @@ from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import read_yaml
 from resalign.jobs import ablation as ablation_jobs
-from resalign.jobs import parts, theory
+from resalign.jobs import report, theory
 from tests.config.test_recipes import RECIPES, merged
 
 Job = dict[str, Any]
@@ -31,7 +31,7 @@ def plan_of(name: str) -> tuple[Plan, dict[str, Any]]:
 
 def as_packed(plan: Plan) -> tuple[Job, dict[str, Any]]:
     """The report's job as its record has it, and the configuration as the archive has it."""
-    job = json.loads(parts.report_job(plan))
+    job = json.loads(report.report_job(plan))
     return job, yaml.safe_load(yaml.safe_dump(job["config"], sort_keys=False))
 
 

@@ -8,7 +8,8 @@ import yaml
 
 from resalign.config.plan import Plan, load_plan
 from resalign.config.strict import read_yaml
-from resalign.jobs import parts
+from resalign.jobs import parts, report
+from resalign.jobs.inputs import completion_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,9 +39,9 @@ def test_an_own_folders_tables_are_noticed_wherever_they_lie(tmp_path: Path, tab
         (tmp_path / "photos" / table).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / table).touch()
     plan = plan_with(tmp_path)
-    assert parts.markers(plan, ["mine/photos"]) == sorted(f"{tmp_path}/photos/{table}" for table in tables)
+    assert completion_files(plan, ["mine/photos"]) == sorted(f"{tmp_path}/photos/{table}" for table in tables)
     assert json.loads(parts.reference_job(plan, "mine/photos"))["images"] == f"{tmp_path}/photos/{told}"
-    assert dict(json.loads(parts.report_job(plan))["heldout"])["pages"] == f"{tmp_path}/photos/{told}"
+    assert dict(json.loads(report.report_job(plan))["heldout"])["pages"] == f"{tmp_path}/photos/{told}"
 
 
 def test_what_is_made_here_has_a_table_of_one_name(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, digest
 from resalign.config.strict import ConfigError
-from resalign.jobs import parts
+from resalign.jobs import parts, report
+from resalign.jobs.inputs import completion_files
 
 from .conftest import DELETED, Demo
 
@@ -298,7 +299,7 @@ def test_every_file_that_makes_a_folder_of_ones_own_is_noticed(plan: PlanOf, tmp
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
     found = plan({"assets.mine": {"path": str(tmp_path)}, "model": "mine"})
-    assert parts.markers(found, ["mine"]) == sorted(str(tmp_path / name) for name in inside)
+    assert completion_files(found, ["mine"]) == sorted(str(tmp_path / name) for name in inside)
 
 
 def test_a_stray_file_in_a_folder_of_ones_own_stops_no_plan(plan: PlanOf, tmp_path: Path) -> None:
@@ -306,9 +307,9 @@ def test_a_stray_file_in_a_folder_of_ones_own_stops_no_plan(plan: PlanOf, tmp_pa
     for name in ("{a}.csv", "two\nlines.json", "{b}/metadata.csv", "mine.csv", "metadata.csv"):
         (tmp_path / name).touch()
     found = plan({"assets.mine": {"path": str(tmp_path)}})
-    assert parts.markers(found, ["mine"]) == [f"{tmp_path}/metadata.csv", f"{tmp_path}/mine.csv"]
+    assert completion_files(found, ["mine"]) == [f"{tmp_path}/metadata.csv", f"{tmp_path}/mine.csv"]
     with pytest.raises(ConfigError, match=r"has the character '\{', which the workflow takes"):
-        parts.markers(found, ["mine/{a}.csv"])
+        completion_files(found, ["mine/{a}.csv"])
 
 
 def test_prior_images_are_part_of_an_attacks_identity_and_job(plan: PlanOf) -> None:
@@ -353,7 +354,7 @@ def test_an_attack_after_another_starts_from_its_last_state(plan: PlanOf) -> Non
     moved = changed(plan, {"attacks.pages.lr": 1.0e-4}, {"attacks.bold.after": "pages"})
     assert moved["attack"] == attacked("pages", "bold")
     # A row of the tables has its own attack's record.
-    rows = {(row["model"], row["attack"]): row["folders"] for row in parts.report_rows(after)}
+    rows = {(row["model"], row["attack"]): row["folders"] for row in report.report_rows(after)}
     assert rows["esd", "bold"]["attack"] == stages["esd.bold"].folder("{seed}")
     assert rows["esd", "bold"]["unlearn"] == rows["esd", "pages"]["unlearn"]
 
@@ -388,7 +389,7 @@ def test_an_attack_on_prompts_is_sampled_with_them_and_held_against_where_it_sta
     assert {label for label, name in lists.items() if name is not None} == attacked("words", "direct")
     assert lists["base.words"] == "unsafe"
     scores = {stage.label: stage for stage in found.score.values()}
-    before = {row["attack"]: row.get("before") for row in parts.report_rows(found) if row["model"] == "base"}
+    before = {row["attack"]: row.get("before") for row in report.report_rows(found) if row["model"] == "base"}
     # The base model before any attack is scored with its first seed alone.
     unattacked = f"{scores['base'].folder(0)}/small"
     fine_tuned = {str(seed): f"{scores['base.pages'].folder(seed)}/small" for seed in (0, 1)}

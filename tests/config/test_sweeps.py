@@ -12,7 +12,7 @@ import yaml
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
-from resalign.jobs import parts
+from resalign.jobs import parts, report
 
 ROOT = Path(__file__).resolve().parents[2]
 Read = Callable[[dict[str, Any]], Experiment]
@@ -104,9 +104,9 @@ def test_a_metric_may_compare_with_what_the_attack_was_trained_on(read: Read) ->
     assert plan.compared["clip_i"] == {"pages": "digits-data/pages/train"}
     assert set(plan.compared["fid"].values()) == {"digits-data/reference"}
     assert list(plan.references.values()) == ["digits-data/reference", "digits-data/pages/train"]
-    job = json.loads(parts.report_job(plan))
+    job = json.loads(report.report_job(plan))
     assert set(job["references"]) == {"digits-data/reference", "digits-data/pages/train"}
-    assert {f"{folder}/scores.parquet" for folder in plan.references} <= set(parts.report_files(plan))
+    assert {f"{folder}/scores.parquet" for folder in plan.references} <= set(report.report_files(plan))
 
 
 def test_the_readmes_example_is_a_part_of_a_configuration() -> None:
@@ -141,7 +141,7 @@ def test_the_attack_studies_sweep_the_papers_tables(name: str) -> None:
 
 def test_the_report_has_attacks_values_and_metrics_in_the_configurations_order() -> None:
     plan = Plan(Experiment.read(ROOT / "config" / "studies" / "attacks.yaml"))
-    job = json.loads(parts.report_job(plan))
+    job = json.loads(report.report_job(plan))
     assert [label for label, _ in job["metrics"]] == list(plan.experiment.metrics)
     assert job["metrics"][0][0] == "ip", "the finding speaks of the first metric of a group"
     assert [label for label, _ in job["attacks"]] == list(plan.experiment.attacks)

@@ -21,7 +21,8 @@ from resalign.config import scorer_check
 from resalign.config.ablations import DECLARED
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, Stage
-from resalign.jobs import artifact, overlap, parts
+from resalign.jobs import artifact, overlap, parts, report
+from resalign.jobs.job import as_json
 from tests.conftest import write_captioned_images
 from tests.scorers.conftest import write_classifier, write_clip
 
@@ -74,10 +75,10 @@ class Workshop:
         return self.folder / output
 
     def overlap(self, plan: Plan) -> Path:
-        return self.call("overlap", parts.as_json(overlap.job(plan)), str(overlap.folder(plan)))
+        return self.call("overlap", as_json(overlap.job(plan)), str(overlap.folder(plan)))
 
     def check_scorers(self, plan: Plan) -> Path:
-        job = parts.as_json(scorer_check.job(plan))
+        job = as_json(scorer_check.job(plan))
         return self.call("check_scorers", job, scorer_check.folder(plan), modules=plan.scorer_modules)
 
     def unlearn(self, plan: Plan, stage: Stage, seed: int) -> Path:
@@ -110,7 +111,7 @@ class Workshop:
             for stage in stages.values():
                 for seed in plan.seeds(stage):
                     step(plan, stage, seed)
-        self.call("report", parts.report_job(plan), f"results/{plan.experiment.config.name}")
+        self.call("report", report.report_job(plan), f"results/{plan.experiment.config.name}")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from resalign.artifact.layout import FORMAT, MANIFESTS, covers
 from resalign.config.ablations import Ablations
 from resalign.config.plan import Plan
 from resalign.hashes import Entry, to_text
-from resalign.jobs import ablation, artifact, paper, parts, theory
+from resalign.jobs import ablation, artifact, paper, report, theory
 
 from .conftest import Workshop
 from .test_theory import SMALL
@@ -70,7 +70,7 @@ def make_paper(place: Workshop, plan: Plan) -> None:
     measured = f"{theory.folder(plan)}/measured"
     place.call("theory_regained", theory.regained_job(plan), measured)
     place.call("linear_model", theory.linear_model_job(plan), f"{measured}/linear-model")
-    for _, script, job in theory.file_jobs(json.loads(parts.report_job(plan)), theory.measured_states(plan)):
+    for _, script, job in theory.file_jobs(json.loads(report.report_job(plan)), theory.measured_states(plan)):
         place.call(script, json.dumps(job), theory.folder(plan))
     ablations = declared(plan)
     for variant in ablations.variants("gamma").values():

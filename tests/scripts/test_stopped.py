@@ -11,6 +11,7 @@ import pytest
 
 from resalign.config.plan import Plan
 from resalign.jobs import parts
+from resalign.jobs.job import as_json
 from tests.digits.small_world import small_world
 
 from .conftest import Workshop
@@ -84,7 +85,7 @@ def digits_command(stage: str) -> tuple[list[str], str]:
         "digits": small_world(STEPS_OF_DIGITS),
     }
     job["autoencoder"] = "results/assets/digits-autoencoder" if part == "model" else None
-    return ["scripts/digits.py", "--job", parts.as_json(job), "--output", output], output
+    return ["scripts/digits.py", "--job", as_json(job), "--output", output], output
 
 
 STAGES = ("unlearn", "attack", "sample", "score", "digits-autoencoder", "digits-model", "digits-resnet", "digits-clip")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from resalign.config.plan import Plan, load_plan
-from resalign.jobs import parts
+from resalign.jobs import parts, report
 from resalign.running.stage import parse_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ def test_a_job_of_one_run_is_an_argument(plan: Plan) -> None:
 
 
 def test_a_job_that_gathers_all_runs_comes_by_standard_input(plan: Plan) -> None:
-    assert len(parts.report_job(plan)) > LONGEST_ARGUMENT_BYTES
+    assert len(report.report_job(plan)) > LONGEST_ARGUMENT_BYTES
     rules = [(path.name, path.read_text()) for path in sorted((ROOT / "workflow/rules").glob("*.smk"))]
     commands = {name: re.findall(r"--job (\S+)[^~]*?tee \{log\}", text) for name, text in rules}
     given = {name: found for name, found in commands.items() if found}

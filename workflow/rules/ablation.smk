@@ -62,7 +62,7 @@ rule ablation_measured:
     input:
         lambda wildcards: ablation_jobs.measured_files(ABLATIONS, wildcards.ablation),
         checked=rules.check_scorers.output.found,
-        code=lambda wildcards: jobs.code("ablation", *ablation_jobs.metric_modules(ABLATIONS, wildcards.ablation)),
+        code=lambda wildcards: code("ablation", *ablation_jobs.metric_modules(ABLATIONS, wildcards.ablation)),
     output:
         values=f"{MEASURED}/values.csv",
         runs=f"{MEASURED}/per_run.csv",

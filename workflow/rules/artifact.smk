@@ -17,7 +17,7 @@ rule pack:
     input:
         # The archive's members, and nothing else of the result.
         files=lambda wildcards: contents.result_files(PLAN),
-        code=jobs.code("artifact"),
+        code=code("artifact"),
         template="src/resalign/artifact/readme.md.j2",
     output:
         archive=contents.archive(PLAN),

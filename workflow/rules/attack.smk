@@ -6,7 +6,7 @@ rule attack:
         weights=lambda wildcards: jobs.parent_weights(run_of("attack", wildcards), wildcards.seed),
         assets=lambda wildcards: jobs.attack_assets(plan_of("attack", wildcards), wildcards.run),
         checked=lambda wildcards: own_inputs.record(plan_of("attack", wildcards), run_of("attack", wildcards).model),
-        code=lambda wildcards: jobs.code("attack", *run_of("attack", wildcards).modules),
+        code=lambda wildcards: code("attack", *run_of("attack", wildcards).modules),
     output:
         checkpoints="results/runs/attack/{run}/seed-{seed}/checkpoints.json",
         history="results/runs/attack/{run}/seed-{seed}/history.csv",

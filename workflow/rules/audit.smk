@@ -7,8 +7,8 @@ AUDIT = card_jobs.folder(PLAN)
 
 rule audit:
     input:
-        jobs.report_files(PLAN),
-        code=jobs.code("audit", *METRIC_MODULES),
+        report_jobs.report_files(PLAN),
+        code=code("audit", *METRIC_MODULES),
         templates=[f"src/resalign/{name}.j2" for name in ("display/style.html", "cards/card.html", "cards/card.md")],
     output:
         cards=card_jobs.card_files(PLAN),

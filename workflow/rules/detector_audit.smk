@@ -10,7 +10,7 @@ DETECTOR_AUDIT = detector_audit_jobs.folder(PLAN)
 rule detector_sample:
     input:
         lambda wildcards: detector_audit_jobs.score_files(PLAN),
-        code=lambda wildcards: jobs.code("detector_sample", *detector_audit_jobs.metric_modules(PLAN)),
+        code=lambda wildcards: code("detector_sample", *detector_audit_jobs.metric_modules(PLAN)),
         templates="src/resalign/detector_audit/label.html.j2",
     output:
         sheet=f"{DETECTOR_AUDIT}/sheet.csv",
@@ -42,7 +42,7 @@ rule detector_audit:
         labels=detector_audit_jobs.label_files(PLAN),
         key=rules.detector_sample.output.key,
         page=rules.detector_sample.output.page,
-        code=lambda wildcards: jobs.code("detector_audit", *detector_audit_jobs.metric_modules(PLAN)),
+        code=lambda wildcards: code("detector_audit", *detector_audit_jobs.metric_modules(PLAN)),
         templates="src/resalign/detector_audit/detector_audit.md.j2",
     output:
         table=f"{DETECTOR_AUDIT}/rates/table.csv",

@@ -40,7 +40,7 @@ if DIGITS and PLAN.experiment.config.reference and {"ip", "retained_accuracy"} <
     rule digits_bars:
         input:
             **jobs.bars_files(PLAN),
-            code=jobs.code("digits_bars"),
+            code=code("digits_bars"),
         output:
             f"results/{PLAN.experiment.config.name}/bars.json",
         log:

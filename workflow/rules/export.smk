@@ -17,10 +17,10 @@ rule export:
 
 rule export_model:
     input:
-        lambda wildcards: jobs.report_files(PLAN),
+        lambda wildcards: report_jobs.report_files(PLAN),
         unpack(lambda wildcards: export_jobs.weights(PLAN, wildcards.model, wildcards.seed)),
-        base=lambda wildcards: jobs.markers(PLAN, [PLAN.experiment.config.model]),
-        code=lambda wildcards: jobs.code("export", *METRIC_MODULES),
+        base=lambda wildcards: completion_files(PLAN, [PLAN.experiment.config.model]),
+        code=lambda wildcards: code("export", *METRIC_MODULES),
         templates=[
             f"src/resalign/{name}.j2"
             for name in ("display/style.html", "cards/card.html", "cards/card.md", "cards/model_card.md")

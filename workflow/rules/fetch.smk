@@ -11,7 +11,7 @@ localrules:
 
 rule fetch:
     input:
-        code=jobs.code("fetch"),
+        code=code("fetch"),
     output:
         "results/assets/{asset}/run.json",
         "results/assets/{asset}/timing.json",
@@ -23,7 +23,7 @@ rule fetch:
         "../../envs/data.yaml"
     threads: 1
     params:
-        job=lambda wildcards: jobs.as_json({"asset": fetched(wildcards).name, **fetched(wildcards).resolved}),
+        job=lambda wildcards: as_json({"asset": fetched(wildcards).name, **fetched(wildcards).resolved}),
         folder=subpath(output[0], parent=True),
     shell:
         "python scripts/fetch.py --job {params.job:q} --threads {threads} --output {params.folder} 2>&1 | tee {log}"

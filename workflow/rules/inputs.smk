@@ -6,7 +6,7 @@ SCORER_CHECK = scorer_check.folder(PLAN)
 
 rule check_inputs:
     input:
-        code=jobs.code("check_inputs"),
+        code=code("check_inputs"),
     output:
         "results/inputs/{inputs}/inputs.json",
     log:
@@ -19,7 +19,7 @@ rule check_inputs:
         "../../envs/data.yaml"
     threads: 1
     params:
-        job=lambda wildcards: jobs.as_json(ABLATIONS.made("inputs", wildcards.inputs)[1]),
+        job=lambda wildcards: as_json(ABLATIONS.made("inputs", wildcards.inputs)[1]),
         folder=subpath(output[0], parent=True),
     shell:
         "python scripts/check_inputs.py --job {params.job:q} --output {params.folder} 2>&1 | tee {log}"
@@ -31,8 +31,8 @@ rule check_inputs:
 
 rule check_scorers:
     input:
-        assets=jobs.markers(PLAN, scorer_check.references(PLAN)),
-        code=jobs.code("check_scorers", *PLAN.scorer_modules),
+        assets=completion_files(PLAN, scorer_check.references(PLAN)),
+        code=code("check_scorers", *PLAN.scorer_modules),
     output:
         found=f"{SCORER_CHECK}/{scorer_check.FOUND}",
         record=f"{SCORER_CHECK}/run.json",
@@ -49,7 +49,7 @@ rule check_scorers:
         mem_mb=growing(RESOURCES["score"].mem_mb),
         runtime=growing(60),
     params:
-        job=verbatim(jobs.as_json(scorer_check.job(PLAN))),
+        job=verbatim(as_json(scorer_check.job(PLAN))),
         modules=PLAN.scorer_modules,
         folder=subpath(output.found, parent=True),
     shell:

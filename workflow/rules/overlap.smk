@@ -7,8 +7,8 @@ if OVERLAP:
 
     rule overlap:
         input:
-            assets=jobs.markers(PLAN, overlap.references(PLAN)),
-            code=jobs.code("overlap"),
+            assets=completion_files(PLAN, overlap.references(PLAN)),
+            code=code("overlap"),
         output:
             found=f"{OVERLAP}/overlap.json",
             record=f"{OVERLAP}/run.json",
@@ -24,7 +24,7 @@ if OVERLAP:
             mem_mb=growing(3000),
             runtime=growing(60),
         params:
-            job=verbatim(jobs.as_json(overlap.job(PLAN))),
+            job=verbatim(as_json(overlap.job(PLAN))),
             folder=subpath(output.found, parent=True),
         shell:
             "python scripts/overlap.py --job - --threads {threads} --output {params.folder}"

@@ -5,7 +5,7 @@ from resalign.jobs import paper as exhibit_jobs
 rule measure:
     input:
         lambda wildcards: exhibit_jobs.measure_files(PLAN),
-        code=jobs.code("measure", *METRIC_MODULES),
+        code=code("measure", *METRIC_MODULES),
     output:
         frames=expand("{folder}/{frame}.csv", folder=f"{RESULT}/measured", frame=exhibit_jobs.FRAMES),
         names=f"{RESULT}/measured/names.json",

@@ -12,8 +12,8 @@ METRIC_MODULES = sorted({f"resalign.metrics.{metric.name}" for metric in PLAN.ex
 
 rule report:
     input:
-        jobs.report_files(PLAN),
-        code=jobs.code("report", *METRIC_MODULES),
+        sources.report_files(PLAN),
+        code=code("report", *METRIC_MODULES),
         templates=[f"src/resalign/{name}.html.j2" for name in ("report/page", "report/script", "display/parts", "display/style")],
     output:
         page=report(
@@ -53,7 +53,7 @@ rule report:
         mem_mb=growing(3000),
         runtime=growing(30),
     params:
-        job=verbatim(jobs.report_job(PLAN)),
+        job=verbatim(sources.report_job(PLAN)),
         modules=METRIC_MODULES,
         folder=subpath(output[0], parent=True),
     shell:

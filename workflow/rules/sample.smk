@@ -7,7 +7,7 @@ rule sample:
         weights=lambda wildcards: jobs.parent_weights(run_of("sample", wildcards), wildcards.seed),
         assets=lambda wildcards: jobs.sample_assets(plan_of("sample", wildcards), wildcards.run),
         checked=lambda wildcards: own_inputs.record(plan_of("sample", wildcards), run_of("sample", wildcards).model),
-        code=jobs.code("sample"),
+        code=code("sample"),
     output:
         images="results/runs/sample/{run}/seed-{seed}/{tier}/images.csv",
         record="results/runs/sample/{run}/seed-{seed}/{tier}/run.json",

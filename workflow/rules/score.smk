@@ -5,7 +5,7 @@ rule score:
     input:
         images=lambda wildcards: jobs.score_images(plan_of("score", wildcards), **wildcards),
         assets=lambda wildcards: jobs.scorer_assets(plan_of("score", wildcards)),
-        code=lambda wildcards: jobs.code("score", *plan_of("score", wildcards).scorer_modules),
+        code=lambda wildcards: code("score", *plan_of("score", wildcards).scorer_modules),
     output:
         scores="results/runs/score/{run}/seed-{seed}/{tier}/scores.parquet",
         record="results/runs/score/{run}/seed-{seed}/{tier}/run.json",
@@ -37,9 +37,9 @@ rule score:
 
 rule score_reference:
     input:
-        images=lambda wildcards: jobs.markers(reference_of(wildcards)[0], reference_of(wildcards)[1:]),
+        images=lambda wildcards: completion_files(reference_of(wildcards)[0], reference_of(wildcards)[1:]),
         assets=lambda wildcards: jobs.scorer_assets(reference_of(wildcards)[0]),
-        code=lambda wildcards: jobs.code("score", *reference_of(wildcards)[0].scorer_modules),
+        code=lambda wildcards: code("score", *reference_of(wildcards)[0].scorer_modules),
     output:
         scores="results/runs/score/{reference}/scores.parquet",
         record="results/runs/score/{reference}/run.json",

@@ -7,7 +7,7 @@ rule second_order:
     input:
         assets=jobs.second_order_assets(PLAN),
         checked=own_inputs.record(PLAN),
-        code=jobs.code("second_order", *jobs.second_order_modules()),
+        code=code("second_order", *jobs.second_order_modules()),
     output:
         audit=f"{RESULT}/second-order/audit.csv",
         gamma=f"{RESULT}/second-order/gamma.csv",

@@ -10,7 +10,7 @@ STUDY = f"{RESULT}/study"
 rule study_counts:
     input:
         lambda wildcards: study_jobs.study_files(PLAN),
-        code=lambda wildcards: jobs.code("study", *study_jobs.study_metrics(PLAN)),
+        code=lambda wildcards: code("study", *study_jobs.study_metrics(PLAN)),
     output:
         counts=f"{STUDY}/counts.csv",
         losses=f"{STUDY}/losses.csv",

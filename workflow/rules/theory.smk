@@ -17,7 +17,7 @@ rule theory:
 rule theory_state:
     input:
         unpack(lambda wildcards: theory_jobs.state_inputs(PLAN, wildcards.run, int(wildcards.seed))),
-        code=jobs.code("theory"),
+        code=code("theory"),
     output:
         tables=expand("results/runs/theory/{{run}}/seed-{{seed}}/{table}.csv", table=theory_jobs.STATE_TABLES),
         record="results/runs/theory/{run}/seed-{seed}/run.json",
@@ -42,9 +42,9 @@ rule theory_state:
 # Joined with the safety metric of the report, so that sharpness stands beside what fine-tuning brings back.
 rule theory_regained:
     input:
-        jobs.report_files(PLAN),
+        report_jobs.report_files(PLAN),
         theory_jobs.parts(PLAN, "sharpness"),
-        code=jobs.code("theory_regained", *METRIC_MODULES),
+        code=code("theory_regained", *METRIC_MODULES),
     output:
         table=f"{THEORY}/measured/{theory_jobs.REGAINED}.csv",
         record=f"{THEORY}/measured/run.json",
@@ -70,7 +70,7 @@ rule theory_regained:
 rule theory_table:
     input:
         lambda wildcards: theory_jobs.parts(PLAN, wildcards.table),
-        code=jobs.code("theory_table"),
+        code=code("theory_table"),
     output:
         f"{THEORY}/{{table}}.csv",
     log:
@@ -93,7 +93,7 @@ rule theory_table:
 rule theory_shown:
     input:
         lambda wildcards: sum(theory_jobs.shown_parts(PLAN, wildcards.shown).values(), []),
-        code=jobs.code("theory_shown", *METRIC_MODULES),
+        code=code("theory_shown", *METRIC_MODULES),
     output:
         f"{THEORY}/{{shown}}",
     log:
@@ -115,7 +115,7 @@ rule theory_shown:
 
 rule linear_model:
     input:
-        code=jobs.code("linear_model"),
+        code=code("linear_model"),
     output:
         table=f"{THEORY}/measured/linear-model/linear_model.csv",
         record=f"{THEORY}/measured/linear-model/run.json",
@@ -139,7 +139,7 @@ rule linear_model:
 rule linear_model_shown:
     input:
         rules.linear_model.output.table,
-        code=jobs.code("linear_model_shown"),
+        code=code("linear_model_shown"),
     output:
         f"{THEORY}/{{shown}}",
     log:

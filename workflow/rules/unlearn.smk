@@ -5,7 +5,7 @@ rule unlearn:
     input:
         assets=lambda wildcards: jobs.unlearn_assets(plan_of("unlearn", wildcards), wildcards.run),
         checked=lambda wildcards: own_inputs.record(plan_of("unlearn", wildcards), run_of("unlearn", wildcards).model),
-        code=lambda wildcards: jobs.code("unlearn", *run_of("unlearn", wildcards).modules),
+        code=lambda wildcards: code("unlearn", *run_of("unlearn", wildcards).modules),
     output:
         weights="results/runs/unlearn/{run}/seed-{seed}/weights.safetensors",
         history="results/runs/unlearn/{run}/seed-{seed}/history.csv",

@@ -68,7 +68,7 @@ def read_job_records(jobs: Iterable[tuple[str, str, int, str]]) -> list[JobRecor
     """The records of those jobs that have finished.
 
     Args:
-        jobs: (stage, label, seed, folder) of each; see :func:`resalign.jobs.parts.report_timings`.
+        jobs: (stage, label, seed, folder) of each; see :func:`resalign.jobs.report.report_timings`.
 
     Raises:
         ValueError: If a record is damaged.

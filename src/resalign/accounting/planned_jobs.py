@@ -14,7 +14,7 @@ from resalign.accounting.job_records import RECORD, TIMING
 from resalign.config import own_inputs, scorer_check
 from resalign.config.assets import FETCHED
 from resalign.config.plan import RESULTS, Plan, Stage
-from resalign.jobs import cards, overlap, prepare, study
+from resalign.jobs import cards, overlap, prepare, report, study
 from resalign.jobs import parts as jobs
 
 # In the order in which a person reads them.
@@ -179,7 +179,7 @@ def _result(plan: Plan) -> str:
 
 
 def _report(plan: Plan) -> PlannedJob:
-    return PlannedJob("report", "page", 0, _result(plan), json.loads(jobs.report_job(plan)))
+    return PlannedJob("report", "page", 0, _result(plan), json.loads(report.report_job(plan)))
 
 
 def _cards(plan: Plan) -> PlannedJob:

@@ -10,7 +10,9 @@ from resalign.config.ablations import Ablations, Variant
 from resalign.config.closure import import_closure
 from resalign.config.experiment import BASE
 from resalign.config.plan import NOT_ATTACKED, RESULTS
-from resalign.jobs import parts
+from resalign.jobs import report
+from resalign.jobs.inputs import completion_files
+from resalign.jobs.job import as_json
 
 FOLDER = f"{RESULTS}/ablations"
 COPIED = ("values.csv", "per_run.csv", "variants.json", "run.json")
@@ -36,7 +38,7 @@ def measured_files(ablations: Ablations, name: str) -> list[str]:
         found |= dict.fromkeys(f"{folder}/scores.parquet" for folder in _references(ablations, name, variant))
         data = variant.plan.experiment.attack_data
         heldout = [data[attack].heldout for attack in _attacks(ablations, name, variant)]
-        found |= dict.fromkeys(parts.markers(variant.plan, heldout))
+        found |= dict.fromkeys(completion_files(variant.plan, heldout))
     return list(found)
 
 
@@ -56,7 +58,7 @@ def measuring_job(ablations: Ablations, name: str) -> str:
     entry, plan = ablations.entries[name], ablations.plan
     variants = []
     for text, variant in ablations.variants(name).items():
-        whole = json.loads(parts.report_job(variant.plan))
+        whole = json.loads(report.report_job(variant.plan))
         metrics, rows = _metrics(ablations, name, variant), _rows(ablations, name, variant)
         measured = {key: whole[key] for key in ("models", "attacks", "base", "heldout", "compared", "references")}
         measured |= {"rows": rows, "sweeps": [], "main_attacks": None}
@@ -71,7 +73,7 @@ def measuring_job(ablations: Ablations, name: str) -> str:
                 "measured": measured,
             }
         )
-    return parts.as_json(
+    return as_json(
         {
             "experiment": plan.experiment.config.name,
             "ablation": name,
@@ -94,7 +96,7 @@ def showing_job(ablations: Ablations, name: str) -> str:
     entry = ablations.entries[name]
     first = next(iter(ablations.variants(name).values()))
     metrics = _metrics(ablations, name, first)
-    return parts.as_json(
+    return as_json(
         {
             **{key: getattr(entry, key) for key in ("title", "axis", "note", "checkpoints")},
             "models": _models(ablations, name),
@@ -141,7 +143,7 @@ def _rows(ablations: Ablations, name: str, variant: Variant) -> list[dict[str, A
     compares = any(hasattr(member, "of_attack") for member in members)
     return [
         row
-        for row in parts.report_rows(variant.plan)
+        for row in report.report_rows(variant.plan)
         if row["attack"] in attacks
         and (row["model"] in models or (compares and row["model"] == BASE and row["attack"] != NOT_ATTACKED))
     ]

@@ -12,7 +12,7 @@ from resalign.config.plan import RESULTS, Plan
 from resalign.config.strict import ConfigError, read_yaml
 from resalign.jobs import ablation as ablation_jobs
 from resalign.jobs import paper, report, theory
-from resalign.jobs import parts as jobs
+from resalign.jobs.job import as_json
 
 # Where things lie in the archive.
 TARGET = "TARGET"  # stands in a command for what is to be made
@@ -53,14 +53,14 @@ def result_files(plan: Plan) -> list[str]:
 def artifact_job(plan: Plan, ablations: Ablations) -> str:
     """What scripts/artifact.py needs; what the report and others were told stands in their own records."""
     config = plan.experiment.config
-    return jobs.as_json(
+    return as_json(
         {
             "name": config.name,
             "title": config.title,
             "tier": plan.tier,
             "command": plan.command(TARGET, tier=plan.tier),
             "result": f"{RESULTS}/{config.name}",
-            "jobs": jobs.report_timings(plan),
+            "jobs": report.report_timings(plan),
             "references": list(plan.references),
             "assets": _assets(plan, ablations),
             "files": result_files(plan),

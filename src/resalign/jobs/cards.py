@@ -8,7 +8,8 @@ from typing import Any
 from resalign.config.experiment import BASE
 from resalign.config.plan import RESULTS, Plan
 from resalign.config.strict import ConfigError
-from resalign.jobs import parts
+from resalign.jobs import report
+from resalign.jobs.job import as_json
 
 SUFFIXES = ("md", "html")
 MEASURED = ("metrics", "scorers", "attacks", "prompts", "sampling", "pixels", "precision")
@@ -41,9 +42,9 @@ def card_job(plan: Plan) -> str:
         raise ConfigError(
             f"{experiment.where}: there is nothing to audit; name a model: audit: {{my-model: my/folder}}"
         )
-    job = json.loads(parts.report_job(plan))
+    job = json.loads(report.report_job(plan))
     config = job["config"]
-    return parts.as_json(
+    return as_json(
         {
             **job,
             "command": plan.command("audit", tier=plan.tier),

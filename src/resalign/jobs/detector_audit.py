@@ -8,7 +8,8 @@ from typing import Any
 from resalign.config.detector_audit import DetectorAuditConfig, StandInConfig
 from resalign.config.experiment import BASE, Member
 from resalign.config.plan import RESULTS, Plan
-from resalign.jobs import parts
+from resalign.jobs import report
+from resalign.jobs.job import as_json
 
 
 def folder(plan: Plan) -> str:
@@ -25,7 +26,7 @@ def score_files(plan: Plan) -> list[str]:
     """The raw scores of all runs."""
     return [
         f"{row['folders']['score'].format(seed=seed)}/scores.parquet"
-        for row in parts.report_rows(plan)
+        for row in report.report_rows(plan)
         for seed in row["seeds"]
     ]
 
@@ -44,7 +45,7 @@ def label_files(plan: Plan) -> list[str]:
 def sample_job(plan: Plan) -> str:
     """What scripts/detector_sample.py needs."""
     settings, config = _settings(plan), plan.experiment.config
-    return parts.as_json(
+    return as_json(
         {
             **_scored(plan),
             "title": config.title,
@@ -59,7 +60,7 @@ def sample_job(plan: Plan) -> str:
 def audit_job(plan: Plan) -> str:
     """What scripts/detector_audit.py needs besides the sample."""
     labels, config = _settings(plan).labels, plan.experiment.config
-    return parts.as_json(
+    return as_json(
         {
             **_scored(plan),
             "title": config.title,
@@ -75,7 +76,7 @@ def audit_job(plan: Plan) -> str:
 
 def _scored(plan: Plan) -> dict[str, Any]:
     label, metric = _metric(plan)
-    return {"metric": [label, metric.resolved()], "base": BASE, "rows": parts.report_rows(plan)}
+    return {"metric": [label, metric.resolved()], "base": BASE, "rows": report.report_rows(plan)}
 
 
 def _settings(plan: Plan) -> DetectorAuditConfig:

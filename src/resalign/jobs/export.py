@@ -7,7 +7,8 @@ from typing import Any
 
 from resalign.config.plan import RESULTS, Plan, Stage
 from resalign.config.strict import ConfigError, nearest
-from resalign.jobs import cards, parts
+from resalign.jobs import cards
+from resalign.jobs.job import as_json
 
 FORMS = ("whole", "delta")
 
@@ -57,7 +58,7 @@ def export_job(plan: Plan, model: str, seed: str, form: str) -> str:
         "terms": list(base.terms) if base else [],
         "command": plan.command(f"{folder(plan)}/{model}/seed-{seed}/{form}/model", tier=plan.tier),
     }
-    return parts.as_json(found)
+    return as_json(found)
 
 
 def _named_by(plan: Plan) -> str:

@@ -12,8 +12,10 @@ from resalign.config import registry
 from resalign.config.ablations import AblationConfig, Ablations
 from resalign.config.experiment import BASE
 from resalign.config.plan import Plan, load_plan
-from resalign.jobs import parts
+from resalign.jobs import report as report_jobs
 from resalign.jobs import series as series_jobs
+from resalign.jobs.inputs import code, completion_files
+from resalign.jobs.job import as_json
 
 FAMILY = "exhibits"
 CONTENTS = "contents"  # the exhibit that lists all of them
@@ -50,17 +52,17 @@ def measured_folder(plan: Plan) -> str:
 
 def measure_files(plan: Plan) -> list[str]:
     """Scores of all runs and of real images, and the attacks' training curves."""
-    rows = parts.report_rows(plan)
+    rows = report_jobs.report_rows(plan)
     folders = [{k: f.format(seed=s) for k, f in row["folders"].items()} for row in rows for s in row["seeds"]]
     scores = [f"{folder['score']}/scores.parquet" for folder in folders]
     curves = [f"{folder['attack']}/history.csv" for folder in folders if "attack" in folder]
-    heldout = parts.markers(plan, [data.heldout for data in plan.experiment.attack_data.values()])
+    heldout = completion_files(plan, [data.heldout for data in plan.experiment.attack_data.values()])
     return [*scores, *dict.fromkeys(curves), *(f"{folder}/scores.parquet" for folder in plan.references), *heldout]
 
 
 def measure_job(plan: Plan) -> str:
     """What scripts/measure.py needs: the report's job without what the page alone shows."""
-    return parts.as_json(measured_by(json.loads(parts.report_job(plan)), methods(plan)))
+    return as_json(measured_by(json.loads(report_jobs.report_job(plan)), methods(plan)))
 
 
 def measured_by(report: Mapping[str, Any], methods: Mapping[str, str]) -> dict[str, Any]:
@@ -169,7 +171,7 @@ def frames(result: str, name: str, ablations: Collection[str]) -> dict[str, str]
 def exhibit_job(plan: Plan, name: str) -> str:
     """What scripts/exhibit.py needs."""
     report = plan.experiment.config.report.model_dump(mode="json")
-    return parts.as_json({"files": frames_of(plan, name), "report": report, **words(plan, name)})
+    return as_json({"files": frames_of(plan, name), "report": report, **words(plan, name)})
 
 
 def files_of(name: str) -> list[str]:
@@ -243,7 +245,7 @@ def _metric_modules(plan: Plan, name: str) -> dict[str, str]:
 def exhibit_code(plan: Plan, name: str) -> list[str]:
     """Code inputs of one exhibit: those of its ablations' metrics, and the published numbers, where it shows some."""
     metrics = sorted(f"resalign.metrics.{metric}" for metric in set(_metric_modules(plan, name).values()))
-    return with_published(parts.code("exhibit", f"resalign.{FAMILY}.{name}", *metrics))
+    return with_published(code("exhibit", f"resalign.{FAMILY}.{name}", *metrics))
 
 
 def with_published(code: Iterable[str]) -> list[str]:

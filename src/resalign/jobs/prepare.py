@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from resalign.config import registry
 from resalign.config.experiment import SETS
 from resalign.config.plan import Plan
-from resalign.jobs import parts
+from resalign.jobs import inputs
+from resalign.jobs.job import as_json
 
 
 def module(plan: Plan, name: str) -> str:
@@ -39,16 +40,16 @@ def patterns(members: Mapping[str, str]) -> tuple[str, str]:
 
 def code(plan: Plan, name: str) -> list[str]:
     """The code that makes a prepared set: its own member's closure."""
-    return parts.code("generate" if is_generated(plan, name) else "prepare", module(plan, name))
+    return inputs.code("generate" if is_generated(plan, name) else "prepare", module(plan, name))
 
 
 def assets(plan: Plan, name: str) -> list[str]:
     """Markers of what a prepared set is made from."""
-    return parts.markers(plan, plan.experiment.sources(name).values())
+    return inputs.completion_files(plan, plan.experiment.sources(name).values())
 
 
 def job(plan: Plan, name: str) -> str:
     """What scripts/prepare.py or scripts/generate.py needs."""
     sources = {key: plan.folder(reference) for key, reference in plan.experiment.sources(name).items()}
     device = {"device": plan.experiment.resources("sample").device} if is_generated(plan, name) else {}
-    return parts.as_json({"name": name, "set": {**plan.experiment.prepared[name].resolved(), **sources}, **device})
+    return as_json({"name": name, "set": {**plan.experiment.prepared[name].resolved(), **sources}, **device})

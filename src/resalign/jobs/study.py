@@ -9,7 +9,8 @@ from resalign.config.experiment import BASE
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
 from resalign.config.study import SAFETY, UTILITY, SelectionConfig, StudyConfig
-from resalign.jobs import parts
+from resalign.jobs import report
+from resalign.jobs.job import as_json
 
 
 def module_code(module: str) -> list[str]:
@@ -24,13 +25,15 @@ def study_metrics(plan: Plan) -> list[str]:
 
 def study_files(plan: Plan) -> list[str]:
     """Every file that is counted or summed: scores, the attacks' records, and the times of all jobs."""
-    return [name for name in parts.report_files(plan) if name not in {f"{of}/scores.parquet" for of in plan.references}]
+    return [
+        name for name in report.report_files(plan) if name not in {f"{of}/scores.parquet" for of in plan.references}
+    ]
 
 
 def study_job(plan: Plan) -> str:
     """What scripts/study.py needs."""
     experiment = plan.experiment
-    return parts.as_json(
+    return as_json(
         {
             "name": experiment.config.name,
             "command": plan.command(_target(plan)),
@@ -41,8 +44,8 @@ def study_job(plan: Plan) -> str:
             "models": experiment.models,
             "attacks": list(experiment.attacks),
             "metrics": {label: metric.resolved() for label, metric in _metrics(plan).items()},
-            "rows": parts.report_rows(plan),
-            "timings": parts.report_timings(plan),
+            "rows": report.report_rows(plan),
+            "timings": report.report_timings(plan),
             "study": StudyConfig().model_dump(mode="json"),
             "selection": SelectionConfig().model_dump(mode="json"),
         }

@@ -9,6 +9,9 @@ from typing import Any
 
 from resalign.config.plan import RESULTS, Plan, Stage
 from resalign.jobs import parts as jobs
+from resalign.jobs import report as report_jobs
+from resalign.jobs.inputs import completion_files
+from resalign.jobs.job import as_json
 
 STATE_TABLES = ("sharpness", "displacement", "slices")
 REGAINED = "regained"
@@ -95,7 +98,7 @@ def attacks(plan: Plan, state: Stage, seed: int) -> list[tuple[str, int, str]]:
 def state_job(plan: Plan, run: str, seed: int) -> str:
     """What scripts/theory.py needs."""
     state, config = states(plan)[run], plan.experiment.config
-    return jobs.as_json(
+    return as_json(
         {
             "label": state.label,
             "theory": _state_config(plan),
@@ -115,7 +118,7 @@ def state_inputs(plan: Plan, run: str, seed: int) -> dict[str, list[str]]:
     return {
         "weights": jobs.parent_weights(state, str(seed)),
         "attacks": [manifest for _, _, manifest in attacks(plan, state, seed)],
-        "assets": jobs.markers(plan, [plan.pipeline(state.model), plan.experiment.config.concept.forget]),
+        "assets": completion_files(plan, [plan.pipeline(state.model), plan.experiment.config.concept.forget]),
     }
 
 
@@ -138,12 +141,12 @@ def parts_of(where: str, states: Sequence[str], table: str) -> list[str]:
 
 def table_job(plan: Plan, table: str) -> str:
     """What scripts/theory_table.py needs."""
-    return jobs.as_json({"table": table, "parts": parts(plan, table)})
+    return as_json({"table": table, "parts": parts(plan, table)})
 
 
 def regained_job(plan: Plan) -> str:
     """What scripts/theory_regained.py needs: what the report needs, and the models' sharpness."""
-    return jobs.as_json({**json.loads(jobs.report_job(plan)), "sharpness": parts(plan, "sharpness")})
+    return as_json({**json.loads(report_jobs.report_job(plan)), "sharpness": parts(plan, "sharpness")})
 
 
 def shown_parts(plan: Plan, file: str) -> dict[str, list[str]]:
@@ -153,7 +156,7 @@ def shown_parts(plan: Plan, file: str) -> dict[str, list[str]]:
 
 def shown_job(plan: Plan, file: str) -> str:
     """What scripts/theory_shown.py needs: the report's names and settings, and where the measured files lie."""
-    return jobs.as_json(_shown(json.loads(jobs.report_job(plan)), file, folder(plan), measured_states(plan)))
+    return as_json(_shown(json.loads(report_jobs.report_job(plan)), file, folder(plan), measured_states(plan)))
 
 
 def _shown(report: Mapping[str, Any], file: str, where: str, states: Sequence[str]) -> dict[str, Any]:
@@ -164,12 +167,12 @@ def _shown(report: Mapping[str, Any], file: str, where: str, states: Sequence[st
 
 def linear_model_job(plan: Plan) -> str:
     """What scripts/linear_model.py needs."""
-    return jobs.as_json({"linear_model": plan.experiment.config.theory.linear_model.model_dump(mode="json")})
+    return as_json({"linear_model": plan.experiment.config.theory.linear_model.model_dump(mode="json")})
 
 
 def linear_model_shown_job(plan: Plan, file: str) -> str:
     """What scripts/linear_model_shown.py needs."""
-    return jobs.as_json(_linear_model_shown(json.loads(jobs.report_job(plan)), file, folder(plan)))
+    return as_json(_linear_model_shown(json.loads(report_jobs.report_job(plan)), file, folder(plan)))
 
 
 def _linear_model_shown(report: Mapping[str, Any], file: str, where: str) -> dict[str, Any]:

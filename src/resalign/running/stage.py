@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import psutil
 
 from resalign import hashes, pipes
 from resalign.config.closure import import_closure, source_hash
-from resalign.config.strict import ConfigError
+from resalign.config.strict import ConfigError, Strict
 from resalign.files import remove_parts, whole
 from resalign.lazy import import_seconds, torch
 from resalign.running import devices, memory, processes
@@ -37,12 +37,15 @@ RESERVE_SHARE = 0.2
 SMALL_BYTES = 1_000_000  # files up to this size are inputs by their contents, as Snakemake has it
 
 
-@dataclass(frozen=True)
-class StageArguments:
-    """What the workflow tells a stage.
+JobT = TypeVar("JobT")
+
+
+@dataclass
+class StageArguments(Generic[JobT]):
+    """What the workflow hands a stage.
 
     Attributes:
-        job: Resolved settings and folders, as the plan wrote them.
+        job: Resolved settings and paths, as the plan wrote them; once it runs, with the device that it got.
         seed: Training seed.
         threads: CPU threads that the stage may use.
         output: Folder to write into; made if missing.
@@ -50,7 +53,7 @@ class StageArguments:
         limit_minutes: Minutes after the start of the process at which the scheduler will kill it; None for never.
     """
 
-    job: dict[str, Any]
+    job: JobT
     seed: int
     threads: int
     output: Path
@@ -103,7 +106,7 @@ def run_stage(main: Callable[[], None]) -> None:
     os._exit(0)
 
 
-def argument_parser(description: str) -> argparse.ArgumentParser:
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
     """The command line that every stage has."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--job", type=read_job, required=True, help="resolved settings as JSON; - reads standard input")
@@ -117,11 +120,20 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def parse_arguments(description: str) -> StageArguments:
-    """What this process's command line says."""
+def parse_arguments(description: str | None, job_class: Any = None) -> StageArguments[Any]:
+    """The arguments of this process's command line.
+
+    Args:
+        description: Text of ``--help``.
+        job_class: Class of the job, see :mod:`resalign.jobs.job`; None leaves plain values.
+
+    Raises:
+        ConfigError: If the job is not one of the class.
+    """
     found = argument_parser(description).parse_args()
     limit = found.limit_minutes if os.environ.get("RESALIGN_ENFORCE_LIMIT") else None
-    return StageArguments(found.job, found.seed, found.threads, found.output, tuple(found.modules), limit)
+    job = job_class.parse(found.job, where="--job") if job_class else found.job
+    return StageArguments(job, found.seed, found.threads, found.output, tuple(found.modules), limit)
 
 
 def read_job(text: str) -> Any:
@@ -141,7 +153,7 @@ def close_standard_input() -> None:
 
 @contextlib.contextmanager
 def running(
-    arguments: StageArguments,
+    arguments: StageArguments[Any],
     *,
     resumes: Literal["no", "steps", "pieces"] = "no",
     inputs: Iterable[str | Path] = (),
@@ -164,11 +176,9 @@ def running(
         StateError: If the saved state is damaged, or in use by another process.
     """
     lease = _set_up(arguments)
-    inputs = [hashes.verified(path) for path in inputs]
-    if "device" in arguments.job:
-        arguments.job["device"] = lease.device  # the one that it got: what the stage uses, records and resumes by
+    inputs, job = [hashes.verified(path) for path in inputs], _plain(arguments.job)
     record = {
-        "job": arguments.job,
+        "job": job,
         "seed": arguments.seed,
         "source_sha256": source_hash(import_closure(f"scripts/{Path(sys.argv[0]).name}", *arguments.modules)),
         "versions": _versions(),
@@ -188,7 +198,7 @@ def running(
         deadline = _deadline(arguments.limit_minutes, created_at)
         attempt = Attempt(folder, deadline=deadline, idle_seconds=lambda: import_seconds() - imported)
         stack.enter_context(_stopped_by_signals(attempt))
-        with memory.explained(Path(sys.argv[0]).stem, arguments.job):
+        with memory.explained(Path(sys.argv[0]).stem, job):
             yield attempt
         start_seconds = begun_at - created_at + import_seconds() - imported - lease.waited_seconds
         times = _times(attempt, created_at, start_seconds)
@@ -201,7 +211,7 @@ def running(
             folder.drop_states()
 
 
-def _set_up(arguments: StageArguments) -> devices.Lease:
+def _set_up(arguments: StageArguments[Any]) -> devices.Lease:
     """Sets up logging, threads and deterministic arithmetic, and takes the device that the job asks for."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     # cuBLAS repeats its bits only with a workspace of fixed size; it reads this when it starts.
@@ -210,11 +220,21 @@ def _set_up(arguments: StageArguments) -> devices.Lease:
     torch.use_deterministic_algorithms(True)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a job's work is more than its log
     arguments.output.mkdir(parents=True, exist_ok=True)
-    lease = devices.lease(arguments.job.get("device", "cpu"))
+    job = _plain(arguments.job)
+    lease = devices.lease(job.get("device", "cpu"))
     devices.warn_of_threads(arguments.threads)
-    sampling = arguments.job.get("sampling", {})
-    devices.check_precision(lease.device, arguments.job.get("precision"), sampling.get("precision"))
+    sampling = job.get("sampling", {})
+    devices.check_precision(lease.device, job.get("precision"), sampling.get("precision"))
+    if "device" in job:  # what the stage uses, records and resumes by is the device that it got
+        got = {"device": lease.device}
+        arguments.job = arguments.job.model_copy(update=got) if isinstance(arguments.job, Strict) else {**job, **got}
     return lease
+
+
+def _plain(job: Any) -> dict[str, Any]:
+    """A job as plain values."""
+    plain: dict[str, Any] = job.model_dump(mode="json") if isinstance(job, Strict) else job
+    return plain
 
 
 @contextlib.contextmanager
@@ -292,7 +312,7 @@ def _times(attempt: Attempt, created_at: float, start_seconds: float) -> dict[st
     }
 
 
-def _machine(arguments: StageArguments, lease: devices.Lease) -> dict[str, Any]:
+def _machine(arguments: StageArguments[Any], lease: devices.Lease) -> dict[str, Any]:
     """What a stage has run on, and how much of it."""
     on_gpu = (
         {"peak_gpu_memory_mb": round(torch.cuda.max_memory_allocated() / 2**20, 1)} if lease.device == "cuda" else {}
