@@ -225,7 +225,7 @@ def reference_job(plan: Plan, reference: str) -> str:
 
 def second_order_modules() -> tuple[str, ...]:
     """Modules that the audit finds by name."""
-    return tuple(registry.member("bilevel", "audit").Config().modules)
+    return tuple(registry.member("theory", "second_order").Config().modules)
 
 
 def second_order_assets(plan: Plan) -> list[str]:
@@ -239,7 +239,7 @@ def second_order_job(plan: Plan) -> str:
     config = plan.experiment.config
     return as_json(
         {
-            "audit": registry.member("bilevel", "audit").Config().model_dump(mode="json"),
+            "audit": registry.member("theory", "second_order").Config().model_dump(mode="json"),
             "report": config.report.model_dump(mode="json"),
             "pixels": config.pixels,
             "device": plan.experiment.resources("unlearn").device,

@@ -226,8 +226,9 @@ def _set_up(arguments: StageArguments[Any]) -> devices.Lease:
     sampling = job.get("sampling", {})
     devices.check_precision(lease.device, job.get("precision"), sampling.get("precision"))
     if "device" in job:  # what the stage uses, records and resumes by is the device that it got
-        got = {"device": lease.device}
-        arguments.job = arguments.job.model_copy(update=got) if isinstance(arguments.job, Strict) else {**job, **got}
+        job["device"] = lease.device
+        if isinstance(arguments.job, Strict):
+            arguments.job = arguments.job.model_copy(update={"device": lease.device})
     return lease
 
 
