@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from resalign.analysis.collect import Collected, first_images, histories, provenance
-from resalign.analysis.frames import decimals, long_table, per_run_table, read_csv, write_csv, write_exact_csv
+from resalign.analysis.frames import decimals, long_table, per_run_table, read_csv, write_exact_csv
 from resalign.analysis.measurements import (
     GALLERY_COLUMNS,
     IMAGE_COLUMNS,
@@ -23,7 +23,6 @@ from resalign.analysis.measurements import (
     Sweep,
 )
 from resalign.analysis.thresholds import threshold_curves
-from resalign.config.report import ReportConfig
 from resalign.hashes import verified
 from resalign.jobs.measure import MeasureJob
 from resalign.running.stage import write_json
@@ -41,14 +40,18 @@ def write_measured(collected: Collected, job: MeasureJob, output: Path) -> None:
     """
     measurements, settings = collected.measurements, job.report
     values = long_table(measurements, settings)
-    write_csv(values, output / "values.csv")
-    write_csv(per_run_table(measurements, settings), output / "per_run.csv")
-    write_csv(by_prompt(measurements.images), output / "prompts.csv")
-    write_csv(threshold_curves(collected.runs, collected.metrics, settings), output / "thresholds.csv")
-    write_csv(samples(collected, job, settings), output / "samples.csv")
-    write_exact_csv(measurements.images, output / "images.csv")
-    write_exact_csv(measurements.runs, output / "sets.csv")
-    write_exact_csv(histories(collected.runs), output / "histories.csv")
+    frames = {
+        "values": values,
+        "per_run": per_run_table(measurements, settings),
+        "prompts": by_prompt(measurements.images),
+        "thresholds": threshold_curves(collected.runs, collected.metrics, settings),
+        "samples": samples(collected, job),
+        "images": measurements.images,
+        "sets": measurements.runs,
+        "histories": histories(collected.runs),
+    }
+    for name, frame in frames.items():
+        write_exact_csv(frame, output / f"{name}.csv")
     middles = values.groupby("metric")["mean"].agg(lambda means: means.abs().median()).to_dict()
     exhibit_decimals = {name: decimals(middles.get(name, math.nan)) for name in measurements.metrics}
     names = names_of(measurements, job.methods)
@@ -65,7 +68,7 @@ def by_prompt(images: pd.DataFrame) -> pd.DataFrame:
     return grouped.rename(columns={"count": "n"})[PROMPT_COLUMNS]
 
 
-def samples(collected: Collected, job: MeasureJob, settings: ReportConfig) -> pd.DataFrame:
+def samples(collected: Collected, job: MeasureJob) -> pd.DataFrame:
     """The first prompts of the gallery's list and of every list of a utility metric, and whether images are flagged."""
     lists = [
         config.prompts
@@ -75,7 +78,7 @@ def samples(collected: Collected, job: MeasureJob, settings: ReportConfig) -> pd
     parts = []
     for prompts in dict.fromkeys([job.gallery, *lists]):
         frame = first_images(collected, job, prompts)
-        first = frame["prompt_id"].drop_duplicates().head(settings.gallery_prompts)
+        first = frame["prompt_id"].drop_duplicates().head(job.report.gallery_prompts)
         parts.append(frame[frame["prompt_id"].isin(first)].assign(prompt_set=prompts))
     columns = ["prompt_set", *STATE, "seed", "prompt_id", "prompt", "image_index", "path", "flagged"]
     return pd.concat(parts, ignore_index=True)[columns]

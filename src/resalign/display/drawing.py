@@ -175,12 +175,15 @@ def panels(count: int, settings: ReportConfig, *, height: float | None = None) -
 
 
 def figure_of(shown: Sequence[Panel], settings: ReportConfig) -> Figure:
-    """The panels side by side, each with its title, as they are in a file."""
+    """The panels side by side, each with its title, as they are in a file; an empty figure without any."""
+    if not shown:
+        return Figure()
     width = max([settings.panel_width_inches, *(panel.width or 0.0 for panel in shown)])
     columns = max(1, int(settings.panel_columns * settings.panel_width_inches / width))
     sized = settings.model_copy(update={"panel_width_inches": width, "panel_columns": columns})
     with theme(settings):
-        figure, axes = panels(len(shown), sized, height=max((panel.height or 0.0 for panel in shown), default=None))
+        height = max(panel.height or 0.0 for panel in shown)
+        figure, axes = panels(len(shown), sized, height=height or None)
         for axis, panel in zip(axes, shown, strict=True):
             panel.draw(axis)
             axis.set_title(textwrap.fill(panel.title, _TITLE_CHARACTERS))

@@ -94,7 +94,8 @@ def _cell(cell: Cell | None) -> str:
     if cell is None:
         return "--"
     value = rf"\textbf{{{_latex(cell.value)}}}" if cell.best else _latex(cell.value)
-    return f"{value} {_latex(cell.interval)}".strip()
+    spread = f"{_latex('±')} {_latex(cell.spread)}" if cell.spread else ""
+    return " ".join(filter(None, (value, spread, _latex(cell.interval))))
 
 
 def _latex(text: str) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 import pandas as pd
 
@@ -41,11 +42,30 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A value as shown, e.g. ``0.12`` and ``[0.08, 0.17]``; the interval is empty where there is none."""
+    """A value as shown, such as ``0.12``, ``[0.08, 0.17]`` and ``0.03``.
+
+    Attributes:
+        value: The mean.
+        interval: Its interval; empty where there is none.
+        spread: Its standard deviation over training seeds; empty with one seed.
+        best: Whether it is bold.
+    """
 
     value: str
-    interval: str
+    interval: str = ""
+    spread: str = ""
     best: bool = False
+
+    @classmethod
+    def of(cls, row: Mapping[Any, Any], info: MetricInfo, *, best: bool = False) -> Cell:
+        """The cell of a row with mean, low, high and std."""
+        spread = float(row["std"])
+        return cls(
+            number(float(row["mean"]), info),
+            interval_text(float(row["low"]), float(row["high"]), info),
+            "" if math.isnan(spread) else number(spread, info),
+            best,
+        )
 
 
 @dataclass(frozen=True)
@@ -189,19 +209,31 @@ def column_cells(
     """Model to cell, with the best ones marked; see :func:`shown_best`.
 
     Args:
-        values: Columns model, mean, low, high; one row a model.
+        values: Columns model, mean, std, low, high; one row a model.
         info: The metric that they are values of.
         base: Which of them is no contender; None where all are.
         apart: Whether two models are told apart; None for :func:`unpaired_apart`.
     """
-    rows = values.to_dict("records")
     best = shown_best(values, info, base, apart or unpaired_apart(values))
-    cells = {}
-    for row in rows:
-        model, shown = str(row["model"]), number(float(row["mean"]), info)
-        interval = interval_text(float(row["low"]), float(row["high"]), info)
-        cells[model] = Cell(shown, interval, best=model in best)
-    return cells
+    return {
+        str(row["model"]): Cell.of(row, info, best=str(row["model"]) in best) for row in values.to_dict("records")
+    }
+
+
+def with_cells_explained(table: ResultTable, frame: pd.DataFrame, *more: str) -> ResultTable:
+    """The table with captions on seeds and images behind its cells, with and without intervals.
+
+    Args:
+        table: As laid out.
+        frame: Its rows, with n and seeds.
+        more: Further sentences of both captions.
+    """
+    spread = f"± is the standard deviation over training seeds ({_range(frame['seeds'])}; none with one)"
+    images = f"n = {_range(frame['n'])} images."
+    short = f"{table.caption.partition('. ')[0].removesuffix('.')}. {spread}; {images}"
+    long = f"{table.caption} {spread}, intervals are in brackets, and {images}"
+    captions = (" ".join(filter(None, (text, *more))) for text in (long, short))
+    return replace(table, **dict(zip(("caption", "short_caption"), captions, strict=True)))
 
 
 def bold_words(contenders: str, *, paired: bool) -> str:

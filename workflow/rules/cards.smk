@@ -1,14 +1,26 @@
-# The resilience card of every model but the base, of the scores that the report is made of:
+# The resilience card of every model but the base, from the frames that the report is made from:
 # `snakemake --cores 2 --configfile my-audit.yaml -- audit`.
 from resalign.jobs import cards as card_jobs
+from resalign.jobs.cards import CardsJob
 
 AUDIT = card_jobs.folder(PLAN)
 
 
+localrules:
+    audit,
+
+
 rule audit:
     input:
-        report_jobs.report_files(PLAN),
-        code=code("audit", *METRIC_MODULES),
+        card_jobs.card_files(PLAN),
+        f"{AUDIT}/verdicts.csv",
+
+
+# Functions of wildcards: only who asks for cards must have a model besides the base.
+rule cards:
+    input:
+        lambda wildcards: CardsJob.of(PLAN).inputs(),
+        code=code("cards"),
         templates=[f"src/resalign/{name}.j2" for name in ("display/style.html", "cards/card.html", "cards/card.md")],
     output:
         cards=card_jobs.card_files(PLAN),
@@ -16,7 +28,7 @@ rule audit:
         record=f"{AUDIT}/run.json",
         timing=f"{AUDIT}/timing.json",
     log:
-        f"logs/audit/{PLAN.experiment.config.name}.log",
+        f"logs/cards/{PLAN.experiment.config.name}.log",
     conda:
         "../../envs/report.yaml"
     threads: 1
@@ -24,10 +36,7 @@ rule audit:
         mem_mb=growing(3000),
         runtime=growing(30),
     params:
-        # A function: only who asks for cards must have a model besides the base.
-        job=lambda wildcards: card_jobs.card_job(PLAN),
-        modules=METRIC_MODULES,
+        job=lambda wildcards: CardsJob.of(PLAN).text(),
         folder=subpath(output.verdicts, parent=True),
     shell:
-        "python scripts/audit.py --job - --threads {threads} --output {params.folder}"
-        " --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"
+        "python scripts/cards.py --job - --threads {threads} --output {params.folder} <<< {params.job:q} 2>&1 | tee {log}"
