@@ -21,8 +21,8 @@ rule audit:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(3000),
-        runtime=growing(30),
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(30),
     params:
         # A function: only who asks for cards must have a model besides the base.
         job=lambda wildcards: card_jobs.card_job(PLAN),

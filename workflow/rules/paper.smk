@@ -17,10 +17,10 @@ rule measure:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(3000),
-        runtime=growing(30),
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(30),
     params:
-        job=verbatim(exhibit_jobs.measure_job(PLAN)),
+        job=literal_param(exhibit_jobs.measure_job(PLAN)),
         modules=METRIC_MODULES,
         folder=subpath(output.names, parent=True),
     shell:
@@ -43,8 +43,8 @@ rule exhibit:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1500),
-        runtime=growing(10),
+        mem_mb=per_attempt(1500),
+        runtime=per_attempt(10),
     params:
         job=lambda wildcards: exhibit_jobs.exhibit_job(PLAN, wildcards.exhibit),
     shell:

@@ -50,10 +50,10 @@ rule report:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(3000),
-        runtime=growing(30),
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(30),
     params:
-        job=verbatim(sources.report_job(PLAN)),
+        job=literal_param(sources.report_job(PLAN)),
         modules=METRIC_MODULES,
         folder=subpath(output[0], parent=True),
     shell:

@@ -23,10 +23,10 @@ rule study_counts:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(3000),
-        runtime=growing(10),
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(10),
     params:
-        job=lambda wildcards: study_jobs.study_job(PLAN),
+        job=lambda wildcards: study_jobs.StudyJob.of(PLAN).text(),
         modules=lambda wildcards: study_jobs.study_metrics(PLAN),
         folder=subpath(output.counts, parent=True),
     shell:
@@ -48,8 +48,8 @@ rule selection:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         folder=subpath(output.table, parent=True),
     shell:
@@ -73,8 +73,8 @@ rule study:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         # A function: only who asks for the study must have the models that its claims name.
         folder=lambda wildcards: f"results/{study_jobs.checked(PLAN).experiment.config.name}/study",

@@ -28,9 +28,7 @@ rule theory_state:
         "../../envs/unlearn.yaml"
     threads: RESOURCES["unlearn"].threads
     resources:
-        gpu=RESOURCES["unlearn"].gpu,
-        mem_mb=growing(RESOURCES["unlearn"].mem_mb),
-        runtime=growing(RESOURCES["unlearn"].runtime_minutes),
+        **resources_of("unlearn"),
     params:
         job=lambda wildcards: theory_jobs.state_job(PLAN, wildcards.run, int(wildcards.seed)),
         folder=subpath(output.record, parent=True),
@@ -55,10 +53,10 @@ rule theory_regained:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(3000),
-        runtime=growing(10),
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(10),
     params:
-        job=verbatim(theory_jobs.regained_job(PLAN)),
+        job=literal_param(theory_jobs.regained_job(PLAN)),
         modules=METRIC_MODULES,
         folder=subpath(output.table, parent=True),
     shell:
@@ -81,8 +79,8 @@ rule theory_table:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         job=lambda wildcards: theory_jobs.table_job(PLAN, wildcards.table),
         folder=subpath(output[0], parent=True),
@@ -104,8 +102,8 @@ rule theory_shown:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         job=lambda wildcards: theory_jobs.shown_job(PLAN, wildcards.shown),
         folder=subpath(output[0], parent=True),
@@ -126,10 +124,10 @@ rule linear_model:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
-        job=verbatim(theory_jobs.linear_model_job(PLAN)),
+        job=literal_param(theory_jobs.linear_model_job(PLAN)),
         folder=subpath(output.table, parent=True),
     shell:
         "python scripts/linear_model.py --job {params.job:q} --threads {threads} --output {params.folder}"
@@ -150,8 +148,8 @@ rule linear_model_shown:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         job=lambda wildcards: theory_jobs.linear_model_shown_job(PLAN, wildcards.shown),
         folder=subpath(output[0], parent=True),

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from resalign.config import scorer_check
 from resalign.config.experiment import BASE
 from resalign.config.plan import NOT_ATTACKED, Plan, Stage
-from resalign.jobs import overlap
+from resalign.jobs import check_scorers, overlap
+from resalign.jobs.digits import digits_parts
 from resalign.jobs.job import as_json
-from resalign.jobs.parts import digits_parts
 
 PAGE = "report.html"
 EFFICIENCY = "efficiency.csv"  # written by resalign.accounting.efficiency, when a run has ended
@@ -88,7 +87,7 @@ def report_timings(plan: Plan) -> list[tuple[str, str, int, str]]:
             found[asset.folder] = ("assets", asset.name, 0)
     for folder, part in digits_parts(plan).items():
         found[folder] = ("assets", part, 0)
-    found[scorer_check.folder(plan)] = ("inputs", "scorers", 0)
+    found[check_scorers.folder(plan)] = ("inputs", "scorers", 0)
     compared = overlap.folder(plan)
     if compared:
         found[compared] = ("inputs", "overlap", 0)
@@ -104,7 +103,7 @@ def report_files(plan: Plan) -> list[str]:
     ]
     references = [f"{folder}/scores.parquet" for folder in plan.references]
     compared = [f"{overlap.folder(plan)}/overlap.json"] if plan.experiment.attacks else []
-    detectors = f"{scorer_check.folder(plan)}/{scorer_check.FOUND}"
+    detectors = f"{check_scorers.folder(plan)}/{check_scorers.FOUND}"
     return [
         *scores,
         *references,
@@ -150,7 +149,7 @@ def report_job(plan: Plan) -> str:
             "references": {reference: f"{folder}/scores.parquet" for folder, reference in plan.references.items()},
             "compared": plan.compared,
             "overlap": overlap.folder(plan),
-            "scorer_check": f"{scorer_check.folder(plan)}/{scorer_check.FOUND}",
+            "scorer_check": f"{check_scorers.folder(plan)}/{check_scorers.FOUND}",
             "rows": report_rows(plan),
             "timings": report_timings(plan),
         }

@@ -8,10 +8,10 @@ from pathlib import PurePath
 from typing import Any
 
 from resalign.config.plan import RESULTS, Plan, Stage
-from resalign.jobs import parts as jobs
 from resalign.jobs import report as report_jobs
 from resalign.jobs.inputs import completion_files
 from resalign.jobs.job import as_json
+from resalign.jobs.training import parent_weights
 
 STATE_TABLES = ("sharpness", "displacement", "slices")
 REGAINED = "regained"
@@ -105,7 +105,7 @@ def state_job(plan: Plan, run: str, seed: int) -> str:
             "pixels": config.pixels,
             "device": plan.experiment.resources("unlearn").device,
             "model": plan.folder(plan.pipeline(state.model)),
-            "weights": next(iter(jobs.parent_weights(state, str(seed))), None),
+            "weights": parent_weights(state, str(seed)),
             "forget": plan.folder(config.concept.forget),
             "attacks": attacks(plan, state, seed),
         }
@@ -116,7 +116,7 @@ def state_inputs(plan: Plan, run: str, seed: int) -> dict[str, list[str]]:
     """The files that a measurement reads, by kind."""
     state = states(plan)[run]
     return {
-        "weights": jobs.parent_weights(state, str(seed)),
+        "weights": list(filter(None, [parent_weights(state, str(seed))])),
         "attacks": [manifest for _, _, manifest in attacks(plan, state, seed)],
         "assets": completion_files(plan, [plan.pipeline(state.model), plan.experiment.config.concept.forget]),
     }
