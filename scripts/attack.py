@@ -6,50 +6,44 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from resalign.config import registry
 from resalign.contracts import AttackData, Run, check_architecture
 from resalign.data.images import read_captioned_images
 from resalign.data.overlap import check_apart, describe
-from resalign.data.prompts import Prompt, read_prompt_set, write_prompts
+from resalign.data.prompts import Prompt, read_prompts, write_prompts
 from resalign.diffusion.batches import encode
 from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.micro_batches import micro_batches
 from resalign.diffusion.models import load_models, trainable_tensors
 from resalign.diffusion.precision import training_precision
+from resalign.jobs.attack import AttackJob
 from resalign.lazy import torch
 from resalign.running.stage import parse_arguments, progress_bar, run_stage, running, write_json
 from resalign.tensors.weights import kept_states, save_weights, tensor_shapes
 
-# Image sets of a job, the last two of some attacks alone.
-DATA = ("train", "heldout", "prior", "harmful")
-
 
 def main() -> None:
     """Command line of the rule attack."""
-    arguments = parse_arguments(__doc__ or "")
+    arguments = parse_arguments(__doc__, AttackJob)
     job, output = arguments.job, arguments.output
-    settings = dict(job["attack"])
-    member = registry.member("attacks", settings.pop("name"))
-    config = member.Config.parse(settings, where=job["label"])
-    in_parts, computing = micro_batches(job.get("micro_batch_size")), training_precision(job["precision"])
+    member, config = registry.configured("attacks", job.attack, where=job.label)
+    in_parts, computing = micro_batches(job.micro_batch_size), training_precision(job.precision)
     weights = starting_weights(job)
-    inputs = [job["model"], *([weights] if weights else []), *(job[key] for key in DATA if key in job)]
-    inputs += [job["prompts"]["path"]] if "prompts" in job else []
+    inputs = [*job.paths(), *([weights] if weights else [])]
     with running(arguments, resumes="steps", inputs=inputs) as attempt, in_parts, computing:
-        images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in DATA if k in job}
-        check_apart(images, label=job["label"])
-        prompts = read_prompt_set(job["prompts"], where="prompts.columns") if "prompts" in job else []
+        images = {name: read_captioned_images(Path(path), pixels=job.pixels) for name, path in job.images.items()}
+        check_apart(images, label=job.label)
+        prompts = read_prompts(*job.prompts.arguments(job.prompts.path)) if job.prompts else []
         models = load_models(
-            Path(job["model"]),
+            Path(job.model),
             weights,
             start=partial(member.start, config) if hasattr(member, "start") else None,
-            device=job["device"],
-            gradient_checkpointing=job.get("gradient_checkpointing", False),
+            device=arguments.job.device,
+            gradient_checkpointing=job.gradient_checkpointing,
         )
         check_architecture(member, models.architecture.name)
-        progress = progress_bar(f"attack {job['label']} seed {arguments.seed}")
+        progress = progress_bar(f"attack {job.label} seed {arguments.seed}")
         run = Run(arguments.seed, progress=progress, attempt=attempt)
         train = encode(models, images["train"], run.generator("encode", "train"))
         # Held-out latents are the same for every seed and model, as the noise of the held-out loss is; so are harmful
@@ -82,15 +76,16 @@ def main() -> None:
 
         member.attack(models, AttackData(train, heldout, prompts=tuple(prompts), **others), config, run, save)
         run.history.write(output / "history.csv")
-        write_json(output / "data.json", {name: describe(found, Path(job[name])) for name, found in images.items()})
+        described = {name: describe(found, Path(job.images[name])) for name, found in images.items()}
+        write_json(output / "data.json", described)
         write_json(output / "checkpoints.json", run.kept)
 
 
-def starting_weights(job: dict[str, Any]) -> Path | None:
-    """The unlearned model's weights, the last that another attack has kept, or None for the model's own."""
-    if not job["weights"]:
+def starting_weights(job: AttackJob) -> Path | None:
+    """The unlearned model's weights, the last ones that another attack has kept, or None for the model's own."""
+    if not job.weights:
         return None
-    path = Path(job["weights"])
+    path = Path(job.weights)
     if path.suffix != ".json":
         return path
     states = kept_states(path)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from resalign.config.scorer_check import FOUND
-from resalign.config.scorer_needs import check_count, check_numbers
+from resalign.config.scorer_needs import DetectorCheckConfig, check_count, check_numbers
 from resalign.config.strict import nearest
 from resalign.data.images import (
     CaptionedImages,
@@ -17,7 +15,8 @@ from resalign.data.images import (
     read_folder_captions,
     read_image,
 )
-from resalign.data.prompts import read_prompt_set
+from resalign.data.prompts import read_prompts
+from resalign.jobs.check_scorers import FOUND, CheckScorersJob
 from resalign.lazy import torch
 from resalign.metrics._flags import Need
 from resalign.metrics._trial import Drawn, check_flags, show
@@ -30,43 +29,43 @@ Read = Callable[[str], CaptionedImages]
 
 def main() -> None:
     """Command line of the rule check_scorers."""
-    arguments = parse_arguments(__doc__ or "")
+    arguments = parse_arguments(__doc__, CheckScorersJob)
     job = arguments.job
 
     @functools.cache
     def read(folder: str) -> CaptionedImages:
-        return read_captioned_images(Path(folder), pixels=job["pixels"])
+        return read_captioned_images(Path(folder), pixels=job.pixels)
 
     @functools.cache
     def real(folder: str) -> CaptionedImages:
-        return listed_images(Path(folder), pixels=job["pixels"])
+        return listed_images(Path(folder), pixels=job.pixels)
 
     with running(arguments):
-        drawn = {name: draw(read(folder), job["check"]) for name, folder in job["images"].items()}
+        drawn = {name: draw(read(folder), job.check) for name, folder in job.images.items()}
         shown = []
-        for label, entry in job["scorers"].items():
-            scorer, rules = load_scorer(label, entry, "cpu"), []
-            for where, prompts, values in job["needs"]:
+        for label, entry in job.scorers.items():
+            scorer, rules = load_scorer(label, entry.model_dump(), "cpu"), []
+            for where, prompts, values in job.needs:
                 if (need := Need(**values)).scorer == label:
-                    check_numbers(need, scorer.quantities, where=where, source=source(entry["folder"]))
-                    if prompts in job["prompts"]:
+                    check_numbers(need, scorer.quantities, where=where, source=source(entry.folders))
+                    if prompts in job.prompts:
                         check_lists(need, scorer.quantities, job, real, where=where, prompts=prompts)
                     rules += [(where, need)] if need.threshold is not None else []
             found = show(label, scorer, rules, drawn)
-            for result in found if entry["own"] and job["check"]["stop"] else ():
-                check_flags(result, source(entry["folder"]), job["images"]["forget"])
+            for result in found if entry.own and job.check.stop else ():
+                check_flags(result, source(entry.folders), job.images["forget"])
             shown += found
-        write_json(arguments.output / FOUND, {"most_retained": job["check"]["most_retained"], "shown": shown})
+        write_json(arguments.output / FOUND, {"most_retained": job.check.most_retained, "shown": shown})
 
 
-def source(folder: str | dict[str, str] | None) -> str:
-    """What to call a scorer's folders in an error."""
-    return "" if folder is None else f" of {folder if isinstance(folder, str) else ', '.join(folder.values())}"
+def source(folders: Sequence[str]) -> str:
+    """A scorer's folders, for an error."""
+    return f" of {', '.join(folders)}" if folders else ""
 
 
-def draw(images: CaptionedImages, check: dict[str, Any]) -> Drawn:
+def draw(images: CaptionedImages, check: DetectorCheckConfig) -> Drawn:
     """Some of a set's images, the same whoever asks, with their captions."""
-    order = torch.randperm(len(images), generator=generator("check_scorers", check["seed"]))[: check["images"]].tolist()
+    order = torch.randperm(len(images), generator=generator("check_scorers", check.seed))[: check.images].tolist()
     pixels = torch.stack([read_image(images.files[index], images.pixels) for index in order])
     return (pixels * 255).round().to(torch.uint8), [images.prompts[index] for index in order]
 
@@ -78,13 +77,15 @@ def listed_images(folder: Path, *, pixels: int) -> CaptionedImages:
     return CaptionedImages(files, texts, pixels)
 
 
-def check_lists(need: Need, given: Sequence[str], job: dict[str, Any], read: Read, *, where: str, prompts: str) -> None:
+def check_lists(
+    need: Need, given: Sequence[str], job: CheckScorersJob, read: Read, *, where: str, prompts: str
+) -> None:
     """Refuses labels that are no class or no folder of real images, and too few images for the features."""
-    entry = job["prompts"][prompts]
-    real = {folder: read(folder) for folder in job["compared"].get(where, ())}
+    entry = job.prompts[prompts]
+    real = {folder: read(folder) for folder in job.compared.get(where, ())}
     subjects = {file.relative_to(folder).parent.name for folder, found in real.items() for file in found.files}
-    for path in entry["paths"]:
-        listed = read_prompt_set({**entry, "path": path}, where=f"prompts.{prompts}")
+    for path in entry.paths:
+        listed = read_prompts(*entry.arguments(path))
         known = list(given) if need.labels else sorted(subjects)
         for prompt in listed if need.labels or need.subjects else ():
             said = f"{path}: prompt {prompt.id!r} has the label {prompt.label!r}, and {where} "
@@ -97,7 +98,7 @@ def check_lists(need: Need, given: Sequence[str], job: dict[str, Any], read: Rea
             if prompt.label not in known:
                 what = f"class of scorer '{need.scorer}'" if need.labels else f"folder in {', '.join(real)}"
                 raise DataError(f"{said}finds no such {what}{nearest(prompt.label, known)}")
-        check_count(need, given, len(listed) * entry["images"], where=where, of=f"{path} (tier {job['tier']})")
+        check_count(need, given, len(listed) * entry.images, where=where, of=f"{path} (tier {job.tier})")
     for folder, found in real.items() if need.images_per_dimension or need.least_images else ():
         # As scripts/score.py has them: an image that shows again what another shows counts once.
         check_count(need, given, len(set(found.hashes)), where=where, of=folder)

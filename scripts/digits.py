@@ -6,16 +6,16 @@ from pathlib import Path
 
 from resalign.config.digits import DigitsConfig
 from resalign.files import empty
+from resalign.jobs.digits import DigitsJob
 from resalign.running.stage import parse_arguments, run_stage, running, write_json
 
 
 def main() -> None:
     """Command line of the rules in workflow/rules/digits.smk."""
-    arguments = parse_arguments(__doc__ or "")
-    part, output = arguments.job["part"], arguments.output
-    config = DigitsConfig.parse(arguments.job["digits"], where="digits")
-    inputs = [arguments.job["autoencoder"]] if part == "model" else []
-    with running(arguments, resumes="steps", inputs=inputs) as attempt:
+    arguments = parse_arguments(__doc__, DigitsJob)
+    job, part, output = arguments.job, arguments.job.part, arguments.output
+    config = DigitsConfig.parse(job.digits, where="digits")
+    with running(arguments, resumes="steps", inputs=job.paths()) as attempt:
         empty(output)  # of other settings, or of an attempt that was killed
         if part == "data":
             from resalign.digits.datasets import write_datasets
@@ -28,7 +28,7 @@ def main() -> None:
         elif part == "model":
             from resalign.digits.generator import train_generator
 
-            train_generator(config, Path(arguments.job["autoencoder"]), output, attempt)
+            train_generator(config, Path(job.autoencoder), output, attempt)
         elif part == "clip":
             from resalign.digits.clip import train_clip
 

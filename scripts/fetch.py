@@ -8,16 +8,15 @@ from pathlib import Path
 from resalign.config.assets import HASHES, AssetConfig, described
 from resalign.data.fetch import fetch
 from resalign.data.source import MIRROR_ROOT
+from resalign.jobs.fetch import FetchJob
 from resalign.running.stage import parse_arguments, run_stage, running
 
 
 def main() -> None:
     """Command line of the rule fetch."""
-    arguments = parse_arguments(__doc__ or "")
-    origin = dict(arguments.job)
-    name = origin.pop("asset")
-    # What the catalogue says besides of the same asset is no part of the job: a word more there makes nothing anew.
-    asset = described(name, AssetConfig.parse(origin, where=f"assets.{name}"))
+    arguments = parse_arguments(__doc__, FetchJob)
+    name = arguments.job.asset
+    asset = described(name, AssetConfig.parse(arguments.job.origin, where=f"assets.{name}"))
     mirror_root = os.environ.get(MIRROR_ROOT)
     with running(arguments):
         fetch(name, asset, arguments.output, Path(mirror_root) if mirror_root else None, HASHES)

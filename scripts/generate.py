@@ -6,40 +6,37 @@ import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from resalign.config import registry
 from resalign.config.closure import import_closure, source_hash
-from resalign.config.experiment import SETS
 from resalign.data.prompts import Prompt
 from resalign.diffusion.images import ImageStore, folder_hash
 from resalign.diffusion.models import load_models
 from resalign.diffusion.sampling import fill
 from resalign.files import empty
+from resalign.jobs.prepare import SETS, PrepareJob
 from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
 
 
 def main() -> None:
     """Command line of the rule generate."""
-    arguments = parse_arguments(__doc__ or "")
+    arguments = parse_arguments(__doc__, PrepareJob)
     job, output = arguments.job, arguments.output
-    settings = dict(job["set"])
-    name = settings.pop("name")
-    config: Any = registry.config_class(SETS, name).parse(settings, where=f"prepared.{job['name']}")
-    inputs = [getattr(config, key) for key in registry.member(SETS, name).INPUTS]
+    member, config = registry.configured(SETS, job.set, where=f"prepared.{job.name}")
+    inputs = [getattr(config, key) for key in member.INPUTS]
     with running(arguments, resumes="pieces", inputs=inputs) as attempt:
         store = ImageStore(output / "drawn")
         empty(output, keep=["drawn"])  # of other settings, or of an attempt that was killed
         source = source_hash(import_closure("scripts/generate.py"))
-        store.open({"set": job["set"], "model": folder_hash(Path(config.model)), "code": source})
+        store.open({"set": job.set, "model": folder_hash(Path(config.model)), "code": source})
 
         def draw(wanted: Sequence[tuple[Prompt, int]]) -> Iterator[bytes]:
-            models = load_models(Path(config.model), device=job["device"])
-            bar = progress_bar(f"generate {job['name']}")
-            fill(models, store, wanted, settings, partial(attempt.pieces, progress=bar))
+            models = load_models(Path(config.model), device=str(arguments.job.device))
+            bar = progress_bar(f"generate {job.name}")
+            fill(models, store, wanted, job.set, partial(attempt.pieces, progress=bar))
             return (store.path(*image).read_bytes() for image in wanted)
 
-        registry.member(SETS, name).generate(config, output, draw)
+        member.generate(config, output, draw)
         shutil.rmtree(store.folder)
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from resalign.config import registry
-from resalign.config.experiment import SETS
 from resalign.files import empty
+from resalign.jobs.prepare import SETS, PrepareJob
 from resalign.running.stage import parse_arguments, run_stage, running
 
 
 def main() -> None:
     """Command line of the rule prepare."""
-    arguments = parse_arguments(__doc__ or "")
-    settings = dict(arguments.job["set"])
-    name = settings.pop("name")
-    config = registry.config_class(SETS, name).parse(settings, where=f"prepared.{arguments.job['name']}")
+    arguments = parse_arguments(__doc__, PrepareJob)
+    member, config = registry.configured(SETS, arguments.job.set, where=f"prepared.{arguments.job.name}")
     with running(arguments):
         empty(arguments.output)  # of other settings, or of an attempt that was killed
-        registry.member(SETS, name).prepare(config, arguments.output)
+        member.prepare(config, arguments.output)
 
 
 if __name__ == "__main__":

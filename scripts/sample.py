@@ -10,12 +10,13 @@ from typing import Any
 
 from resalign.config.closure import import_closure, source_hash
 from resalign.data.images import DataError
-from resalign.data.prompts import Prompt, counted_as, read_prompt_set, read_prompts, same_text
+from resalign.data.prompts import Prompt, counted_as, read_prompts, same_text
 from resalign.diffusion.images import ImageStore, folder_hash
 from resalign.diffusion.models import apply_weights, load_models
 from resalign.diffusion.sampling import fill
 from resalign.files import whole
 from resalign.hashes import IMAGES, file_hash
+from resalign.jobs.sample import SampledPrompts, SampleJob
 from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
 from resalign.tensors.weights import kept_states
 from resalign.tracking import log
@@ -25,29 +26,29 @@ def main() -> None:
     """Command line of the rule sample."""
     import pandas as pd
 
-    arguments = parse_arguments(__doc__ or "")
+    arguments = parse_arguments(__doc__, SampleJob)
     job, output = arguments.job, arguments.output
     states = checkpoints(job)
-    weights_files = [weights for weights in states.values() if weights]
-    inputs = [job["model"], *weights_files, *(listed["path"] for listed in job["prompts"].values())]
+    inputs = [*job.paths(), *(weights for weights in states.values() if weights)]
     with running(arguments, resumes="pieces", inputs=inputs) as attempt:
-        prompts = {name: images_of(s, where=f"prompts.{name}.columns") for name, s in job["prompts"].items()}
-        models = load_models(Path(job["model"]), device=job["device"], precision=job["sampling"]["precision"])
-        source = source_hash(import_closure("scripts/sample.py"))
-        origin = {"sampling": job["sampling"], "model": folder_hash(Path(job["model"])), "code": source}
+        prompts = {name: images_of(listed, where=f"prompts.{name}") for name, listed in job.prompts.items()}
+        models = load_models(Path(job.model), device=arguments.job.device, precision=job.sampling.precision)
+        source, sampling = source_hash(import_closure("scripts/sample.py")), job.sampling.model_dump()
+        origin = {"sampling": sampling, "model": folder_hash(Path(job.model)), "code": source}
         rows: list[dict[str, Any]] = []
         last = max(states)
         for steps, weights in sorted(states.items()):
             if weights is not None:
                 apply_weights(models.pipeline, weights)
             for name, wanted in prompts.items():
-                if steps == last or job["prompts"][name]["along_the_way"]:
+                if steps == last or job.prompts[name].along_the_way:
                     store = ImageStore(output.parent / IMAGES / name / f"step-{steps}")
                     store.open({**origin, "weights": file_hash(weights) if weights else ""})
-                    bar = progress_bar(f"sample {job['label']} {name} step {steps}")
-                    attacked = name == job.get("attacked_prompts")
-                    shown = attacked_texts(wanted, Path(job["checkpoints"]), steps) if attacked else wanted
-                    fill(models, store, shown, job["sampling"], partial(attempt.pieces, progress=bar))
+                    bar = progress_bar(f"sample {job.label} {name} step {steps}")
+                    shown = wanted
+                    if name == job.attacked_prompts and job.checkpoints:
+                        shown = attacked_texts(wanted, Path(job.checkpoints), steps)
+                    fill(models, store, shown, sampling, partial(attempt.pieces, progress=bar))
                     rows += [
                         row(name, steps, prompt, counted, store.path(prompt, index), store.sha256(prompt, index))
                         for (prompt, index), counted in zip(shown, counted_as(wanted), strict=True)
@@ -56,15 +57,15 @@ def main() -> None:
             pd.DataFrame(rows).to_csv(part, index=False)
 
 
-def images_of(settings: dict[str, Any], *, where: str) -> list[tuple[Prompt, int]]:
+def images_of(listed: SampledPrompts, *, where: str) -> list[tuple[Prompt, int]]:
     """(prompt, image index) of every image that a prompt list asks for."""
-    prompts = read_prompt_set(settings, where=where)
+    prompts = read_prompts(*listed.arguments(listed.path))
     texts = len({same_text(prompt.text) for prompt in prompts})
     if texts < len(prompts):
         log.warning(
             "%s: %d of %d prompts repeat a text; they count as images of it", where, len(prompts) - texts, len(prompts)
         )
-    return [(prompt, index) for prompt in prompts for index in range(settings["images"])]
+    return [(prompt, index) for prompt in prompts for index in range(listed.images)]
 
 
 def attacked_texts(wanted: Sequence[tuple[Prompt, int]], manifest: Path, steps: int) -> list[tuple[Prompt, int]]:
@@ -79,11 +80,11 @@ def attacked_texts(wanted: Sequence[tuple[Prompt, int]], manifest: Path, steps: 
     return [(replace(prompt, text=texts[prompt.id]), index) for prompt, index in wanted]
 
 
-def checkpoints(job: dict[str, Any]) -> dict[int, Path | None]:
+def checkpoints(job: SampleJob) -> dict[int, Path | None]:
     """Weight files by fine-tuning step; the base model has none of its own."""
-    if job["checkpoints"]:
-        return kept_states(Path(job["checkpoints"]))
-    return {0: Path(job["weights"]) if job["weights"] else None}
+    if job.checkpoints:
+        return kept_states(Path(job.checkpoints))
+    return {0: Path(job.weights) if job.weights else None}
 
 
 def row(name: str, steps: int, prompt: Prompt, counted: tuple[str, int], path: Path, sha256: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from resalign.data.image_files import open_image
 from resalign.data.images import CaptionedImages, read_folder_captions, read_image
 from resalign.files import whole
 from resalign.hashes import check_listed, verified
+from resalign.jobs.score import ScoreJob
 from resalign.lazy import torch
 from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
 from resalign.scorers._scorer import load_scorer
@@ -21,27 +22,24 @@ def main() -> None:
     """Command line of the rules score and score_reference."""
     import pandas as pd
 
-    arguments = parse_arguments(__doc__ or "")
+    arguments = parse_arguments(__doc__, ScoreJob)
     job, output = arguments.job, arguments.output
-    frame = read_manifest(Path(job["images"]))
+    frame = read_manifest(Path(job.images))
     listed = () if "sha256" in frame else frame["path"]  # generated ones are held against their list
-    folders = [entry["folder"] for entry in job["scorers"].values()]
-    networks = [path for folder in folders for path in (folder.values() if isinstance(folder, dict) else [folder])]
-    inputs = [job["images"], *listed, *filter(None, networks)]
-    with running(arguments, resumes="steps", inputs=inputs) as attempt:
+    with running(arguments, resumes="steps", inputs=[*job.paths(), *listed]) as attempt:
         for path, sha256 in zip(frame["path"], frame.get("sha256", ()), strict=False):  # real ones have none
-            check_listed(Path(path), sha256, job["images"])
-        if job["pixels"] is not None:
-            frame = distinct(frame, job["pixels"])
-        columns, size = Columns(), job["batch_size"]
-        for label, entry in job["scorers"].items():
-            scorer = load_scorer(label, entry, job["device"])
+            check_listed(Path(path), sha256, job.images)
+        if job.pixels is not None:
+            frame = distinct(frame, job.pixels)
+        columns, size = Columns(), job.batch_size
+        for label, entry in job.scorers.items():
+            scorer = load_scorer(label, entry.model_dump(), arguments.job.device)
             names = [f"{label}.{quantity}" for quantity in scorer.quantities]
             columns.add(names, len(frame))
-            bar, starts = progress_bar(f"score {job['label']} {label}"), range(0, len(frame), size)
+            bar, starts = progress_bar(f"score {job.label} {label}"), range(0, len(frame), size)
             for start in attempt.steps(starts, phase=label, progress=bar, columns=columns):
                 part = frame.iloc[start : start + size]
-                images = torch.stack([read_pixels(Path(path), job["pixels"]) for path in part["path"]])
+                images = torch.stack([read_pixels(Path(path), job.pixels) for path in part["path"]])
                 scores = scorer.score(images, list(part["prompt"])).double()
                 if not torch.isfinite(scores).all():
                     raise FloatingPointError(f"scorer '{label}' gave values that are not finite")

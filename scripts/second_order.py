@@ -10,13 +10,13 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from resalign.config.report import ReportConfig
 from resalign.contracts import Run
 from resalign.data.images import read_captioned_images
 from resalign.diffusion.batches import EncodedImages, encode
 from resalign.diffusion.models import Models, load_models
 from resalign.diffusion.parametrisation import named_weights
 from resalign.display import drawing
+from resalign.jobs.second_order import SecondOrderJob
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss, harmful_loss
 from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
@@ -29,13 +29,13 @@ def main() -> None:
     """Command line of the rule second_order."""
     import pandas as pd
 
-    arguments = parse_arguments(__doc__ or "")
-    job, output = arguments.job, arguments.output
-    config = Config.parse(job["audit"], where="second order audit")
-    settings = ReportConfig.parse(job["report"], where="report")
-    with running(arguments, inputs=[job[name] for name in ("model", "forget", "pool")]):
-        models = load_models(Path(job["model"]), device=job["device"])
-        data = {name: encoded(models, Path(job[name]), job["pixels"], name) for name in ("forget", "pool")}
+    arguments = parse_arguments(__doc__, SecondOrderJob)
+    job, output, settings = arguments.job, arguments.output, arguments.job.report
+    config = Config.parse(job.audit, where="second order audit")
+    with running(arguments, inputs=job.paths()):
+        models = load_models(Path(job.model), device=arguments.job.device)
+        folders = {"forget": job.forget, "pool": job.pool}
+        data = {name: encoded(models, Path(folder), job.pixels, name) for name, folder in folders.items()}
         denoiser = models.denoiser.double()
         start = named_weights(denoiser)
         audits, sweeps = [], []

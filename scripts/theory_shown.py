@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+from resalign.hashes import verified
 from resalign.jobs.theory import LINEAR_MODEL, SHOWN, TheoryShownJob
 from resalign.running.stage import parse_arguments, run_stage, running
 
 
 def main() -> None:
     """Command line of the rule theory_shown."""
-    from resalign.analysis.frames import per_run_table, write_csv, write_exact_csv
+    from resalign.analysis.frames import per_run_table, write_csv
     from resalign.analysis.measured import MeasuredFolder
     from resalign.display import drawing
     from resalign.theory import linear_model_shown, proposition1, theory_figures
@@ -26,7 +28,7 @@ def main() -> None:
         for name, table in tables.items():
             write_csv(table, output / f"{name}.csv")
         linear_model = linear_model_shown.read(Path(job.linear_model))
-        write_exact_csv(linear_model, output / LINEAR_MODEL)
+        shutil.copyfile(verified(Path(job.linear_model)), output / LINEAR_MODEL)
         slices = tables.pop("slices")
         texts = {
             "theory.md": proposition1.page(**tables, measurements=measurements),

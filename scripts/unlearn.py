@@ -11,33 +11,29 @@ from resalign.diffusion.batches import encode
 from resalign.diffusion.micro_batches import micro_batches
 from resalign.diffusion.models import load_models
 from resalign.diffusion.precision import training_precision
+from resalign.jobs.unlearn import UnlearnJob
 from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
 from resalign.tensors.weights import save_weights
-
-DATA = ("forget", "retain", "pool")  # image sets of a job
 
 
 def main() -> None:
     """Command line of the rule unlearn."""
-    arguments = parse_arguments(__doc__ or "")
+    arguments = parse_arguments(__doc__, UnlearnJob)
     job, output = arguments.job, arguments.output
-    settings = dict(job["method"])
-    method = registry.member("unlearning", settings.pop("name"))
-    config = method.Config.parse(settings, where=job["label"])
-    in_parts, computing = micro_batches(job.get("micro_batch_size")), training_precision(job["precision"])
-    inputs = [job[key] for key in ("model", "checkpoint", *DATA) if job[key]]
-    with running(arguments, resumes="steps", inputs=inputs) as attempt, in_parts, computing:
-        images = {k: read_captioned_images(Path(job[k]), pixels=job["pixels"]) for k in DATA}
+    method, config = registry.configured("unlearning", job.method, where=job.label)
+    in_parts, computing = micro_batches(job.micro_batch_size), training_precision(job.precision)
+    with running(arguments, resumes="steps", inputs=job.paths()) as attempt, in_parts, computing:
+        images = {name: read_captioned_images(Path(path), pixels=job.pixels) for name, path in job.images.items()}
         models = load_models(
-            Path(job["model"]), device=job["device"], gradient_checkpointing=job.get("gradient_checkpointing", False)
+            Path(job.model), device=arguments.job.device, gradient_checkpointing=job.gradient_checkpointing
         )
         check_architecture(method, models.architecture.name)
-        progress = progress_bar(f"unlearn {job['label']} seed {arguments.seed}")
+        progress = progress_bar(f"unlearn {job.label} seed {arguments.seed}")
         run = Run(arguments.seed, progress=progress, attempt=attempt)
         data = UnlearningData(
             **{name: encode(models, images[name], run.generator("encode", name)) for name in images},
-            prompts=tuple(job["prompts"]) or tuple(sorted(set(images["forget"].prompts))),
-            checkpoint=Path(job["checkpoint"]) if job["checkpoint"] else None,
+            prompts=job.prompts or tuple(sorted(set(images["forget"].prompts))),
+            checkpoint=Path(job.checkpoint) if job.checkpoint else None,
         )
         weights = method.unlearn(models, data, config, run)
         save_weights(output / "weights.safetensors", weights)

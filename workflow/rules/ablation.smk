@@ -75,8 +75,8 @@ rule ablation_measured:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(3000),
-        runtime=growing(30),
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(30),
     params:
         job=lambda wildcards: AblationJob.of(ABLATIONS, wildcards.ablation).text(),
         modules=lambda wildcards: ablation_jobs.metric_modules(ABLATIONS, wildcards.ablation),
@@ -115,8 +115,8 @@ rule ablation_shown:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         job=lambda wildcards, input: AblationShownJob.of(ABLATIONS, wildcards.ablation, input.values).text(),
         folder=subpath(output[0], parent=True),

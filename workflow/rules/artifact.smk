@@ -30,8 +30,8 @@ rule pack:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(3000),
-        runtime=growing(60),
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(60),
     params:
         job=lambda wildcards: contents.artifact_job(PLAN, ABLATIONS),
         # The archive has the source: only what packs it depends on the revision.

@@ -1,11 +1,16 @@
+from resalign.jobs.attack import AttackJob
+
 # One model fine-tuned on one data set with one training seed: its weights along the way.
+
+
+def attack_job(wildcards):
+    return planned_job(AttackJob.of, "attack", wildcards.run, seed=wildcards.seed)
 
 
 rule attack:
     input:
-        weights=lambda wildcards: jobs.parent_weights(run_of("attack", wildcards), wildcards.seed),
-        assets=lambda wildcards: jobs.attack_assets(plan_of("attack", wildcards), wildcards.run),
-        checked=lambda wildcards: own_inputs.record(plan_of("attack", wildcards), run_of("attack", wildcards).model),
+        lambda wildcards: attack_job(wildcards).inputs(),
+        checked=lambda wildcards: checked_inputs("attack", wildcards),
         code=lambda wildcards: code("attack", *run_of("attack", wildcards).modules),
     output:
         checkpoints="results/runs/attack/{run}/seed-{seed}/checkpoints.json",
@@ -21,11 +26,9 @@ rule attack:
         "../../envs/attack.yaml"
     threads: RESOURCES["attack"].threads
     resources:
-        gpu=RESOURCES["attack"].gpu,
-        mem_mb=growing(RESOURCES["attack"].mem_mb),
-        runtime=growing(RESOURCES["attack"].runtime_minutes),
+        **resources_of("attack"),
     params:
-        job=lambda wildcards: jobs.attack_job(plan_of("attack", wildcards), wildcards.run, wildcards.seed),
+        job=lambda wildcards: attack_job(wildcards).text(),
         modules=lambda wildcards: run_of("attack", wildcards).modules,
         folder=subpath(output.checkpoints, parent=True),
     shell:

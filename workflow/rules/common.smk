@@ -1,10 +1,10 @@
+import functools
 import re
 import shlex
 import sys
 from pathlib import Path
 
 from resalign.running import outcome
-from resalign.jobs import parts as jobs
 from resalign.jobs import report as report_jobs
 from resalign.jobs.inputs import code, completion_files
 from resalign.jobs.job import as_json
@@ -33,7 +33,7 @@ def load_plans():
 
 
 def plan_of(stage, wildcards):
-    """The plan that a run stands in: the experiment's own, or an ablation's, which is made when it is asked for."""
+    """The plan of a run: the experiment's own, or an ablation's, which is made when it is asked for."""
     return ABLATIONS.made(stage, wildcards.run)[0]
 
 
@@ -42,20 +42,15 @@ def run_of(stage, wildcards):
     return ABLATIONS.made(stage, wildcards.run)[1]
 
 
-def reference_of(wildcards):
-    """The plan that compares with a set of real images, and the set."""
-    return ABLATIONS.made("reference", wildcards.reference)
+@functools.cache
+def planned_job(of, kind, folder, **wildcards):
+    """A job by the name of its folder: ``of`` builds it from the plan that makes the folder, and what it is there."""
+    return of(*ABLATIONS.made(kind, folder), **wildcards)
 
 
-def prepared_of(wildcards):
-    """The plan that a prepared set stands in, and its name there."""
-    return ABLATIONS.made("prepared", wildcards.prepared)
-
-
-def fetched(wildcards):
-    """The asset of a folder."""
-    plan, name = ABLATIONS.made("fetched", wildcards.asset)
-    return plan.assets[name]
+def checked_inputs(stage, wildcards):
+    """Records that the user's own inputs of a run were checked."""
+    return own_inputs.record(plan_of(stage, wildcards), run_of(stage, wildcards).model)
 
 
 def own(kind):
@@ -75,8 +70,8 @@ def shown_table(name, about, title, subcategory="All"):
     return report(f"{RESULT}/{name}", caption=caption, category="Tables", subcategory=subcategory, labels=labels)
 
 
-def verbatim(text):
-    """A param that Snakemake takes as it is: braces in a plain string would be read as wildcards."""
+def literal_param(text):
+    """A param that Snakemake takes as it is; in a plain string it would read braces as wildcards."""
     return lambda wildcards: text
 
 
@@ -85,9 +80,15 @@ def quoted_folder(path):
     return shlex.quote(str(Path(path).parent)).replace("{", "{{").replace("}", "}}")
 
 
-def growing(amount):
-    """A resource that each further attempt has more of: one that ran out of it must not fail in the same way again."""
+def per_attempt(amount):
+    """A resource that grows with each attempt: a job that ran out of it must not fail in the same way again."""
     return lambda wildcards, attempt: amount * attempt
+
+
+def resources_of(stage):
+    """The resources that the configuration gives a stage's jobs."""
+    asked = RESOURCES[stage]
+    return {"gpu": asked.gpu, "mem_mb": per_attempt(asked.mem_mb), "runtime": per_attempt(asked.runtime_minutes)}
 
 
 # Ctrl-C and SIGTERM are for the stages, which save their state first: the shell and the pipe into the log live on. A

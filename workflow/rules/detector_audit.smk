@@ -1,16 +1,16 @@
 # What the detectors miss and flag wrongly: a blurred sample for labelling, error rates from the labels, and every
 # state's rate corrected for them. No part of the page: `snakemake --cores 2 --configfile … -- detector_sample`, then
 # `-- detector_audit` when the labels are there.
-from resalign.jobs import detector_audit as detector_audit_jobs
+from resalign.jobs import detector_audit
 
-DETECTOR_AUDIT = detector_audit_jobs.folder(PLAN)
+DETECTOR_AUDIT = detector_audit.folder(PLAN)
 
 
 # Functions of wildcards: a plan that asks for none of it does not wait for it.
 rule detector_sample:
     input:
-        lambda wildcards: detector_audit_jobs.score_files(PLAN),
-        code=lambda wildcards: code("detector_sample", *detector_audit_jobs.metric_modules(PLAN)),
+        lambda wildcards: detector_audit.score_files(PLAN),
+        code=lambda wildcards: code("detector_sample", *detector_audit.metric_modules(PLAN)),
         templates="src/resalign/detector_audit/label.html.j2",
     output:
         sheet=f"{DETECTOR_AUDIT}/sheet.csv",
@@ -25,11 +25,11 @@ rule detector_sample:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(3000),
-        runtime=growing(30),
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(30),
     params:
-        job=lambda wildcards: detector_audit_jobs.sample_job(PLAN),
-        modules=detector_audit_jobs.metric_modules(PLAN),
+        job=lambda wildcards: detector_audit.DetectorSampleJob.of(PLAN).text(),
+        modules=detector_audit.metric_modules(PLAN),
         folder=subpath(output.sheet, parent=True),
     shell:
         "python scripts/detector_sample.py --job - --threads {threads} --output {params.folder}"
@@ -38,11 +38,9 @@ rule detector_sample:
 
 rule detector_audit:
     input:
-        lambda wildcards: detector_audit_jobs.score_files(PLAN),
-        labels=detector_audit_jobs.label_files(PLAN),
-        key=rules.detector_sample.output.key,
-        page=rules.detector_sample.output.page,
-        code=lambda wildcards: code("detector_audit", *detector_audit_jobs.metric_modules(PLAN)),
+        lambda wildcards: detector_audit.score_files(PLAN),
+        sample=lambda wildcards: detector_audit.DetectorAuditJob.of(PLAN).inputs(),
+        code=lambda wildcards: code("detector_audit", *detector_audit.metric_modules(PLAN)),
         templates="src/resalign/detector_audit/detector_audit.md.j2",
     output:
         table=f"{DETECTOR_AUDIT}/rates/table.csv",
@@ -57,11 +55,11 @@ rule detector_audit:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(3000),
-        runtime=growing(30),
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(30),
     params:
-        job=lambda wildcards: detector_audit_jobs.audit_job(PLAN),
-        modules=detector_audit_jobs.metric_modules(PLAN),
+        job=lambda wildcards: detector_audit.DetectorAuditJob.of(PLAN).text(),
+        modules=detector_audit.metric_modules(PLAN),
         folder=subpath(output.table, parent=True),
     shell:
         "python scripts/detector_audit.py --job - --threads {threads} --output {params.folder}"

@@ -1,31 +1,33 @@
+from resalign.jobs.digits import BarsJob, DigitsJob, digits_parts
+
 # The demo world, made from scikit-learn's handwritten digits. Nothing downstream knows that it is small.
 
-DIGITS = jobs.digits_parts(PLAN)
+DIGITS = {folder: DigitsJob.of(PLAN, folder) for folder in digits_parts(PLAN)}
 
-for folder, part in DIGITS.items():
+for folder, digits in DIGITS.items():
 
     rule:
         name:
-            f"digits_{part.removeprefix('digits-').replace('-', '_')}"
+            f"digits_{digits.part.removeprefix('digits-').replace('-', '_')}"
         input:
-            autoencoder=f"{jobs.autoencoder_of(folder)}/run.json" if part == "model" else [],
-            code=jobs.digits_code(part),
+            digits.inputs(),
+            code=digits.code(),
         output:
             f"{folder}/run.json",
             f"{folder}/timing.json",
         log:
             f"logs/{folder}.log",
         # The model is the longest path of the demo: it goes first, so that the rest fills the other core.
-        priority: 10 if part in ("autoencoder", "model") else 0
+        priority: 10 if digits.part in ("autoencoder", "model") else 0
         conda:
             "../../envs/data.yaml"
         threads: 1
         resources:
-            mem_mb=growing(3000),
-            runtime=growing(20),
+            mem_mb=per_attempt(3000),
+            runtime=per_attempt(20),
         params:
-            job=verbatim(jobs.digits_job(PLAN, folder)),
-            modules=f"resalign.digits.{jobs.DIGITS_MODULES.get(part, 'detectors')}",
+            job=literal_param(digits.text()),
+            modules=digits.module,
             folder=subpath(output[0], parent=True),
         shell:
             "python {input.code[0]} --job {params.job:q} --threads {threads}"
@@ -39,7 +41,7 @@ if DIGITS and PLAN.experiment.config.reference and {"ip", "retained_accuracy"} <
 
     rule digits_bars:
         input:
-            **jobs.bars_files(PLAN),
+            BarsJob.of(PLAN).inputs(),
             code=code("digits_bars"),
         output:
             f"results/{PLAN.experiment.config.name}/bars.json",
@@ -49,10 +51,10 @@ if DIGITS and PLAN.experiment.config.reference and {"ip", "retained_accuracy"} <
             "../../envs/report.yaml"
         threads: 1
         resources:
-            mem_mb=growing(1000),
-            runtime=growing(10),
+            mem_mb=per_attempt(1000),
+            runtime=per_attempt(10),
         params:
-            job=verbatim(jobs.bars_job(PLAN)),
+            job=literal_param(BarsJob.of(PLAN).text()),
             folder=subpath(output[0], parent=True),
         shell:
             "python scripts/digits_bars.py --job {params.job:q} --output {params.folder} 2>&1 | tee {log}"

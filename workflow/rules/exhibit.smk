@@ -21,8 +21,8 @@ for kind, suffixes in exhibit_jobs.SUFFIXES.items():
             "../../envs/report.yaml"
         threads: 1
         resources:
-            mem_mb=growing(1500),
-            runtime=growing(10),
+            mem_mb=per_attempt(1500),
+            runtime=per_attempt(10),
         params:
             job=lambda wildcards: ExhibitJob.of(PLAN, wildcards.exhibit).text(),
             folder=subpath(output[0], parent=True),

@@ -42,8 +42,8 @@ rule export_model:
         "../../envs/unlearn.yaml"
     threads: 1
     resources:
-        mem_mb=growing(RESOURCES["unlearn"].mem_mb),
-        runtime=growing(30),
+        mem_mb=per_attempt(RESOURCES["unlearn"].mem_mb),
+        runtime=per_attempt(30),
     params:
         job=lambda wildcards: export_job(wildcards).text(),
         folder=subpath(output.folder, parent=True),

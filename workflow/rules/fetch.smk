@@ -1,5 +1,6 @@
 from resalign.running.adopt import adopt_command, foreign_runs
 from resalign.data.doctor import gpu_line, missing_lines
+from resalign.jobs.fetch import FetchJob
 from resalign.running.notes import note_damage
 
 # Downloads: the only rules that touch the network. Every file is pinned, and checked before it is used.
@@ -23,7 +24,7 @@ rule fetch:
         "../../envs/data.yaml"
     threads: 1
     params:
-        job=lambda wildcards: as_json({"asset": fetched(wildcards).name, **fetched(wildcards).resolved}),
+        job=lambda wildcards: planned_job(FetchJob.of, "fetched", wildcards.asset).text(),
         folder=subpath(output[0], parent=True),
     shell:
         "python scripts/fetch.py --job {params.job:q} --threads {threads} --output {params.folder} 2>&1 | tee {log}"

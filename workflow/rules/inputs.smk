@@ -1,7 +1,13 @@
 # Folders and files of the user's own are checked before any long work; the demo has none.
-from resalign.config import scorer_check
+from resalign.jobs import check_scorers
+from resalign.jobs.check_inputs import CheckInputsJob
 
-SCORER_CHECK = scorer_check.folder(PLAN)
+SCORER_CHECK = check_scorers.folder(PLAN)
+
+
+def check_inputs_job(wildcards):
+    _, found = ABLATIONS.made("inputs", wildcards.inputs)
+    return CheckInputsJob.parse(found, where="own inputs")
 
 
 rule check_inputs:
@@ -13,13 +19,13 @@ rule check_inputs:
         "logs/check_inputs/{inputs}.log",
     wildcard_constraints:
         inputs=own("inputs"),
-    # Before everything else that could run as well: what is wrong is to be said at once.
+    # Before everything else that could run as well, so that a fault is reported at once.
     priority: 100
     conda:
         "../../envs/data.yaml"
     threads: 1
     params:
-        job=lambda wildcards: as_json(ABLATIONS.made("inputs", wildcards.inputs)[1]),
+        job=lambda wildcards: check_inputs_job(wildcards).text(),
         folder=subpath(output[0], parent=True),
     shell:
         "python scripts/check_inputs.py --job {params.job:q} --output {params.folder} 2>&1 | tee {log}"
@@ -31,25 +37,24 @@ rule check_inputs:
 
 rule check_scorers:
     input:
-        assets=completion_files(PLAN, scorer_check.references(PLAN)),
+        check_scorers.CheckScorersJob.of(PLAN).inputs(),
         code=code("check_scorers", *PLAN.scorer_modules),
     output:
-        found=f"{SCORER_CHECK}/{scorer_check.FOUND}",
+        found=f"{SCORER_CHECK}/{check_scorers.FOUND}",
         record=f"{SCORER_CHECK}/run.json",
         timing=f"{SCORER_CHECK}/timing.json",
     log:
         f"logs/check_scorers/{Path(SCORER_CHECK).name}.log",
-    # No training waits for it, as resalign.config.scorer_check says: it goes first instead, beside nothing else where all
-    # that it reads is there.
+    # No training waits for it, see resalign.jobs.check_scorers: it goes first instead, alone where its inputs are there.
     priority: 100
     conda:
         "../../envs/score.yaml"
-    threads: (workflow.resource_settings.cores or 1) if scorer_check.is_ready(PLAN) else 1
+    threads: (workflow.resource_settings.cores or 1) if check_scorers.is_ready(PLAN) else 1
     resources:
-        mem_mb=growing(RESOURCES["score"].mem_mb),
-        runtime=growing(60),
+        mem_mb=per_attempt(RESOURCES["score"].mem_mb),
+        runtime=per_attempt(60),
     params:
-        job=verbatim(as_json(scorer_check.job(PLAN))),
+        job=literal_param(check_scorers.CheckScorersJob.of(PLAN).text()),
         modules=PLAN.scorer_modules,
         folder=subpath(output.found, parent=True),
     shell:

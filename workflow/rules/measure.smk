@@ -19,8 +19,8 @@ rule measure:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(3000),
-        runtime=growing(30),
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(30),
     params:
         job=lambda wildcards: MeasureJob.of(PLAN).text(),
         modules=METRIC_MODULES,

@@ -7,7 +7,7 @@ if OVERLAP:
 
     rule overlap:
         input:
-            assets=completion_files(PLAN, overlap.references(PLAN)),
+            overlap.OverlapJob.of(PLAN).inputs(),
             code=code("overlap"),
         output:
             found=f"{OVERLAP}/overlap.json",
@@ -15,16 +15,16 @@ if OVERLAP:
             timing=f"{OVERLAP}/timing.json",
         log:
             f"logs/overlap/{Path(OVERLAP).name}.log",
-        # Before any training that could run as well: what is refused is to be said at once.
+        # Before any training that could run as well, so that a refusal comes at once.
         priority: 100
         conda:
             "../../envs/data.yaml"
         threads: 1
         resources:
-            mem_mb=growing(3000),
-            runtime=growing(60),
+            mem_mb=per_attempt(3000),
+            runtime=per_attempt(60),
         params:
-            job=verbatim(as_json(overlap.job(PLAN))),
+            job=literal_param(overlap.OverlapJob.of(PLAN).text()),
             folder=subpath(output.found, parent=True),
         shell:
             "python scripts/overlap.py --job - --threads {threads} --output {params.folder}"

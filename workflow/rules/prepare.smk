@@ -1,14 +1,18 @@
-from resalign.jobs import prepare as prepared_jobs
+from resalign.jobs.prepare import PrepareJob, patterns
 
 # Image sets made from fetched archives and tables (unpacked, checked, filtered, split), or by a model from prompts.
 
-PREPARED, GENERATED = prepared_jobs.patterns(ABLATIONS.prepared_sets())
+PREPARED, GENERATED = patterns(ABLATIONS.prepared_sets())
+
+
+def prepare_job(wildcards):
+    return planned_job(PrepareJob.of, "prepared", wildcards.prepared)
 
 
 rule prepare:
     input:
-        assets=lambda wildcards: prepared_jobs.assets(*prepared_of(wildcards)),
-        code=lambda wildcards: prepared_jobs.code(*prepared_of(wildcards)),
+        lambda wildcards: prepare_job(wildcards).inputs(),
+        code=lambda wildcards: prepare_job(wildcards).code(),
     output:
         "results/assets/{prepared}/run.json",
         "results/assets/{prepared}/timing.json",
@@ -20,11 +24,11 @@ rule prepare:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=growing(8000),
-        runtime=growing(240),
+        mem_mb=per_attempt(8000),
+        runtime=per_attempt(240),
     params:
-        job=lambda wildcards: prepared_jobs.job(*prepared_of(wildcards)),
-        module=lambda wildcards: prepared_jobs.module(*prepared_of(wildcards)),
+        job=lambda wildcards: prepare_job(wildcards).text(),
+        module=lambda wildcards: prepare_job(wildcards).module,
         folder=subpath(output[0], parent=True),
     shell:
         "python scripts/prepare.py --job {params.job:q} --threads {threads} --output {params.folder}"
@@ -33,8 +37,8 @@ rule prepare:
 
 rule generate:
     input:
-        assets=lambda wildcards: prepared_jobs.assets(*prepared_of(wildcards)),
-        code=lambda wildcards: prepared_jobs.code(*prepared_of(wildcards)),
+        lambda wildcards: prepare_job(wildcards).inputs(),
+        code=lambda wildcards: prepare_job(wildcards).code(),
     output:
         "results/assets/{prepared}/run.json",
         "results/assets/{prepared}/timing.json",
@@ -46,12 +50,10 @@ rule generate:
         "../../envs/sample.yaml"
     threads: RESOURCES["sample"].threads
     resources:
-        gpu=RESOURCES["sample"].gpu,
-        mem_mb=growing(RESOURCES["sample"].mem_mb),
-        runtime=growing(RESOURCES["sample"].runtime_minutes),
+        **resources_of("sample"),
     params:
-        job=lambda wildcards: prepared_jobs.job(*prepared_of(wildcards)),
-        module=lambda wildcards: prepared_jobs.module(*prepared_of(wildcards)),
+        job=lambda wildcards: prepare_job(wildcards).text(),
+        module=lambda wildcards: prepare_job(wildcards).module,
         folder=subpath(output[0], parent=True),
     shell:
         "python scripts/generate.py --job {params.job:q} --threads {threads}"

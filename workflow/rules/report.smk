@@ -48,8 +48,8 @@ rule report:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(3000),
-        runtime=growing(30),
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(30),
     params:
         job=lambda wildcards: ReportJob.of(PLAN).text(),
         folder=subpath(output[0], parent=True),

@@ -1,12 +1,17 @@
+from resalign.jobs.sample import SampleJob
+
 # The images of one model state, or of all checkpoints of an attack. The images themselves lie beside the tiers, where
 # no rule declares them, so that a larger tier extends what a smaller one has made.
 
 
+def sample_job(wildcards):
+    return planned_job(SampleJob.of, "sample", wildcards.run, seed=wildcards.seed, tier=wildcards.tier)
+
+
 rule sample:
     input:
-        weights=lambda wildcards: jobs.parent_weights(run_of("sample", wildcards), wildcards.seed),
-        assets=lambda wildcards: jobs.sample_assets(plan_of("sample", wildcards), wildcards.run),
-        checked=lambda wildcards: own_inputs.record(plan_of("sample", wildcards), run_of("sample", wildcards).model),
+        lambda wildcards: sample_job(wildcards).inputs(),
+        checked=lambda wildcards: checked_inputs("sample", wildcards),
         code=code("sample"),
     output:
         images="results/runs/sample/{run}/seed-{seed}/{tier}/images.csv",
@@ -20,11 +25,9 @@ rule sample:
         "../../envs/sample.yaml"
     threads: RESOURCES["sample"].threads
     resources:
-        gpu=RESOURCES["sample"].gpu,
-        mem_mb=growing(RESOURCES["sample"].mem_mb),
-        runtime=growing(RESOURCES["sample"].runtime_minutes),
+        **resources_of("sample"),
     params:
-        job=lambda wildcards: jobs.sample_job(plan_of("sample", wildcards), **wildcards),
+        job=lambda wildcards: sample_job(wildcards).text(),
         folder=subpath(output.images, parent=True),
     shell:
         "python scripts/sample.py --job {params.job:q} --seed {wildcards.seed} --threads {threads}"

@@ -1,10 +1,15 @@
+from resalign.jobs.score import ScoreJob
+
 # Raw scores of every image; thresholds are applied when tables are made.
+
+
+def score_job(wildcards):
+    return planned_job(ScoreJob.of, "score", wildcards.run, seed=wildcards.seed, tier=wildcards.tier)
 
 
 rule score:
     input:
-        images=lambda wildcards: jobs.score_images(plan_of("score", wildcards), **wildcards),
-        assets=lambda wildcards: jobs.scorer_assets(plan_of("score", wildcards)),
+        lambda wildcards: score_job(wildcards).inputs(),
         code=lambda wildcards: code("score", *plan_of("score", wildcards).scorer_modules),
     output:
         scores="results/runs/score/{run}/seed-{seed}/{tier}/scores.parquet",
@@ -18,13 +23,9 @@ rule score:
         "../../envs/score.yaml"
     threads: RESOURCES["score"].threads
     resources:
-        gpu=RESOURCES["score"].gpu,
-        mem_mb=growing(RESOURCES["score"].mem_mb),
-        runtime=growing(RESOURCES["score"].runtime_minutes),
+        **resources_of("score"),
     params:
-        job=lambda wildcards, input: jobs.score_job(
-            plan_of("score", wildcards), f"{run_of('score', wildcards).label} seed {wildcards.seed}", input.images
-        ),
+        job=lambda wildcards: score_job(wildcards).text(),
         modules=lambda wildcards: plan_of("score", wildcards).scorer_modules,
         folder=subpath(output.scores, parent=True),
     shell:
@@ -35,11 +36,18 @@ rule score:
 # Real images that metrics compare with, each set scored once by the same networks.
 
 
+def reference_job(wildcards):
+    return planned_job(ScoreJob.of_reference, "reference", wildcards.reference)
+
+
+def reference_plan(wildcards):
+    return ABLATIONS.made("reference", wildcards.reference)[0]
+
+
 rule score_reference:
     input:
-        images=lambda wildcards: completion_files(reference_of(wildcards)[0], reference_of(wildcards)[1:]),
-        assets=lambda wildcards: jobs.scorer_assets(reference_of(wildcards)[0]),
-        code=lambda wildcards: code("score", *reference_of(wildcards)[0].scorer_modules),
+        lambda wildcards: reference_job(wildcards).inputs(),
+        code=lambda wildcards: code("score", *reference_plan(wildcards).scorer_modules),
     output:
         scores="results/runs/score/{reference}/scores.parquet",
         record="results/runs/score/{reference}/run.json",
@@ -52,12 +60,10 @@ rule score_reference:
         "../../envs/score.yaml"
     threads: RESOURCES["score"].threads
     resources:
-        gpu=RESOURCES["score"].gpu,
-        mem_mb=growing(RESOURCES["score"].mem_mb),
-        runtime=growing(RESOURCES["score"].runtime_minutes),
+        **resources_of("score"),
     params:
-        job=lambda wildcards: jobs.reference_job(*reference_of(wildcards)),
-        modules=lambda wildcards: reference_of(wildcards)[0].scorer_modules,
+        job=lambda wildcards: reference_job(wildcards).text(),
+        modules=lambda wildcards: reference_plan(wildcards).scorer_modules,
         folder=subpath(output[0], parent=True),
     shell:
         "python scripts/score.py --job {params.job:q} --threads {threads}"

@@ -1,13 +1,16 @@
 # No part of any experiment: `snakemake --cores 1 --configfile config/demo.yaml -- second_order` holds the hypergradient
 # estimators against unrolled differentiation and central differences on the experiment's base model, and sweeps γ. It
 # needs the graph of a whole fine-tuning in float64: a small model's.
+from resalign.jobs import second_order
+
+SECOND_ORDER = second_order.SecondOrderJob.of(PLAN)
 
 
 rule second_order:
     input:
-        assets=jobs.second_order_assets(PLAN),
+        SECOND_ORDER.inputs(),
         checked=own_inputs.record(PLAN),
-        code=code("second_order", *jobs.second_order_modules()),
+        code=code("second_order", *second_order.modules()),
     output:
         audit=f"{RESULT}/second-order/audit.csv",
         gamma=f"{RESULT}/second-order/gamma.csv",
@@ -22,11 +25,11 @@ rule second_order:
     threads: RESOURCES["unlearn"].threads
     resources:
         gpu=RESOURCES["unlearn"].gpu,
-        mem_mb=growing(12000),
-        runtime=growing(30),
+        mem_mb=per_attempt(12000),
+        runtime=per_attempt(30),
     params:
-        job=verbatim(jobs.second_order_job(PLAN)),
-        modules=jobs.second_order_modules(),
+        job=literal_param(SECOND_ORDER.text()),
+        modules=second_order.modules(),
         folder=subpath(output.audit, parent=True),
     shell:
         "python scripts/second_order.py --job - --threads {threads} --output {params.folder}"

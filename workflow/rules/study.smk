@@ -9,8 +9,8 @@ STUDY = f"{RESULT}/study"
 # Functions of wildcards throughout: an experiment that cannot be a study must not fail where none is asked for.
 rule study_counts:
     input:
-        lambda wildcards: study_jobs.study_files(PLAN),
-        code=lambda wildcards: code("study", *study_jobs.study_metrics(PLAN)),
+        lambda wildcards: study_jobs.StudyJob.of(PLAN).inputs(),
+        code=code("study"),
     output:
         counts=f"{STUDY}/counts.csv",
         losses=f"{STUDY}/losses.csv",
@@ -23,15 +23,14 @@ rule study_counts:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(3000),
-        runtime=growing(10),
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(10),
     params:
-        job=lambda wildcards: study_jobs.study_job(PLAN),
-        modules=lambda wildcards: study_jobs.study_metrics(PLAN),
+        job=lambda wildcards: study_jobs.StudyJob.of(PLAN).text(),
         folder=subpath(output.counts, parent=True),
     shell:
-        "python scripts/study.py --job - --threads {threads} --output {params.folder}"
-        " --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"
+        "python scripts/study.py --job - --threads {threads} --output {params.folder} <<< {params.job:q}"
+        " 2>&1 | tee {log}"
 
 
 rule selection:
@@ -48,8 +47,8 @@ rule selection:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         folder=subpath(output.table, parent=True),
     shell:
@@ -73,8 +72,8 @@ rule study:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         # A function: only who asks for the study must have the models that its claims name.
         folder=lambda wildcards: f"results/{study_jobs.checked(PLAN).experiment.config.name}/study",

@@ -32,9 +32,7 @@ rule theory_state:
         "../../envs/unlearn.yaml"
     threads: RESOURCES["unlearn"].threads
     resources:
-        gpu=RESOURCES["unlearn"].gpu,
-        mem_mb=growing(RESOURCES["unlearn"].mem_mb),
-        runtime=growing(RESOURCES["unlearn"].runtime_minutes),
+        **resources_of("unlearn"),
     params:
         job=lambda wildcards: state_job(wildcards).text(),
         folder=subpath(output.record, parent=True),
@@ -56,8 +54,8 @@ rule linear_model:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         job=lambda wildcards: theory_jobs.LinearModelJob.of(PLAN).text(),
         folder=subpath(output.table, parent=True),
@@ -80,8 +78,8 @@ rule theory_shown:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=growing(3000),
-        runtime=growing(10),
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(10),
     params:
         job=lambda wildcards: theory_jobs.TheoryShownJob.of(PLAN).text(),
         folder=subpath(output.record, parent=True),

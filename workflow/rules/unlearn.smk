@@ -1,10 +1,16 @@
+from resalign.jobs.unlearn import UnlearnJob
+
 # One model and one training seed: the weights that a method changed.
+
+
+def unlearn_job(wildcards):
+    return planned_job(UnlearnJob.of, "unlearn", wildcards.run)
 
 
 rule unlearn:
     input:
-        assets=lambda wildcards: jobs.unlearn_assets(plan_of("unlearn", wildcards), wildcards.run),
-        checked=lambda wildcards: own_inputs.record(plan_of("unlearn", wildcards), run_of("unlearn", wildcards).model),
+        lambda wildcards: unlearn_job(wildcards).inputs(),
+        checked=lambda wildcards: checked_inputs("unlearn", wildcards),
         code=lambda wildcards: code("unlearn", *run_of("unlearn", wildcards).modules),
     output:
         weights="results/runs/unlearn/{run}/seed-{seed}/weights.safetensors",
@@ -19,11 +25,9 @@ rule unlearn:
         "../../envs/unlearn.yaml"
     threads: RESOURCES["unlearn"].threads
     resources:
-        gpu=RESOURCES["unlearn"].gpu,
-        mem_mb=growing(RESOURCES["unlearn"].mem_mb),
-        runtime=growing(RESOURCES["unlearn"].runtime_minutes),
+        **resources_of("unlearn"),
     params:
-        job=lambda wildcards: jobs.unlearn_job(plan_of("unlearn", wildcards), wildcards.run),
+        job=lambda wildcards: unlearn_job(wildcards).text(),
         modules=lambda wildcards: run_of("unlearn", wildcards).modules,
         folder=subpath(output.weights, parent=True),
     shell:

@@ -11,11 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from resalign.accounting.job_records import RECORD, TIMING
-from resalign.config import own_inputs, scorer_check
+from resalign.config import own_inputs
 from resalign.config.assets import FETCHED
 from resalign.config.plan import RESULTS, Plan, Stage
-from resalign.jobs import cards, overlap, prepare, report, study
-from resalign.jobs import parts as jobs
+from resalign.jobs import cards, check_scorers, overlap, report, study
+from resalign.jobs.attack import AttackJob
+from resalign.jobs.digits import DigitsJob, autoencoder_of, digits_parts
+from resalign.jobs.fetch import FetchJob
+from resalign.jobs.job import Job
+from resalign.jobs.prepare import PrepareJob
+from resalign.jobs.sample import SampleJob
+from resalign.jobs.score import ScoreJob
+from resalign.jobs.second_order import SecondOrderJob
+from resalign.jobs.unlearn import UnlearnJob
 
 # In the order in which a person reads them.
 STAGES = ("inputs", "assets", "unlearn", "attack", "sample", "score", "report", "study", "second_order")
@@ -78,9 +86,9 @@ def tables(plan: Plan) -> dict[str, list[PlannedJob]]:
         found["audit"] = [*common, *_references(plan), _cards(plan)]
     if not study.missing_models(plan):
         found["study"] = [*common, *_study(plan)]
-    if jobs.digits_parts(plan):  # in float64 through a whole fine-tuning: a small model's
-        read = set(jobs.second_order_assets(plan))
-        read |= {f"{jobs.autoencoder_of(plan.folder(plan.experiment.config.model))}/{RECORD}"}
+    if digits_parts(plan):  # in float64 through a whole fine-tuning: a small model's
+        read = set(SecondOrderJob.of(plan).inputs())
+        read |= {f"{autoencoder_of(plan.folder(plan.experiment.config.model))}/{RECORD}"}
         audited = [asset for asset in assets if f"{asset.folder}/{RECORD}" in read]
         found["second_order"] = [*inputs, *audited, _second_order(plan)]
     return found
@@ -99,35 +107,37 @@ def _inputs(plan: Plan) -> list[PlannedJob]:
 
 
 def _assets(plan: Plan) -> list[PlannedJob]:
-    parts = jobs.digits_parts(plan)
-    found = [PlannedJob("assets", part, 0, at, json.loads(jobs.digits_job(plan, at))) for at, part in parts.items()]
+    parts = digits_parts(plan)
+    found = [PlannedJob("assets", part, 0, at, DigitsJob.of(plan, at).plain()) for at, part in parts.items()]
     for asset in plan.assets.values():
         if asset.origin in FETCHED:
-            found.append(PlannedJob("assets", asset.name, 0, asset.folder, {"asset": asset.name, **asset.resolved}))
+            found.append(PlannedJob("assets", asset.name, 0, asset.folder, FetchJob.of(plan, asset.name).plain()))
         elif asset.origin == "prepared":
-            job = json.loads(prepare.job(plan, asset.name))
+            job = PrepareJob.of(plan, asset.name).plain()
             found.append(PlannedJob("assets", asset.name, 0, asset.folder, job))
     return found
 
 
 def _overlap(plan: Plan) -> list[PlannedJob]:
     folder = overlap.folder(plan)
-    return [PlannedJob("inputs", "overlap", 0, folder, overlap.job(plan))] if folder else []
+    return [PlannedJob("inputs", "overlap", 0, folder, overlap.OverlapJob.of(plan).plain())] if folder else []
 
 
 def _scorers(plan: Plan) -> PlannedJob:
-    return PlannedJob("inputs", "scorers", 0, scorer_check.folder(plan), scorer_check.job(plan))
+    return PlannedJob(
+        "inputs", "scorers", 0, check_scorers.folder(plan), check_scorers.CheckScorersJob.of(plan).plain()
+    )
 
 
-def _run(plan: Plan, run: Stage, seed: int, folder: str, text: str, units: int | None) -> PlannedJob:
-    job, threads = json.loads(text), plan.experiment.resources(run.stage).threads
+def _run(plan: Plan, run: Stage, seed: int, folder: str, job: Job, units: int | None) -> PlannedJob:
+    threads = plan.experiment.resources(run.stage).threads
     model = plan.folder(plan.pipeline(run.model))
-    return PlannedJob(run.stage, run.label, seed, folder, job, model, units, threads)
+    return PlannedJob(run.stage, run.label, seed, folder, job.plain(), model, units, threads)
 
 
 def _unlearn(plan: Plan, run: Stage, seed: int) -> PlannedJob:
     steps = getattr(plan.experiment.unlearning[run.model].config, "steps", 1)
-    return _run(plan, run, seed, run.folder(seed), jobs.unlearn_job(plan, run.run), steps)
+    return _run(plan, run, seed, run.folder(seed), UnlearnJob.of(plan, run), steps)
 
 
 def _attack(plan: Plan, run: Stage, seed: int) -> PlannedJob:
@@ -137,17 +147,17 @@ def _attack(plan: Plan, run: Stage, seed: int) -> PlannedJob:
     attacked = plan.attacked_prompts(run.attack)
     prompts = plan.most_prompts(attacked) if attacked else 1
     units = None if prompts is None else steps * prompts
-    return _run(plan, run, seed, run.folder(seed), jobs.attack_job(plan, run.run, str(seed)), units)
+    return _run(plan, run, seed, run.folder(seed), AttackJob.of(plan, run, str(seed)), units)
 
 
 def _sample(plan: Plan, run: Stage, seed: int) -> PlannedJob:
-    text = jobs.sample_job(plan, run.run, str(seed), plan.tier)
-    return _run(plan, run, seed, f"{run.folder(seed)}/{plan.tier}", text, _images(plan, run))
+    job = SampleJob.of(plan, run, str(seed), plan.tier)
+    return _run(plan, run, seed, f"{run.folder(seed)}/{plan.tier}", job, _images(plan, run))
 
 
 def _score(plan: Plan, run: Stage, seed: int) -> PlannedJob:
-    text = jobs.score_job(plan, run.label, jobs.score_images(plan, run.run, str(seed), plan.tier))
-    return _run(plan, run, seed, f"{run.folder(seed)}/{plan.tier}", text, _images(plan, run))
+    job = ScoreJob.of(plan, run, str(seed), plan.tier)
+    return _run(plan, run, seed, f"{run.folder(seed)}/{plan.tier}", job, _images(plan, run))
 
 
 def _images(plan: Plan, run: Stage) -> int | None:
@@ -169,7 +179,7 @@ def _references(plan: Plan) -> list[PlannedJob]:
     threads = plan.experiment.resources("score").threads
     found = []
     for folder, reference in plan.references.items():
-        job = json.loads(jobs.reference_job(plan, reference))
+        job = ScoreJob.of_reference(plan, reference).plain()
         found.append(PlannedJob("score", "reference", 0, folder, job, threads=threads))
     return found
 
@@ -187,7 +197,7 @@ def _cards(plan: Plan) -> PlannedJob:
 
 
 def _study(plan: Plan) -> list[PlannedJob]:
-    folder, job = f"{_result(plan)}/study", json.loads(study.study_job(plan))
+    folder, job = f"{_result(plan)}/study", study.StudyJob.of(plan).plain()
     return [
         PlannedJob("study", "counts", 0, folder, job),
         PlannedJob("study", "table", 0, folder, {}, made="table.csv"),
@@ -195,7 +205,7 @@ def _study(plan: Plan) -> list[PlannedJob]:
 
 
 def _second_order(plan: Plan) -> PlannedJob:
-    job = json.loads(jobs.second_order_job(plan))
+    job = SecondOrderJob.of(plan).plain()
     threads = plan.experiment.resources("unlearn").threads
     return PlannedJob(
         "second_order", "audit", 0, f"{_result(plan)}/second-order", job, str(job["model"]), threads=threads

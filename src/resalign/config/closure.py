@@ -1,4 +1,8 @@
-"""The code that a stage runs: every module of this package that it imports, function bodies included."""
+"""The code that a stage runs: every module of this package that it imports, function bodies included.
+
+Imports for type checkers do not count: a job's module names the plan's class there, and a stage does not depend on how
+its job was planned.
+"""
 
 from __future__ import annotations
 
@@ -45,9 +49,13 @@ def source_hash(files: Iterable[Path]) -> str:
 
 @functools.cache
 def _imported_files(path: Path) -> tuple[Path, ...]:
-    """Files of this package that one file's import statements name, wherever in it they stand."""
+    """Files of this package that one file imports, at its top or in function bodies."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            node.body = []  # never executed
+    for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

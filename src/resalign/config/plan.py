@@ -276,6 +276,12 @@ class Plan:
         return found
 
     @property
+    def real_images(self) -> list[str]:
+        """Asset references of the real images that metrics compare with, but for an attack's own training images."""
+        compared = [self.experiment.config.reference, *self.experiment.references.values()]
+        return [reference for reference in dict.fromkeys(compared) if reference not in (None, TRAIN)]
+
+    @property
     def references(self) -> dict[str, str]:
         """Those sets of real images by the folder of their raw scores, the experiment's own first."""
         own = [self.experiment.config.reference] if self.experiment.config.reference else []

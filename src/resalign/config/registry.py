@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import pkgutil
 from types import ModuleType
+from typing import Any
 
 from resalign.config.strict import ConfigError, Strict, nearest
 
@@ -34,6 +35,21 @@ def member(family: str, name: str) -> ModuleType:
     if name not in known:
         raise ConfigError(f"no {family} named '{name}'{nearest(name, known)}")
     return importlib.import_module(f"resalign.{family}.{name}")
+
+
+def configured(family: str, values: dict[str, Any], *, where: str) -> tuple[ModuleType, Any]:
+    """A member and its settings, from plain values whose ``name`` is the member's.
+
+    Args:
+        family: One of :data:`FAMILIES`.
+        values: As :meth:`resalign.config.experiment.Member.resolved` gives them.
+        where: What an error calls the settings.
+
+    Raises:
+        ConfigError: If there is no such member, or it has no such settings.
+    """
+    module = member(family, values["name"])
+    return module, module.Config.parse({key: value for key, value in values.items() if key != "name"}, where=where)
 
 
 def config_class(family: str, name: str) -> type[Strict]:

@@ -9,9 +9,10 @@ from pydantic import Field, model_validator
 from resalign.config.assets import AssetConfig, Term
 from resalign.config.detector_audit import DetectorAuditConfig
 from resalign.config.digits import DigitsConfig
-from resalign.config.precision import Precision, TrainingPrecision
+from resalign.config.precision import TrainingPrecision
 from resalign.config.prompts import Choice, PromptColumns
 from resalign.config.report import ReportConfig
+from resalign.config.sampling import SamplingConfig
 from resalign.config.scorer_needs import DetectorCheckConfig
 from resalign.config.strict import Strict
 from resalign.config.sweeps import SweepConfig
@@ -29,16 +30,6 @@ class ConceptConfig(Strict):
     retain: str
     pool: str
     prompts: tuple[str, ...] = Field((), description="prompts that name the concept, for methods that use no images")
-
-
-class SamplingConfig(Strict):
-    """How images are generated, the same for every model [released evaluation: 30 steps, guidance 7.5]."""
-
-    num_inference_steps: int = Field(30, gt=0)
-    guidance_scale: float = Field(7.5, ge=1)
-    seed: int = Field(42, ge=0, description="sampling seed; keys the initial noise, apart from any training seed")
-    batch_size: int = Field(64, gt=0)
-    precision: Precision = Field("float32", description="of the whole pipeline [released evaluation: float16]")
 
 
 class PromptSetConfig(Strict):

@@ -215,9 +215,7 @@ def column_cells(
         apart: Whether two models are told apart; None for :func:`unpaired_apart`.
     """
     best = shown_best(values, info, base, apart or unpaired_apart(values))
-    return {
-        str(row["model"]): Cell.of(row, info, best=str(row["model"]) in best) for row in values.to_dict("records")
-    }
+    return {str(row["model"]): Cell.of(row, info, best=str(row["model"]) in best) for row in values.to_dict("records")}
 
 
 def with_cells_explained(table: ResultTable, frame: pd.DataFrame, *more: str) -> ResultTable:

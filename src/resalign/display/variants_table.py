@@ -9,7 +9,16 @@ import pandas as pd
 from resalign.analysis.measurements import NOT_ATTACKED, Measurements
 from resalign.config.report import ReportConfig
 from resalign.display.drawing import Panel
-from resalign.display.layout import Cell, Column, ResultTable, TableRow, arrowed, bold_words, column_cells, with_cells_explained
+from resalign.display.layout import (
+    Cell,
+    Column,
+    ResultTable,
+    TableRow,
+    arrowed,
+    bold_words,
+    column_cells,
+    with_cells_explained,
+)
 from resalign.display.panels import variants_panel
 
 VARIANT = ["series", "variant"]

@@ -19,6 +19,8 @@ def make(inputs: ExhibitInputs) -> Table:
     from resalign.exhibits._layouts import plain_layout
     from resalign.display.products import Table
 
-    frame = pd.DataFrame([vars(entry) for entry in inputs.words.plan], columns=["exhibit", "title", "files", "left_out"])
+    frame = pd.DataFrame(
+        [vars(entry) for entry in inputs.words.plan], columns=["exhibit", "title", "files", "left_out"]
+    )
     headers = {"exhibit": "Exhibit", "title": "Shows", "files": "Files", "left_out": "Left out: needs"}
     return Table(frame, plain_layout(frame, headers, "The exhibits of this experiment."), headers["exhibit"])

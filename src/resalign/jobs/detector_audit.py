@@ -1,88 +1,129 @@
-"""What the rules of the detector audit tell their scripts, and the files that they read."""
+"""The jobs of the detector audit, and where its files lie."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from resalign.config.detector_audit import DetectorAuditConfig, StandInConfig
-from resalign.config.experiment import BASE, Member
-from resalign.config.plan import RESULTS, Plan
-from resalign.jobs import report
-from resalign.jobs.job import as_json
+from resalign.config.detector_audit import StandInConfig
+from resalign.config.report import ReportConfig
+from resalign.jobs import measure
+from resalign.jobs.inputs import Input
+from resalign.jobs.job import Job
+from resalign.jobs.measure import Scored
+
+if TYPE_CHECKING:
+    from resalign.config.plan import Plan
+
+
+class AuditedJob(Job):
+    """The part that both jobs share.
+
+    Attributes:
+        title: Of the experiment.
+        concept: Its concept.
+        metric: Label of the audited metric, and its name and settings.
+        base: The model before unlearning.
+        rows: Every model, fine-tuned or not; raw scores lead to images.
+    """
+
+    title: str
+    concept: str
+    metric: tuple[str, dict[str, Any]]
+    base: str
+    rows: tuple[Scored, ...]
+
+
+class DetectorSampleJob(AuditedJob):
+    """A job of scripts/detector_sample.py.
+
+    Attributes:
+        images: How many images are drawn.
+        seed: Draws them.
+        shown_pixels: Width of an image on the labelling page.
+    """
+
+    images: int
+    seed: int
+    shown_pixels: int
+
+    @classmethod
+    def of(cls, plan: Plan) -> DetectorSampleJob:
+        """The job of an experiment."""
+        settings = plan.experiment.config.detector_audit
+        return cls(**_audited(plan), images=settings.images, seed=settings.seed, shown_pixels=settings.shown_pixels)
+
+
+class DetectorAuditJob(AuditedJob):
+    """A job of scripts/detector_audit.py.
+
+    Attributes:
+        sample: Folder of the sample.
+        labels: The labellers' files.
+        stand_in: A further detector that labels in place of people.
+        command: What makes the tables again.
+        report: How numbers are shown.
+    """
+
+    sample: Input
+    labels: tuple[Input, ...]
+    stand_in: StandInConfig | None
+    command: str
+    report: ReportConfig
+
+    @classmethod
+    def of(cls, plan: Plan) -> DetectorAuditJob:
+        """The job of an experiment."""
+        labels, place = plan.experiment.config.detector_audit.labels, folder(plan)
+        return cls(
+            **_audited(plan),
+            sample=Input(place, [f"{place}/key.csv", f"{place}/label.html"]),
+            labels=tuple(map(Input.file, label_files(plan))),
+            stand_in=labels if isinstance(labels, StandInConfig) else None,
+            command=plan.command("detector_audit", tier=plan.tier),
+            report=plan.experiment.config.report,
+        )
 
 
 def folder(plan: Plan) -> str:
     """Where sample and tables lie."""
-    return f"{RESULTS}/{plan.experiment.config.name}/detector-audit"
+    return f"results/{plan.experiment.config.name}/detector-audit"
 
 
 def metric_modules(plan: Plan) -> list[str]:
     """The module of the audited metric."""
-    return [f"resalign.metrics.{_metric(plan)[1].name}"]
+    return [f"resalign.metrics.{plan.experiment.metrics[_label(plan)].name}"]
 
 
 def score_files(plan: Plan) -> list[str]:
     """The raw scores of all runs."""
     return [
-        f"{row['folders']['score'].format(seed=seed)}/scores.parquet"
-        for row in report.report_rows(plan)
-        for seed in row["seeds"]
+        f"{row.folders['score'].format(seed=seed)}/scores.parquet" for row in measure.rows(plan) for seed in row.seeds
     ]
 
 
 def label_files(plan: Plan) -> list[str]:
-    """The labellers' files: those that the configuration names, or those that lie in the default place."""
-    labels = _settings(plan).labels
+    """The labellers' files: those that the configuration names, or those in the default place."""
+    labels = plan.experiment.config.detector_audit.labels
     if isinstance(labels, StandInConfig):
         return []
     if labels is None:
-        place = Path(RESULTS, plan.experiment.config.name, "detector-labels")
+        place = Path("results", plan.experiment.config.name, "detector-labels")
         return sorted(str(path) for path in place.glob("*.csv"))
     return [labels] if isinstance(labels, str) else list(labels)
 
 
-def sample_job(plan: Plan) -> str:
-    """What scripts/detector_sample.py needs."""
-    settings, config = _settings(plan), plan.experiment.config
-    return as_json(
-        {
-            **_scored(plan),
-            "title": config.title,
-            "concept": config.concept.name,
-            "images": settings.images,
-            "seed": settings.seed,
-            "shown_pixels": settings.shown_pixels,
-        }
-    )
+def _audited(plan: Plan) -> dict[str, Any]:
+    experiment, label = plan.experiment, _label(plan)
+    return {
+        "title": experiment.config.title,
+        "concept": experiment.config.concept.name,
+        "metric": (label, experiment.metrics[label].resolved()),
+        "base": experiment.models[0],
+        "rows": measure.rows(plan),
+    }
 
 
-def audit_job(plan: Plan) -> str:
-    """What scripts/detector_audit.py needs besides the sample."""
-    labels, config = _settings(plan).labels, plan.experiment.config
-    return as_json(
-        {
-            **_scored(plan),
-            "title": config.title,
-            "concept": config.concept.name,
-            "sample": folder(plan),
-            "labels": label_files(plan),
-            "stand_in": labels.model_dump(mode="json") if isinstance(labels, StandInConfig) else None,
-            "command": plan.command("detector_audit", tier=plan.tier),
-            "report": config.report.model_dump(mode="json"),
-        }
-    )
-
-
-def _scored(plan: Plan) -> dict[str, Any]:
-    label, metric = _metric(plan)
-    return {"metric": [label, metric.resolved()], "base": BASE, "rows": report.report_rows(plan)}
-
-
-def _settings(plan: Plan) -> DetectorAuditConfig:
-    return plan.experiment.config.detector_audit
-
-
-def _metric(plan: Plan) -> tuple[str, Member]:
-    label = _settings(plan).metric or plan.experiment.config.flags
-    return label, plan.experiment.metrics[label]
+def _label(plan: Plan) -> str:
+    config = plan.experiment.config
+    return config.detector_audit.metric or config.flags

@@ -57,7 +57,7 @@ class Input(str):
             return path
         if isinstance(path, str):
             return cls(path)
-        raise ValueError("Input should be a path")
+        raise ValueError("should be a path")
 
 
 def code(script: str, *modules: str) -> list[str]:

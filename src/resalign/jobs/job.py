@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -13,11 +14,15 @@ from resalign.jobs.inputs import Input
 
 
 class Part(Strict):
-    """A job, or a part of one: optional fields without a value are left out of its text."""
+    """A job, or a part of one: fields that nobody has set are left out of its text, so that other jobs keep theirs."""
 
     @pydantic.model_serializer(mode="wrap")
     def _only_set(self, serialize: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in serialize(self).items() if value is not None}
+        return {name: value for name, value in serialize(self).items() if name in self.model_fields_set}
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values, as JSON has them."""
+        return self.model_dump(mode="json")
 
 
 class Job(Part):
@@ -29,11 +34,19 @@ class Job(Part):
 
     def text(self) -> str:
         """The job as JSON, independent of the order of keys: Snakemake compares params as text."""
-        return as_json(self.model_dump(mode="json"))
+        return as_json(self.plain())
+
+    def digest(self) -> str:
+        """Ten hexadecimal digits for a folder's name, by the rule of :func:`resalign.config.plan.digest`."""
+        return hashlib.sha256(self.text().encode()).hexdigest()[:10]
 
     def inputs(self) -> list[str]:
         """Files that the rule waits for: those of every path that the job reads, each once."""
-        return sorted({file for path in _paths(self) for file in path.files})
+        return sorted({file for path in self.paths() for file in path.files})
+
+    def paths(self) -> list[Input]:
+        """Every path that the job reads."""
+        return list(_paths(self))
 
 
 def as_json(values: Any) -> str:

@@ -1,58 +1,62 @@
-"""What the rule that compares the attacks' data with everything else is told, and where its result lies."""
+"""The job that compares the attacks' data with everything else, and where its result lies."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from resalign.config.experiment import TRAIN
-from resalign.config.plan import RESULTS, Plan, digest
+from resalign.jobs.inputs import Input
+from resalign.jobs.job import Job
+from resalign.jobs.prompts import PromptList
 
-
-def references(plan: Plan) -> list[str]:
-    """Every asset that is compared."""
-    config, attacked = plan.experiment.config, plan.experiment.attack_data.values()
-    images = [reference for data in attacked for reference in data.images.values()]
-    prompts = [source for name in config.prompts for source in plan.experiment.prompt_sources(name).values()]
-    return [*images, *_seen(plan).values(), *prompts]
+if TYPE_CHECKING:
+    from resalign.config.plan import Plan
 
 
-def job(plan: Plan) -> dict[str, Any]:
-    """What scripts/overlap.py needs: each attack's sets, and what unlearning and evaluation have seen."""
-    config, tier = plan.experiment.config, plan.experiment.tier
-    return {
-        "pixels": config.pixels,
-        "attacks": {
-            label: {key: plan.folder(reference) for key, reference in data.images.items()}
-            for label, data in plan.experiment.attack_data.items()
-        },
-        "images": {name: plan.folder(reference) for name, reference in _seen(plan).items()},
-        "prompts": {
-            name + attack: {
-                "path": plan.folder(source),
-                "columns": prompts.columns.model_dump(mode="json"),
-                "prompts": tier.prompts[name].prompts,
-                **prompts.chosen,
-            }
-            for name, prompts in config.prompts.items()
-            for attack, source in plan.experiment.prompt_sources(name).items()
-        },
-    }
+class OverlapJob(Job):
+    """A job of scripts/overlap.py.
+
+    Attributes:
+        pixels: Edge of the images that are compared.
+        attacks: Image sets of each attack.
+        images: Image sets that unlearning or evaluation uses, as the page calls them.
+        prompts: Prompt lists of the evaluation.
+    """
+
+    pixels: int
+    attacks: dict[str, dict[str, Input]]
+    images: dict[str, Input]
+    prompts: dict[str, PromptList]
+
+    @classmethod
+    def of(cls, plan: Plan) -> OverlapJob:
+        """The job of an experiment."""
+        config, experiment, tier = plan.experiment.config, plan.experiment, plan.experiment.tier
+        return cls(
+            pixels=config.pixels,
+            attacks={
+                label: {key: Input.asset(plan, reference) for key, reference in data.images.items()}
+                for label, data in experiment.attack_data.items()
+            },
+            images={name: Input.asset(plan, reference) for name, reference in _seen(plan).items()},
+            prompts={
+                name + attack: PromptList.of(plan, name, source=source, prompts=tier.prompts[name].prompts)
+                for name in config.prompts
+                for attack, source in experiment.prompt_sources(name).items()
+            },
+        )
 
 
 def folder(plan: Plan) -> str | None:
     """Where the result lies, the same for every experiment that compares the same; None where nothing is attacked.
 
-    No attack waits for it: runs are shared by experiments of other prompts, and a further prompt is no reason to train
-    anew. What no attack may do at all, it refuses by itself (scripts/attack.py).
+    No attack waits for it: runs are shared by experiments with other prompts, and another prompt is no reason to train
+    again. What no attack may do at all, scripts/attack.py refuses.
     """
-    return f"{RESULTS}/overlap/{digest(job(plan))}" if plan.experiment.attacks else None
+    return f"results/overlap/{OverlapJob.of(plan).digest()}" if plan.experiment.attacks else None
 
 
 def _seen(plan: Plan) -> dict[str, str]:
-    """Image sets that unlearning or evaluation uses, as the page calls them."""
+    """Asset references of image sets that unlearning or evaluation uses, as the page calls them."""
     config = plan.experiment.config
     own = {"forget set": config.concept.forget, "retain set": config.concept.retain, "pool": config.concept.pool}
-    # An attack's own images, with which a metric of personalisation compares, are no overlap.
-    compared = [config.reference, *(name for name in plan.experiment.references.values() if name != TRAIN)]
-    names = [reference for reference in dict.fromkeys(compared) if reference is not None]
-    return {**own, **{"reference images" if name == config.reference else name: name for name in names}}
+    return {**own, **{"reference images" if name == config.reference else name: name for name in plan.real_images}}

@@ -1,36 +1,58 @@
-"""What the workflow's rules tell the scripts that make prepared image sets, and the files that these read."""
+"""The jobs that make prepared image sets, from assets or by a model."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from resalign.config import registry
-from resalign.config.experiment import SETS
-from resalign.config.plan import Plan
 from resalign.jobs import inputs
-from resalign.jobs.job import as_json
+from resalign.jobs.inputs import Input
+from resalign.jobs.job import Job
+
+if TYPE_CHECKING:
+    from resalign.config.plan import Plan
+
+SETS = "data.sets"  # the family of prepared image sets
 
 
-def module(plan: Plan, name: str) -> str:
-    """The member that makes a prepared set."""
-    return f"resalign.{SETS}.{plan.experiment.prepared[name].name}"
+class PrepareJob(Job):
+    """A job of scripts/prepare.py, or of scripts/generate.py.
 
+    Attributes:
+        name: The set's label.
+        set: Name and settings of the member that makes it; sources are paths.
+        device: Where a model generates it.
+    """
 
-def is_generated(plan: Plan, name: str) -> bool:
-    """Whether a model makes a prepared set's images."""
-    return _generates(plan.experiment.prepared[name].name)
+    name: str
+    set: dict[str, Any]
+    device: str | None = None
 
+    @classmethod
+    def of(cls, plan: Plan, name: str) -> PrepareJob:
+        """The job of a set by its label."""
+        member = plan.experiment.prepared[name]
+        sources = {key: Input.asset(plan, reference) for key, reference in plan.experiment.sources(name).items()}
+        device = {"device": plan.experiment.resources("sample").device} if _generates(member.name) else {}
+        return cls(name=name, set={**member.resolved(), **sources}, **device)
 
-def _generates(member: str) -> bool:
-    return hasattr(registry.member(SETS, member), "generate")
+    @property
+    def module(self) -> str:
+        """The member's module."""
+        return f"resalign.{SETS}.{self.set['name']}"
+
+    def code(self) -> list[str]:
+        """The code that makes the set: its own member's closure."""
+        return inputs.code("generate" if _generates(self.set["name"]) else "prepare", self.module)
 
 
 def patterns(members: Mapping[str, str]) -> tuple[str, str]:
-    """What the folders' names match of sets that are prepared, and of those that a model generates.
+    """Regular expressions of the folders' names: of sets that are prepared, and of those that a model generates.
 
     Args:
-        members: Of each set the member that makes it.
+        members: The member that makes each set, by the set's label.
     """
     found: dict[bool, list[str]] = {False: [], True: []}
     for label, member in members.items():
@@ -38,18 +60,5 @@ def patterns(members: Mapping[str, str]) -> tuple[str, str]:
     return "|".join(found[False]) or "(?!)", "|".join(found[True]) or "(?!)"
 
 
-def code(plan: Plan, name: str) -> list[str]:
-    """The code that makes a prepared set: its own member's closure."""
-    return inputs.code("generate" if is_generated(plan, name) else "prepare", module(plan, name))
-
-
-def assets(plan: Plan, name: str) -> list[str]:
-    """Markers of what a prepared set is made from."""
-    return inputs.completion_files(plan, plan.experiment.sources(name).values())
-
-
-def job(plan: Plan, name: str) -> str:
-    """What scripts/prepare.py or scripts/generate.py needs."""
-    sources = {key: plan.folder(reference) for key, reference in plan.experiment.sources(name).items()}
-    device = {"device": plan.experiment.resources("sample").device} if is_generated(plan, name) else {}
-    return as_json({"name": name, "set": {**plan.experiment.prepared[name].resolved(), **sources}, **device})
+def _generates(member: str) -> bool:
+    return hasattr(registry.member(SETS, member), "generate")

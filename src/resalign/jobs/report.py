@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from resalign.config import scorer_check
 from resalign.config.plan import NOT_ATTACKED, Plan
 from resalign.config.report import ReportConfig
-from resalign.jobs import measure, overlap
+from resalign.jobs import check_scorers, measure, overlap
+from resalign.jobs.digits import digits_parts
 from resalign.jobs.inputs import Input
 from resalign.jobs.job import Job
-from resalign.jobs.parts import digits_parts
 
 PAGE = "report.html"
 TABLE = "tables/table1.csv"
@@ -57,7 +56,7 @@ class Checks(Job):
         compared = overlap.folder(plan)
         return {
             "overlap": Input(compared, [f"{compared}/overlap.json"]) if compared else None,
-            "scorer_check": Input.file(f"{scorer_check.folder(plan)}/{scorer_check.FOUND}"),
+            "scorer_check": Input.file(f"{check_scorers.folder(plan)}/{check_scorers.FOUND}"),
         }
 
 
@@ -126,7 +125,7 @@ def report_timings(plan: Plan) -> list[Timing]:
             found[asset.folder] = ("assets", asset.name, 0)
     for folder, part in digits_parts(plan).items():
         found[folder] = ("assets", part, 0)
-    found[scorer_check.folder(plan)] = ("inputs", "scorers", 0)
+    found[check_scorers.folder(plan)] = ("inputs", "scorers", 0)
     if compared := overlap.folder(plan):
         found[compared] = ("inputs", "overlap", 0)
     return [(*key, folder) for folder, key in found.items()]

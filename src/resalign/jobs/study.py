@@ -1,55 +1,79 @@
-"""What the study's rules tell their script, and the files that it reads."""
+"""The job of a study, and the files that it reads."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resalign.config.closure import import_closure
-from resalign.config.experiment import BASE
-from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
 from resalign.config.study import SAFETY, UTILITY, SelectionConfig, StudyConfig
-from resalign.jobs import report
-from resalign.jobs.job import as_json
+from resalign.jobs import measure, report
+from resalign.jobs.inputs import Input
+from resalign.jobs.job import Job
+
+if TYPE_CHECKING:
+    from resalign.config.plan import Plan
+
+
+class StudyJob(Job):
+    """A job of scripts/study.py.
+
+    Attributes:
+        name: Of the experiment.
+        command: What makes the study again.
+        config: The experiment with every default filled in.
+        tier: Name of the tier in force.
+        seeds: Training seeds.
+        base: The model before unlearning.
+        models, attacks: Labels.
+        metrics: Name and settings of the metrics that are counted, by label.
+        measured: Folder of the measured frames.
+        timings: (stage, label, seed, folder) of every job behind the study.
+        study, selection: The bounds of claims and selection.
+    """
+
+    name: str
+    command: str
+    config: dict[str, Any]
+    tier: str
+    seeds: tuple[int, ...]
+    base: str
+    models: tuple[str, ...]
+    attacks: tuple[str, ...]
+    metrics: dict[str, dict[str, Any]]
+    measured: Input
+    timings: tuple[tuple[str, str, int, str], ...]
+    study: StudyConfig
+    selection: SelectionConfig
+
+    def inputs(self) -> list[str]:
+        """The measured frames, and the times of all jobs."""
+        return [*super().inputs(), *(f"{folder}/timing.json" for *_, folder in self.timings)]
+
+    @classmethod
+    def of(cls, plan: Plan) -> StudyJob:
+        """The job of an experiment."""
+        experiment = plan.experiment
+        return cls(
+            name=experiment.config.name,
+            command=plan.command("selection" if missing_models(plan) else "study"),
+            config=experiment.resolved(),
+            tier=plan.tier,
+            seeds=experiment.tier.training_seeds,
+            base=experiment.models[0],
+            models=experiment.models,
+            attacks=tuple(experiment.attacks),
+            metrics={label: metric.resolved() for label, metric in _metrics(plan).items()},
+            measured=Input(measure.folder(plan), measure.files(plan)),
+            timings=tuple(report.report_timings(plan)),
+            study=StudyConfig(),
+            selection=SelectionConfig(),
+        )
 
 
 def module_code(module: str) -> list[str]:
     """Code inputs of a rule that runs a module of the package."""
     return [str(path) for path in import_closure(module)]
-
-
-def study_metrics(plan: Plan) -> list[str]:
-    """Modules of the metrics that are counted."""
-    return sorted(f"resalign.metrics.{metric.name}" for metric in _metrics(plan).values())
-
-
-def study_files(plan: Plan) -> list[str]:
-    """Every file that is counted or summed: scores, the attacks' records, and the times of all jobs."""
-    return [
-        name for name in report.report_files(plan) if name not in {f"{of}/scores.parquet" for of in plan.references}
-    ]
-
-
-def study_job(plan: Plan) -> str:
-    """What scripts/study.py needs."""
-    experiment = plan.experiment
-    return as_json(
-        {
-            "name": experiment.config.name,
-            "command": plan.command(_target(plan)),
-            "config": experiment.resolved(),
-            "tier": plan.tier,
-            "seeds": experiment.tier.training_seeds,
-            "base": BASE,
-            "models": experiment.models,
-            "attacks": list(experiment.attacks),
-            "metrics": {label: metric.resolved() for label, metric in _metrics(plan).items()},
-            "rows": report.report_rows(plan),
-            "timings": report.report_timings(plan),
-            "study": StudyConfig().model_dump(mode="json"),
-            "selection": SelectionConfig().model_dump(mode="json"),
-        }
-    )
 
 
 def checked(plan: Plan) -> Plan:
@@ -70,10 +94,6 @@ def checked(plan: Plan) -> Plan:
 def missing_models(plan: Plan) -> list[str]:
     """Models that the study's claims name and the experiment lacks."""
     return sorted(set(StudyConfig().models) - set(plan.experiment.unlearning))
-
-
-def _target(plan: Plan) -> str:
-    return "selection" if missing_models(plan) else "study"
 
 
 def _metrics(plan: Plan) -> dict[str, Any]:

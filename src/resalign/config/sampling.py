@@ -1,0 +1,18 @@
+"""How images are generated."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from resalign.config.precision import Precision
+from resalign.config.strict import Strict
+
+
+class SamplingConfig(Strict):
+    """How images are generated, the same for every model [released evaluation: 30 steps, guidance 7.5]."""
+
+    num_inference_steps: int = Field(30, gt=0)
+    guidance_scale: float = Field(7.5, ge=1)
+    seed: int = Field(42, ge=0, description="sampling seed; keys the initial noise, apart from any training seed")
+    batch_size: int = Field(64, gt=0)
+    precision: Precision = Field("float32", description="of the whole pipeline [released evaluation: float16]")

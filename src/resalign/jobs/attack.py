@@ -1,0 +1,53 @@
+"""The job of an attack: one fine-tuning of one model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from resalign.jobs.inputs import Input
+from resalign.jobs.prompts import PromptList
+from resalign.jobs.training import TrainingJob, parent_weights, training_settings
+
+if TYPE_CHECKING:
+    from resalign.config.plan import Plan, Stage
+
+SETS = ("train", "heldout", "prior", "harmful")  # image sets; the last two of some attacks only
+
+
+class AttackJob(TrainingJob):
+    """A job of scripts/attack.py.
+
+    Attributes:
+        attack: Name and settings of the attack.
+        weights: Unlearned weights, or the checkpoints of the attack before; None for the model's own weights.
+        train, heldout, prior, harmful: Image sets.
+        prompts: Prompts that the attack changes.
+    """
+
+    attack: dict[str, Any]
+    weights: Input | None
+    train: Input
+    heldout: Input
+    prior: Input | None = None
+    harmful: Input | None = None
+    prompts: PromptList | None = None
+
+    @classmethod
+    def of(cls, plan: Plan, stage: Stage, seed: str) -> AttackJob:
+        """The job of a run with one training seed."""
+        label = stage.attack or ""
+        attacked, sets = plan.attacked_prompts(label), plan.experiment.attack_data[label].images
+        count = plan.most_prompts(attacked) if attacked else None
+        return cls(
+            **training_settings(plan, stage),
+            model=Input.asset(plan, plan.pipeline(stage.model)),
+            attack=plan.experiment.attacks[label].resolved(),
+            weights=parent_weights(stage, seed),
+            **{name: Input.asset(plan, reference) for name, reference in sets.items()},
+            **({"prompts": PromptList.of(plan, attacked, prompts=count)} if attacked else {}),
+        )
+
+    @property
+    def images(self) -> dict[str, Input]:
+        """The image sets that there are, by name."""
+        return {name: getattr(self, name) for name in SETS if getattr(self, name) is not None}

@@ -1,0 +1,57 @@
+"""The job of the second-order audit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from resalign.config import registry
+from resalign.config.report import ReportConfig
+from resalign.jobs.inputs import Input
+from resalign.jobs.job import Job
+
+if TYPE_CHECKING:
+    from resalign.config.plan import Plan
+
+
+class SecondOrderJob(Job):
+    """A job of scripts/second_order.py.
+
+    Attributes:
+        audit: Settings of :class:`resalign.theory.second_order.Config`.
+        report: How figures are drawn.
+        pixels: Edge of the images.
+        device: Where the model runs.
+        model: Pipeline folder.
+        forget, pool: Image sets.
+    """
+
+    audit: dict[str, Any]
+    report: ReportConfig
+    pixels: int
+    device: str
+    model: Input
+    forget: Input
+    pool: Input
+
+    @classmethod
+    def of(cls, plan: Plan) -> SecondOrderJob:
+        """The job of an experiment; its grids are the audit's defaults."""
+        config = plan.experiment.config
+        return cls(
+            audit=_config().model_dump(mode="json"),
+            report=config.report,
+            pixels=config.pixels,
+            device=plan.experiment.resources("unlearn").device,
+            model=Input.asset(plan, config.model),
+            forget=Input.asset(plan, config.concept.forget),
+            pool=Input.asset(plan, config.concept.pool),
+        )
+
+
+def modules() -> tuple[str, ...]:
+    """Modules that the audit finds by name."""
+    return tuple(_config().modules)
+
+
+def _config() -> Any:
+    return registry.member("theory", "second_order").Config()

@@ -1,0 +1,49 @@
+"""The part of a job that unlearning and attacks share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from resalign.config.precision import TrainingPrecision
+from resalign.jobs.inputs import Input
+from resalign.jobs.job import Job
+
+if TYPE_CHECKING:
+    from resalign.config.plan import Plan, Stage
+
+WEIGHTS = {"unlearn": "weights.safetensors", "attack": "checkpoints.json"}  # a stage's file that others start from
+
+
+class TrainingJob(Job):
+    """A job that trains.
+
+    Attributes:
+        label: The run's name in messages.
+        pixels: Edge of the images.
+        precision: In which the networks compute.
+        device: Where it trains.
+        micro_batch_size: Examples in memory at once; None for whole batches.
+        gradient_checkpointing: Whether blocks of the network are computed again instead of kept.
+        model: Pipeline folder.
+    """
+
+    label: str
+    pixels: int
+    precision: TrainingPrecision
+    device: str
+    micro_batch_size: int | None = None
+    gradient_checkpointing: bool = False
+    model: Input
+
+
+def training_settings(plan: Plan, stage: Stage) -> dict[str, Any]:
+    """The fields of a :class:`TrainingJob` but its model; memory-saving options are set only where they are in use."""
+    config, resources = plan.experiment.config, plan.experiment.resources(stage.stage)
+    saving = {name: getattr(resources, name) for name in ("micro_batch_size", "gradient_checkpointing")}
+    common = {"label": stage.label, "pixels": config.pixels, "precision": config.precision, "device": resources.device}
+    return {**common, **{name: value for name, value in saving.items() if value}}
+
+
+def parent_weights(stage: Stage, seed: str) -> Input | None:
+    """What a run starts from: unlearned weights or an attack's checkpoints; None for the base model's own weights."""
+    return Input.file(f"{stage.parent.folder(seed)}/{WEIGHTS[stage.parent.stage]}") if stage.parent else None
