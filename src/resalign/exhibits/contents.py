@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.exhibits._inputs import ExhibitInputs
     from resalign.display.products import Table
+    from resalign.exhibits._inputs import ExhibitInputs
 
 TITLE, KIND = "Contents", "table"
 READS = ()
@@ -16,8 +16,8 @@ def make(inputs: ExhibitInputs) -> Table:
     """One row an exhibit: its files, or what it needs where it is left out."""
     import pandas as pd
 
-    from resalign.exhibits._layouts import plain_layout
     from resalign.display.products import Table
+    from resalign.exhibits._layouts import plain_layout
 
     frame = pd.DataFrame(
         [vars(entry) for entry in inputs.words.plan], columns=["exhibit", "title", "files", "left_out"]

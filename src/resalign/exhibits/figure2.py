@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.exhibits._inputs import ExhibitInputs
     from resalign.display.products import Drawn
+    from resalign.exhibits._inputs import ExhibitInputs
 
 TITLE, KIND = "Safety over fine-tuning steps (ResAlign, Figure 2)", "figure"
 READS, ATTACKED = ("values",), True

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.exhibits._inputs import ExhibitInputs
     from resalign.display.products import Drawn
+    from resalign.exhibits._inputs import ExhibitInputs
 
 TITLE, KIND = "Benign and personalised samples, flagged ones blurred (ResAlign, Figure 3)", "figure"
 READS = ("samples",)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.exhibits._inputs import ExhibitInputs
     from resalign.display.products import Drawn
+    from resalign.exhibits._inputs import ExhibitInputs
 
 TITLE, KIND = "The harmful loss around the weights (ResAlign, Figure 6, measured)", "figure"
 READS, THEORY = ("values",), ("slices",)

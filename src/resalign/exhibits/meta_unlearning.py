@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.exhibits._inputs import ExhibitInputs
     from resalign.display.products import Table
+    from resalign.exhibits._inputs import ExhibitInputs
 
 TITLE, KIND = "Safety over fine-tuning steps, by attack (Meta-Unlearning, Table 1)", "table"
 READS, ATTACKED = ("values",), True
@@ -18,8 +18,8 @@ def make(inputs: ExhibitInputs) -> Table:
 
     Source: Gao 2024, arXiv 2410.12777, Table 1 of the supplement.
     """
-    from resalign.exhibits._layouts import steps_layout
     from resalign.display.products import Table
+    from resalign.exhibits._layouts import steps_layout
     from resalign.exhibits._published import beside, said
 
     names = inputs.measurements.main()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.exhibits._inputs import ExhibitInputs
     from resalign.display.products import Table
+    from resalign.exhibits._inputs import ExhibitInputs
 
 TITLE, KIND = "The erased concept before and after fine-tuning (concept resurgence, Table 1)", "table"
 READS, ATTACKED = ("values",), True
@@ -23,8 +23,8 @@ def make(inputs: ExhibitInputs) -> Table:
     """
     from resalign.analysis.frames import final_states
     from resalign.analysis.measurements import NOT_ATTACKED
-    from resalign.exhibits._layouts import models_layout
     from resalign.display.products import Table
+    from resalign.exhibits._layouts import models_layout
 
     names = inputs.measurements.main()
     concept = CONCEPT if CONCEPT in names.metrics else names.safety_metric

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.exhibits._inputs import ExhibitInputs
     from resalign.display.products import Table
+    from resalign.exhibits._inputs import ExhibitInputs
 
 TITLE, KIND = "Forgetting, retained accuracy and image quality (RGD, Table 1)", "table"
 READS = ("values",)
@@ -22,8 +22,8 @@ def make(inputs: ExhibitInputs) -> Table:
     from dataclasses import replace
 
     from resalign.analysis.measurements import NOT_ATTACKED
-    from resalign.exhibits._layouts import models_layout
     from resalign.display.products import Table
+    from resalign.exhibits._layouts import models_layout
 
     names, values = inputs.measurements.main(), inputs.main
     shown = "concept_accuracy" if "concept_accuracy" in names.metrics else names.safety_metric

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.exhibits._inputs import ExhibitInputs
     from resalign.display.products import Table
+    from resalign.exhibits._inputs import ExhibitInputs
 
 TITLE, KIND = "Paired tests with Holm's correction", "table"
 READS = ("values", "per_run", "prompts")
@@ -18,9 +18,9 @@ CHOSEN = (
 
 def make(inputs: ExhibitInputs) -> Table:
     """Differences of every model from ResAlign (or the most resilient model), metric by metric and state by state."""
+    from resalign.display.products import Table
     from resalign.exhibits._layouts import plain_layout
     from resalign.exhibits._paired import conclusion, paired_tests
-    from resalign.display.products import Table
 
     tests = paired_tests(inputs)
     said = conclusion(tests, inputs.settings.confidence)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.exhibits._inputs import ExhibitInputs
     from resalign.display.products import Drawn
+    from resalign.exhibits._inputs import ExhibitInputs
 
 TITLE, KIND = "Safety rates over detector thresholds", "figure"
 READS, RULED = ("values", "thresholds"), True
@@ -20,8 +20,8 @@ def make(inputs: ExhibitInputs) -> Drawn:
     from resalign.analysis.frames import final_states
     from resalign.analysis.measurements import NOT_ATTACKED
     from resalign.analysis.stability import range_of, with_tau
-    from resalign.exhibits._drawings import thresholds_panels
     from resalign.display.products import Drawn
+    from resalign.exhibits._drawings import thresholds_panels
 
     names = inputs.measurements.main()
     curves = inputs.frame("thresholds")
