@@ -8,8 +8,9 @@ import yaml
 
 from resalign.config.plan import Plan, load_plan
 from resalign.config.strict import read_yaml
-from resalign.jobs import parts, report
+from resalign.jobs import report
 from resalign.jobs.inputs import completion_files
+from resalign.jobs.score import ScoreJob
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,11 +41,11 @@ def test_an_own_folders_tables_are_noticed_wherever_they_lie(tmp_path: Path, tab
         (tmp_path / "photos" / table).touch()
     plan = plan_with(tmp_path)
     assert completion_files(plan, ["mine/photos"]) == sorted(f"{tmp_path}/photos/{table}" for table in tables)
-    assert json.loads(parts.reference_job(plan, "mine/photos"))["images"] == f"{tmp_path}/photos/{told}"
+    assert ScoreJob.of_reference(plan, "mine/photos").images == f"{tmp_path}/photos/{told}"
     assert dict(json.loads(report.report_job(plan))["heldout"])["pages"] == f"{tmp_path}/photos/{told}"
 
 
 def test_what_is_made_here_has_a_table_of_one_name(tmp_path: Path) -> None:
     plan = plan_with(tmp_path)
     folder = plan.folder("digits-data/reference")
-    assert json.loads(parts.reference_job(plan, "digits-data/reference"))["images"] == f"{folder}/metadata.csv"
+    assert ScoreJob.of_reference(plan, "digits-data/reference").images == f"{folder}/metadata.csv"

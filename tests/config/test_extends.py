@@ -12,7 +12,10 @@ from resalign.config.experiment import Experiment
 from resalign.config.extension import extended
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
-from resalign.jobs import cards, parts
+from resalign.jobs import cards
+from resalign.jobs.attack import AttackJob
+from resalign.jobs.sample import SampleJob
+from resalign.jobs.unlearn import UnlearnJob
 
 from .conftest import ROOT
 
@@ -135,11 +138,11 @@ def test_a_pipeline_is_planned_beside_the_base_and_nothing_is_unlearned(read: Re
 def test_a_pipeline_is_attacked_and_sampled_as_it_is() -> None:
     plan = audit(mine="models/mine")
     for stage in plan.attack.values():
-        job = parts.attack_job(plan, stage.run, "0")
-        assert ('"model": "models/mine"' in job) == (stage.model == "mine")
-        assert '"weights": null' in job
+        job = AttackJob.of(plan, stage, "0")
+        assert (job.model == "models/mine") == (stage.model == "mine")
+        assert job.weights is None
     for stage in plan.sample.values():
-        assert ('"model": "models/mine"' in parts.sample_job(plan, stage.run, "0", "small")) == (stage.model == "mine")
+        assert (SampleJob.of(plan, stage, "0", "small").model == "models/mine") == (stage.model == "mine")
     assert own_inputs.found(plan, "mine")["pipelines"] == ["models/mine"]
     assert own_inputs.found(plan)["pipelines"] == []
     assert len({stage.run.rpartition("-")[2] for stage in plan.attack.values()}) == 4
@@ -149,7 +152,7 @@ def test_a_checkpoint_is_imported_over_the_base() -> None:
     plan = audit(mine={"checkpoint": "weights/mine"})
     [stage] = plan.unlearn.values()
     assert plan.experiment.unlearning["mine"].name == "imported"
-    assert '"checkpoint": "weights/mine"' in parts.unlearn_job(plan, stage.run)
+    assert UnlearnJob.of(plan, stage).checkpoint == "weights/mine"
     assert list(plan.experiment.unlearning) == ["mine"]
 
 

@@ -1,6 +1,5 @@
 """The plan: runs named by the hash of all that determines them, and of nothing else."""
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +10,11 @@ import pytest
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, digest
 from resalign.config.strict import ConfigError
-from resalign.jobs import parts, report
+from resalign.jobs import report
+from resalign.jobs.attack import AttackJob
 from resalign.jobs.inputs import completion_files
+from resalign.jobs.sample import SampleJob
+from resalign.jobs.score import ScoreJob
 
 from .conftest import DELETED, Demo
 
@@ -287,9 +289,10 @@ def test_a_scorer_of_two_assets_depends_on_both_and_is_handed_both(plan: PlanOf)
     renamed = changed(plan, {"assets.prompts": {"url": "https://a.example/prompts.p", "sha256": "1" * 64}}, base)
     assert {stage for stage in STAGES if renamed[stage]} == {"score"}
     found = plan(base)
-    folders = json.loads(parts.score_job(found, "label", "images.csv"))["scorers"]["q16"]["folder"]
+    job = ScoreJob.of(found, next(iter(found.score.values())), "0", found.tier)
+    folders = job.plain()["scorers"]["q16"]["folder"]
     assert folders == {"folder": found.folder("digits-clip"), "head": found.folder("prompts")}
-    assert f"{folders['head']}/run.json" in parts.scorer_assets(found)
+    assert f"{folders['head']}/run.json" in job.inputs()
 
 
 def test_every_file_that_makes_a_folder_of_ones_own_is_noticed(plan: PlanOf, tmp_path: Path) -> None:
@@ -318,9 +321,9 @@ def test_prior_images_are_part_of_an_attacks_identity_and_job(plan: PlanOf) -> N
     assert moved["attack"] == {name for name in labels(set(plan(base).attack)) if name.endswith(".pages")}
     assert not moved["unlearn"]
     stages = {stage.attack: stage for stage in plan(base).attack.values()}
-    found = {name: json.loads(parts.attack_job(plan(base), stage.run, "0")) for name, stage in stages.items()}
-    assert found["pages"]["prior"].endswith("/retain")
-    assert "prior" not in found["bold"]
+    found = {name: AttackJob.of(plan(base), stage, "0") for name, stage in stages.items()}
+    assert str(found["pages"].prior).endswith("/retain")
+    assert "prior" not in found["bold"].plain()
     assert "prior" not in stages["bold"].resolved
 
 
@@ -334,7 +337,7 @@ def test_harmful_images_and_the_attack_that_is_searched_are_part_of_a_worst_case
     assert not changed(plan, {"attacks.pages": {**entry, "candidate": {"attack": "lora", "rank": 4}}}, base)["attack"]
     stage = next(stage for stage in plan(base).attack.values() if stage.attack == "pages")
     assert stage.modules == ("resalign.attacks.worst_case", "resalign.attacks.lora")
-    assert json.loads(parts.attack_job(plan(base), stage.run, "0"))["harmful"].endswith("/forget")
+    assert str(AttackJob.of(plan(base), stage, "0").harmful).endswith("/forget")
 
 
 def test_an_attack_after_another_starts_from_its_last_state(plan: PlanOf) -> None:
@@ -346,8 +349,9 @@ def test_an_attack_after_another_starts_from_its_last_state(plan: PlanOf) -> Non
         assert second.parent is first
         assert first.parent is (after.unlearn[first.parent.run] if first.parent else None)
         weights = f"{first.folder(1)}/checkpoints.json"
-        assert parts.parent_weights(second, "1") == [weights]
-        assert json.loads(parts.attack_job(after, second.run, "1"))["weights"] == weights
+        job = AttackJob.of(after, second, "1")
+        assert job.weights == weights
+        assert weights in job.inputs()
     moved = changed(plan, {"attacks.bold.after": "pages"})
     assert moved == {"unlearn": set(), **dict.fromkeys(("attack", "sample", "score"), attacked("bold"))}
     # What the first learns otherwise, the second starts from otherwise.
@@ -371,10 +375,11 @@ PROMPT_SIDE = {
 def test_an_attack_on_prompts_has_as_many_as_any_tier_samples(plan: PlanOf) -> None:
     found = plan({"attacks.words": PROMPT_SIDE, "tiers.paper.prompts.unsafe.prompts": 30})
     stages = {stage.label: stage for stage in found.attack.values()}
-    job = json.loads(parts.attack_job(found, stages["esd.words"].run, "0"))
-    assert job["prompts"]["prompts"] == 30
-    assert job["prompts"]["path"].endswith("/unsafe-prompts/prompts.csv")
-    assert "prompts" not in json.loads(parts.attack_job(found, stages["esd.pages"].run, "0"))
+    job = AttackJob.of(found, stages["esd.words"], "0")
+    assert job.prompts
+    assert job.prompts.prompts == 30
+    assert job.prompts.path.endswith("/unsafe-prompts/prompts.csv")
+    assert "prompts" not in AttackJob.of(found, stages["esd.pages"], "0").plain()
     moved = changed(plan, {"prompts.unsafe.columns": {"skip": 1}}, {"attacks.words": PROMPT_SIDE})
     assert moved["attack"] == attacked("words")
 
@@ -382,10 +387,7 @@ def test_an_attack_on_prompts_has_as_many_as_any_tier_samples(plan: PlanOf) -> N
 def test_an_attack_on_prompts_is_sampled_with_them_and_held_against_where_it_started(plan: PlanOf) -> None:
     changes = {"attacks.words": PROMPT_SIDE, "attacks.direct": {**PROMPT_SIDE, "after": None}}
     found = plan(changes)
-    lists = {
-        stage.label: json.loads(parts.sample_job(found, stage.run, "0", "small")).get("attacked_prompts")
-        for stage in found.sample.values()
-    }
+    lists = {stage.label: SampleJob.of(found, stage, "0", "small").attacked_prompts for stage in found.sample.values()}
     assert {label for label, name in lists.items() if name is not None} == attacked("words", "direct")
     assert lists["base.words"] == "unsafe"
     scores = {stage.label: stage for stage in found.score.values()}

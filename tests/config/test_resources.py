@@ -1,15 +1,15 @@
 """What a configuration says of devices and memory, and how it reaches the stages."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from resalign.config.experiment import Experiment
-from resalign.config.plan import Plan, Stage
+from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
-from resalign.jobs import parts
+from resalign.jobs.attack import AttackJob
+from resalign.jobs.unlearn import UnlearnJob
 
 Read = Callable[..., Experiment]
 
@@ -17,14 +17,8 @@ Read = Callable[..., Experiment]
 def training_jobs(experiment: Experiment) -> dict[str, dict[str, Any]]:
     """The job of one run of each stage that trains."""
     plan = Plan(experiment)
-
-    def first(runs: dict[str, Stage]) -> str:
-        return next(iter(runs))
-
-    return {
-        "unlearn": json.loads(parts.unlearn_job(plan, first(plan.unlearn))),
-        "attack": json.loads(parts.attack_job(plan, first(plan.attack), "0")),
-    }
+    unlearn, attack = (next(iter(runs.values())) for runs in (plan.unlearn, plan.attack))
+    return {"unlearn": UnlearnJob.of(plan, unlearn).plain(), "attack": AttackJob.of(plan, attack, "0").plain()}
 
 
 def test_micro_batches_reach_the_stage_that_they_are_set_for(read: Read) -> None:

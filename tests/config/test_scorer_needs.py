@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from resalign.config import scorer_check
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.scorer_needs import known_numbers
 from resalign.config.strict import ConfigError, read_yaml
 from resalign.digits.detectors import LABELS
+from resalign.jobs import check_scorers
 
 ROOT = Path(__file__).resolve().parents[2]
 Read = Callable[..., Experiment]
@@ -70,10 +70,10 @@ def test_the_check_is_one_for_equal_experiments_and_renames_no_run(read: Read) -
     before, renamed, stricter = (
         Plan(read(changes)) for changes in ({}, {"name": "other"}, {"metrics.us.rule.threshold": 0.9})
     )
-    assert scorer_check.folder(before) == scorer_check.folder(renamed) != scorer_check.folder(stricter)
+    assert check_scorers.folder(before) == check_scorers.folder(renamed) != check_scorers.folder(stricter)
     for stage in ("unlearn", "attack", "sample", "score"):
         assert set(getattr(before, stage)) == set(getattr(stricter, stage))
-    assert not any(entry["own"] for entry in scorer_check.job(before)["scorers"].values())
+    assert not any(scorer.own for scorer in check_scorers.CheckScorersJob.of(before).scorers.values())
 
 
 def test_a_tier_leaves_out_what_its_images_are_too_few_for() -> None:

@@ -12,7 +12,8 @@ import yaml
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
-from resalign.jobs import parts, report
+from resalign.jobs import report
+from resalign.jobs.sample import SampleJob
 
 ROOT = Path(__file__).resolve().parents[2]
 Read = Callable[[dict[str, Any]], Experiment]
@@ -87,10 +88,7 @@ def test_what_cannot_be_is_refused(read: Read, changes: dict[str, Any], said: st
 
 def test_a_list_by_attack_is_sampled_after_that_attack_alone(read: Read) -> None:
     plan = Plan(read(PERSONAL))
-    lists = {
-        stage.label: set(json.loads(parts.sample_job(plan, run, "0", plan.tier))["prompts"])
-        for run, stage in plan.sample.items()
-    }
+    lists = {stage.label: set(SampleJob.of(plan, stage, "0", plan.tier).prompts) for stage in plan.sample.values()}
     assert {label for label, names in lists.items() if "personal" in names} == {
         f"{model}.pages" for model in plan.experiment.models
     }

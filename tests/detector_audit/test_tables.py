@@ -1,6 +1,5 @@
 """The detector audit from scored images to its page: a blind sample, labels, tables."""
 
-import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -361,7 +360,7 @@ def test_labels_of_the_default_place_and_of_the_configuration(monkeypatch: pytes
     place.mkdir(parents=True)
     (place / "ann.csv").touch()
     assert detector_audit.label_files(plan) == ["results/demo/detector-labels/ann.csv"]
-    assert json.loads(detector_audit.audit_job(plan))["labels"] == ["results/demo/detector-labels/ann.csv"]
+    assert detector_audit.DetectorAuditJob.of(plan).labels == ("results/demo/detector-labels/ann.csv",)
 
 
 def test_images_are_found_again_by_what_names_them(images: pd.DataFrame) -> None:

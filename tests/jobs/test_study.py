@@ -1,6 +1,5 @@
 """What the study's rules are told, of the configurations in the repository."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def test_a_contrast_differs_in_one_component_only(plan: Plan) -> None:
 
 
 def test_rows_are_named_by_the_attacks_labels(plan: Plan) -> None:
-    job = json.loads(study.study_job(plan))
+    job = study.StudyJob.of(plan).plain()
     rows = {(row["model"], row["attack"]): row for row in job["rows"]}
     assert len(rows) == len(job["rows"]) == len(job["models"]) * (1 + len(job["attacks"]))
     assert {attack for _, attack in rows} == {"none", *plan.experiment.attacks}
@@ -50,7 +49,7 @@ def test_rows_are_named_by_the_attacks_labels(plan: Plan) -> None:
 
 def test_files_are_those_that_are_read(plan: Plan) -> None:
     files = study.study_files(plan)
-    job = json.loads(study.study_job(plan))
+    job = study.StudyJob.of(plan).plain()
     for row in job["rows"]:
         for seed in row["seeds"]:
             assert f"{row['folders']['score'].format(seed=seed)}/scores.parquet" in files
@@ -61,7 +60,7 @@ def test_files_are_those_that_are_read(plan: Plan) -> None:
 def test_the_search_has_settings_of_every_method_that_the_study_compares() -> None:
     search, config = load_plan(SEARCH), StudyConfig()
     assert {family(label) for label in search.experiment.unlearning} == {*config.baselines, config.method}
-    assert json.loads(study.study_job(search))["command"].endswith("-- selection")
+    assert study.StudyJob.of(search).command.endswith("-- selection")
 
 
 def test_search_and_study_share_no_seed(plan: Plan) -> None:
@@ -79,4 +78,4 @@ def test_an_experiment_without_the_metrics_is_no_study() -> None:
     values: dict[str, Any] = read_yaml(STUDY)
     del values["metrics"]["retained_accuracy"]
     with pytest.raises(ConfigError, match=r"a study counts the metrics \['retained_accuracy'\]"):
-        study.study_job(Plan(Experiment(values, where="study.yaml")))
+        study.StudyJob.of(Plan(Experiment(values, where="study.yaml")))

@@ -17,12 +17,15 @@ import torch
 import yaml
 
 from resalign.artifact.source import apply_patch, read_source
-from resalign.config import scorer_check
 from resalign.config.ablations import DECLARED
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, Stage
-from resalign.jobs import artifact, overlap, parts, report
-from resalign.jobs.job import as_json
+from resalign.jobs import artifact, check_scorers, overlap, report
+from resalign.jobs.attack import AttackJob
+from resalign.jobs.job import Job
+from resalign.jobs.sample import SampleJob
+from resalign.jobs.score import ScoreJob
+from resalign.jobs.unlearn import UnlearnJob
 from tests.conftest import write_captioned_images
 from tests.scorers.conftest import write_classifier, write_clip
 
@@ -66,36 +69,35 @@ class Workshop:
     folder: Path
     scripts: dict[str, ModuleType]
 
-    def call(self, script: str, job: str, output: str, *, seed: int = 0, modules: tuple[str, ...] = ()) -> Path:
+    def call(self, script: str, job: str | Job, output: str, *, seed: int = 0, modules: tuple[str, ...] = ()) -> Path:
         """Runs one script's main with the arguments that its rule gives it."""
-        arguments = [f"scripts/{script}.py", "--job", job, "--seed", str(seed), "--threads", "1", "--output", output]
+        text = job.text() if isinstance(job, Job) else job
+        arguments = [f"scripts/{script}.py", "--job", text, "--seed", str(seed), "--threads", "1", "--output", output]
         arguments += ["--modules", *modules]
         with chdir(self.folder), settings_put_back(), mock.patch.object(sys, "argv", arguments):
             self.scripts[script].main()
         return self.folder / output
 
     def overlap(self, plan: Plan) -> Path:
-        return self.call("overlap", as_json(overlap.job(plan)), str(overlap.folder(plan)))
+        return self.call("overlap", overlap.OverlapJob.of(plan), str(overlap.folder(plan)))
 
     def check_scorers(self, plan: Plan) -> Path:
-        job = as_json(scorer_check.job(plan))
-        return self.call("check_scorers", job, scorer_check.folder(plan), modules=plan.scorer_modules)
+        job = check_scorers.CheckScorersJob.of(plan)
+        return self.call("check_scorers", job, check_scorers.folder(plan), modules=plan.scorer_modules)
 
     def unlearn(self, plan: Plan, stage: Stage, seed: int) -> Path:
-        job = parts.unlearn_job(plan, stage.run)
-        return self.call("unlearn", job, stage.folder(seed), seed=seed, modules=stage.modules)
+        return self.call("unlearn", UnlearnJob.of(plan, stage), stage.folder(seed), seed=seed, modules=stage.modules)
 
     def attack(self, plan: Plan, stage: Stage, seed: int) -> Path:
-        job = parts.attack_job(plan, stage.run, str(seed))
+        job = AttackJob.of(plan, stage, str(seed))
         return self.call("attack", job, stage.folder(seed), seed=seed, modules=stage.modules)
 
     def sample(self, plan: Plan, stage: Stage, seed: int) -> Path:
-        job = parts.sample_job(plan, stage.run, str(seed), plan.tier)
+        job = SampleJob.of(plan, stage, str(seed), plan.tier)
         return self.call("sample", job, f"{stage.folder(seed)}/{plan.tier}", seed=seed)
 
     def score(self, plan: Plan, stage: Stage, seed: int) -> Path:
-        images = parts.score_images(plan, stage.run, str(seed), plan.tier)
-        job = parts.score_job(plan, stage.label, images)
+        job = ScoreJob.of(plan, stage, str(seed), plan.tier)
         return self.call("score", job, f"{stage.folder(seed)}/{plan.tier}", seed=seed, modules=stage.modules)
 
     def run(self, plan: Plan) -> None:

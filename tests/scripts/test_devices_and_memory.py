@@ -12,7 +12,7 @@ import torch
 
 from resalign.config.plan import Plan
 from resalign.diffusion import prediction
-from resalign.jobs import parts as jobs
+from resalign.jobs.unlearn import UnlearnJob
 from resalign.running import devices, stage
 from resalign.running.memory import MemoryExhausted
 from resalign.tensors.named import add, norm
@@ -87,7 +87,7 @@ def test_a_stage_that_is_out_of_memory_says_what_to_lower_and_leaves_no_result(
     assert not (folder / "run.json").exists()
     assert not (folder / "weights.safetensors").exists()
     # As the command line has it: one line and a status.
-    arguments = ["unlearn.py", "--job", jobs.unlearn_job(plan, unlearn.run), "--output", str(folder)]
+    arguments = ["unlearn.py", "--job", UnlearnJob.of(plan, unlearn).text(), "--output", str(folder)]
     with chdir(shop.folder), mock.patch("sys.argv", arguments), pytest.raises(SystemExit) as ended:
         stage.run_stage(shop.scripts["unlearn"].main)
     assert str(ended.value.code).startswith("error: unlearn 'graddiff' ran out of memory on cpu, at method.")

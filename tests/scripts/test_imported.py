@@ -13,7 +13,7 @@ from resalign.config import own_inputs
 from resalign.config.plan import Plan
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
-from resalign.jobs import parts
+from resalign.jobs.unlearn import UnlearnJob
 from resalign.tensors.weights import WeightsError
 from tests.nearness import differing
 
@@ -76,4 +76,4 @@ def test_a_checkpoints_change_is_noticed(planned: Callable[..., Plan], tmp_path:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
     plan = planned(checkpoint="mine")
-    assert str(tmp_path / name) in parts.unlearn_assets(plan, next(iter(plan.unlearn)))
+    assert str(tmp_path / name) in UnlearnJob.of(plan, next(iter(plan.unlearn.values()))).inputs()

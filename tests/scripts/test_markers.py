@@ -24,8 +24,8 @@ from resalign.config.experiment import BASE, Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
 from resalign.data.images import DataError
-from resalign.jobs import prepare
 from resalign.jobs.job import as_json
+from resalign.jobs.prepare import PrepareJob
 from resalign.lazy import transformers
 from resalign.tensors.weights import WeightsError
 from tests.scorers.conftest import FOLDERS, write_classifier
@@ -78,11 +78,11 @@ def checkpoint(plan: Plan, shop: Workshop) -> tuple[Call, ...]:
 
 
 def prepared(plan: Plan, shop: Workshop) -> tuple[Call, ...]:
-    return (lambda: shop.call("prepare", prepare.job(plan, "mine"), "results/mine"),)
+    return (lambda: shop.call("prepare", PrepareJob.of(plan, "mine"), "results/mine"),)
 
 
 def fetched(plan: Plan, shop: Workshop) -> tuple[Call, ...]:
-    job = {"asset": "mine", "url": "https://a.example/weights.pt"}
+    job = {"asset": "mine", "origin": {"url": "https://a.example/weights.pt"}}
     return (lambda: shop.call("fetch", json.dumps(job), "results/mine"),)
 
 
@@ -216,7 +216,7 @@ def test_a_process_of_its_own_in_the_folder(world: tuple[Path, dict[str, Any]], 
 # --- standard input ---------------------------------------------------------------------------------------------------
 
 ASKING = """
-from resalign.stage import parse_arguments, run_stage
+from resalign.running.stage import parse_arguments, run_stage
 
 def main():
     assert parse_arguments("").job == {"a": 1}

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from resalign.config.plan import Plan
-from resalign.jobs import parts
+from resalign.jobs import second_order
 from resalign.theory.second_order import Row, SweepRow
 from resalign.theory.second_order_tables import markdown_tables
 
@@ -37,12 +37,12 @@ SMALL: dict[str, Any] = {
 def audited(
     tiny_plan: Callable[..., Plan], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[], tuple[Path, dict[str, Any]]]:
-    job = json.loads(parts.second_order_job(tiny_plan()))
+    job = second_order.SecondOrderJob.of(tiny_plan()).plain()
     job["audit"] |= SMALL
 
     def run() -> tuple[Path, dict[str, Any]]:
         shop = Workshop(tmp_path_factory.mktemp("audit"), {"second_order": load_script("second_order")})
-        modules = parts.second_order_modules()
+        modules = second_order.modules()
         return shop.call("second_order", json.dumps(job), "results/tiny/second-order", modules=modules), job
 
     return run

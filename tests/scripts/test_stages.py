@@ -12,7 +12,9 @@ from PIL import Image
 
 from resalign.config.plan import Plan
 from resalign.data.images import DataError
-from resalign.jobs import parts
+from resalign.jobs.inputs import Input
+from resalign.jobs.score import ScoreJob
+from resalign.jobs.unlearn import UnlearnJob
 
 from .conftest import THRESHOLD, Workshop
 
@@ -161,17 +163,15 @@ def test_a_faulty_input_leaves_results_untouched(
     )
     [stage], [faulty] = plan.unlearn.values(), broken.unlearn.values()
     before = {path: path.read_bytes() for path in (done.folder / stage.folder(0)).iterdir()}
-    from resalign.jobs import parts
-
     with pytest.raises(DataError, match="no such folder of images"):
-        done.call("unlearn", parts.unlearn_job(broken, faulty.run), stage.folder(0), modules=stage.modules)
+        done.call("unlearn", UnlearnJob.of(broken, faulty), stage.folder(0), modules=stage.modules)
     assert {path: path.read_bytes() for path in (done.folder / stage.folder(0)).iterdir()} == before
 
 
 def test_real_images_are_scored_upright_and_at_one_size(
     workshop: Workshops, tiny_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:
-    """A reference folder of the user's own holds photographs of any size, some turned by EXIF; see score_job."""
+    """A reference folder holds photographs of any size, some turned by EXIF; see ScoreJob.of_reference."""
     plan, shop = tiny_plan(), workshop()
     draw = np.random.default_rng(0)
     upright = Image.fromarray(draw.integers(0, 256, (24, 16, 3), dtype=np.uint8))
@@ -187,7 +187,8 @@ def test_real_images_are_scored_upright_and_at_one_size(
         upright.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.png", exif=exif)
         other.save(folder / "other.png")
         (folder / "metadata.csv").write_text("file_name,prompt\n" + "".join(f"{file},a\n" for file in names))
-        job = parts.score_job(plan, "reference", str(folder / "metadata.csv"), plan.experiment.config.pixels)
+        images = {"images": Input(str(folder / "metadata.csv")), "pixels": plan.experiment.config.pixels}
+        job = ScoreJob.of(plan, next(iter(plan.score.values())), "0", plan.tier).model_copy(update=images)
         return pd.read_parquet(shop.call("score", job, f"results/{name}") / "scores.parquet").set_index("prompt_id")
 
     one = scored("upright")

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from resalign.config.plan import Plan
-from resalign.jobs import parts
+from resalign.jobs.attack import AttackJob
 from resalign.jobs.job import as_json
+from resalign.jobs.sample import SampleJob
+from resalign.jobs.score import ScoreJob
+from resalign.jobs.unlearn import UnlearnJob
 from tests.digits.small_world import small_world
 
 from .conftest import Workshop
@@ -65,15 +68,12 @@ def command(stage: str, plan: Plan) -> tuple[list[str], str]:
     first = {name: next(iter(getattr(plan, name).values())) for name in ("unlearn", "attack", "sample", "score")}[stage]
     seed, tier = "0", plan.tier
     job, output = {
-        "unlearn": lambda: (parts.unlearn_job(plan, first.run), first.folder(seed)),
-        "attack": lambda: (parts.attack_job(plan, first.run, seed), first.folder(seed)),
-        "sample": lambda: (parts.sample_job(plan, first.run, seed, tier), f"{first.folder(seed)}/{tier}"),
-        "score": lambda: (
-            parts.score_job(plan, first.label, parts.score_images(plan, first.run, seed, tier)),
-            f"{first.folder(seed)}/{tier}",
-        ),
+        "unlearn": lambda: (UnlearnJob.of(plan, first), first.folder(seed)),
+        "attack": lambda: (AttackJob.of(plan, first, seed), first.folder(seed)),
+        "sample": lambda: (SampleJob.of(plan, first, seed, tier), f"{first.folder(seed)}/{tier}"),
+        "score": lambda: (ScoreJob.of(plan, first, seed, tier), f"{first.folder(seed)}/{tier}"),
     }[stage]()
-    return [f"scripts/{stage}.py", "--job", job, "--output", output, "--modules", *first.modules], output
+    return [f"scripts/{stage}.py", "--job", job.text(), "--output", output, "--modules", *first.modules], output
 
 
 def digits_command(stage: str) -> tuple[list[str], str]:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from resalign.config.plan import Plan
-from resalign.jobs import parts
+from resalign.jobs.unlearn import UnlearnJob
 
 from .conftest import Workshop
 from .stage_process import Interruption, StageProcess
@@ -83,7 +83,7 @@ class Job:
 def job(plan: Plan, workshop: Callable[[], Workshop]) -> Job:
     """The job, with the results of a run that nothing disturbs."""
     [stage] = plan.unlearn.values()
-    arguments = ["scripts/unlearn.py", "--job", parts.unlearn_job(plan, stage.run), "--output", stage.folder(0)]
+    arguments = ["scripts/unlearn.py", "--job", UnlearnJob.of(plan, stage).text(), "--output", stage.folder(0)]
     made = Job([*arguments, "--modules", *stage.modules], stage.folder(0), {})
     folder = workshop().folder
     process = made.at(folder, folder / "undisturbed")

@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from resalign.config import own_inputs, scorer_check
+from resalign.config import own_inputs
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError, read_yaml
 from resalign.data.images import CaptionedImages, DataError, read_captioned_images
-from resalign.jobs import parts
+from resalign.jobs.check_scorers import CheckScorersJob
 from resalign.jobs.job import as_json
+from resalign.jobs.sample import SampleJob
 from resalign.metrics._flags import Need
 from resalign.tensors.weights import WeightsError
 from tests.scorers.conftest import LABELS, onnx_weights
@@ -404,7 +405,9 @@ def test_prompts_without_labels_are_good_where_images_have_no_subjects(
     prompts, images = tmp_path / "dog.csv", Path(tiny_values["assets"]["heldout"]["path"])
     prompts.write_text("id,prompt\none,a dog\ntwo,a dog on a rock\n")
     lists = {"dog": {"paths": [str(prompts)], "columns": {}, "prompts": None, "images": 1}}
-    job = {"tier": "paper", "prompts": lists, "compared": {"metrics.dino": [str(images)]}}
+    compared = {"metrics.dino": [str(images)]}
+    planned = CheckScorersJob.of(Plan(Experiment(tiny_values, where="mine.yaml"))).plain()
+    job = CheckScorersJob.parse({**planned, "tier": "paper", "prompts": lists, "compared": compared}, where="job")
     need = Need("net", images_per_dimension=0, subjects=True)
 
     def read(folder: str) -> CaptionedImages:
@@ -415,8 +418,8 @@ def test_prompts_without_labels_are_good_where_images_have_no_subjects(
 
 def test_the_prompts_that_are_checked_are_those_that_are_sampled(tiny_values: dict[str, Any]) -> None:
     plan = Plan(Experiment(tiny_values, where="mine.yaml"))
-    found = scorer_check.job(plan)["prompts"]
-    sampled = json.loads(parts.sample_job(plan, run=next(iter(plan.sample)), seed="0", tier=plan.tier))["prompts"]
+    found = CheckScorersJob.of(plan).plain()["prompts"]
+    sampled = SampleJob.of(plan, next(iter(plan.sample.values())), "0", plan.tier).plain()["prompts"]
     assert {name: entry.get("choice") for name, entry in found.items()} == {
         name: sampled[name].get("choice") for name in found
     }

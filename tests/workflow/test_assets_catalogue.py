@@ -1,6 +1,5 @@
 """The catalogue, what an experiment takes from it, prepared sets in the plan, and the doctor's word on both."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -23,7 +22,7 @@ from resalign.data.doctor import (
     needs_of,
     table_lines,
 )
-from resalign.jobs import prepare
+from resalign.jobs.prepare import PrepareJob
 
 ROOT = Path(__file__).resolve().parents[2]
 Change = Callable[[dict[str, Any]], Any]
@@ -177,13 +176,13 @@ def test_a_prepared_set_is_what_it_is_made_from() -> None:
 
 def test_a_prepared_sets_job_names_its_sources_folders_and_waits_for_them() -> None:
     plan = plan_of(contaminated(0.2))
-    job = json.loads(prepare.job(plan, "mixed"))
-    assert job["set"]["clean"] == plan.folder("dreambench-images/train")
-    assert job["set"]["ratio"] == 0.2
+    job = PrepareJob.of(plan, "mixed")
+    assert job.set["clean"] == plan.folder("dreambench-images/train")
+    assert job.set["ratio"] == 0.2
     markers = {f"{plan.folder(name)}/run.json" for name in ("dreambench-images", "resalign-train")}
-    assert set(prepare.assets(plan, "mixed")) == markers
-    assert "src/resalign/data/sets/contaminated.py" in prepare.code(plan, "mixed")
-    assert "src/resalign/data/sets/dreambench.py" not in prepare.code(plan, "mixed")
+    assert set(job.inputs()) == markers
+    assert "src/resalign/data/sets/contaminated.py" in job.code()
+    assert "src/resalign/data/sets/dreambench.py" not in job.code()
 
 
 # --- the doctor -------------------------------------------------------------------------------------------------------

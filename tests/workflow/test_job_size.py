@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from resalign.config.plan import Plan, load_plan
-from resalign.jobs import parts, report
+from resalign.jobs import report
+from resalign.jobs.attack import AttackJob
+from resalign.jobs.job import Job
+from resalign.jobs.sample import SampleJob
+from resalign.jobs.unlearn import UnlearnJob
 from resalign.running.stage import parse_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,10 +27,10 @@ def plan() -> Plan:
 
 
 def test_a_job_of_one_run_is_an_argument(plan: Plan) -> None:
-    made = [parts.unlearn_job(plan, run) for run in plan.unlearn]
-    made += [parts.attack_job(plan, run, "0") for run in plan.attack]
-    made += [parts.sample_job(plan, run=run, seed="0", tier=plan.tier) for run in plan.sample]
-    assert max(map(len, made)) < LONGEST_ARGUMENT_BYTES / 4
+    made: list[Job] = [UnlearnJob.of(plan, stage) for stage in plan.unlearn.values()]
+    made += [AttackJob.of(plan, stage, "0") for stage in plan.attack.values()]
+    made += [SampleJob.of(plan, stage, "0", plan.tier) for stage in plan.sample.values()]
+    assert max(len(job.text()) for job in made) < LONGEST_ARGUMENT_BYTES / 4
 
 
 def test_a_job_that_gathers_all_runs_comes_by_standard_input(plan: Plan) -> None:

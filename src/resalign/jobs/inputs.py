@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic_core import core_schema
+from pydantic_core import PydanticSerializationUnexpectedValue, core_schema
 
 from resalign.config.assets import WEIGHT_SUFFIXES
 from resalign.config.captions import caption_tables
@@ -48,7 +48,7 @@ class Input(str):
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
         """Any text is taken, and an input keeps its files."""
         return core_schema.no_info_plain_validator_function(
-            cls._validated, serialization=core_schema.plain_serializer_function_ser_schema(str)
+            cls._validated, serialization=core_schema.plain_serializer_function_ser_schema(cls._plain)
         )
 
     @classmethod
@@ -58,6 +58,12 @@ class Input(str):
         if isinstance(path, str):
             return cls(path)
         raise ValueError("should be a path")
+
+    @staticmethod
+    def _plain(path: object) -> str:
+        if not isinstance(path, Input):  # where a field may hold something else, its own serializer is tried next
+            raise PydanticSerializationUnexpectedValue("no path")
+        return str(path)
 
 
 def code(script: str, *modules: str) -> list[str]:
