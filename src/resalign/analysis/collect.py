@@ -32,7 +32,7 @@ from resalign.errors import DataError
 from resalign.hashes import read_record, verified
 
 if TYPE_CHECKING:
-    from resalign.jobs.measure import MeasureJob, Scored
+    from resalign.jobs.measure import Measurable, MeasureJob, Scored
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def runs_of(scored: Sequence[Scored]) -> list[ScoredRun]:
     ]
 
 
-def collect(job: MeasureJob) -> Collected:
+def collect(job: Measurable) -> Collected:
     """Applies a job's metrics to the scores and records of its runs."""
     runs = runs_of(job.rows)
     loaded = {label: load_metric(label, settings) for label, settings in job.metrics}
@@ -168,7 +168,7 @@ def scores_before(run: ScoredRun, scores: pd.DataFrame) -> pd.DataFrame:
     return last.loc[pd.MultiIndex.from_frame(scores[keys])].set_axis(scores.index)
 
 
-def measure_sets(runs: list[ScoredRun], metrics: Mapping[str, Any], job: MeasureJob) -> pd.DataFrame:
+def measure_sets(runs: list[ScoredRun], metrics: Mapping[str, Any], job: Measurable) -> pd.DataFrame:
     """Values of every metric that needs a whole set of images, or an attack's record."""
     heldout = {attack: images_of(Path(table)) for attack, table in job.heldout.items()}
     bases = {(run.attack, run.seed): run for run in runs if run.model == job.base}

@@ -27,7 +27,7 @@ from resalign.config import registry
 from resalign.config.closure import ROOT, import_closure
 from resalign.config.plan import RESULTS
 from resalign.config.strict import MAX_BYTES, ConfigError, read_yaml
-from resalign.jobs import paper
+from resalign.jobs import measure
 from resalign.jobs.artifact import CONFIGURATIONS, PROMPTS
 from resalign.tracking import log
 

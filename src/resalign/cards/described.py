@@ -70,6 +70,6 @@ def _weights(source: CardSource) -> tuple[dict[str, str], tuple[str, ...]]:
         facts |= {f"sha256 of {file.relative_to(inside)}": file_hash(file) for file in files}
     else:
         facts = {"what it is": f"the base model, unlearned here by {name}", "settings": json.dumps(settings)}
-    for seed, path in source.weights.items():
-        facts[f"sha256 of the weights in use, training seed {seed}"] = file_hash(verified(path))
+    for seed, weights in source.weights.items():
+        facts[f"sha256 of the weights in use, training seed {seed}"] = file_hash(verified(weights))
     return facts, ()

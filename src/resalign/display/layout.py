@@ -57,7 +57,7 @@ class Cell:
     best: bool = False
 
     @classmethod
-    def of(cls, row: Mapping[Any, Any], info: MetricInfo, *, best: bool = False) -> Cell:
+    def of(cls, row: Mapping[Any, Any] | pd.Series, info: MetricInfo, *, best: bool = False) -> Cell:
         """The cell of a row with mean, low, high and std."""
         spread = float(row["std"])
         return cls(
@@ -230,8 +230,8 @@ def with_cells_explained(table: ResultTable, frame: pd.DataFrame, *more: str) ->
     images = f"n = {_range(frame['n'])} images."
     short = f"{table.caption.partition('. ')[0].removesuffix('.')}. {spread}; {images}"
     long = f"{table.caption} {spread}, intervals are in brackets, and {images}"
-    captions = (" ".join(filter(None, (text, *more))) for text in (long, short))
-    return replace(table, **dict(zip(("caption", "short_caption"), captions, strict=True)))
+    long, short = (" ".join(filter(None, (text, *more))) for text in (long, short))
+    return replace(table, caption=long, short_caption=short)
 
 
 def bold_words(contenders: str, *, paired: bool) -> str:
