@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "tests/slurm/grid.yaml"
 LONGEST_SECONDS = 300
 # Times and machines, and what is made of them: different at every run.
-OF_ITS_DAY = ("timing.json", "hashes.json", "report.html", "efficiency.csv")
+OF_ITS_DAY = ("timing.json", "hashes.json", "report.html")
 
 
 def copy_of_the_repository(folder: Path) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 PAGE = "report.html"
-EFFICIENCY = "efficiency.csv"  # written by resalign.accounting.efficiency, when a run has ended
 TABLE, LATEX = "tables/table1.csv", "tables/table1.tex"
 STEPS, PER_RUN, PAIRED = "tables/steps.csv", "tables/per_run.csv", "tables/paired.csv"
 SURVIVAL, PARETO = "tables/survival.csv", "tables/pareto.csv"
