@@ -79,6 +79,7 @@ class Grid:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{self.cluster.environment['PATH']}",
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
             "TEST_STEP_SECONDS": str(step_seconds),
+            "RESALIGN_SAVE_INTERVAL_SECONDS": "1",
             # A hundred processes start from these sources.
             "PYTHONDONTWRITEBYTECODE": "",
         }
