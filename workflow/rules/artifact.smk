@@ -27,7 +27,7 @@ rule pack:
     log:
         f"logs/artifact/{PLAN.experiment.config.name}.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=growing(3000),

@@ -18,7 +18,7 @@ rule audit:
     log:
         f"logs/audit/{PLAN.experiment.config.name}.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=growing(3000),

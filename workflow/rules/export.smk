@@ -35,7 +35,7 @@ rule export_model:
         model=r"[A-Za-z0-9_.-]+",
         form="|".join(export_jobs.FORMS),
     conda:
-        "../../envs/unlearn.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=growing(RESOURCES["unlearn"].mem_mb),

@@ -20,7 +20,7 @@ rule fetch:
     wildcard_constraints:
         asset=own("fetched"),
     conda:
-        "../../envs/data.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     params:
         job=lambda wildcards: jobs.as_json({"asset": fetched(wildcards).name, **fetched(wildcards).resolved}),

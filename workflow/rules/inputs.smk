@@ -16,7 +16,7 @@ rule check_inputs:
     # Before everything else that could run as well: what is wrong is to be said at once.
     priority: 100
     conda:
-        "../../envs/data.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     params:
         job=lambda wildcards: jobs.as_json(ABLATIONS.made("inputs", wildcards.inputs)[1]),
@@ -43,7 +43,7 @@ rule check_scorers:
     # that it reads is there.
     priority: 100
     conda:
-        "../../envs/score.yaml"
+        "../../envs/resalign.yaml"
     threads: (workflow.resource_settings.cores or 1) if scorer_check.is_ready(PLAN) else 1
     resources:
         mem_mb=growing(RESOURCES["score"].mem_mb),

@@ -18,7 +18,7 @@ if OVERLAP:
         # Before any training that could run as well: what is refused is to be said at once.
         priority: 100
         conda:
-            "../../envs/data.yaml"
+            "../../envs/resalign.yaml"
         threads: 1
         resources:
             mem_mb=growing(3000),

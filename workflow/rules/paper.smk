@@ -14,7 +14,7 @@ rule measure:
     log:
         f"logs/measure/{PLAN.experiment.config.name}.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=growing(3000),
@@ -40,7 +40,7 @@ rule exhibit:
         exhibit="|".join(exhibit_jobs.exhibits()),
         suffix="csv|tex|png|svg",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=growing(1500),

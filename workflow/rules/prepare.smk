@@ -17,7 +17,7 @@ rule prepare:
     wildcard_constraints:
         prepared=f"(?=(?:{own('prepared')})/)(?:{PREPARED})",
     conda:
-        "../../envs/data.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=growing(8000),
@@ -43,7 +43,7 @@ rule generate:
     wildcard_constraints:
         prepared=f"(?=(?:{own('prepared')})/)(?:{GENERATED})",
     conda:
-        "../../envs/sample.yaml"
+        "../../envs/resalign.yaml"
     threads: RESOURCES["sample"].threads
     resources:
         gpu=RESOURCES["sample"].gpu,

@@ -47,7 +47,7 @@ rule report:
     log:
         f"logs/report/{PLAN.experiment.config.name}.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=growing(3000),

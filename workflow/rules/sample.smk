@@ -17,7 +17,7 @@ rule sample:
     wildcard_constraints:
         run=own("sample"),
     conda:
-        "../../envs/sample.yaml"
+        "../../envs/resalign.yaml"
     threads: RESOURCES["sample"].threads
     resources:
         gpu=RESOURCES["sample"].gpu,

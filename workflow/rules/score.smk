@@ -15,7 +15,7 @@ rule score:
     wildcard_constraints:
         run=own("score"),
     conda:
-        "../../envs/score.yaml"
+        "../../envs/resalign.yaml"
     threads: RESOURCES["score"].threads
     resources:
         gpu=RESOURCES["score"].gpu,
@@ -49,7 +49,7 @@ rule score_reference:
     wildcard_constraints:
         reference=own("reference"),
     conda:
-        "../../envs/score.yaml"
+        "../../envs/resalign.yaml"
     threads: RESOURCES["score"].threads
     resources:
         gpu=RESOURCES["score"].gpu,

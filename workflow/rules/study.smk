@@ -20,7 +20,7 @@ rule study_counts:
     log:
         f"logs/study/{PLAN.experiment.config.name}.counts.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=growing(3000),
@@ -45,7 +45,7 @@ rule selection:
     log:
         f"logs/study/{PLAN.experiment.config.name}.selection.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=growing(1000),
@@ -70,7 +70,7 @@ rule study:
     log:
         f"logs/study/{PLAN.experiment.config.name}.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=growing(1000),

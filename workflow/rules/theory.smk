@@ -25,7 +25,7 @@ rule theory_state:
     log:
         "logs/theory/{run}/seed-{seed}.log",
     conda:
-        "../../envs/unlearn.yaml"
+        "../../envs/resalign.yaml"
     threads: RESOURCES["unlearn"].threads
     resources:
         gpu=RESOURCES["unlearn"].gpu,
@@ -52,7 +52,7 @@ rule theory_regained:
     log:
         f"logs/theory/{PLAN.experiment.config.name}.regained.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=growing(3000),
@@ -78,7 +78,7 @@ rule theory_table:
     wildcard_constraints:
         table="|".join(theory_jobs.TABLES),
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=growing(1000),
@@ -101,7 +101,7 @@ rule theory_shown:
     wildcard_constraints:
         shown="|".join(map(re.escape, theory_jobs.SHOWN)),
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=growing(1000),
@@ -123,7 +123,7 @@ rule linear_model:
     log:
         f"logs/theory/{PLAN.experiment.config.name}.linear-model.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=growing(1000),
@@ -147,7 +147,7 @@ rule linear_model_shown:
     wildcard_constraints:
         shown="|".join(map(re.escape, theory_jobs.LINEAR_MODEL)),
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=growing(1000),

@@ -16,7 +16,7 @@ rule unlearn:
     wildcard_constraints:
         run=own("unlearn"),
     conda:
-        "../../envs/unlearn.yaml"
+        "../../envs/resalign.yaml"
     threads: RESOURCES["unlearn"].threads
     resources:
         gpu=RESOURCES["unlearn"].gpu,
