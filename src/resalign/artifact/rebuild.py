@@ -98,7 +98,7 @@ def _rebuilds(
     name = config["name"]
     result = f"{RESULTS}/{name}"
     report = records.told(root, result)
-    records.check_report(report, config, name)
+    records.check_report(report, config)
     ablations = {
         ablation: records.told(root, f"{result}/ablations/{ablation}") for ablation in _ablations(result, members)
     }
