@@ -18,7 +18,7 @@ rule pack:
         # The archive's members, and nothing else of the result.
         files=lambda wildcards: contents.result_files(PLAN),
         code=jobs.code("artifact"),
-        template="src/resalign/artifact/readme.md.j2",
+        templates=[f"src/resalign/artifact/{name}.j2" for name in ("readme.md", "crate.json")],
     output:
         archive=contents.archive(PLAN),
         digest=f"{contents.archive(PLAN)}.sha256",
