@@ -72,7 +72,7 @@ rule ablation_measured:
     log:
         f"logs/ablations/{PLAN.experiment.config.name}.{{ablation}}.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(3000),
@@ -96,7 +96,7 @@ rule ablation_file:
     wildcard_constraints:
         file="|".join(map(re.escape, ablation_jobs.COPIED)),
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     shell:
         "cp {input} {output} 2>&1 | tee {log}"
@@ -112,7 +112,7 @@ rule ablation_shown:
     log:
         "logs/ablations/{ablation}.shown.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(1000),

@@ -30,7 +30,7 @@ rule cards:
     log:
         f"logs/cards/{PLAN.experiment.config.name}.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(3000),

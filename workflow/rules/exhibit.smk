@@ -18,7 +18,7 @@ for kind, suffixes in exhibit_jobs.SUFFIXES.items():
         wildcard_constraints:
             exhibit="|".join(exhibit_jobs.of_kind(kind)),
         conda:
-            "../../envs/report.yaml"
+            "../../envs/resalign.yaml"
         threads: 1
         resources:
             mem_mb=per_attempt(1500),

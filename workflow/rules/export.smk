@@ -39,7 +39,7 @@ rule export_model:
         model=r"[A-Za-z0-9_.-]+",
         form="|".join(export_jobs.FORMS),
     conda:
-        "../../envs/unlearn.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(RESOURCES["unlearn"].mem_mb),

@@ -16,7 +16,7 @@ rule measure:
     log:
         f"logs/measure/{PLAN.experiment.config.name}.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(3000),

@@ -45,7 +45,7 @@ rule report:
     log:
         f"logs/report/{PLAN.experiment.config.name}.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(3000),

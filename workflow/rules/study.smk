@@ -20,7 +20,7 @@ rule study_counts:
     log:
         f"logs/study/{PLAN.experiment.config.name}.counts.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(3000),
@@ -44,7 +44,7 @@ rule selection:
     log:
         f"logs/study/{PLAN.experiment.config.name}.selection.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(1000),
@@ -69,7 +69,7 @@ rule study:
     log:
         f"logs/study/{PLAN.experiment.config.name}.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(1000),

@@ -29,7 +29,7 @@ rule theory_state:
     log:
         "logs/theory/{run}/seed-{seed}.log",
     conda:
-        "../../envs/unlearn.yaml"
+        "../../envs/resalign.yaml"
     threads: RESOURCES["unlearn"].threads
     resources:
         **resources_of("unlearn"),
@@ -51,7 +51,7 @@ rule linear_model:
     log:
         f"logs/theory/{PLAN.experiment.config.name}.linear-model.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(1000),
@@ -75,7 +75,7 @@ rule theory_shown:
     log:
         f"logs/theory/{PLAN.experiment.config.name}.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(3000),
