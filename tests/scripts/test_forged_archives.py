@@ -315,7 +315,11 @@ RECORDS = [
         in_record(lambda job: job.update(title="Other")),
         f"{RECORD}: 'title' is 'Other'; the conf",
     ),
-    ("list", in_record(lambda job: job.update(rows=3)), f"{RECORD}: is nothing that this version can read (AttributeError"),
+    (
+        "list",
+        in_record(lambda job: job.update(rows=3)),
+        f"{RECORD}: is nothing that this version can read (AttributeError",
+    ),
     ("deep", deep, f"{RECORD}: is no record of a job (RecursionError"),
     ("not-json", lambda members: members.update({RECORD: b"\xff\xfe"}), f"{RECORD}: is no record of a job"),
     ("no-record", no_record, f"{RESULT}/measured/run.json: missing"),
