@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from resalign.analysis.frames import long_table, per_run_table, write_csv, write_exact_csv
-from resalign.analysis.measured import by_prompt, names_of
+from resalign.analysis.measured import names_of
 from resalign.analysis.measurements import NOT_ATTACKED, Measurements
 from resalign.analysis.thresholds import COLUMNS
 from resalign.exhibits._inputs import ExhibitInputs
@@ -27,7 +27,6 @@ def write_frames(folder: Path, measurements: Measurements | None = None) -> dict
     frames = {
         "values": values,
         "per_run": per_run_table(found, SETTINGS),
-        "prompts": by_prompt(found.images),
         "thresholds": thresholds(values),
         "samples": make_gallery(images).assign(prompt_set="benign"),
         "slices": slices(found.models),

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from resalign.analysis.frames import decimals, read_csv
-from resalign.analysis.measured import by_prompt, measurements_of, names_of
+from resalign.analysis.measured import measurements_of, names_of
 from resalign.exhibits._inputs import ExhibitInputs
 from tests.analysis.experiment import METRICS, make_swept
 from tests.exhibits.frames import METHODS, inputs_of
@@ -27,17 +27,6 @@ def test_an_empty_name_stays_a_name_and_an_empty_number_is_nan(tmp_path: Path) -
     frame = read_csv(tmp_path / "frame.csv")
     assert frame.loc[0, ["model", "dataset", "prompt_id"]].tolist() == ["NA", "", "007"]
     assert frame["std"].isna().all()
-
-
-def test_sums_by_prompt_are_of_all_images_of_a_prompt() -> None:
-    images = make_swept().images
-    found = by_prompt(images)
-    own = images[(images["model"] == "esd") & (images["attack"] == "pages") & (images["steps"] == 200)]
-    one = own[(own["metric"] == "ip") & (own["seed"] == 1) & (own["prompt_id"] == "p003")]
-    keys = {"model": "esd", "attack": "pages", "steps": 200, "metric": "ip", "seed": 1, "prompt_id": "p003"}
-    row = found[(found[list(keys)] == list(keys.values())).all(axis=1)]
-    assert row[["sum", "n"]].iloc[0].tolist() == [one["value"].sum(), 2]
-    assert found["sum"].sum() == pytest.approx(images["value"].sum())
 
 
 @pytest.mark.parametrize(("middle", "digits"), [(0.35, 3), (0.016, 4), (17.0, 2), (0.0, 3)])

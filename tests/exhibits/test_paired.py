@@ -3,6 +3,7 @@
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,11 +17,11 @@ from resalign.exhibits._inputs import ExhibitInputs
 from resalign.exhibits._paired import (
     NONE,
     T_TEST,
-    against_by_prompt,
-    against_by_seed,
+    _tested,
     conclusion,
     holm,
     paired_tests,
+    sign_flips,
 )
 from tests.analysis.experiment import SETTINGS, image_rows, make_measurements, make_swept, run_row
 
@@ -29,16 +30,26 @@ from .frames import inputs_of, write_frames
 FIDS = (("base", 0, 20.0), ("resalign", 0, 12.0), ("resalign", 1, 13.0), ("resalign", 2, 14.0))
 
 
-def prompts(*sums: tuple[float, ...], n: int = 4) -> pd.DataFrame:
-    """Rows of prompts.csv: sums by seed and prompt."""
-    rows = [(s, f"p{p}", value, n) for s, values in enumerate(sums) for p, value in enumerate(values)]
-    return pd.DataFrame(rows, columns=["seed", "prompt_id", "sum", "n"])
+def esd_against(resalign: list[list[int]], esd: list[list[int]], tmp_path: Path) -> pd.Series:
+    """The test of IP before fine-tuning; how many of a prompt's images show the concept, by seed and prompt."""
+    rows = image_rows("base", 1.0, seeds=[0], prompts=1)
+    for model, counts in (("esd", esd), ("resalign", resalign)):
+        for seed, of_seed in enumerate(counts):
+            for prompt, count in enumerate(of_seed):
+                own = {"model": model, "seed": seed, "prompt_id": f"p{prompt}", "metric": "ip", **BEFORE}
+                rows += [own | {"image_index": n, "value": float(n < count)} for n in range(4)]
+    measured = make_measurements(images=pd.DataFrame(rows), runs=make_measurements().runs[:0])
+    tests = paired_tests(inputs_of(write_frames(tmp_path, measured)))
+    return tests.set_index("model").loc["esd"]
 
 
-def test_sign_flips_over_prompts_are_all_of_them_when_there_are_few() -> None:
-    first, second = prompts((4, 3, 4, 2, 1, 0), (3, 3, 2, 2, 0, 1)), prompts((0, 1, 0, 1, 0, 1), (1, 0, 0, 0, 1, 1))
-    found = against_by_prompt(first, second, SETTINGS, ("made", "up"))
-    d = np.array([4 + 3 - 0 - 1, 3 + 3 - 1 - 0, 4 + 2, 2 + 2 - 1, 1 + 0 - 0 - 1, 0 + 1 - 1 - 1]) / 8
+BEFORE = {"attack": "none", "dataset": "", "steps": 0}
+
+
+def test_sign_flips_over_prompts_are_all_of_them_when_there_are_few(tmp_path: Path) -> None:
+    first, second = [[4, 3, 4, 2, 1, 0], [3, 3, 2, 2, 0, 1]], [[0, 1, 0, 1, 0, 1], [1, 0, 0, 0, 1, 1]]
+    found = esd_against(second, first, tmp_path)
+    d = (np.array(first) - np.array(second)).sum(axis=0) / 8
     flipped = [abs(np.mean(d * signs)) for signs in itertools.product([1, -1], repeat=len(d))]
     assert found["difference"] == pytest.approx(d.mean())
     assert found["p"] == pytest.approx(np.mean([value >= abs(d.mean()) - 1e-12 for value in flipped]))
@@ -47,26 +58,29 @@ def test_sign_flips_over_prompts_are_all_of_them_when_there_are_few() -> None:
 
 
 def test_images_of_one_prompt_are_no_further_evidence() -> None:
-    few = against_by_prompt(prompts((1, 1, 1, 0)), prompts((0, 0, 0, 0)), SETTINGS, ("few",))
-    many = against_by_prompt(prompts((9, 9, 9, 0), n=36), prompts((0, 0, 0, 0), n=36), SETTINGS, ("many",))
-    assert few["p"] == many["p"] == 0.25  # two of eight flips of three prompts, and the fourth changes nothing
+    # Two of eight flips of three prompts, and the fourth changes nothing, however many images each has.
+    assert sign_flips(np.array([0.25, 0.25, 0.25, 0.0]), SETTINGS, np.random.default_rng(0)) == 0.25
 
 
-def test_the_order_of_the_two_models_is_the_sign() -> None:
-    high, low = prompts((4, 4, 4, 3, 4)), prompts((0, 1, 0, 0, 0))
-    assert against_by_prompt(high, low, SETTINGS, ("a",))["difference"] == pytest.approx(18 / 20)
-    assert against_by_prompt(low, high, SETTINGS, ("a",))["difference"] == pytest.approx(-18 / 20)
+@pytest.mark.parametrize(
+    ("esd", "resalign", "expected"),
+    [
+        ([[4, 4, 4, 3, 4]], [[0, 1, 0, 0, 0]], (0.9, 5, 1)),
+        ([[0, 1, 0, 0, 0]], [[4, 4, 4, 3, 4]], (-0.9, 5, 1)),  # the order of the models is the sign
+        ([[4, 4], [0, 0]], [[0, 0]], (1.0, 2, 1)),  # only seeds that both have
+    ],
+)
+def test_the_difference_is_of_the_seeds_that_both_have(
+    tmp_path: Path, esd: list[list[int]], resalign: list[list[int]], expected: tuple[float, int, int]
+) -> None:
+    found = esd_against(resalign, esd, tmp_path)
+    assert (pytest.approx(found["difference"]), found["n_prompts"], found["n_seeds"]) == expected
 
 
-def test_only_seeds_that_both_have_are_compared() -> None:
-    found = against_by_prompt(prompts((4, 4), (0, 0)), prompts((0, 0)), SETTINGS, ("a",))
-    assert (found["difference"], found["n_seeds"]) == (1.0, 1)
-
-
-def test_one_prompt_has_a_difference_and_no_test() -> None:
-    found = against_by_prompt(prompts((4,), (3,)), prompts((0,), (1,)), SETTINGS, ("a",))
+def test_one_prompt_has_a_difference_and_no_test(tmp_path: Path) -> None:
+    found = esd_against([[0], [1]], [[4], [3]], tmp_path)
     assert (found["difference"], found["n_prompts"], found["n_seeds"], found["test"]) == (0.75, 1, 2, NONE)
-    assert math.isnan(float(str(found["p"])))
+    assert math.isnan(found["p"])
     assert (found["low"], found["high"]) == (0.5, 1.0)  # over two training seeds
 
 
@@ -102,21 +116,26 @@ def test_a_model_that_nothing_has_trained_is_held_against_every_seed(tmp_path: P
 
 
 def test_unequal_numbers_of_images_are_refused() -> None:
-    with pytest.raises(ValueError, match="unequal numbers of images"):
-        against_by_prompt(prompts((4, 4)), prompts((0, 0), n=5), SETTINGS, ("a",))
+    made = make_measurements()
+    images = made.images[(made.images["model"] != "esd") | (made.images["image_index"] == 0)]
+    pair = {"metric": "ip", "attack": "none", "steps": 0}
+    with pytest.raises(ValueError, match="ip none 0: 20 prompts, first 'p000', have unequal numbers of images of esd"):
+        _tested(make_measurements(images=images), SETTINGS, ("esd", "resalign"), **pair)
 
 
 def test_a_value_a_run_is_tested_over_seeds() -> None:
-    first = pd.DataFrame({"seed": [0, 1, 2], "value": [4.0, 5.0, 7.0]})
-    second = pd.DataFrame({"seed": [2, 1, 0], "value": [6.0, 3.0, 1.0]})
-    found = against_by_seed(first, second, SETTINGS, ())
-    d = np.array([3.0, 2.0, 1.0])
-    t = d.mean() / (d.std(ddof=1) / math.sqrt(3))
-    assert found["difference"] == pytest.approx(2.0)
-    assert found["p"] == pytest.approx(2 * stats.t.sf(t, 2))
-    one = against_by_seed(first[:1], second, SETTINGS, ())
+    def found(*seeds: int) -> dict[str, Any]:
+        values = {"esd": (4.0, 5.0, 7.0), "resalign": (1.0, 3.0, 6.0)}
+        runs = [run_row(model, "fid", own[seed], seed) for model, own in values.items() for seed in seeds]
+        measured = make_measurements(runs=pd.DataFrame(runs))
+        return _tested(measured, SETTINGS, ("esd", "resalign"), metric="fid", attack="none", steps=0)
+
+    three, d = found(0, 1, 2), np.array([3.0, 2.0, 1.0])
+    assert three["difference"] == pytest.approx(2.0)
+    assert three["p"] == pytest.approx(2 * stats.t.sf(d.mean() / (d.std(ddof=1) / math.sqrt(3)), 2))
+    one = found(0)
     assert (one["difference"], one["test"]) == (3.0, NONE)
-    assert math.isnan(float(str(one["p"])))
+    assert math.isnan(one["p"])
 
 
 def test_holm_is_the_published_step_down() -> None:
@@ -180,7 +199,6 @@ def test_what_training_seeds_disagree_on_is_no_difference_of_methods(tmp_path: P
 
 
 def test_the_exhibit_has_the_pages_bold(inputs: ExhibitInputs) -> None:
-    """It is made from frames alone, without the images that the page compares."""
     main = make_swept().main()
     page = lay_out(long_table(main, SETTINGS), main, SETTINGS)
     exhibit = table1.make(inputs).layout

@@ -20,7 +20,6 @@ CELL = [*STATE, "metric"]
 LONG_COLUMNS = [*CELL, "mean", "std", "low", "high", "n", "seeds"]
 PER_RUN_COLUMNS = [*STATE, "seed", "metric", "value", "low", "high", "n"]
 FLOAT_FORMAT = "%.6g"
-_MEASURED = ["model", "attack", "seed"]
 _SAME = 1e-5  # frames hold six significant digits: differences that vary by less do not vary
 _SMALL = 0.1  # below it a value has one significant digit in two after the point
 _MOST_DECIMALS = 6  # of a number in a text: a hundred-thousandth of a per cent is none
@@ -109,71 +108,51 @@ def paired_difference(
     """The difference (first minus second model) over the images that both have: same seed, prompt and noise.
 
     Of a metric that has one value a run it is that of the training seeds that both have. A model that nothing has
-    trained is held against every seed of the other; see :func:`pair_of`.
+    trained is held against every seed of the other; see :func:`paired_values`.
 
     Returns:
         None where the two models share no image, or no seed.
     """
     info = measurements.metrics[metric]
-    frame = measurements.runs if info.kind == "set" else measurements.images
-    measured = pd.concat([measurements.images[_MEASURED], measurements.runs[_MEASURED]])
-    first, second = pair_of(frame, measured, models, metric=metric, attack=attack, steps=steps)
-    if info.kind == "set":
-        return _paired_runs(first, second, settings, info)
-    keys = ["seed", "prompt_id", "image_index"]
-    both = first[[*keys, "value"]].merge(second[[*keys, "value"]], on=keys, suffixes=("", "_second"))
-    if both.empty:
-        return None
-    difference = both.assign(value=both["value"] - both["value_second"])
-    key = paired_key(models, metric=metric, attack=attack, steps=steps)
-    found = pooled_estimate(difference, settings, *key, rate=False)
-    return replace(found, **difference_held(found.low, found.high, info)._asdict())
-
-
-def _paired_runs(
-    first: pd.DataFrame, second: pd.DataFrame, settings: ReportConfig, info: MetricInfo
-) -> statistics.Estimate | None:
-    """:func:`paired_difference` of values of whole image sets, by Student's t over training seeds."""
-    both = first.merge(second, on="seed", suffixes=("", "_second"))
+    both = paired_values(measurements, models, metric=metric, attack=attack, steps=steps)
     if both.empty:
         return None
     values, others = (both[name].to_numpy(np.float64) for name in ("value", "value_second"))
-    found = statistics.across_seeds(values - others, int(both["n"].sum()), settings.confidence)
-    if not differences_vary(values, others):
-        found = replace(found, low=float("nan"), high=float("nan"))
+    if info.kind == "set":
+        found = statistics.across_seeds(values - others, int(both["n"].sum()), settings.confidence)
+        if not differences_vary(values, others):
+            found = replace(found, low=float("nan"), high=float("nan"))
+    else:
+        key = paired_key(models, metric=metric, attack=attack, steps=steps)
+        found = pooled_estimate(both.assign(value=values - others), settings, *key, rate=False)
     return replace(found, **difference_held(found.low, found.high, info)._asdict())
 
 
-def pair_of(
-    frame: pd.DataFrame, measured: pd.DataFrame, models: tuple[str, str], *, metric: str, attack: str, steps: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of two models in one state, to be paired by seed: every paired difference is of these.
+def paired_values(
+    measurements: Measurements, models: tuple[str, str], *, metric: str, attack: str, steps: int
+) -> pd.DataFrame:
+    """The values of two models in one state, paired by training seed, prompt and noise.
 
-    A model that nothing has trained is one, whatever the training seed. It is measured once before fine-tuning, and
-    stands there at every seed of the other. That it has been fine-tuned with further seeds tells it from a model that
-    was trained once; where no attack tells, only the seeds that both have are compared.
+    A model that nothing has trained is one, whatever the training seed. It is measured once before fine-tuning, and is
+    paired with every seed of the other there; see :attr:`Measurements.untrained`.
 
-    Args:
-        frame: Columns model, seed, metric, attack, steps.
-        measured: Columns model, seed, attack: all that was measured, whichever the metric.
-        models: The first and the second.
-        metric: Of the state.
-        attack: Of the state.
-        steps: Of the state.
+    Returns:
+        Columns seed, prompt_id, image_index, value and value_second; seed, n, value and value_second for a metric with
+        one value a run.
     """
+    is_set = measurements.metrics[metric].kind == "set"
+    frame = measurements.runs if is_set else measurements.images
     state = frame[(frame["metric"] == metric) & (frame["attack"] == attack) & (frame["steps"] == steps)]
     first, second = (state[state["model"] == model] for model in models)
-    if attack != NOT_ATTACKED:
-        return first, second
-    own, other = (_is_untrained(measured, model) for model in models)
-    return _at_every_seed(first, second) if own else first, _at_every_seed(second, first) if other else second
-
-
-def _is_untrained(measured: pd.DataFrame, model: str) -> bool:
-    """Whether a model was measured with one seed before fine-tuning, and fine-tuned with others."""
-    own = measured[measured["model"] == model]
-    before = set(own.loc[own["attack"] == NOT_ATTACKED, "seed"])
-    return len(before) == 1 and not set(own["seed"]) <= before
+    if attack == NOT_ATTACKED:
+        own, other = (model in measurements.untrained for model in models)
+        first, second = (
+            _at_every_seed(first, second) if own else first,
+            _at_every_seed(second, first) if other else second,
+        )
+    keys = ["seed"] if is_set else ["seed", "prompt_id", "image_index"]
+    kept = [*keys, "value", *(["n"] if is_set else [])]
+    return first[kept].merge(second[[*keys, "value"]], on=keys, suffixes=("", "_second"))
 
 
 def _at_every_seed(untrained: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:

@@ -27,8 +27,6 @@ from resalign.hashes import verified
 from resalign.jobs.measure import MeasureJob
 from resalign.running.stage import write_json
 
-PROMPT_COLUMNS = [*STATE, "seed", "metric", "prompt_id", "sum", "n"]
-
 
 def write_measured(collected: Collected, job: MeasureJob, output: Path) -> None:
     """Writes every file of :data:`resalign.jobs.measure.FILES`.
@@ -43,7 +41,6 @@ def write_measured(collected: Collected, job: MeasureJob, output: Path) -> None:
     frames = {
         "values": values,
         "per_run": per_run_table(measurements, settings),
-        "prompts": by_prompt(measurements.images),
         "thresholds": threshold_curves(collected.runs, collected.metrics, settings),
         "samples": samples(collected, job),
         "images": measurements.images,
@@ -59,13 +56,6 @@ def write_measured(collected: Collected, job: MeasureJob, output: Path) -> None:
         output / "names.json",
         {**names, "exhibit_decimals": exhibit_decimals, "provenance": list(provenance(collected.runs, job).items())},
     )
-
-
-def by_prompt(images: pd.DataFrame) -> pd.DataFrame:
-    """Sum and number of the values of each state, seed, metric and prompt: the inputs of the paired tests."""
-    keys = [*STATE, "seed", "metric", "prompt_id"]
-    grouped = images.groupby(keys, sort=True)["value"].agg(["sum", "count"]).reset_index()
-    return grouped.rename(columns={"count": "n"})[PROMPT_COLUMNS]
 
 
 def samples(collected: Collected, job: MeasureJob) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
@@ -191,6 +192,19 @@ class Measurements:
             sweeps={},
             main_attacks=None,
         )
+
+    @cached_property
+    def untrained(self) -> frozenset[str]:
+        """Models that were measured with one seed before fine-tuning, and fine-tuned with others.
+
+        That they were fine-tuned with further seeds distinguishes them from models that were trained once; a model
+        without attacks is taken as trained.
+        """
+        seeds: dict[str, tuple[set[int], set[int]]] = {model: (set(), set()) for model in self.models}
+        for frame in (self.images, self.runs):
+            for model, attack, seed in frame[["model", "attack", "seed"]].drop_duplicates().itertuples(index=False):
+                seeds[model][attack != NOT_ATTACKED].add(seed)
+        return frozenset(m for m, (before, after) in seeds.items() if len(before) == 1 and not after <= before)
 
     def title(self, name: str) -> str:
         """How a model, dataset or attack is shown."""

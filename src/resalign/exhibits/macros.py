@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from resalign.exhibits._inputs import ExhibitInputs
 
 TITLE, KIND = "Numbers for the text, as LaTeX macros", "macros"
-READS = ("values", "per_run", "prompts")
+READS = ("values", "images", "sets")
 SERIES = tuple(series.SERIES)  # exhibits of series, where they are there
 
 

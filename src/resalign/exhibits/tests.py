@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from resalign.exhibits._inputs import ExhibitInputs
 
 TITLE, KIND = "Paired tests with Holm's correction", "table"
-READS = ("values", "per_run", "prompts")
+READS = ("values", "images", "sets")
 CHOSEN = (
     "was chosen for its lowest rate after attacks, on the data that are tested here: "
     "its advantage is overstated, and p does not allow for the choice."

@@ -18,7 +18,7 @@ MEASURED = ("metrics", "scorers", "attacks", "prompts", "sampling", "pixels", "p
 
 
 class CardSource(Part):
-    """The source of a model: a pipeline folder, or weights that an unlearning run has written, maybe from a checkpoint."""
+    """The source of a model: a pipeline folder, or weights of an unlearning run, maybe of a checkpoint."""
 
     pipeline: str | None = None
     method: dict[str, Any] = {}

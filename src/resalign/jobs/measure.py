@@ -11,7 +11,7 @@ from resalign.config.report import ReportConfig
 from resalign.jobs.inputs import Input, completion_files
 from resalign.jobs.job import Job, Part
 
-FRAMES = ("values", "per_run", "prompts", "thresholds", "samples", "images", "sets", "histories")
+FRAMES = ("values", "per_run", "thresholds", "samples", "images", "sets", "histories")
 NAMES = "names.json"
 FILES = (*(f"{frame}.csv" for frame in FRAMES), NAMES)
 

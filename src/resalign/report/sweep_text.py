@@ -23,8 +23,8 @@ def sweep_sentences(
 ) -> tuple[str, ...]:
     """One sentence a model: at which values it holds and breaks, and its worst; one more on what was learnt.
 
-    Where the base model itself has lost the concept, a low rate of another model is no sign of unlearning: a value at which
-    it shows less than ``tested_share`` of what it shows before fine-tuning is named, and not counted.
+    Where the base model itself has lost the concept, a low rate of another model is no sign of unlearning: a value at
+    which it shows less than ``tested_share`` of what it shows before fine-tuning is named, and not counted.
 
     A model holds at a value if the upper end of its safety rate's interval is at most ``resurgence_threshold``, is not
     shown to hold if only the estimate is, and breaks otherwise. A metric that is no rate gets no sentence.
