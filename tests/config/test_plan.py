@@ -12,7 +12,6 @@ from resalign.config.plan import Plan, digest
 from resalign.config.strict import ConfigError
 from resalign.jobs import report
 from resalign.jobs.attack import AttackJob
-from resalign.jobs.inputs import completion_files
 from resalign.jobs.sample import SampleJob
 from resalign.jobs.score import ScoreJob
 
@@ -302,7 +301,7 @@ def test_every_file_that_makes_a_folder_of_ones_own_is_noticed(plan: PlanOf, tmp
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
     found = plan({"assets.mine": {"path": str(tmp_path)}, "model": "mine"})
-    assert completion_files(found, ["mine"]) == sorted(str(tmp_path / name) for name in inside)
+    assert found.completion_files("mine") == sorted(str(tmp_path / name) for name in inside)
 
 
 def test_a_stray_file_in_a_folder_of_ones_own_stops_no_plan(plan: PlanOf, tmp_path: Path) -> None:
@@ -310,9 +309,9 @@ def test_a_stray_file_in_a_folder_of_ones_own_stops_no_plan(plan: PlanOf, tmp_pa
     for name in ("{a}.csv", "two\nlines.json", "{b}/metadata.csv", "mine.csv", "metadata.csv"):
         (tmp_path / name).touch()
     found = plan({"assets.mine": {"path": str(tmp_path)}})
-    assert completion_files(found, ["mine"]) == [f"{tmp_path}/metadata.csv", f"{tmp_path}/mine.csv"]
+    assert found.completion_files("mine") == [f"{tmp_path}/metadata.csv", f"{tmp_path}/mine.csv"]
     with pytest.raises(ConfigError, match=r"has the character '\{', which the workflow takes"):
-        completion_files(found, ["mine/{a}.csv"])
+        found.completion_files("mine/{a}.csv")
 
 
 def test_prior_images_are_part_of_an_attacks_identity_and_job(plan: PlanOf) -> None:

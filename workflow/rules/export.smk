@@ -19,7 +19,7 @@ rule export_model:
     input:
         lambda wildcards: report_jobs.report_files(PLAN),
         unpack(lambda wildcards: export_jobs.weights(PLAN, wildcards.model, wildcards.seed)),
-        base=lambda wildcards: completion_files(PLAN, [PLAN.experiment.config.model]),
+        base=lambda wildcards: PLAN.completion_files(PLAN.experiment.config.model),
         code=lambda wildcards: code("export", *METRIC_MODULES),
         templates=[
             f"src/resalign/{name}.j2"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from resalign.jobs.inputs import Input, completion_files
+from resalign.jobs.inputs import Input
 from resalign.jobs.job import Job, Part
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class ScoreJob(Job):
     def of_reference(cls, plan: Plan, reference: str) -> ScoreJob:
         """The job of a set of real images."""
         label = "reference" if reference == plan.experiment.config.reference else f"reference {reference}"
-        images = Input(plan.captions(reference), completion_files(plan, [reference]))
+        images = Input.captions(plan, reference)
         return cls(label=label, images=images, pixels=plan.experiment.config.pixels, **_shared(plan))
 
 
