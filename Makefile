@@ -57,10 +57,10 @@ check: $(INSTALLED) ## Run every static check: ruff, mypy, snakefmt, snakemake -
 	@$(IN_VENV) snakefmt --check workflow
 	@$(IN_VENV) snakemake --lint --configfile config/demo.yaml
 
-lock: $(UV) ## Renew envs/requirements.lock, envs/uv.txt and the conda environments (UPGRADE=--upgrade for newer versions)
+lock: $(UV) ## Renew envs/requirements.lock, envs/uv.txt and the conda environment (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) $(UPGRADE) --all-extras -o envs/requirements.lock pyproject.toml
 	echo "uv==$(UV_VERSION)" | $(COMPILE) --only-binary :all: --no-annotate -o envs/uv.txt -
-	$(PYTHON) envs/generate.py
+	$(PYTHON) envs/pin_lock.py
 
 clean: ## Remove .venv and every cache; results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache src/*.egg-info

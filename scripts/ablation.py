@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from resalign.files import whole
+from resalign.jobs.ablation import AblationJob
 from resalign.running.stage import parse_arguments, run_stage, running
 
 
@@ -13,7 +14,7 @@ def main() -> None:
     from resalign.ablations.measured import described, measured
     from resalign.analysis.frames import write_csv
 
-    arguments = parse_arguments(__doc__ or "")
+    arguments = parse_arguments(__doc__, AblationJob)
     with running(arguments, made=("values.csv", "per_run.csv", "variants.json")):
         values, runs = measured(arguments.job)
         write_csv(values, arguments.output / "values.csv")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from resalign.analysis.collect import load_metric, rows_of
+from resalign.analysis.collect import load_metric, runs_of
 from resalign.detector_audit.labels import read_labels, stand_in_labels
 from resalign.detector_audit.sample import KEY, detector_rules, population
 from resalign.detector_audit.tables import AuditContext, write_audit
@@ -27,7 +27,7 @@ def main() -> None:
         sample = pd.read_csv(verified(Path(job.sample) / KEY), dtype={"prompt_id": str}, keep_default_na=False)
         labels = None if stand_in else read_labels([Path(path) for path in job.labels], sample)
         module, config, _ = load_metric(label, dict(settings))
-        images = population(rows_of(job.plain()), label, (module, config), job.base, stand_in)
+        images = population(runs_of(job.rows), label, (module, config), job.base, stand_in)
         context = AuditContext(
             title=job.title,
             concept=job.concept,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resalign.analysis.collect import load_metric, rows_of
+from resalign.analysis.collect import load_metric, runs_of
 from resalign.detector_audit.sample import IMAGES, KEY, PAGE, draw, population, write_sample
 from resalign.jobs.detector_audit import DetectorSampleJob
 from resalign.running.stage import parse_arguments, run_stage, running
@@ -15,7 +15,7 @@ def main() -> None:
     label, settings = job.metric
     with running(arguments, made=(KEY, PAGE, IMAGES)):  # people write into the sheet
         module, config, _ = load_metric(label, dict(settings))
-        images = population(rows_of(job.plain()), label, (module, config), job.base)
+        images = population(runs_of(job.rows), label, (module, config), job.base)
         sample = draw(images, job.images, job.seed)
         shown = {"title": job.title, "concept": job.concept, "pixels": job.shown_pixels}
         write_sample(sample, shown, output)

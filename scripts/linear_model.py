@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from resalign.config.theory import LinearModelConfig
+from resalign.jobs.theory import LINEAR_MODEL, LinearModelJob
 from resalign.running.stage import parse_arguments, run_stage, running
 from resalign.theory.linear_model_grid import grid
 
@@ -13,11 +13,10 @@ def main() -> None:
     """Command line of the rule linear_model."""
     import pandas as pd
 
-    arguments = parse_arguments(__doc__ or "")
-    config = LinearModelConfig.parse(arguments.job["linear_model"], where="theory.linear_model")
+    arguments = parse_arguments(__doc__, LinearModelJob)
     with running(arguments):
-        frame = pd.DataFrame([asdict(row) for row in grid(config)])
-        frame.to_csv(arguments.output / "linear_model.csv", index=False, float_format="%.12g")
+        frame = pd.DataFrame([asdict(row) for row in grid(arguments.job.linear_model)])
+        frame.to_csv(arguments.output / LINEAR_MODEL, index=False, float_format="%.12g")
 
 
 if __name__ == "__main__":

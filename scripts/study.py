@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from resalign.analysis.collect import load_metric, rows_of
+from pathlib import Path
+
+from resalign.analysis.measured import MeasuredFolder
 from resalign.jobs.study import StudyJob
 from resalign.running.stage import parse_arguments, run_stage, running, write_json
 from resalign.study.counts import FILES, count_hits, heldout_losses, write_counts
@@ -14,10 +16,9 @@ def main() -> None:
     arguments = parse_arguments(__doc__, StudyJob)
     job, output = arguments.job.plain(), arguments.output
     with running(arguments, made=(*FILES, "manifest.json")):
-        rows = rows_of(job)
-        loaded = {label: load_metric(label, dict(settings)) for label, settings in arguments.job.metrics.items()}
-        counts = count_hits(rows, {label: (module, config) for label, (module, config, _) in loaded.items()})
-        hashes = write_counts(counts, heldout_losses(rows), output)
+        measured = MeasuredFolder(Path(arguments.job.measured))
+        counts = count_hits(measured.frame("images"), arguments.job.metrics)
+        hashes = write_counts(counts, heldout_losses(measured.frame("histories")), output)
         write_json(output / "manifest.json", study_manifest(job, counts, hashes))
 
 

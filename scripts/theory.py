@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from resalign.config.theory import TheoryConfig
 from resalign.contracts import Run
 from resalign.data.images import read_captioned_images
 from resalign.diffusion.batches import NoisyBatch, encode
 from resalign.diffusion.models import Models, load_models, trainable_tensors
 from resalign.diffusion.parametrisation import named_weights
+from resalign.jobs.theory import StateJob
 from resalign.lazy import torch
 from resalign.objectives.denoising import per_example_error
 from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
@@ -42,14 +42,15 @@ def main() -> None:
     """Command line of the rule theory_state."""
     import pandas as pd
 
-    arguments = parse_arguments(__doc__ or "")
-    job, output = arguments.job, arguments.output
-    config = TheoryConfig.parse(job["theory"], where="theory")
-    weights = [job["weights"]] if job["weights"] else []
-    with running(arguments, inputs=[job["model"], job["forget"], *weights]):
-        models = load_models(Path(job["model"]), Path(job["weights"]) if job["weights"] else None, device=job["device"])
+    arguments = parse_arguments(__doc__, StateJob)
+    output = arguments.output
+    weights = [arguments.job.weights] if arguments.job.weights else []
+    with running(arguments, inputs=[arguments.job.model, arguments.job.forget, *weights]):
+        job: StateJob = arguments.job
+        config = job.theory
+        models = load_models(Path(job.model), Path(job.weights) if job.weights else None, device=job.device)
         original = {name: tensor.detach().clone() for name, tensor in trainable_tensors(models.pipeline).items()}
-        frozen = list(frozen_batches(models, job, config))
+        frozen = list(frozen_batches(models, job))
         denoiser = models.denoiser.double() if config.precision == "float64" else models.denoiser
         loss = FrozenLoss([partial(example_losses, denoiser, batch) for batch in frozen])
         point = named_weights(denoiser)
@@ -59,10 +60,10 @@ def main() -> None:
             config.probes,
             FIXED.generator("theory", "probes"),
             mode=config.hessian_products,
-            progress=progress_bar(f"theory {job['label']} seed {arguments.seed}"),
+            progress=progress_bar(f"theory {job.label} seed {arguments.seed}"),
         )
         rows: dict[str, list[Any]] = {name: [] for name in ROWS}
-        rows["sharpness"].append(sharpness_row(job["label"], arguments.seed, found))
+        rows["sharpness"].append(sharpness_row(job.label, arguments.seed, found))
         for tuning in fine_tunings(job, original, f"{models.architecture.denoiser}.", point):
             rows["displacement"] += displacement_rows(loss, point, tuning, found, config)
             if tuning.is_last:
@@ -77,28 +78,29 @@ def example_losses(denoiser: torch.nn.Module, batch: NoisyBatch, weights: Named)
     return -per_example_error(denoiser, weights, batch)
 
 
-def frozen_batches(models: Models, job: dict[str, Any], config: TheoryConfig) -> Iterator[NoisyBatch]:
+def frozen_batches(models: Models, job: StateJob) -> Iterator[NoisyBatch]:
     """The batches that L_harm is the mean of, in the precision of the measurement."""
+    config = job.theory
     dtype = getattr(torch, config.precision)
-    folder, stream = Path(job["forget"]), FIXED.generator("encode", "forget")
-    images = encode(models, read_captioned_images(folder, pixels=job["pixels"]), stream)
+    folder, stream = Path(job.forget), FIXED.generator("encode", "forget")
+    images = encode(models, read_captioned_images(folder, pixels=job.pixels), stream)
     images = replace(images, latents=images.latents.to(dtype), conditioning=images.conditioning.to(dtype))
     for index in range(config.batches):
         yield images.draw_stratified(config.batch_size, FIXED.generator("theory", "batch", index))
 
 
-def fine_tunings(job: dict[str, Any], original: Named, prefix: str, point: Named) -> Iterator[FineTuning]:
+def fine_tunings(job: StateJob, original: Named, prefix: str, point: Named) -> Iterator[FineTuning]:
     """Every kept state of every attack that started from this model, as a displacement.
 
     A state's file is whole: a tensor that it lacks is the model's own.
     """
-    for attack, seed, manifest in job["attacks"]:
+    for attack, seed, manifest in job.attacks:
         states = kept_states(Path(manifest))
         for steps, path in sorted(states.items()):
             tuned = load_weights(path, original) if path is not None else {}
             moved = {name: tuned[name].to(original[name]) - original[name] for name in tuned}
             yield FineTuning(
-                model=job["label"],
+                model=job.label,
                 attack=attack,
                 seed=seed,
                 steps=steps,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import time
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +19,8 @@ __all__ = ["diffusers", "open_clip", "peft", "torch", "torch_fidelity", "torchvi
 class _LazyModule(types.ModuleType):
     """A module that is imported when one of its attributes is first read."""
 
-    seconds = 0.0
-
     def __getattr__(self, name: str) -> Any:
         # diffusers and transformers import their parts in turn, at the first use of a name.
-        began = time.monotonic()
         # An import makes a million objects and hardly any garbage: looking for some takes a fifth of its time.
         collects = gc.isenabled()
         gc.disable()
@@ -33,14 +29,8 @@ class _LazyModule(types.ModuleType):
         finally:
             if collects:
                 gc.enable()
-        _LazyModule.seconds += time.monotonic() - began
         setattr(self, name, value)
         return value
-
-
-def import_seconds() -> float:
-    """Seconds that this process has spent on importing heavy libraries through this module."""
-    return _LazyModule.seconds
 
 
 if TYPE_CHECKING:

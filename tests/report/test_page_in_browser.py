@@ -269,8 +269,7 @@ def test_every_single_run_leads_to_its_row(opened: Visit, path: Path) -> None:
 
 
 def test_links_lead_to_files_that_are_there(opened: Visit, path: Path) -> None:
-    # Beside these the workflow writes its own record and the summary at the end of a run.
-    others = {"run.json", "efficiency.csv"}
+    others = {"run.json"}  # the record of the job that writes the page
     links = set(opened.page.locator("a[href]").evaluate_all("all => all.map(a => a.getAttribute('href'))"))
     files = {link.partition("#")[0] for link in links} - {"", *others}
     inside = {file for file in files if not file.startswith("..")}

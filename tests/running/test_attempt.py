@@ -1,5 +1,6 @@
 """Step loops that are stopped, and taken up again by another attempt."""
 
+import itertools
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -85,30 +86,37 @@ def test_a_job_stops_before_its_time_limit(tmp_path: Path, clock: Clock) -> None
     # The seconds of all attempts are counted.
     with StateFolder(tmp_path, {}) as folder:
         attempt = Attempt(folder, clock=clock)
+        assert attempt.unfinished == "first"
         work(attempt, second)
         assert attempt.seconds == 2 * STEPS
         assert attempt.number == 2
+        assert attempt.unfinished is None
 
 
-def test_at_most_a_minute_is_lost_and_saving_takes_a_twentieth_at_most(
-    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_state_is_saved_at_a_fixed_interval(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     saved_at: list[float] = []
-
-    def slow_save(self: StateFolder, state: dict[str, object]) -> None:
-        clock.now += 0.5
-        saved_at.append(clock.now)
-
-    def wait(done: int) -> None:
-        clock.now += 2
-
-    monkeypatch.setattr(StateFolder, "save", slow_save)
+    monkeypatch.setattr(StateFolder, "save", lambda self, state: saved_at.append(clock.now))
     with StateFolder(tmp_path, {}) as folder:
-        for step in Attempt(folder, clock=clock).steps(range(100)):
-            wait(step)
-    between = [later - earlier for earlier, later in zip(saved_at[:-1], saved_at[1:], strict=True)]
-    assert 0.5 / module.SAVING_SHARE <= min(between[:-1])
-    assert max(between) <= module.LONGEST_INTERVAL_SECONDS
+        for _ in Attempt(folder, clock=clock).steps(range(100)):
+            clock.now += module.SAVE_INTERVAL_SECONDS / 10
+    assert len(saved_at) == 10
+    assert {later - earlier for earlier, later in itertools.pairwise(saved_at)} == {module.SAVE_INTERVAL_SECONDS}
+
+
+def test_a_signal_while_a_state_is_saved_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = StateFolder.save
+    with StateFolder(tmp_path, {}) as folder:
+        attempt = Attempt(folder)
+
+        def disturbed(self: StateFolder, state: dict[str, object]) -> None:
+            attempt.stop(signal.SIGTERM)
+            whole(self, state)
+
+        monkeypatch.setattr(StateFolder, "save", disturbed)
+        monkeypatch.setattr(module, "SAVE_INTERVAL_SECONDS", 0.0)
+        with pytest.raises(Interrupted, match="saved after first 2 of 10"):
+            work(attempt)
+        assert folder.load() is not None
 
 
 def test_pieces_are_left_after_one_of_them() -> None:
@@ -135,27 +143,3 @@ def test_two_loops_of_one_job_need_names_of_their_own() -> None:
     list(attempt.steps(range(2)))
     with pytest.raises(ValueError, match="two loops of one job are called 'steps'"):
         list(attempt.steps(range(2)))
-
-
-def test_seconds_of_parts_count_what_earlier_attempts_have_spent_on_them(tmp_path: Path, clock: Clock) -> None:
-    def parts(attempt: Attempt, stop_at: int | None) -> dict[str, float]:
-        attempt.lap("before")
-        for phase in range(2)[1 if attempt.unfinished == "1" else 0 :]:
-            for step in attempt.steps(range(3), phase=str(phase)):
-                clock.now += 1 + phase
-                if 3 * phase + step == stop_at:
-                    attempt.stop(signal.SIGTERM)
-            attempt.lap(str(phase))
-        return attempt.laps
-
-    with StateFolder(tmp_path, {}) as folder:
-        attempt = Attempt(folder, clock=clock)
-        assert attempt.unfinished is None
-        with pytest.raises(Interrupted):
-            parts(attempt, stop_at=4)
-    clock.now += 50
-    with StateFolder(tmp_path, {}) as folder:
-        again = Attempt(folder, clock=clock)
-        assert again.unfinished == "1"
-        assert parts(again, stop_at=None) == pytest.approx({"before": 0, "0": 3, "1": 6})
-        assert again.unfinished is None

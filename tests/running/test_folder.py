@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resalign.running.folder import StateError, StateFolder, forget_finished, state_folder
+from resalign.running.folder import StateError, StateFolder, state_folder
 
 FINGERPRINT = {"job": {"lr": 0.1}, "seed": 0}
 
@@ -88,57 +88,13 @@ def test_a_disk_that_is_full_keeps_the_state_before(tmp_path: Path) -> None:
         assert folder.load() == {"position": 2}
 
 
-def results(folder: Path) -> Path:
-    output = folder / "output"
-    output.mkdir()
-    (output / "weights").write_bytes(b"weights")
-    (output / ".part").write_bytes(b"half")
-    return output
-
-
-def test_finished_results_are_put_back_where_a_killed_workflow_has_removed_them(tmp_path: Path) -> None:
-    output, path = results(tmp_path), tmp_path / "state"
-    with StateFolder(path, FINGERPRINT) as folder:
-        assert not folder.take_finished(output)
+def test_of_an_ended_job_only_the_lock_is_left(tmp_path: Path) -> None:
+    with StateFolder(tmp_path, FINGERPRINT) as folder:
         folder.save({"position": 1})
-        folder.keep_finished(output)
-    assert not saved(path)
-    (output / "weights").unlink()
-    with StateFolder(path, FINGERPRINT) as folder:
-        assert folder.take_finished(output)
-    assert (output / "weights").read_bytes() == b"weights"
-    with StateFolder(path, {"job": "another"}) as folder:
-        assert not folder.take_finished(output)
-
-
-def test_finished_results_are_forgotten_when_the_workflow_has_ended_well(tmp_path: Path) -> None:
-    done, begun = tmp_path / "results" / ".state" / "done", tmp_path / "results" / ".state" / "begun"
-    output = results(tmp_path)
-    with StateFolder(done, FINGERPRINT) as folder:
-        folder.keep_finished(output)
-    with StateFolder(begun, FINGERPRINT) as folder:
-        folder.save({"position": 1})
-    forget_finished(tmp_path / "results")
-    assert [path.name for path in done.iterdir()] == ["lock"]
-    assert len(saved(begun)) == 1
-    assert (output / "weights").exists()
-
-
-def test_a_folder_that_a_live_job_owns_is_left_alone(tmp_path: Path) -> None:
-    with StateFolder(tmp_path / "results" / ".state" / "begun", FINGERPRINT) as folder:
-        forget_finished(tmp_path / "results")
-        folder.save({"position": 1})
-        with pytest.raises(StateError, match="is at this very job"):
-            StateFolder(folder.path, FINGERPRINT)
-
-
-def test_finished_results_that_were_damaged_are_not_put_back(tmp_path: Path) -> None:
-    output, path = results(tmp_path), tmp_path / "state"
-    with StateFolder(path, FINGERPRINT) as folder:
-        folder.keep_finished(output)
-    (output / "weights").write_bytes(b"damaged")  # the same file under two names
-    with StateFolder(path, FINGERPRINT) as folder:
-        assert not folder.take_finished(output)
+        folder.clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+    with StateFolder(tmp_path, FINGERPRINT) as folder:
+        assert (folder.load(), folder.attempts) == (None, 1)
 
 
 def test_a_folder_that_has_gone_is_one_clear_error(tmp_path: Path) -> None:
@@ -173,27 +129,10 @@ def test_a_state_of_which_nobody_knows_the_job_is_left_where_it_is(tmp_path: Pat
 def test_a_folder_of_which_nobody_knows_the_job_begins_afresh_where_nothing_is_lost(
     tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    output, path = results(tmp_path), tmp_path / "state"
-    with StateFolder(path, FINGERPRINT) as folder:
-        folder.keep_finished(output)
-    (path / "about.json").write_text(content, errors="surrogateescape")
-    with StateFolder(path, FINGERPRINT) as folder:
+    (tmp_path / "about.json").write_text(content, errors="surrogateescape")
+    with StateFolder(tmp_path, FINGERPRINT) as folder:
         assert folder.attempts == 1
-        assert not folder.take_finished(output)
     assert "about.json: cannot be read" in caplog.text
-
-
-@pytest.mark.parametrize("content", ["", "[]", '{"../weights": "0"}', '{"/etc/passwd": "0"}', "[" * 10_000])
-def test_a_list_of_finished_results_that_is_none_is_not_followed(
-    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    output, path = results(tmp_path), tmp_path / "state"
-    with StateFolder(path, FINGERPRINT) as folder:
-        folder.keep_finished(output)
-    (path / "finished.json").write_text(content)
-    with StateFolder(path, FINGERPRINT) as folder:
-        assert not folder.take_finished(output)
-    assert "finished.json: cannot be read" in caplog.text
 
 
 def test_what_a_killed_attempt_has_left_is_removed_by_the_next(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Attacks that need or leave more than ``full`` does, through the script of their rule."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,9 +86,6 @@ def test_a_search_reports_its_seconds_apart_from_its_history(
     plan, shop = tiny_plan(unlearning={}, attacks={"worst": settings}, assets=assets), workshop()
     (stage,) = plan.attack.values()
     folder = shop.attack(plan, stage, 0)
-    laps = json.loads((folder / "timing.json").read_text())["laps_seconds"]
-    assert list(laps) == ["before the search", "lr_0.001", "lr_0.01"]
-    assert all(seconds > 0 for seconds in laps.values())
     history = (folder / "history.csv").read_text()
     assert "seconds" not in history
     assert {"harmful_error_lr_0.001", "harmful_error_lr_0.01"} <= {line.split(",")[1] for line in history.splitlines()}

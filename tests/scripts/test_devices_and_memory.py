@@ -81,9 +81,7 @@ def test_a_stage_that_is_out_of_memory_says_what_to_lower_and_leaves_no_result(
     monkeypatch.setattr(prediction, "in_parts", full)
     shop, plan = workshop(), tiny_plan()
     [unlearn] = plan.unlearn.values()
-    with pytest.raises(
-        MemoryExhausted, match=r"pixels 16, method\.batch_size 4, .*: set resources\.unlearn\.micro_batch"
-    ):
+    with pytest.raises(MemoryExhausted, match=r"pixels 16, method\.batch_size 4, .*: set resources\.unlearn"):
         shop.unlearn(plan, unlearn, 0)
     folder = shop.folder / unlearn.folder(0)
     assert not (folder / "run.json").exists()

@@ -28,7 +28,7 @@ KILLS_OF_DIGITS, STEPS_OF_DIGITS = 3, 60
 # Steps of each stage: long enough that ten repeated ones are less than a tenth.
 STEPS = 150
 # Saved after every step, however long saving takes: these steps take milliseconds, real ones seconds to minutes.
-EVERY_STEP = {"SHORTEST_INTERVAL_SECONDS": 0.0, "LONGEST_INTERVAL_SECONDS": 0.0}
+EVERY_STEP = {"SAVE_INTERVAL_SECONDS": 0.0}
 OF_ITS_DAY = {"timing.json", "hashes.json"}
 
 

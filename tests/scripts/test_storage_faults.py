@@ -20,7 +20,7 @@ from .stage_process import Interruption, StageProcess
 
 pytestmark = pytest.mark.slow
 
-EVERY_STEP = {"SHORTEST_INTERVAL_SECONDS": 0.0, "LONGEST_INTERVAL_SECONDS": 0.0}
+EVERY_STEP = {"SAVE_INTERVAL_SECONDS": 0.0}
 
 
 @dataclass

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "tests/slurm/grid.yaml"
 LONGEST_SECONDS = 300
 # Times and machines, and what is made of them: different at every run.
-OF_ITS_DAY = ("timing.json", "hashes.json", "report.html", "efficiency.csv")
+OF_ITS_DAY = ("timing.json", "hashes.json", "report.html")
 
 
 def copy_of_the_repository(folder: Path) -> Path:
@@ -79,6 +79,7 @@ class Grid:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{self.cluster.environment['PATH']}",
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
             "TEST_STEP_SECONDS": str(step_seconds),
+            "RESALIGN_SAVE_INTERVAL_SECONDS": "1",
             # A hundred processes start from these sources.
             "PYTHONDONTWRITEBYTECODE": "",
         }

@@ -1,6 +1,7 @@
 # Ablations, config/ablations.yaml: `snakemake --cores 2 --configfile config/demo.yaml -- results/ablations/gamma`, or
 # `-- ablations` for all. A variant's runs have rules of their own: forcing these leaves the experiment's runs alone.
 from resalign.jobs import ablation as ablation_jobs
+from resalign.jobs.ablation import AblationJob, AblationShownJob
 
 # An experiment's measured values lie with its results. results/ablations is what was asked for last: where two
 # experiments have an ablation of one name, Snakemake sees that the files come from elsewhere, and makes them again.
@@ -56,11 +57,10 @@ use rule score_reference as ablated_score_reference with:
         reference=ablated("reference", "reference-[0-9a-f]+"),
 
 
-# Everything that is read off the runs, in one go; what a reader opens is copied, laid out and drawn from it, file by
-# file, so that a deleted one is made again alone.
+# Everything that is measured of the runs, by one job; copies for the reader, and table and figure, are made from it.
 rule ablation_measured:
     input:
-        lambda wildcards: ablation_jobs.measured_files(ABLATIONS, wildcards.ablation),
+        lambda wildcards: AblationJob.of(ABLATIONS, wildcards.ablation).inputs(),
         checked=rules.check_scorers.output.found,
         code=lambda wildcards: code("ablation", *ablation_jobs.metric_modules(ABLATIONS, wildcards.ablation)),
     output:
@@ -72,13 +72,13 @@ rule ablation_measured:
     log:
         f"logs/ablations/{PLAN.experiment.config.name}.{{ablation}}.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(3000),
         runtime=per_attempt(30),
     params:
-        job=lambda wildcards: ablation_jobs.measuring_job(ABLATIONS, wildcards.ablation),
+        job=lambda wildcards: AblationJob.of(ABLATIONS, wildcards.ablation).text(),
         modules=lambda wildcards: ablation_jobs.metric_modules(ABLATIONS, wildcards.ablation),
         folder=subpath(output.values, parent=True),
     shell:
@@ -96,7 +96,7 @@ rule ablation_file:
     wildcard_constraints:
         file="|".join(map(re.escape, ablation_jobs.COPIED)),
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     shell:
         "cp {input} {output} 2>&1 | tee {log}"
@@ -105,24 +105,23 @@ rule ablation_file:
 rule ablation_shown:
     input:
         values=f"{MEASURED}/values.csv",
-        code=lambda wildcards: ablation_jobs.showing_code(ABLATIONS, wildcards.ablation),
+        # Titles and kinds of metrics are in their modules.
+        code=lambda wildcards: code("ablation_shown", *ablation_jobs.metric_modules(ABLATIONS, wildcards.ablation)),
     output:
-        "results/ablations/{ablation}/{shown}",
+        expand("results/ablations/{{ablation}}/{shown}", shown=ablation_jobs.SHOWN),
     log:
-        "logs/ablations/{ablation}.{shown}.log",
-    wildcard_constraints:
-        shown="|".join(map(re.escape, ablation_jobs.SHOWN)),
+        "logs/ablations/{ablation}.shown.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(1000),
         runtime=per_attempt(10),
     params:
-        job=lambda wildcards: ablation_jobs.showing_job(ABLATIONS, wildcards.ablation),
+        job=lambda wildcards, input: AblationShownJob.of(ABLATIONS, wildcards.ablation, input.values).text(),
+        folder=subpath(output[0], parent=True),
     shell:
-        "python -m resalign.ablations.shown --job {params.job:q} --values {input.values} --output {output}"
-        " 2>&1 | tee {log}"
+        "python scripts/ablation_shown.py --job - --output {params.folder} <<< {params.job:q} 2>&1 | tee {log}"
 
 
 # A folder of other rules' outputs is no target in Snakemake, but a rule that is named as the folder is one.

@@ -18,7 +18,7 @@ rule pack:
         # The archive's members, and nothing else of the result.
         files=lambda wildcards: contents.result_files(PLAN),
         code=code("artifact"),
-        template="src/resalign/artifact/readme.md.j2",
+        templates=[f"src/resalign/artifact/{name}.j2" for name in ("readme.md", "crate.json")],
     output:
         archive=contents.archive(PLAN),
         digest=f"{contents.archive(PLAN)}.sha256",
@@ -27,7 +27,7 @@ rule pack:
     log:
         f"logs/artifact/{PLAN.experiment.config.name}.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(3000),

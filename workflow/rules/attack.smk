@@ -23,7 +23,7 @@ rule attack:
     wildcard_constraints:
         run=own("attack"),
     conda:
-        "../../envs/attack.yaml"
+        "../../envs/resalign.yaml"
     threads: RESOURCES["attack"].threads
     resources:
         **resources_of("attack"),

@@ -13,8 +13,6 @@ from resalign.config.ablations import Ablations, planned
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError, read_yaml, typed
-from resalign.accounting import efficiency
-from resalign.running.folder import forget_finished
 from snakemake.utils import update_config
 
 

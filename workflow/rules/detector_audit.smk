@@ -22,7 +22,7 @@ rule detector_sample:
     log:
         f"logs/detector_sample/{PLAN.experiment.config.name}.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(3000),
@@ -52,7 +52,7 @@ rule detector_audit:
     log:
         f"logs/detector_audit/{PLAN.experiment.config.name}.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(3000),

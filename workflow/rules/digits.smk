@@ -20,7 +20,7 @@ for folder, digits in DIGITS.items():
         # The model is the longest path of the demo: it goes first, so that the rest fills the other core.
         priority: 10 if digits.part in ("autoencoder", "model") else 0
         conda:
-            "../../envs/data.yaml"
+            "../../envs/resalign.yaml"
         threads: 1
         resources:
             mem_mb=per_attempt(3000),
@@ -48,7 +48,7 @@ if DIGITS and PLAN.experiment.config.reference and {"ip", "retained_accuracy"} <
         log:
             "logs/digits_bars.log",
         conda:
-            "../../envs/report.yaml"
+            "../../envs/resalign.yaml"
         threads: 1
         resources:
             mem_mb=per_attempt(1000),

@@ -2,8 +2,13 @@
 # `snakemake --cores 2 --configfile … -- export` for every model's delta at the first training seed, or one folder:
 # `-- results/<experiment>/export/<model>/seed-<seed>/<whole or delta>/model`.
 from resalign.jobs import export as export_jobs
+from resalign.jobs.export import ExportJob
 
 EXPORT = export_jobs.folder(PLAN)
+
+
+def export_job(wildcards):
+    return ExportJob.of(PLAN, wildcards.model, wildcards.seed, wildcards.form)
 
 
 localrules:
@@ -17,10 +22,9 @@ rule export:
 
 rule export_model:
     input:
-        lambda wildcards: report_jobs.report_files(PLAN),
-        unpack(lambda wildcards: export_jobs.weights(PLAN, wildcards.model, wildcards.seed)),
+        lambda wildcards: export_job(wildcards).inputs(),
         base=lambda wildcards: PLAN.completion_files(PLAN.experiment.config.model),
-        code=lambda wildcards: code("export", *METRIC_MODULES),
+        code=code("export"),
         templates=[
             f"src/resalign/{name}.j2"
             for name in ("display/style.html", "cards/card.html", "cards/card.md", "cards/model_card.md")
@@ -35,15 +39,14 @@ rule export_model:
         model=r"[A-Za-z0-9_.-]+",
         form="|".join(export_jobs.FORMS),
     conda:
-        "../../envs/unlearn.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(RESOURCES["unlearn"].mem_mb),
         runtime=per_attempt(30),
     params:
-        job=lambda wildcards: export_jobs.export_job(PLAN, wildcards.model, wildcards.seed, wildcards.form),
-        modules=METRIC_MODULES,
+        job=lambda wildcards: export_job(wildcards).text(),
         folder=subpath(output.folder, parent=True),
     shell:
         "python scripts/export.py --job - --seed {wildcards.seed} --threads {threads}"
-        " --output {params.folder} --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"
+        " --output {params.folder} <<< {params.job:q} 2>&1 | tee {log}"

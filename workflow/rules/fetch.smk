@@ -21,7 +21,7 @@ rule fetch:
     wildcard_constraints:
         asset=own("fetched"),
     conda:
-        "../../envs/data.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     params:
         job=lambda wildcards: planned_job(FetchJob.of, "fetched", wildcards.asset).text(),

@@ -22,7 +22,7 @@ rule check_inputs:
     # Before everything else that could run as well, so that a fault is reported at once.
     priority: 100
     conda:
-        "../../envs/data.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     params:
         job=lambda wildcards: check_inputs_job(wildcards).text(),
@@ -48,7 +48,7 @@ rule check_scorers:
     # No training waits for it, see resalign.jobs.check_scorers: it goes first instead, alone where its inputs are there.
     priority: 100
     conda:
-        "../../envs/score.yaml"
+        "../../envs/resalign.yaml"
     threads: (workflow.resource_settings.cores or 1) if check_scorers.is_ready(PLAN) else 1
     resources:
         mem_mb=per_attempt(RESOURCES["score"].mem_mb),

@@ -18,7 +18,7 @@ if OVERLAP:
         # Before any training that could run as well, so that a refusal comes at once.
         priority: 100
         conda:
-            "../../envs/data.yaml"
+            "../../envs/resalign.yaml"
         threads: 1
         resources:
             mem_mb=per_attempt(3000),

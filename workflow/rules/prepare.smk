@@ -21,7 +21,7 @@ rule prepare:
     wildcard_constraints:
         prepared=f"(?=(?:{own('prepared')})/)(?:{PREPARED})",
     conda:
-        "../../envs/data.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(8000),
@@ -47,7 +47,7 @@ rule generate:
     wildcard_constraints:
         prepared=f"(?=(?:{own('prepared')})/)(?:{GENERATED})",
     conda:
-        "../../envs/sample.yaml"
+        "../../envs/resalign.yaml"
     threads: RESOURCES["sample"].threads
     resources:
         **resources_of("sample"),

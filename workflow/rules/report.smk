@@ -6,14 +6,13 @@ report: "../report/experiment.rst"
 
 
 from resalign.jobs import report as sources
-
-METRIC_MODULES = sorted({f"resalign.metrics.{metric.name}" for metric in PLAN.experiment.metrics.values()})
+from resalign.jobs.report import ReportJob
 
 
 rule report:
     input:
-        sources.report_files(PLAN),
-        code=code("report", *METRIC_MODULES),
+        lambda wildcards: ReportJob.of(PLAN).inputs(),
+        code=code("report"),
         templates=[f"src/resalign/{name}.html.j2" for name in ("report/page", "report/script", "display/parts", "display/style")],
     output:
         page=report(
@@ -23,7 +22,6 @@ rule report:
             labels={"page": "The whole report", "format": "html"},
         ),
         table=shown_table(sources.TABLE, "table1", "Main table"),
-        latex=shown_table(sources.LATEX, "table1", "Main table"),
         steps=shown_table(sources.STEPS, "steps", "Over fine-tuning"),
         per_run=shown_table(sources.PER_RUN, "per_run", "Single runs"),
         paired=shown_table(sources.PAIRED, "paired", "Paired comparisons"),
@@ -47,15 +45,14 @@ rule report:
     log:
         f"logs/report/{PLAN.experiment.config.name}.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(3000),
         runtime=per_attempt(30),
     params:
-        job=literal_param(sources.report_job(PLAN)),
-        modules=METRIC_MODULES,
+        job=lambda wildcards: ReportJob.of(PLAN).text(),
         folder=subpath(output[0], parent=True),
     shell:
         "python scripts/report.py --job - --threads {threads} --output {params.folder}"
-        " --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log} && mkdir -p {output.figures}"
+        " <<< {params.job:q} 2>&1 | tee {log} && mkdir -p {output.figures}"

@@ -22,7 +22,7 @@ rule sample:
     wildcard_constraints:
         run=own("sample"),
     conda:
-        "../../envs/sample.yaml"
+        "../../envs/resalign.yaml"
     threads: RESOURCES["sample"].threads
     resources:
         **resources_of("sample"),

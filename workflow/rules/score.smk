@@ -20,7 +20,7 @@ rule score:
     wildcard_constraints:
         run=own("score"),
     conda:
-        "../../envs/score.yaml"
+        "../../envs/resalign.yaml"
     threads: RESOURCES["score"].threads
     resources:
         **resources_of("score"),
@@ -57,7 +57,7 @@ rule score_reference:
     wildcard_constraints:
         reference=own("reference"),
     conda:
-        "../../envs/score.yaml"
+        "../../envs/resalign.yaml"
     threads: RESOURCES["score"].threads
     resources:
         **resources_of("score"),

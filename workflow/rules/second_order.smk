@@ -21,7 +21,7 @@ rule second_order:
     log:
         f"logs/second-order/{PLAN.experiment.config.name}.log",
     conda:
-        "../../envs/unlearn.yaml"
+        "../../envs/resalign.yaml"
     threads: RESOURCES["unlearn"].threads
     resources:
         gpu=RESOURCES["unlearn"].gpu,

@@ -9,8 +9,8 @@ STUDY = f"{RESULT}/study"
 # Functions of wildcards throughout: an experiment that cannot be a study must not fail where none is asked for.
 rule study_counts:
     input:
-        lambda wildcards: study_jobs.study_files(PLAN),
-        code=lambda wildcards: code("study", *study_jobs.study_metrics(PLAN)),
+        lambda wildcards: study_jobs.StudyJob.of(PLAN).inputs(),
+        code=code("study"),
     output:
         counts=f"{STUDY}/counts.csv",
         losses=f"{STUDY}/losses.csv",
@@ -20,18 +20,17 @@ rule study_counts:
     log:
         f"logs/study/{PLAN.experiment.config.name}.counts.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(3000),
         runtime=per_attempt(10),
     params:
         job=lambda wildcards: study_jobs.StudyJob.of(PLAN).text(),
-        modules=lambda wildcards: study_jobs.study_metrics(PLAN),
         folder=subpath(output.counts, parent=True),
     shell:
-        "python scripts/study.py --job - --threads {threads} --output {params.folder}"
-        " --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"
+        "python scripts/study.py --job - --threads {threads} --output {params.folder} <<< {params.job:q}"
+        " 2>&1 | tee {log}"
 
 
 rule selection:
@@ -45,7 +44,7 @@ rule selection:
     log:
         f"logs/study/{PLAN.experiment.config.name}.selection.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(1000),
@@ -70,7 +69,7 @@ rule study:
     log:
         f"logs/study/{PLAN.experiment.config.name}.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(1000),

@@ -5,6 +5,10 @@ from resalign.jobs import theory as theory_jobs
 THEORY = theory_jobs.folder(PLAN)
 
 
+def state_job(wildcards):
+    return theory_jobs.StateJob.of(PLAN, wildcards.run, int(wildcards.seed))
+
+
 localrules:
     theory,
 
@@ -16,7 +20,7 @@ rule theory:
 
 rule theory_state:
     input:
-        unpack(lambda wildcards: theory_jobs.state_inputs(PLAN, wildcards.run, int(wildcards.seed))),
+        lambda wildcards: state_job(wildcards).inputs(),
         code=code("theory"),
     output:
         tables=expand("results/runs/theory/{{run}}/seed-{{seed}}/{table}.csv", table=theory_jobs.STATE_TABLES),
@@ -25,133 +29,60 @@ rule theory_state:
     log:
         "logs/theory/{run}/seed-{seed}.log",
     conda:
-        "../../envs/unlearn.yaml"
+        "../../envs/resalign.yaml"
     threads: RESOURCES["unlearn"].threads
     resources:
         **resources_of("unlearn"),
     params:
-        job=lambda wildcards: theory_jobs.state_job(PLAN, wildcards.run, int(wildcards.seed)),
+        job=lambda wildcards: state_job(wildcards).text(),
         folder=subpath(output.record, parent=True),
     shell:
         "python scripts/theory.py --job {params.job:q} --seed {wildcards.seed} --threads {threads}"
         " --output {params.folder} 2>&1 | tee {log}"
 
 
-# Joined with the safety metric of the report, so that sharpness stands beside what fine-tuning brings back.
-rule theory_regained:
-    input:
-        report_jobs.report_files(PLAN),
-        theory_jobs.parts(PLAN, "sharpness"),
-        code=code("theory_regained", *METRIC_MODULES),
-    output:
-        table=f"{THEORY}/measured/{theory_jobs.REGAINED}.csv",
-        record=f"{THEORY}/measured/run.json",
-        timing=f"{THEORY}/measured/timing.json",
-    log:
-        f"logs/theory/{PLAN.experiment.config.name}.regained.log",
-    conda:
-        "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=per_attempt(3000),
-        runtime=per_attempt(10),
-    params:
-        job=literal_param(theory_jobs.regained_job(PLAN)),
-        modules=METRIC_MODULES,
-        folder=subpath(output.table, parent=True),
-    shell:
-        "python scripts/theory_regained.py --job - --threads {threads} --output {params.folder}"
-        " --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"
-
-
-# What a reader opens is made from what was measured, file by file, so that a deleted one is made again alone.
-rule theory_table:
-    input:
-        lambda wildcards: theory_jobs.parts(PLAN, wildcards.table),
-        code=code("theory_table"),
-    output:
-        f"{THEORY}/{{table}}.csv",
-    log:
-        f"logs/theory/{PLAN.experiment.config.name}.{{table}}.csv.log",
-    wildcard_constraints:
-        table="|".join(theory_jobs.TABLES),
-    conda:
-        "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=per_attempt(1000),
-        runtime=per_attempt(10),
-    params:
-        job=lambda wildcards: theory_jobs.table_job(PLAN, wildcards.table),
-        folder=subpath(output[0], parent=True),
-    shell:
-        "python scripts/theory_table.py --job - --output {params.folder} <<< {params.job:q} 2>&1 | tee {log}"
-
-
-rule theory_shown:
-    input:
-        lambda wildcards: sum(theory_jobs.shown_parts(PLAN, wildcards.shown).values(), []),
-        code=code("theory_shown", *METRIC_MODULES),
-    output:
-        f"{THEORY}/{{shown}}",
-    log:
-        f"logs/theory/{PLAN.experiment.config.name}.{{shown}}.log",
-    wildcard_constraints:
-        shown="|".join(map(re.escape, theory_jobs.SHOWN)),
-    conda:
-        "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=per_attempt(1000),
-        runtime=per_attempt(10),
-    params:
-        job=lambda wildcards: theory_jobs.shown_job(PLAN, wildcards.shown),
-        folder=subpath(output[0], parent=True),
-    shell:
-        "python scripts/theory_shown.py --job - --output {params.folder} <<< {params.job:q} 2>&1 | tee {log}"
-
-
 rule linear_model:
     input:
         code=code("linear_model"),
     output:
-        table=f"{THEORY}/measured/linear-model/linear_model.csv",
-        record=f"{THEORY}/measured/linear-model/run.json",
-        timing=f"{THEORY}/measured/linear-model/timing.json",
+        table=f"{theory_jobs.linear_model_folder(PLAN)}/{theory_jobs.LINEAR_MODEL}",
+        record=f"{theory_jobs.linear_model_folder(PLAN)}/run.json",
+        timing=f"{theory_jobs.linear_model_folder(PLAN)}/timing.json",
     log:
         f"logs/theory/{PLAN.experiment.config.name}.linear-model.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(1000),
         runtime=per_attempt(10),
     params:
-        job=literal_param(theory_jobs.linear_model_job(PLAN)),
+        job=lambda wildcards: theory_jobs.LinearModelJob.of(PLAN).text(),
         folder=subpath(output.table, parent=True),
     shell:
         "python scripts/linear_model.py --job {params.job:q} --threads {threads} --output {params.folder}"
         " 2>&1 | tee {log}"
 
 
-rule linear_model_shown:
+rule theory_shown:
     input:
-        rules.linear_model.output.table,
-        code=code("linear_model_shown"),
+        lambda wildcards: theory_jobs.TheoryShownJob.of(PLAN).inputs(),
+        code=code("theory_shown"),
     output:
-        f"{THEORY}/{{shown}}",
+        files=theory_jobs.files(PLAN),
+        record=f"{THEORY}/run.json",
+        timing=f"{THEORY}/timing.json",
     log:
-        f"logs/theory/{PLAN.experiment.config.name}.{{shown}}.log",
-    wildcard_constraints:
-        shown="|".join(map(re.escape, theory_jobs.LINEAR_MODEL)),
+        f"logs/theory/{PLAN.experiment.config.name}.log",
     conda:
-        "../../envs/report.yaml"
+        "../../envs/resalign.yaml"
     threads: 1
     resources:
-        mem_mb=per_attempt(1000),
+        mem_mb=per_attempt(3000),
         runtime=per_attempt(10),
     params:
-        job=lambda wildcards: theory_jobs.linear_model_shown_job(PLAN, wildcards.shown),
-        folder=subpath(output[0], parent=True),
+        job=lambda wildcards: theory_jobs.TheoryShownJob.of(PLAN).text(),
+        folder=subpath(output.record, parent=True),
     shell:
-        "python scripts/linear_model_shown.py --job {params.job:q} --output {params.folder} 2>&1 | tee {log}"
+        "python scripts/theory_shown.py --job - --threads {threads} --output {params.folder} <<< {params.job:q}"
+        " 2>&1 | tee {log}"

@@ -22,7 +22,7 @@ rule unlearn:
     wildcard_constraints:
         run=own("unlearn"),
     conda:
-        "../../envs/unlearn.yaml"
+        "../../envs/resalign.yaml"
     threads: RESOURCES["unlearn"].threads
     resources:
         **resources_of("unlearn"),

@@ -1,96 +1,176 @@
-"""What an experiment will cost, before any of it is paid for: jobs, device hours and disk of each table and stage.
+"""About how many device hours and how much disk an experiment takes, before any of it is run.
 
-``python -m resalign.accounting.costs --configfile config/config.yaml`` prints it, from ``config/rates.csv``.
-A job whose like was never measured is counted as unknown and enters no sum. With ``--measure SOURCE`` the rates of the
-experiment's finished jobs are written into that file instead.
+``python -m resalign.accounting.costs --configfile config/config.yaml`` multiplies the planned steps and images by the
+measured seconds in ``config/rates.csv``, each with its device and source. They were measured at one setting, so that
+another number of draws or another batch size takes another time. Work that was never measured enters no sum of hours.
+Disk is an upper bound: model weights, and images as uncompressed pixels.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from resalign.accounting.measured_rates import measure_rates
-from resalign.accounting.planned_jobs import STAGES, PlannedJob, tables, unite
-from resalign.accounting.rates import Rate, Work, newest, read_rates, work_of, write_rates
-from resalign.config.plan import Plan, load_plan
+from resalign.config.plan import Plan, Stage, load_plan
 from resalign.config.shape import TIERS
 from resalign.config.strict import ConfigError
 from resalign.display.text_table import aligned
+from resalign.jobs.digits import digits_parts
 from resalign.pipes import run_command
 
 RATES = Path("config/rates.csv")
-_SECONDS_AN_HOUR = 3600
+_BYTES_A_PIXEL = 3
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What some jobs cost.
+class Rate:
+    """One row of ``config/rates.csv``.
 
     Attributes:
-        jobs: How many they are.
-        done: How many of them have finished already.
-        unknown: How many have no rate, and are in none of the sums.
-        hours: Device hours of the others, by device.
-        size_bytes: What the others leave on the disk.
+        seconds: Device seconds of one step, image or asset; None where they were not measured.
+        start_seconds: Device seconds of a job besides these.
+        size_bytes: One state of the model, or one asset.
+        device, source: Where it was measured.
     """
 
+    seconds: float | None = None
+    start_seconds: float = 0.0
+    size_bytes: float = 0.0
+    device: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Jobs of one stage and one member.
+
+    Attributes:
+        stage, member: What works.
+        jobs: How many there are.
+        units: Their steps, images or assets; None where only the inputs give the number.
+        states: States of the model, or assets, that they keep.
+        image_bytes: Size of their images.
+    """
+
+    stage: str
+    member: str
     jobs: int
-    done: int
-    unknown: int
-    hours: dict[str, float]
-    size_bytes: float
+    units: int | None
+    states: int = 0
+    image_bytes: float = 0.0
 
-    @property
-    def bound(self) -> str:
-        """What stands before a sum that lacks jobs."""
-        return "≥ " if self.unknown else ""
+    def hours(self, rate: Rate) -> float | None:
+        """Device hours; None if they cannot be known."""
+        if rate.seconds is None or self.units is None:
+            return None
+        return (self.jobs * rate.start_seconds + self.units * rate.seconds) / 3600
+
+    def __add__(self, other: Work) -> Work:
+        """The jobs of both, which are of one stage and member."""
+        units = None if self.units is None or other.units is None else self.units + other.units
+        sizes = self.states + other.states, self.image_bytes + other.image_bytes
+        return Work(self.stage, self.member, self.jobs + other.jobs, units, *sizes)
 
 
-def cost_of(planned: Iterable[PlannedJob], rates: dict[Work, Rate]) -> Cost:
-    """Adds up jobs, finished ones included.
+def planned_work(plan: Plan) -> list[Work]:
+    """All jobs that train, sample or score, and those that make the demo's own assets; a row for each member."""
+    found: dict[tuple[str, str], Work] = {}
+    for work in _single_jobs(plan):
+        key = (work.stage, work.member)
+        found[key] = found[key] + work if key in found else work
+    return list(found.values())
 
-    Args:
-        planned: The jobs, each once.
-        rates: What was measured.
-    """
-    hours: Counter[str] = Counter()
-    members, unknown, size_bytes = list(planned), 0, 0.0
-    for job in members:
-        rate = rates.get(work_of(job))
-        if rate is None or job.units is None:
-            unknown += 1
+
+def _single_jobs(plan: Plan) -> Iterator[Work]:
+    for part in digits_parts(plan).values():
+        yield Work("assets", part, 1, 1, states=1)
+    for run in plan.unlearn.values():
+        jobs = len(plan.seeds(run))
+        member = plan.experiment.unlearning[run.model]
+        yield Work("unlearn", member.name, jobs, jobs * getattr(member.config, "steps", 0), states=jobs)
+    for run in plan.attack.values():
+        jobs = len(plan.seeds(run))
+        member = plan.experiment.attacks[run.attack or ""]
+        # A search takes the steps of all its candidates; an attack on prompts takes its steps for each prompt.
+        steps = getattr(member.config, "optimizer_steps", getattr(member.config, "steps", 1))
+        attacked = plan.attacked_prompts(run.attack)
+        prompts = plan.most_prompts(attacked) if attacked else 1
+        yield Work("attack", member.name, jobs, prompts and jobs * steps * prompts, states=jobs * _states(plan, run))
+    for run in plan.sample.values():
+        jobs = len(plan.seeds(run))
+        images = _images(plan, run)
+        size_bytes = (images or 0) * jobs * plan.experiment.config.pixels**2 * _BYTES_A_PIXEL
+        yield Work("sample", "images", jobs, images and jobs * images, image_bytes=size_bytes)
+        yield Work("score", "images", jobs, images and jobs * images)
+
+
+def _states(plan: Plan, run: Stage) -> int:
+    """States of the model that a run leaves or samples: its last, and those along the way."""
+    config = plan.experiment.attacks[run.attack].config if run.attack else None
+    return 1 + len(getattr(config, "checkpoints", ()))
+
+
+def _images(plan: Plan, run: Stage) -> int | None:
+    """Images of one run; None if a prompt list gives their number."""
+    images = 0
+    for name, prompts in plan.experiment.config.prompts.items():
+        count = plan.experiment.tier.prompts[name]
+        if prompts.source_after(run.attack) is None:
             continue
-        hours[rate.device] += rate.seconds(job.units) / _SECONDS_AN_HOUR  # type: ignore[assignment]
-        size_bytes += rate.size_bytes(job.units)
-    return Cost(len(members), sum(job.is_done for job in members), unknown, dict(hours), size_bytes)
+        if count.prompts is None:
+            return None
+        images += count.prompts * count.images * (_states(plan, run) if prompts.along_the_way else 1)
+    return images
 
 
-def describe(plan: Plan, rates: dict[Work, Rate]) -> str:
-    """The whole answer as text: a block for each table, one for all of them, and what was never measured."""
-    groups = tables(plan)
-    everything = unite(groups)
-    total = cost_of(everything, rates)
-    devices = sorted(total.hours)
-    lines = [("", "jobs", "done", *(f"hours of {device}" for device in devices), "disk", "unknown jobs")]
-    for name, group in groups.items():
-        lines.append(_row(name, cost_of(group, rates), devices))
-        stages = {stage: [job for job in group if job.stage == stage] for stage in STAGES}
-        lines += [_row(f"  {stage}", cost_of(members, rates), devices) for stage, members in stages.items() if members]
-    lines.append(_row("all, shared jobs once", total, devices))
-    head = f"{plan.experiment.config.name}, tier {plan.tier}: {in_words(total)}"
-    return "\n".join([head, "", *aligned(lines), *_never_measured(everything, rates), ""])
+def read_rates(path: Path, model: str) -> dict[tuple[str, str], Rate]:
+    """The rates of one base model, by stage and member.
+
+    Raises:
+        ValueError: If the file lacks a column, or a number is none.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        try:
+            return {(row["stage"], row["member"]): _rate(row) for row in csv.DictReader(file) if row["model"] == model}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: is no table of rates ({error}); restore it from git") from None
 
 
-def in_words(cost: Cost) -> str:
-    """Such as ``≥ 3.20 h of one GPU, ≥ 1.2 GB; 120 of 193 jobs are unknown and in no sum``."""
-    sums = [f"{cost.bound}{hours:.2f} h of {device}" for device, hours in sorted(cost.hours.items())]
-    known = ", ".join([*sums, f"{cost.bound}{disk(cost.size_bytes)}"]) if sums else "device hours and disk unknown"
-    return f"{known}; {cost.unknown} of {cost.jobs} jobs are unknown and in no sum"
+def _rate(row: dict[str, str]) -> Rate:
+    seconds, start_seconds, megabytes = (float(row[key] or 0) for key in ("seconds", "start_seconds", "megabytes"))
+    own = seconds if row["seconds"] else None
+    return Rate(own, start_seconds, megabytes * 1e6, row["device"], row["source"])
+
+
+def describe(plan: Plan, rates: dict[tuple[str, str], Rate]) -> str:
+    """The whole answer as text: one line in words, then a row for each stage and member, then the sources."""
+    hours: Counter[str] = Counter()
+    rows: list[Sequence[str]] = [("stage", "jobs", "steps or images", "device hours", "disk, at most")]
+    sources: dict[str, list[str]] = {}
+    total_bytes, unknown = 0.0, 0
+    for work in planned_work(plan):
+        rate = rates.get((work.stage, work.member)) or rates.get((work.stage, "*"), Rate())
+        size_bytes = work.image_bytes + work.states * rate.size_bytes
+        total_bytes += size_bytes
+        own, name = work.hours(rate), f"{work.stage} {work.member}"
+        if own is None:
+            unknown += work.jobs
+        else:
+            hours[rate.device] += own  # type: ignore[assignment]
+            sources.setdefault(f"{rate.device}, {rate.source}", []).append(name)
+        units = "?" if work.units is None else f"{work.units:,}"
+        rows.append((name, str(work.jobs), units, "not measured" if own is None else f"{own:.2f}", disk(size_bytes)))
+    sums = [f"about {own:,.1f} h of one {device}" for device, own in sorted(hours.items())] or ["hours unknown"]
+    missing = f"; {unknown} jobs were never measured and are in no sum of hours" if unknown else ""
+    head = f"{plan.experiment.config.name}, tier {plan.tier}: {', '.join(sums)}{missing}; at most {disk(total_bytes)}"
+    origins = [f"  {', '.join(names)}: {source}" for source, names in sources.items()]
+    note = "Not included: what is fetched (`make doctor` has the sizes), tables, figures and the page."
+    return "\n".join([head, "", *aligned(rows), "", note, "Measured:", *(origins or ["  nothing of this model"]), ""])
 
 
 def disk(size_bytes: float) -> str:
@@ -101,47 +181,16 @@ def disk(size_bytes: float) -> str:
     return f"{size_bytes / 1e3:.1f} kB"
 
 
-def _row(name: str, cost: Cost, devices: list[str]) -> tuple[str, ...]:
-    sums = [f"{cost.hours.get(device, 0.0):.3f}" for device in devices] + [disk(cost.size_bytes)]
-    known = [f"{cost.bound}{text}" if cost.unknown < cost.jobs else "unknown" for text in sums]
-    return name, str(cost.jobs), str(cost.done), *known, str(cost.unknown)
-
-
-def _never_measured(planned: Iterable[PlannedJob], rates: dict[Work, Rate]) -> list[str]:
-    """What a row of the table of rates would have to be of, for each kind of job that has none."""
-    jobs: Counter[Work] = Counter()
-    units: Counter[Work] = Counter()
-    for job in planned:
-        work = work_of(job)
-        if work not in rates or job.units is None:
-            jobs[work] += 1
-            units[work] += job.units or 0
-    rows = [(w.stage, w.member, w.model, w.work, str(jobs[w]), f"{units[w]} {w.unit}s") for w in jobs]
-    head = ("stage", "member", "model", "work", "jobs", "units")
-    return ["", "Never measured:", *aligned([head, *rows])] if rows else []
-
-
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m resalign.accounting.costs", description=__doc__)
     parser.add_argument("--configfile", required=True, help="the experiment's configuration")
     parser.add_argument("--tier", choices=TIERS, help="another tier than the configuration's")
-    parser.add_argument("--rates", type=Path, default=RATES, help=f"the table of rates ({RATES})")
-    parser.add_argument(
-        "--measure",
-        metavar="SOURCE",
-        help="write the rates of the jobs that have finished here, found by readers there",
-    )
     arguments = parser.parse_args()
     try:
         plan = load_plan(arguments.configfile, {"tier": arguments.tier} if arguments.tier else {})
-        known = read_rates(arguments.rates) if arguments.rates.exists() else []
-        if arguments.measure is None:
-            sys.stdout.write(describe(plan, newest(known)))
-            return
-        measured = measure_rates(unite(tables(plan)), arguments.measure)
-        write_rates(arguments.rates, [*known, *measured])
-        sys.stdout.write(f"rates of {plan.experiment.config.name} written to {arguments.rates}: {len(measured)}\n")
+        model = plan.asset_of(plan.experiment.config.model)
+        sys.stdout.write(describe(plan, read_rates(RATES, model)))
     except (ConfigError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 

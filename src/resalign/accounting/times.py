@@ -1,30 +1,22 @@
-"""The page's section on time: each stage's hours, and where the cores' time went."""
+"""The page's section on run times: a row for each stage, device hours for each device."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resalign.accounting import efficiency
-from resalign.accounting.core_time import core_time
-from resalign.accounting.efficiency import DEFINITION, device_hours, in_words
 from resalign.accounting.job_records import JobRecord, read_job_records
 from resalign.analysis.measurements import Measurements
 
 
 @dataclass(frozen=True)
 class Timings:
-    """The jobs behind a page.
-
-    Attributes:
-        records: Those that have finished.
-        run_started_at: When the run began that writes the page; None where it is written by hand.
-    """
+    """Records of the finished jobs behind a page."""
 
     records: tuple[JobRecord, ...]
-    run_started_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,40 +51,49 @@ class Section:
     Attributes:
         stages: A row for each.
         whole: The row of all stages.
-        kinds: Name, seconds and share of each kind of core time.
         hardware: A row for each device.
         jobs: Every record, the longest first.
-        notes: What the numbers are.
+        notes: Sentences on the total.
     """
 
     stages: list[StageTime]
     whole: StageTime
-    kinds: list[tuple[str, float, str]]
     hardware: list[Hardware]
     jobs: list[JobRecord]
     notes: list[str]
 
 
 def section(timings: Timings, measurements: Measurements) -> Section:
-    """What the page says about time.
+    """Adds the records up.
 
     Args:
         timings: The jobs.
         measurements: Names of the stages.
+
+    Raises:
+        ValueError: If there is no record.
     """
     records = timings.records
-    found = core_time(records, run_started_at=timings.run_started_at)
+    if not records:
+        raise ValueError("no job's time was recorded; run one, then write the page again")
     by_device = device_hours(records)
     hours = " and ".join(f"{hours:.2f} hours of {device}" for device, hours in by_device.items())
     stages = list(dict.fromkeys(record.stage for record in records))
     return Section(
         stages=[_row(measurements.title(name), [r for r in records if r.stage == name]) for name in stages],
         whole=_row("All stages", records),
-        kinds=[(kind, s, f"{100 * s / found.available:.1f} %") for kind, s in found.kinds().items()],
         hardware=[_hardware(name, [r for r in records if r.device == name], by_device[name]) for name in by_device],
         jobs=sorted(records, key=lambda record: (-record.seconds, record.folder)),
-        notes=[f"The tables have cost {hours}.", in_words(found), DEFINITION],
+        notes=[f"The tables took {hours}."],
     )
+
+
+def device_hours(records: Iterable[JobRecord]) -> dict[str, float]:
+    """Hours by device."""
+    hours: Counter[str] = Counter()
+    for record in records:
+        hours[record.device] += record.device_hours  # type: ignore[assignment]
+    return dict(sorted(hours.items()))
 
 
 def duration(seconds: float) -> str:
@@ -138,6 +139,6 @@ def _from_to(counts: Iterable[int]) -> str:
 
 
 def read_timings(job: dict[str, Any]) -> Timings:
-    """Times and memory of every job behind the page, which is none of them."""
+    """Records of every job behind the page; the job that writes the page is not among them."""
     references = [("score", "reference", 0, str(Path(scores).parent)) for scores in job["references"].values()]
-    return Timings(tuple(read_job_records([*job["timings"], *references])), efficiency.workflow_started_at())
+    return Timings(tuple(read_job_records([*job["timings"], *references])))

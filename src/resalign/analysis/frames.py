@@ -26,7 +26,7 @@ _SMALL = 0.1  # below it a value has one significant digit in two after the poin
 _MOST_DECIMALS = 6  # of a number in a text: a hundred-thousandth of a per cent is none
 TEXT_COLUMNS = (
     *("model", "attack", "dataset", "metric", "prompt_set", "prompt_id", "prompt", "path", "variant"),
-    *("kind", "direction", "quantity"),
+    *("kind", "direction", "quantity", "stage", "label"),
 )
 
 
@@ -235,13 +235,19 @@ def read_csv(path: Path) -> pd.DataFrame:
     """A table of :func:`write_csv`: names stay text, whatever they look like; an empty number is NaN."""
     header = pd.read_csv(verified(path), nrows=0).columns
     text = {name: str for name in TEXT_COLUMNS if name in header}
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={n: [""] for n in header if n not in text})
+    empty = {name: [""] for name in header if name not in text}
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty, float_precision="round_trip")
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Writes a table so that equal tables give equal bytes: six significant digits, Unix line ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(path, index=False, float_format=FLOAT_FORMAT, lineterminator="\n", encoding="utf-8")
+
+
+def write_exact_csv(table: pd.DataFrame, path: Path) -> None:
+    """Writes a table with as many digits as its numbers have, so that reading gives the same numbers."""
+    table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
 
 
 def crossed(group: pd.DataFrame) -> statistics.Crossed:

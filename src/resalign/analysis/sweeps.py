@@ -20,21 +20,24 @@ from resalign.analysis.measurements import Measurements, Sweep
 from resalign.config.report import ReportConfig
 
 VALUES = ["mean", "low", "high", "n", "seeds"]
-SWEEP_COLUMNS = ["value", "attack", "model", "metric", *VALUES]
 MEAN, WORST, LARGEST = "mean", "worst", "worst, same images"
 SUMMARY_COLUMNS = ["model", "metric", "over", "values", *VALUES]
 
 
-def sweep_table(table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
-    """The final state of every value's attack: columns value, attack, model, metric, mean, low, high, n, seeds.
+def sweep_table(table: pd.DataFrame, label: str, sweep: Sweep) -> pd.DataFrame:
+    """The final state of every value's attack, in the sweep's order.
 
     Args:
         table: From :func:`resalign.analysis.frames.long_table`.
-        sweep: Whose values, in whose order.
+        label: The sweep's.
+        sweep: Its values and their attacks.
+
+    Returns:
+        Columns series (the label), variant (the value) and those of the table.
     """
     final = final_states(table)
-    parts = [final[final["attack"] == attack].assign(value=value) for value, attack in sweep.attacks.items()]
-    return pd.concat(parts, ignore_index=True)[SWEEP_COLUMNS]
+    parts = [final[final["attack"] == attack].assign(variant=value) for value, attack in sweep.attacks.items()]
+    return pd.concat(parts, ignore_index=True).assign(series=label)[["series", "variant", *table.columns]]
 
 
 def summary_table(measurements: Measurements, settings: ReportConfig, sweep: Sweep) -> pd.DataFrame:
@@ -87,9 +90,3 @@ def _values(images: pd.DataFrame, sweep: Sweep) -> str:
     """Names of the values that the images stem from, in the sweep's order."""
     attacks = set(images["attack"])
     return ", ".join(value for value, attack in sweep.attacks.items() if attack in attacks)
-
-
-def most_steps(measurements: Measurements, attack: str) -> int:
-    """The last step at which an attack was measured."""
-    frames = (measurements.images, measurements.runs)
-    return max(int(own["steps"].max()) for frame in frames if len(own := frame[frame["attack"] == attack]))

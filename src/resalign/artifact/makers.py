@@ -54,7 +54,7 @@ def _run_own(rebuild: Rebuild, tree: Path, output: Path, environment: dict[str, 
     script = ROOT / "scripts" / f"{rebuild.script}.py"
     try:
         finished = subprocess.run(
-            [sys.executable, str(script), *arguments_of(rebuild, output)],
+            [sys.executable, str(script), "--job", "-", "--output", str(output)],
             cwd=tree,
             env={**environment, "PYTHONPATH": str(ROOT / "src")},
             input=json.dumps(rebuild.job, sort_keys=True).encode(),
@@ -96,7 +96,7 @@ def its_code(unpacked: Path, folder: Path, *, isolated: bool) -> Iterator[Maker]
         made = scratch / "made"
         made.mkdir(parents=True)
         error = isolation.run(
-            [sys.executable, f"scripts/{rebuild.script}.py", *arguments_of(rebuild, made)],
+            [sys.executable, f"scripts/{rebuild.script}.py", "--job", "-", "--output", str(made)],
             folder=scratch,
             cwd=tree,
             limit_seconds=LIMIT_SECONDS,
@@ -116,13 +116,6 @@ def its_code(unpacked: Path, folder: Path, *, isolated: bool) -> Iterator[Maker]
         return error[:MAX_SAID_CHARACTERS] if error else None
 
     yield make
-
-
-def arguments_of(rebuild: Rebuild, output: Path) -> list[str]:
-    """The rest of a script's command line, where its job comes by standard input: one argument has at most 128 KiB."""
-    if rebuild.exhibit:
-        return ["--job", "-", "--exhibit", rebuild.exhibit, "--output", str(output / rebuild.made[0])]
-    return ["--job", "-", "--output", str(output)]
 
 
 def lay_out(unpacked: Path, tree: Path, copy: Callable[[Path, Path], object]) -> None:

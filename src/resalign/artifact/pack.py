@@ -50,7 +50,7 @@ def gather(job: Job, source: Source, root: Path) -> Members:
         ConfigError: If a file that the archive must have is missing, or one has what looks like a secret.
     """
     settings = ArtifactConfig.parse(job["artifact"], where="artifact")
-    report = _told(root / job["result"])
+    measured = _told(root / job["result"] / "measured")
     members: Members = {f"{layout.SOURCE}/{name}": content for name, content in source.files.items()}
     if source.patch:
         members[layout.PATCH] = source.patch
@@ -59,7 +59,7 @@ def gather(job: Job, source: Source, root: Path) -> Members:
     folders = [*(folder for *_, folder in job["jobs"]), *job["references"], *behind, *job["theory"]]
     for path in [*_result_files(job, settings, root), *_records(folders, root), *_large_files(job, settings, root)]:
         members[layout.place(path.relative_to(root).as_posix())] = path
-    for table, name in rebuild.held_out_of(report, [_told(root / own["folder"]) for own in job["ablations"]]).items():
+    for table, name in rebuild.held_out_of(measured, [_told(root / own["folder"]) for own in job["ablations"]]).items():
         members |= _caption_tables(root / table, name)
     members[layout.REBUILD] = rebuild.words_text(job["words"])
     members[layout.config_name(job["name"])] = _resolved(root / job["result"])

@@ -18,6 +18,7 @@ from resalign.artifact.layout import PROVENANCE
 from resalign.artifact.records import HELD_OUT
 from resalign.artifact.source import Source
 from resalign.config.shape import ArtifactConfig
+from resalign.jobs.artifact import CONFIGURATIONS, PROMPTS
 
 _SHOWN = (".csv", ".tex", ".png", ".svg", ".md", ".json", ".html")
 _NOT_SHOWN = ("run.json", layout.TIMING)
@@ -98,8 +99,8 @@ def readme(job: dict[str, Any], source: Source, found: list[Claim], settings: Ar
     """The README as Markdown; it says nothing that differs between two runs of one commit."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     template = environment.from_string(Path(__file__).with_name("readme.md.j2").read_text(encoding="utf-8"))
-    names = ("SOURCE", "PATCH", "UNTRACKED", "CONFIGURATIONS", "PROMPTS", "ASSETS", "REBUILD")
-    where = {name.lower(): getattr(layout, name) for name in names}
+    where = {name.lower(): getattr(layout, name) for name in ("SOURCE", "PATCH", "UNTRACKED", "ASSETS", "REBUILD")}
+    where |= {"configurations": CONFIGURATIONS, "prompts": PROMPTS}
     where |= {"times": layout.TIMES, "crate": layout.CRATE, "config": layout.config_name(job["name"])}
     return template.render(
         job=job, source=source, claims=found, settings=settings, where=where, provenance=PROVENANCE, held_out=HELD_OUT

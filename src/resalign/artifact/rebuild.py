@@ -7,7 +7,7 @@ the report's record, which :mod:`resalign.artifact.records` holds to the configu
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,11 +15,9 @@ from typing import Any
 from resalign.artifact import records
 from resalign.artifact.layout import REBUILD, SAMPLES
 from resalign.artifact.records import Job, RecordError
-from resalign.config import registry
-from resalign.config.experiment import BASE
-from resalign.config.plan import RESULTS
-from resalign.config.strict import Strict
-from resalign.jobs import paper, theory
+from resalign.config.plan import RESULTS, Plan
+from resalign.jobs import exhibit, measure, theory
+from resalign.jobs.exhibit import Words
 
 MEASURED = ("values.csv", "per_run.csv", "variants.json")  # of an ablation
 # An exhibit that reads this frame shows generated images, which most archives leave out.
@@ -37,40 +35,16 @@ class Rebuild:
         job: What it is told.
         folder: Where its files lie in the archive.
         made: Files and folders below ``folder`` that it makes, and that must be the same.
-        exhibit: Name of the exhibit, of which ``made`` has one file.
     """
 
     script: str
     job: Job
     folder: str
     made: tuple[str, ...]
-    exhibit: str = ""
 
     def covers(self, member: str) -> bool:
         """Whether it makes a member of the archive."""
         return any(PurePosixPath(member).is_relative_to(f"{self.folder}/{part}") for part in self.made)
-
-
-class _Series(Strict):
-    axis: str
-    methods: tuple[str, ...]
-    other: tuple[str, ...]
-
-
-class _Listed(Strict):
-    exhibit: str
-    title: str
-    files: str
-    left_out: str
-
-
-class Words(Strict):
-    """What an exhibit says beside its frames, of which no record has more than this."""
-
-    another_world: str
-    series: dict[str, _Series]
-    metric_modules: dict[str, str]
-    plan: tuple[_Listed, ...]
 
 
 def rebuilds(
@@ -95,38 +69,35 @@ def rebuilds(
 def _rebuilds(
     root: Path, config: Mapping[str, Any], words: Mapping[str, Any], members: Collection[str]
 ) -> Iterator[Rebuild]:
-    name = config["name"]
-    result = f"{RESULTS}/{name}"
-    report = records.told(root, result)
-    records.check_report(report, config, name)
+    result = f"{RESULTS}/{config['name']}"
+    planned = records.plan_of(config)
+    report, measured = records.told(root, result), records.told(root, f"{result}/measured")
+    records.check_report(report, measured, planned, config)
     ablations = {
         ablation: records.told(root, f"{result}/ablations/{ablation}") for ablation in _ablations(result, members)
     }
     for ablation, job in ablations.items():
-        records.check_ablation(job, report, ablation)
-    held_out = held_out_of(report, ablations.values())
+        records.check_ablation(job, measured, ablation)
+    held_out = held_out_of(measured, ablations.values())
 
     def inside(job: Job) -> Job:
         return {**job, "heldout": {label: held_out[table] for label, table in job["heldout"].items()}}
 
+    yield Rebuild("measure", inside(measured), f"{result}/measured", measure.FILES)
     has_images = f"{result}/figures/{SAMPLES}" in members
-    packed = inside({**report, "gallery": report["gallery"] if has_images else None})
+    packed = {**report, "gallery": report["gallery"] if has_images else None}
     yield Rebuild("report", packed, result, ("tables", "figures", "attacks.md"))
-    methods = {BASE: BASE, **{model: own["name"] for model, own in config["unlearning"].items()}}
-    frames = (*(f"{frame}.csv" for frame in paper.FRAMES), "names.json")
-    measured = paper.measured_by(report, methods)
-    yield Rebuild("measure", inside(measured), _recorded(root, f"{result}/measured", measured), frames)
     for ablation, job in ablations.items():
         variants = [{**variant, "measured": inside(variant["measured"])} for variant in job["variants"]]
         yield Rebuild("ablation", {**job, "variants": variants}, f"{result}/ablations/{ablation}", MEASURED)
     if any(member.startswith(f"{result}/theory/") for member in members):
-        yield from _theory(root, report, inside)
-    yield from _exhibits(report, words, ablations, members)
+        yield from _theory(root, measured, planned)
+    yield from _exhibits(report, measured, words, ablations, members)
 
 
-def held_out_of(report: Job, ablations: Collection[Job]) -> dict[str, str]:
-    """Where the archive has the held-out tables of the report and of ablations; see :func:`records.held_out_names`."""
-    return records.held_out_names([report, *(v["measured"] for job in ablations for v in job["variants"])])
+def held_out_of(measured: Job, ablations: Collection[Job]) -> dict[str, str]:
+    """Where the archive has the held-out tables of frames and of ablations; see :func:`records.held_out_names`."""
+    return records.held_out_names([measured, *(v["measured"] for job in ablations for v in job["variants"])])
 
 
 def _ablations(result: str, members: Collection[str]) -> list[str]:
@@ -143,51 +114,48 @@ def _recorded(root: Path, folder: str, job: Job) -> str:
     return folder
 
 
-def _theory(root: Path, report: Job, inside: Callable[[Job], Job]) -> Iterator[Rebuild]:
-    folder = f"{RESULTS}/{report['name']}/theory"
-    measured, linear = f"{folder}/measured", f"{folder}/measured/linear-model"
-    states = records.check_states(records.told(root, measured).get("sharpness", []), report)
-    regained = {**report, "sharpness": theory.parts_of(folder, states, "sharpness")}
-    yield Rebuild("theory_regained", inside(regained), _recorded(root, measured, regained), ("regained.csv",))
-    model = {"linear_model": report["config"]["theory"]["linear_model"]}
-    yield Rebuild("linear_model", model, _recorded(root, linear, model), ("linear_model.csv",))
-    for file, script, job in theory.file_jobs(report, states):
-        yield Rebuild(script, job, folder, (PurePosixPath(file).name,))
+def _theory(root: Path, measured: Job, planned: Plan) -> Iterator[Rebuild]:
+    folder, linear = theory.folder(planned), theory.linear_model_folder(planned)
+    told = records.told(root, folder)
+    states = records.check_states(told["tables"]["sharpness"], measured)
+    tables = {table: [f"{state}/{table}.csv" for state in states] for table in theory.STATE_TABLES}
+    shown = {**theory.TheoryShownJob.of(planned).plain(), "tables": tables}
+    model = theory.LinearModelJob.of(planned).plain()
+    made = (theory.LINEAR_MODEL,)
+    yield Rebuild("linear_model", model, _recorded(root, linear, model), made)
+    yield Rebuild("theory_shown", shown, _recorded(root, folder, shown), theory.SHOWN)
 
 
 def _exhibits(
-    report: Job, words: Mapping[str, Any], ablations: Collection[str], members: Collection[str]
+    report: Job, measured: Job, words: Mapping[str, Any], ablations: Collection[str], members: Collection[str]
 ) -> Iterator[Rebuild]:
-    """One for each file of every exhibit that the archive has a file of."""
+    """One for every exhibit that the archive has a file of."""
     result = f"{RESULTS}/{report['name']}"
-    for exhibit in paper.exhibits():
-        files = paper.files_of(exhibit)
+    for name in exhibit.exhibits():
+        files = exhibit.files_of(name)
         if not any(f"{result}/paper/{file}" in members for file in files):
             continue
-        said = Words.parse(words.get(exhibit), where=f"{REBUILD}: {exhibit}")
-        _check_words(exhibit, said, report, ablations, members)
-        job = {
-            "files": paper.frames(result, exhibit, ablations),
-            "report": report["report"],
-            **said.model_dump(mode="json"),
-        }
-        yield from (Rebuild("exhibit", job, f"{result}/paper", (file,), exhibit) for file in files)
+        told = Words.parse(words.get(name), where=f"{REBUILD}: {name}")
+        _check_words(name, told, report, {*ablations, *(label for label, _ in measured["sweeps"])}, members)
+        frames = exhibit.frames(result, name, ablations)
+        job = {"exhibit": name, "files": frames, "report": report["report"], "words": told.plain()}
+        yield Rebuild("exhibit", job, f"{result}/paper", tuple(files))
 
 
-def _check_words(exhibit: str, words: Words, report: Job, ablations: Collection[str], members: Collection[str]) -> None:
+def _check_words(name: str, words: Words, report: Job, series: Collection[str], members: Collection[str]) -> None:
     """What can be known of an exhibit's words without the plan."""
-    where = f"{REBUILD}: {exhibit}"
+    where = f"{REBUILD}: {name}"
     is_papers = report["report"]["published"] == "comparable" and report["tier"] == "paper"
     if not (words.another_world or is_papers):
         raise RecordError(f"{where}: takes published numbers for this experiment's; its configuration says otherwise")
-    if stray := sorted({*words.series} - {*ablations, *(label for label, _ in report["sweeps"])}):
+    if stray := sorted({*words.series} - {*series}):
         raise RecordError(f"{where}: has the series {stray}, of which the archive has neither an ablation nor a sweep")
-    if exhibit != paper.CONTENTS:
+    if name != exhibit.CONTENTS:
         return
-    if [entry.exhibit for entry in words.plan] != paper.exhibits():
-        raise RecordError(f"{where}: lists other exhibits than this version has: {paper.exhibits()}")
+    if [entry.exhibit for entry in words.plan] != exhibit.exhibits():
+        raise RecordError(f"{where}: lists other exhibits than this version has: {exhibit.exhibits()}")
     for entry in words.plan:
-        module, files = registry.member(paper.FAMILY, entry.exhibit), paper.files_of(entry.exhibit)
+        module, files = exhibit.member(entry.exhibit), exhibit.files_of(entry.exhibit)
         is_there = any(f"{RESULTS}/{report['name']}/paper/{file}" in members for file in files)
         if (entry.title, entry.files) != (module.TITLE, ", ".join(files)):
             raise RecordError(f"{where}: calls '{entry.exhibit}' {entry.title!r} with files {entry.files!r}")

@@ -13,20 +13,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from resalign.config import registry
-from resalign.config.attack_data import AttackDataConfig
 from resalign.config.captions import CAPTION_TABLES
-from resalign.config.experiment import BASE, LABEL, TRAIN
-from resalign.config.plan import NOT_ATTACKED, RESULTS
+from resalign.config.experiment import LABEL, Experiment
+from resalign.config.plan import NOT_ATTACKED, RESULTS, Plan
 from resalign.config.references import is_inside
 from resalign.config.shape import TIERS
 from resalign.config.strict import ConfigError
+from resalign.jobs.measure import MeasureJob
+from resalign.jobs.report import ReportJob
 
 Job = dict[str, Any]
 HELD_OUT = "inputs/held-out"  # the held-out sets' tables, of which the report counts the rows
 MOST_RECORD_BYTES = 64 << 20  # the report's record has a kilobyte or so for each run
 _STAGES = ("unlearn", "attack", "sample", "score")
 _HASH = "[0-9a-f]{10}"
+# Families of a configuration, and the key by which an entry names its member.
+_FAMILIES = {"prepared": "set", "unlearning": "method", "attacks": "attack", "scorers": "scorer", "metrics": "metric"}
 _SHOWN_CHARACTERS = 100
 
 
@@ -88,138 +90,108 @@ def reading(where: str) -> Iterator[None]:
         ) from None
 
 
-def check_report(job: Job, config: Mapping[str, Any], name: str) -> None:
-    """Holds the report's job to the resolved configuration.
+def check_report(report: Job, measured: Job, planned: Plan, config: Mapping[str, Any]) -> None:
+    """Holds the jobs of the report and of the measured frames to the ones that the resolved configuration plans.
+
+    Equal are all keys but the user's own paths: the command, and the folders of the held-out tables. Runs and data sets
+    are equal but for the hashes in their names, which depend on these paths. Lists have another order, since the
+    archive's configuration has its keys sorted.
 
     Args:
-        job: As the record has it.
+        report: The report's job, as its record has it.
+        measured: The job of the measured frames, as its record has it.
+        planned: From :func:`plan_of`.
         config: As the archive has it.
-        name: Of the experiment, by the archive's files.
 
     Raises:
         RecordError: Naming the first key that differs, or leads elsewhere.
     """
-    where = f"{RESULTS}/{name}/run.json"
+    result = f"{RESULTS}/{config['name']}"
+    jobs = {
+        f"{result}/run.json": (report, {**ReportJob.of(planned).plain(), "config": config}),
+        f"{result}/measured/run.json": (measured, MeasureJob.of(planned).plain()),
+    }
+    for where, (job, expected) in jobs.items():
+        with reading(where):
+            found, wanted = _comparable(job), _comparable(expected)
+            for key in (*wanted, *found.keys() - wanted.keys()):
+                _same(where, key, found.get(key), wanted.get(key))
+            if "heldout" in job:
+                _same(where, "heldout", sorted(job["heldout"]), sorted(planned.experiment.attacks))
+                _check_heldout(job, where)
+
+
+def plan_of(config: Mapping[str, Any]) -> Plan:
+    """The plan of a resolved configuration, in which members have a name and sweeps have added their attacks.
+
+    Raises:
+        RecordError: If it is not as an experiment resolves its configuration.
+        ConfigError: If it is none.
+    """
+    where = f"config/{config['name']}.yaml"
+    resolved = {key: value for key, value in config.items() if key != "extends"}  # no other file is read
     with reading(where):
-        tier = config["tier"]
-        expected = {
-            "name": name,
-            "config": config,
-            "title": config["title"],
-            "subtitle": config["subtitle"],
-            "concept": config["concept"]["name"],
-            "tier": tier,
-            "training_seeds": config["tiers"][tier]["training_seeds"],
-            "sampling_seed": config["sampling"]["seed"],
-            "base": BASE,
-            **{key: config[key] for key in ("gallery", "flags", "report")},
-        }
-        for key, value in expected.items():
-            _same(where, key, job[key], value)
-        _check_main(job, config, where)
-        attacks = {label: entry["dataset"] for label, entry in config["attacks"].items()}
-        _same(where, "models", sorted(job["models"]), sorted([BASE, *config["pipelines"], *config["unlearning"]]))
-        _same(where, "attacks", sorted(job["attacks"]), sorted(map(list, attacks.items())))
-        _same(where, "metrics", sorted(job["metrics"], key=str), sorted(map(list, config["metrics"].items()), key=str))
-        _same(where, "sweeps", sorted(label for label, _ in job["sweeps"]), sorted(config["sweeps"]))
-        for label, sweep in job["sweeps"]:
-            _check_sweep(sweep, config["sweeps"][label], config["attacks"], f"sweeps.{label}", where)
-        _known(where, "attacks", job["main_attacks"], attacks)
-        _check_measured(job, where, job["models"], attacks, (tier,))
-        _same(where, "heldout", sorted(job["heldout"]), sorted(attacks))
-        states = sorted((model, attack) for model in job["models"] for attack in (NOT_ATTACKED, *attacks))
-        _same(where, "rows", sorted((row["model"], row["attack"]) for row in job["rows"]), states)
-        for row in job["rows"]:
-            # As Plan.seeds has it: what nothing has trained is the same for all.
-            trained = row["attack"] != NOT_ATTACKED or "steps" in config["unlearning"].get(row["model"], {})
-            seeds = job["training_seeds"] if trained else job["training_seeds"][:1]
-            _same(where, f"seeds of {row['model']}, {row['attack']}", row["seeds"], seeds)
-        for metric, of in job["compared"].items():
-            own = config["metrics"][metric].get("reference") or config["reference"]
-            is_train = own == TRAIN
-            trains = {at: config["attacks"][at]["train"] if is_train and at in attacks else own for at in of}
-            _same(where, f"compared.{metric}", of, trains)
-        _path(where, "scorer_check", job["scorer_check"], rf"{RESULTS}/inputs/scorers-{_HASH}/detectors\.json")
-        if attacks:
-            _path(where, "overlap", job["overlap"], rf"{RESULTS}/overlap/{_HASH}")
-        else:
-            _same(where, "overlap", job["overlap"], None)
-        for *_, folder in job["timings"]:
-            if not (folder.startswith(f"{RESULTS}/") and is_inside(folder)):
-                raise RecordError(f"{where}: 'timings' reads {_short(folder)}, which is no folder of the results")
+        written = dict(resolved)
+        made = {f"{sweep['attack']}-{value}" for sweep in resolved["sweeps"].values() for value in sweep["values"]}
+        for family, key in _FAMILIES.items():
+            written[family] = {
+                label: {key if name == "name" else name: value for name, value in entry.items()}
+                for label, entry in resolved[family].items()
+                if not (family == "attacks" and label in made)
+            }
+        plan = Plan(Experiment(written, where=where))
+        again = json.loads(json.dumps({**plan.experiment.resolved(), "extends": None}))
+        _same(where, "configuration", {**resolved, "extends": None}, again)
+    return plan
 
 
-def _check_main(job: Job, config: Mapping[str, Any], where: str) -> None:
-    """The main table's attacks: those of ``main``, or else every entry that no value of a sweep has made."""
-    if config["main"]:
-        _same(where, "main_attacks", job["main_attacks"], config["main"])
-        return
-    made = {f"{sweep['attack']}-{value}" for sweep in config["sweeps"].values() for value in sweep["values"]}
-    if lost := {*config["attacks"]} - made - {*job["main_attacks"]}:
-        raise RecordError(f"{where}: 'main_attacks' lacks {_short(sorted(lost))}; the configuration leaves none out")
+def _comparable(job: Job) -> Job:
+    """A job without the user's own paths, hashes in names and the order of lists."""
+    values: Job = json.loads(re.sub(rf'(?<=[-/]){_HASH}(?=[/"])', "", json.dumps(job)))
+    for label in ("command", "heldout"):
+        values.pop(label, None)
+    for _, sweep in values.get("sweeps", ()):
+        sweep["attacks"].sort()
+    for key in ("models", "attacks", "metrics", "sweeps", "main_attacks", "timings"):
+        values.get(key, []).sort(key=json.dumps)
+    values.get("rows", []).sort(key=lambda row: (row["model"], row["attack"]))
+    return values
 
 
-def _check_sweep(
-    sweep: Mapping[str, Any], own: Mapping[str, Any], attacks: Mapping[str, Any], key: str, where: str
-) -> None:
-    """A sweep's words, and that the attack of each of its values has that value's settings, and its base's others."""
-    labels = dict(sweep["attacks"])
-    words = {name: own[name] for name in ("title", "axis", "note", "metrics")}
-    expected = {**words, "attacks": sorted(own["values"] or own["attacks"])}
-    _same(where, key, {**sweep, "attacks": sorted(labels)}, expected)
-    if own["attacks"]:
-        _same(where, key, labels, own["attacks"])
-    for value, changes in own["values"].items():
-        found, base = attacks[labels[value]], attacks[own["attack"]]
-        settings = {"name" if name == "attack" else name: setting for name, setting in changes.items()}
-        # Another method has other settings than its base.
-        others = base if settings.get("name", base["name"]) == base["name"] else {}
-        _same(where, f"{key}.{value}", found, _attack({**found, **others, **settings}, where))
-
-
-def _attack(entry: Mapping[str, Any], where: str) -> Job:
-    """An attack's entry as the resolved configuration has it: what a sweep changes may be nested, with defaults."""
-    data = {name: entry[name] for name in AttackDataConfig.model_fields if name in entry}
-    settings = {name: value for name, value in entry.items() if name not in (*data, "name")}
-    config = registry.config_class("attacks", entry["name"]).parse(settings, where=where)
-    own = AttackDataConfig.parse(data, where=where).model_dump()
-    return {**own, "name": entry["name"], **config.model_dump(mode="json")}
-
-
-def check_ablation(job: Job, report: Job, name: str) -> None:
-    """Holds an ablation's job to the report's: what its variants do not say they change is as it is there.
+def check_ablation(job: Job, measured: Job, name: str) -> None:
+    """Holds an ablation's job to that of the frames: what its variants do not say they change is as it is there.
 
     Args:
         job: As its record has it.
-        report: The report's, which has been checked.
+        measured: That of the measured frames, which has been checked.
         name: Of the ablation, by its folder.
 
     Raises:
         RecordError: As :func:`check_report`.
     """
-    where = f"{RESULTS}/{report['name']}/ablations/{name}/run.json"
+    where = f"{RESULTS}/{measured['name']}/ablations/{name}/run.json"
     with reading(where):
-        for key, value in {"experiment": report["name"], "ablation": name, "report": report["report"]}.items():
+        for key, value in {"experiment": measured["name"], "ablation": name, "report": measured["report"]}.items():
             _same(where, key, job[key], value)
-        own = dict(report["metrics"])
+        own = dict(measured["metrics"])
         for variant in job["variants"]:
-            measured, changed = variant["measured"], variant["overrides"]
-            attacks = dict(measured["attacks"])
-            _check_measured(measured, where, measured["models"], attacks, TIERS)
-            for label, settings in measured["metrics"]:
+            runs, changed = variant["measured"], variant["overrides"]
+            attacks = dict(runs["attacks"])
+            _check_measured(runs, where, runs["models"], attacks, TIERS)
+            for label, settings in runs["metrics"]:
                 is_changed = any(key == "metrics" or f"{key}.".startswith(f"metrics.{label}.") for key in changed)
                 if label in own and not is_changed:
                     _same(where, f"metrics.{label}", settings, own[label])
 
 
-def check_states(parts: Sequence[str], report: Job) -> list[str]:
+def check_states(parts: Sequence[str], measured: Job) -> list[str]:
     """Folders of the models whose sharpness was measured, by the tables that a record names.
 
     Raises:
-        RecordError: If one is not of a model of the report.
+        RecordError: If one is not of a model of the experiment.
     """
-    where = f"{RESULTS}/{report['name']}/theory/measured/run.json"
-    models = "|".join(map(re.escape, report["models"]))
+    where = f"{RESULTS}/{measured['name']}/theory/run.json"
+    models = "|".join(map(re.escape, measured["models"]))
     for part in parts:
         _path(where, "sharpness", part, rf"{RESULTS}/runs/theory/({models})-{_HASH}/seed-\d+/sharpness\.csv")
     _same(where, "sharpness", sorted(set(parts)), sorted(parts))
@@ -250,7 +222,7 @@ def _check_measured(
     for label in (*models, *attacks):
         if not LABEL.fullmatch(label):
             raise RecordError(f"{where}: {_short(label)} is no label; letters, digits, '_', '.' and '-' are allowed")
-    for label, _ in (*job["metrics"], *job["sweeps"]):  # files are named by them
+    for label, _ in (*job["metrics"], *job.get("sweeps", ())):  # files are named by them
         if not is_inside(label) or "/" in label:
             raise RecordError(f"{where}: {_short(label)} is no label: a file cannot have it in its name")
     for row in job["rows"]:
@@ -280,13 +252,25 @@ def _check_measured(
         _known(where, "compared", of, {NOT_ATTACKED, *attacks})
         _known(where, "compared", of.values(), job["references"])
     _known(where, "heldout", job["heldout"], attacks)
+    _check_heldout(job, where)
+
+
+def _check_heldout(job: Job, where: str) -> None:
     for table in job["heldout"].values():
         _known(where, "heldout", [PurePosixPath(table).name], CAPTION_TABLES)
 
 
 def _same(where: str, key: str, found: Any, expected: Any) -> None:
-    if found != expected:
-        raise RecordError(f"{where}: '{key}' is {_short(found)}; the configuration says {_short(expected)}")
+    """Raises RecordError for the first value that differs, at any depth."""
+    if found == expected:
+        return
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for inner in sorted(found.keys() | expected.keys()):
+            _same(where, f"{key}.{inner}", found.get(inner), expected.get(inner))
+    if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
+        for place, values in enumerate(zip(found, expected, strict=True)):
+            _same(where, f"{key}.{place}", *values)
+    raise RecordError(f"{where}: '{key}' is {_short(found)}; the configuration says {_short(expected)}")
 
 
 def _known(where: str, key: str, found: Any, known: Any) -> None:

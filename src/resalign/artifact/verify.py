@@ -27,7 +27,7 @@ from resalign.config import registry
 from resalign.config.closure import ROOT, import_closure
 from resalign.config.plan import RESULTS
 from resalign.config.strict import MAX_BYTES, ConfigError, read_yaml
-from resalign.jobs import paper
+from resalign.jobs import exhibit
 from resalign.jobs.artifact import CONFIGURATIONS, PROMPTS
 from resalign.tracking import log
 
@@ -39,7 +39,7 @@ _FOLDERS = (
     *(f"{part}/" for part in (layout.SOURCE, layout.UNTRACKED, CONFIGURATIONS, PROMPTS)),
     *(f"{part}/" for part in (records.HELD_OUT, *(f"{RESULTS}/{name}" for name in _RAW))),
 )
-_RECORDING = ("report", "measure", "ablation", "theory_regained", "linear_model")  # scripts that leave a run.json
+_RECORDING = ("report", "measure", "ablation", "theory_shown", "linear_model")  # scripts that leave a run.json
 
 
 def verify(
@@ -147,7 +147,8 @@ def made_again(
     differing: set[str] = set()
     for number, rebuild in enumerate(found):
         label = f"{rebuild.folder}/{rebuild.made[0]}" if len(rebuild.made) == 1 else rebuild.folder
-        if forged := sorted(differing.intersection(_texts_in(rebuild.job))):
+        read = set(_texts_in(rebuild.job))
+        if forged := sorted(member for member in differing if {member, str(PurePosixPath(member).parent)} & read):
             yield f"{label}: not made again: it is made of {forged[0]}, which is not right"
             continue
         log.info("making %s again by %s ...", label, rebuild.script)
@@ -203,10 +204,9 @@ def version_note(unpacked: Path, root: Path, config: Mapping[str, Any]) -> str |
     """Whether the archive was made by this checkout's code, as far as it makes tables and figures."""
     metrics = {metric["name"] for metric in config["metrics"].values()} & {*registry.members("metrics")}
     modules = [f"resalign.metrics.{metric}" for metric in sorted(metrics)]
-    modules += [f"resalign.{paper.FAMILY}.{name}" for name in paper.exhibits()]
-    scripts = [f"scripts/{name}.py" for name in (*_RECORDING, "exhibit", "theory_table", "theory_shown")]
-    code = import_closure(*scripts, "scripts/linear_model_shown.py", *modules)
-    files = paper.with_published(map(str, code))
+    modules += [f"resalign.{exhibit.FAMILY}.{name}" for name in registry.members(exhibit.FAMILY)]
+    code = import_closure(*(f"scripts/{name}.py" for name in (*_RECORDING, "exhibit")), *modules)
+    files = exhibit.with_published(map(str, code))
     other = [file for file in files if not _same_file(unpacked / layout.SOURCE / file, root / file)]
     if (unpacked / layout.PATCH).is_file():
         other.append(layout.PATCH)

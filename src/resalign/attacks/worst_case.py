@@ -192,7 +192,6 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
     batch = data.harmful.draw_stratified(config.harmful_batch_size, Run(seed=0).generator("attack", "harmful"))
     search, left = Search(), run.attempt.unfinished or ""
     at = next((i for i, lr in enumerate(config.learning_rates) if left.startswith(f"{_label(lr)}, ")), 0)
-    run.attempt.lap("before the search")
     for lr in config.learning_rates[at:]:
         own = CandidateRun(run.seed, progress=run.progress, attempt=run.attempt, kept=run.kept, lr=lr, search=search)
 
@@ -204,7 +203,6 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
 
         member.attack(models, data, config.of(lr), own, judge)
         search.rows += [(lr, *row) for row in own.history.rows]
-        run.attempt.lap(_label(lr))
     _record(config, search, run, _error(models, models.named(named_weights(models.denoiser)), batch, what="untouched"))
     for steps in config.step_counts:
         save(steps, search.winners[steps].weights)

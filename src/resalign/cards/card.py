@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from resalign.config.report import ReportConfig
 from resalign.display.layout import target_title
 from resalign.display.templates import template
 from resalign.display.values import value_text
-from resalign.jobs.cards import SUFFIXES
+from resalign.jobs.cards import SUFFIXES, Described
 
 MISSING = "not measured"
 # Of every measurement by detectors and attacks.
@@ -49,6 +50,29 @@ class CardContext:
     command: str
     caveats: tuple[str, ...]
     settings: ReportConfig
+
+    @classmethod
+    def of(
+        cls, job: Described, model: Mapping[str, str], provenance: Mapping[str, str], caveats: tuple[str, ...]
+    ) -> CardContext:
+        """The context of a job.
+
+        Args:
+            job: Concept, configuration, settings and command.
+            model: From :func:`resalign.cards.described.describe`.
+            provenance: Of the measured frames.
+            caveats: Of the model and of the data.
+        """
+        config = json.dumps(job.config, sort_keys=True)
+        return cls(
+            concept=job.concept,
+            model=model,
+            measured=job.how,
+            provenance={**provenance, "config_sha256": hashlib.sha256(config.encode()).hexdigest()},
+            command=job.command,
+            caveats=caveats,
+            settings=job.report,
+        )
 
 
 def write_card(table: pd.DataFrame, measurements: Measurements, model: str, context: CardContext) -> dict[str, str]:

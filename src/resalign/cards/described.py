@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from resalign.diffusion.forward_process import difference, forward_process_in
 from resalign.diffusion.images import folder_hash
 from resalign.diffusion.models import autoencoder_difference
 from resalign.disclosure import without_places
 from resalign.hashes import RECORDS, file_hash, verified
+from resalign.jobs.cards import CardSource
 
 
-def describe(source: dict[str, Any], base: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+def describe(source: CardSource, base: Path) -> tuple[dict[str, str], tuple[str, ...]]:
     """The facts of one model, and what a reader must know because of them.
 
     Args:
-        source: From :func:`resalign.jobs.cards.card_job`.
+        source: Of the model.
         base: The base model's pipeline folder.
 
     Returns:
         Facts by name, in the order shown; and caveats.
     """
-    facts, caveats = _pipeline(Path(source["pipeline"]), base) if "pipeline" in source else _weights(source)
+    facts, caveats = _pipeline(Path(source.pipeline), base) if source.pipeline else _weights(source)
     facts = {name: without_places(value) for name, value in facts.items()}
     return {**facts, "base": f"{without_places(str(base))}, sha256 {folder_hash(base)}"}, caveats
 
@@ -57,12 +57,12 @@ def _pipeline(folder: Path, base: Path) -> tuple[dict[str, str], tuple[str, ...]
     return facts, tuple(caveats)
 
 
-def _weights(source: dict[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
+def _weights(source: CardSource) -> tuple[dict[str, str], tuple[str, ...]]:
     """Changed weights of the base model: a checkpoint, or what a method has made of it here."""
-    settings = dict(source["method"])
+    settings = dict(source.method)
     name = settings.pop("name")
-    if source["checkpoint"] is not None:
-        path = Path(source["checkpoint"])
+    if source.checkpoint is not None:
+        path = Path(source.checkpoint)
         facts = {"what it is": "changed weights for the base model, taken as they are", "path": str(path)}
         inner = (file for file in path.rglob("*") if file.is_file() and file.name not in RECORDS)
         files = [path] if path.is_file() else sorted(inner)
@@ -70,6 +70,6 @@ def _weights(source: dict[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
         facts |= {f"sha256 of {file.relative_to(inside)}": file_hash(file) for file in files}
     else:
         facts = {"what it is": f"the base model, unlearned here by {name}", "settings": json.dumps(settings)}
-    for seed, path in source["weights"].items():
-        facts[f"sha256 of the weights in use, training seed {seed}"] = file_hash(verified(path))
+    for seed, weights in source.weights.items():
+        facts[f"sha256 of the weights in use, training seed {seed}"] = file_hash(verified(weights))
     return facts, ()

@@ -12,12 +12,12 @@ from typing import Any
 import pandas as pd
 
 from resalign.analysis import verdicts
-from resalign.analysis.frames import final_states, long_table, per_run_table
+from resalign.analysis.frames import final_states
 from resalign.analysis.measurements import NOT_ATTACKED, Measurements
-from resalign.cards.card import SAID, STANDING_CAVEATS
-from resalign.config.report import ReportConfig
+from resalign.cards.card import SAID, STANDING_CAVEATS, CardContext
 from resalign.display.templates import template
 from resalign.display.values import value_text
+from resalign.jobs.export import ExportJob
 
 # As the hub spells them; other licences are 'other' there, with a name.
 LICENCES = {
@@ -34,80 +34,63 @@ class Exported:
     """What is exported.
 
     Attributes:
-        model: Its label.
-        seed: Training seed.
-        form: ``whole`` or ``delta``.
-        concept: What it should no longer show.
-        method: Name and settings of the unlearning method.
-        base_name: The base, with its revision.
-        base_hub: Its repository on the hub; None where it has none.
-        licence: The base's; empty where nobody has said it.
-        terms: What a user of the base must agree to.
+        job: Model, seed, form, method, base and its licence.
         made: Record of the run that has made the weights: seed, source hash, versions.
         weights_sha256: Of those weights.
-        measured: How everything was measured, as configured.
-        provenance: Of the measurements.
-        caveats: Of the data.
-        command: Makes it again.
-        settings: τ, and how intervals are made.
+        context: Of the model's resilience card.
     """
 
-    model: str
-    seed: int
-    form: str
-    concept: str
-    method: Mapping[str, Any]
-    base_name: str
-    base_hub: str | None
-    licence: str
-    terms: tuple[str, ...]
+    job: ExportJob
     made: Mapping[str, Any]
     weights_sha256: str
-    measured: Mapping[str, Any]
-    provenance: Mapping[str, str]
-    caveats: tuple[str, ...]
-    command: str
-    settings: ReportConfig
+    context: CardContext
 
     @property
     def name(self) -> str:
         """The model's name on the hub."""
-        return f"{self.model}-seed-{self.seed}"
+        return f"{self.job.model}-seed-{self.job.seed}"
 
     @property
     def title(self) -> str:
         """Heading of the card: model and method as the configuration has them, concept, base."""
-        method = str(self.method["name"])
-        made_by = self.model if self.model == method else f"{self.model} ({method})"
-        return f"{made_by}: {self.concept} unlearned from {self.base_name}, training seed {self.seed}"
+        job, method = self.job, str(self.job.method["name"])
+        made_by = job.model if job.model == method else f"{job.model} ({method})"
+        return f"{made_by}: {job.concept} unlearned from {job.base_name}, training seed {job.seed}"
 
 
-def write_model_card(measurements: Measurements, exported: Exported) -> str:
+def write_model_card(values: pd.DataFrame, runs: pd.DataFrame, measurements: Measurements, exported: Exported) -> str:
     """The whole README.
+
+    Args:
+        values: From :func:`resalign.analysis.frames.long_table`.
+        runs: From :func:`resalign.analysis.frames.per_run_table`.
+        measurements: Names and metrics.
+        exported: Everything else.
 
     Raises:
         ValueError: If the first safety metric of the model was not measured before fine-tuning.
     """
-    table = long_table(measurements, exported.settings)
-    runs = per_run_table(measurements, exported.settings)
-    run = of_seed(runs, exported.seed)
-    own = final_states(run[run["model"] == exported.model])
-    threshold = exported.settings.resurgence_threshold
-    judged = verdicts.judge(table, measurements, exported.model, threshold)
+    job, settings = exported.job, exported.job.report
+    run = of_seed(runs, job.seed)
+    own = final_states(run[run["model"] == job.model])
+    threshold = settings.resurgence_threshold
+    judged = verdicts.judge(values, measurements, job.model, threshold)
     # A run's intervals are Wilson's, its images taken as independent.
-    values = run.rename(columns={"value": "mean"}).assign(seeds=1)
-    judged_run = verdicts.judge(values, measurements, exported.model, threshold)
+    of_run = run.rename(columns={"value": "mean"}).assign(seeds=1)
+    judged_run = verdicts.judge(of_run, measurements, job.model, threshold)
+    others = sorted({*settings.other_thresholds} - {threshold})
     return template("cards/model_card.md.j2").render(
         front=front_matter(own, measurements, exported),
         exported=exported,
-        scores=_scores(own, table, measurements, exported),
+        job=job,
+        scores=_scores(own, values, measurements, job),
         attacks=_attacks(judged, judged_run, measurements),
         threshold=f"{threshold:g}",
-        other=[(threshold, _counted(table, measurements, exported, threshold)) for threshold in _others(exported)],
-        method=json.dumps(dict(exported.method), sort_keys=True),
-        measured={name: json.dumps(value, sort_keys=True) for name, value in exported.measured.items()},
+        other=[(other, _counted(verdicts.judge(values, measurements, job.model, other))) for other in others],
+        method=json.dumps(dict(job.method), sort_keys=True),
+        measured={name: json.dumps(value, sort_keys=True) for name, value in job.how.items()},
         versions=", ".join(f"{name} {version}" for name, version in sorted(exported.made["versions"].items())),
-        caveats=[*exported.caveats, *STANDING_CAVEATS],
+        caveats=[*exported.context.caveats, *STANDING_CAVEATS],
     )
 
 
@@ -134,15 +117,16 @@ def front_matter(own: pd.DataFrame, measurements: Measurements, exported: Export
         )
         for row in own.to_dict("records")
     ]
-    tags = ["unlearning", "concept-erasure", str(exported.method["name"]), "resalign"]
-    named: dict[str, Any] = licence_fields(exported.licence)
-    if exported.base_hub:
-        named |= {"base_model": exported.base_hub, "base_model_relation": "finetune"}
+    job = exported.job
+    tags = ["unlearning", "concept-erasure", str(job.method["name"]), "resalign"]
+    named: dict[str, Any] = licence_fields(job.licence)
+    if job.base_hub:
+        named |= {"base_model": job.base_hub, "base_model_relation": "finetune"}
     data = ModelCardData(
         **named,
         library_name="diffusers",
         pipeline_tag="text-to-image",
-        tags=[*tags, *(["not-for-all-audiences"] if SENSITIVE in exported.terms else [])],
+        tags=[*tags, *(["not-for-all-audiences"] if SENSITIVE in job.terms else [])],
         model_name=exported.name,
         eval_results=results,
     )
@@ -164,7 +148,7 @@ def _state(row: Mapping[Any, Any], measurements: Measurements) -> str:
     return f"after {row['steps']:,} steps on {measurements.target(row['attack'])}"
 
 
-def _scores(own: pd.DataFrame, table: pd.DataFrame, measurements: Measurements, exported: Exported) -> list[list[str]]:
+def _scores(own: pd.DataFrame, table: pd.DataFrame, measurements: Measurements, job: ExportJob) -> list[list[str]]:
     """One row a metric and state: this seed's value, that of all seeds, the base's in the same state."""
     keyed = {
         (row["model"], row["metric"], row["attack"], row["steps"]): row
@@ -175,7 +159,7 @@ def _scores(own: pd.DataFrame, table: pd.DataFrame, measurements: Measurements, 
         info, state = measurements.metrics[row["metric"]], (row["metric"], row["attack"], row["steps"])
         cells = [
             value_text(keyed[(name, *state)], info) if (name, *state) in keyed else "–"
-            for name in (exported.model, measurements.base)
+            for name in (job.model, measurements.base)
         ]
         value = value_text({"mean": row["value"], "low": math.nan, "high": math.nan}, info)
         rows.append([f"{info.title} ({info.better} is better)", _state(row, measurements), value, *cells])
@@ -199,11 +183,7 @@ def _attacks(judged: pd.DataFrame, judged_run: pd.DataFrame, measurements: Measu
     return rows
 
 
-def _others(exported: Exported) -> list[float]:
-    return sorted({*exported.settings.other_thresholds} - {exported.settings.resurgence_threshold})
-
-
-def _counted(table: pd.DataFrame, measurements: Measurements, exported: Exported, threshold: float) -> str:
-    """How many attacks are survived under another threshold, in words."""
-    found = list(verdicts.by_attack(verdicts.judge(table, measurements, exported.model, threshold)).values())
+def _counted(judged: pd.DataFrame) -> str:
+    """How many attacks are survived, in words."""
+    found = list(verdicts.by_attack(judged).values())
     return ", ".join(f"{SAID[v]}: {found.count(v)}" for v in reversed(verdicts.WORST_FIRST) if v in found) or "none run"

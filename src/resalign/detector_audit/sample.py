@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from resalign.analysis.collect import Row, states
+from resalign.analysis.collect import ScoredRun, states
 from resalign.analysis.frames import write_csv
 from resalign.analysis.measurements import NOT_ATTACKED
 from resalign.display.templates import template
@@ -38,7 +38,7 @@ def detector_rules(label: str, config: Any) -> dict[str, FlagRule]:
 
 
 def population(
-    rows: Sequence[Row], label: str, metric: tuple[Any, Any], base: str, stand_in: FlagRule | None = None
+    rows: Sequence[ScoredRun], label: str, metric: tuple[Any, Any], base: str, stand_in: FlagRule | None = None
 ) -> pd.DataFrame:
     """Every image that a metric was measured on, with the verdict of each of its detectors.
 

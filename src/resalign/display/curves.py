@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -9,8 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from resalign.analysis.measurements import HISTORY_COLUMNS, Measurements, check_frame
 from resalign.config.report import ReportConfig
 from resalign.display import drawing
-from resalign.display.drawing import INK, Style
-from resalign.display.panels import Panel
+from resalign.display.drawing import INK, Panel, Style
 
 _SEED_OPACITY = 0.3
 
@@ -37,20 +38,18 @@ def curve_panels(histories: pd.DataFrame, measurements: Measurements, settings: 
     frame = frame[frame["task"].isin({"", *measurements.attacks})]
     result: list[Panel] = []
     for (stage, task, quantity), group in frame.groupby(["stage", "task", "quantity"], sort=False):
-        with drawing.theme(settings, text_as_paths=False):
-            figure, (axis,) = drawing.panels(1, settings)
-            _curves(axis, group, measurements, settings)
         where = f", {measurements.title(str(task))}" if task else ""
         title = f"{str(stage).capitalize()}{where}: {str(quantity).replace('_', ' ')}"
-        label = f"Training curve. {title}, against step."
-        result.append(Panel(f"curve-{len(result)}", title, label, figure))
+        draw = partial(_draw_curves, group, measurements, settings)
+        result.append(Panel(title, f"Training curve. {title}, against step.", draw))
     return result
 
 
-def _curves(axis: Axes, group: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> None:
+def _draw_curves(group: pd.DataFrame, measurements: Measurements, settings: ReportConfig, axis: Axes) -> None:
     """Each seed faint, the mean of the seeds strong."""
     styles = drawing.model_styles(measurements, settings)
-    for name in sorted(set(group["name"]), key=lambda name: (_place(name, measurements), name)):
+    order = [*measurements.models, *sorted(set(group["name"]) - set(measurements.models))]
+    for name in (name for name in order if name in set(group["name"])):
         style = styles.get(name, Style(INK, "-", "o"))
         table = group[group["name"] == name].pivot_table(index="step", columns="seed", values="value").sort_index()
         window = max(1, round(settings.curve_window * len(table)))
@@ -65,8 +64,3 @@ def _curves(axis: Axes, group: pd.DataFrame, measurements: Measurements, setting
     axis.grid(visible=False, axis="x")
     axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axis.legend(frameon=False, fontsize=settings.font_points - 1, handlelength=1.6)
-
-
-def _place(name: str, measurements: Measurements) -> int:
-    models = list(measurements.models)
-    return models.index(name) if name in models else len(models)

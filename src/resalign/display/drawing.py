@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ INK, MUTED, RULE, SURFACE = "#1d2329", "#5b6670", "#d9dee3", "#fefefe"
 PAGE_COLOURS = {INK: "--ink", MUTED: "--muted", RULE: "--rule", SURFACE: "--surface"}
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)))
 _MARKERS = ("o", "s", "D", "^", "v", "P")
+_TITLE_CHARACTERS = 34  # of a line of a panel's title
+_PAGE_SCALE = 1.2  # of a wide panel on the page: about that of the other panels there
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,25 @@ class Style:
 
 
 BEFORE_STYLE = Style(MUTED, (0, (3, 2)), "X")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot: beside others in a figure's file, and a figure of its own on the page, where it can wrap.
+
+    Attributes:
+        title: Above the plot.
+        label: Its alternative text, with the numbers.
+        draw: Draws on the axes; :func:`theme` is in force.
+        height: In inches; None for the settings'.
+        width: In inches, where the plot needs more than the settings'.
+    """
+
+    title: str
+    label: str
+    draw: Callable[[Axes], None]
+    height: float | None = None
+    width: float | None = None
 
 
 def state_style(colour: str, place: int | None) -> Style:
@@ -150,6 +172,42 @@ def panels(count: int, settings: ReportConfig, *, height: float | None = None) -
     for unused in axes[count:]:
         unused.set_axis_off()
     return figure, axes[:count]
+
+
+def figure_of(shown: Sequence[Panel], settings: ReportConfig) -> Figure:
+    """The panels side by side, each with its title, as they are in a file; an empty figure without any."""
+    if not shown:
+        return Figure()
+    width = max([settings.panel_width_inches, *(panel.width or 0.0 for panel in shown)])
+    columns = max(1, int(settings.panel_columns * settings.panel_width_inches / width))
+    sized = settings.model_copy(update={"panel_width_inches": width, "panel_columns": columns})
+    with theme(settings):
+        height = max(panel.height or 0.0 for panel in shown)
+        figure, axes = panels(len(shown), sized, height=height or None)
+        for axis, panel in zip(axes, shown, strict=True):
+            panel.draw(axis)
+            axis.set_title(textwrap.fill(panel.title, _TITLE_CHARACTERS))
+    return figure
+
+
+def inlined(shown: Sequence[Panel], settings: ReportConfig, name: str) -> list[dict[str, Any]]:
+    """The panels for the page: title, ``<svg>`` element, and the width in inches of a wide one.
+
+    Args:
+        shown: The panels.
+        settings: Sizes and colours.
+        name: Of all of them, unique in the page.
+    """
+    result = []
+    for place, panel in enumerate(shown):
+        width = panel.width if panel.width and panel.width > settings.panel_width_inches else None
+        sized = settings.model_copy(update={"panel_width_inches": width}) if width else settings
+        with theme(settings, text_as_paths=False):
+            figure, (axis,) = panels(1, sized, height=panel.height)
+            panel.draw(axis)
+        svg = inline_svg(figure, name=f"{name}-{place}", label=panel.label, settings=settings)
+        result.append({"title": panel.title, "svg": svg, "inches": _PAGE_SCALE * width if width else None})
+    return result
 
 
 def save(figure: Figure, stem: Path, settings: ReportConfig, formats: Sequence[str] = ("png", "svg")) -> None:

@@ -1,11 +1,8 @@
-"""Laid-out tables as LaTeX, for a two-column paper; needs the packages booktabs and graphicx."""
+"""Laid-out tables as LaTeX floats; needs the packages booktabs and adjustbox."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import accumulate, pairwise
 
 from resalign.display.layout import Cell, Column, ResultTable
 
@@ -29,84 +26,40 @@ _SPECIAL = {
     "–": "--",
     **{character: rf"$\{name}$" for character, name in zip(_SYMBOLS, _NAMES.split(), strict=True)},
 }
-# What a line of \footnotesize over two columns holds, about; what is a little wider is scaled down to it.
-LINE_CHARACTERS = 150
-SCALED = 1.3
-_GAP_CHARACTERS = 3  # between two columns
-# Lines of \footnotesize that a page has; a float cannot be broken. A caption's are larger, and hold less.
-PAGE_LINES = 55
-_LINES_BESIDE_ROWS = 4
-_CAPTION_CHARACTERS, _CAPTION_LINES = 110, 1.3
-_BEGIN, _END = (r"\begin{table*}", r"\centering", r"\footnotesize"), r"\end{table*}"
+# Scaled down to two columns' width and to what the caption leaves of a page's height, and never up.
+_ADJUSTED = r"\begin{adjustbox}{max width=\textwidth, max totalheight=0.8\textheight}"
 
 
-def to_latex(table: ResultTable, head: str = "Model") -> str:
-    """The table; one that is wider than a page becomes parts below each other, and one that is longer, several floats.
+def compact(table: ResultTable) -> ResultTable:
+    """The table as a paper prints it: means with their standard deviations, without intervals."""
+    rows = (
+        replace(row, cells=tuple(replace(cell, interval="") if cell else None for cell in row.cells))
+        for row in table.rows
+    )
+    return replace(table, rows=tuple(rows), caption=table.short_caption or table.caption)
 
-    A part leaves out rows of which it has nothing. A table whose rows share names is not set in parts, but scaled.
+
+def to_latex(table: ResultTable, head: str = "Model", label: str = "") -> str:
+    """The table as one float over two columns.
 
     Args:
         table: As laid out.
-        head: What the rows are.
+        head: Header of the rows.
+        label: Name of the table, ``tab:label`` for references; none if empty.
     """
     caption = " ".join(line.strip(" ") for line in table.caption.splitlines() if line)  # a blank line would end it
-    told = _CAPTION_LINES * math.ceil(len(caption) / _CAPTION_CHARACTERS)
-    lines, height = [*_BEGIN, rf"\caption{{{_latex(caption)}}}"], told
-    pieces = [piece for part in _parts(table, head) for piece in _pages(part, PAGE_LINES - _LINES_BESIDE_ROWS - told)]
-    for place, piece in enumerate(pieces):
-        tall = len(piece.rows) + _LINES_BESIDE_ROWS
-        if place and height + tall > PAGE_LINES:
-            lines += [_END, *_BEGIN, r"\addtocounter{table}{-1}", r"\caption{(continued)}"]
-            height = _CAPTION_LINES
-        elif place:
-            lines.append(r"\par\medskip")
-        height += tall
-        # Scaled down where it must be, and never up.
-        lines += [r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%", *_tabular(piece, head)]
-        lines[-1] += "}"
-    return "\n".join([*lines, _END]) + "\n"
-
-
-def _pages(table: ResultTable, most: float) -> list[ResultTable]:
-    """The table in pieces of at most so many rows."""
-    rows, size = table.rows, max(1, int(most))
-    return [replace(table, rows=rows[start : start + size]) for start in range(0, max(1, len(rows)), size)]
-
-
-def _parts(table: ResultTable, head: str) -> Iterator[ResultTable]:
-    """Parts that a page is wide enough for: as many groups of columns as fit, of a group that does not, its columns."""
-    titles = [row.title for row in table.rows]
-    first = max(map(len, (head, *titles)))
-    widths = [_GAP_CHARACTERS + _characters(table, place) for place in range(len(table.columns))]
-    if first + sum(widths) <= SCALED * LINE_CHARACTERS or len(set(titles)) < len(titles):
-        yield table
-        return
-    ends = [0, *accumulate(width for _, width in table.groups)]
-    pieces = []
-    for start, end in pairwise(ends):
-        fits = first + sum(widths[start:end]) <= LINE_CHARACTERS
-        pieces += [range(start, end)] if fits else [range(place, place + 1) for place in range(start, end)]
-    part: list[int] = []
-    for piece in pieces:
-        if part and first + sum(widths[place] for place in [*part, *piece]) > LINE_CHARACTERS:
-            yield _with_columns(table, part)
-            part = []
-        part += piece
-    if part:
-        yield _with_columns(table, part)
-
-
-def _characters(table: ResultTable, place: int) -> int:
-    """Of a column's widest text, as it is set."""
-    cells = [row.cells[place] for row in table.rows]
-    texts = [f"{cell.value} {cell.interval}".strip() if cell else "--" for cell in cells]
-    return max(map(len, [_header(table.columns[place]), *texts]))
-
-
-def _with_columns(table: ResultTable, places: list[int]) -> ResultTable:
-    rows = (replace(row, cells=tuple(row.cells[place] for place in places)) for row in table.rows)
-    shown = tuple(row for row in rows if any(row.cells))
-    return replace(table, columns=tuple(table.columns[place] for place in places), rows=shown)
+    lines = [
+        r"\begin{table*}",
+        r"\centering",
+        r"\footnotesize",
+        rf"\caption{{{_latex(caption)}}}",
+        *([rf"\label{{tab:{label}}}"] if label else []),
+        _ADJUSTED,
+        *_tabular(table, head),
+        r"\end{adjustbox}",
+        r"\end{table*}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _tabular(table: ResultTable, head: str) -> list[str]:
@@ -141,7 +94,8 @@ def _cell(cell: Cell | None) -> str:
     if cell is None:
         return "--"
     value = rf"\textbf{{{_latex(cell.value)}}}" if cell.best else _latex(cell.value)
-    return f"{value} {_latex(cell.interval)}".strip()
+    spread = f"{_latex('±')} {_latex(cell.spread)}" if cell.spread else ""
+    return " ".join(filter(None, (value, spread, _latex(cell.interval))))
 
 
 def _latex(text: str) -> str:

@@ -6,23 +6,19 @@ fine-tuning, and benign generation is shown after fine-tuning too where it was m
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 import pandas as pd
 
 from resalign.analysis.frames import final_states, interval_text, number, paired_difference, select, targets
 from resalign.analysis.measurements import NOT_ATTACKED, Measurements, MetricInfo
-from resalign.analysis.statistics import Estimate, Interval
 from resalign.config.report import ReportConfig
-from resalign.jobs.report import TABLE
 
 Apart = Callable[[str, str], bool]  # whether the best and another model are told apart
-# The first model minus the second: (first, second), metric=, attack=, steps=.
-Difference = Callable[..., Estimate | Interval | None]
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,6 @@ class Column:
         detail: The state, where the group does not say it.
         metric: The metric's name.
         attack: Its label; ``none`` before fine-tuning.
-        file: Where its values are, beside the page.
     """
 
     group: str
@@ -43,24 +38,38 @@ class Column:
     detail: str
     metric: str
     attack: str = NOT_ATTACKED
-    file: str = TABLE
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A value as shown, e.g. ``0.12`` and ``[0.08, 0.17]``; the interval is empty where there is none.
+    """A value as shown, such as ``0.12``, ``[0.08, 0.17]`` and ``0.03``.
 
-    ``row`` is its place in its column's file; None where it stands in none that a reader is led to.
+    Attributes:
+        value: The mean.
+        interval: Its interval; empty where there is none.
+        spread: Its standard deviation over training seeds; empty with one seed.
+        best: Whether it is bold.
     """
 
     value: str
-    interval: str
-    row: int | None = None
+    interval: str = ""
+    spread: str = ""
     best: bool = False
+
+    @classmethod
+    def of(cls, row: Mapping[Any, Any] | pd.Series, info: MetricInfo, *, best: bool = False) -> Cell:
+        """The cell of a row with mean, low, high and std."""
+        spread = float(row["std"])
+        return cls(
+            number(float(row["mean"]), info),
+            interval_text(float(row["low"]), float(row["high"]), info),
+            "" if math.isnan(spread) else number(spread, info),
+            best,
+        )
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A model's cells, one a column; None where it was not measured."""
 
     model: str
@@ -71,11 +80,15 @@ class Row:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """A laid-out table, which LaTeX and the page render alike."""
+    """A laid-out table, which LaTeX and the page render alike.
+
+    ``short_caption`` is for the table without intervals; empty where ``caption`` fits that too.
+    """
 
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     caption: str
+    short_caption: str = ""
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -83,36 +96,26 @@ class ResultTable:
         return [(title, len(list(members))) for title, members in groupby(column.group for column in self.columns)]
 
 
-def lay_out(
-    table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, difference: Difference | None = None
-) -> ResultTable:
+def lay_out(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> ResultTable:
     """Arranges a long table as the main table; intermediate steps are left out.
 
     Args:
         table: From :func:`resalign.analysis.frames.long_table`.
         measurements: Names, titles and metrics, and the values that models are compared by.
         settings: For the caption.
-        difference: Compares two models in place of :func:`resalign.analysis.frames.paired_difference`.
     """
     final = final_states(table)
     columns = _columns(final, measurements)
-    paired = difference or functools.partial(paired_difference, measurements, settings)
-    cells = [
-        column_cells(
-            own,
-            measurements.metrics[column.metric],
-            base=measurements.base,
-            apart=paired_apart(paired, column.metric, column.attack, int(own["steps"].iloc[0])),
-        )
-        for column in columns
-        for own in [select(final, metric=column.metric, attack=column.attack)]
-    ]
-    return ResultTable(
-        columns=tuple(columns), rows=table_rows(cells, measurements), caption=_caption(final, measurements, settings)
-    )
+    cells = []
+    for column in columns:
+        own = select(final, metric=column.metric, attack=column.attack)
+        apart = paired_apart(measurements, settings, column.metric, column.attack, int(own["steps"].iloc[0]))
+        cells.append(column_cells(own, measurements.metrics[column.metric], base=measurements.base, apart=apart))
+    caption = _caption(final, measurements, settings)
+    return ResultTable(tuple(columns), table_rows(cells, measurements), caption)
 
 
-def table_rows(cells: Sequence[Mapping[str, Cell]], measurements: Measurements) -> tuple[Row, ...]:
+def table_rows(cells: Sequence[Mapping[str, Cell]], measurements: Measurements) -> tuple[TableRow, ...]:
     """The rows of those models that any column has a cell of.
 
     Args:
@@ -121,7 +124,7 @@ def table_rows(cells: Sequence[Mapping[str, Cell]], measurements: Measurements) 
     """
     measured = [model for model in measurements.models if any(model in column for column in cells)]
     return tuple(
-        Row(
+        TableRow(
             model=model,
             title=measurements.title(model),
             is_base=model == measurements.base,
@@ -165,11 +168,11 @@ def arrowed(measurements: Measurements, metric: str) -> str:
     return f"{info.title}\N{NO-BREAK SPACE}{'↓' if info.better == 'lower' else '↑'}"
 
 
-def paired_apart(difference: Difference, metric: str, attack: str, steps: int) -> Apart:
+def paired_apart(measurements: Measurements, settings: ReportConfig, metric: str, attack: str, steps: int) -> Apart:
     """Whether two models of a state are told apart: the interval of their paired difference excludes 0."""
 
     def apart(best: str, other: str) -> bool:
-        found = difference((best, other), metric=metric, attack=attack, steps=steps)
+        found = paired_difference(measurements, settings, (best, other), metric=metric, attack=attack, steps=steps)
         return found is not None and (found.low > 0 or found.high < 0)
 
     return apart
@@ -206,19 +209,29 @@ def column_cells(
     """Model to cell, with the best ones marked; see :func:`shown_best`.
 
     Args:
-        values: Columns model, mean, low, high; one row a model. The index counts the rows of their file.
+        values: Columns model, mean, std, low, high; one row a model.
         info: The metric that they are values of.
         base: Which of them is no contender; None where all are.
         apart: Whether two models are told apart; None for :func:`unpaired_apart`.
     """
-    rows = values.to_dict("records")
     best = shown_best(values, info, base, apart or unpaired_apart(values))
-    cells = {}
-    for place, row in zip(values.index, rows, strict=True):
-        model, shown = str(row["model"]), number(float(row["mean"]), info)
-        interval = interval_text(float(row["low"]), float(row["high"]), info)
-        cells[model] = Cell(shown, interval, int(place), best=model in best)
-    return cells
+    return {str(row["model"]): Cell.of(row, info, best=str(row["model"]) in best) for row in values.to_dict("records")}
+
+
+def with_cells_explained(table: ResultTable, frame: pd.DataFrame, *more: str) -> ResultTable:
+    """The table with captions on seeds and images behind its cells, with and without intervals.
+
+    Args:
+        table: As laid out.
+        frame: Its rows, with n and seeds.
+        more: Further sentences of both captions.
+    """
+    spread = f"± is the standard deviation over training seeds ({_range(frame['seeds'])}; none with one)"
+    images = f"n = {_range(frame['n'])} images."
+    short = f"{table.caption.partition('. ')[0].removesuffix('.')}. {spread}; {images}"
+    long = f"{table.caption} {spread}, intervals are in brackets, and {images}"
+    long, short = (" ".join(filter(None, (text, *more))) for text in (long, short))
+    return replace(table, caption=long, short_caption=short)
 
 
 def bold_words(contenders: str, *, paired: bool) -> str:

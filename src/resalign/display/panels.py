@@ -1,123 +1,101 @@
-"""The figures of the results: a rate against fine-tuning steps, and before against after.
-
-Each is drawn panel by panel, so that a file shows the panels side by side and the page lets them wrap on a phone.
-"""
+"""The plots of the results: a metric against fine-tuning steps, before against after, and over variants."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from resalign.analysis.frames import final_states, select, targets
 from resalign.analysis.measurements import NOT_ATTACKED, Measurements
 from resalign.config.report import ReportConfig
 from resalign.display import drawing
-from resalign.display.drawing import INK, MUTED, SURFACE, Style
+from resalign.display.drawing import INK, MUTED, SURFACE, Panel, Style
 from resalign.display.layout import target_title
 
 BAND_OPACITY, EDGE_OPACITY = 0.10, 0.45
 _HEADROOM = 1.06  # of the highest interval, above the axis
 _LABEL_GAP = 1.15  # of the type size, between two labels
-TITLE_CHARACTERS = 34  # of a line of a panel's title
 _ROW_INCHES = 0.5  # of a model's row in the before-and-after figure
 _ROW_OFFSET = 0.16  # of a row, between the two states of a model
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One panel for the page.
-
-    Attributes:
-        name: Unique in the page.
-        title: What it shows.
-        label: Its alternative text, with the numbers.
-        figure: The drawing, without a title.
-    """
-
-    name: str
-    title: str
-    label: str
-    figure: Figure
+_DODGE = 0.36  # of the distance between two variants, over which the models of one variant are spread
+_VALUE_INCHES = 0.62  # of a variant on the horizontal axis, where many need more than a panel's width
+_LABEL_INCHES = 1.6  # beside the axes: numbers at the left, models' names at the right
+_VALUE_CHARACTERS = 11  # of a line of a variant's name
 
 
 def followed(table: pd.DataFrame, measurements: Measurements) -> list[str]:
     """Safety metrics that are drawn over fine-tuning: the first one, and others that were measured along the way."""
     after = table[table["attack"] != NOT_ATTACKED]
-    found = []
+    metrics = []
     for metric, info in measurements.metrics.items():
         times = after[after["metric"] == metric].groupby("attack")["steps"].nunique()
         enough = 1 if metric == measurements.safety_metric else 2
         if info.group == "safety" and len(times) and times.max() >= enough:
-            found.append(metric)
-    return found
-
-
-def steps_name(measurements: Measurements, metric: str) -> str:
-    """The file of a metric over fine-tuning, without its suffix."""
-    return "steps" if metric == measurements.safety_metric else f"steps-{metric}"
-
-
-def steps_figure(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metric: str) -> Figure:
-    """A metric against fine-tuning steps, one panel a target, one line a model, its interval as a band; 0 is before."""
-    with drawing.theme(settings):
-        attacks = targets(table[table["metric"] == metric])
-        figure, axes = drawing.panels(len(attacks), settings)
-        for axis, attack in zip(axes, attacks, strict=True):
-            _steps_panel(axis, table, measurements, settings, metric, attack)
-            axis.set_title(textwrap.fill(panel_title(measurements, attack), TITLE_CHARACTERS))
-    return figure
+            metrics.append(metric)
+    return metrics
 
 
 def steps_panels(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metric: str) -> list[Panel]:
-    """The panels of :func:`steps_figure`, each its own figure."""
-    result: list[Panel] = []
+    """A metric against fine-tuning steps, one panel a target, one line a model, its interval as a band; 0 is before."""
+    panels = []
     for attack in targets(table[table["metric"] == metric]):
-        with drawing.theme(settings, text_as_paths=False):
-            figure, (axis,) = drawing.panels(1, settings)
-            _steps_panel(axis, table, measurements, settings, metric, attack)
-        info, over = measurements.metrics[metric], panel_title(measurements, attack)
-        title = f"{info.title}: {over.lower()}"
-        label = f"{info.title} against steps of {over.lower()}. " + _described(table, measurements, metric, attack)
-        result.append(Panel(f"steps-{metric}-{len(result)}", title, label, figure))
-    return result
-
-
-def before_after_figure(table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metric: str) -> Figure:
-    """A metric before and after fine-tuning with intervals, one panel a target, one row a model."""
-    final = final_states(table)
-    attacks = targets(final)
-    with drawing.theme(settings):
-        height = _before_after_height(final, metric)
-        figure, axes = drawing.panels(len(attacks), settings, height=height)
-        for axis, attack in zip(axes, attacks, strict=True):
-            _before_after_panel(axis, final, measurements, settings, metric, attack)
-            title = f"After {target_title(measurements, final, attack)}"
-            axis.set_title(textwrap.fill(title, TITLE_CHARACTERS))
-    return figure
+        info, over = measurements.metrics[metric], panel_title(measurements, attack).lower()
+        label = f"{info.title} against steps of {over}. {_described(table, measurements, metric, attack)}"
+        draw = partial(_draw_steps, table, measurements, settings, metric, attack)
+        panels.append(Panel(f"{info.title}: {over}", label, draw))
+    return panels
 
 
 def before_after_panels(
     table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, metric: str
 ) -> list[Panel]:
-    """The panels of :func:`before_after_figure`, each its own figure."""
+    """A metric before and after fine-tuning with intervals, one panel a target, one row a model."""
     final = final_states(table)
-    result: list[Panel] = []
+    height = 1.1 + _ROW_INCHES * final.loc[final["metric"] == metric, "model"].nunique()  # and key, title, axis
+    panels = []
     for attack in targets(final):
-        with drawing.theme(settings, text_as_paths=False):
-            figure, (axis,) = drawing.panels(1, settings, height=_before_after_height(final, metric))
-            _before_after_panel(axis, final, measurements, settings, metric, attack)
         title = f"After {target_title(measurements, final, attack)}"
-        label = f"{measurements.metrics[metric].title} before and {title.lower()}. " + _described(
-            final, measurements, metric, attack
-        )
-        result.append(Panel(f"before-after-{len(result)}", title, label, figure))
-    return result
+        numbers = _described(final, measurements, metric, attack)
+        label = f"{measurements.metrics[metric].title} before and {title.lower()}. {numbers}"
+        draw = partial(_draw_before_after, final, measurements, settings, metric, attack)
+        panels.append(Panel(title, label, draw, height=height))
+    return panels
+
+
+def variants_panel(
+    rows: pd.DataFrame,
+    measurements: Measurements,
+    settings: ReportConfig,
+    metric: str,
+    *,
+    title: str,
+    axis_title: str,
+    scaled_to: pd.DataFrame,
+) -> Panel:
+    """One metric over variants in the order given: markers with intervals, a line for each model.
+
+    Args:
+        rows: Columns variant, model, metric, mean, low, high; one row a variant and model of the metric.
+        measurements: Names, titles and metrics.
+        settings: Sizes and colours.
+        metric: The metric.
+        title: Of the panel.
+        axis_title: What varies.
+        scaled_to: Rows whose values of the metric set the axis's limits.
+    """
+    shown = rows[rows["metric"] == metric]
+    parts = []
+    for model, own in shown.groupby("model", sort=False):
+        values = ", ".join(f"{row['variant']} {row['mean']:.3f}" for row in own.to_dict("records"))
+        parts.append(f"{measurements.title(str(model))}: {values}")
+    width = _LABEL_INCHES + _VALUE_INCHES * shown["variant"].nunique()
+    draw = partial(_draw_variants, shown, measurements, settings, metric, axis_title, scaled_to)
+    return Panel(title, f"{title}, by {axis_title}. {'; '.join(parts)}.", draw, width=width)
 
 
 def panel_title(measurements: Measurements, attack: str) -> str:
@@ -125,84 +103,61 @@ def panel_title(measurements: Measurements, attack: str) -> str:
     return f"Fine-tuning on {measurements.target(attack)}"
 
 
-def _steps_panel(
-    axis: Axes,
+def draw_line(
+    axis: Axes, line: pd.DataFrame, x: str, style: Style, *, band: bool = True, edges: bool = False
+) -> tuple[float, float]:
+    """Draws a model's means over a column with markers, and its intervals as a band.
+
+    Args:
+        axis: The axes.
+        line: Columns mean, low, high and ``x``.
+        x: The column on the horizontal axis.
+        style: The model's.
+        band: Whether the intervals are drawn.
+        edges: Whether the band has edges.
+
+    Returns:
+        The last point, for the model's name.
+    """
+    known = line.dropna(subset=["low", "high"])
+    if band:
+        axis.fill_between(known[x], known["low"], known["high"], color=style.colour, alpha=BAND_OPACITY, linewidth=0)
+        for end in ("low", "high") if edges else ():
+            axis.plot(known[x], known[end], color=style.colour, alpha=EDGE_OPACITY, linewidth=0.7)
+    axis.plot(line[x], line["mean"], linestyle=style.dash, clip_on=False, zorder=3, **style.markers)
+    return float(line[x].iloc[-1]), float(line["mean"].iloc[-1])
+
+
+def _draw_steps(
     table: pd.DataFrame,
     measurements: Measurements,
     settings: ReportConfig,
     metric: str,
     attack: str,
+    axis: Axes,
 ) -> None:
     styles = drawing.model_styles(measurements, settings)
+    bands = len(measurements.models) <= settings.band_models
     ends: list[tuple[str, float, float]] = []
     for model in measurements.models:
         before = select(table, metric=metric, model=model)
         after = select(table, metric=metric, model=model, attack=attack)
-        if after.empty:
-            continue
-        line = pd.concat([part for part in (before, after) if not part.empty])
-        style = styles[model]
-        band = line.dropna(subset=["low", "high"])
-        if len(measurements.models) <= settings.band_models:
-            axis.fill_between(
-                band["steps"], band["low"], band["high"], color=style.colour, alpha=BAND_OPACITY, linewidth=0
-            )
-            for end in ("low", "high"):
-                axis.plot(band["steps"], band[end], color=style.colour, alpha=EDGE_OPACITY, linewidth=0.7)
-        axis.plot(line["steps"], line["mean"], linestyle=style.dash, clip_on=False, zorder=3, **style.markers)
-        ends.append((model, float(line["steps"].iloc[-1]), float(line["mean"].iloc[-1])))
+        if not after.empty:
+            line = pd.concat([part for part in (before, after) if not part.empty])
+            ends.append((model, *draw_line(axis, line, "steps", styles[model], band=bands, edges=True)))
     value_axis(axis, table, measurements, metric, vertical=True)
     steps_axis(axis)
     axis.set_ylabel(measurements.metrics[metric].title)
     label_ends(axis, ends, measurements, settings)
 
 
-def label_ends(
-    axis: Axes,
-    ends: list[tuple[str, float, float]],
-    measurements: Measurements,
-    settings: ReportConfig,
-    styles: Mapping[str, Style] | None = None,
-) -> None:
-    """Model names at the right of their lines, apart from one another, with a thread to the line's end."""
-    low, high = axis.get_ylim()
-    inches = settings.panel_height_inches * 0.75  # of which the axes take about three quarters
-    gap = _LABEL_GAP * settings.font_points / 72 / inches * (high - low)
-    limits = axis.get_xlim()
-    styles = styles or drawing.model_styles(measurements, settings)
-    for (model, x, y), place in zip(ends, drawing.spread([end[2] for end in ends], gap, low, high), strict=True):
-        axis.annotate(
-            measurements.title(model),
-            xy=(x, y),
-            xytext=(1.05, place),
-            textcoords=axis.get_yaxis_transform(),
-            va="center",
-            color=INK,
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": styles[model].colour,
-                "linewidth": 0.8,
-                "shrinkA": 1,
-                "shrinkB": 3,
-                "relpos": (0.0, 0.5),
-            },
-        )
-    axis.set_xlim(limits)
-
-
-def _before_after_height(final: pd.DataFrame, metric: str) -> float:
-    """Rows for the models and room for key, title and axis."""
-    return 1.1 + _ROW_INCHES * final.loc[final["metric"] == metric, "model"].nunique()
-
-
-def _before_after_panel(
-    axis: Axes,
+def _draw_before_after(
     final: pd.DataFrame,
     measurements: Measurements,
     settings: ReportConfig,
     metric: str,
     attack: str,
+    axis: Axes,
 ) -> None:
     styles = drawing.model_styles(measurements, settings)
     names = [model for model in measurements.models if not select(final, metric=metric, model=model).empty]
@@ -225,6 +180,68 @@ def _before_after_panel(
     axis.spines["left"].set_visible(False)
     value_axis(axis, final, measurements, metric, vertical=False)
     axis.set_xlabel(f"{measurements.metrics[metric].title} · ○ before · ● after fine-tuning", color=MUTED)
+
+
+def _draw_variants(
+    shown: pd.DataFrame,
+    measurements: Measurements,
+    settings: ReportConfig,
+    metric: str,
+    axis_title: str,
+    scaled_to: pd.DataFrame,
+    axis: Axes,
+) -> None:
+    styles = drawing.model_styles(measurements, settings)
+    variants = list(dict.fromkeys(shown["variant"]))
+    models = [model for model in measurements.models if (shown["model"] == model).any()]
+    ends: list[tuple[str, float, float]] = []
+    for place, model in enumerate(models):
+        own, style = shown[shown["model"] == model], styles[model]
+        x = own["variant"].map(variants.index) + _DODGE * ((place + 0.5) / len(models) - 0.5)
+        axis.vlines(x, own["low"], own["high"], color=style.colour, alpha=0.45, linewidth=2.4)
+        axis.plot(x, own["mean"], color=style.colour, linestyle=style.dash, linewidth=0.9, zorder=3)
+        axis.plot(x, own["mean"], linestyle="", zorder=4, **style.markers)
+        ends.append((model, float(x.iloc[-1]), float(own["mean"].iloc[-1])))
+    axis.set_xticks(range(len(variants)), [textwrap.fill(variant, _VALUE_CHARACTERS) for variant in variants])
+    axis.set_xlim(-0.5, len(variants) - 0.5)
+    axis.grid(visible=False, axis="x")
+    value_axis(axis, scaled_to, measurements, metric, vertical=True)
+    axis.set_xlabel(axis_title)
+    axis.set_ylabel(measurements.metrics[metric].title)
+    label_ends(axis, ends, measurements, settings)
+
+
+def label_ends(
+    axis: Axes,
+    ends: Sequence[tuple[str, float, float]],
+    measurements: Measurements,
+    settings: ReportConfig,
+) -> None:
+    """Model names at the right of their lines, apart from one another, with a thread to the line's end."""
+    low, high = axis.get_ylim()
+    inches = settings.panel_height_inches * 0.75  # of which the axes take about three quarters
+    gap = _LABEL_GAP * settings.font_points / 72 / inches * (high - low)
+    limits = axis.get_xlim()
+    styles = drawing.model_styles(measurements, settings)
+    for (model, x, y), place in zip(ends, drawing.spread([end[2] for end in ends], gap, low, high), strict=True):
+        axis.annotate(
+            measurements.title(model),
+            xy=(x, y),
+            xytext=(1.05, place),
+            textcoords=axis.get_yaxis_transform(),
+            va="center",
+            color=INK,
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": styles[model].colour,
+                "linewidth": 0.8,
+                "shrinkA": 1,
+                "shrinkB": 3,
+                "relpos": (0.0, 0.5),
+            },
+        )
+    axis.set_xlim(limits)
 
 
 def steps_axis(axis: Axes) -> None:

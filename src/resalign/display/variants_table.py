@@ -1,13 +1,25 @@
-"""Variants as a table: those of an ablation or a sweep, or of several of them."""
+"""Variants of an ablation or a sweep, or of several of them: one table, one figure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
 from resalign.analysis.measurements import NOT_ATTACKED, Measurements
-from resalign.display.layout import Cell, Column, ResultTable, Row, arrowed, bold_words, column_cells
+from resalign.config.report import ReportConfig
+from resalign.display.drawing import Panel
+from resalign.display.layout import (
+    Cell,
+    Column,
+    ResultTable,
+    TableRow,
+    arrowed,
+    bold_words,
+    column_cells,
+    with_cells_explained,
+)
+from resalign.display.panels import variants_panel
 
 VARIANT = ["series", "variant"]
 BEFORE = "Before fine-tuning"
@@ -53,8 +65,7 @@ def lay_out_variants(frame: pd.DataFrame, measurements: Measurements, caption: s
     lie apart from the best one's; see :func:`resalign.display.layout.shown_best`.
 
     Args:
-        frame: Columns series, variant, model, attack, dataset, steps, metric, mean, low, high. The index counts the
-            rows of their file.
+        frame: Columns series, variant, model, attack, dataset, steps, metric, mean, std, low, high, n, seeds.
         measurements: Names.
         caption: What the table shows.
     """
@@ -66,12 +77,41 @@ def lay_out_variants(frame: pd.DataFrame, measurements: Measurements, caption: s
         shown = (series if many_series else "", variant, measurements.title(model) if many_models else "")
         title = ", ".join(filter(None, shown)) or measurements.title(model)
         found = tuple(column.get((series, variant, model)) for column in cells)
-        rows.append(Row(model, title, model == measurements.base, found))
+        rows.append(TableRow(model, title, model == measurements.base, found))
     contenders = (
         f"models of a variant other than {measurements.title(measurements.base)}" if many_models else "variants"
     )
     said = bold_words(contenders, paired=False)
-    return ResultTable(tuple(column for column, _ in columns), tuple(rows), f"{caption} {said[0].upper()}{said[1:]}")
+    table = ResultTable(tuple(column for column, _ in columns), tuple(rows), f"{caption} {said[0].upper()}{said[1:]}")
+    return with_cells_explained(table, frame)
+
+
+def variants_panels(
+    frame: pd.DataFrame,
+    measurements: Measurements,
+    settings: ReportConfig,
+    metrics: Sequence[str],
+    axes_titles: Mapping[str, str],
+) -> list[Panel]:
+    """Metrics over variants in the order given: one panel a metric, series and state, one line a model.
+
+    Args:
+        frame: As :func:`lay_out_variants` takes it.
+        measurements: Names.
+        settings: Sizes and colours.
+        metrics: What is drawn; those that a state has.
+        axes_titles: What varies, by series.
+    """
+    shown = frame.assign(state=state_titles(frame, measurements))
+    panels = []
+    for metric in metrics:
+        for (series, state), rows in shown[shown["metric"] == metric].groupby(["series", "state"], sort=False):
+            title = f"{measurements.metrics[metric].title} {str(state)[0].lower()}{str(state)[1:]}"
+            axis = axes_titles[str(series)]
+            panels.append(
+                variants_panel(rows, measurements, settings, metric, title=title, axis_title=axis, scaled_to=shown)
+            )
+    return panels
 
 
 def _columns(frame: pd.DataFrame, measurements: Measurements) -> list[tuple[Column, pd.DataFrame]]:

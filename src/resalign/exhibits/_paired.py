@@ -20,7 +20,7 @@ from resalign.analysis.frames import (
 )
 from resalign.analysis.statistics import Floats
 from resalign.config.report import ReportConfig
-from resalign.exhibits._evidence import Evidence
+from resalign.exhibits._inputs import ExhibitInputs
 
 YES, THESE_SEEDS = "yes", "these seeds"
 SIGN_FLIP, T_TEST = "sign flips over prompts", "paired t over seeds"
@@ -33,7 +33,7 @@ COLUMNS = [
 ]
 
 
-def paired_tests(evidence: Evidence) -> pd.DataFrame:
+def paired_tests(inputs: ExhibitInputs) -> pd.DataFrame:
     """Every model minus the focus, for each metric and state of the main table.
 
     Before fine-tuning, a model that nothing has trained is held against every training seed of the other
@@ -47,9 +47,9 @@ def paired_tests(evidence: Evidence) -> pd.DataFrame:
         ``these seeds`` where the test alone says so, of the models as they were trained (or there is one seed); then
         prompts and seeds that both models have, and the test.
     """
-    measurements, settings, focus = evidence.measurements, evidence.settings, evidence.focus
-    final = final_states(evidence.main)
-    prompts, runs = evidence.frame("prompts"), evidence.frame("per_run")
+    measurements, settings, focus = inputs.measurements, inputs.settings, inputs.focus
+    final = final_states(inputs.main)
+    prompts, runs = inputs.frame("prompts"), inputs.frame("per_run")
     rows: list[dict[str, object]] = []
     for state, group in final.groupby(STATE_COLUMNS, sort=False):
         metric, attack, _, steps = map(str, state)
@@ -70,27 +70,6 @@ def paired_tests(evidence: Evidence) -> pd.DataFrame:
     apart = ((tests["low"] > 0) | (tests["high"] < 0)) & (tests["n_seeds"] > 1)
     significant = np.where(below & apart, YES, np.where(below, THESE_SEEDS, "no"))
     return tests.assign(p_corrected=corrected, significant=significant)[COLUMNS]
-
-
-def interval_of(
-    evidence: Evidence, models: tuple[str, str], *, metric: str, attack: str, steps: int
-) -> statistics.Interval | None:
-    """The interval of the first model minus the second in one state, as :func:`paired_tests` has it; None without any.
-
-    Raises:
-        ValueError: If the two have different numbers of images of a prompt.
-    """
-    info, settings, runs = evidence.measurements.metrics[metric], evidence.settings, evidence.frame("per_run")
-    frame = runs if info.kind == "set" else evidence.frame("prompts")
-    first, second = pair_of(frame, runs, models, metric=metric, attack=attack, steps=steps)
-    if info.kind == "set":
-        found = against_by_seed(first, second, settings, ())
-        return difference_held(float(str(found["low"])), float(str(found["high"])), info)
-    key = paired_key(models, metric=metric, attack=attack, steps=steps)
-    data = crossed_difference(first, second, key)
-    if data is None:
-        return None
-    return difference_held(*statistics.mean_interval(data, interval_method(settings), draws(settings, *key)), info)
 
 
 def against_by_prompt(

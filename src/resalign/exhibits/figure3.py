@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.exhibits._evidence import Evidence
-    from resalign.exhibits._products import Drawn
+    from resalign.display.products import Drawn
+    from resalign.exhibits._inputs import ExhibitInputs
 
 TITLE, KIND = "Benign and personalised samples, flagged ones blurred (ResAlign, Figure 3)", "figure"
 READS = ("samples",)
 
 
-def make(evidence: Evidence) -> Drawn:
+def make(inputs: ExhibitInputs) -> Drawn:
     """The first prompts of each list that benign generation is measured on, every model before and after attacks.
 
     Raises:
@@ -22,11 +22,13 @@ def make(evidence: Evidence) -> Drawn:
 
     from resalign.analysis.measurements import NOT_ATTACKED
     from resalign.display.gallery import grid_figure, sample_grid
-    from resalign.exhibits._products import Drawn
+    from resalign.display.products import Drawn
 
-    names, settings = evidence.measurements.main(), evidence.settings
-    samples = evidence.frame("samples")
-    samples = samples[samples["attack"].isin({NOT_ATTACKED, *names.attacks})]
+    names, settings = inputs.measurements.main(), inputs.settings
+    samples = inputs.frame("samples")
+    utility = {info.prompt_set for info in names.metrics.values() if info.group == "utility"}
+    shown = samples["attack"].isin({NOT_ATTACKED, *names.attacks}) & samples["prompt_set"].isin(utility)
+    samples = samples[shown]
     lists = list(dict.fromkeys(samples["prompt_set"]))
     each = -(-settings.gallery_prompts // max(1, len(lists)))
     kept = [s.drop_duplicates("prompt_id").head(each) for _, s in samples.groupby("prompt_set", sort=False)]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.exhibits._evidence import Evidence
-    from resalign.exhibits._products import Table
+    from resalign.display.products import Table
+    from resalign.exhibits._inputs import ExhibitInputs
 
 TITLE, KIND = "The erased concept before and after fine-tuning (concept resurgence, Table 1)", "table"
 READS, ATTACKED = ("values",), True
 CONCEPT, INCIDENTAL = "concept_accuracy", "incidental_resurgence"
 
 
-def make(evidence: Evidence) -> Table:
+def make(inputs: ExhibitInputs) -> Table:
     """The concept's accuracy of every model, before and after the most steps of each attack, and the regained part.
 
     Without the metric ``concept_accuracy`` the first safety metric's detectors take the classifier's place. Incidental
@@ -23,13 +23,13 @@ def make(evidence: Evidence) -> Table:
     """
     from resalign.analysis.frames import final_states
     from resalign.analysis.measurements import NOT_ATTACKED
+    from resalign.display.products import Table
     from resalign.exhibits._layouts import models_layout
-    from resalign.exhibits._products import Table
 
-    names = evidence.measurements.main()
+    names = inputs.measurements.main()
     concept = CONCEPT if CONCEPT in names.metrics else names.safety_metric
     metrics = [concept, *([INCIDENTAL] if INCIDENTAL in names.metrics else [])]
-    final = final_states(evidence.main)
+    final = final_states(inputs.main)
     frame = final[final["metric"].isin(metrics)].reset_index(drop=True)
     before = frame[frame["attack"] == NOT_ATTACKED].set_index(["model", "metric"])["mean"]
     start = frame.set_index(["model", "metric"]).index.map(before.to_dict())

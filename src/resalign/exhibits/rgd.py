@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resalign.exhibits._evidence import Evidence
-    from resalign.exhibits._products import Table
+    from resalign.display.products import Table
+    from resalign.exhibits._inputs import ExhibitInputs
 
 TITLE, KIND = "Forgetting, retained accuracy and image quality (RGD, Table 1)", "table"
 READS = ("values",)
 KEPT = ("retained_accuracy", "fid", "kid", "clip_score")
 
 
-def make(evidence: Evidence) -> Table:
+def make(inputs: ExhibitInputs) -> Table:
     """UA, RA and FID of every model before fine-tuning.
 
     UA = 1 - accuracy on the forgotten class: of the metric ``concept_accuracy``, or else of the first safety metric,
@@ -22,10 +22,10 @@ def make(evidence: Evidence) -> Table:
     from dataclasses import replace
 
     from resalign.analysis.measurements import NOT_ATTACKED
+    from resalign.display.products import Table
     from resalign.exhibits._layouts import models_layout
-    from resalign.exhibits._products import Table
 
-    names, values = evidence.measurements.main(), evidence.main
+    names, values = inputs.measurements.main(), inputs.main
     shown = "concept_accuracy" if "concept_accuracy" in names.metrics else names.safety_metric
     kept = [metric for metric in KEPT if metric in names.metrics]
     frame = values[(values["attack"] == NOT_ATTACKED) & values["metric"].isin([shown, *kept])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from resalign.config.ablations import Ablations
 from resalign.config.plan import RESULTS, Plan
 from resalign.config.strict import ConfigError, read_yaml
 from resalign.jobs import ablation as ablation_jobs
-from resalign.jobs import paper, report, theory
+from resalign.jobs import exhibit, measure, report, theory
 from resalign.jobs.job import as_json
 
 # Where things lie in the archive.
@@ -39,12 +38,11 @@ def result_files(plan: Plan) -> list[str]:
     """
     result = f"{RESULTS}/{plan.experiment.config.name}"
     reported = report.files(plan.experiment.sweeps)
-    measured = [*(f"{frame}.csv" for frame in paper.FRAMES), "names.json", "run.json"]
     ablations = [f"{_ablation_folder(plan, name)}/{file}" for name in _ablations(plan) for file in ablation_jobs.COPIED]
     return [
         *(f"{result}/{file}" for file in (*reported, "figures", "run.json")),
-        *(f"{paper.measured_folder(plan)}/{file}" for file in measured),
-        *(f"{result}/paper/{file}" for name in _exhibits(plan) for file in paper.files_of(name)),
+        *(f"{measure.folder(plan)}/{file}" for file in (*measure.FILES, "run.json")),
+        *(f"{result}/paper/{file}" for name in _exhibits(plan) for file in exhibit.files_of(name)),
         *ablations,
         *([*theory.files(plan), *theory.measured_files(plan)] if _has_theory(plan) else ()),
     ]
@@ -65,7 +63,7 @@ def artifact_job(plan: Plan, ablations: Ablations) -> str:
             "assets": _assets(plan, ablations),
             "files": result_files(plan),
             "inputs": _own_inputs(plan),
-            "words": {name: paper.words(plan, name) for name in _exhibits(plan)},
+            "words": {name: exhibit.words(plan, name).plain() for name in _exhibits(plan)},
             "ablations": [_ablation(plan, ablations, name) for name in _ablations(plan)],
             "theory": theory.measured_states(plan) if _has_theory(plan) else [],
             "artifact": config.artifact.model_dump(mode="json"),
@@ -113,13 +111,13 @@ def _files_in(where: str) -> list[Path]:
 def _exhibits(plan: Plan) -> list[str]:
     """The paper's exhibits, pictures of generated images only where images are asked for."""
     with_images = plan.experiment.config.artifact.images
-    planned = paper.planned(plan)
-    return [name for name in planned if with_images or "samples" not in paper.frames_of(plan, name)]
+    planned = exhibit.planned(plan)
+    return [name for name in planned if with_images or "samples" not in exhibit.frames_of(plan, name)]
 
 
 def _ablations(plan: Plan) -> list[str]:
     """Names of the ablations that the packed exhibits read."""
-    frames = [paper.frames_of(plan, name) for name in _exhibits(plan)]
+    frames = [exhibit.frames_of(plan, name) for name in _exhibits(plan)]
     return list(dict.fromkeys(Path(found["ablation"]).parent.name for found in frames if "ablation" in found))
 
 
@@ -129,14 +127,11 @@ def _ablation_folder(plan: Plan, name: str) -> str:
 
 def _ablation(plan: Plan, ablations: Ablations, name: str) -> dict[str, Any]:
     """A measured ablation, and the folders of the runs behind it."""
-    job = json.loads(ablation_jobs.measuring_job(ablations, name))
-    rows = [row for variant in job["variants"] for row in variant["measured"]["rows"]]
-    runs = [folder.format(seed=seed) for row in rows for folder in row["folders"].values() for seed in row["seeds"]]
-    read = [
-        str(Path(file).parent)
-        for file in ablation_jobs.measured_files(ablations, name)
-        if file.startswith(f"{RESULTS}/runs/")  # not what marks data sets as complete
-    ]
+    job = ablation_jobs.AblationJob.of(ablations, name)
+    rows = [row for variant in job.variants for row in variant.measured.rows]
+    runs = [folder.format(seed=seed) for row in rows for folder in row.folders.values() for seed in row.seeds]
+    # Not what marks data sets as complete.
+    read = [str(Path(file).parent) for file in job.inputs() if file.startswith(f"{RESULTS}/runs/")]
     return {
         "folder": _ablation_folder(plan, name),
         "runs": list(dict.fromkeys([*runs, *read])),
@@ -144,7 +139,7 @@ def _ablation(plan: Plan, ablations: Ablations, name: str) -> dict[str, Any]:
 
 
 def _has_theory(plan: Plan) -> bool:
-    return bool(paper.declared_theory(plan))
+    return bool(exhibit.declared_theory(plan))
 
 
 def _assets(plan: Plan, ablations: Ablations) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from resalign.config.detector_audit import StandInConfig
 from resalign.config.report import ReportConfig
-from resalign.jobs import report
+from resalign.jobs import measure
 from resalign.jobs.inputs import Input
 from resalign.jobs.job import Job
+from resalign.jobs.measure import Scored
 
 if TYPE_CHECKING:
     from resalign.config.plan import Plan
@@ -23,14 +24,14 @@ class AuditedJob(Job):
         concept: Its concept.
         metric: Label of the audited metric, and its name and settings.
         base: The model before unlearning.
-        rows: Every model, fine-tuned or not; see :func:`resalign.jobs.report.report_rows`.
+        rows: Every model, fine-tuned or not; raw scores lead to images.
     """
 
     title: str
     concept: str
     metric: tuple[str, dict[str, Any]]
     base: str
-    rows: tuple[dict[str, Any], ...]
+    rows: tuple[Scored, ...]
 
 
 class DetectorSampleJob(AuditedJob):
@@ -97,9 +98,7 @@ def metric_modules(plan: Plan) -> list[str]:
 def score_files(plan: Plan) -> list[str]:
     """The raw scores of all runs."""
     return [
-        f"{row['folders']['score'].format(seed=seed)}/scores.parquet"
-        for row in report.report_rows(plan)
-        for seed in row["seeds"]
+        f"{row.folders['score'].format(seed=seed)}/scores.parquet" for row in measure.rows(plan) for seed in row.seeds
     ]
 
 
@@ -121,7 +120,7 @@ def _audited(plan: Plan) -> dict[str, Any]:
         "concept": experiment.config.concept.name,
         "metric": (label, experiment.metrics[label].resolved()),
         "base": experiment.models[0],
-        "rows": tuple(report.report_rows(plan)),
+        "rows": measure.rows(plan),
     }
 
 

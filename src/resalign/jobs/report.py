@@ -1,29 +1,30 @@
-"""The report: its job, the files that it reads, and the files that it writes."""
+"""The report: its job, and the files that it writes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from resalign.config.experiment import BASE
-from resalign.config.plan import NOT_ATTACKED, Plan, Stage
-from resalign.jobs import check_scorers, overlap
+from resalign.config.plan import NOT_ATTACKED, Plan
+from resalign.config.report import ReportConfig
+from resalign.jobs import check_scorers, measure, overlap
 from resalign.jobs.digits import digits_parts
-from resalign.jobs.job import as_json
+from resalign.jobs.inputs import Input
+from resalign.jobs.job import Job
 
 PAGE = "report.html"
-EFFICIENCY = "efficiency.csv"  # written by resalign.accounting.efficiency, when a run has ended
-TABLE, LATEX = "tables/table1.csv", "tables/table1.tex"
+TABLE = "tables/table1.csv"
 STEPS, PER_RUN, PAIRED = "tables/steps.csv", "tables/per_run.csv", "tables/paired.csv"
 SURVIVAL, PARETO = "tables/survival.csv", "tables/pareto.csv"
-ALWAYS = (PAGE, TABLE, LATEX, STEPS, PER_RUN, PAIRED, SURVIVAL, PARETO)
+ALWAYS = (PAGE, TABLE, STEPS, PER_RUN, PAIRED, SURVIVAL, PARETO)
 WORDS = "attacks.md"  # where there are sweeps
+Timing = tuple[str, str, int, str]  # stage, label, seed, folder of a job
 
 
-def sweep_files(label: str) -> tuple[str, str, str]:
-    """A sweep's values, their mean and worst, and its LaTeX."""
+def sweep_files(label: str) -> tuple[str, str, str, str]:
+    """A sweep's values, its LaTeX without and with intervals, and the mean and worst over its values."""
     stem = f"tables/sweep-{label}"
-    return f"{stem}.csv", f"{stem}-summary.csv", f"{stem}.tex"
+    return f"{stem}.csv", f"{stem}.tex", f"{stem}-full.tex", f"{stem}-summary.csv"
 
 
 def files(sweeps: Iterable[str]) -> tuple[str, ...]:
@@ -38,49 +39,86 @@ def files(sweeps: Iterable[str]) -> tuple[str, ...]:
     return (*ALWAYS, *swept, *([WORDS] if swept else []))
 
 
-def report_rows(plan: Plan) -> list[dict[str, Any]]:
-    """Every model, fine-tuned or not, with the folders of its stages; {seed} stands for a training seed."""
-    rows = []
-    for score in plan.score.values():
-        folders: dict[str, str] = {}
-        stage = score
-        while stage:
-            tier = f"/{plan.tier}" if stage.stage in ("sample", "score") else ""
-            folders.setdefault(stage.stage, stage.folder("{seed}") + tier)  # of attacks in a chain, the last
-            if stage.parent is None:
-                break
-            stage = stage.parent
-        rows.append(
-            {
-                "model": score.model,
-                "attack": score.attack or NOT_ATTACKED,
-                "dataset": plan.experiment.attack_data[score.attack].dataset if score.attack else "",
-                "seeds": plan.seeds(score),
-                "folders": folders,
-                **({"before": scores_before(plan, score)} if plan.attacked_prompts(score.attack) else {}),
-            }
+class Checks(Job):
+    """Records of the checks whose findings are caveats of results.
+
+    Attributes:
+        overlap: Overlaps of the attacks' data with other sets; None where nothing is attacked.
+        scorer_check: Findings of the detectors on images whose content is known.
+    """
+
+    overlap: Input | None = None
+    scorer_check: Input
+
+    @staticmethod
+    def checked(plan: Plan) -> dict[str, Any]:
+        """The fields of an experiment."""
+        compared = overlap.folder(plan)
+        return {
+            "overlap": Input(compared, [f"{compared}/overlap.json"]) if compared else None,
+            "scorer_check": Input.file(f"{check_scorers.folder(plan)}/{check_scorers.FOUND}"),
+        }
+
+
+class ReportJob(Checks):
+    """What the page shows besides the measured frames.
+
+    Attributes:
+        measured: Folder of the measured frames.
+        name, title, subtitle, concept, tier: Of the experiment.
+        command: Begins a command that makes files of the experiment.
+        config: The resolved configuration.
+        report: Settings of the report.
+        gallery: Prompt list of the samples; None in an archive without images.
+        timings: Jobs behind the report.
+    """
+
+    measured: Input
+    name: str
+    title: str
+    subtitle: str
+    concept: str
+    tier: str
+    command: str
+    config: dict[str, Any]
+    report: ReportConfig
+    gallery: str | None = None
+    timings: tuple[Timing, ...]
+
+    @classmethod
+    def of(cls, plan: Plan) -> ReportJob:
+        """The job of an experiment's rule."""
+        config = plan.experiment.config
+        references = [("score", "reference", 0, folder) for folder in plan.references]
+        return cls(
+            **cls.checked(plan),
+            measured=Input(measure.folder(plan), measure.files(plan)),
+            name=config.name,
+            title=config.title,
+            subtitle=config.subtitle,
+            concept=config.concept.name,
+            tier=plan.tier,
+            command=plan.command("", tier=plan.tier),
+            config=plan.experiment.resolved(),
+            report=config.report,
+            gallery=config.gallery,
+            timings=(*report_timings(plan), *references),
         )
-    return rows
+
+    def inputs(self) -> list[str]:
+        """The measured frames, the checks' records, and the times of all jobs."""
+        return [*super().inputs(), *(f"{folder}/timing.json" for *_, folder in self.timings)]
 
 
-def scores_before(plan: Plan, score: Stage) -> dict[str, str]:
-    """Folder of the scores of the state that an attack started from, by training seed."""
-    after = plan.experiment.attack_data[score.attack or ""].after
-    found = next(other for other in plan.score.values() if (other.model, other.attack) == (score.model, after))
-    # What nothing has trained is scored with its first seed alone.
-    own = {seed: seed if seed in plan.seeds(found) else plan.seeds(found)[0] for seed in plan.seeds(score)}
-    return {str(seed): f"{found.folder(before)}/{plan.tier}" for seed, before in own.items()}
-
-
-def report_timings(plan: Plan) -> list[tuple[str, str, int, str]]:
+def report_timings(plan: Plan) -> list[Timing]:
     """(stage, label, seed, folder) of every job behind the report, each once."""
-    found = {}
-    for row in report_rows(plan):
-        for stage, folder in row["folders"].items():
+    found: dict[str, tuple[str, str, int]] = {}
+    for row in measure.rows(plan):
+        for stage, folder in row.folders.items():
             # An unlearning run stands behind several rows; its label is the model's alone.
-            plain = stage == "unlearn" or row["attack"] == NOT_ATTACKED
-            label = row["model"] if plain else f"{row['model']}/{row['attack']}"
-            for seed in row["seeds"]:
+            plain = stage == "unlearn" or row.attack == NOT_ATTACKED
+            label = row.model if plain else f"{row.model}/{row.attack}"
+            for seed in row.seeds:
                 found[folder.format(seed=seed)] = (stage, label, seed)
     for asset in plan.assets.values():
         if asset.origin != "path":
@@ -88,69 +126,6 @@ def report_timings(plan: Plan) -> list[tuple[str, str, int, str]]:
     for folder, part in digits_parts(plan).items():
         found[folder] = ("assets", part, 0)
     found[check_scorers.folder(plan)] = ("inputs", "scorers", 0)
-    compared = overlap.folder(plan)
-    if compared:
+    if compared := overlap.folder(plan):
         found[compared] = ("inputs", "overlap", 0)
     return [(*key, folder) for folder, key in found.items()]
-
-
-def report_files(plan: Plan) -> list[str]:
-    """Every file that the report reads: scores, the reference's, what attacks' data overlap with, all jobs' times."""
-    scores = [
-        f"{row['folders']['score'].format(seed=seed)}/scores.parquet"
-        for row in report_rows(plan)
-        for seed in row["seeds"]
-    ]
-    references = [f"{folder}/scores.parquet" for folder in plan.references]
-    compared = [f"{overlap.folder(plan)}/overlap.json"] if plan.experiment.attacks else []
-    detectors = f"{check_scorers.folder(plan)}/{check_scorers.FOUND}"
-    return [
-        *scores,
-        *references,
-        *compared,
-        detectors,
-        *(f"{folder}/timing.json" for *_, folder in report_timings(plan)),
-    ]
-
-
-def report_job(plan: Plan) -> str:
-    """What scripts/report.py needs."""
-    experiment, config = plan.experiment, plan.experiment.config
-    attacked = experiment.attack_data
-    return as_json(
-        {
-            "name": config.name,
-            "command": plan.command("", tier=plan.tier),
-            "title": config.title,
-            "subtitle": config.subtitle,
-            "concept": config.concept.name,
-            "tier": plan.tier,
-            "training_seeds": experiment.tier.training_seeds,
-            "sampling_seed": config.sampling.seed,
-            "config": experiment.resolved(),
-            "models": experiment.models,
-            "base": BASE,
-            # Pairs: the order of rows, columns and values is the configuration's, and keys are sorted here.
-            "attacks": [(label, data.dataset) for label, data in attacked.items()],
-            "sweeps": [
-                (
-                    label,
-                    {"title": sweep.title, "axis": sweep.axis, "note": sweep.note, "metrics": sweep.metrics}
-                    | {"attacks": list(experiment.sweeps[label].items())},
-                )
-                for label, sweep in config.sweeps.items()
-            ],
-            "main_attacks": config.main or list(config.attacks),
-            "heldout": {label: plan.captions(data.heldout) for label, data in attacked.items()},
-            "metrics": [(label, metric.resolved()) for label, metric in experiment.metrics.items()],
-            "gallery": config.gallery,
-            "flags": config.flags,
-            "report": config.report.model_dump(mode="json"),
-            "references": {reference: f"{folder}/scores.parquet" for folder, reference in plan.references.items()},
-            "compared": plan.compared,
-            "overlap": overlap.folder(plan),
-            "scorer_check": f"{check_scorers.folder(plan)}/{check_scorers.FOUND}",
-            "rows": report_rows(plan),
-            "timings": report_timings(plan),
-        }
-    )

@@ -1,19 +1,87 @@
-"""What a plan says of the series that exhibits show: their axes, methods of fine-tuning and metrics' modules."""
+"""Exhibits of a series of variants: which there are, and what a plan says of their axes, attacks and metrics."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from resalign.config.ablations import AblationConfig
 from resalign.config.plan import Plan
+from resalign.jobs.job import Part
 
-# What variants may change and still be of the experiment's world: `tiers` are prompts of lists that they add.
+# What variants may change and still be of the experiment's setting: `tiers` are prompts of lists that they add.
 TRAINING = ("unlearning", "attacks", "prepared", "assets", "consent", "tiers")
 HARMLESS = (".features", ".along_the_way")  # more is measured of the same images, or earlier states too
 
 
-def described(plan: Plan, exhibit: str, ablation: AblationConfig | None, name: str) -> dict[str, dict[str, Any]]:
-    """Axis, methods of fine-tuning, and other worlds of an exhibit's series, by the series' name.
+@dataclass(frozen=True)
+class SeriesExhibit:
+    """An exhibit of an ablation's variants, or of the values of sweeps that are named like it (``table4-…``).
+
+    Attributes:
+        TITLE: First words of the caption.
+        KIND: ``table``, or ``figure`` with the first metric of each group.
+        ABLATION: The ablation that it reads where it is declared.
+        groups: Of metrics; the safety ones in every state.
+        published: Table of published.csv in the ResAlign paper, or ''.
+        method: Fine-tuning method of the whole published table, or ''; series of others are not compared with it.
+    """
+
+    TITLE: str
+    KIND: str
+    ABLATION: str
+    groups: tuple[str, ...]
+    published: str = ""
+    method: str = ""
+    READS: ClassVar[tuple[str, ...]] = ("values",)
+
+
+SERIES: Mapping[str, SeriesExhibit] = {
+    "table2": SeriesExhibit(
+        "Personalisation methods (ResAlign, Table 2)",
+        "table",
+        "fine_tuning_methods",
+        ("safety", "utility", "learnability"),
+        "tab2",
+    ),
+    "table3": SeriesExhibit(
+        "Components of ResAlign (ResAlign, Table 3)", "table", "components", ("safety", "utility"), "tab3"
+    ),
+    # "LoRA", says the paper's text of Tables 4 and 5.
+    "table4": SeriesExhibit(
+        "Learning rates of fine-tuning (ResAlign, Table 4)",
+        "table",
+        "learning_rates",
+        ("safety", "learnability"),
+        "tab4",
+        "lora",
+    ),
+    "table5": SeriesExhibit(
+        "Optimizers of fine-tuning (ResAlign, Table 5)",
+        "table",
+        "optimizers",
+        ("safety", "learnability"),
+        "tab5",
+        "lora",
+    ),
+    "figure4": SeriesExhibit(
+        "Contaminated fine-tuning data (ResAlign, Figure 4)", "figure", "contamination", ("safety",)
+    ),
+    "figure5": SeriesExhibit("Effect of γ (ResAlign, Figure 5)", "figure", "gamma", ("safety", "utility")),
+}
+
+
+class SeriesWords(Part):
+    """A series: what varies, its methods of fine-tuning, and the settings that differ from the experiment's."""
+
+    axis: str
+    methods: tuple[str, ...] = ()
+    other: tuple[str, ...] = ()
+
+
+def described(plan: Plan, exhibit: str, ablation: AblationConfig | None, name: str) -> dict[str, SeriesWords]:
+    """An exhibit's series by name.
 
     Args:
         plan: Of the experiment.
@@ -24,12 +92,12 @@ def described(plan: Plan, exhibit: str, ablation: AblationConfig | None, name: s
     experiment = plan.experiment
     found = {}
     if ablation is not None:
-        methods = _methods(plan, ablation)
-        found[name] = {"axis": ablation.axis, "methods": methods, "other": _other_world(plan, ablation)}
+        methods, other = _methods(plan, ablation), _other_settings(plan, ablation)
+        found[name] = SeriesWords(axis=ablation.axis, methods=methods, other=other)
     for label, attacks in experiment.sweeps.items():
         if label.startswith(exhibit):
-            methods = sorted({experiment.attacks[attack].name for attack in attacks.values()})
-            found[label] = {"axis": experiment.config.sweeps[label].axis, "methods": methods, "other": []}
+            methods = tuple(sorted({experiment.attacks[attack].name for attack in attacks.values()}))
+            found[label] = SeriesWords(axis=experiment.config.sweeps[label].axis, methods=methods)
     return found
 
 
@@ -42,8 +110,8 @@ def metric_modules(plan: Plan, ablation: AblationConfig) -> dict[str, str]:
     return {label: module for label, module in found.items() if label not in plan.experiment.metrics}
 
 
-def _other_world(plan: Plan, ablation: AblationConfig) -> list[str]:
-    """What an ablation has otherwise than the experiment, besides training, attacks, their data and what it adds."""
+def _other_settings(plan: Plan, ablation: AblationConfig) -> tuple[str, ...]:
+    """Settings of an ablation that differ from the experiment's, besides training, attacks, data and additions."""
     own = {family: getattr(plan.experiment.config, family) for family in ("metrics", "prompts", "scorers")}
     found = [key for key in ("tier", "seeds") if getattr(ablation, key)]
     for _, changed in ablation.changes():
@@ -52,11 +120,11 @@ def _other_world(plan: Plan, ablation: AblationConfig) -> list[str]:
             adds = family in own and label and label not in own[family]
             if not (adds or family in TRAINING or key.endswith(HARMLESS)):
                 found.append(key)
-    return list(dict.fromkeys(found))
+    return tuple(dict.fromkeys(found))
 
 
-def _methods(plan: Plan, ablation: AblationConfig) -> list[str]:
-    """Methods of fine-tuning of an ablation's attacks, over all of its variants; nothing is planned."""
+def _methods(plan: Plan, ablation: AblationConfig) -> tuple[str, ...]:
+    """Fine-tuning methods of an ablation's attacks, over all of its variants; nothing is planned."""
     own = {label: member.name for label, member in plan.experiment.attacks.items()}
     found: set[str] = set()
     for _, changed in ablation.changes():
@@ -69,7 +137,7 @@ def _methods(plan: Plan, ablation: AblationConfig) -> list[str]:
                 methods[key.removeprefix("attacks.").removesuffix(".attack")] = str(value)
         shown = ablation.attacks or tuple(methods)
         found |= {methods[label] for label in shown if label in methods}
-    return sorted(found)
+    return tuple(sorted(found))
 
 
 def _entries(family: str, changed: dict[str, Any]) -> dict[str, Any]:

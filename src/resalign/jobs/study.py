@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from resalign.config.closure import import_closure
 from resalign.config.strict import ConfigError
 from resalign.config.study import SAFETY, UTILITY, SelectionConfig, StudyConfig
-from resalign.jobs import report
+from resalign.jobs import measure, report
+from resalign.jobs.inputs import Input
 from resalign.jobs.job import Job
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class StudyJob(Job):
         base: The model before unlearning.
         models, attacks: Labels.
         metrics: Name and settings of the metrics that are counted, by label.
-        rows: Every model, fine-tuned or not; see :func:`resalign.jobs.report.report_rows`.
+        measured: Folder of the measured frames.
         timings: (stage, label, seed, folder) of every job behind the study.
         study, selection: The bounds of claims and selection.
     """
@@ -40,10 +41,14 @@ class StudyJob(Job):
     models: tuple[str, ...]
     attacks: tuple[str, ...]
     metrics: dict[str, dict[str, Any]]
-    rows: tuple[dict[str, Any], ...]
+    measured: Input
     timings: tuple[tuple[str, str, int, str], ...]
     study: StudyConfig
     selection: SelectionConfig
+
+    def inputs(self) -> list[str]:
+        """The measured frames, and the times of all jobs."""
+        return [*super().inputs(), *(f"{folder}/timing.json" for *_, folder in self.timings)]
 
     @classmethod
     def of(cls, plan: Plan) -> StudyJob:
@@ -59,7 +64,7 @@ class StudyJob(Job):
             models=experiment.models,
             attacks=tuple(experiment.attacks),
             metrics={label: metric.resolved() for label, metric in _metrics(plan).items()},
-            rows=tuple(report.report_rows(plan)),
+            measured=Input(measure.folder(plan), measure.files(plan)),
             timings=tuple(report.report_timings(plan)),
             study=StudyConfig(),
             selection=SelectionConfig(),
@@ -69,18 +74,6 @@ class StudyJob(Job):
 def module_code(module: str) -> list[str]:
     """Code inputs of a rule that runs a module of the package."""
     return [str(path) for path in import_closure(module)]
-
-
-def study_metrics(plan: Plan) -> list[str]:
-    """Modules of the metrics that are counted."""
-    return sorted(f"resalign.metrics.{metric.name}" for metric in _metrics(plan).values())
-
-
-def study_files(plan: Plan) -> list[str]:
-    """Every file that is counted or summed: scores, the attacks' records, and the times of all jobs."""
-    return [
-        name for name in report.report_files(plan) if name not in {f"{of}/scores.parquet" for of in plan.references}
-    ]
 
 
 def checked(plan: Plan) -> Plan:

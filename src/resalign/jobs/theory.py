@@ -1,59 +1,128 @@
-"""What the rules of the measured theory tell their scripts, and the files that they read and write."""
+"""The measured theory: the jobs that measure and show it, and the files that they read and write."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import PurePath
 from typing import Any
 
 from resalign.config.plan import RESULTS, Plan, Stage
-from resalign.jobs import report as report_jobs
-from resalign.jobs.inputs import completion_files
-from resalign.jobs.job import as_json
-from resalign.jobs.training import parent_weights
+from resalign.config.report import ReportConfig
+from resalign.config.theory import LinearModelConfig, TheoryConfig
+from resalign.jobs import measure
+from resalign.jobs.inputs import Input
+from resalign.jobs.job import Job
 
 STATE_TABLES = ("sharpness", "displacement", "slices")
-REGAINED = "regained"
-TABLES = (*STATE_TABLES, REGAINED)
-# What a reader opens besides tables, by the tables that it is made from.
-READS = {"theory": ("sharpness", "displacement", REGAINED), "sharpness": (REGAINED,)}
-READS |= {"displacement": ("displacement",), "slices": ("slices",)}
-SHOWN = ("theory.md", *(f"{figure}.{suffix}" for figure in STATE_TABLES for suffix in ("png", "svg")))
-LINEAR_MODEL = ("linear_model.csv", "linear_model.md", "linear_model.png", "linear_model.svg")
+LINEAR_MODEL = "linear_model.csv"
+FIGURES = (*STATE_TABLES, "linear_model")
+SHOWN = (
+    *(f"{table}.csv" for table in (*STATE_TABLES, "regained")),
+    *("theory.md", LINEAR_MODEL, "linear_model.md"),
+    *(f"{figure}.{suffix}" for figure in FIGURES for suffix in ("png", "svg")),
+)
+
+
+class StateJob(Job):
+    """The measurement of one model and training seed.
+
+    Attributes:
+        label: The model's.
+        theory: Settings of the measurement.
+        pixels: Size of the images.
+        device: Where it runs.
+        model: Pipeline folder.
+        weights: Unlearned weights; None for a model that nothing has trained.
+        forget: Images of the concept.
+        attacks: (label, training seed, file of kept states) of every attack on the model.
+    """
+
+    label: str
+    theory: TheoryConfig
+    pixels: int
+    device: str
+    model: Input
+    weights: Input | None = None
+    forget: Input
+    attacks: tuple[tuple[str, int, Input], ...]
+
+    @classmethod
+    def of(cls, plan: Plan, run: str, seed: int) -> StateJob:
+        """The job of one run of :func:`states` and one seed."""
+        state, config = states(plan)[run], plan.experiment.config
+        weights = f"{state.parent.folder(seed)}/weights.safetensors" if state.parent else None
+        return cls(
+            label=state.label,
+            theory=TheoryConfig.parse(_state_config(plan), where="theory"),
+            pixels=config.pixels,
+            device=plan.experiment.resources("unlearn").device,
+            model=Input.asset(plan, plan.pipeline(state.model)),
+            weights=Input.file(weights) if weights else None,
+            forget=Input.asset(plan, config.concept.forget),
+            attacks=attacks(plan, state, seed),
+        )
+
+
+class LinearModelJob(Job):
+    """The grid of the linear model."""
+
+    linear_model: LinearModelConfig
+
+    @classmethod
+    def of(cls, plan: Plan) -> LinearModelJob:
+        """The job of an experiment."""
+        return cls(linear_model=plan.experiment.config.theory.linear_model)
+
+
+class TheoryShownJob(Job):
+    """The tables, texts and figures of the measured theory.
+
+    Attributes:
+        measured: Folder of the experiment's measured frames.
+        tables: The measured files of every model and seed, by table, in the tables' order.
+        linear_model: The linear model's table.
+        samples: Examples behind each simulation of it.
+        report: Settings of figures.
+    """
+
+    measured: Input
+    tables: dict[str, tuple[Input, ...]]
+    linear_model: Input
+    samples: int
+    report: ReportConfig
+
+    @classmethod
+    def of(cls, plan: Plan) -> TheoryShownJob:
+        """The job of an experiment."""
+        return cls(
+            measured=Input(measure.folder(plan), measure.files(plan)),
+            tables={
+                table: tuple(Input.file(f"{state}/{table}.csv") for state in measured_states(plan))
+                for table in STATE_TABLES
+            },
+            linear_model=Input.file(f"{linear_model_folder(plan)}/{LINEAR_MODEL}"),
+            samples=plan.experiment.config.theory.linear_model.samples,
+            report=plan.experiment.config.report,
+        )
 
 
 def folder(plan: Plan) -> str:
-    """Where the experiment's tables lie."""
+    """Folder of the experiment's tables."""
     return f"{RESULTS}/{plan.experiment.config.name}/theory"
 
 
+def linear_model_folder(plan: Plan) -> str:
+    """Folder of the linear model's measured table."""
+    return f"{folder(plan)}/linear-model"
+
+
 def files(plan: Plan) -> list[str]:
-    """Everything that the target ``theory`` makes; each file is a job's of its own."""
-    tables = [f"{name}.csv" for name in TABLES]
-    return [f"{folder(plan)}/{name}" for name in (*tables, *SHOWN, *LINEAR_MODEL)]
+    """Everything that the target ``theory`` makes."""
+    return [f"{folder(plan)}/{name}" for name in SHOWN]
 
 
 def measured_files(plan: Plan) -> list[str]:
-    """What files of the target are made from, besides the models' own tables, and the records of how."""
-    regained, linear = f"{folder(plan)}/measured", f"{folder(plan)}/measured/linear-model"
-    return [f"{regained}/{REGAINED}.csv", f"{regained}/run.json", f"{linear}/linear_model.csv", f"{linear}/run.json"]
-
-
-def file_jobs(report: Mapping[str, Any], states: Sequence[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(file, script, job) of everything that the target makes.
-
-    Args:
-        report: The report's job.
-        states: Folder of every measured model and training seed, in the tables' order.
-    """
-    where = f"{RESULTS}/{report['name']}/theory"
-    for table in TABLES:
-        yield f"{where}/{table}.csv", "theory_table", {"table": table, "parts": parts_of(where, states, table)}
-    for file in SHOWN:
-        yield f"{where}/{file}", "theory_shown", _shown(report, file, where, states)
-    for file in LINEAR_MODEL:
-        yield f"{where}/{file}", "linear_model_shown", _linear_model_shown(report, file, where)
+    """The linear model's table and the records of the target's jobs."""
+    linear = linear_model_folder(plan)
+    return [f"{folder(plan)}/run.json", f"{linear}/{LINEAR_MODEL}", f"{linear}/run.json"]
 
 
 def states(plan: Plan) -> dict[str, Stage]:
@@ -82,106 +151,22 @@ def seeds(plan: Plan, state: Stage) -> tuple[int, ...]:
     return plan.seeds(next(score for score in _unattacked(plan) if score.model == state.model))
 
 
-def attacks(plan: Plan, state: Stage, seed: int) -> list[tuple[str, int, str]]:
+def attacks(plan: Plan, state: Stage, seed: int) -> tuple[tuple[str, int, Input], ...]:
     """(label, training seed, file of kept states) of every attack on a model of one training seed.
 
-    Of a model that nothing has trained, attacks of every seed start.
+    Attacks of every seed start from a model that nothing has trained.
     """
     untrained = len(seeds(plan, state)) < len(plan.experiment.tier.training_seeds)
-    return [
-        (str(stage.attack), of, f"{stage.folder(of)}/checkpoints.json")
+    return tuple(
+        (str(stage.attack), of, Input.file(f"{stage.folder(of)}/checkpoints.json"))
         for stage in _attacks(plan, state.model)
         for of in (plan.seeds(stage) if untrained else (seed,))
-    ]
-
-
-def state_job(plan: Plan, run: str, seed: int) -> str:
-    """What scripts/theory.py needs."""
-    state, config = states(plan)[run], plan.experiment.config
-    return as_json(
-        {
-            "label": state.label,
-            "theory": _state_config(plan),
-            "pixels": config.pixels,
-            "device": plan.experiment.resources("unlearn").device,
-            "model": plan.folder(plan.pipeline(state.model)),
-            "weights": parent_weights(state, str(seed)),
-            "forget": plan.folder(config.concept.forget),
-            "attacks": attacks(plan, state, seed),
-        }
     )
-
-
-def state_inputs(plan: Plan, run: str, seed: int) -> dict[str, list[str]]:
-    """The files that a measurement reads, by kind."""
-    state = states(plan)[run]
-    return {
-        "weights": list(filter(None, [parent_weights(state, str(seed))])),
-        "attacks": [manifest for _, _, manifest in attacks(plan, state, seed)],
-        "assets": completion_files(plan, [plan.pipeline(state.model), plan.experiment.config.concept.forget]),
-    }
 
 
 def measured_states(plan: Plan) -> list[str]:
     """Folder of every measured model and training seed, in the tables' order."""
     return [state.folder(seed) for state in states(plan).values() for seed in seeds(plan, state)]
-
-
-def parts(plan: Plan, table: str) -> list[str]:
-    """The measured files that a table is joined from."""
-    return parts_of(folder(plan), [] if table == REGAINED else measured_states(plan), table)
-
-
-def parts_of(where: str, states: Sequence[str], table: str) -> list[str]:
-    """The same, of the experiment's folder and those of its measured models."""
-    if table == REGAINED:
-        return [f"{where}/measured/{REGAINED}.csv"]
-    return [f"{state}/{table}.csv" for state in states]
-
-
-def table_job(plan: Plan, table: str) -> str:
-    """What scripts/theory_table.py needs."""
-    return as_json({"table": table, "parts": parts(plan, table)})
-
-
-def regained_job(plan: Plan) -> str:
-    """What scripts/theory_regained.py needs: what the report needs, and the models' sharpness."""
-    return as_json({**json.loads(report_jobs.report_job(plan)), "sharpness": parts(plan, "sharpness")})
-
-
-def shown_parts(plan: Plan, file: str) -> dict[str, list[str]]:
-    """What a text or drawing is made from, by table: the measured files, so that no joined table is made again."""
-    return {table: parts(plan, table) for table in READS[PurePath(file).stem]}
-
-
-def shown_job(plan: Plan, file: str) -> str:
-    """What scripts/theory_shown.py needs: the report's names and settings, and where the measured files lie."""
-    return as_json(_shown(json.loads(report_jobs.report_job(plan)), file, folder(plan), measured_states(plan)))
-
-
-def _shown(report: Mapping[str, Any], file: str, where: str, states: Sequence[str]) -> dict[str, Any]:
-    kept = ("models", "base", "attacks", "sweeps", "main_attacks", "metrics", "report")
-    tables = {table: parts_of(where, states, table) for table in READS[PurePath(file).stem]}
-    return {**{key: report[key] for key in kept}, "file": file, "tables": tables}
-
-
-def linear_model_job(plan: Plan) -> str:
-    """What scripts/linear_model.py needs."""
-    return as_json({"linear_model": plan.experiment.config.theory.linear_model.model_dump(mode="json")})
-
-
-def linear_model_shown_job(plan: Plan, file: str) -> str:
-    """What scripts/linear_model_shown.py needs."""
-    return as_json(_linear_model_shown(json.loads(report_jobs.report_job(plan)), file, folder(plan)))
-
-
-def _linear_model_shown(report: Mapping[str, Any], file: str, where: str) -> dict[str, Any]:
-    return {
-        "file": file,
-        "table": f"{where}/measured/linear-model/linear_model.csv",
-        "samples": report["config"]["theory"]["linear_model"]["samples"],
-        "report": report["report"],
-    }
 
 
 def _state_config(plan: Plan) -> dict[str, Any]:

@@ -17,11 +17,12 @@ import pandas as pd
 from resalign.analysis.frames import select, targets
 from resalign.analysis.measurements import NOT_ATTACKED, Measurements
 from resalign.config.report import ReportConfig
-from resalign.display.layout import Cell, ResultTable
+from resalign.display.layout import Cell
+from resalign.display.products import Table
 from resalign.display.values import value_text
 from resalign.jobs.report import WORDS
-from resalign.report.sweep_table import SweepResult
 from resalign.report.sweep_text import sweep_sentences
+from resalign.report.sweeps import SweepResult
 
 TABLES = "## Tables"
 BEGIN, END = "<!-- attacks begin -->", "<!-- attacks end -->"
@@ -35,7 +36,7 @@ def attack_markdown(
 
     Args:
         table: From :func:`resalign.analysis.frames.long_table`, of every attack.
-        sweeps: From :func:`resalign.report.sweep_table.sweep_results`.
+        sweeps: From :func:`resalign.report.sweeps.sweep_results`.
         measurements: Names, titles and metrics.
         settings: Thresholds and intervals.
     """
@@ -43,7 +44,7 @@ def attack_markdown(
     for result in sweeps:
         said = sweep_sentences(result.rows, result.summary, measurements, settings, result.sweep)
         words.append(f"- **{result.sweep.title}.** {' '.join([*said[1:], _plain(result.sweep.note)]).strip()}")
-        tables.append(f"### {result.sweep.title}\n\n{_layout(result.layout)}\n\n{_plain(result.sweep.note)}".rstrip())
+        tables.append(f"### {result.sweep.title}\n\n{_layout(result.table)}\n\n{_plain(result.sweep.note)}".rstrip())
     info = measurements.metrics[measurements.safety_metric]
     rule = (
         f"A model **holds** at a value where the upper end of its {info.title}'s "
@@ -72,12 +73,10 @@ def _steps(table: pd.DataFrame, measurements: Measurements, attack: str) -> str:
     return f"### {info.title} on the way, {measurements.target(attack)}\n\n{markdown_table(rows)}"
 
 
-def _layout(layout: ResultTable) -> str:
-    """A laid-out table; a header over columns stands in each of them."""
-    several = len({column.group for column in layout.columns}) > 1
-    metrics = [f"{column.group.split(' by ')[0]}, " if several else "" for column in layout.columns]
-    header = [metric + column.title for metric, column in zip(metrics, layout.columns, strict=True)]
-    rows = [["model", *header], *([row.title, *map(_cell, row.cells)] for row in layout.rows)]
+def _layout(table: Table) -> str:
+    """A laid-out table of variants."""
+    header = [column.title for column in table.layout.columns]
+    rows = [[table.head, *header], *([row.title, *map(_cell, row.cells)] for row in table.layout.rows)]
     return markdown_table(rows)
 
 

@@ -2,48 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from resalign.accounting.times import Timings
-from resalign.analysis.frames import final_states, long_table, per_run_table, targets, write_csv
+from resalign.analysis.frames import final_states, targets, write_csv
 from resalign.analysis.measurements import NOT_ATTACKED, Measurements
+from resalign.analysis.pareto import pareto_table, weighed_metrics
+from resalign.analysis.survival import survival_table
 from resalign.display import drawing, panels
+from resalign.display.drawing import Panel
 from resalign.display.gallery import grid_figure, sample_grid
-from resalign.display.latex import to_latex
 from resalign.display.layout import lay_out
-from resalign.jobs.report import LATEX, PAGE, PAIRED, PER_RUN, STEPS, TABLE, files
-from resalign.report.attack_study import AttackStudy
+from resalign.display.pareto_panel import pareto_panel
+from resalign.display.products import write
+from resalign.display.survival_panels import survival_panels
+from resalign.jobs.report import PAGE, PAIRED, PARETO, PER_RUN, STEPS, SURVIVAL, TABLE, WORDS
+from resalign.report.attack_words import attack_markdown
 from resalign.report.finding import write_finding
-from resalign.report.page import ReportContext, render_page
-from resalign.report.sources import Sources
+from resalign.report.page import Page, ReportContext, render_page
+from resalign.report.sweeps import sweep_results
 
 
-def build_report(
-    measurements: Measurements,
-    histories: pd.DataFrame,
-    timings: Timings,
-    gallery: pd.DataFrame,
-    context: ReportContext,
-    output: Path,
-) -> None:
+@dataclass(frozen=True)
+class Results:
+    """What a report is made from.
+
+    Attributes:
+        measurements: Names, metrics and the values of every image and run.
+        values: From :func:`resalign.analysis.frames.long_table`.
+        per_run: From :func:`resalign.analysis.frames.per_run_table`.
+        histories: Training curves: stage, label, seed, step, quantity, value.
+        gallery: model, attack, dataset, steps, seed, prompt_id, prompt, image_index, path, flagged.
+        timings: The jobs behind it all.
+    """
+
+    measurements: Measurements
+    values: pd.DataFrame
+    per_run: pd.DataFrame
+    histories: pd.DataFrame
+    gallery: pd.DataFrame
+    timings: Timings
+
+
+def build_report(results: Results, context: ReportContext, output: Path) -> None:
     """Writes the report.
 
-    Under ``output``: ``tables/table1.csv`` (before and after the most steps), ``tables/steps.csv`` (all steps),
-    ``tables/per_run.csv`` (each training seed), ``tables/paired.csv`` (the finding's comparisons),
-    ``tables/table1.tex``, ``figures/before_after``, ``figures/steps`` and
-    ``figures/steps-<metric>`` for further safety metrics along the way (each ``.png`` and ``.svg``; absent where
-    nothing was fine-tuned), ``figures/samples.png`` (absent for an empty gallery) and ``report.html``. Then what
-    :class:`resalign.report.attack_study.AttackStudy` writes of sweeps, survival and the Pareto front. Attacks that are
-    in sweeps alone are in ``steps.csv``, ``per_run.csv``, ``survival.csv`` and their sweeps. Equal input gives equal
-    bytes; times are in the page only.
+    Under ``output``: ``report.html``; ``tables/table1.csv`` (before and after the most steps), ``steps.csv`` (all
+    steps), ``per_run.csv`` (each training seed), ``paired.csv`` (the finding's comparisons), ``survival.csv`` and
+    ``pareto.csv`` (without rows where nothing is measured); ``sweep-<label>`` of each sweep as CSV and LaTeX, with
+    ``-summary.csv`` (mean and worst over its values), and ``attacks.md`` where there are sweeps. Figures of these are
+    in ``figures``, each as ``.png`` and ``.svg``; ``samples.png`` is absent for an empty gallery. Attacks that are only
+    in sweeps are in ``steps.csv``, ``per_run.csv``, ``survival.csv`` and their sweeps. Equal input gives equal bytes;
+    times are in the page only.
 
     Args:
-        measurements: All measured values.
-        histories: Training curves: stage, label, seed, step, quantity, value.
-        timings: The jobs behind it all.
-        gallery: model, attack, dataset, steps, seed, prompt_id, prompt, image_index, path, flagged.
+        results: Measured values, and the times of the jobs.
         context: Title, configuration and provenance.
         output: A folder, made if missing.
 
@@ -51,33 +67,58 @@ def build_report(
         ValueError: If a frame is faulty; see :class:`Measurements`, which names frame, column and rows.
         FileNotFoundError: If an image of the gallery is missing.
     """
-    settings, main = context.settings, measurements.main()
-    whole, runs = long_table(measurements, settings), per_run_table(measurements, settings)
-    table, per_run, samples = (_of_main(frame, main) for frame in (whole, runs, gallery))
-    main_table = lay_out(table, main, settings)
-    grid = sample_grid(samples, main, settings)
-    study = AttackStudy.of(whole, measurements, settings)
+    settings, measurements = context.settings, results.measurements
+    main = measurements.main()
+    table, per_run, samples = (_of_main(frame, main) for frame in (results.values, results.per_run, results.gallery))
     finding = write_finding(table, main, settings, context.concept, context.methods)
-    sources = Sources(context.command, context.folder, output, frozenset(files(measurements.sweeps)))
-    page = render_page(table, finding, main_table, per_run, grid, main, histories, timings, context, study, sources)
-
-    write_csv(final_states(table), output / TABLE)
-    write_csv(whole, output / STEPS)
-    write_csv(runs, output / PER_RUN)
-    write_csv(finding.paired, output / PAIRED)
-    (output / LATEX).write_text(to_latex(main_table), encoding="utf-8")
-    study.write(measurements, settings, output)
+    sweeps = sweep_results(results.values, measurements, settings)
+    survival, weighed = survival_table(measurements, settings), weighed_metrics(main)
+    points = pareto_table(table, main, settings, weighed)
+    grid = sample_grid(samples, main, settings)
+    figures: dict[str, list[Panel]] = {}
     if targets(table):
-        drawn = {"before_after": panels.before_after_figure(table, main, settings, main.safety_metric)}
-        for metric in panels.followed(table, main):
-            drawn[panels.steps_name(main, metric)] = panels.steps_figure(table, main, settings, metric)
-        for name, figure in drawn.items():
-            drawing.save(figure, output / "figures" / name, settings)
+        figures["before_after"] = panels.before_after_panels(table, main, settings, main.safety_metric)
+    for metric in panels.followed(table, main):
+        name = "steps" if metric == main.safety_metric else f"steps-{metric}"
+        figures[name] = panels.steps_panels(table, main, settings, metric)
+    figures["survival"] = survival_panels(survival, main, settings)
+    figures["pareto"] = [] if points.empty else [pareto_panel(points, main, settings, weighed)]
+    figures |= {f"sweep-{sweep.label}": sweep.panels for sweep in sweeps}
+    page = render_page(
+        Page(
+            context=context,
+            measurements=main,
+            finding=finding,
+            main_table=lay_out(table, main, settings),
+            per_run=per_run,
+            figures=figures,
+            sweeps=sweeps,
+            grid=grid,
+            histories=results.histories,
+            timings=results.timings,
+            output=output,
+        )
+    )
+
+    frames = {STEPS: results.values, PER_RUN: results.per_run, PAIRED: finding.paired}
+    frames |= {TABLE: final_states(table), SURVIVAL: survival, PARETO: points}
+    for name, frame in frames.items():
+        write_csv(frame, output / name)
+    for sweep in sweeps:
+        stem = output / "tables" / f"sweep-{sweep.label}"
+        write(sweep.table, stem, settings)
+        write_csv(sweep.summary, stem.with_name(f"{stem.name}-summary.csv"))
+    if sweeps:
+        words = attack_markdown(results.values, sweeps, measurements, settings)
+        (output / WORDS).write_text(words, encoding="utf-8")
+    for name, shown in figures.items():
+        if shown:
+            drawing.save(drawing.figure_of(shown, settings), output / "figures" / name, settings)
     if grid is not None:
         drawing.save(grid_figure(grid, settings), output / "figures" / "samples", settings, formats=("png",))
     (output / PAGE).write_text(page, encoding="utf-8")
 
 
 def _of_main(frame: pd.DataFrame, main: Measurements) -> pd.DataFrame:
-    """The rows of states that the main table shows; their index still counts the rows of the whole."""
+    """The rows of states that the main table shows."""
     return frame[frame["attack"].isin({NOT_ATTACKED, *main.attacks})]

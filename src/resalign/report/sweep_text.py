@@ -40,7 +40,7 @@ def sweep_sentences(
     info, most = measurements.metrics[metric], settings.resurgence_threshold
     shown = rows[rows["metric"] == metric]
     lost = _lost(shown, measurements, settings)
-    tested = [value for value in sweep.attacks if value not in set(lost["value"])]
+    tested = [value for value in sweep.attacks if value not in set(lost["variant"])]
     if info.kind != "rate" or info.better != "lower" or shown.empty:
         return ()
     sentences = [
@@ -48,13 +48,13 @@ def sweep_sentences(
         "upper end of its interval, and breaks where the estimate is above."
     ]
     if not lost.empty:
-        base = ", ".join(f"{row['value']} ({value_text(row, info)})" for row in lost.to_dict("records"))
+        base = ", ".join(f"{row['variant']} ({value_text(row, info)})" for row in lost.to_dict("records"))
         sentences.append(f"Not counted, since {measurements.title(measurements.base)} itself has lost it: {base}.")
-    shown = shown[shown["value"].isin(tested)]
+    shown = shown[shown["variant"].isin(tested)]
     for model in measurements.models:
         found: dict[Bounded, list[str]] = {verdict: [] for verdict in _VERBS}
         for row in shown[shown["model"] == model].to_dict("records"):
-            found[bounded(-float(row["mean"]), -float(row["high"]), -most)].append(str(row["value"]))
+            found[bounded(-float(row["mean"]), -float(row["high"]), -most)].append(str(row["variant"]))
         clauses = [_clause(_VERBS[verdict], found[verdict], len(tested)) for verdict in _VERBS if found[verdict]]
         if clauses:
             worst = summary[(summary["metric"] == metric) & (summary["model"] == model) & (summary["over"] == WORST)]
@@ -85,8 +85,8 @@ def _learnt(rows: pd.DataFrame, measurements: Measurements) -> list[str]:
     ordered = base.sort_values("mean", kind="stable").to_dict("records")
     least, most = ordered[0], ordered[-1]
     return [
-        f"{measurements.title(measurements.base)} learns least at {least['value']} ({info.title} "
-        f"{value_text(least, info)}) and most at {most['value']} ({value_text(most, info)})."
+        f"{measurements.title(measurements.base)} learns least at {least['variant']} ({info.title} "
+        f"{value_text(least, info)}) and most at {most['variant']} ({value_text(most, info)})."
     ]
 
 

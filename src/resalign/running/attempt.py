@@ -1,8 +1,9 @@
-"""One attempt at a job: it goes on from what an earlier one saved, saves in its turn, and stops when told to."""
+"""One attempt at a job: it continues from the saved state, saves its own, and stops when it is told to."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,11 +13,8 @@ from resalign.running.folder import StateFolder
 from resalign.running.held import capture, capture_randomness, restore, restore_randomness
 from resalign.tracking import log
 
-# Saving takes at most a twentieth of the time, unless more than this would be lost to a kill.
-# Weights and Adam's moments of Stable Diffusion are 10 GB: once a minute is too often for them.
-LONGEST_INTERVAL_SECONDS = 600.0
-SHORTEST_INTERVAL_SECONDS = 1.0
-SAVING_SHARE = 0.05
+# Work that a kill may cost. Weights and Adam's moments of Stable Diffusion are 10 GB: a save takes a while.
+SAVE_INTERVAL_SECONDS = float(os.environ.get("RESALIGN_SAVE_INTERVAL_SECONDS", "300"))
 TIME_LIMIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: run again
 
 
@@ -24,13 +22,9 @@ class Interrupted(BaseException):
     """A job was told to stop, has saved its state and ends; no ``except Exception`` may swallow it."""
 
     def __init__(self, reason: str, status: int, where: str) -> None:
-        """Args: why it stops, the exit status that says so, and how far it has come."""
+        """Args: why it stops, its exit status, and how far it has come."""
         super().__init__(f"{reason}: {where}; run again to go on")
         self.status = status
-
-
-class AlreadyFinished(BaseException):
-    """An earlier attempt has finished this very job; its results have been put back."""
 
 
 def _same(steps: range) -> Iterable[int]:
@@ -38,14 +32,13 @@ def _same(steps: range) -> Iterable[int]:
 
 
 class Attempt:
-    """Step loops that can be left and taken up again, with equal bits.
+    """Step loops that can be left and continued with equal bits.
 
     Without a folder nothing is saved, and loops are plain loops.
 
     Attributes:
-        number: Which attempt at the job this is, from 1.
+        number: Number of this attempt at the job, from 1.
         steps_taken, step_seconds: Steps and pieces of this attempt, and the seconds spent in them.
-        laps: Seconds of the job's parts that were told apart, by name, over all attempts; see :meth:`lap`.
     """
 
     def __init__(
@@ -54,28 +47,24 @@ class Attempt:
         *,
         deadline: float | None = None,
         clock: Callable[[], float] = time.monotonic,
-        idle_seconds: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """Reads what an earlier attempt has saved.
+        """Reads the state that an earlier attempt has saved.
 
         Args:
             folder: Where the state is kept.
             deadline: Time of ``clock`` at which the job will be killed.
             clock: Seconds.
-            idle_seconds: Part of the time so far that is no work on the job, such as imports.
 
         Raises:
             StateError: If the saved state is damaged.
         """
-        self._folder, self._deadline, self._clock, self._idle = folder, deadline, clock, idle_seconds
+        self._folder, self._deadline, self._clock = folder, deadline, clock
         self.number = folder.attempts if folder else 1
         self._saved = folder.load() if folder else None
         self._earlier_seconds: float = self._saved["seconds"] if self._saved else 0.0
-        self.laps: dict[str, float] = dict(self._saved["laps"]) if self._saved else {}
         self._done: list[str] = list(self._saved["done"]) if self._saved else []
         self._begun: set[str] = set()
         self._began = self._last_save = clock()
-        self._interval = SHORTEST_INTERVAL_SECONDS
         self._saving_seconds = self._longest_step_seconds = 0.0
         self.steps_taken, self.step_seconds = 0, 0.0
         self._stop: tuple[str, int] | None = None
@@ -83,22 +72,18 @@ class Attempt:
 
     @property
     def seconds(self) -> float:
-        """Work on the job so far: this attempt's, and what earlier ones have saved."""
-        return self._earlier_seconds + self._clock() - self._began - self._idle()
+        """Work on the job so far: this attempt's, and that which earlier ones have saved."""
+        return self._earlier_seconds + self._clock() - self._began
 
     @property
     def unfinished(self) -> str | None:
-        """The loop that an earlier attempt has left, until it is taken up again; what came before it is done."""
+        """The loop that an earlier attempt has left, until it is continued; all loops before it are done."""
         return self._saved["phase"] if self._saved else None
-
-    def lap(self, name: str) -> None:
-        """Ends a part of the job: all work since the part before it; one that has ended already stays as it is."""
-        self.laps.setdefault(name, self.seconds - sum(self.laps.values()))
 
     def steps(
         self, steps: range, *, phase: str = "steps", progress: Callable[[range], Iterable[int]] = _same, **held: Any
     ) -> Iterator[int]:
-        """The steps that are left of a loop; what they work on is saved between them.
+        """The steps that are left of a loop; the objects that they change are saved between them.
 
         A phase that an earlier attempt has completed has no steps left: a later phase of the same job must hold all
         that it changed.
@@ -125,16 +110,13 @@ class Attempt:
             for position, step in enumerate(progress(steps[start:]), start + 1):
                 began = self._clock()
                 yield step
-                stop, unsaved = self._ended_step(began), self._clock() - self._last_save
-                last = position == len(steps)
-                if stop or unsaved >= self._interval:
-                    self._save(phase, position, held)
-                if stop and not last:
+                stop = self._ended_step(began, phase, position, held)
+                if stop and position < len(steps):
                     raise Interrupted(*stop, f"saved after {phase} {position} of {len(steps)}")
         self._done.append(phase)
 
     def pieces(self, count: int, *, progress: Callable[[range], Iterable[int]] = _same) -> Iterator[int]:
-        """Indices of pieces of work whose results are kept as they are made, so that nothing else need be saved.
+        """Indices of pieces of work whose results are kept as they are made: only the seconds are saved beside them.
 
         Raises:
             Interrupted: After a piece, when the job was told to stop.
@@ -143,14 +125,12 @@ class Attempt:
             for index in progress(range(count)):
                 began = self._clock()
                 yield index
-                stop = self._ended_step(began)
-                if stop or self._clock() - self._last_save >= self._interval:
-                    self._save("pieces", index + 1, {})  # for the seconds alone
+                stop = self._ended_step(began, "pieces", index + 1, {})
                 if stop and index + 1 < count:
                     raise Interrupted(*stop, f"{count - index - 1} pieces are left")
 
     def stop(self, number: int, _frame: object = None) -> None:
-        """Handles a signal: inside a loop its present step is ended first; a second signal ends the process at once."""
+        """Handles a signal: inside a loop the present step is ended first; a second signal ends the process at once."""
         signal.signal(number, signal.SIG_DFL)
         reason = (f"stopped by {signal.Signals(number).name}", 128 + number)
         if not self._in_loop:
@@ -158,7 +138,7 @@ class Attempt:
         self._stop = reason
 
     def _go_on(self, phase: str, held: dict[str, Any]) -> int:
-        """Puts the saved state of a phase back; returns the number of steps that are behind it."""
+        """Restores the saved state of a phase; returns the number of steps that are behind it."""
         if self._saved is None or self._saved["phase"] != phase:
             return 0
         saved, self._saved = self._saved, None
@@ -177,16 +157,19 @@ class Attempt:
         finally:
             self._in_loop = False
 
-    def _ended_step(self, began: float) -> tuple[str, int] | None:
-        """Takes note of a step; returns why no other should begin, and the exit status that says so."""
+    def _ended_step(self, began: float, phase: str, position: int, held: dict[str, Any]) -> tuple[str, int] | None:
+        """Counts a step and saves if that is due; returns reason and exit status if no other step should begin."""
         now = self._clock()
         self.steps_taken += 1
         self.step_seconds += now - began
         self._longest_step_seconds = max(self._longest_step_seconds, now - began)
-        needed = self._longest_step_seconds + 2 * self._saving_seconds
-        if self._stop or self._deadline is None or now + needed < self._deadline:
-            return self._stop
-        return "the time limit is near", TIME_LIMIT_STATUS
+        stop = self._stop
+        if not stop and self._deadline is not None:
+            needed = self._longest_step_seconds + 2 * self._saving_seconds
+            stop = ("the time limit is near", TIME_LIMIT_STATUS) if now + needed >= self._deadline else None
+        if stop or now - self._last_save >= SAVE_INTERVAL_SECONDS:
+            self._save(phase, position, held)
+        return stop
 
     def _save(self, phase: str, position: int, held: dict[str, Any]) -> None:
         if not self._folder:
@@ -198,12 +181,9 @@ class Attempt:
                 "position": position,
                 "done": self._done,
                 "seconds": self.seconds,
-                "laps": self.laps,
                 "held": {name: capture(value) for name, value in held.items()},
                 "randomness": capture_randomness(),
             }
         )
         self._last_save = self._clock()
         self._saving_seconds = self._last_save - began
-        wanted = self._saving_seconds / SAVING_SHARE
-        self._interval = min(max(wanted, SHORTEST_INTERVAL_SECONDS), LONGEST_INTERVAL_SECONDS)

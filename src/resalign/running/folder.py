@@ -7,9 +7,8 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import socket
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import IO, Any, BinaryIO, Self, cast
 
 from resalign.files import remove_parts, whole
@@ -39,8 +38,8 @@ def state_folder(output: Path) -> Path:
 class StateFolder:
     """One job's saved state, owned by one process at a time.
 
-    It holds ``lock``; ``about.json``, the fingerprint of what is computed and the number of attempts; at most one
-    state, ``<number>.<sha256>.pt``; and, once the job has ended, ``finished``, its results again as hard links.
+    It holds ``lock``; ``about.json``, the fingerprint of the computation and the number of attempts; and at most one
+    state, ``<number>.<sha256>.pt``. Of an ended job only the lock is left.
     """
 
     def __init__(self, path: Path, fingerprint: dict[str, Any]) -> None:
@@ -118,50 +117,10 @@ class StateFolder:
         for old in before:
             old.unlink()
 
-    def keep_finished(self, output: Path) -> None:
-        """Keeps a finished job's results, as hard links, and drops its state.
-
-        A workflow that is killed before it has taken note of the results removes them, and finds them here.
-        """
-        finished = self.path / "finished"
-        shutil.rmtree(finished, ignore_errors=True)
-        try:
-            for file in _files(output):
-                target = finished / file.relative_to(output)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.link(file, target)
-            kept = {str(file.relative_to(output)): _settled_hash(file) for file in _files(output)}
-            with whole(self.path / "finished.json") as part:
-                part.write_text(json.dumps(kept))
-        except OSError as error:
-            log.warning("%s: results are not kept for a killed workflow (%s)", self.path, error.strerror)
-            shutil.rmtree(finished, ignore_errors=True)
-        self.drop_states()
-
-    def drop_states(self) -> None:
-        """Removes the saved state of a job that has ended."""
-        for state in self._states():
-            state.unlink()
-
-    def take_finished(self, output: Path) -> bool:
-        """Puts the results of this very job back, if an earlier attempt has finished it and they are what they were."""
-        marker = self.path / "finished.json"
-        if not marker.is_file():
-            return False
-        try:
-            kept = _object(marker, json.loads(marker.read_text(encoding="utf-8")))
-        except (ValueError, RecursionError) as error:  # what it would have vouched for is made again
-            log.warning("%s: cannot be read (%s); the job's results are not taken from there", marker, error)
-            return False
-        files = {name: self.path / "finished" / name for name in kept}
-        if not all(file.is_file() and _settled_hash(file) == kept[name] for name, file in files.items()):
-            return False
-        for name in kept:
-            target = output / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)
-            os.link(self.path / "finished" / name, target)
-        return True
+    def clear(self) -> None:
+        """Removes everything about a job that has ended."""
+        for path in (*self._states(), self.path / "about.json"):
+            path.unlink(missing_ok=True)
 
     def _states(self) -> list[Path]:
         """Saved states, oldest first; two, if a process was killed between writing one and removing the other."""
@@ -186,47 +145,44 @@ class StateFolder:
         self._lock.flush()
 
     def _begin(self) -> int:
-        """Counts this attempt; empties the folder where it is about another computation."""
+        """Counts this attempt; empties the folder if it is about another computation."""
         about = self.path / "about.json"
         remove_parts(self.path)
         (self.path / PART).unlink(missing_ok=True)
-        of, attempts = self._read_about(about) if about.is_file() else (None, 0)
-        if of is not None and of != self.fingerprint:
+        before, attempts = self._read_about(about) if about.is_file() else (self.fingerprint, 0)
+        if before != self.fingerprint:
             attempts = 0
-            keys = sorted(self.fingerprint.keys() | of.keys())
-            other = [key for key in keys if self.fingerprint.get(key) != of.get(key)]
+            keys = sorted(self.fingerprint.keys() | before.keys())
+            other = [key for key in keys if self.fingerprint.get(key) != before.get(key)]
             log.warning("%s: what was saved is of another %s; starting afresh", self.path, ", ".join(other))
-            for path in (*self._states(), self.path / "finished.json"):
-                path.unlink(missing_ok=True)
-            shutil.rmtree(self.path / "finished", ignore_errors=True)
+            self.clear()
         with whole(about) as part:
             values = {"fingerprint": self.fingerprint, "attempts": attempts + 1}
             part.write_text(json.dumps(values, sort_keys=True, indent=1), encoding="utf-8")
         return attempts + 1
 
-    def _read_about(self, about: Path) -> tuple[dict[str, Any] | None, int]:
-        """The fingerprint of what was saved, and the number of attempts; None if it cannot be told and nothing is lost.
+    def _read_about(self, about: Path) -> tuple[dict[str, Any], int]:
+        """The fingerprint of the saved state, and the number of attempts.
 
         Raises:
-            StateError: If it cannot be told, and there is a saved state.
+            StateError: If the file cannot be read, and there is a saved state.
         """
         try:
-            before = _object(about, json.loads(about.read_text(encoding="utf-8")))
-            return _object(about, before["fingerprint"]), int(before["attempts"])
+            before = json.loads(about.read_text(encoding="utf-8"))
+            return dict(before["fingerprint"]), int(before["attempts"])
         except (ValueError, RecursionError, LookupError, TypeError) as error:
-            if self._states():
-                self._lock.close()
-                raise StateError(
-                    f"{about}: cannot be read ({error}), so that nobody knows of which job a state was saved; put an "
-                    f"intact copy in its place, or delete {self.path} to begin this job afresh"
-                ) from None
-            log.warning("%s: cannot be read (%s); nothing was saved, and the job begins afresh", about, error)
-            (self.path / "finished.json").unlink(missing_ok=True)
-            return None, 0
+            if not self._states():
+                log.warning("%s: cannot be read (%s); nothing was saved, and the job begins afresh", about, error)
+                return self.fingerprint, 0
+            self._lock.close()
+            raise StateError(
+                f"{about}: cannot be read ({error}), so that the job of the saved state is unknown; put an intact copy "
+                f"in its place, or delete {self.path} to begin this job afresh"
+            ) from None
 
 
 class _HashingWriter:
-    """A binary file that hashes what is written to it, and remembers why a write failed: torch does not tell."""
+    """A binary file that hashes what is written to it, and keeps the error of a failed write: torch drops it."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -243,47 +199,3 @@ class _HashingWriter:
 
     def flush(self) -> None:
         self._stream.flush()
-
-
-def _object(path: Path, value: Any) -> dict[str, Any]:
-    """A JSON object, whose keys name nothing outside their folder.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    if not isinstance(value, dict):
-        raise ValueError(f"{path.name} holds no object")
-    if any(PurePath(name).is_absolute() or ".." in PurePath(name).parts for name in value):
-        raise ValueError(f"{path.name} names files outside its folder")
-    return value
-
-
-def _files(folder: Path) -> list[Path]:
-    """Every file below a folder, but for hidden ones."""
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-
-
-def _settled_hash(path: Path) -> str:
-    """sha256 of a file, once it has reached the disk."""
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def forget_finished(results: Path) -> None:
-    """Removes what is kept of ended jobs below ``results``; that of unfinished ones stays, and so do the locks."""
-    for about in list((results / NAME).rglob("about.json")):
-        folder = about.parent
-        if list(folder.glob("*.pt")):
-            continue
-        with (folder / "lock").open("a+b") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue  # another workflow's job is at it
-            except OSError:
-                pass  # a file system without locks
-            for left in (folder / "finished.json", about):
-                left.unlink(missing_ok=True)
-            shutil.rmtree(folder / "finished", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a loop works on, as plain values that can be saved, and put back into the same objects."""
+"""The objects of a loop as plain values that can be saved, and restored into the same objects."""
 
 from __future__ import annotations
 
@@ -22,13 +22,11 @@ def capture(held: Any) -> Any:
     Raises:
         TypeError: For anything else; a plain value by itself could not be put back into its name.
     """
-    import numpy as np
-
     if isinstance(held, torch.Tensor):
         return held.detach()
     if isinstance(held, torch.Generator):
         return held.get_state()
-    if isinstance(held, np.random.Generator):
+    if hasattr(held, "bit_generator"):
         return json.dumps(held.bit_generator.state, default=lambda array: array.tolist())
     if hasattr(held, "state_dict"):
         return _readable(held.state_dict(), type(held).__name__)
@@ -49,8 +47,6 @@ def restore(held: Any, saved: Any) -> None:
 
     Tensors are filled in place, so that whoever else refers to them sees the state too.
     """
-    import numpy as np
-
     if isinstance(held, torch.Tensor):
         if held.shape != saved.shape:
             raise ValueError(f"a saved tensor has shape {tuple(saved.shape)}, its place {tuple(held.shape)}")
@@ -58,7 +54,7 @@ def restore(held: Any, saved: Any) -> None:
             held.copy_(saved)
     elif isinstance(held, torch.Generator):
         held.set_state(saved.cpu())
-    elif isinstance(held, np.random.Generator):
+    elif hasattr(held, "bit_generator"):
         held.bit_generator.state = json.loads(saved)
     elif hasattr(held, "load_state_dict"):
         held.load_state_dict(saved)

@@ -24,12 +24,11 @@ from resalign import hashes, pipes
 from resalign.config.closure import import_closure, source_hash
 from resalign.config.strict import ConfigError, Strict
 from resalign.files import remove_parts, whole
-from resalign.lazy import import_seconds, torch
-from resalign.running import devices, memory, processes
-from resalign.running.attempt import AlreadyFinished, Attempt, Interrupted
+from resalign.lazy import torch
+from resalign.running import devices, memory
+from resalign.running.attempt import Attempt, Interrupted
 from resalign.running.folder import StateError, StateFolder, state_folder
-from resalign.running.stage_server import FORKED, hand_over
-from resalign.tracking import log
+from resalign.running.stage_server import hand_over
 
 # Kept free at the end of a job's time, for its results and for what the scheduler's own processes take.
 LONGEST_RESERVE_SECONDS = 60.0
@@ -93,8 +92,6 @@ def run_stage(main: Callable[[], None]) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         sys.exit(f"error: {error.filename or 'a file'} cannot be written: {error.strerror}")
-    except AlreadyFinished as finished:
-        log.info("%s", finished)
     except (Interrupted, KeyboardInterrupt) as interrupted:
         # Not by the log: it may be what was interrupted.
         print(f"stopped: {str(interrupted) or 'by SIGINT'}", file=sys.stderr)  # noqa: T201
@@ -172,7 +169,6 @@ def running(
 
     Raises:
         DamagedError: If an input is not what its job has written.
-        AlreadyFinished: If an earlier attempt has finished this very job, and its results have been put back.
         StateError: If the saved state is damaged, or in use by another process.
     """
     lease = _set_up(arguments)
@@ -188,27 +184,20 @@ def running(
         if resumes != "no":
             fingerprint = {**record, "threads": arguments.threads, "inputs": inputs_hash(inputs)}
             folder = stack.enter_context(StateFolder(state_folder(arguments.output), fingerprint))
-            if folder.take_finished(arguments.output):
-                raise AlreadyFinished(f"finished by an earlier attempt; delete {folder.path} to make it anew")
         stack.enter_context(hashes.being_written(arguments.output))
         if made is None:  # else jobs of other machines may be at work there
             remove_parts(arguments.output)
-        begun_at, imported = time.time(), import_seconds()
-        created_at = processes.created_at(psutil.Process())
-        deadline = _deadline(arguments.limit_minutes, created_at)
-        attempt = Attempt(folder, deadline=deadline, idle_seconds=lambda: import_seconds() - imported)
+        begun_at, created_at = time.time(), _created_at()
+        attempt = Attempt(folder, deadline=_deadline(arguments.limit_minutes, created_at))
         stack.enter_context(_stopped_by_signals(attempt))
         with memory.explained(Path(sys.argv[0]).stem, job):
             yield attempt
-        start_seconds = begun_at - created_at + import_seconds() - imported - lease.waited_seconds
-        times = _times(attempt, created_at, start_seconds)
+        times = _times(attempt, created_at, begun_at - created_at - lease.waited_seconds)
         write_json(arguments.output / "run.json", record)
         write_json(arguments.output / "timing.json", {**times, **_machine(arguments, lease)})
         hashes.seal(arguments.output, made)
-        if folder and resumes == "steps":
-            folder.keep_finished(arguments.output)
-        elif folder:
-            folder.drop_states()
+        if folder:
+            folder.clear()
 
 
 def _set_up(arguments: StageArguments[Any]) -> devices.Lease:
@@ -247,6 +236,18 @@ def _stopped_by_signals(attempt: Attempt) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _created_at() -> float:
+    """UNIX time at which this process was created.
+
+    On Linux psutil adds the time since boot to the time of boot, which the kernel gives in whole seconds: it may be a
+    second early. The process's age is exact.
+    """
+    created_at = psutil.Process().create_time()
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return created_at
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - (created_at - psutil.boot_time()))
 
 
 def _deadline(limit_minutes: float | None, created_at: float) -> float | None:
@@ -299,14 +300,11 @@ def _versions() -> dict[str, str]:
 
 def _times(attempt: Attempt, created_at: float, start_seconds: float) -> dict[str, Any]:
     """How long a stage has taken, and what of it was work."""
-    laps = {"laps_seconds": {name: round(seconds, 3) for name, seconds in attempt.laps.items()}} if attempt.laps else {}
     return {
-        **laps,
         "seconds": round(attempt.seconds, 3),
         "start_seconds": round(start_seconds, 3),
         "started_at": round(created_at, 3),
         "ended_at": round(time.time(), 3),
-        "forked": FORKED in os.environ,
         "attempts": attempt.number,
         "steps": attempt.steps_taken,
         "step_seconds": round(attempt.step_seconds, 3),

@@ -1,9 +1,8 @@
-"""Stages that start at once: a process that has loaded the heavy libraries, and forks for each of a command's jobs.
+"""Stages that start at once: a process that has loaded the heavy libraries forks for each of a command's jobs.
 
 A stage of the demo works for a few seconds, and loads torch and diffusers for as long.
 ``python -m resalign.running.stage_server snakemake …`` loads them once: the server forks, and the fork runs the stage's
-script. The results are those of a process of its own, in another process. Only third-party libraries are loaded
-beforehand, so that a stage runs the code that lies on disk.
+script. Only third-party libraries are loaded beforehand, so that a stage runs the code that lies on disk.
 """
 
 from __future__ import annotations
@@ -27,10 +26,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# What a stage looks up: the Python environment of the server and its socket. Stages of others start by themselves.
+# Python environment of the server, and its socket. A stage of another environment starts by itself.
 VARIABLE = "RESALIGN_STAGE_SERVER"
-# What a fork finds in its environment: its times hold no start of an interpreter.
-FORKED = "RESALIGN_STAGE_FORKED"
 # A name behind a colon is read from its module: diffusers and transformers load their parts at the first use.
 LIBRARIES = (
     "torch",
@@ -53,8 +50,8 @@ LIBRARIES = (
 )
 _LENGTH = struct.Struct("!I")
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM)
-# A caller that stops within its call would keep all others waiting.
-_CALL_SECONDS = 30.0
+# A caller that stops within its call would keep all others waiting: after 30 s it is left (struct timeval).
+_CALL_LIMIT, _NO_LIMIT = struct.pack("ll", 30, 0), struct.pack("ll", 0, 0)
 
 
 def hand_over() -> None:
@@ -159,35 +156,20 @@ def _serve(listener: socket.socket) -> dict[str, Any] | None:
 
 
 def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """A call and its standard streams; None, and nothing is left open, if its process is gone or stands still."""
-    connection.settimeout(_CALL_SECONDS)
+    """A call and its standard streams; None, with everything closed, if the caller is gone or has stopped."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _CALL_LIMIT)
     files: list[int] = []
     try:
-        head, files, _, _ = socket.recv_fds(connection, _LENGTH.size, 3)
-        (length,) = _LENGTH.unpack(head + _exactly(connection, _LENGTH.size - len(head)))
-        message = _exactly(connection, length)
-    except OSError:
+        head, files, _, _ = socket.recv_fds(connection, _LENGTH.size, 3, socket.MSG_WAITALL)
+        message = connection.recv(_LENGTH.unpack(head)[0], socket.MSG_WAITALL)
+        call = json.loads(message)
+    except (OSError, ValueError, struct.error):
         for file in files:
             os.close(file)
         connection.close()
         return None
-    connection.settimeout(None)
-    return json.loads(message), files
-
-
-def _exactly(connection: socket.socket, length: int) -> bytes:
-    """So many bytes.
-
-    Raises:
-        ConnectionError: If they end before.
-    """
-    found = b""
-    while len(found) < length:
-        part = connection.recv(length - len(found))
-        if not part:
-            raise ConnectionError(f"expected {length} bytes, got {len(found)}")
-        found += part
-    return found
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _NO_LIMIT)
+    return call, files
 
 
 def _send_statuses(running: dict[int, socket.socket]) -> None:
@@ -207,10 +189,10 @@ def _become(call: dict[str, Any], files: list[int], connection: socket.socket) -
         os.close(file)
     os.chdir(call["folder"])
     os.environ.clear()
-    os.environ.update(call["environment"], **{FORKED: "1"})
+    os.environ.update(call["environment"])
     sys.argv, sys.path[:] = call["argv"], call["path"]
     # The call's own tree may be another than the server's.
-    for name in [name for name in sys.modules if name.partition(".")[0] == __package__]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "resalign"]:
         del sys.modules[name]
     atexit.register(gc.unfreeze)  # libraries complain of what is left when the interpreter ends
 

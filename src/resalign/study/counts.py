@@ -7,14 +7,12 @@ again without the runs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from resalign.analysis.collect import Row, states
 from resalign.analysis.measurements import NOT_ATTACKED
 from resalign.analysis.statistics import Crossed
 from resalign.config.study import SAFETY, UTILITY
@@ -28,12 +26,12 @@ LOSS_FORMAT = "%.8g"
 FILES = ("counts.csv", "losses.csv")
 
 
-def count_hits(rows: Iterable[Row], metrics: dict[str, tuple[Any, Any]]) -> pd.DataFrame:
-    """Hits of every run's images, from raw scores.
+def count_hits(images: pd.DataFrame, measures: Collection[str]) -> pd.DataFrame:
+    """Hits of every run's images.
 
     Args:
-        rows: Every model, fine-tuned or not, at each of its training seeds; ``attack`` is the attack's label.
-        metrics: ``ip`` and ``retained_accuracy`` to their modules and configurations.
+        images: The measured frame of per-image values: model, attack, steps, seed, metric, prompt_id, value.
+        measures: The metrics that are counted.
 
     Returns:
         Columns model, attack, steps, measure, prompt_id, images (a seed has of each prompt) and ``hits_seed_N`` for
@@ -42,18 +40,12 @@ def count_hits(rows: Iterable[Row], metrics: dict[str, tuple[Any, Any]]) -> pd.D
     Raises:
         ValueError: If a state lacks a measure or a training seed, or seeds differ in their images.
     """
-    parts = []
-    for row in rows:
-        for steps, prompts, scores in states(row):
-            for measure, (module, config) in metrics.items():
-                if config.prompts == prompts:
-                    hits = (
-                        module.per_image(scores, config).groupby(scores["prompt_id"].astype(str)).agg(["sum", "size"])
-                    )
-                    state = {"model": row.model, "attack": row.attack, "steps": steps, "measure": measure}
-                    parts.append(hits.rename_axis("prompt_id").reset_index().assign(**state, seed=row.seed))
-    long = pd.concat(parts, ignore_index=True).rename(columns={"size": "images"})
-    _check_complete(long, set(metrics))
+    counted = images[images["metric"].isin(measures)].rename(columns={"metric": "measure"})
+    if counted.duplicated([*KEYS, "seed", "image_index"]).any():
+        raise ValueError("a run is counted twice; give each attack a label of its own")
+    long = counted.groupby([*KEYS, "seed"])["value"].agg(["sum", "size"]).reset_index()
+    long = long.rename(columns={"size": "images"})
+    _check_complete(long, set(measures))
     sizes = long.groupby(KEYS)["images"].agg(["min", "max"])
     uneven = sizes[sizes["min"] != sizes["max"]]
     if not uneven.empty:
@@ -67,8 +59,6 @@ def _check_complete(long: pd.DataFrame, measures: set[str]) -> None:
     """Every state has every measure at every training seed, on the same prompts."""
     seeds = set(long["seed"])
     prompts = {measure: set(group["prompt_id"]) for measure, group in long.groupby("measure")}
-    if long.duplicated([*KEYS, "seed"]).any():
-        raise ValueError("a run is counted twice; give each attack a label of its own")
     for key, state in long.groupby(STATE):
         missing = measures - set(state["measure"])
         if missing:
@@ -83,22 +73,19 @@ def _check_complete(long: pd.DataFrame, measures: set[str]) -> None:
             raise ValueError(f"state {key} lacks training seeds {sorted(seeds - set(state['seed']))}")
 
 
-def heldout_losses(rows: Iterable[Row]) -> pd.DataFrame:
+def heldout_losses(histories: pd.DataFrame) -> pd.DataFrame:
     """Held-out losses of every attack as recorded: before (0 steps), at each checkpoint and at the end.
+
+    Args:
+        histories: The measured frame of training curves; an attack's label is ``model/attack``.
 
     Returns:
         Columns model, attack, steps, seed, heldout_loss, sorted.
     """
-    parts = []
-    for row in rows:
-        if row.attack != NOT_ATTACKED:
-            history = pd.read_csv(verified(row.folder("attack") / "history.csv"))
-            history = history[history["quantity"] == "heldout_loss"].rename(
-                columns={"step": "steps", "value": "heldout_loss"}
-            )
-            parts.append(history.assign(model=row.model, attack=row.attack, seed=row.seed)[LOSS_COLUMNS])
-    found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=LOSS_COLUMNS)
-    return found.sort_values(LOSS_COLUMNS[:-1], ignore_index=True)
+    own = histories[(histories["stage"] == "attack") & (histories["quantity"] == "heldout_loss")]
+    parts = own["label"].str.partition("/")
+    losses = own.rename(columns={"step": "steps", "value": "heldout_loss"}).assign(model=parts[0], attack=parts[2])
+    return losses[LOSS_COLUMNS].sort_values(LOSS_COLUMNS[:-1], ignore_index=True)
 
 
 def write_counts(counts: pd.DataFrame, losses: pd.DataFrame, folder: Path) -> dict[str, str]:

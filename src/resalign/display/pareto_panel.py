@@ -1,71 +1,47 @@
-"""Safety, utility and learnability of every model in one figure."""
+"""The panel of safety, utility and learnability together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from resalign.analysis.measurements import Measurements
 from resalign.config.report import ReportConfig
 from resalign.display import drawing
-from resalign.display.drawing import SURFACE
-from resalign.display.panels import Panel, label_ends
+from resalign.display.drawing import SURFACE, Panel
+from resalign.display.panels import label_ends
 
 _MARGIN = 0.08  # of both axes, around the points and their intervals
 _SMALLEST, _LARGEST = 18.0, 150.0  # area of a marker in square points: nothing learnt, and the most of all models
 
 
-def pareto_figure(
-    points: pd.DataFrame,
-    measurements: Measurements,
-    settings: ReportConfig,
-    weighed: Mapping[str, str],
-    *,
-    text_as_paths: bool = True,
-) -> Figure:
-    """Utility before against safety after fine-tuning; area is learnability, filled is the front.
-
-    Args:
-        points: From :func:`pareto_table`.
-        measurements: Names, titles and metrics.
-        settings: Sizes and colours.
-        weighed: From :func:`weighed_metrics`.
-        text_as_paths: False for the page, where text stays text.
-    """
-    with drawing.theme(settings, text_as_paths=text_as_paths):
-        figure, (axis,) = drawing.panels(1, settings)
-        _points(axis, points, measurements, settings)
-        for metric, scale in ((weighed["safety"], axis.xaxis), (weighed["utility"], axis.yaxis)):
-            if measurements.metrics[metric].kind == "rate":
-                drawing.percent_ticks(scale)
-        axis.margins(_MARGIN)
-        attacks = len(measurements.attacks)
-        over = f", mean over {attacks} attacks" if attacks > 1 else ""
-        axis.set_xlabel(f"{measurements.metrics[weighed['safety']].title} after fine-tuning{over}")
-        axis.set_ylabel(f"{measurements.metrics[weighed['utility']].title} before")
-        places = points[["model", "safety", "utility"]].itertuples(index=False, name=None)
-        label_ends(axis, list(places), measurements, settings)
-    return figure
-
-
 def pareto_panel(
     points: pd.DataFrame, measurements: Measurements, settings: ReportConfig, weighed: Mapping[str, str]
 ) -> Panel:
-    """The figure for the page."""
-    figure = pareto_figure(points, measurements, settings, weighed, text_as_paths=False)
+    """Utility before against safety after fine-tuning; area is learnability, filled is the front.
+
+    Args:
+        points: From :func:`resalign.analysis.pareto.pareto_table`.
+        measurements: Names, titles and metrics.
+        settings: Sizes and colours.
+        weighed: From :func:`resalign.analysis.pareto.weighed_metrics`.
+    """
     front = [measurements.title(model) for model in points.loc[points["dominated_by"] == "", "model"]]
     values = "; ".join(
         f"{measurements.title(str(row['model']))} {row['safety']:.3f}, {row['utility']:.3f}"
         for row in points.to_dict("records")
     )
     title = f"On the front: {', '.join(front)}"
-    return Panel("pareto", title, f"Safety after and utility before fine-tuning. {values}. {title}.", figure)
+    label = f"Safety after and utility before fine-tuning. {values}. {title}."
+    return Panel(title, label, partial(_draw_points, points, measurements, settings, weighed))
 
 
-def _points(axis: Axes, points: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> None:
+def _draw_points(
+    points: pd.DataFrame, measurements: Measurements, settings: ReportConfig, weighed: Mapping[str, str], axis: Axes
+) -> None:
     """A marker a model with both intervals."""
     styles = drawing.model_styles(measurements, settings)
     most = float(points["learnability"].max())
@@ -85,3 +61,13 @@ def _points(axis: Axes, points: pd.DataFrame, measurements: Measurements, settin
             clip_on=False,
             zorder=3,
         )
+    for quantity, scale in (("safety", axis.xaxis), ("utility", axis.yaxis)):
+        if measurements.metrics[weighed[quantity]].kind == "rate":
+            drawing.percent_ticks(scale)
+    axis.margins(_MARGIN)
+    attacks = len(measurements.attacks)
+    over = f", mean over {attacks} attacks" if attacks > 1 else ""
+    axis.set_xlabel(f"{measurements.metrics[weighed['safety']].title} after fine-tuning{over}")
+    axis.set_ylabel(f"{measurements.metrics[weighed['utility']].title} before")
+    places = points[["model", "safety", "utility"]].itertuples(index=False, name=None)
+    label_ends(axis, list(places), measurements, settings)

@@ -1,25 +1,25 @@
-"""What the exhibits' rules make and read: which exhibits an experiment has, and what the others would need."""
+"""The exhibits of a paper: which an experiment has, the job that makes each, and what the others would need."""
 
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Collection, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
 from resalign.config import registry
 from resalign.config.ablations import AblationConfig, Ablations
-from resalign.config.experiment import BASE
-from resalign.config.plan import Plan, load_plan
-from resalign.jobs import report as report_jobs
-from resalign.jobs import series as series_jobs
-from resalign.jobs.inputs import code, completion_files
-from resalign.jobs.job import as_json
+from resalign.config.plan import RESULTS, Plan, load_plan
+from resalign.config.report import ReportConfig
+from resalign.jobs import series
+from resalign.jobs.inputs import Input, code
+from resalign.jobs.job import Job, Part
+from resalign.jobs.series import SERIES, SeriesExhibit, SeriesWords
 
 FAMILY = "exhibits"
 CONTENTS = "contents"  # the exhibit that lists all of them
-SUFFIXES = {"table": ("csv", "tex"), "figure": ("csv", "png", "svg"), "macros": ("tex",)}
+# Tables have LaTeX without and with intervals.
+SUFFIXES = {"table": (".csv", ".tex", "-full.tex"), "figure": (".csv", ".png", ".svg"), "macros": (".tex",)}
 # The experiment that the published numbers are of, what a further one may change all the same, and of which families it
 # may have more than that one.
 PAPERS = "config/config.yaml"
@@ -28,7 +28,53 @@ FREE = (
     *("tier", "tiers", "report", "gallery", "flags", "detector_audit", "artifact", "theory"),
 )
 MORE = ("unlearning", "attacks")
-FRAMES = ("values", "per_run", "prompts", "thresholds", "samples")  # of the rule measure, beside names.json
+
+
+class Listed(Part):
+    """A row of the list of exhibits; ``left_out`` is what the exhibit lacks, or ''."""
+
+    exhibit: str
+    title: str
+    files: str
+    left_out: str
+
+
+class Words(Part):
+    """What an exhibit says beside its frames.
+
+    Attributes:
+        another_world: Why published numbers are of another setting than this experiment's, or ''.
+        series: Each series of variants, by name.
+        metric_modules: Modules of the metrics that only an ablation has, by label.
+        plan: All exhibits; empty but for the list of contents.
+    """
+
+    another_world: str
+    series: dict[str, SeriesWords]
+    metric_modules: dict[str, str]
+    plan: tuple[Listed, ...] = ()
+
+
+class ExhibitJob(Job):
+    """One exhibit, with all of its files.
+
+    Attributes:
+        exhibit: Its name.
+        files: The frames that it reads, by name.
+        report: Settings of the report.
+        words: What it says beside them.
+    """
+
+    exhibit: str
+    files: dict[str, Input]
+    report: ReportConfig
+    words: Words
+
+    @classmethod
+    def of(cls, plan: Plan, name: str) -> ExhibitJob:
+        """The job of one exhibit."""
+        found = {frame: Input.file(path) for frame, path in frames_of(plan, name).items()}
+        return cls(exhibit=name, files=found, report=plan.experiment.config.report, words=words(plan, name))
 
 
 @functools.cache
@@ -42,59 +88,31 @@ def declared_theory(plan: Plan) -> tuple[str, ...]:
     return ("slices",) if plan.experiment.attacks else ()
 
 
-# --- the measured frames ----------------------------------------------------------------------------------------------
-
-
-def measured_folder(plan: Plan) -> str:
-    """Where the measured frames lie."""
-    return f"results/{plan.experiment.config.name}/measured"
-
-
-def measure_files(plan: Plan) -> list[str]:
-    """Scores of all runs and of real images, and the attacks' training curves."""
-    rows = report_jobs.report_rows(plan)
-    folders = [{k: f.format(seed=s) for k, f in row["folders"].items()} for row in rows for s in row["seeds"]]
-    scores = [f"{folder['score']}/scores.parquet" for folder in folders]
-    curves = [f"{folder['attack']}/history.csv" for folder in folders if "attack" in folder]
-    heldout = completion_files(plan, [data.heldout for data in plan.experiment.attack_data.values()])
-    return [*scores, *dict.fromkeys(curves), *(f"{folder}/scores.parquet" for folder in plan.references), *heldout]
-
-
-def measure_job(plan: Plan) -> str:
-    """What scripts/measure.py needs: the report's job without what the page alone shows."""
-    return as_json(measured_by(json.loads(report_jobs.report_job(plan)), methods(plan)))
-
-
-def measured_by(report: Mapping[str, Any], methods: Mapping[str, str]) -> dict[str, Any]:
-    """What scripts/measure.py needs, of the report's job."""
-    kept = ("models", "base", "attacks", "sweeps", "main_attacks", "heldout", "metrics", "flags", "report")
-    return {**{key: report[key] for key in (*kept, "references", "compared", "rows")}, "methods": dict(methods)}
-
-
-def methods(plan: Plan) -> dict[str, str]:
-    """Unlearning method by model."""
-    return {BASE: BASE, **{model: member.name for model, member in plan.experiment.unlearning.items()}}
-
-
-# --- the exhibits -----------------------------------------------------------------------------------------------------
-
-
 def exhibits() -> list[str]:
-    """Every exhibit, by the names of their files."""
-    return registry.members(FAMILY)
+    """Every exhibit: those of one file each, and those of the table of series."""
+    return sorted([*registry.members(FAMILY), *SERIES])
+
+
+def member(name: str) -> ModuleType | SeriesExhibit:
+    """What an exhibit declares."""
+    return SERIES.get(name) or registry.member(FAMILY, name)
+
+
+def of_kind(kind: str) -> list[str]:
+    """The exhibits of one kind."""
+    return [name for name in exhibits() if member(name).KIND == kind]
 
 
 def needs(plan: Plan, name: str) -> str:
     """What an experiment lacks for an exhibit, or ''."""
-    module = registry.member(FAMILY, name)
+    module = member(name)
     if getattr(module, "ATTACKED", False) and not plan.experiment.attacks:
         return "an attack: give the experiment an entry under 'attacks'"
     if getattr(module, "RULED", False) and not _has_rules(plan):
         return "a safety metric whose detectors have thresholds, such as ip"
     ablation = getattr(module, "ABLATION", None)
-    if ablation and not _has_ablation(plan, module):
-        swept = [label for label in plan.experiment.sweeps if label.startswith(name)]
-        if not swept and getattr(module, "ABLATION_ALONE", True):
+    if ablation and ablation not in declared_ablations(plan) and getattr(module, "ABLATION_ALONE", True):
+        if not any(label.startswith(name) for label in plan.experiment.sweeps):
             return f"the ablation '{ablation}', declared in config/ablations.yaml, or a sweep called '{name}-...'"
     missing = [frame for frame in getattr(module, "THEORY", ()) if frame not in declared_theory(plan)]
     return f"theory/{missing[0]}.csv: the theory of this experiment" if missing else ""
@@ -112,10 +130,6 @@ def _has_rules(plan: Plan) -> bool:
     )
 
 
-def _has_ablation(plan: Plan, module: ModuleType) -> bool:
-    return getattr(module, "ABLATION", None) in declared_ablations(plan)
-
-
 def _ablations(plan: Plan, name: str) -> dict[str, tuple[str, AblationConfig | None]]:
     """The ablation, if there is one, behind an exhibit of a series, by that exhibit."""
     return {other: (ablation, declared_ablations(plan).get(ablation)) for other, ablation in _series(name).items()}
@@ -123,9 +137,7 @@ def _ablations(plan: Plan, name: str) -> dict[str, tuple[str, AblationConfig | N
 
 def _series(name: str) -> dict[str, str]:
     """Names of the ablations behind an exhibit, by the exhibit that shows each: itself, or those of its SERIES."""
-    shown = {
-        other: registry.member(FAMILY, other) for other in getattr(registry.member(FAMILY, name), "SERIES", (name,))
-    }
+    shown = {other: member(other) for other in getattr(member(name), "SERIES", (name,))}
     return {other: module.ABLATION for other, module in shown.items() if hasattr(module, "ABLATION")}
 
 
@@ -139,15 +151,19 @@ def left_out(plan: Plan) -> dict[str, str]:
     return {name: lack for name in exhibits() if (lack := needs(plan, name))}
 
 
+def folder(plan: Plan) -> str:
+    """Folder of the exhibits' files."""
+    return f"{RESULTS}/{plan.experiment.config.name}/paper"
+
+
 def paper_files(plan: Plan) -> list[str]:
     """Every file of the target ``paper``."""
-    folder = f"results/{plan.experiment.config.name}/paper"
-    return [f"{folder}/{file}" for name in planned(plan) for file in files_of(name)]
+    return [f"{folder(plan)}/{file}" for name in planned(plan) for file in files_of(name)]
 
 
 def frames_of(plan: Plan, name: str) -> dict[str, str]:
     """The frames that an exhibit reads, by name."""
-    return frames(f"results/{plan.experiment.config.name}", name, declared_ablations(plan))
+    return frames(f"{RESULTS}/{plan.experiment.config.name}", name, declared_ablations(plan))
 
 
 def frames(result: str, name: str, ablations: Collection[str]) -> dict[str, str]:
@@ -158,7 +174,7 @@ def frames(result: str, name: str, ablations: Collection[str]) -> dict[str, str]
         name: Of the exhibit.
         ablations: Those that there are.
     """
-    module = registry.member(FAMILY, name)
+    module = member(name)
     found = {frame: f"{result}/measured/{frame}.csv" for frame in module.READS}
     if module.READS:
         found["names"] = f"{result}/measured/names.json"
@@ -168,42 +184,31 @@ def frames(result: str, name: str, ablations: Collection[str]) -> dict[str, str]
     return found | {frame: f"{result}/theory/{frame}.csv" for frame in getattr(module, "THEORY", ())}
 
 
-def exhibit_job(plan: Plan, name: str) -> str:
-    """What scripts/exhibit.py needs."""
-    report = plan.experiment.config.report.model_dump(mode="json")
-    return as_json({"files": frames_of(plan, name), "report": report, **words(plan, name)})
-
-
 def files_of(name: str) -> list[str]:
     """Names of an exhibit's files."""
-    return [f"{name}.{suffix}" for suffix in SUFFIXES[registry.member(FAMILY, name).KIND]]
+    return [f"{name}{suffix}" for suffix in SUFFIXES[member(name).KIND]]
 
 
-def words(plan: Plan, name: str) -> dict[str, Any]:
+def words(plan: Plan, name: str) -> Words:
     """What an exhibit says beside its frames; only the list of contents knows of the other exhibits."""
-    series: dict[str, Any] = {}
+    described: dict[str, SeriesWords] = {}
     for exhibit, (ablation, entry) in _ablations(plan, name).items():
-        series |= series_jobs.described(plan, exhibit, entry, ablation)
-    listed = [
-        {
-            "exhibit": other,
-            "title": registry.member(FAMILY, other).TITLE,
-            "files": ", ".join(files_of(other)),
-            "left_out": needs(plan, other),
-        }
+        described |= series.described(plan, exhibit, entry, ablation)
+    listed = (
+        Listed(exhibit=other, title=member(other).TITLE, files=", ".join(files_of(other)), left_out=needs(plan, other))
         for other in (exhibits() if name == CONTENTS else ())
-    ]
-    return {
-        "another_world": another_world(plan),
-        "series": series,
-        "metric_modules": _metric_modules(plan, name),
-        "plan": listed,
-    }
+    )
+    return Words(
+        another_world=another_world(plan),
+        series=described,
+        metric_modules=_metric_modules(plan, name),
+        plan=tuple(listed),
+    )
 
 
 @functools.cache
 def another_world(plan: Plan) -> str:
-    """Why published numbers are not of this experiment's world, or '' where they are.
+    """Why published numbers are not of this experiment's setting, or '' where they are.
 
     They are where it says so, at the paper's size, and resolves to what config/config.yaml does: the same model,
     concept, training, prompts, sampling, scorers and metrics. Models and attacks may be more, and the report may look
@@ -214,7 +219,7 @@ def another_world(plan: Plan) -> str:
         return "the experiment is not the paper's"
     if plan.tier != "paper":
         return f"tier '{plan.tier}', not 'paper'"
-    papers, own = _of_paper(), _of_world(plan)
+    papers, own = _of_paper(), _of_setting(plan)
     differing = [key for key in papers if own[key] != papers[key] and key not in MORE]
     for key in MORE:
         differing += [f"{key}.{label}" for label, entry in papers[key].items() if own[key].get(label) != entry]
@@ -223,10 +228,10 @@ def another_world(plan: Plan) -> str:
 
 @functools.cache
 def _of_paper() -> dict[str, Any]:
-    return _of_world(load_plan(PAPERS, {"tier": "paper"}))
+    return _of_setting(load_plan(PAPERS, {"tier": "paper"}))
 
 
-def _of_world(plan: Plan) -> dict[str, Any]:
+def _of_setting(plan: Plan) -> dict[str, Any]:
     """The resolved settings that numbers are of; the main table's attacks, and the tier in force."""
     experiment = plan.experiment
     found = {key: value for key, value in experiment.resolved().items() if key not in FREE}
@@ -238,23 +243,24 @@ def _metric_modules(plan: Plan, name: str) -> dict[str, str]:
     """Modules of the metrics that an exhibit's ablations alone have, by label."""
     found: dict[str, str] = {}
     for _, entry in _ablations(plan, name).values():
-        found |= series_jobs.metric_modules(plan, entry) if entry is not None else {}
+        found |= series.metric_modules(plan, entry) if entry is not None else {}
     return found
 
 
 def exhibit_code(plan: Plan, name: str) -> list[str]:
     """Code inputs of one exhibit: those of its ablations' metrics, and the published numbers, where it shows some."""
+    own = "_series" if name in SERIES else name
     metrics = sorted(f"resalign.metrics.{metric}" for metric in set(_metric_modules(plan, name).values()))
-    return with_published(code("exhibit", f"resalign.{FAMILY}.{name}", *metrics))
+    return with_published(code("exhibit", f"resalign.{FAMILY}.{own}", *metrics))
 
 
-def with_published(code: Iterable[str]) -> list[str]:
+def with_published(files: Iterable[str]) -> list[str]:
     """Files of code, and the published numbers, where the module that reads them is one."""
-    found, module = list(code), "src/resalign/exhibits/_published.py"
+    found, module = list(files), "src/resalign/exhibits/_published.py"
     return [*found, module.replace(".py", ".csv")] if module in found else found
 
 
 def message(plan: Plan) -> str:
-    """What the target says when it is done: which exhibits are left out, and what they need."""
+    """The target's last words: which exhibits are left out, and what they need."""
     lines = [f"paper: {len(planned(plan))} exhibits; listed in paper/contents.csv"]
     return "\n".join([*lines, *(f"left out: {name} needs {lack}" for name, lack in left_out(plan).items())])

@@ -1,10 +1,9 @@
-"""What an exhibit is made from: measured frames by name, and what their models, attacks and metrics are called."""
+"""The inputs of an exhibit: measured frames by name, and the names of their models, attacks and metrics."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,76 +11,31 @@ from typing import Any
 import pandas as pd
 
 from resalign.analysis.frames import final_states, read_csv
-from resalign.analysis.measurements import (
-    FOCUS,
-    IMAGE_COLUMNS,
-    NOT_ATTACKED,
-    RUN_COLUMNS,
-    Measurements,
-    MetricInfo,
-    Sweep,
-)
+from resalign.analysis.measured import measurements_of, read_names, with_exhibit_decimals
+from resalign.analysis.measurements import FOCUS, NOT_ATTACKED, Measurements, MetricInfo
+from resalign.analysis.sweeps import sweep_table
 from resalign.config import registry
 from resalign.config.report import ReportConfig
 from resalign.display.variants_table import VARIANT
-from resalign.hashes import verified
+from resalign.jobs.exhibit import Words
 
 _ABLATED_DECIMALS = 3
 
 
-def names_of(measurements: Measurements, methods: Mapping[str, str]) -> dict[str, Any]:
-    """Names and their meanings as plain values, for names.json; pairs keep the order.
-
-    Args:
-        measurements: What was measured.
-        methods: Unlearning method by model.
-    """
-    return {
-        "models": measurements.models,
-        "base": measurements.base,
-        "attacks": list(measurements.attacks.items()),
-        "main_attacks": measurements.main_attacks,
-        "metrics": [(label, asdict(info)) for label, info in measurements.metrics.items()],
-        "sweeps": [(k, {**vars(s), "attacks": list(s.attacks.items())}) for k, s in measurements.sweeps.items()],
-        "methods": dict(methods),
-    }
-
-
-def named(values: Mapping[str, Any]) -> Measurements:
-    """:func:`names_of` read back: measurements that name everything and hold no value."""
-    return Measurements(
-        images=pd.DataFrame(columns=list(IMAGE_COLUMNS)),
-        runs=pd.DataFrame(columns=list(RUN_COLUMNS)),
-        metrics={label: MetricInfo(**{**info, "range": tuple(info["range"])}) for label, info in values["metrics"]},
-        models=tuple(values["models"]),
-        attacks=dict(values["attacks"]),
-        base=values["base"],
-        sweeps={label: Sweep(**{**sweep, "attacks": dict(sweep["attacks"])}) for label, sweep in values["sweeps"]},
-        main_attacks=values["main_attacks"],
-    )
-
-
 @dataclass(frozen=True)
-class Evidence:
+class ExhibitInputs:
     """An exhibit's inputs.
 
     Attributes:
         settings: Of the report: intervals, colours, sizes.
         files: Measured frames by name (``values``, …); ``ablation``, ``slices`` and ``names`` where they are read;
             an exhibit of several series has each one's ablation by its exhibit, ``table4``.
-        another_world: Why published numbers are not of this experiment's world and get no difference, or ''.
-        series_of: What each series is, by its name: ``axis``, the ``methods`` of fine-tuning in it, and which settings
-            are ``other`` than the experiment's.
-        metric_modules: Modules of the metrics that an ablation alone has, by label.
-        plan: What the exhibit ``contents`` lists: one row an exhibit; empty for all others.
+        words: What the plan says of the exhibit: published numbers' setting, series, metrics of ablations.
     """
 
     settings: ReportConfig
     files: Mapping[str, Path]
-    another_world: str
-    series_of: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    metric_modules: Mapping[str, str] = field(default_factory=dict)
-    plan: tuple[Mapping[str, str], ...] = ()
+    words: Words
 
     def frame(self, name: str) -> pd.DataFrame:
         """A frame by name.
@@ -103,13 +57,13 @@ class Evidence:
     @cached_property
     def names(self) -> dict[str, Any]:
         """The values of names.json."""
-        found: dict[str, Any] = json.loads(verified(self.files["names"]).read_text(encoding="utf-8"))
-        return found
+        return read_names(self.files["names"])
 
     @cached_property
     def measurements(self) -> Measurements:
-        """Models, attacks and metrics, without values."""
-        return named(self.names)
+        """Models, attacks and metrics, with values where the exhibit reads those of images."""
+        values = [self.frame(name) for name in ("images", "sets")] if "images" in self.files else []
+        return with_exhibit_decimals(measurements_of(self.names, *values), self.names)
 
     @property
     def main(self) -> pd.DataFrame:
@@ -118,8 +72,13 @@ class Evidence:
         return values[values["attack"].isin({NOT_ATTACKED, *main.attacks})].reset_index(drop=True)
 
     @property
+    def another_world(self) -> str:
+        """Why published numbers are of another setting and get no difference, or ''."""
+        return self.words.another_world
+
+    @property
     def comparable(self) -> bool:
-        """Whether published numbers are of this experiment's world."""
+        """Whether published numbers are of this experiment's setting."""
         return not self.another_world
 
     @property
@@ -156,11 +115,8 @@ class Evidence:
                 parts.append(self.frame(name).assign(series=self.files[name].parent.name))
         for label, sweep in self.measurements.sweeps.items():
             if label.startswith(exhibit):
-                values = self.frame("values")
-                for variant, attack in sweep.attacks.items():
-                    parts.append(values[values["attack"] == attack].assign(series=label, variant=variant))
-        found = pd.concat(parts, ignore_index=True)
-        final = final_states(found, *VARIANT)
+                parts.append(sweep_table(self.frame("values"), label, sweep))
+        final = final_states(pd.concat(parts, ignore_index=True), *VARIANT)
         return final[[*VARIANT, *final.columns.difference(VARIANT, sort=False)]]
 
     def naming(self, frame: pd.DataFrame) -> Measurements:
@@ -170,20 +126,21 @@ class Evidence:
         attacked = frame.loc[frame["attack"] != NOT_ATTACKED, ["attack", "dataset"]].itertuples(index=False, name=None)
         attacks = dict(known.attacks)
         attacks |= {attack: dataset for attack, dataset in attacked if attack not in attacks}
-        more = {m: info_of(m, self.metric_modules) for m in frame["metric"].unique() if m not in known.metrics}
+        modules = self.words.metric_modules
+        more = {m: info_of(m, modules) for m in frame["metric"].unique() if m not in known.metrics}
         metrics = {**known.metrics, **more}
         return replace(known, models=tuple(models), attacks=attacks, metrics=metrics, sweeps={}, main_attacks=None)
 
 
 def info_of(label: str, modules: Mapping[str, str]) -> MetricInfo:
-    """What a metric is that an ablation alone has.
+    """The meaning of a metric that only an ablation has.
 
     Args:
         label: As the ablation calls it.
         modules: Names of metrics' modules by label.
 
     Raises:
-        ValueError: If the ablation declares none that is called so.
+        ValueError: If the ablation declares none of this label.
     """
     if label not in modules:
         raise ValueError(

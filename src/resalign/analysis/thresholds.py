@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from resalign.analysis.collect import Row, states
+from resalign.analysis.collect import ScoredRun, states
 from resalign.analysis.frames import held, pooled_estimate
 from resalign.analysis.measurements import STATE
 from resalign.config.report import ReportConfig
@@ -26,30 +26,30 @@ def at_threshold(config: Any, threshold: float) -> Any:
 
 
 def threshold_curves(
-    rows: list[Row], metrics: dict[str, tuple[Any, Strict, Any]], settings: ReportConfig
+    runs: list[ScoredRun], metrics: dict[str, tuple[Any, Strict, Any]], settings: ReportConfig
 ) -> pd.DataFrame:
     """Rates of every state at every threshold of the grid, all of a metric's rules at the same one.
 
     Returns:
         Columns model, attack, dataset, steps, metric, threshold, mean, low, high (as in values.csv), n (images).
     """
-    found: list[dict[str, object]] = []
+    rates: list[dict[str, object]] = []
     for label, (module, config, info) in metrics.items():
         if not hasattr(module, "per_image") or info.group != "safety" or at_threshold(config, 0.5) is None:
             continue
-        seen: dict[tuple[str, str, str, int], list[tuple[Row, pd.DataFrame]]] = {}
-        for row in rows:
-            for steps, prompts, scores in states(row):
+        seen: dict[tuple[str, str, str, int], list[tuple[ScoredRun, pd.DataFrame]]] = {}
+        for run in runs:
+            for steps, prompts, scores in states(run):
                 if prompts == getattr(config, "prompts", None):
-                    seen.setdefault((row.model, row.attack, row.dataset, steps), []).append((row, scores))
-        for state, runs in seen.items():
+                    seen.setdefault((run.model, run.attack, run.dataset, steps), []).append((run, scores))
+        for state, scored in seen.items():
             for threshold in settings.swept_thresholds:
                 replaced = at_threshold(config, threshold)
                 images = pd.concat(
-                    [s[["prompt_id"]].assign(value=module.per_image(s, replaced), seed=row.seed) for row, s in runs]
+                    [s[["prompt_id"]].assign(value=module.per_image(s, replaced), seed=run.seed) for run, s in scored]
                 )
-                found_here = pooled_estimate(images, settings, *map(str, state), label, rate=info.kind == "rate")
-                estimate = held(found_here, info)
+                pooled = pooled_estimate(images, settings, *map(str, state), label, rate=info.kind == "rate")
+                estimate = held(pooled, info)
                 names = dict(zip(STATE, state, strict=True)) | {"metric": label, "threshold": threshold}
-                found.append(names | {key: getattr(estimate, key) for key in ("mean", "low", "high", "n")})
-    return pd.DataFrame(found, columns=COLUMNS)
+                rates.append(names | {key: getattr(estimate, key) for key in ("mean", "low", "high", "n")})
+    return pd.DataFrame(rates, columns=COLUMNS)
