@@ -15,22 +15,15 @@ SETS = ("train", "heldout", "prior", "harmful")  # image sets; the last two of s
 
 
 class AttackJob(TrainingJob):
-    """A job of scripts/attack.py.
+    """A job of scripts/attack.py."""
 
-    Attributes:
-        attack: Name and settings of the attack.
-        weights: Unlearned weights, or the checkpoints of the attack before; None for the model's own weights.
-        train, heldout, prior, harmful: Image sets.
-        prompts: Prompts that the attack changes.
-    """
-
-    attack: dict[str, Any]
-    weights: Input | None
+    attack: dict[str, Any]  # name and settings
+    weights: Input | None  # unlearned ones, or checkpoints of the attack before; None for the model's own
     train: Input
     heldout: Input
     prior: Input | None = None
     harmful: Input | None = None
-    prompts: PromptList | None = None
+    prompts: PromptList | None = None  # of an attack that changes prompts
 
     @classmethod
     def of(cls, plan: Plan, stage: Stage, seed: str) -> AttackJob:
