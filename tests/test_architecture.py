@@ -13,7 +13,7 @@ import pytest
 from resalign.bilevel import solving
 from resalign.config import registry
 from resalign.config.experiment import SETS
-from resalign.jobs import paper
+from resalign.jobs import exhibit
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "resalign"
@@ -41,7 +41,7 @@ LAYERS = (
 )
 EXCEPTIONS: set[tuple[str, str]] = set()
 # Exhibits are found by the same means, and no stage imports them: the stages' registry need not know.
-FAMILIES = (*registry.FAMILIES, paper.FAMILY)
+FAMILIES = (*registry.FAMILIES, exhibit.FAMILY)
 HEAVY = ("torch", "diffusers", "transformers", "peft", "open_clip", "torchvision", "torch_fidelity", "pandas", "numpy")
 
 

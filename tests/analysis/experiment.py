@@ -9,8 +9,10 @@ from PIL import Image
 
 from resalign.accounting.job_records import JobRecord
 from resalign.accounting.times import Timings
+from resalign.analysis.frames import long_table, per_run_table
 from resalign.analysis.measurements import Measurements, MetricInfo, Sweep
 from resalign.config.report import ReportConfig
+from resalign.report.build import Results
 from resalign.report.page import ReportContext
 
 METRICS = {
@@ -186,6 +188,17 @@ def make_gallery(folder: Path, *, size: int = 32) -> pd.DataFrame:
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def make_results(measurements: Measurements, gallery: pd.DataFrame, histories: pd.DataFrame | None = None) -> Results:
+    return Results(
+        measurements=measurements,
+        values=long_table(measurements, SETTINGS),
+        per_run=per_run_table(measurements, SETTINGS),
+        histories=make_histories() if histories is None else histories,
+        gallery=gallery,
+        timings=make_timings(),
+    )
 
 
 def make_context(settings: ReportConfig = SETTINGS) -> ReportContext:

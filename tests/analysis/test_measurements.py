@@ -13,6 +13,7 @@ from resalign.config.report import ReportConfig
 from resalign.config.strict import ConfigError
 from resalign.display.panels import followed
 from resalign.errors import DataError
+from resalign.jobs.measure import Measurable
 from tests.analysis.experiment import METRICS, SETTINGS, make_measurements
 from tests.study import frames as study
 
@@ -100,16 +101,19 @@ def test_two_uses_of_a_metric_are_told_apart_by_their_labels(label: str, title: 
 def test_metrics_on_benign_prompts_are_followed_over_fine_tuning(tmp_path):
     made = study.write_study(tmp_path, {"base": study.RATES["base"]}, seeds=(0,), prompts=(2, 5), images=1)
     benign = {"name": "incidental_resurgence", "prompts": "benign", "scorer": "net", "concept": "seven"}
-    sweep = {"title": "Two", "axis": "data", "note": "", "attacks": [("a", "pages-gentle")]}
-    job = {
-        **made,
-        "metrics": [*study.METRICS.items(), ("incidental", benign)],
-        "attacks": [(name, name) for name in made["attacks"]],
-        "heldout": {},
-        "reference": None,
-        "sweeps": [("two", sweep)],
-        "main_attacks": ["bold-strong"],
-    }
+    job = Measurable.parse(
+        {
+            **{key: made[key] for key in ("models", "base", "rows")},
+            "metrics": [*study.METRICS.items(), ("incidental", benign)],
+            "attacks": [(name, name) for name in made["attacks"]],
+            "sweeps": [
+                ("two", {"title": "Two", "axis": "data", "note": "", "metrics": [], "attacks": [("a", "pages-gentle")]})
+            ],
+            "main_attacks": ["bold-strong"],
+            **dict.fromkeys(("heldout", "references", "compared"), {}),
+        },
+        where="job",
+    )
     found = collect(job).measurements
     images = found.images[found.images["metric"] == "incidental"]
     assert sorted(images["steps"]) == sorted([0, *study.STEPS, *study.STEPS] * 5)

@@ -2,11 +2,11 @@ import math
 
 import pandas as pd
 import pytest
+from resalign.report.pareto_figure import pareto_figure
 
 from resalign.analysis.frames import long_table
 from resalign.analysis.measurements import Measurements
 from resalign.analysis.pareto import PARETO_COLUMNS, pareto_table, weighed_metrics
-from resalign.report.pareto_figure import pareto_figure
 from tests.analysis.experiment import METRICS, SETTINGS, make_measurements, run_row
 
 

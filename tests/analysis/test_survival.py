@@ -3,13 +3,13 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from resalign.report.survival_figure import drawn_curves
 from scipy import stats
 
 from resalign.analysis.measurements import Measurements, MetricInfo
 from resalign.analysis.statistics import IntervalMethod
 from resalign.analysis.survival import SURVIVAL_COLUMNS, Lifetimes, kaplan_meier, survival_band, survival_table
 from resalign.config.report import ReportConfig
-from resalign.report.survival_figure import drawn_curves
 from tests.analysis.experiment import METRICS, SETTINGS, image_rows, make_measurements
 
 STEPS = (0, 10, 20, 40)

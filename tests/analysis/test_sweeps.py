@@ -1,16 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
-from resalign.display.variants_figure import sweep_figure
-from resalign.report.attack_study import AttackStudy
-from resalign.report.sweep_table import lay_out_sweep, sweep_results
+from resalign.report.sweep_table import sweep_results
 
 from resalign.analysis.frames import long_table
 from resalign.analysis.measurements import Measurements, Sweep
 from resalign.analysis.sweeps import LARGEST, MEAN, WORST, summary_table, sweep_table
 from resalign.config.report import ReportConfig
-from resalign.display.latex import to_latex
 from resalign.report.sweep_text import attack_seconds, seconds_sentence, sweep_sentences
+from resalign.report.sweeps import sweep_results
 from tests.accounting.records import record
 from tests.analysis.experiment import SETTINGS, SWEEP, image_rows, make_measurements, make_swept, run_row
 
@@ -41,12 +41,12 @@ def summary_of(measurements: Measurements, model: str = "esd") -> pd.DataFrame:
 
 def test_a_sweeps_table_has_the_last_step_of_every_value_in_order(measurements: Measurements):
     attacks = {"b": "bold", "a": "pages"}
-    rows = sweep_table(long_table(measurements, SETTINGS), Sweep(title="", axis="", attacks=attacks))
-    assert list(dict.fromkeys(rows["value"])) == ["b", "a"]
+    rows = sweep_table(long_table(measurements, SETTINGS), "two", Sweep(title="", axis="", attacks=attacks))
+    assert list(dict.fromkeys(zip(rows["series"], rows["variant"], strict=True))) == [("two", "b"), ("two", "a")]
     assert set(rows["metric"]) == {"ip", "us", "retained_accuracy", "learnability"}
     final = measurements.images[(measurements.images["attack"] == "pages") & (measurements.images["steps"] == 200)]
     expected = final[(final["model"] == "esd") & (final["metric"] == "ip")]["value"].mean()
-    found = rows[(rows["value"] == "a") & (rows["model"] == "esd") & (rows["metric"] == "ip")]
+    found = rows[(rows["variant"] == "a") & (rows["model"] == "esd") & (rows["metric"] == "ip")]
     assert found["mean"].tolist() == [expected]
 
 
@@ -102,17 +102,6 @@ def test_one_prompt_leaves_no_half_to_measure_on():
     assert list(found.index) == [MEAN, LARGEST]
 
 
-def test_the_layout_has_values_mean_and_worst():
-    rows = [row for model in ("base", "esd") for value in VALUES for row in flagged(model, value, np.ones((1, 10)))]
-    measurements = swept(rows)
-    table = sweep_table(long_table(measurements, SETTINGS), TWO)
-    laid = lay_out_sweep(table, summary_table(measurements, SETTINGS, TWO), measurements, SETTINGS, TWO, "two")
-    assert laid.groups == [("IP\N{NO-BREAK SPACE}↓ by rate", 4)]
-    assert [column.title for column in laid.columns] == ["low", "high", "mean of 2", "worst of 2"]
-    assert [row.model for row in laid.rows] == ["base", "esd"]
-    assert r"ESD & 1.00 [0.69, 1.00] & 1.00 [0.69, 1.00] &" in to_latex(laid)
-
-
 def test_the_main_table_leaves_out_what_a_sweep_alone_has():
     whole, main = make_swept(), make_swept().main()
     assert list(whole.attacks) == ["pages", "bold", "pages-gentle", "pages-harsh"]
@@ -142,7 +131,7 @@ def test_names_that_there_are_not(changes: dict[str, object], message: str):
 
 
 def sentences(measurements: Measurements, sweep: Sweep = TWO, settings: ReportConfig = SETTINGS) -> str:
-    rows = sweep_table(long_table(measurements, settings), sweep)
+    rows = sweep_table(long_table(measurements, settings), "two", sweep)
     found = sweep_sentences(rows, summary_table(measurements, settings, sweep), measurements, settings, sweep)
     return " ".join(found).replace("\N{NO-BREAK SPACE}", " ")
 
@@ -194,17 +183,15 @@ def test_seconds_are_those_of_the_sweeps_own_attacks():
     assert seconds_sentence([], make_swept(), SWEEP) == ""
 
 
-def test_a_sweep_may_show_metrics_of_its_own():
-    sweep = Sweep(title="", axis="rate", attacks=SWEEP.attacks, metrics=("learnability",))
-    measurements = make_swept()
-    table = long_table(measurements, SETTINGS)
-    rows = sweep_table(table, sweep)
-    laid = lay_out_sweep(rows, summary_table(measurements, SETTINGS, sweep), measurements, SETTINGS, sweep, "mine")
-    assert [column.title for column in laid.columns] == list(sweep.attacks)
-    assert {column.metric for column in laid.columns} == {"learnability"}
-    assert [axis.get_ylabel() for axis in sweep_figure(rows, measurements, SETTINGS, sweep).axes] == ["Learnability"]
-    (result,) = AttackStudy.of(table, measurements, SETTINGS).sweeps
-    assert {column.metric for column in result.layout.columns} == {"ip"}
+@pytest.mark.parametrize(("metrics", "shown", "drawn"), [((), "ip", 2), (("learnability",), "learnability", 1)])
+def test_a_sweep_shows_its_metrics_or_the_first_safety_metric(metrics: tuple[str, ...], shown: str, drawn: int):
+    sweep = Sweep(title="Rates", axis="rate", attacks=SWEEP.attacks, metrics=metrics)
+    measurements = replace(make_swept(), sweeps={"rates": sweep})
+    (result,) = sweep_results(long_table(measurements, SETTINGS), measurements, SETTINGS)
+    assert {column.metric for column in result.table.layout.columns} == {shown}
+    assert [row.title for row in result.table.layout.rows[:2]] == ["gentle, Base", "gentle, GradDiff"]
+    assert len(result.panels) == drawn  # learnability beside the first metric
+    assert result.panels[-1].title == "Learnability after 200 steps on pages"
 
 
 def test_a_sweep_of_what_was_not_measured_is_an_error():

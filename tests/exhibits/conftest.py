@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from resalign.exhibits._evidence import Evidence
+from resalign.exhibits._inputs import ExhibitInputs
 
-from .frames import evidence_of, write_frames
+from .frames import inputs_of, write_frames
 
 
 @pytest.fixture(scope="session")
@@ -13,5 +13,5 @@ def frame_paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def evidence(frame_paths: dict[str, Path]) -> Evidence:
-    return evidence_of(frame_paths)
+def inputs(frame_paths: dict[str, Path]) -> ExhibitInputs:
+    return inputs_of(frame_paths)

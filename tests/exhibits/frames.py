@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from resalign.analysis.frames import long_table, per_run_table, write_csv
+from resalign.analysis.frames import long_table, per_run_table, write_csv, write_exact_csv
+from resalign.analysis.measured import by_prompt, names_of
 from resalign.analysis.measurements import NOT_ATTACKED, Measurements
-from resalign.exhibits._evidence import Evidence, names_of
-from resalign.exhibits._measured import by_prompt
-from resalign.exhibits._thresholds import COLUMNS
+from resalign.analysis.thresholds import COLUMNS
+from resalign.exhibits._inputs import ExhibitInputs
+from resalign.jobs.exhibit import Listed, Words
+from resalign.jobs.series import SeriesWords
 from tests.analysis.experiment import SETTINGS, make_gallery, make_swept
 
 METHODS = {"base": "base", "graddiff": "graddiff", "esd": "esd", "resalign": "resalign"}
@@ -29,27 +31,32 @@ def write_frames(folder: Path, measurements: Measurements | None = None) -> dict
         "thresholds": thresholds(values),
         "samples": make_gallery(images).assign(prompt_set="benign"),
         "slices": slices(found.models),
+        "images": found.images,
+        "sets": found.runs,
     }
     paths = {name: folder / f"{name}.csv" for name in frames}
     for name, frame in frames.items():
-        write_csv(frame, paths[name])
+        write_exact_csv(frame, paths[name])
     write_csv(variants(values), folder / "gamma" / "values.csv")
-    (folder / "names.json").write_text(json.dumps(names_of(found, METHODS)))
+    digits = {name: info.decimals for name, info in found.metrics.items()}
+    (folder / "names.json").write_text(json.dumps({**names_of(found, METHODS), "exhibit_decimals": digits}))
     return {**paths, "ablation": folder / "gamma" / "values.csv", "names": folder / "names.json"}
 
 
 AXES = {"gamma": "γ", "rates": "learning rate", "contamination": "harmful images in per cent"}
 
 
-def evidence_of(paths: Mapping[str, Path], *, another_world: str = "made-up numbers") -> Evidence:
-    return Evidence(
-        settings=SETTINGS,
-        files=paths,
+def inputs_of(
+    paths: Mapping[str, Path], *, another_world: str = "made-up numbers", **series: SeriesWords
+) -> ExhibitInputs:
+    plain = {name: SeriesWords(axis=axis, methods=("full",)) for name, axis in AXES.items()}
+    words = Words(
         another_world=another_world,
-        series_of={name: {"axis": axis, "methods": ["full"], "other": []} for name, axis in AXES.items()},
+        series={**plain, **series},
         metric_modules={"clip_t": "clip_score", "dino": "dino"},
-        plan=({"exhibit": "table1", "title": "A table", "files": "table1.csv", "left_out": ""},),
+        plan=(Listed(exhibit="table1", title="A table", files="table1.csv", left_out=""),),
     )
+    return ExhibitInputs(settings=SETTINGS, files=paths, words=words)
 
 
 def thresholds(values: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pytest
 from resalign.analysis.frames import final_states
 from resalign.config.strict import ConfigError
 from resalign.exhibits import macros as exhibits_macros
-from resalign.exhibits._evidence import Evidence
+from resalign.exhibits._inputs import ExhibitInputs
 from resalign.exhibits._macro_names import macros, variant_name, words
 from resalign.exhibits._paired import paired_tests
 from resalign.exhibits._published import beside
@@ -21,9 +21,9 @@ def read(text: str) -> dict[str, float]:
     return {line[1]: float(line[2]) for line in lines if line}
 
 
-def test_every_number_of_a_state_has_a_macro(evidence: Evidence) -> None:
-    final = final_states(evidence.main)
-    found = read(macros(final, paired_tests(evidence), {}, swept=()))
+def test_every_number_of_a_state_has_a_macro(inputs: ExhibitInputs) -> None:
+    final = final_states(inputs.main)
+    found = read(macros(final, paired_tests(inputs), {}, swept=()))
     own = final[(final["model"] == "resalign") & (final["metric"] == "ip") & (final["attack"] == "pages")].iloc[0]
     for end, column in {"": "mean", "Std": "std", "Low": "low", "High": "high", "N": "n", "Seeds": "seeds"}.items():
         assert found[f"resalignIpPagesAfter{end}"] == pytest.approx(own[column], rel=1e-3)
@@ -33,12 +33,12 @@ def test_every_number_of_a_state_has_a_macro(evidence: Evidence) -> None:
     assert found["testsSignificant"] <= found["testsTried"]
 
 
-def test_series_have_macros_by_exhibit(evidence: Evidence) -> None:
-    files = dict(evidence.files)
+def test_series_have_macros_by_exhibit(inputs: ExhibitInputs) -> None:
+    files = dict(inputs.files)
     files["figure5"] = files.pop("ablation")
-    made = exhibits_macros.make(replace(evidence, files=files))
+    made = exhibits_macros.make(replace(inputs, files=files))
     found = read(made.text)
-    frame, _ = series_frame(evidence, "figure5")
+    frame, _ = series_frame(inputs, "figure5")
     own = frame[(frame["variant"] == "0.01") & (frame["metric"] == "ip") & (frame["attack"] == "pages")].iloc[0]
     name = "figureFiveGammaZeroZeroOneResalignIpPagesAfter"
     assert found[name] == pytest.approx(own["mean"], rel=1e-3)
@@ -46,14 +46,14 @@ def test_series_have_macros_by_exhibit(evidence: Evidence) -> None:
     assert f"{name}Published" not in found  # figures have no published numbers
 
 
-def test_published_numbers_and_differences_have_macros(evidence: Evidence) -> None:
-    values = beside(final_states(evidence.main), "resalign", ["tab1"], comparable=True)
+def test_published_numbers_and_differences_have_macros(inputs: ExhibitInputs) -> None:
+    values = beside(final_states(inputs.main), "resalign", ["tab1"], comparable=True)
     own = values[(values["model"] == "esd") & (values["metric"] == "ip") & (values["attack"] == "none")].iloc[0]
-    found = read(macros(values, paired_tests(evidence), {}, swept=()))
+    found = read(macros(values, paired_tests(inputs), {}, swept=()))
     assert found["esdIpBeforePublished"] == 0.0677
     assert found["esdIpBeforeDifference"] == pytest.approx(own["mean"] - 0.0677, rel=1e-3)
-    other = beside(final_states(evidence.main), "resalign", ["tab1"], comparable=False)
-    found = read(macros(other, paired_tests(evidence), {}, swept=()))
+    other = beside(final_states(inputs.main), "resalign", ["tab1"], comparable=False)
+    found = read(macros(other, paired_tests(inputs), {}, swept=()))
     assert "esdIpBeforePublished" in found
     assert "esdIpBeforeDifference" not in found
 
@@ -73,8 +73,8 @@ def test_names_are_letters() -> None:
     assert words("LoRA on Pokémon") == "LoRAOnPokemon"
 
 
-def test_two_numbers_of_one_name_are_refused(evidence: Evidence) -> None:
-    final = final_states(evidence.main)
+def test_two_numbers_of_one_name_are_refused(inputs: ExhibitInputs) -> None:
+    final = final_states(inputs.main)
     twin = final.assign(model=final["model"].replace({"esd": "resalign_"}))
     with pytest.raises(ConfigError, match="several numbers would be the macro"):
-        macros(twin, paired_tests(evidence), {}, swept=())
+        macros(twin, paired_tests(inputs), {}, swept=())

@@ -6,18 +6,18 @@ from pathlib import Path
 import pandas as pd
 
 from resalign.exhibits import meta_unlearning, resurgence
-from resalign.exhibits._evidence import Evidence
+from resalign.exhibits._inputs import ExhibitInputs
 from tests.analysis.experiment import METRICS, make_measurements
-from tests.exhibits.frames import evidence_of, write_frames
+from tests.exhibits.frames import inputs_of, write_frames
 
 
-def with_metrics(folder: Path, *names: str) -> Evidence:
+def with_metrics(folder: Path, *names: str) -> ExhibitInputs:
     """The made-up experiment, whose first safety metric is also measured under other names."""
     made = make_measurements()
     safety = made.images[made.images["metric"] == "ip"]
     images = pd.concat([made.images, *(safety.assign(metric=name) for name in names)])
     metrics = METRICS | {name: METRICS["ip"] for name in names}
-    return evidence_of(write_frames(folder, make_measurements(images=images, metrics=metrics)))
+    return inputs_of(write_frames(folder, make_measurements(images=images, metrics=metrics)))
 
 
 def test_the_erased_concept_is_shown_whatever_else_is(tmp_path: Path) -> None:

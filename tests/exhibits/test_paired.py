@@ -12,7 +12,7 @@ from scipy import stats
 from resalign.analysis.frames import long_table, paired_difference
 from resalign.display.layout import lay_out
 from resalign.exhibits import table1
-from resalign.exhibits._evidence import Evidence
+from resalign.exhibits._inputs import ExhibitInputs
 from resalign.exhibits._paired import (
     NONE,
     T_TEST,
@@ -25,7 +25,7 @@ from resalign.exhibits._paired import (
 )
 from tests.analysis.experiment import SETTINGS, image_rows, make_measurements, make_swept, run_row
 
-from .frames import evidence_of, write_frames
+from .frames import inputs_of, write_frames
 
 FIDS = (("base", 0, 20.0), ("resalign", 0, 12.0), ("resalign", 1, 13.0), ("resalign", 2, 14.0))
 
@@ -84,8 +84,8 @@ def test_a_model_that_nothing_has_trained_is_held_against_every_seed(tmp_path: P
     runs = [run_row(untrained if model == "base" else model, "fid", value, seed) for model, seed, value in FIDS]
     models = ("base", "imported", "esd", "resalign")
     measured = make_measurements(images=pd.DataFrame(rows), runs=pd.DataFrame(runs), models=models)
-    evidence = evidence_of(write_frames(tmp_path, measured))
-    tests = paired_tests(evidence).set_index(["metric", "model"])
+    inputs = inputs_of(write_frames(tmp_path, measured))
+    tests = paired_tests(inputs).set_index(["metric", "model"])
     rate, fid = tests.loc[("ip", untrained)], tests.loc[("fid", untrained)]
     assert (rate["difference"], rate["n_seeds"]) == (pytest.approx(2 / 3), 3)
     assert (fid["difference"], fid["n_seeds"], fid["test"]) == (pytest.approx(20 - 13), 3, T_TEST)
@@ -93,7 +93,7 @@ def test_a_model_that_nothing_has_trained_is_held_against_every_seed(tmp_path: P
         for order in (1, -1):
             state = {"metric": metric, "attack": "none", "steps": 0}
             pair = (untrained, "resalign")[::order]
-            page, exhibit = paired_difference(measured, SETTINGS, pair, **state), interval_of(evidence, pair, **state)
+            page, exhibit = paired_difference(measured, SETTINGS, pair, **state), interval_of(inputs, pair, **state)
             assert page is not None
             assert exhibit is not None
             assert page.mean == pytest.approx(order * row["difference"])
@@ -130,12 +130,12 @@ def test_holm_is_the_published_step_down() -> None:
     assert holm(np.array([0.9, 0.8])).tolist() == [1.0, 1.0]
 
 
-def test_every_model_is_held_against_resalign(evidence: Evidence) -> None:
-    tests = paired_tests(evidence)
+def test_every_model_is_held_against_resalign(inputs: ExhibitInputs) -> None:
+    tests = paired_tests(inputs)
     assert set(tests["against"]) == {"resalign"}
     assert set(tests["model"]) == {"base", "graddiff", "esd"}
     after = tests[(tests["metric"] == "ip") & (tests["attack"] == "pages")].set_index("model")
-    values = evidence.main
+    values = inputs.main
     own = values[(values["metric"] == "ip") & (values["attack"] == "pages") & (values["steps"] == 200)]
     means = own.set_index("model")["mean"]
     assert after.loc["base", "difference"] == pytest.approx(means["base"] - means["resalign"], abs=1e-5)
@@ -144,8 +144,8 @@ def test_every_model_is_held_against_resalign(evidence: Evidence) -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_page_has_the_same_interval(evidence: Evidence, order: int) -> None:
-    tests = paired_tests(evidence).set_index(["metric", "attack", "model"])
+def test_the_page_has_the_same_interval(inputs: ExhibitInputs, order: int) -> None:
+    tests = paired_tests(inputs).set_index(["metric", "attack", "model"])
     row = tests.loc[("ip", "pages", "graddiff")]
     models = ("graddiff", "resalign")[::order]
     found = paired_difference(make_swept(), SETTINGS, models, metric="ip", attack="pages", steps=int(row["steps"]))
@@ -176,17 +176,17 @@ def test_what_training_seeds_disagree_on_is_no_difference_of_methods(tmp_path: P
         for seed, chance in enumerate(chances):
             rows += image_rows(model, chance, seeds=[seed])
     frames = write_frames(tmp_path, make_measurements(images=pd.DataFrame(rows), runs=make_measurements().runs[:0]))
-    tests = paired_tests(evidence_of(frames)).set_index("model")
+    tests = paired_tests(inputs_of(frames)).set_index("model")
     assert tests.loc["esd", "p_corrected"] < 0.05
     assert tests.loc["esd", "significant"] == "these seeds"
     assert tests.loc["graddiff", "significant"] == "yes"
 
 
-def test_the_exhibit_has_the_pages_bold(evidence: Evidence) -> None:
+def test_the_exhibit_has_the_pages_bold(inputs: ExhibitInputs) -> None:
     """It is made from frames alone, without the images that the page compares."""
     main = make_swept().main()
     page = lay_out(long_table(main, SETTINGS), main, SETTINGS)
-    exhibit = table1.make(evidence).layout
+    exhibit = table1.make(inputs).layout
     own = [row for row in exhibit.rows if "published" not in row.title]
     bold = [[(row.model, bool(cell and cell.best)) for cell in row.cells] for row in page.rows]
     assert [[(row.model, bool(cell and cell.best)) for cell in row.cells] for row in own] == bold

@@ -1,6 +1,5 @@
 """Series: each with its axis, compared only where it fine-tunes as the paper did; lines of one run each."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -8,9 +7,11 @@ import pytest
 
 from resalign.analysis.frames import write_csv
 from resalign.exhibits import figure2, figure6, tests
-from resalign.exhibits._evidence import Evidence
+from resalign.exhibits._inputs import ExhibitInputs
 from resalign.exhibits._series import series_drawing, series_frame, series_table
-from tests.exhibits.frames import evidence_of
+from resalign.jobs.series import SeriesWords
+from tests.analysis.experiment import SETTINGS
+from tests.exhibits.frames import inputs_of
 
 
 def with_ablation(frame_paths: dict[str, Path], folder: Path, frame: pd.DataFrame) -> dict[str, Path]:
@@ -25,14 +26,13 @@ def test_another_method_of_fine_tuning_gets_no_difference(frame_paths: dict[str,
     frame.loc[frame["attack"] == "pages", "dataset"] = "dreambench++"
     paths = with_ablation(frame_paths, tmp_path, frame)
     for method, world in (("full", "another"), ("lora", "same")):
-        series = {"gamma": {"axis": "rate", "methods": [method], "other": []}}
-        evidence = replace(evidence_of(paths, another_world=""), series_of=series)
-        found, _ = series_frame(evidence, "table4")
+        inputs = inputs_of(paths, another_world="", gamma=SeriesWords(axis="rate", methods=(method,)))
+        found, _ = series_frame(inputs, "table4")
         assert set(found["published_world"]) - {""} == {world}
         compared = found["difference"].notna()
         assert compared.any() == (method == "lora")
-        caption = series_table(evidence, "table4", "A table").layout.caption
-        assert ("Of gamma no difference is given: the published fine-tuning is lora." in caption) == (method == "full")
+        caption = series_table(inputs, "table4").layout.caption
+        assert ("No difference is given for gamma: the published fine-tuning is lora." in caption) == (method == "full")
 
 
 def test_a_series_of_another_world_gets_no_difference(frame_paths: dict[str, Path], tmp_path: Path) -> None:
@@ -40,19 +40,18 @@ def test_a_series_of_another_world_gets_no_difference(frame_paths: dict[str, Pat
     frame = frame.assign(variant=frame["variant"].astype(str).map({"0.01": "1e-3", "1": "5e-4"}).fillna("1e-3"))
     frame.loc[frame["attack"] == "pages", "dataset"] = "dreambench++"
     paths = with_ablation(frame_paths, tmp_path, frame)
-    for other in ([], ["sampling.guidance_scale"]):
-        series = {"gamma": {"axis": "rate", "methods": ["lora"], "other": other}}
-        evidence = replace(evidence_of(paths, another_world=""), series_of=series)
-        assert series_frame(evidence, "table4")[0]["difference"].notna().any() == (not other)
-        caption = series_table(evidence, "table4", "A table").layout.caption
-        said = "Of gamma no difference is given: it has other sampling.guidance_scale than the experiment."
+    for other in ((), ("sampling.guidance_scale",)):
+        inputs = inputs_of(paths, another_world="", gamma=SeriesWords(axis="rate", methods=("lora",), other=other))
+        assert series_frame(inputs, "table4")[0]["difference"].notna().any() == (not other)
+        caption = series_table(inputs, "table4").layout.caption
+        said = "No difference is given for gamma: it has other sampling.guidance_scale than the experiment."
         assert (said in caption) == bool(other)
 
 
-def test_the_axis_is_the_series_own(evidence: Evidence) -> None:
+def test_the_axis_is_the_series_own(frame_paths: dict[str, Path]) -> None:
     for title in ("harmful images in per cent", "something else"):
-        named = replace(evidence, series_of={"gamma": {"axis": title, "methods": [], "other": []}})
-        axes = series_drawing(named, "figure4").figure.axes
+        named = inputs_of(frame_paths, gamma=SeriesWords(axis=title))
+        axes = series_drawing(named, "figure4").figure(SETTINGS).axes
         assert {axis.get_xlabel() for axis in axes if axis.axison} == {title}
 
 
@@ -61,16 +60,16 @@ def test_a_line_over_steps_is_of_one_run(frame_paths: dict[str, Path], tmp_path:
     own = frame[(frame["model"] == "resalign") & (frame["attack"] == "pages") & (frame["metric"] == "ip")]
     longer = own.iloc[:1].assign(steps=500, mean=0.9)  # the ablation's run was not looked at where the main one was
     paths = with_ablation(frame_paths, tmp_path, longer)
-    found = figure2.make(evidence_of(paths)).frame
+    found = figure2.make(inputs_of(paths)).frame
     pages = found[found["attack"] == "pages"]
     assert pages.loc[pages["model"] == "resalign", "steps"].tolist() == [500]
     assert set(pages.loc[pages["model"] == "esd", "steps"]) > {200}
     assert len(found[(found["model"] == "resalign") & (found["attack"] == "none")]) == 1
 
 
-def test_figure6_draws_every_seed_and_tabulates_their_mean(evidence: Evidence) -> None:
-    drawn = figure6.make(evidence)
-    [pages, *_] = drawn.figure.axes
+def test_figure6_draws_every_seed_and_tabulates_their_mean(inputs: ExhibitInputs) -> None:
+    drawn = figure6.make(inputs)
+    [pages, *_] = drawn.figure(SETTINGS).axes
     lines = [line.get_ydata().tolist() for line in pages.get_lines() if line.get_label() in ("base", "_child0")]
     assert lines[0] == [0.1, 0.3]  # the base's first seed
     point = drawn.frame[(drawn.frame["model"] == "base") & (drawn.frame["position"] == 1.0)].iloc[0]
@@ -80,9 +79,9 @@ def test_figure6_draws_every_seed_and_tabulates_their_mean(evidence: Evidence) -
 
 
 def test_a_model_chosen_on_the_tested_data_is_said_to_be(frame_paths: dict[str, Path]) -> None:
-    evidence = evidence_of(frame_paths)
-    assert "was chosen" not in tests.make(evidence).layout.caption
-    evidence.names["methods"] = {}
-    assert f"{evidence.measurements.title(evidence.focus)} was chosen for its lowest rate" in (
-        tests.make(evidence).layout.caption
+    inputs = inputs_of(frame_paths)
+    assert "was chosen" not in tests.make(inputs).layout.caption
+    inputs.names["methods"] = {}
+    assert f"{inputs.measurements.title(inputs.focus)} was chosen for its lowest rate" in (
+        tests.make(inputs).layout.caption
     )

@@ -10,7 +10,7 @@ from resalign.analysis.frames import long_table
 from resalign.jobs.report import WORDS
 from resalign.report import attack_words
 from resalign.report.attack_words import attack_markdown, keep, rewritten, words_of
-from resalign.report.sweep_table import sweep_results
+from resalign.report.sweeps import sweep_results
 from tests.analysis.experiment import SETTINGS, SWEEP, make_swept
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,16 +32,16 @@ def test_the_words_come_first_and_name_every_model_and_the_note(text: str):
     assert paragraph.endswith(SWEEP.note)
 
 
-def test_a_sweeps_table_has_a_column_a_value_and_the_rates_that_are_in_its_csv(text: str):
+def test_a_sweeps_table_has_a_row_a_value_and_model_and_the_rates_that_are_in_its_csv(text: str):
     section = text.partition(f"### {SWEEP.title}\n\n")[2].partition("###")[0]
     header, _, *rows = [line.strip("| ").split(" | ") for line in section.strip().splitlines() if line.startswith("|")]
-    assert header[: 1 + len(SWEEP.attacks)] == ["model", *SWEEP.attacks]
+    assert header[0] == SWEEP.axis
     measurements = make_swept()
     (result,) = sweep_results(long_table(measurements, SETTINGS), measurements, SETTINGS)
-    ip = result.rows[result.rows["metric"] == "ip"].set_index(["model", "value"])["mean"]
-    for row, model in zip(rows, measurements.models, strict=True):
-        shown = [float(re.sub(r"\*", "", cell).split(" ")[0]) for cell in row[1 : 1 + len(SWEEP.attacks)]]
-        assert shown == pytest.approx([ip[model, value] for value in SWEEP.attacks], abs=0.005)
+    ip = result.rows[result.rows["metric"] == "ip"]
+    assert [row[0] for row in rows] == [f"{v}, {measurements.title(m)}" for v, m in ip[["variant", "model"]].to_numpy()]
+    shown = [float(re.sub(r"\*", "", row[1]).split(" ")[0]) for row in rows]
+    assert shown == pytest.approx(ip["mean"].tolist(), abs=0.005)
 
 
 def test_every_main_attack_has_its_steps(text: str):

@@ -20,9 +20,11 @@ from resalign.artifact.source import apply_patch, read_source
 from resalign.config.ablations import DECLARED
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, Stage
-from resalign.jobs import artifact, check_scorers, overlap, report
+from resalign.jobs import artifact, check_scorers, measure, overlap
 from resalign.jobs.attack import AttackJob
 from resalign.jobs.job import Job
+from resalign.jobs.measure import MeasureJob
+from resalign.jobs.report import ReportJob
 from resalign.jobs.sample import SampleJob
 from resalign.jobs.score import ScoreJob
 from resalign.jobs.unlearn import UnlearnJob
@@ -113,12 +115,24 @@ class Workshop:
             for stage in stages.values():
                 for seed in plan.seeds(stage):
                     step(plan, stage, seed)
-        self.call("report", report.report_job(plan), f"results/{plan.experiment.config.name}")
+        self.call("measure", MeasureJob.of(plan), measure.folder(plan))
+        self.call("report", ReportJob.of(plan), f"results/{plan.experiment.config.name}")
 
 
 @pytest.fixture(scope="session")
 def scripts() -> dict[str, ModuleType]:
-    names = ("overlap", "check_scorers", "unlearn", "attack", "sample", "score", "report", "audit", "artifact")
+    names = (
+        "overlap",
+        "check_scorers",
+        "unlearn",
+        "attack",
+        "sample",
+        "score",
+        "measure",
+        "report",
+        "cards",
+        "artifact",
+    )
     return {name: load_script(name) for name in names}
 
 

@@ -1,7 +1,5 @@
 """The tiny experiment finished with its paper, theory and one ablation; its archive, and archives made of that one."""
 
-import json
-import sys
 import zipfile
 from collections.abc import Mapping
 from contextlib import chdir
@@ -14,13 +12,14 @@ from resalign.artifact.layout import FORMAT, MANIFESTS, covers
 from resalign.config.ablations import Ablations
 from resalign.config.plan import Plan
 from resalign.hashes import Entry, to_text
-from resalign.jobs import ablation, artifact, paper, report, theory
+from resalign.jobs import artifact, exhibit, theory
+from resalign.jobs.ablation import AblationJob
+from resalign.jobs.exhibit import ExhibitJob
 
 from .conftest import Workshop
 from .test_theory import SMALL
 
-SCRIPTS = ("measure", "theory", "theory_regained", "linear_model", "ablation", "exhibit")
-SCRIPTS += ("theory_table", "theory_shown", "linear_model_shown")
+SCRIPTS = ("theory", "linear_model", "theory_shown", "ablation", "exhibit")
 PAPER = "results/tiny/paper/"
 ABLATION = "results/tiny/ablations/gamma"
 # Figure 5 reads it; what it adds to the experiment is one attack.
@@ -63,15 +62,11 @@ class Packed:
 
 
 def make_paper(place: Workshop, plan: Plan) -> None:
-    """Frames, theory, the ablation and its runs, exhibits."""
-    place.call("measure", paper.measure_job(plan), paper.measured_folder(plan))
+    """Theory, the ablation and its runs, exhibits."""
     for run, state in theory.states(plan).items():
-        place.call("theory", theory.state_job(plan, run, 0), state.folder(0))
-    measured = f"{theory.folder(plan)}/measured"
-    place.call("theory_regained", theory.regained_job(plan), measured)
-    place.call("linear_model", theory.linear_model_job(plan), f"{measured}/linear-model")
-    for _, script, job in theory.file_jobs(json.loads(report.report_job(plan)), theory.measured_states(plan)):
-        place.call(script, json.dumps(job), theory.folder(plan))
+        place.call("theory", theory.StateJob.of(plan, run, 0), state.folder(0))
+    place.call("linear_model", theory.LinearModelJob.of(plan), theory.linear_model_folder(plan))
+    place.call("theory_shown", theory.TheoryShownJob.of(plan), theory.folder(plan))
     ablations = declared(plan)
     for variant in ablations.variants("gamma").values():
         other = variant.plan
@@ -79,12 +74,9 @@ def make_paper(place: Workshop, plan: Plan) -> None:
             for stage in stages.values():
                 if stage.label == "graddiff.mine" and not Path(stage.folder(0)).exists():
                     step(other, stage, 0)
-    place.call("ablation", ablation.measuring_job(ablations, "gamma"), ABLATION)
-    for file in paper.paper_files(plan):
-        name = Path(file).stem
-        arguments = ["exhibit.py", "--job", paper.exhibit_job(plan, name), "--exhibit", name, "--output", file]
-        with mock.patch.object(sys, "argv", arguments):
-            place.scripts["exhibit"].main()
+    place.call("ablation", AblationJob.of(ablations, "gamma"), ABLATION)
+    for name in exhibit.planned(plan):
+        place.call("exhibit", ExhibitJob.of(plan, name), exhibit.folder(plan))
 
 
 def declared(plan: Plan) -> Ablations:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from resalign.analysis.collect import Row, load_metric
+from resalign.analysis.collect import ScoredRun, histories, load_metric, measure_images
 from resalign.config.study import SelectionConfig, StudyConfig
 from resalign.hashes import seal
 from resalign.running.stage import write_json
@@ -135,9 +135,9 @@ def record(folder: Path, stage: str) -> None:
 
 def collect(job: Mapping[str, Any], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What scripts/study.py does, apart from its own records."""
-    rows = [Row(r["model"], r["attack"], r["dataset"], s, r["folders"]) for r in job["rows"] for s in r["seeds"]]
-    metrics = {label: load_metric(label, dict(settings))[:2] for label, settings in job["metrics"].items()}
-    counts, losses = count_hits(rows, metrics), heldout_losses(rows)
+    runs = [ScoredRun(r["model"], r["attack"], r["dataset"], s, r["folders"]) for r in job["rows"] for s in r["seeds"]]
+    metrics = {label: load_metric(label, settings) for label, settings in job["metrics"].items()}
+    counts, losses = count_hits(measure_images(runs, metrics), metrics), heldout_losses(histories(runs))
     hashes = write_counts(counts, losses, folder)
     text = json.dumps(study_manifest(dict(job), counts, hashes), indent=1, sort_keys=True)
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")

@@ -16,7 +16,7 @@ import pandas as pd
 
 from resalign.analysis.measurements import NOT_ATTACKED
 
-FILE = Path(__file__).with_name("published.csv")
+FILE = Path(__file__).with_name("_published.csv")
 
 # As a paper calls a method, and our model's label.
 METHODS = {

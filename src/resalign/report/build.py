@@ -12,6 +12,7 @@ from resalign.analysis.frames import final_states, targets, write_csv
 from resalign.analysis.measurements import NOT_ATTACKED, Measurements
 from resalign.analysis.pareto import pareto_table, weighed_metrics
 from resalign.analysis.survival import survival_table
+from resalign.config.report import ReportConfig
 from resalign.display import drawing, panels
 from resalign.display.drawing import Panel
 from resalign.display.gallery import grid_figure, sample_grid
@@ -75,12 +76,7 @@ def build_report(results: Results, context: ReportContext, output: Path) -> None
     survival, weighed = survival_table(measurements, settings), weighed_metrics(main)
     points = pareto_table(table, main, settings, weighed)
     grid = sample_grid(samples, main, settings)
-    figures: dict[str, list[Panel]] = {}
-    if targets(table):
-        figures["before_after"] = panels.before_after_panels(table, main, settings, main.safety_metric)
-    for metric in panels.followed(table, main):
-        name = "steps" if metric == main.safety_metric else f"steps-{metric}"
-        figures[name] = panels.steps_panels(table, main, settings, metric)
+    figures = _over_fine_tuning(table, main, settings)
     figures["survival"] = survival_panels(survival, main, settings)
     figures["pareto"] = [] if points.empty else [pareto_panel(points, main, settings, weighed)]
     figures |= {f"sweep-{sweep.label}": sweep.panels for sweep in sweeps}
@@ -117,6 +113,17 @@ def build_report(results: Results, context: ReportContext, output: Path) -> None
     if grid is not None:
         drawing.save(grid_figure(grid, settings), output / "figures" / "samples", settings, formats=("png",))
     (output / PAGE).write_text(page, encoding="utf-8")
+
+
+def _over_fine_tuning(table: pd.DataFrame, main: Measurements, settings: ReportConfig) -> dict[str, list[Panel]]:
+    """Panels before and after fine-tuning and along it, by the name of their file; none where nothing was attacked."""
+    figures = {}
+    if targets(table):
+        figures["before_after"] = panels.before_after_panels(table, main, settings, main.safety_metric)
+    for metric in panels.followed(table, main):
+        name = "steps" if metric == main.safety_metric else f"steps-{metric}"
+        figures[name] = panels.steps_panels(table, main, settings, metric)
+    return figures
 
 
 def _of_main(frame: pd.DataFrame, main: Measurements) -> pd.DataFrame:

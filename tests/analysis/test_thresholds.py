@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from resalign.analysis.collect import Row, load_metric
+from resalign.analysis.collect import ScoredRun, load_metric
 from resalign.analysis.stability import kendall, range_of, with_tau
+from resalign.analysis.thresholds import at_threshold, threshold_curves
 from resalign.config.report import ReportConfig
-from resalign.exhibits._thresholds import at_threshold, threshold_curves
 
 SETTINGS = ReportConfig(replicates=100, swept_thresholds=(0.2, 0.5, 0.8))
 RULES = [
@@ -19,7 +19,7 @@ RULES = [
 
 
 @pytest.fixture
-def scored(tmp_path: Path) -> tuple[list[Row], pd.DataFrame]:
+def scored(tmp_path: Path) -> tuple[list[ScoredRun], pd.DataFrame]:
     """Raw scores of one model with two training seeds."""
     rng = np.random.default_rng(0)
     rows, parts = [], []
@@ -30,12 +30,12 @@ def scored(tmp_path: Path) -> tuple[list[Row], pd.DataFrame]:
         folder = tmp_path / f"seed-{seed}"
         folder.mkdir()
         scores.to_parquet(folder / "scores.parquet")
-        rows.append(Row("esd", "none", "", seed, {"score": str(tmp_path / "seed-{seed}")}))
+        rows.append(ScoredRun("esd", "none", "", seed, {"score": str(tmp_path / "seed-{seed}")}))
         parts.append(scores)
     return rows, pd.concat(parts)
 
 
-def test_every_rule_gets_the_threshold(scored: tuple[list[Row], pd.DataFrame]) -> None:
+def test_every_rule_gets_the_threshold(scored: tuple[list[ScoredRun], pd.DataFrame]) -> None:
     rows, scores = scored
     metrics = {"ip": load_metric("ip", {"name": "ip", "prompts": "unsafe", "rules": RULES})}
     curves = threshold_curves(rows, metrics, SETTINGS)

@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 
 from resalign.analysis.frames import decimals, read_csv
-from resalign.exhibits._evidence import Evidence, named, names_of
-from resalign.exhibits._measured import by_prompt
+from resalign.analysis.measured import by_prompt, measurements_of, names_of
+from resalign.exhibits._inputs import ExhibitInputs
 from tests.analysis.experiment import METRICS, make_swept
-from tests.exhibits.frames import METHODS, evidence_of
+from tests.exhibits.frames import METHODS, inputs_of
 
 
 def test_names_are_read_back() -> None:
     measurements = make_swept()
-    found = named(names_of(measurements, METHODS))
+    found = measurements_of(names_of(measurements, METHODS))
     assert found.models == measurements.models
     assert dict(found.metrics) == METRICS
     assert found.sweeps["rates"] == measurements.sweeps["rates"]
@@ -46,17 +46,17 @@ def test_three_significant_digits(middle: float, digits: int) -> None:
 
 
 def test_models_are_held_against_resalign_or_the_most_resilient(frame_paths: dict[str, Path]) -> None:
-    evidence = evidence_of(frame_paths)
-    assert evidence.focus == "resalign"
-    renamed = dataclasses.replace(evidence)
+    inputs = inputs_of(frame_paths)
+    assert inputs.focus == "resalign"
+    renamed = dataclasses.replace(inputs)
     renamed.names["methods"] = {}
     assert renamed.focus == "resalign"  # by its rate after the attacks
     with pytest.raises(KeyError, match="no frame 'absent'"):
-        evidence.frame("absent")
+        inputs.frame("absent")
 
 
-def test_series_are_of_the_ablation_and_of_sweeps_by_name(evidence: Evidence) -> None:
-    found = evidence.series("rates")
+def test_series_are_of_the_ablation_and_of_sweeps_by_name(inputs: ExhibitInputs) -> None:
+    found = inputs.series("rates")
     assert list(dict.fromkeys(zip(found["series"], found["variant"], strict=True))) == [
         *(("gamma", "0.01"), ("gamma", "1")),
         *(("rates", "gentle"), ("rates", "as it is"), ("rates", "harsh")),
@@ -64,12 +64,12 @@ def test_series_are_of_the_ablation_and_of_sweeps_by_name(evidence: Evidence) ->
     assert set(found.loc[found["attack"] == "pages", "steps"]) == {200}
 
 
-def test_what_an_ablation_alone_has_is_named_too(evidence: Evidence) -> None:
+def test_what_an_ablation_alone_has_is_named_too(inputs: ExhibitInputs) -> None:
     row = {"model": "new", "attack": "personal", "dataset": "dog"}
-    found = evidence.naming(pd.DataFrame([row | {"metric": "clip_t"}, row | {"metric": "dino"}]))
+    found = inputs.naming(pd.DataFrame([row | {"metric": "clip_t"}, row | {"metric": "dino"}]))
     assert found.models[-1] == "new"
     assert list(found.attacks)[-1] == "personal"
     assert (found.metrics["clip_t"].title, found.metrics["clip_t"].better) == ("clip t", "higher")
     assert found.metrics["ip"] == METRICS["ip"]
     with pytest.raises(ValueError, match="metric 'odd' of an ablation is none of the experiment's"):
-        evidence.naming(pd.DataFrame([row | {"metric": "odd"}]))
+        inputs.naming(pd.DataFrame([row | {"metric": "odd"}]))
