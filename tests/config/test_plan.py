@@ -211,10 +211,7 @@ SAME = "are the same images"
             f"'metrics.clip_i.reference' and 'attacks.bold.train' {SAME}",
         ),
         (
-            {
-                "attacks.pages.attack": "dreambooth",
-                "attacks.pages.prior": "digits-data/pages/heldout",
-            },
+            {"attacks.pages.attack": "dreambooth", "attacks.pages.prior": "digits-data/pages/heldout"},
             f"'attacks.pages.heldout' and 'attacks.pages.prior' {SAME}",
         ),
         (

@@ -181,16 +181,7 @@ def test_a_file_does_not_configure_its_session(tmp_path: Path, monkeypatch: pyte
         ({}, {"output": "probabilities"}, r"no output named 'probabilities'; it has \['logits'\]"),
         ({}, {"file": "other.onnx"}, "other.onnx: no such file; give the scorer's key 'file'"),
     ],
-    ids=[
-        "second input",
-        "other edge",
-        "no square",
-        "any edge",
-        "layout",
-        "classes",
-        "output",
-        "file",
-    ],
+    ids=["second input", "other edge", "no square", "any edge", "layout", "classes", "output", "file"],
 )
 def test_what_does_not_fit_is_refused_when_it_is_loaded(
     graph: dict[str, Any], settings: dict[str, Any], message: str, tmp_path: Path

@@ -14,12 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.scorers.conftest import (
-    LABELS,
-    onnx_weights,
-    write_dino,
-    write_safety_checker,
-)
+from tests.scorers.conftest import LABELS, onnx_weights, write_dino, write_safety_checker
 from tests.scorers.onnx_file import write_onnx
 
 # What Python, pytest, setuptools, torch.hub and transformers each would run if they came across it.
@@ -290,8 +285,7 @@ SCORERS = [
         also(says(PROCESSOR, image_processor_type="AutoTokenizer"), says(TOKENIZER, auto_map=CLASS)),
     ),
     classifier(
-        "`auto_map` in `processor_config.json`",
-        says("processor_config.json", image_processor={"auto_map": PROCESSORS}),
+        "`auto_map` in `processor_config.json`", says("processor_config.json", image_processor={"auto_map": PROCESSORS})
     ),
     clip("modules that lie there", lambda folder, trap: None, refused=False),
     clip("another network as text tower", text(hf_model_name=f"./{OWN}")),

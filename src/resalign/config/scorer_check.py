@@ -31,11 +31,7 @@ def job(plan: Plan) -> dict[str, Any]:
         "check": config.detector_check.model_dump(mode="json"),
         "images": {name: plan.folder(reference) for name, reference in _shown(plan).items()},
         "scorers": {
-            label: {
-                "settings": scorer.resolved(),
-                "folder": scorer_folder(plan, scorer),
-                "own": is_own(plan, scorer),
-            }
+            label: {"settings": scorer.resolved(), "folder": scorer_folder(plan, scorer), "own": is_own(plan, scorer)}
             for label, scorer in plan.experiment.scorers.items()
         },
         # In an order of their own: that of a configuration's keys means nothing.

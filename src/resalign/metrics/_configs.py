@@ -54,8 +54,7 @@ class SubjectsConfig(ScorerConfig):
     """A scorer's features, compared with those of real images of the same subjects."""
 
     reference: str | None = Field(
-        None,
-        description="real images: asset/folder, or `train`: the attack's own; null: the experiment's",
+        None, description="real images: asset/folder, or `train`: the attack's own; null: the experiment's"
     )
 
     def needs(self) -> list[Need]:

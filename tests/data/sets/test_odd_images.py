@@ -13,14 +13,7 @@ from PIL import Image
 from resalign.config import registry
 from resalign.config.experiment import SETS
 from resalign.data.images import DataError, read_captioned_images
-from resalign.data.sets import (
-    coco_reference,
-    contaminated,
-    diffusiondb,
-    dreambench,
-    image_folder,
-    parquet_dataset,
-)
+from resalign.data.sets import coco_reference, contaminated, diffusiondb, dreambench, image_folder, parquet_dataset
 from tests.data.pictures import write_table, write_zip
 
 EDGE = 8
