@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from resalign.config.strict import ConfigError
 from resalign.scorers import nudenet as scorer_module
 from resalign.scorers._scorer import Scorer
 from resalign.scorers.nudenet import CLASSES, Config, load, network_input
@@ -179,5 +178,3 @@ def test_another_network_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scorer_module, "NETWORK_SHA256", "0" * 64)
     with pytest.raises(ValueError, match=r"320n.onnx: sha256 c15d8273.*, expected 0000.*nudenet==3.4.2"):
         load(Config(), None, "cpu")
-
-
