@@ -18,9 +18,7 @@ Load = Callable[..., Scorer]
 
 def frame_of(scorer: Scorer, images: torch.Tensor) -> pd.DataFrame:
     values = scorer.score(images, [""] * len(images)).double()
-    return pd.DataFrame(
-        {f"net.{quantity}": column for quantity, column in zip(scorer.quantities, values.T, strict=True)}
-    )
+    return pd.DataFrame(values.numpy(), columns=[f"net.{quantity}" for quantity in scorer.quantities])
 
 
 def frechet(x: np.ndarray, y: np.ndarray) -> float:
