@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from resalign.report.sweep_table import sweep_results
 
 from resalign.analysis.frames import long_table
 from resalign.analysis.measurements import Measurements, Sweep

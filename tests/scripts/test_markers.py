@@ -176,20 +176,16 @@ def trap(tmp_path: Path) -> Trap:
     return trap
 
 
-def test_a_module_leaves_a_marker(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_form_leaves_a_marker_where_it_is_obeyed(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Python, and by the library itself, told to obey the folder."""
+    pickle.loads(pickle.dumps(trap))
+    assert trap.marker.exists()
+    trap.marker.unlink()
     monkeypatch.syspath_prepend(trap.marker.parent / "net")
     importlib.import_module(OWN)
     monkeypatch.delitem(sys.modules, OWN)
     assert trap.marker.exists()
-
-
-def test_a_pickle_leaves_a_marker(trap: Trap) -> None:
-    pickle.loads(pickle.dumps(trap))
-    assert trap.marker.exists()
-
-
-def test_settings_leave_a_marker_where_they_are_trusted(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the library itself, told to obey the folder."""
+    trap.marker.unlink()
     folder = write_classifier(trap.marker.parent / "net")
     says("config.json", model_type="own", auto_map=CLASS)(folder, trap)
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(trap.marker.parent / "modules"))
