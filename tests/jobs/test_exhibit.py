@@ -9,7 +9,7 @@ from resalign.config import registry
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, load_plan
 from resalign.config.strict import read_yaml
-from resalign.jobs import paper as exhibit_jobs
+from resalign.jobs import exhibit as exhibit_jobs
 from resalign.jobs import series
 
 

@@ -212,10 +212,14 @@ def test_a_process_of_its_own_in_the_folder(world: tuple[Path, dict[str, Any]], 
 # --- standard input ---------------------------------------------------------------------------------------------------
 
 ASKING = """
+from resalign.jobs.job import Job
 from resalign.running.stage import parse_arguments, run_stage
 
+class Asking(Job):
+    a: int
+
 def main():
-    assert parse_arguments("").job == {"a": 1}
+    assert parse_arguments("", Asking).job.a == 1
     try:
         print("answered", input("run the custom code? [y/N] "))
     except EOFError:

@@ -20,6 +20,12 @@ ONE_RUN = ("attack", "digits", "fetch", "prepare", "sample", "score", "unlearn")
 LONGEST_ARGUMENT_BYTES = 32 * 4096  # MAX_ARG_STRLEN, execve(2)
 
 
+class Rows(Job):
+    """A job of a stage that reads standard input."""
+
+    rows: tuple[int, ...]
+
+
 @pytest.fixture(scope="module")
 def plan() -> Plan:
     """The largest experiment that we ship."""
@@ -47,4 +53,4 @@ def test_a_job_that_gathers_all_runs_comes_by_standard_input(plan: Plan) -> None
 def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.argv", ["stage.py", "--job", "-", "--output", str(tmp_path)])
     monkeypatch.setattr("sys.stdin", io.StringIO('{"rows": [1, 2]}'))
-    assert parse_arguments("").job == {"rows": [1, 2]}
+    assert parse_arguments("", Rows).job.rows == (1, 2)

@@ -28,12 +28,13 @@ class UnlearnJob(TrainingJob):
         """The job of a run, the same for every training seed."""
         config, member = plan.experiment.config, plan.experiment.unlearning[stage.model]
         concept = config.concept
+        sets: dict[str, Any] = {name: Input.asset(plan, getattr(concept, name)) for name in SETS}
         return cls(
             **training_settings(plan, stage),
             model=Input.asset(plan, config.model),
             method=member.resolved(),
             prompts=concept.prompts,
-            **{name: Input.asset(plan, getattr(concept, name)) for name in SETS},
+            **sets,
             checkpoint=Input.asset(plan, member.asset) if member.asset else None,
         )
 
