@@ -29,7 +29,7 @@ def main() -> None:
     arguments = parse_arguments(__doc__, SampleJob)
     job, output = arguments.job, arguments.output
     states = checkpoints(job)
-    inputs = [*job.paths(), *(weights for weights in states.values() if weights)]
+    inputs: list[str | Path] = [*job.paths(), *(weights for weights in states.values() if weights)]
     with running(arguments, resumes="pieces", inputs=inputs) as attempt:
         prompts = {name: images_of(listed, where=f"prompts.{name}") for name, listed in job.prompts.items()}
         models = load_models(Path(job.model), device=arguments.job.device, precision=job.sampling.precision)

@@ -10,7 +10,8 @@ import pytest
 from resalign.config.plan import Plan
 from resalign.data.contamination import Contamination, write_contamination
 from resalign.data.images import DataError
-from resalign.jobs import overlap, report
+from resalign.jobs import overlap
+from resalign.jobs.report import ReportJob
 from resalign.report.overlap import HOW, caveats
 from tests.conftest import write_captioned_images
 
@@ -116,11 +117,11 @@ def test_another_prompt_trains_nothing_anew(tiny_plan: Plans) -> None:
     before, after = tiny_plan(), tiny_plan(tiers=tiers)
     assert overlap.folder(before) != overlap.folder(after)
     assert before.attack.keys() == after.attack.keys()
-    assert f"{overlap.folder(before)}/overlap.json" in report.report_files(before)
+    assert f"{overlap.folder(before)}/overlap.json" in ReportJob.of(before).inputs()
 
 
 def test_what_attacks_nothing_compares_nothing(tiny_plan: Plans) -> None:
     plan = tiny_plan(attacks={}, metrics={"ip": tiny_plan().experiment.config.metrics["ip"]})
     assert overlap.folder(plan) is None
     assert caveats(None) == ()
-    assert not [name for name in report.report_files(plan) if "overlap" in name]
+    assert not [name for name in ReportJob.of(plan).inputs() if "overlap" in name]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from resalign.config.plan import Plan, load_plan
-from resalign.jobs import report
 from resalign.jobs.attack import AttackJob
 from resalign.jobs.job import Job
+from resalign.jobs.report import ReportJob
 from resalign.jobs.sample import SampleJob
 from resalign.jobs.unlearn import UnlearnJob
 from resalign.running.stage import parse_arguments
@@ -40,7 +40,7 @@ def test_a_job_of_one_run_is_an_argument(plan: Plan) -> None:
 
 
 def test_a_job_that_gathers_all_runs_comes_by_standard_input(plan: Plan) -> None:
-    assert len(report.report_job(plan)) > LONGEST_ARGUMENT_BYTES
+    assert len(ReportJob.of(plan).text()) > LONGEST_ARGUMENT_BYTES
     rules = [(path.name, path.read_text()) for path in sorted((ROOT / "workflow/rules").glob("*.smk"))]
     commands = {name: re.findall(r"--job (\S+)[^~]*?tee \{log\}", text) for name, text in rules}
     given = {name: found for name, found in commands.items() if found}

@@ -67,7 +67,7 @@ def times(job: ArtifactJob, found: list[Claim], root: Path) -> str:
     Empty for a file whose job keeps no record.
     """
     result = PurePosixPath(job.result)
-    runs = [folder for *_, folder in job.jobs] + job.theory
+    runs = [*(folder for *_, folder in job.jobs), *job.theory]
     runs += [folder for ablation in job.ablations for folder in ablation.runs]
     behind = sum(_seconds(root / folder) or 0.0 for folder in dict.fromkeys(runs))
     buffer = io.StringIO()
