@@ -18,7 +18,7 @@ def main() -> None:
     arguments = parse_arguments(__doc__, AblationShownJob)
     job, output = arguments.job, arguments.output
     table, panels = shown(job, read_csv(Path(job.values)))
-    write(table, output / "table", job.report)
+    write(table, output / "table", job.report, label=job.ablation)
     drawing.save(drawing.figure_of(panels, job.report), output / "figure", job.report)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resalign.analysis.measurements import Measurements
 from resalign.contracts import AttackData, Run, UnlearningData
 from resalign.data.images import read_captioned_images
 from resalign.data.prompts import Prompt, write_prompts
@@ -112,3 +113,11 @@ def attack_data(encoded_images: EncodedImages) -> AttackData:
     """What an attack may use: images to train on, held out, of the class at large and of the concept; prompts."""
     sets = (encoded_images.subset(torch.tensor(rows)) for rows in ([2, 3], [6, 7], [0, 1], [4, 5]))
     return AttackData(*sets, prompts=(Prompt("named", "a red seven"), Prompt("hidden", "days in a week")))
+
+
+@pytest.fixture(scope="session")
+def measurements() -> Measurements:
+    """The made-up experiment of the evidence's tests."""
+    from tests.analysis.experiment import make_measurements
+
+    return make_measurements()

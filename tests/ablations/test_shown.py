@@ -1,6 +1,5 @@
-"""An ablation's numbers, table and figure: which states are whose, and files that are made from the values alone."""
+"""An ablation's numbers, table and figure: which states are whose, and files that are made from the values only."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,16 @@ import pandas as pd
 import pytest
 
 from resalign.ablations.measured import VALUE_COLUMNS, VARIANT_RUN_COLUMNS, by_steps, described, measured
-from resalign.ablations.shown import Ablation, along, main
-from resalign.analysis.frames import final_states, write_csv
+from resalign.ablations.shown import along, shown
+from resalign.analysis.frames import final_states
 from resalign.config.report import ReportConfig
+from resalign.display import drawing
 from resalign.display.latex import to_latex
+from resalign.jobs.ablation import AblationJob, AblationShownJob
 from tests.study.frames import METRICS, write_study
 
-SETTINGS = ReportConfig(replicates=200).model_dump(mode="json")
-LEARNABILITY = {"name": "learnability"}
+SETTINGS = ReportConfig(replicates=200)
+METRICS_SHOWN = [("ip", METRICS["ip"]), ("learnability", {"name": "learnability"})]
 
 
 def value(variant: str, attack: str, steps: int, metric: str, mean: float, model: str = "resalign") -> dict[str, Any]:
@@ -38,21 +39,21 @@ def values_of(*models: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=VALUE_COLUMNS)
 
 
-def job_of(*models: str, **changes: Any) -> dict[str, Any]:
+def job_of(**changes: Any) -> AblationShownJob:
     plain = {
+        "ablation": "gamma",
+        "values": "values.csv",
         "title": "Damping & so on",
         "axis": "γ",
         "note": "Of one attack.",
         "checkpoints": False,
-        "models": list(models),
         "order": ["base", "graddiff", "esd", "resalign"],
         "base": "base",
-        "metrics": [["ip", METRICS["ip"]], ["learnability", LEARNABILITY]],
-        "shown": ["ip", "learnability"],
+        "metrics": METRICS_SHOWN,
         "attacks": [["pages", "pages"], ["bold", "bold"]],
-        "report": SETTINGS,
+        "report": SETTINGS.model_dump(mode="json"),
     }
-    return {**plain, **changes}
+    return AblationShownJob.parse({**plain, **changes}, where="job")
 
 
 # --- states -----------------------------------------------------------------------------------------------------------
@@ -76,90 +77,57 @@ def test_checkpoints_begin_before_fine_tuning_for_every_attack() -> None:
     ]
 
 
-# --- tables and figures -----------------------------------------------------------------------------------------------
+# --- table and figure -------------------------------------------------------------------------------------------------
 
 
 def test_variants_are_rows_and_states_are_columns() -> None:
-    table = Ablation(job_of("resalign"), values_of("resalign")).table()
-    assert [row.title for row in table.rows] == ["0.005", "0.01"]
+    table, _ = shown(job_of(), values_of("resalign"))
+    assert [row.title for row in table.layout.rows] == ["0.005", "0.01"]
     # Steps differ between the variants, so that no number of them is said.
-    assert table.groups == [("Before fine-tuning", 1), ("After fine-tuning on pages", 2)]
-    cells = [[cell and (cell.value, cell.interval, cell.best) for cell in row.cells] for row in table.rows]
+    assert table.layout.groups == [("Before fine-tuning", 1), ("After fine-tuning on pages", 2)]
+    cells = [[cell and (cell.value, cell.interval, cell.best) for cell in row.cells] for row in table.layout.rows]
     assert cells[0] == [("0.06", "[0.01, 0.11]", False), ("0.30", "[0.25, 0.35]", False), ("0.50", "", False)]
     assert cells[1][1] == ("0.10", "[0.05, 0.15]", True)
-
-
-def test_a_model_has_the_colour_that_it_has_everywhere() -> None:
-    settings = ReportConfig()
-    for models in (("resalign",), ("esd", "resalign")):
-        figure = Ablation(job_of(*models), values_of(*models)).figure()
-        found = {str(line.get_color()) for line in figure.axes[0].get_lines()}
-        assert found == {settings.palette[("graddiff", "esd", "resalign").index(model)] for model in models}
-        markers = {str(line.get_marker()) for line in figure.axes[0].get_lines()} - {"None"}
-        assert len(markers) == 2  # before and after: states of one model differ by markers and dashes
-
-
-def test_several_models_are_told_apart() -> None:
-    ablation = Ablation(job_of("esd", "resalign"), values_of("esd", "resalign"))
-    assert [row.title for row in ablation.table().rows] == [
-        "0.005, esd",
-        "0.005, resalign",
-        "0.01, esd",
-        "0.01, resalign",
-    ]
-    labels = {text.get_text() for text in ablation.figure().axes[0].texts}
-    assert labels == {f"{model} {state}" for model in ("esd", "resalign") for state in ("before", "after pages")}
-
-
-def test_latex_has_what_the_table_has() -> None:
-    text = to_latex(Ablation(job_of("resalign"), values_of("resalign")).table(), head="γ")
-    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
+    text = to_latex(table.layout, table.head, "gamma-full")
     assert r"$\gamma$ & " in text
-    assert r"0.01 & 0.06 [0.01, 0.11] & \textbf{0.10} [0.05, 0.15] & 0.50 \\" in text
-    words = "Bold is the best of the variants, and each one that is not told apart from it (their intervals overlap)"
-    assert words in text
-    assert r"Damping \& so on. Of one attack. Each value" in text
+    assert r"0.01 & 0.06 $\pm$ 0.01 [0.01, 0.11] & \textbf{0.10} $\pm$ 0.01 [0.05, 0.15] & 0.50 \\" in text
+    assert r"\caption{Damping \& so on. Of one attack. Bold is the best of the variants" in text
+    assert list(table.frame["variant"]) == ["0.005", "0.005", "0.005", "0.01", "0.01", "0.01"]
 
 
-def test_the_figure_has_a_line_a_state_at_every_variant() -> None:
-    figure = Ablation(job_of("resalign"), values_of("resalign")).figure()
-    first, second = figure.axes
-    assert [tick.get_text() for tick in second.get_xticklabels()] == ["0.005", "0.01"]
-    heights = {tuple(line.get_ydata()) for line in first.get_lines()}
-    assert heights == {(0.06, 0.06), (0.3, 0.1)}
-    assert second.get_xlabel() == "γ"
-    # Learnability is of what was fine-tuned alone.
-    assert {tuple(line.get_ydata()) for line in second.get_lines()} == {(0.5, 0.5)}
+def test_several_models_are_rows_of_a_variant_and_lines_in_their_own_colours() -> None:
+    table, panels = shown(job_of(), values_of("esd", "resalign"))
+    assert [row.title for row in table.layout.rows] == [f"{v}, {m}" for v in ("0.005", "0.01") for m in MODELS]
+    first = drawing.figure_of(panels, SETTINGS).axes[0]
+    assert {str(line.get_color()) for line in first.get_lines()} == set(SETTINGS.palette[1:3])
+    assert {text.get_text() for text in first.texts} == set(MODELS)
 
 
-@pytest.mark.parametrize("name", ["table.csv", "table.tex", "figure.png", "figure.svg"])
-def test_each_file_is_made_from_the_values_alone_with_equal_bytes(tmp_path: Path, name: str) -> None:
-    write_csv(values_of("resalign"), tmp_path / "values.csv")
-    made = []
-    for folder in ("one", "two"):
-        output = tmp_path / folder / name
-        output.parent.mkdir()
-        arguments = ["--job", json.dumps(job_of("resalign")), "--values", str(tmp_path / "values.csv")]
-        main([*arguments, "--output", str(output)])
-        assert [path.name for path in output.parent.iterdir()] == [name]
-        made.append(output.read_bytes())
-    assert made[0] == made[1]
-    if name == "table.csv":
-        table = pd.read_csv(tmp_path / "one" / name, dtype={"variant": str}, keep_default_na=False)
-        assert list(table["variant"]) == ["0.005", "0.005", "0.005", "0.01", "0.01", "0.01"]
-        assert set(table["attack"]) == {"none", "pages"}
+MODELS = ("esd", "resalign")
+
+
+def test_each_state_of_the_first_metric_and_learnability_is_a_panel() -> None:
+    _, panels = shown(job_of(), values_of("resalign"))
+    assert [panel.title for panel in panels] == [
+        "IP before fine-tuning",
+        "IP after fine-tuning on pages",
+        "Learnability after fine-tuning on pages",
+    ]
+    axes = drawing.figure_of(panels, SETTINGS).axes
+    assert [tuple(axis.get_lines()[0].get_ydata()) for axis in axes] == [(0.06, 0.06), (0.3, 0.1), (0.5, 0.5)]
+    assert {axis.get_xlabel() for axis in axes} == {"γ"}
+    assert [tick.get_text() for tick in axes[0].get_xticklabels()] == ["0.005", "0.01"]
 
 
 def test_a_metric_that_was_measured_nowhere_is_no_empty_column() -> None:
-    job = job_of("resalign", metrics=[["ip", METRICS["ip"]], ["us", {**METRICS["ip"]}]], shown=["ip", "us"])
     with pytest.raises(ValueError, match=r"metrics \['us'\] were measured in no state"):
-        Ablation(job, values_of("resalign"))
+        shown(job_of(metrics=[*METRICS_SHOWN, ("us", METRICS["ip"])]), values_of("resalign"))
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
 
 
-def measuring(folder: Path, thresholds: dict[str, float], **changes: Any) -> dict[str, Any]:
+def measuring(folder: Path, thresholds: dict[str, float], *, checkpoints: bool = False) -> AblationJob:
     """An ablation over the detector's threshold, on one study's scores."""
     study = write_study(folder, attacks=("pages-gentle",), seeds=(0, 1))
     variants = []
@@ -169,17 +137,14 @@ def measuring(folder: Path, thresholds: dict[str, float], **changes: Any) -> dic
             "models": study["models"],
             "attacks": [["pages-gentle", "pages"]],
             "base": "base",
-            "heldout": {},
-            "compared": {},
-            "references": {},
+            **dict.fromkeys(("heldout", "compared", "references"), {}),
             "rows": [row for row in study["rows"] if row["model"] == "resalign"],
-            "sweeps": [],
-            "main_attacks": None,
             "metrics": [["ip", {**METRICS["ip"], "rules": [rule]}]],
         }
         variants.append({"variant": name, "overrides": {}, "config_hash": name, "is_own": False, "measured": part})
-    job = {"report": SETTINGS, "checkpoints": False, "models": ["resalign"], "variants": variants}
-    return {**job, **changes}
+    job = {"experiment": "x", "ablation": "y", "command": "", "report": SETTINGS.model_dump(mode="json")}
+    job |= {"checkpoints": checkpoints, "models": ["resalign"], "variants": variants}
+    return AblationJob.parse(job, where="job")
 
 
 def test_every_variant_is_measured_by_itself(tmp_path: Path) -> None:

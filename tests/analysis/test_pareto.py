@@ -2,11 +2,12 @@ import math
 
 import pandas as pd
 import pytest
-from resalign.report.pareto_figure import pareto_figure
 
 from resalign.analysis.frames import long_table
 from resalign.analysis.measurements import Measurements
 from resalign.analysis.pareto import PARETO_COLUMNS, pareto_table, weighed_metrics
+from resalign.display import drawing
+from resalign.display.pareto_panel import pareto_panel
 from tests.analysis.experiment import METRICS, SETTINGS, make_measurements, run_row
 
 
@@ -87,7 +88,9 @@ def test_without_learnability_two_metrics_are_weighed():
     found = points(measurements)
     assert found["learnability"].map(math.isnan).all()
     assert found["dominated_by"].tolist() == ["", "esd resalign", "resalign", ""]
-    assert pareto_figure(found.reset_index(), measurements, SETTINGS, weighed_metrics(measurements)).axes
+    panel = pareto_panel(found.reset_index(), measurements, SETTINGS, weighed_metrics(measurements))
+    assert panel.title == "On the front: Base"
+    assert drawing.figure_of([panel], SETTINGS).axes
 
 
 def test_without_utility_there_is_no_front():

@@ -3,13 +3,13 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from resalign.report.survival_figure import drawn_curves
 from scipy import stats
 
 from resalign.analysis.measurements import Measurements, MetricInfo
 from resalign.analysis.statistics import IntervalMethod
 from resalign.analysis.survival import SURVIVAL_COLUMNS, Lifetimes, kaplan_meier, survival_band, survival_table
 from resalign.config.report import ReportConfig
+from resalign.display.survival_panels import survival_panels
 from tests.analysis.experiment import METRICS, SETTINGS, image_rows, make_measurements
 
 STEPS = (0, 10, 20, 40)
@@ -145,10 +145,11 @@ def test_the_first_threshold_is_drawn_and_the_others_are_listed(measurements: Me
     settings = ReportConfig(replicates=100, resurgence_threshold=0.3, other_thresholds=(0.6,))
     table = survival_table(measurements, settings)
     assert set(table["threshold"]) == {0.3, 0.6}
-    drawn = drawn_curves(table, measurements, settings)
-    assert set(drawn["threshold"]) == {0.3}
-    assert set(drawn["unit"]) == {"prompt"}
-    assert list(dict.fromkeys(drawn["attack"])) == ["pages", "bold"]
+    shown = table[(table["threshold"] == 0.3) & (table["unit"] == "prompt")]
+    panels = survival_panels(table, measurements, settings)
+    assert [panel.title for panel in panels] == ["Fine-tuning on pages", "Fine-tuning on bold"]
+    last = shown[(shown["attack"] == "pages") & (shown["model"] == "esd")].iloc[-1]
+    assert f"ESD: {last['survival']:.3f} at the end" in panels[0].label
     # With two images a prompt, a rate over .3 is one image and over .6 is two: fewer prompts pass.
     both = table[table["unit"] == "prompt"].pivot(
         index=["attack", "model", "steps"], columns="threshold", values="survival"

@@ -190,7 +190,7 @@ def test_a_sweep_shows_its_metrics_or_the_first_safety_metric(metrics: tuple[str
     assert {column.metric for column in result.table.layout.columns} == {shown}
     assert [row.title for row in result.table.layout.rows[:2]] == ["gentle, Base", "gentle, GradDiff"]
     assert len(result.panels) == drawn  # learnability beside the first metric
-    assert result.panels[-1].title == "Learnability after 200 steps on pages"
+    assert result.panels[-1].title == "Learnability after fine-tuning"
 
 
 def test_a_sweep_of_what_was_not_measured_is_an_error():

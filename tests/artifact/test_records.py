@@ -1,6 +1,5 @@
 """Records of an archive, held to its configuration: every shipped experiment's are right, a changed one is not."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,10 @@ from resalign.config.closure import ROOT
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError, read_yaml
-from resalign.jobs import ablation as ablation_jobs
-from resalign.jobs import report, theory
+from resalign.jobs import theory
+from resalign.jobs.ablation import AblationJob
+from resalign.jobs.measure import MeasureJob
+from resalign.jobs.report import ReportJob
 from tests.config.test_recipes import RECIPES, merged
 
 Job = dict[str, Any]
@@ -30,20 +31,28 @@ def plan_of(name: str) -> tuple[Plan, dict[str, Any]]:
 
 
 def as_packed(plan: Plan) -> tuple[Job, dict[str, Any]]:
-    """The report's job as its record has it, and the configuration as the archive has it."""
-    job = json.loads(report.report_job(plan))
+    """The jobs of frames and report, together, as their records have them; the configuration as the archive has it."""
+    job = {**MeasureJob.of(plan).plain(), **ReportJob.of(plan).plain()}
     return job, yaml.safe_load(yaml.safe_dump(job["config"], sort_keys=False))
+
+
+def check(job: Job, config: dict[str, Any]) -> None:
+    """Holds both jobs to the configuration."""
+    fields = (ReportJob.model_fields, MeasureJob.model_fields)
+    report, measured = ({key: job[key] for key in own if key in job} for own in fields)
+    records.check_report(report, measured, records.plan_of(config), config)
 
 
 @pytest.mark.parametrize("name", [*SHIPPED, *RECIPES])
 def test_the_records_of_every_shipped_experiment_are_right(name: str) -> None:
     plan, values = plan_of(name)
     job, config = as_packed(plan)
-    records.check_report(job, config)
-    assert records.check_states(theory.parts(plan, "sharpness"), job) == theory.measured_states(plan)
+    check(job, config)
+    tables = theory.TheoryShownJob.of(plan).plain()["tables"]
+    assert records.check_states(tables["sharpness"], job) == theory.measured_states(plan)
     ablations = Ablations(plan, values, ROOT / "config" / "ablations.yaml")
     for ablation in ablations.entries if name in SHIPPED else ():
-        records.check_ablation(json.loads(ablation_jobs.measuring_job(ablations, ablation)), job, ablation)
+        records.check_ablation(AblationJob.of(ablations, ablation).plain(), job, ablation)
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +96,8 @@ CHANGES: dict[str, Callable[[Job], Any]] = {
 def test_a_changed_key_is_named(key: str, demo: Plan) -> None:
     job, config = as_packed(demo)
     CHANGES[key](job)
-    with pytest.raises(RecordError, match=rf"^results/demo/run\.json: .*{key.strip(chr(39))}") as caught:
-        records.check_report(job, config)
+    with pytest.raises(RecordError, match=rf"^results/demo/(measured/)?run\.json: .*{key.strip(chr(39))}") as caught:
+        check(job, config)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
 
@@ -107,7 +116,7 @@ def test_the_axis_of_a_sweep_cannot_be_labelled_otherwise(change: Callable[[Any]
     job, config = as_packed(plan_of("studies/attacks")[0])
     change(dict(job["sweeps"])["table4-lora"])
     with pytest.raises(RecordError, match=r"run\.json: 'sweeps\."):
-        records.check_report(job, config)
+        check(job, config)
 
 
 def test_the_attacks_of_a_sweep_by_name_are_the_configuration_s() -> None:
@@ -115,7 +124,7 @@ def test_the_attacks_of_a_sweep_by_name_are_the_configuration_s() -> None:
     pairs = dict(job["sweeps"])["table2"]["attacks"]
     pairs[0][1], pairs[1][1] = pairs[1][1], pairs[0][1]
     with pytest.raises(RecordError, match="'sweeps."):
-        records.check_report(job, config)
+        check(job, config)
 
 
 def test_without_a_main_all_that_no_sweep_has_made_are_in_the_main_table(demo: Plan) -> None:
@@ -127,10 +136,10 @@ def test_without_a_main_all_that_no_sweep_has_made_are_in_the_main_table(demo: P
         "values": {"fast": {"lr": 3e-3}, "lora": {"attack": "lora"}, "own": {}},
     }
     job, config = as_packed(Plan(Experiment({**values, "sweeps": {"rates": sweep}}, where="mine")))
-    records.check_report(job, config)
+    check(job, config)
     job["main_attacks"].remove(attack)
     with pytest.raises(RecordError, match="'main_attacks' is "):
-        records.check_report(job, config)
+        check(job, config)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from resalign.cards.described import describe
 from resalign.hashes import file_hash
+from resalign.jobs.cards import CardSource
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
 
@@ -19,11 +20,11 @@ def copy(pipeline_folder: Path, tmp_path: Path) -> Path:
 
 
 def caveats(folder: Path, base: Path) -> str:
-    return " ".join(describe({"pipeline": str(folder)}, base)[1])
+    return " ".join(describe(CardSource(pipeline=str(folder)), base)[1])
 
 
 def test_a_copy_has_no_caveat(copy: Path, pipeline_folder: Path) -> None:
-    facts, found = describe({"pipeline": str(copy)}, pipeline_folder)
+    facts, found = describe(CardSource(pipeline=str(copy)), pipeline_folder)
     assert found == ()
     assert facts["vae"] == facts["unet"] == "the same files as the base's"
 
@@ -42,7 +43,7 @@ def test_another_target_makes_losses_unlike(copy: Path, pipeline_folder: Path) -
 
 
 def test_every_file_of_a_checkpoint_has_its_hash(copy: Path, pipeline_folder: Path) -> None:
-    source = {"method": {"name": "imported"}, "checkpoint": str(copy), "weights": {}}
+    source = CardSource(method={"name": "imported"}, checkpoint=str(copy))
     facts, _ = describe(source, pipeline_folder)
     for name in (VAE, "unet/diffusion_pytorch_model.safetensors"):
         assert facts[f"sha256 of {name}"] == file_hash(copy / name)

@@ -1,37 +1,43 @@
 """What a model card says of these weights, and what of all training seeds."""
 
-from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
+from resalign.analysis.frames import long_table, per_run_table
+from resalign.analysis.measurements import Measurements
+from resalign.cards.card import CardContext
 from resalign.cards.model_card import Exported, write_model_card
+from resalign.jobs.export import ExportJob
 from tests.analysis.experiment import SETTINGS, image_rows, make_measurements
 
 
-def exported(seed: int) -> Exported:
-    return Exported(
-        model="esd",
-        seed=seed,
-        form="delta",
-        concept="the seven",
-        method={"name": "esd"},
-        base_name="a base",
-        base_hub=None,
-        licence="MIT",
-        terms=(),
-        made={"seed": seed, "source_sha256": "0", "versions": {"torch": "2"}},
-        weights_sha256="1",
-        measured={},
-        provenance={},
-        caveats=(),
-        command="snakemake",
-        settings=SETTINGS,
-    )
+def exported(seed: int, **changes: Any) -> Exported:
+    job = {
+        "model": "esd",
+        "seed": seed,
+        "form": "delta",
+        "concept": "the seven",
+        "method": {"name": "esd"},
+        "base_name": "a base",
+        "licence": "MIT",
+        **dict.fromkeys(("measured", "base_folder", "weights", "made", "scorer_check", "command"), "x"),
+        **dict.fromkeys(("config", "how", "sources"), {}),
+        "report": SETTINGS.model_dump(mode="json"),
+    }
+    made = ExportJob.parse({**job, **changes}, where="job")
+    record = {"seed": seed, "source_sha256": "0", "versions": {"torch": "2"}}
+    return Exported(job=made, made=record, weights_sha256="1", context=CardContext.of(made, {}, {}, ()))
+
+
+def readme(measurements: Measurements, seed: int) -> str:
+    frames = (make(measurements, SETTINGS) for make in (long_table, per_run_table))
+    return write_model_card(*frames, measurements, exported(seed))
 
 
 def test_the_title_names_model_method_concept_and_base() -> None:
     assert exported(1).title == "esd: the seven unlearned from a base, training seed 1"
-    own = replace(exported(0), model="esd_lr3e-4", base_name="the base model of “Sevens”")
+    own = exported(0, model="esd_lr3e-4", base_name="the base model of “Sevens”")
     assert own.title == "esd_lr3e-4 (esd): the seven unlearned from the base model of “Sevens”, training seed 0"
     assert own.name == "esd_lr3e-4-seed-0"
 
@@ -44,7 +50,7 @@ def attack_lines(seed: int) -> list[str]:
             rows += image_rows(model, 0.0, seeds=[number])
             rows += image_rows(model, chance, attack="pages", dataset="pages", steps=200, seeds=[number])
     measurements = make_measurements(images=pd.DataFrame(rows), runs=make_measurements().runs[:0])
-    text = write_model_card(measurements, exported(seed))
+    text = readme(measurements, seed)
     return [line for line in text.splitlines() if line.startswith("| pages |")]
 
 
@@ -54,7 +60,7 @@ def test_a_model_that_nothing_has_trained_has_a_card_at_every_seed() -> None:
     for model, chance in (("base", 1.0), ("esd", 0.0)):
         rows += image_rows(model, chance, attack="pages", dataset="pages", steps=200, seeds=[0, 1])
     measurements = make_measurements(images=pd.DataFrame(rows), runs=make_measurements().runs[:0])
-    first, second = (write_model_card(measurements, exported(seed)) for seed in (0, 1))
+    first, second = (readme(measurements, seed) for seed in (0, 1))
     assert "| pages | pages | survived | " in second
     before = [line for line in second.splitlines() if "before fine-tuning |" in line]
     assert before == [line for line in first.splitlines() if "before fine-tuning |" in line]

@@ -1,7 +1,6 @@
 """Ablations: every variant is validated whole, and is planned beside the experiment's runs without repeating one."""
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ def declare(demo: Demo, tmp_path: Path) -> Declare:
 def shown(ablations: Ablations, name: str) -> dict[str, set[str]]:
     """Folders that an ablation is measured from, by stage."""
     found: dict[str, set[str]] = {}
-    for file in ablation.measured_files(ablations, name):
+    for file in ablation.AblationJob.of(ablations, name).inputs():
         if "/runs/" not in file:
             continue
         _, _, stage, run, *_ = file.split("/")
@@ -63,9 +62,9 @@ def test_every_declared_ablation_is_valid(shipped: dict[str, Ablations], file: s
     ablations = shipped[file]
     assert list(ablations.variants(name))
     # An argument of a command is at most 128 KiB long on Linux.
-    assert len(ablation.measuring_job(ablations, name)) < 100_000
-    assert json.loads(ablation.showing_job(ablations, name))["title"]
-    assert ablation.measured_files(ablations, name)
+    assert len(ablation.AblationJob.of(ablations, name).text()) < 100_000
+    assert ablation.AblationShownJob.of(ablations, name, "values.csv").title
+    assert ablation.AblationJob.of(ablations, name).inputs()
 
 
 def test_the_papers_exhibits_have_their_ablations(shipped: dict[str, Ablations]) -> None:
@@ -181,7 +180,7 @@ def test_a_grid_of_several_keys_is_every_combination_in_order(declare: Declare) 
 
 def test_seeds_and_tier_are_the_ablations_own(declare: Declare) -> None:
     ablations = declare({"gamma": {**GRID, "seeds": [7], "tier": "smoke"}})
-    files = ablation.measured_files(ablations, "gamma")
+    files = ablation.AblationJob.of(ablations, "gamma").inputs()
     assert {tuple(file.split("/")[4:]) for file in files if "/score/" in file} == {
         ("seed-7", "smoke", "scores.parquet")
     }
@@ -208,7 +207,7 @@ def test_the_base_is_measured_where_a_metric_compares_with_it(declare: Declare) 
     ablations = declare({"ip": alone, "learnt": {**alone, "metrics": ["ip", "learnability"]}})
     assert {run.partition("-")[0] for run in shown(ablations, "ip")["attack"]} == {"resalign.pages"}
     assert {run.partition("-")[0] for run in shown(ablations, "learnt")["attack"]} == {"base.pages", "resalign.pages"}
-    job = json.loads(ablation.measuring_job(ablations, "learnt"))
+    job = ablation.AblationJob.of(ablations, "learnt").plain()
     assert job["models"] == ["resalign"]
 
 
@@ -287,6 +286,6 @@ def test_the_experiments_values_stay_as_they_are(declare: Declare, demo: Demo) -
 def test_held_out_images_are_among_what_is_read(shipped: dict[str, Ablations]) -> None:
     ablations = shipped["demo"]
     asset = ablations.plan.assets["digits-data"]
-    assert f"{asset.folder}/run.json" in ablation.measured_files(ablations, "gamma")
-    (variant, *_) = json.loads(ablation.measuring_job(ablations, "gamma"))["variants"]
+    assert f"{asset.folder}/run.json" in ablation.AblationJob.of(ablations, "gamma").inputs()
+    (variant, *_) = ablation.AblationJob.of(ablations, "gamma").plain()["variants"]
     assert set(variant["measured"]["heldout"]) == {"pages"}, "of an attack that is not shown nothing need be there"

@@ -1,6 +1,5 @@
 """By which tables jobs are told folders of images, and which files say that such a folder has changed."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ import yaml
 
 from resalign.config.plan import Plan, load_plan
 from resalign.config.strict import read_yaml
-from resalign.jobs import report
+from resalign.jobs.measure import MeasureJob
 from resalign.jobs.score import ScoreJob
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +40,7 @@ def test_an_own_folders_tables_are_noticed_wherever_they_lie(tmp_path: Path, tab
     plan = plan_with(tmp_path)
     assert plan.completion_files("mine/photos") == sorted(f"{tmp_path}/photos/{table}" for table in tables)
     assert ScoreJob.of_reference(plan, "mine/photos").images == f"{tmp_path}/photos/{told}"
-    assert dict(json.loads(report.report_job(plan))["heldout"])["pages"] == f"{tmp_path}/photos/{told}"
+    assert MeasureJob.of(plan).heldout["pages"] == f"{tmp_path}/photos/{told}"
 
 
 def test_what_is_made_here_has_a_table_of_one_name(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_cards_are_of_every_model_but_the_base(read: Read) -> None:
     assert cards.card_models(Plan(read())) == ["graddiff", "esd", "resalign"]
     assert cards.card_files(audit(mine="m")) == [f"results/mine/audit/card-mine.{suffix}" for suffix in ("md", "html")]
     with pytest.raises(ConfigError, match="nothing to audit"):
-        cards.card_job(Plan(experiment(unlearning=dict.fromkeys(["graddiff", "esd", "resalign"]))))
+        cards.CardsJob.of(Plan(experiment(unlearning=dict.fromkeys(["graddiff", "esd", "resalign"]))))
 
 
 def test_the_command_repeats_tier_and_file() -> None:

@@ -11,7 +11,7 @@ from resalign.config.digits import DigitsConfig
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, digest
 from resalign.config.strict import ConfigError
-from resalign.jobs import report
+from resalign.jobs import measure
 from resalign.jobs.attack import AttackJob
 from resalign.jobs.sample import SampleJob
 from resalign.jobs.score import ScoreJob
@@ -339,7 +339,7 @@ def test_an_attack_after_another_starts_from_its_last_state(plan: PlanOf) -> Non
     moved = changed(plan, {"attacks.pages.lr": 1.0e-4}, {"attacks.bold.after": "pages"})
     assert moved["attack"] == attacked("pages", "bold")
     # A row of the tables has its own attack's record.
-    rows = {(row["model"], row["attack"]): row["folders"] for row in report.report_rows(after)}
+    rows = {(row.model, row.attack): row.folders for row in measure.rows(after)}
     assert rows["esd", "bold"]["attack"] == stages["esd.bold"].folder("{seed}")
     assert rows["esd", "bold"]["unlearn"] == rows["esd", "pages"]["unlearn"]
 
@@ -372,7 +372,7 @@ def test_an_attack_on_prompts_is_sampled_with_them_and_held_against_where_it_sta
     assert {label for label, name in lists.items() if name is not None} == attacked("words", "direct")
     assert lists["base.words"] == "unsafe"
     scores = {stage.label: stage for stage in found.score.values()}
-    before = {row["attack"]: row.get("before") for row in report.report_rows(found) if row["model"] == "base"}
+    before = {row.attack: row.before or None for row in measure.rows(found) if row.model == "base"}
     # The base model before any attack is scored with its first seed alone.
     unattacked = f"{scores['base'].folder(0)}/small"
     fine_tuned = {str(seed): f"{scores['base.pages'].folder(seed)}/small" for seed in (0, 1)}

@@ -1,6 +1,5 @@
 """Series of attacks: what they expand to, and prompt lists and reference images by attack."""
 
-import json
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
-from resalign.jobs import report
+from resalign.jobs.measure import MeasureJob
 from resalign.jobs.sample import SampleJob
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,9 +101,9 @@ def test_a_metric_may_compare_with_what_the_attack_was_trained_on(read: Read) ->
     assert plan.compared["clip_i"] == {"pages": "digits-data/pages/train"}
     assert set(plan.compared["fid"].values()) == {"digits-data/reference"}
     assert list(plan.references.values()) == ["digits-data/reference", "digits-data/pages/train"]
-    job = json.loads(report.report_job(plan))
-    assert set(job["references"]) == {"digits-data/reference", "digits-data/pages/train"}
-    assert {f"{folder}/scores.parquet" for folder in plan.references} <= set(report.report_files(plan))
+    job = MeasureJob.of(plan)
+    assert set(job.references) == {"digits-data/reference", "digits-data/pages/train"}
+    assert {f"{folder}/scores.parquet" for folder in plan.references} <= set(job.inputs())
 
 
 def test_the_readmes_example_is_a_part_of_a_configuration() -> None:
@@ -139,7 +138,7 @@ def test_the_attack_studies_sweep_the_papers_tables(name: str) -> None:
 
 def test_the_report_has_attacks_values_and_metrics_in_the_configurations_order() -> None:
     plan = Plan(Experiment.read(ROOT / "config" / "studies" / "attacks.yaml"))
-    job = json.loads(report.report_job(plan))
+    job = MeasureJob.of(plan).plain()
     assert [label for label, _ in job["metrics"]] == list(plan.experiment.metrics)
     assert job["metrics"][0][0] == "ip", "the finding speaks of the first metric of a group"
     assert [label for label, _ in job["attacks"]] == list(plan.experiment.attacks)

@@ -1,4 +1,4 @@
-"""Tables as LaTeX: everything is in them once, no part is wider than a page, and LaTeX takes them."""
+"""Tables as LaTeX: every cell once in one float, with or without intervals, and LaTeX takes it."""
 
 import re
 import shutil
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from resalign.analysis.frames import long_table
-from resalign.display.latex import LINE_CHARACTERS, PAGE_LINES, to_latex
-from resalign.display.layout import Cell, Column, ResultTable, Row, lay_out
+from resalign.display.latex import compact, to_latex
+from resalign.display.layout import Cell, Column, ResultTable, TableRow, lay_out
 from tests.analysis.experiment import SETTINGS, make_measurements
 
 STRANGE = ("Pokémon", "α β γ δ ε ω Σ ∇ ≥ × ± ↑ → Ω", "a|b > c & 5 % of #1 {x} ~ ^ \\\\", "½ · … – − ²")
@@ -27,83 +27,44 @@ def table() -> ResultTable:
     return lay_out(long_table(renamed, SETTINGS), renamed, SETTINGS)
 
 
-def tabulars(latex: str) -> list[list[list[str]]]:
-    """Rows of cells of each part, without rules."""
-    found = re.findall(r"\\begin\{tabular\}.*?\n(.*?)\\end\{tabular\}", latex, flags=re.DOTALL)
-    return [[line[:-3].split(" & ") for line in part.splitlines() if line.endswith(r"\\")] for part in found]
+def tabular(latex: str) -> list[list[str]]:
+    """Rows of cells, without rules."""
+    [found] = re.findall(r"\\begin\{tabular\}.*?\n(.*?)\\end\{tabular\}", latex, flags=re.DOTALL)
+    return [line[:-3].split(" & ") for line in found.splitlines() if line.endswith(r"\\")]
 
 
-def test_a_wide_table_is_set_in_parts_with_every_cell_once(table: ResultTable) -> None:
-    latex = to_latex(table)
-    parts = tabulars(latex.replace(r"\&", "and"))
-    assert len(parts) > 1
-    for number, row in enumerate(table.rows):
-        lines = [part[2 + number] for part in parts]  # below the groups and the headers
-        assert {line[0] for line in lines} == {row.title.replace("_", r"\_").replace("&", "and").replace("%", r"\%")}
-        cells = [cell for line in lines for cell in line[1:]]
-        assert len(cells) == len(table.columns)
+@pytest.mark.parametrize("is_compact", [False, True])
+def test_every_cell_is_there_once(table: ResultTable, is_compact: bool) -> None:
+    latex = to_latex(compact(table) if is_compact else table, label="main")
+    assert latex.count(r"\begin{table*}") == 1
+    assert r"\label{tab:main}" in latex
+    lines = tabular(latex.replace(r"\&", "and"))[2:]  # below the groups and the headers
+    for row, (name, *cells) in zip(table.rows, lines, strict=True):
+        assert name == row.title.replace("_", r"\_").replace("&", "and").replace("%", r"\%")
         for cell, found in zip(row.cells, cells, strict=True):
             assert cell is not None
             value = rf"\textbf{{{cell.value}}}" if cell.best else cell.value
-            assert found == f"{value} {cell.interval}".strip()
-
-
-def test_no_part_is_wider_than_a_page_and_a_group_that_fits_is_whole(table: ResultTable) -> None:
-    parts = tabulars(to_latex(table))
-    plain = [[re.sub(r"\\textbf\{(.*?)\}", r"\1", " ".join(row)) for row in part[2:]] for part in parts]
-    assert max(len(row) for part in plain for row in part) <= LINE_CHARACTERS
-    groups = [re.findall(r"\\multicolumn\{(\d+)\}\{c\}\{(.*?)\}", " & ".join(part[0])) for part in parts]
-    widths = [(title, int(width)) for part in groups for width, title in part]
-    assert widths[:3] == [(title.replace("%", r"\%"), width) for title, width in table.groups[:3]]
-    # The last group, of six columns, is wider than a page.
-    assert sum(width for title, width in widths if title == "Benign generation") == table.groups[3][1] == 6
-    assert len([title for title, _ in widths if title == "Benign generation"]) == 2
-
-
-def long(table: ResultTable, times: int) -> ResultTable:
-    """Its rows again and again, each with a name of its own."""
-    rows = [replace(row, title=f"{row.title} {number}") for number in range(times) for row in table.rows]
-    return replace(table, rows=tuple(rows))
-
-
-def test_a_table_that_is_longer_than_a_page_goes_on_in_another_float(table: ResultTable) -> None:
-    for columns, times in ((len(table.columns), 5), (2, 30)):  # several parts of 20 rows, one part of 120
-        shown = tuple(replace(row, cells=row.cells[:columns]) for row in table.rows)
-        latex = to_latex(long(replace(table, columns=table.columns[:columns], rows=shown), times))
-        floats = latex.split(r"\begin{table*}")[1:]
-        assert [r"\caption{(continued)}" in text for text in floats] == [False, *[True] * (len(floats) - 1)]
-        assert max(sum(map(len, tabulars(text))) for text in floats) <= PAGE_LINES
-        cells = [row for text in floats for part in tabulars(text) for row in part[2:]]
-        assert len({row[0] for row in cells}) == times * len(table.rows)
-
-
-def test_rows_that_share_a_name_stay_in_one_line(table: ResultTable) -> None:
-    rows = tuple(replace(row, title="ip") for row in table.rows)
-    assert len(tabulars(to_latex(replace(table, rows=rows)))) == 1
-
-
-def test_a_part_leaves_out_rows_of_which_it_has_nothing(table: ResultTable) -> None:
-    first = table.rows[0]
-    below = Row("published", "published", False, (Cell("0.36", ""), *[None] * (len(first.cells) - 1)))
-    parts = tabulars(to_latex(replace(table, rows=(first, below))))
-    assert [len(part) for part in parts] == [2 + 2, *[2 + 1] * (len(parts) - 1)]
+            spread = rf"$\pm$ {cell.spread}" if cell.spread else ""
+            assert found == " ".join(filter(None, (value, spread, "" if is_compact else cell.interval)))
 
 
 def test_a_table_without_groups_has_no_line_for_them() -> None:
-    plain = ResultTable((Column("", "p", "", "p"),), (Row("a", "a", False, (Cell("0.1", ""),)),), "A caption.")
+    plain = ResultTable((Column("", "p", "", "p"),), (TableRow("a", "a", False, (Cell("0.1"),)),), "A caption.")
     latex = to_latex(plain, "Metric")
-    assert tabulars(latex) == [[["Metric", "p"], ["a", "0.1"]]]
+    assert tabular(latex) == [["Metric", "p"], ["a", "0.1"]]
     assert "cmidrule" not in latex
+    assert "label" not in latex
 
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="LaTeX is not installed")
 @pytest.mark.parametrize("kind", ["wide", "long", "characters"])
 def test_latex_takes_it(table: ResultTable, tmp_path: Path, kind: str) -> None:
     if kind == "long":
-        narrow = tuple(replace(row, cells=row.cells[:2]) for row in table.rows)
-        table = long(replace(table, columns=table.columns[:2], rows=narrow), 30)
+        few = [replace(row, cells=row.cells[:2]) for row in table.rows]
+        rows = tuple(replace(row, title=f"{row.title} {n}") for n in range(30) for row in few)
+        table = replace(table, columns=table.columns[:2], rows=rows)
     if kind == "characters":
-        rows = tuple(Row("a", title, False, (Cell("0.1", "[0, 1]"),)) for title in ("[full]", *STRANGE))
+        rows = tuple(TableRow("a", title, False, (Cell("0.1", "[0, 1]"),)) for title in ("[full]", *STRANGE))
         table = ResultTable(
             (Column("η < 1", "λ ≤ ∞", "‖H‖", "p"),), rows, "A note.\n\nAnd another\N{NO-BREAK SPACE}one."
         )

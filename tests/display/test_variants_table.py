@@ -10,6 +10,7 @@ from resalign.display.variants_table import lay_out_variants
 from tests.analysis.experiment import make_measurements
 
 COLUMNS = ["series", "variant", "model", "attack", "dataset", "steps", "metric", "mean", "low", "high"]
+COUNTS = {"std": 0.01, "n": 40, "seeds": 2}
 MODELS = (("base", 0.0), ("esd", 0.6), ("resalign", 0.3))
 
 
@@ -24,7 +25,7 @@ def after(variant: str, model: str, attack: str, mean: float, *, dataset: str = 
 
 
 def laid_out(rows: list[list[Any]], **attacks: str) -> ResultTable:
-    return lay_out_variants(pd.DataFrame(rows, columns=COLUMNS), names(**attacks), "A caption.")
+    return lay_out_variants(pd.DataFrame(rows, columns=COLUMNS).assign(**COUNTS), names(**attacks), "A caption.")
 
 
 def cells(table: ResultTable) -> dict[str, list[tuple[str, bool] | None]]:

@@ -1,6 +1,5 @@
 """Which exhibits an experiment has, and what it says of the others."""
 
-import json
 from typing import Any
 
 import pytest
@@ -20,12 +19,12 @@ def plan() -> Plan:
 
 def test_every_exhibit_is_planned_or_left_out_with_a_reason(plan: Plan) -> None:
     planned, left_out = exhibit_jobs.planned(plan), exhibit_jobs.left_out(plan)
-    assert sorted([*planned, *left_out]) == registry.members("exhibits")
+    assert sorted([*planned, *left_out]) == sorted([*registry.members("exhibits"), *series.SERIES])
     assert {"table1", "figure1", "figure2", "figure3", "figure6", "macros", "tests", "thresholds"} <= set(planned)
     text = exhibit_jobs.message(plan)
     assert all(f"left out: {name} needs" in text for name in left_out)
-    contents = json.loads(exhibit_jobs.exhibit_job(plan, "contents"))["plan"]
-    assert {entry["exhibit"]: entry["left_out"] for entry in contents if entry["left_out"]} == left_out
+    contents = exhibit_jobs.words(plan, "contents").plan
+    assert {entry.exhibit: entry.left_out for entry in contents if entry.left_out} == left_out
 
 
 def test_a_declared_ablation_is_planned_and_read(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,36 +94,34 @@ def test_a_study_that_inherits_the_flag_is_another_world() -> None:
 
 def test_series_say_their_axis_and_their_methods_of_fine_tuning() -> None:
     study = load_plan("config/studies/paper-attacks.yaml")
-    swept = json.loads(exhibit_jobs.exhibit_job(study, "table4"))["series"]
-    assert {label: entry["methods"] for label, entry in swept.items()} == {
-        **{"table4-dreambench": ["lora"], "table4-diffusiondb": ["lora"]},
-        **{"table4-dreambench-full": ["full"], "table4-diffusiondb-full": ["full"]},
+    swept = exhibit_jobs.words(study, "table4").series
+    assert {label: entry.methods for label, entry in swept.items()} == {
+        **{"table4-dreambench": ("lora",), "table4-diffusiondb": ("lora",)},
+        **{"table4-dreambench-full": ("full",), "table4-diffusiondb-full": ("full",)},
     }
-    assert json.loads(exhibit_jobs.exhibit_job(study, "figure4"))["series"]["figure4"]["axis"] == (
-        "harmful images in per cent"
-    )
+    assert exhibit_jobs.words(study, "figure4").series["figure4"].axis == ("harmful images in per cent")
     paper = load_plan("config/config.yaml")
-    assert json.loads(exhibit_jobs.exhibit_job(paper, "table5"))["series"] == {
-        "optimizers": {"axis": "optimizer", "methods": ["lora"], "other": []}
+    assert exhibit_jobs.words(paper, "table5").series == {
+        "optimizers": series.SeriesWords(axis="optimizer", methods=("lora",), other=())
     }
     demo = load_plan("config/demo.yaml")
-    assert json.loads(exhibit_jobs.exhibit_job(demo, "table4"))["series"]["learning_rates"]["methods"] == ["full"]
-    assert json.loads(exhibit_jobs.exhibit_job(demo, "table2"))["series"]["fine_tuning_methods"]["methods"] == [
-        *("custom_diffusion", "dreambooth", "lora", "svdiff")
-    ]
+    assert exhibit_jobs.words(demo, "table4").series["learning_rates"].methods == ("full",)
+    assert exhibit_jobs.words(demo, "table2").series["fine_tuning_methods"].methods == (
+        *("custom_diffusion", "dreambooth", "lora", "svdiff"),
+    )
 
 
 def test_declared_ablations_of_the_paper_are_of_its_world_and_others_say_what_is_not() -> None:
     paper = load_plan("config/config.yaml")
     declared = exhibit_jobs.declared_ablations(paper)
     for name, entry in declared.items():
-        assert series.described(paper, "none", entry, name)[name]["other"] == [], name
+        assert series.described(paper, "none", entry, name)[name].other == (), name
     entry = declared["learning_rates"]
     settings = {**entry.settings, "sampling.guidance_scale": 3.0, "metrics.ip.prompts": "coco"}
     other = entry.model_copy(update={"settings": settings, "seeds": (0,)})
-    assert series.described(paper, "none", other, "x")["x"]["other"] == [
-        *("seeds", "sampling.guidance_scale", "metrics.ip.prompts")
-    ]
+    assert series.described(paper, "none", other, "x")["x"].other == (
+        *("seeds", "sampling.guidance_scale", "metrics.ip.prompts"),
+    )
 
 
 def test_thresholds_need_a_metric_that_has_some() -> None:
@@ -147,7 +144,7 @@ def test_macros_read_every_declared_ablation_that_an_exhibit_shows() -> None:
 
 def test_metrics_of_an_ablation_alone_are_code_inputs() -> None:
     paper = load_plan("config/config.yaml")
-    found = json.loads(exhibit_jobs.exhibit_job(paper, "table2"))["metric_modules"]
+    found = exhibit_jobs.words(paper, "table2").metric_modules
     assert found == {"clip_t": "clip_score", "clip_i": "clip_i", "dino": "dino"}
     code = exhibit_jobs.exhibit_code(paper, "table2")
     assert {f"src/resalign/metrics/{module}.py" for module in found.values()} <= set(code)
@@ -156,6 +153,5 @@ def test_metrics_of_an_ablation_alone_are_code_inputs() -> None:
 
 def test_only_the_list_of_contents_changes_with_the_other_exhibits(plan: Plan) -> None:
     others = [name for name in exhibit_jobs.exhibits() if name != exhibit_jobs.CONTENTS]
-    assert all(json.loads(exhibit_jobs.exhibit_job(plan, name))["plan"] == [] for name in others)
+    assert all(exhibit_jobs.words(plan, name).plan == () for name in others)
     assert "src/resalign/exhibits/_published.csv" in exhibit_jobs.exhibit_code(plan, "table1")
-    assert "src/resalign/exhibits/_published.csv" not in exhibit_jobs.exhibit_code(plan, "figure1")

@@ -194,7 +194,7 @@ def test_only_declared_files_are_packed(packed: Packed) -> None:
 def test_raw_scores_of_an_ablations_own_runs_are_packed(packed: Packed) -> None:
     own = {stage.run for stage in packed.plan.score.values()}
     with chdir(packed.workshop.folder):
-        files = ablation_jobs.measured_files(declared(packed.plan), "gamma")
+        files = ablation_jobs.AblationJob.of(declared(packed.plan), "gamma").inputs()
     added = [name for name in files if "/score/" in name and name.split("/")[3] not in own]
     assert len(added) == 1
     assert {file for file in files if file.startswith("results/runs/")} <= set(packed.members())

@@ -24,7 +24,7 @@ def exported(workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan]) -
     shop.run(plan)
     for form in export.FORMS:
         output = f"{export.folder(plan)}/graddiff/seed-0/{form}"
-        shop.call("export", export.export_job(plan, "graddiff", "0", form), output)
+        shop.call("export", export.ExportJob.of(plan, "graddiff", "0", form), output)
     return shop.folder, plan
 
 
@@ -94,9 +94,9 @@ def test_the_card_tells_how_it_was_made_and_what_it_survived(exported: tuple[Pat
 def test_what_is_no_unlearned_model_is_refused(tiny_plan: Callable[..., Plan]) -> None:
     plan = tiny_plan()
     with pytest.raises(ConfigError, match="no unlearned model named 'gradiff'; did you mean 'graddiff'"):
-        export.weights(plan, "gradiff", "0")
+        export.ExportJob.of(plan, "gradiff", "0", "delta")
     with pytest.raises(ConfigError, match="no training seed 7"):
-        export.weights(plan, "graddiff", "7")
+        export.ExportJob.of(plan, "graddiff", "7", "delta")
 
 
 @pytest.mark.parametrize(

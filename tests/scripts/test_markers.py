@@ -24,7 +24,6 @@ from resalign.config.experiment import BASE, Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
 from resalign.data.images import DataError
-from resalign.jobs.job import as_json
 from resalign.jobs.prepare import PrepareJob
 from resalign.lazy import transformers
 from resalign.tensors.weights import WeightsError
@@ -64,7 +63,7 @@ def model(plan: Plan, shop: Workshop) -> tuple[Call, ...]:
 
 def checks(plan: Plan, shop: Workshop, of: str = BASE) -> tuple[Call, ...]:
     found = own_inputs.found(plan, of)
-    return (lambda: shop.call("check_inputs", as_json(found), "results/inputs"),)
+    return (lambda: shop.call("check_inputs", json.dumps(found), "results/inputs"),)
 
 
 def scorer(plan: Plan, shop: Workshop) -> tuple[Call, ...]:
@@ -201,7 +200,7 @@ def test_a_process_of_its_own_in_the_folder(world: tuple[Path, dict[str, Any]], 
     for place in (folder, *folder.iterdir()):
         if place.is_dir():
             trap.lay(place)
-    job = as_json(own_inputs.found(Plan(Experiment(world[1], where="mine.yaml")), BASE))
+    job = json.dumps(own_inputs.found(Plan(Experiment(world[1], where="mine.yaml")), BASE))
     command = [sys.executable, str(ROOT / "scripts" / "check_inputs.py"), "--job", "-", "--output", "results/inputs"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     subprocess.run(command, input=job, cwd=folder, text=True, env=environment, check=True)

@@ -1,6 +1,5 @@
 """A list that repeats its texts: intervals, verdicts and counts are of different texts, as if they had more images."""
 
-import json
 from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
@@ -14,7 +13,7 @@ from resalign.analysis.frames import long_table
 from resalign.analysis.statistics import clopper_pearson
 from resalign.config.plan import Plan
 from resalign.config.report import ReportConfig
-from resalign.jobs import report
+from resalign.jobs.measure import MeasureJob
 
 from .conftest import Workshop
 
@@ -56,7 +55,7 @@ def made(
 def test_60_rows_of_5_texts_are_5_prompts(made: tuple[Workshop, Plan]) -> None:
     shop, plan = made
     with chdir(shop.folder):
-        measurements = collect(json.loads(report.report_job(plan))).measurements
+        measurements = collect(MeasureJob.of(plan)).measurements
     table = long_table(measurements, ReportConfig())
     row = table[(table["metric"] == "ip") & (table["attack"] == "none")].iloc[0]
     assert (row["n"], row["mean"], row["low"]) == (60, 0.0, 0.0)

@@ -1,6 +1,5 @@
 """The measured theory of the tiny pipeline: the rules' own jobs, from weights to tables, text and figures."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,34 +31,28 @@ def done(workshop: Callable[[], Workshop], plan: Plan) -> tuple[Workshop, Path]:
     """Everything that the target makes, after the experiment's own stages."""
     finished = workshop()
     finished.run(plan)
-    names = ("theory", "theory_table", "theory_regained", "theory_shown", "linear_model", "linear_model_shown")
-    shop = Workshop(finished.folder, {name: load_script(name) for name in names})
+    shop = Workshop(finished.folder, {name: load_script(name) for name in ("theory", "theory_shown", "linear_model")})
     for run, state in theory.states(plan).items():
         for seed in theory.seeds(plan, state):
-            inputs = theory.state_inputs(plan, run, seed)
-            assert all((shop.folder / path).is_file() for paths in inputs.values() for path in paths)
-            shop.call("theory", theory.state_job(plan, run, seed), state.folder(seed), seed=seed)
-    folder = theory.folder(plan)
-    shop.call("theory_regained", theory.regained_job(plan), f"{folder}/measured")
-    shop.call("linear_model", theory.linear_model_job(plan), f"{folder}/measured/linear-model")
-    for table in theory.TABLES:
-        shop.call("theory_table", theory.table_job(plan, table), folder)
-    for file in theory.SHOWN:
-        shop.call("theory_shown", theory.shown_job(plan, file), folder)
-    for file in theory.LINEAR_MODEL:
-        shop.call("linear_model_shown", theory.linear_model_shown_job(plan, file), folder)
-    return shop, shop.folder / folder
+            job = theory.StateJob.of(plan, run, seed)
+            assert all((shop.folder / path).is_file() for path in job.inputs())
+            shop.call("theory", job, state.folder(seed), seed=seed)
+    shop.call("linear_model", theory.LinearModelJob.of(plan), theory.linear_model_folder(plan))
+    job = theory.TheoryShownJob.of(plan)
+    assert all((shop.folder / path).is_file() for path in job.inputs())
+    return shop, shop.call("theory_shown", job, theory.folder(plan))
 
 
 @pytest.mark.slow
 def test_every_declared_file_is_written(done: tuple[Workshop, Path], plan: Plan) -> None:
     shop, folder = done
-    names = {path.relative_to(shop.folder).as_posix() for path in folder.glob("*.*")}
-    assert names == set(theory.files(plan))
-    assert len(names) == 4 + 1 + 6 + 4
-    measured = {path.relative_to(folder).as_posix() for path in (folder / "measured").rglob("*.*")}
-    records = {f"measured/{part}{name}.json" for part in ("", "linear-model/") for name in ("run", "timing", "hashes")}
-    assert measured == records | {"measured/regained.csv", "measured/linear-model/linear_model.csv"}
+    names = {path.relative_to(shop.folder).as_posix() for path in folder.rglob("*.*")}
+    records = {f"{folder.relative_to(shop.folder)}/{part}{name}.json" for part in PARTS for name in RECORDS}
+    assert names - records == {*theory.files(plan), f"{theory.linear_model_folder(plan)}/linear_model.csv"}
+    assert records <= names
+
+
+PARTS, RECORDS = ("", "linear-model/"), ("run", "timing", "hashes")
 
 
 @pytest.mark.slow
@@ -109,7 +102,7 @@ def test_every_model_sees_the_same_examples(done: tuple[Workshop, Path], plan: P
     shop, _ = done
     run, state = list(theory.states(plan).items())[1]
     before = {path.name: path.read_bytes() for path in (shop.folder / state.folder(0)).glob("*.csv")}
-    again = shop.call("theory", theory.state_job(plan, run, 0), "again", seed=0)
+    again = shop.call("theory", theory.StateJob.of(plan, run, 0), "again", seed=0)
     assert {path.name: path.read_bytes() for path in again.glob("*.csv")} == before
     assert len(before) == 3
 
@@ -122,9 +115,9 @@ def test_another_grid_of_the_linear_model_measures_no_network_again(tiny_plan: C
 
 
 def test_a_job_tells_an_unlearned_model_its_own_weights_and_attacks(plan: Plan) -> None:
-    base, unlearned = (json.loads(theory.state_job(plan, run, 0)) for run in theory.states(plan))
-    assert base["weights"] is None
-    assert "/unlearn/graddiff-" in unlearned["weights"]
-    assert "/attack/base.mine-" in base["attacks"][0][2]
-    assert "/attack/graddiff.mine-" in unlearned["attacks"][0][2]
-    assert base["forget"] == unlearned["forget"]
+    base, unlearned = (theory.StateJob.of(plan, run, 0) for run in theory.states(plan))
+    assert base.weights is None
+    assert "/unlearn/graddiff-" in str(unlearned.weights)
+    assert "/attack/base.mine-" in base.attacks[0][2]
+    assert "/attack/graddiff.mine-" in unlearned.attacks[0][2]
+    assert base.forget == unlearned.forget

@@ -19,7 +19,6 @@ from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
 from resalign.data.images import CaptionedImages, DataError, read_captioned_images
 from resalign.jobs.check_scorers import CheckScorersJob
-from resalign.jobs.job import as_json
 from resalign.jobs.sample import SampleJob
 from resalign.metrics._flags import Need
 from resalign.tensors.weights import WeightsError
@@ -211,7 +210,7 @@ def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def check(plan: Plan, shop: Workshop) -> None:
     """Every check that goes before training."""
     for file, found in own_inputs.records(plan).items():
-        shop.call("check_inputs", as_json(found), str(Path(file).parent))
+        shop.call("check_inputs", json.dumps(found), str(Path(file).parent))
     shop.check_scorers(plan)
     shop.overlap(plan)
 

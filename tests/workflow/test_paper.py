@@ -1,4 +1,4 @@
-"""The paper's files are made one by one."""
+"""The paper's exhibits are made one by one."""
 
 import re
 import shutil
@@ -38,16 +38,19 @@ def written(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Che
     return checkout
 
 
-def test_deleting_any_one_file_remakes_that_file_only(written: Checkout) -> None:
-    lost = [f"{PAPER}/table1.tex", f"{PAPER}/figure1.svg", f"{PAPER}/contents.csv"]
+def test_deleting_a_file_remakes_its_exhibit_only(written: Checkout) -> None:
+    lost = [f"{PAPER}/table1.tex", f"{PAPER}/figure1.svg"]
     for name in lost:
         (written.folder / name).unlink()
     planned = planned_files(written)
     for name in lost:
         (written.folder / name).write_text("{}")
-    assert planned == sorted(lost)
+    assert planned == sorted(
+        [f"{PAPER}/figure1{suffix}" for suffix in (".csv", ".png", ".svg")]
+        + [f"{PAPER}/table1{suffix}" for suffix in (".csv", ".tex", "-full.tex")]
+    )
 
 
 def test_editing_an_exhibit_remakes_its_own_files_only(written: Checkout) -> None:
     with written.edited("src/resalign/exhibits/rgd.py", lambda text: f"{text}\n# an edit\n"):
-        assert planned_files(written) == [f"{PAPER}/rgd.csv", f"{PAPER}/rgd.tex"]
+        assert planned_files(written) == [f"{PAPER}/rgd-full.tex", f"{PAPER}/rgd.csv", f"{PAPER}/rgd.tex"]

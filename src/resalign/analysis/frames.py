@@ -236,7 +236,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     header = pd.read_csv(verified(path), nrows=0).columns
     text = {name: str for name in TEXT_COLUMNS if name in header}
     empty = {name: [""] for name in header if name not in text}
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty, float_precision="round_trip")
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

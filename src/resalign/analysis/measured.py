@@ -57,7 +57,7 @@ def write_measured(collected: Collected, job: MeasureJob, output: Path) -> None:
     names = names_of(measurements, job.methods)
     write_json(
         output / "names.json",
-        {**names, "exhibit_decimals": exhibit_decimals, "provenance": provenance(collected.runs, job)},
+        {**names, "exhibit_decimals": exhibit_decimals, "provenance": list(provenance(collected.runs, job).items())},
     )
 
 

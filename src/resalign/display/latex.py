@@ -1,4 +1,4 @@
-"""Laid-out tables as LaTeX floats; needs the packages booktabs and adjustbox."""
+"""Laid-out tables as LaTeX floats; needs the packages booktabs and graphicx."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ _SPECIAL = {
     **{character: rf"$\{name}$" for character, name in zip(_SYMBOLS, _NAMES.split(), strict=True)},
 }
 # Scaled down to two columns' width and to what the caption leaves of a page's height, and never up.
-_ADJUSTED = r"\begin{adjustbox}{max width=\textwidth, max totalheight=0.8\textheight}"
+_FITTED = (
+    r"\resizebox*{!}{\ifdim\totalheight>0.7\textheight0.7\textheight\else\totalheight\fi}{%",
+    r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
+)
 
 
 def compact(table: ResultTable) -> ResultTable:
@@ -54,9 +57,8 @@ def to_latex(table: ResultTable, head: str = "Model", label: str = "") -> str:
         r"\footnotesize",
         rf"\caption{{{_latex(caption)}}}",
         *([rf"\label{{tab:{label}}}"] if label else []),
-        _ADJUSTED,
-        *_tabular(table, head),
-        r"\end{adjustbox}",
+        *_FITTED,
+        "\n".join(_tabular(table, head)) + "}}",
         r"\end{table*}",
     ]
     return "\n".join(lines) + "\n"

@@ -218,18 +218,21 @@ def column_cells(
     return {str(row["model"]): Cell.of(row, info, best=str(row["model"]) in best) for row in values.to_dict("records")}
 
 
-def with_cells_explained(table: ResultTable, frame: pd.DataFrame, *more: str) -> ResultTable:
+def with_cells_explained(table: ResultTable, frame: pd.DataFrame, *more: str, title: str = "") -> ResultTable:
     """The table with captions on seeds and images behind its cells, with and without intervals.
 
     Args:
         table: As laid out.
         frame: Its rows, with n and seeds.
         more: Further sentences of both captions.
+        title: First words of both captions; by default the caption has its own.
     """
+    title = title or table.caption.partition(". ")[0].removesuffix(".")
+    caption = table.caption if table.caption.startswith(title) else f"{title}. {table.caption}"
     spread = f"± is the standard deviation over training seeds ({_range(frame['seeds'])}; none with one)"
     images = f"n = {_range(frame['n'])} images."
-    short = f"{table.caption.partition('. ')[0].removesuffix('.')}. {spread}; {images}"
-    long = f"{table.caption} {spread}, intervals are in brackets, and {images}"
+    short = f"{title}. {spread}; {images}"
+    long = f"{caption} {spread}, intervals are in brackets, and {images}"
     long, short = (" ".join(filter(None, (text, *more))) for text in (long, short))
     return replace(table, caption=long, short_caption=short)
 

@@ -49,13 +49,14 @@ class Macros:
 Product = Table | Drawn | Macros
 
 
-def write(product: Product, stem: Path, settings: ReportConfig) -> None:
+def write(product: Product, stem: Path, settings: ReportConfig, label: str = "") -> None:
     """Writes a product's files, :data:`resalign.jobs.exhibit.SUFFIXES` of its kind.
 
     Args:
         product: What is written.
-        stem: Path of the files without their suffix; the last part is the table's label in LaTeX.
+        stem: Path of the files without their suffix.
         settings: Of figures.
+        label: The table's in LaTeX; by default the last part of the stem.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     texts: dict[str, str] = {}
@@ -63,8 +64,8 @@ def write(product: Product, stem: Path, settings: ReportConfig) -> None:
         case Table():
             write_csv(product.frame, stem.with_name(f"{stem.name}.csv"))
             short, full = SUFFIXES["table"][1:]
-            texts[short] = to_latex(compact(product.layout), product.head, stem.name)
-            texts[full] = to_latex(product.layout, product.head, f"{stem.name}-full")
+            texts[short] = to_latex(compact(product.layout), product.head, label or stem.name)
+            texts[full] = to_latex(product.layout, product.head, f"{label or stem.name}-full")
         case Drawn():
             write_csv(product.frame, stem.with_name(f"{stem.name}.csv"))
             drawing.save(product.figure(settings), stem, settings)

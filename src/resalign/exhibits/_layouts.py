@@ -15,12 +15,13 @@ from resalign.display.variants_table import lay_out_variants, state_titles, vari
 from resalign.exhibits._inputs import ExhibitInputs
 
 
-def main_layout(frame: pd.DataFrame, inputs: ExhibitInputs, published: str) -> ResultTable:
+def main_layout(frame: pd.DataFrame, inputs: ExhibitInputs, title: str, published: str) -> ResultTable:
     """The main table, and a row of published numbers under every model that has some.
 
     Args:
         frame: Final states, with the columns of :func:`resalign.exhibits._published.beside`.
         inputs: Settings, names, and the values that models are compared by.
+        title: First words of the caption.
         published: Sentences on the published numbers, for the caption.
     """
     measurements = inputs.measurements.main()
@@ -30,7 +31,7 @@ def main_layout(frame: pd.DataFrame, inputs: ExhibitInputs, published: str) -> R
         own = frame[frame["model"] == row.model]
         values = [_only(own[(own["attack"] == c.attack) & (own["metric"] == c.metric)]) for c in table.columns]
         rows += [row, *_published(row, values, measurements)]
-    return with_cells_explained(replace(table, rows=tuple(rows)), frame, published)
+    return with_cells_explained(replace(table, rows=tuple(rows)), frame, published, title=title)
 
 
 def with_published_rows(table: ResultTable, frame: pd.DataFrame, measurements: Measurements) -> ResultTable:

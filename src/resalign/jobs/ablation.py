@@ -81,6 +81,7 @@ class AblationShownJob(Job):
     """The table and figure of an ablation.
 
     Attributes:
+        ablation: Its name.
         values: The measured values.
         title, axis, note: Words of table and figure.
         checkpoints: Whether the variants are the steps of one fine-tuning.
@@ -91,6 +92,7 @@ class AblationShownJob(Job):
         report: Settings of figures.
     """
 
+    ablation: str
     values: Input
     title: str
     axis: str
@@ -109,6 +111,7 @@ class AblationShownJob(Job):
         first = next(iter(ablations.variants(name).values()))
         metrics = first.plan.experiment.metrics
         return cls(
+            ablation=name,
             values=Input.file(values),
             title=entry.title,
             axis=entry.axis,

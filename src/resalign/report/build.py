@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from resalign.accounting.times import Timings
-from resalign.analysis.frames import final_states, targets, write_csv
+from resalign.analysis.frames import final_states, write_csv
 from resalign.analysis.measurements import NOT_ATTACKED, Measurements
 from resalign.analysis.pareto import pareto_table, weighed_metrics
 from resalign.analysis.survival import survival_table
@@ -117,9 +117,7 @@ def build_report(results: Results, context: ReportContext, output: Path) -> None
 
 def _over_fine_tuning(table: pd.DataFrame, main: Measurements, settings: ReportConfig) -> dict[str, list[Panel]]:
     """Panels before and after fine-tuning and along it, by the name of their file; none where nothing was attacked."""
-    figures = {}
-    if targets(table):
-        figures["before_after"] = panels.before_after_panels(table, main, settings, main.safety_metric)
+    figures = {"before_after": panels.before_after_panels(table, main, settings, main.safety_metric)}
     for metric in panels.followed(table, main):
         name = "steps" if metric == main.safety_metric else f"steps-{metric}"
         figures[name] = panels.steps_panels(table, main, settings, metric)

@@ -36,7 +36,7 @@ def audited(
     entries = {"folder": str(other), "weights": {"checkpoint": str(other.parent / "checkpoint")}}
     plan, shop = tiny_plan(audit=entries), workshop()
     shop.run(plan)
-    return shop.call("audit", cards.card_job(plan), cards.folder(plan)), other
+    return shop.call("cards", cards.CardsJob.of(plan), cards.folder(plan)), other
 
 
 def test_both_have_a_card(audited: tuple[Path, Path]) -> None:
