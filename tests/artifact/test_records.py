@@ -154,7 +154,7 @@ def test_without_a_main_all_that_no_sweep_has_made_are_in_the_main_table(demo: P
 def test_a_configuration_that_is_none_is_refused(changes: dict[str, Any], demo: Plan) -> None:
     job, config = as_packed(demo)
     with pytest.raises((RecordError, ConfigError)):
-        records.check_report(job, {**config, **changes})
+        check(job, {**config, **changes})
 
 
 def test_no_other_configuration_is_read(demo: Plan) -> None:

@@ -1,1 +1,1 @@
-"""What an ablation measures, and its table and figure."""
+"""Ablations: their measured values, and their table and figure."""

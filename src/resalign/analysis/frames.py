@@ -227,7 +227,7 @@ def pooled_estimate(images: pd.DataFrame, settings: ReportConfig, *key: str | in
 
 
 def draws(settings: ReportConfig, *key: str | int) -> np.random.Generator:
-    """Where the random draws of a key come from."""
+    """The random generator of a key."""
     return np.random.default_rng(derive_seed("report", settings.bootstrap_seed, *key))
 
 

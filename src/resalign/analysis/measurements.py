@@ -46,7 +46,7 @@ GALLERY_COLUMNS: Mapping[str, ColumnKind] = {
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """What a metric is called and how it is read.
+    """Title, direction and kind of a metric.
 
     Attributes:
         title: As a table's header shows it.
@@ -76,7 +76,7 @@ class MetricInfo:
 
     @classmethod
     def of(cls, module: ModuleType, title: str, prompt_set: str, decimals: int = 2) -> MetricInfo:
-        """What a metric's module says of it."""
+        """The properties that a metric's module declares."""
         known = title, module.BETTER, module.KIND, module.GROUP, prompt_set, decimals
         return cls(*known, range=getattr(module, "RANGE", (None, None)))
 
@@ -117,7 +117,7 @@ class Measurements:
         base: The model before any unlearning.
         titles: Names of models, datasets and attacks to how they are shown; a name without an entry shows itself.
         sweeps: Series of attacks, by label.
-        main_attacks: Labels of the attacks that the main table shows; those that are in a sweep alone are left out of
+        main_attacks: Labels of the attacks that the main table shows; those that are only in a sweep are left out of
             it. None for all.
 
     Raises:
@@ -179,7 +179,7 @@ class Measurements:
         _check_states(frame, name)
 
     def main(self) -> Measurements:
-        """These measurements without the attacks that are in sweeps alone."""
+        """These measurements without the attacks that are only in sweeps."""
         if self.main_attacks is None:
             return self
         kept = {NOT_ATTACKED, *self.main_attacks}

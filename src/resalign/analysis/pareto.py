@@ -34,7 +34,7 @@ def pareto_table(
 
     Safety and learnability are means over the attacks after their last step; learnability has one value a training
     seed. A model is dominated by another whose mean is no worse in any of the three and better in one. That compares
-    means: the intervals beside them tell whether the difference could be chance.
+    means: their intervals show whether the difference could be chance.
 
     Args:
         table: From :func:`resalign.analysis.frames.long_table`.
@@ -91,7 +91,7 @@ def _learnt(measurements: Measurements, settings: ReportConfig, model: str, metr
 
 
 def _dominated_by(frame: pd.DataFrame, measurements: Measurements, weighed: Mapping[str, str]) -> list[str]:
-    """Of each row, the models that are no worse in any mean and better in one."""
+    """The models that are no worse than each row in any mean and better in one."""
     signs = {q: 1 if measurements.metrics[m].better == "lower" else -1 for q, m in weighed.items()}
     cost = np.stack([sign * frame[quantity].to_numpy(np.float64) for quantity, sign in signs.items()], axis=1)
     names = frame["model"].to_numpy()

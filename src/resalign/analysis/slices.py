@@ -17,7 +17,7 @@ def over_seeds(slices: pd.DataFrame, confidence: float) -> pd.DataFrame:
 
     All seeds are measured on the same examples, noise and timesteps: their estimates' errors are correlated, and say
     nothing of other seeds. With several seeds the interval is Student's t over the seeds' means; with one it is
-    mean ± z · standard error, of that one model alone.
+    mean ± z · standard error, of that one model.
 
     Args:
         slices: theory/slices.csv: one row a point and seed.

@@ -173,7 +173,7 @@ def two_way_t(data: Crossed, confidence: float, *, rate: bool) -> Interval:
 
     With z_sp = (x_sp − m n_sp) / n̄ for the sums x and counts n of S seeds and P prompts and the mean m, and the mean
     squares MS_S = P var(z̄_s), MS_P = S var(z̄_p) and MS_E of what is left, the variance of m is V = (MS_S + MS_P −
-    MS_E)/(S P), held to at least that of either factor alone and of what is left. Its degrees of freedom are
+    MS_E)/(S P), held to at least that of each single factor and of the remainder. Its degrees of freedom are
     (S P V)² / Σ MS²/df, held between those of the smaller and the larger factor [Satterthwaite 1946, "An approximate
     distribution of estimates of variance components"; Searle, Casella and McCulloch 1992, "Variance components"]. With
     two or three training seeds that differ it is wide, as it should be, where a bootstrap of them is narrow.
@@ -284,7 +284,7 @@ def across_seeds(values: Floats, n: int, confidence: float) -> Estimate:
 
 
 def bounded(estimate: float, end: float, bound: float, *, possible: bool = True) -> Bounded:
-    """Whether a quantity is at least ``bound``: surely (its interval's end too), by the estimate alone, or not."""
+    """Whether a quantity is at least ``bound``: with its interval's end too, by its estimate only, or not."""
     if end >= bound - _ROUNDING and possible:
         return "holds"
     return "not shown" if estimate >= bound - _ROUNDING else "fails"

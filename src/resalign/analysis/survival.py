@@ -89,7 +89,7 @@ def kaplan_meier(events: Floats, at_risk: Floats) -> Floats:
 
 
 def survival_band(lives: Lifetimes, method: IntervalMethod, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Lower and upper end (T,) of the curve's pointwise interval, a bootstrap whatever ``report.interval`` says.
+    """Lower and upper end (T,) of the curve's pointwise interval, a bootstrap for any ``report.interval``.
 
     Percentiles of the curve under two-way resampling of training seeds and prompts; Clopper-Pearson over prompts where
     few prompts have failed, or few have not. See :func:`resalign.analysis.statistics.pooled_interval`.
@@ -148,7 +148,7 @@ def _followed(measurements: Measurements, metric: str) -> Iterator[tuple[tuple[s
 
 
 def _rates(images: pd.DataFrame, unit: str) -> tuple[tuple[int, ...], Floats]:
-    """Times, and each unit's rate at them: (seeds, prompts, T), or (1, runs, T), for which runs are resampled alone."""
+    """Times, and each unit's rate at them: (seeds, prompts, T), or (1, runs, T), for which only runs are resampled."""
     keys = ["seed", "prompt_id"] if unit == PROMPT else ["seed"]
     means = images.groupby([*keys, "steps"])["value"].mean().unstack("steps").sort_index(axis=1)
     if unit == PROMPT:

@@ -62,7 +62,7 @@ def worst(judged: pd.DataFrame) -> Bounded:
 
 
 def by_attack(judged: pd.DataFrame) -> dict[str, Bounded]:
-    """The worst verdict along each attack, by its label: whoever fine-tunes may stop at any step."""
+    """The worst verdict along each attack, by its label: fine-tuning may be stopped at any step."""
     attacked = judged[judged["attack"] != NOT_ATTACKED]
     return {str(attack): worst(rows) for attack, rows in attacked.groupby("attack", sort=False)}
 
@@ -74,7 +74,7 @@ def overall(judged: pd.DataFrame) -> Bounded:
 
 
 def decisive(judged: pd.DataFrame) -> pd.DataFrame:
-    """Of each attack and metric the state that its verdict hangs on: the worst verdict, then the largest mean."""
+    """The state that decides the verdict on each attack and metric: the worst verdict, then the largest mean."""
     attacked = judged[judged["attack"] != NOT_ATTACKED]
     rank = attacked["verdict"].map({verdict: place for place, verdict in enumerate((*WORST_FIRST, ""))})
     ordered = attacked.assign(rank=rank).sort_values(["rank", "mean"], ascending=[True, False], kind="stable")

@@ -31,7 +31,7 @@ SAID = {"holds": "survived", "not shown": "not shown to be survived", "fails": "
 
 @dataclass(frozen=True, kw_only=True)
 class CardContext:
-    """What a card says besides the numbers.
+    """The content of a card besides the numbers.
 
     Attributes:
         concept: What the model should no longer show.
@@ -107,7 +107,7 @@ def write_card(table: pd.DataFrame, measurements: Measurements, model: str, cont
 
 
 def _headline(judged: pd.DataFrame, measurements: Measurements, context: CardContext, model: str) -> str:
-    """What came back, of the first safety metric, and how many attacks the model survived."""
+    """How much of the first safety metric came back, and how many attacks the model survived."""
     metric = measurements.safety_metric
     info = measurements.metrics[metric]
     rows = judged[judged["metric"] == metric]
@@ -191,7 +191,7 @@ def _states(judged: pd.DataFrame, measurements: Measurements) -> list[list[str]]
 
 
 def _kept(table: pd.DataFrame, measurements: Measurements, model: str) -> tuple[list[list[str]], list[str]]:
-    """What the model still does, before and after each attack, beside the base model; and which of it is missing."""
+    """Utility and learnability before and after each attack, beside the base model's; and which of it is missing."""
     final = final_states(table)
     rows, missing = [], []
     for metric, info in measurements.metrics.items():
@@ -216,7 +216,7 @@ def _kept(table: pd.DataFrame, measurements: Measurements, model: str) -> tuple[
 
 
 def _never_measured(measurements: Measurements, judged: pd.DataFrame) -> list[str]:
-    """What the configuration has no metric or no attack for."""
+    """Quantities for which the configuration has no metric or no attack."""
     groups = {info.group for info in measurements.metrics.values()}
     whole = {
         "utility": "the quality of benign images: a model that draws nothing recognisable looks safe",
@@ -254,7 +254,7 @@ def _too_few(measurements: Measurements, settings: ReportConfig) -> list[str]:
 
 
 def _caveats(judged: pd.DataFrame, settings: ReportConfig) -> list[str]:
-    """What holds of every card."""
+    """The caveats of every card."""
     seeds = int(judged["seeds"].max())
     said = [
         "Fine-tuning was run with one training seed: its intervals say nothing of how fine-tuning varies."

@@ -1,4 +1,4 @@
-"""What a card's model is: where it comes from, and the sha256 of what it is made of."""
+"""Facts of a card's model: its origin, and the sha256 of its files."""
 
 from __future__ import annotations
 

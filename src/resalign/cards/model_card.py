@@ -31,7 +31,7 @@ SENSITIVE = "sensitive"  # a term of the base: what it makes is not for all
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What is exported.
+    """An exported model.
 
     Attributes:
         job: Model, seed, form, method, base and its licence.

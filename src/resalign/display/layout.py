@@ -238,7 +238,7 @@ def with_cells_explained(table: ResultTable, frame: pd.DataFrame, *more: str, ti
 
 
 def bold_words(contenders: str, *, paired: bool) -> str:
-    """What bold means, a sentence's end.
+    """The meaning of bold, as the end of a sentence.
 
     Args:
         contenders: Such as ``models other than Base``.
@@ -253,7 +253,7 @@ def bold_words(contenders: str, *, paired: bool) -> str:
 
 
 def _caption(final: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> str:
-    """What the numbers are, with images and seeds behind them."""
+    """The kinds of intervals, with the images and seeds behind each metric."""
     sizes = []
     for metric, info in measurements.metrics.items():
         rows = final[final["metric"] == metric]

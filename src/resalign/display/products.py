@@ -1,4 +1,4 @@
-"""What an exhibit makes, as files: a table (CSV, LaTeX), a figure (CSV, PNG, SVG) or macros (LaTeX)."""
+"""The products of an exhibit, as files: a table (CSV, LaTeX), a figure (CSV, PNG, SVG) or macros (LaTeX)."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ BEFORE = "Before fine-tuning"
 
 
 def state_titles(frame: pd.DataFrame, measurements: Measurements) -> pd.Series:
-    """What each row's state is called over variants: before fine-tuning, or after it.
+    """The title of each row's state over variants: before fine-tuning, or after it.
 
     One fine-tuning of every variant is one state, though a sweep's variants are attacks of their own; where a variant
     has several attacks, each of them is one.

@@ -30,7 +30,7 @@ class ExhibitInputs:
         settings: Of the report: intervals, colours, sizes.
         files: Measured frames by name (``values``, …); ``ablation``, ``slices`` and ``names`` where they are read;
             an exhibit of several series has each one's ablation by its exhibit, ``table4``.
-        words: What the plan says of the exhibit: published numbers' setting, series, metrics of ablations.
+        words: From the plan: the setting of published numbers, series, metrics of ablations.
     """
 
     settings: ReportConfig

@@ -5,7 +5,7 @@ r"""Macros of a text: their names, which stay the same as long as models, metric
 ours minus it. ``\<model><Metric>…Versus<Against>`` is a paired difference, with ``Low``, ``High`` and ``P``
 (Holm-corrected). Series begin with their exhibit, ``\tableTwo…`` to ``\tableFive…``, ``\figureFour…``,
 ``\figureFive…``: ``\<exhibit><Series><Variant><Model><Metric>``, then the state, of a sweep ``After`` alone. A sweep's
-series is its label without the exhibit's name: ``table4-dreambench`` is ``Dreambench``. A name's letters alone count,
+series is its label without the exhibit's name: ``table4-dreambench`` is ``Dreambench``. Only a name's letters count,
 words begin with a capital, and digits are spelt: ``dreambench++`` is ``Dreambench``, ``esd-2`` is ``EsdTwo``.
 """
 

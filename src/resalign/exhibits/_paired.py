@@ -44,7 +44,7 @@ def paired_tests(inputs: ExhibitInputs) -> pd.DataFrame:
     Returns:
         difference (model minus against), its paired interval, p and the corrected p; significant: ``yes`` where the
         corrected p is below 1 - confidence and the interval, which resamples training seeds too, excludes 0;
-        ``these seeds`` where the test alone says so, of the models as they were trained (or there is one seed); then
+        ``these seeds`` where only the test is significant, for the models as they were trained (or one seed); then
         prompts and seeds that both models have, and the test.
     """
     measurements, settings, focus = inputs.measurements, inputs.settings, inputs.focus

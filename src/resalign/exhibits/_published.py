@@ -68,7 +68,7 @@ NOT_COVERED: Mapping[tuple[str, str, str | None], str] = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a published number belongs.
+    """The place of a published number.
 
     Attributes:
         model: Our label.
@@ -99,7 +99,7 @@ def not_covered(row: Mapping[Any, Any]) -> str:
 
 
 def place(row: Mapping[Any, Any]) -> Place:
-    """Where a row of the file belongs.
+    """The place of a row of the file.
 
     Raises:
         KeyError: If a name of it is neither mapped nor listed as not covered.
@@ -138,7 +138,7 @@ def beside(frame: pd.DataFrame, source: str, tables: Sequence[str], *, comparabl
     Returns:
         The frame with ``published``, ``published_world`` (``same`` or ``another``; '' without a published number),
         ``difference`` (ours minus published) and ``within_interval`` (yes, no; '' without an interval): the last two
-        for one world alone.
+        for one setting only.
     """
     values = np.full(len(frame), np.nan)
     for row, chosen in _placed(frame, source, tables):
@@ -157,7 +157,7 @@ def beside(frame: pd.DataFrame, source: str, tables: Sequence[str], *, comparabl
 
 
 def said(frame: pd.DataFrame, source: str, tables: Sequence[str], *, another_world: str) -> str:
-    """What a caption says of the published numbers, those included that stand beside nothing.
+    """Sentences on the published numbers for a caption, including numbers without a counterpart here.
 
     Args:
         frame: From :func:`beside`.

@@ -52,7 +52,7 @@ def series_frame(inputs: ExhibitInputs, name: str) -> tuple[pd.DataFrame, Measur
     names = inputs.naming(rows)
     shown = [metric for metric, info in names.metrics.items() if info.group in exhibit.groups]
     frame = rows[rows["metric"].isin(shown)]
-    # A model that no variant changes has one state before fine-tuning, the same in all: it says nothing of variants.
+    # A model that no variant changes has one state before fine-tuning, the same in all variants.
     attacked, before = frame[frame["attack"] != NOT_ATTACKED], frame[frame["attack"] == NOT_ATTACKED]
     if len(attacked) and before.groupby(["model", "metric"])["mean"].nunique().max() == 1:
         frame = attacked

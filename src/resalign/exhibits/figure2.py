@@ -14,7 +14,7 @@ ABLATION, ABLATION_ALONE = "steps", False
 
 
 def make(inputs: ExhibitInputs) -> Drawn:
-    """The first safety metric at every checkpoint of each attack; of a model that the ablation has, its runs alone.
+    """The first safety metric at every checkpoint of each attack; for a model in the ablation, its runs only.
 
     The ablation's attacks may be other runs than the main table's: one line is of one run.
     """

@@ -146,16 +146,17 @@ def _measured(ablations: Ablations, name: str, variant: Variant) -> Measurable:
     rows, labels = _rows(ablations, name, variant), _metrics(ablations, name, variant)
     attacks = {row.attack for row in rows}
     compared = {
-        reference
+        label: {attack: reference for attack, reference in whole["compared"][label].items() if attack in attacks}
         for label in labels
-        for attack, reference in whole["compared"].get(label, {}).items()
-        if attack in attacks
+        if label in whole["compared"]
     }
+    references = {reference for of_attack in compared.values() for reference in of_attack.values()}
     return Measurable(
-        **{key: whole[key] for key in ("models", "attacks", "base", "compared")},
+        **{key: whole[key] for key in ("models", "attacks", "base")},
+        compared=compared,
         heldout={attack: whole["heldout"][attack] for attack in _attacks(ablations, name, variant)},
         metrics=tuple((label, settings) for label, settings in whole["metrics"] if label in labels),
-        references={reference: path for reference, path in whole["references"].items() if reference in compared},
+        references={reference: path for reference, path in whole["references"].items() if reference in references},
         rows=rows,
     )
 
@@ -168,13 +169,13 @@ def _models(ablations: Ablations, name: str) -> tuple[str, ...]:
 
 
 def _every_model(ablations: Ablations, name: str) -> tuple[str, ...]:
-    """The experiment's models in its order, by which each has its colour; then those that a variant alone has."""
+    """The experiment's models in its order, by which each has its colour; then those that only a variant has."""
     plans = [ablations.plan, *(variant.plan for variant in ablations.variants(name).values())]
     return tuple(dict.fromkeys(model for plan in plans for model in plan.experiment.models))
 
 
 def _metrics(ablations: Ablations, name: str, variant: Variant) -> list[str]:
-    """Labels of the metrics that are measured, the first safety metric first unless the ablation says otherwise."""
+    """Labels of the metrics that are measured, the first safety metric first unless the ablation has another order."""
     own = variant.plan.experiment.metrics  # all that the tier does not leave out
     return [label for label in ablations.entries[name].metrics or own if label in own]
 

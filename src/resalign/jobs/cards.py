@@ -18,7 +18,7 @@ MEASURED = ("metrics", "scorers", "attacks", "prompts", "sampling", "pixels", "p
 
 
 class CardSource(Part):
-    """What a model is: a pipeline folder, or weights that an unlearning run has written, maybe from a checkpoint."""
+    """The source of a model: a pipeline folder, or weights that an unlearning run has written, maybe from a checkpoint."""
 
     pipeline: str | None = None
     method: dict[str, Any] = {}
@@ -40,7 +40,7 @@ class CardSource(Part):
 
 
 class Described(Checks):
-    """What cards say besides the measured frames.
+    """The content of cards besides the measured frames.
 
     Attributes:
         measured: Folder of the measured frames.

@@ -40,7 +40,7 @@ class Listed(Part):
 
 
 class Words(Part):
-    """What an exhibit says beside its frames.
+    """The words of an exhibit beside its frames.
 
     Attributes:
         another_world: Why published numbers are of another setting than this experiment's, or ''.
@@ -62,7 +62,7 @@ class ExhibitJob(Job):
         exhibit: Its name.
         files: The frames that it reads, by name.
         report: Settings of the report.
-        words: What it says beside them.
+        words: From the plan.
     """
 
     exhibit: str
@@ -94,7 +94,7 @@ def exhibits() -> list[str]:
 
 
 def member(name: str) -> ModuleType | SeriesExhibit:
-    """What an exhibit declares."""
+    """The module of an exhibit, or its row of the table of series."""
     return SERIES.get(name) or registry.member(FAMILY, name)
 
 
@@ -104,7 +104,7 @@ def of_kind(kind: str) -> list[str]:
 
 
 def needs(plan: Plan, name: str) -> str:
-    """What an experiment lacks for an exhibit, or ''."""
+    """The input that an experiment lacks for an exhibit, or ''."""
     module = member(name)
     if getattr(module, "ATTACKED", False) and not plan.experiment.attacks:
         return "an attack: give the experiment an entry under 'attacks'"
@@ -190,7 +190,7 @@ def files_of(name: str) -> list[str]:
 
 
 def words(plan: Plan, name: str) -> Words:
-    """What an exhibit says beside its frames; only the list of contents knows of the other exhibits."""
+    """The words of an exhibit; only the list of contents depends on the other exhibits."""
     described: dict[str, SeriesWords] = {}
     for exhibit, (ablation, entry) in _ablations(plan, name).items():
         described |= series.described(plan, exhibit, entry, ablation)
@@ -240,7 +240,7 @@ def _of_setting(plan: Plan) -> dict[str, Any]:
 
 
 def _metric_modules(plan: Plan, name: str) -> dict[str, str]:
-    """Modules of the metrics that an exhibit's ablations alone have, by label."""
+    """Modules of the metrics that only an exhibit's ablations have, by label."""
     found: dict[str, str] = {}
     for _, entry in _ablations(plan, name).values():
         found |= series.metric_modules(plan, entry) if entry is not None else {}

@@ -1,4 +1,4 @@
-"""The export of an unlearned model: its weights, its base, and everything that the model card says."""
+"""The export of an unlearned model: its weights, its base, and the content of its model card."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ExportJob(Described):
         method: Name and settings of the unlearning method.
         base_name: The base, with its revision.
         base_hub: Its repository on the hub, if it has one.
-        licence: The base's; empty where nobody has stated it.
+        licence: The base's; empty where it is not stated.
         terms: What a user of the base must agree to.
     """
 

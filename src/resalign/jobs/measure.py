@@ -47,12 +47,15 @@ class Scored(Part):
 
     @property
     def files(self) -> Iterator[str]:
-        """Scores and training curves of every seed."""
+        """Scores of every seed, and the attacks' training curves."""
         yield from (f"{folder}/scores.parquet" for folder in self.before.values())
-        for seed in self.seeds:
-            own = {stage: folder.format(seed=seed) for stage, folder in self.folders.items()}
-            yield f"{own['score']}/scores.parquet"
-            yield from (f"{own[stage]}/history.csv" for stage in ("unlearn", "attack") if stage in own)
+        yield from self.of("score", "scores.parquet")
+        yield from self.of("attack", "history.csv")
+
+    def of(self, stage: str, file: str) -> Iterator[str]:
+        """One stage's file of every seed; nothing where the stage did not run."""
+        if stage in self.folders:
+            yield from (f"{self.folders[stage].format(seed=seed)}/{file}" for seed in self.seeds)
 
 
 class SweepJob(Part):
@@ -97,7 +100,7 @@ class Measurable(Job):
     rows: tuple[Scored, ...]
 
     def inputs(self) -> list[str]:
-        """Scores and training curves of the runs, scores of real images, tables of held-out images."""
+        """Scores of the runs, the attacks' training curves, scores of real images, tables of held-out images."""
         return sorted({*super().inputs(), *(file for row in self.rows for file in row.files)})
 
 
@@ -136,6 +139,10 @@ class MeasureJob(Measurable):
             report=config.report,
             methods=methods(plan),
         )
+
+    def inputs(self) -> list[str]:
+        """The files of the runs, and the training curves of unlearning."""
+        return sorted({*super().inputs(), *(file for row in self.rows for file in row.of("unlearn", "history.csv"))})
 
 
 def measured(plan: Plan) -> dict[str, Any]:
@@ -207,6 +214,6 @@ def scores_before(plan: Plan, score: Stage) -> dict[str, str]:
     """Folder of the scores of the state that an attack started from, by training seed."""
     after = plan.experiment.attack_data[score.attack or ""].after
     found = next(other for other in plan.score.values() if (other.model, other.attack) == (score.model, after))
-    # What nothing has trained is scored with its first seed alone.
+    # Untrained models are scored with their first seed only.
     own = {seed: seed if seed in plan.seeds(found) else plan.seeds(found)[0] for seed in plan.seeds(score)}
     return {str(seed): f"{found.folder(before)}/{plan.tier}" for seed, before in own.items()}

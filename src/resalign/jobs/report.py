@@ -61,7 +61,7 @@ class Checks(Job):
 
 
 class ReportJob(Checks):
-    """What the page shows besides the measured frames.
+    """The content of the page besides the measured frames.
 
     Attributes:
         measured: Folder of the measured frames.
@@ -115,7 +115,7 @@ def report_timings(plan: Plan) -> list[Timing]:
     found: dict[str, tuple[str, str, int]] = {}
     for row in measure.rows(plan):
         for stage, folder in row.folders.items():
-            # An unlearning run stands behind several rows; its label is the model's alone.
+            # An unlearning run stands behind several rows; its label is the model's.
             plain = stage == "unlearn" or row.attack == NOT_ATTACKED
             label = row.model if plain else f"{row.model}/{row.attack}"
             for seed in row.seeds:

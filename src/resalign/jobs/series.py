@@ -1,4 +1,4 @@
-"""Exhibits of a series of variants: which there are, and what a plan says of their axes, attacks and metrics."""
+"""Exhibits of a series of variants: their table, with the axes, fine-tuning methods and metrics in a plan."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SERIES: Mapping[str, SeriesExhibit] = {
     "table3": SeriesExhibit(
         "Components of ResAlign (ResAlign, Table 3)", "table", "components", ("safety", "utility"), "tab3"
     ),
-    # "LoRA", says the paper's text of Tables 4 and 5.
+    # The paper's text says "LoRA" for Tables 4 and 5.
     "table4": SeriesExhibit(
         "Learning rates of fine-tuning (ResAlign, Table 4)",
         "table",

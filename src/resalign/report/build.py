@@ -29,7 +29,7 @@ from resalign.report.sweeps import sweep_results
 
 @dataclass(frozen=True)
 class Results:
-    """What a report is made from.
+    """The results that a report is made from.
 
     Attributes:
         measurements: Names, metrics and the values of every image and run.

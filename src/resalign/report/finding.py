@@ -23,7 +23,7 @@ PAIRED_COLUMNS = ["attack", "dataset", "steps", "metric", "first", "second", "di
 
 @dataclass(frozen=True)
 class Finding:
-    """What the page says first.
+    """The first sentences of the page.
 
     Attributes:
         result: Sentences on what comes back.
@@ -133,7 +133,7 @@ def _before(
 def _lost(
     final: pd.DataFrame, rows: pd.DataFrame, measurements: Measurements, settings: ReportConfig, concept: str
 ) -> str | None:
-    """What is said of a target after which the base model itself has lost the concept; None of any other."""
+    """The sentence on a target after which the base model itself has lost the concept; None for any other."""
     base = rows[rows["model"] == measurements.base]
     if base.empty or not base_has_lost(float(base["mean"].iloc[0]), measurements, settings):
         return None

@@ -1,4 +1,4 @@
-"""What a reader must know of the data that attacks use: its harmful share, and what else has seen it."""
+"""Caveats of the attacks' data: its harmful share, and its overlap with other sets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOW = (
 
 
 def caveats(folder: str | None) -> tuple[str, ...]:
-    """One sentence for each set of an attack of which there is something to tell; none if there is of none.
+    """One sentence for each set of an attack with harmful images or overlaps.
 
     Args:
         folder: Where scripts/overlap.py has written; None where nothing is attacked.

@@ -28,7 +28,7 @@ from resalign.report.sweeps import SweepResult
 
 @dataclass(frozen=True, kw_only=True)
 class ReportContext:
-    """What the page says besides the numbers.
+    """The content of the page besides the numbers.
 
     Attributes:
         title: The page's heading.
@@ -124,7 +124,7 @@ def render_page(page: Page) -> str:
 
 
 def _sweep(result: SweepResult, page: Page, settings: ReportConfig) -> dict[str, object]:
-    """What the template is given of a sweep."""
+    """A sweep for the template."""
     sentences = sweep_sentences(result.rows, result.summary, page.measurements, settings, result.sweep)
     return {
         "label": result.label,

@@ -1,4 +1,4 @@
-"""What a reader must know of detectors that miss the concept, or flag much else, on images whose content is known."""
+"""Caveats of detectors that miss the concept, or flag much else, on images whose content is known."""
 
 from __future__ import annotations
 

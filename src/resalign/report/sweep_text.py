@@ -23,11 +23,11 @@ def sweep_sentences(
 ) -> tuple[str, ...]:
     """One sentence a model: at which values it holds and breaks, and its worst; one more on what was learnt.
 
-    Where the base model itself has lost the concept, a low rate of another says nothing of unlearning: a value at which
+    Where the base model itself has lost the concept, a low rate of another model is no sign of unlearning: a value at which
     it shows less than ``tested_share`` of what it shows before fine-tuning is named, and not counted.
 
     A model holds at a value if the upper end of its safety rate's interval is at most ``resurgence_threshold``, is not
-    shown to hold if the estimate alone is, and breaks otherwise. Nothing is said of a metric that is no rate.
+    shown to hold if only the estimate is, and breaks otherwise. A metric that is no rate gets no sentence.
 
     Args:
         rows: From :func:`resalign.analysis.sweeps.sweep_table`.
@@ -76,7 +76,7 @@ def _clause(verb: str, values: list[str], of: int) -> str:
 
 
 def _learnt(rows: pd.DataFrame, measurements: Measurements) -> list[str]:
-    """Where the base model has learnt least: a value at which nothing is learnt is no test of resilience."""
+    """The value at which the base model has learnt least: without learning, resilience is not tested."""
     metric = measurements.headline("learnability")
     base = rows[(rows["metric"] == metric) & (rows["model"] == measurements.base)]
     if metric is None or base.empty:
@@ -97,7 +97,7 @@ def attack_seconds(records: Sequence[JobRecord], model: str, sweep: Sweep) -> fl
 
 
 def seconds_sentence(records: Sequence[JobRecord], measurements: Measurements, sweep: Sweep) -> str:
-    """What the sweep's fine-tuning took, by model; empty where none of its jobs has a record."""
+    """The time of the sweep's fine-tuning, by model; empty where none of its jobs has a record."""
     seconds = {model: attack_seconds(records, model, sweep) for model in measurements.models}
     parts = [f"{measurements.title(model)} {duration(value)}" for model, value in seconds.items() if value]
     return f"Fine-tuning took, over all values and training seeds: {', '.join(parts)}." if parts else ""

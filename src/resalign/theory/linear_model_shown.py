@@ -64,7 +64,7 @@ def page(frame: pd.DataFrame, samples: int) -> str:
 
 
 def conclusions(frame: pd.DataFrame) -> Iterator[str]:
-    """What the table says of agreement, of the printed leakage, and of each bound.
+    """Sentences on agreement, on the printed leakage, and on each bound.
 
     Raises:
         DivergenceError: If a simulation or a difference is not finite: no sentence would notice it.

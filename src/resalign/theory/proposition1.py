@@ -69,7 +69,7 @@ def sharpness_table(sharpness: pd.DataFrame, regained: pd.DataFrame, measurement
 
 
 def sharpness_words(sharpness: pd.DataFrame, regained: pd.DataFrame, measurements: Measurements) -> Iterator[str]:
-    """What happens to both between the base and each unlearned model, and how they rank with what comes back."""
+    """Sentences on both from the base to each unlearned model, and on their rank correlation with what comes back."""
     is_base = sharpness["model"] == measurements.base
     before, others = sharpness[is_base], sharpness[~is_base]
     if len(others):
@@ -99,7 +99,7 @@ def sharpness_words(sharpness: pd.DataFrame, regained: pd.DataFrame, measurement
 
 
 def _sides(before: pd.DataFrame, others: pd.DataFrame, name: str) -> pd.Series:
-    """-1 for each row below the base, 1 above, 0 where the errors do not tell; as if their probes were independent."""
+    """-1 for each row below the base, 1 above, 0 within the errors; as if their probes were independent."""
     start, error = _mean(before, name)
     difference = others[name] - start
     told = difference.abs() > WITHIN * np.hypot(others[f"{name}_standard_error"], error)

@@ -136,7 +136,7 @@ def _panels(count: int, settings: ReportConfig) -> tuple[Figure, list[Axes]]:
 
 
 def _lines(axis: Axes, frame: pd.DataFrame, x: str, measure: str, scale: Scale, settings: ReportConfig) -> None:
-    """The mean over draws as a line, their range as a band, and a mark that says how the worst draw went."""
+    """The mean over draws as a line, their range as a band, and a mark for the outcome of the worst draw."""
     styles = _styles(frame, settings)
     names = [name for name in estimators(frame) if name != FIRST_ORDER]
     for lane, name in enumerate(names, 1):
@@ -170,7 +170,7 @@ def _lines(axis: Axes, frame: pd.DataFrame, x: str, measure: str, scale: Scale, 
 
 
 def _marks(rows: pd.DataFrame, x: str) -> pd.Series:
-    """What happened at each x, in the worst of the draws."""
+    """The outcome at each x, in the worst of the draws."""
 
     def of(group: pd.DataFrame) -> str:
         states = set(group["state"])
