@@ -66,7 +66,7 @@ schema: $(INSTALLED) ## Write the JSON schemas with which an editor completes co
 	@$(IN_VENV) python -m resalign.config.schema
 
 docs: $(INSTALLED) ## Build the documentation's site, site/index.html; a warning is an error
-	@$(IN_VENV) DISABLE_MKDOCS_2_WARNING=true mkdocs build --strict --quiet
+	@$(IN_VENV) NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 clean: ## Remove .venv and every cache; results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache src/*.egg-info

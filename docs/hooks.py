@@ -114,8 +114,8 @@ def _table(schema: dict[str, Any]) -> Iterator[str]:
 def _attributes(docstring: str) -> Iterator[tuple[str, str]]:
     """Names and texts of a Google docstring's attributes."""
     listed = docstring.partition("Attributes:\n")[2]
-    for match in re.finditer(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", listed, re.MULTILINE):
-        yield match[1], match[2]
+    for match in re.finditer(r"^ {4}([\w, ]+): (.*(?:\n {8}.*)*)", listed, re.MULTILINE):
+        yield from ((name, match[2]) for name in match[1].split(", "))
 
 
 def _short(value: Any) -> str:
