@@ -36,9 +36,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turns a link to a file of the repository outside docs/ into the file's path: the site has no copy of it."""
-    here = (ROOT / "config" if page.file.src_uri == GUIDE else ROOT / "docs" / page.file.src_uri).parent
-    if page.file.src_uri == GUIDE:
-        here = ROOT / "config"
+    here = ROOT / "config" if page.file.src_uri == GUIDE else (ROOT / "docs" / page.file.src_uri).parent
 
     def replaced(match: re.Match[str]) -> str:
         target = (here / match[2] / match[3]).resolve()
@@ -64,7 +62,6 @@ def reference() -> str:
         *_table(schema),
         "## Parts of the file",
     ]
-    families = [key for _, key, _ in FAMILIES]
     for name, part in sorted(schema["$defs"].items()):
         if "properties" in part:
             sections += [f"### {name}", _prose(part), *_table(part)]
@@ -75,7 +72,6 @@ def reference() -> str:
             sections += _table(AttackDataConfig.model_json_schema(ref_template="{model}"))
         for member in registry.members(family):
             sections += _member(registry.config_class(family, member), f"{key}: {member}")
-    assert set(families) <= set(schema["properties"])
     return "\n\n".join(sections) + "\n"
 
 
@@ -106,9 +102,13 @@ def _table(schema: dict[str, Any]) -> Iterator[str]:
     rows = []
     for key, node in schema.get("properties", {}).items():
         default = f"`{_short(node['default'])}`" if "default" in node else "required"
+        if "$ref" in node and "default" in node:
+            default = "its defaults"
         meaning = node.get("description") or attributes.get(key, "")
         rows.append(f"| `{key}` | {_type(node)} | {default} | {_plain(meaning)} |")
-    yield "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows]) if rows else "No keys of its own."
+    yield (
+        "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows]) if rows else "No keys of its own."
+    )
 
 
 def _attributes(docstring: str) -> Iterator[tuple[str, str]]:
