@@ -64,7 +64,9 @@ def reference() -> str:
     ]
     for name, part in sorted(schema["$defs"].items()):
         if "properties" in part:
-            sections += [f"### {name}", _prose(part), *_table(part)]
+            owners = [schema, *schema["$defs"].values()]
+            keys = [key for owner in owners for key, node in owner.get("properties", {}).items() if _refers(node, name)]
+            sections += [f"### {name}", f"Of {', '.join(f'`{key}`' for key in keys)}. {_prose(part)}", *_table(part)]
     for family, key, selector in FAMILIES:
         sections += [f"## Members of `{key}`", f"`{selector}:` names the member; its default is the entry's label."]
         if family == "attacks":
@@ -83,6 +85,13 @@ def _member(config: type[Strict], heading: str) -> list[str]:
         if "properties" in part:
             parts += [f"**{name}.** {_prose(part)}", *_table(part)]
     return parts
+
+
+def _refers(node: Any, name: str) -> bool:
+    """Whether a schema node refers to a class, itself or inside."""
+    if isinstance(node, dict):
+        return node.get("$ref") == name or any(_refers(value, name) for value in node.values())
+    return isinstance(node, list) and any(_refers(value, name) for value in node)
 
 
 def _prose(schema: dict[str, Any]) -> str:

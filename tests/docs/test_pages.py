@@ -24,7 +24,7 @@ PAGES = [page for page in PAGES if page.name != "CHANGELOG.md"]  # it names what
 GENERATED = ("configuration-reference.md",)  # by docs/hooks.py
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FOLDERS = ("src", "scripts", "config", "docs", "tests", "workflow", "envs", "bench", "slurm")
-PATH = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+)`")
+PATH = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+)(?::(\w+))?`")  # perhaps with a symbol
 MADE = ("workflow/schemas",)  # by a command, and not in git
 SHAPES = ROOT / "docs" / "examples" / "shapes"
 
@@ -43,18 +43,23 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=identity)
 def test_links_and_paths_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
+    faults = []
     for target in LINK.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
         path, _, fragment = target.partition("#")
-        if "://" in target or path in GENERATED:
-            continue
         found = (page.parent / path).resolve() if path else page
-        assert found.exists(), f"{target}: no such file"
-        assert not fragment or fragment in anchors(found), f"{target}: no such heading"
-    for path in PATH.findall(text):
-        if not path.startswith(MADE):
-            assert (ROOT / path).exists() or _of_the_example(path), f"{path}: no such file"
+        if "://" not in target and path not in GENERATED and not found.exists():
+            faults.append(f"link {target}: no such file")
+        elif fragment and found.suffix == ".md" and fragment not in anchors(found):
+            faults.append(f"link {target}: no such heading")
+    for path, symbol in PATH.findall(text):
+        if not (ROOT / path).exists() and not path.startswith(MADE) and not _of_the_example(path):
+            faults.append(f"{path}: no such file")
+        elif symbol and not re.search(rf"\b{symbol}\b", (ROOT / path).read_text(encoding="utf-8")):
+            faults.append(f"{path}: no {symbol} in it")
     for module in re.findall(r"python -m (resalign[\w.]*)", text):
-        assert list((ROOT / "src").glob(module.replace(".", "/") + "*")), f"{module}: no such module"
+        if not list((ROOT / "src").glob(module.replace(".", "/") + "*")):
+            faults.append(f"{module}: no such module")
+    assert faults == []
 
 
 def _of_the_example(path: str) -> bool:
