@@ -14,6 +14,7 @@ from resalign.config import registry
 from resalign.config.experiment import SETS, Experiment
 from resalign.config.plan import load_plan
 from resalign.config.shape import ExperimentConfig
+from resalign.diffusion import architectures
 from tests.conftest import write_captioned_images
 
 from .blocks import ROOT, blocks
@@ -101,6 +102,13 @@ def test_the_readme_lists_the_members(family: str, kind: str) -> None:
     expected = tracked & set(registry.members(family)) if tracked else set(registry.members(family))
     assert set(listed) == expected, f"correct the row '{kind}' of README.md, Components"
     assert len(listed) == len(set(listed))
+
+
+def test_the_readme_names_the_base_models() -> None:
+    titles = {"stable_diffusion": "1.x, 2.x", "stable_diffusion_xl": "XL", "stable_diffusion_3": "3"}
+    (row,) = [line for line in README.splitlines() if line.startswith("| base models")]
+    assert titles.keys() == set(architectures.NAMES)
+    assert all(title in row for title in titles.values())
 
 
 def test_every_room_is_described() -> None:
