@@ -15,7 +15,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all slurm-test costs doctor check recover adopt verify lock clean
+.PHONY: help demo test test-all slurm-test costs doctor check recover adopt verify lock schema docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,12 @@ lock: $(UV) ## Renew envs/requirements.lock, envs/uv.txt and the conda environme
 	$(COMPILE) $(UPGRADE) --all-extras -o envs/requirements.lock pyproject.toml
 	echo "uv==$(UV_VERSION)" | $(COMPILE) --only-binary :all: --no-annotate -o envs/uv.txt -
 	$(PYTHON) envs/pin_lock.py
+
+schema: $(INSTALLED) ## Write the JSON schemas with which an editor completes configurations, workflow/schemas/
+	@$(IN_VENV) python -m resalign.config.schema
+
+docs: $(INSTALLED) ## Build the documentation's site, site/index.html; a warning is an error
+	@$(IN_VENV) NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 clean: ## Remove .venv and every cache; results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache src/*.egg-info

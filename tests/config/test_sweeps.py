@@ -1,12 +1,10 @@
 """Series of attacks: what they expand to, and prompt lists and reference images by attack."""
 
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
@@ -104,15 +102,6 @@ def test_a_metric_may_compare_with_what_the_attack_was_trained_on(read: Read) ->
     job = MeasureJob.of(plan)
     assert set(job.references) == {"digits-data/reference", "digits-data/pages/train"}
     assert {f"{folder}/scores.parquet" for folder in plan.references} <= set(job.inputs())
-
-
-def test_the_readmes_example_is_a_part_of_a_configuration() -> None:
-    blocks = (ROOT / "README.md").read_text(encoding="utf-8").split("```yaml\n")[1:]
-    (block,) = [part.split("```")[0] for part in blocks if part.lstrip().startswith("sweeps:")]
-    values = {"extends": "config/demo.yaml", "name": "example", **yaml.safe_load(textwrap.dedent(block))}
-    found = Experiment(values, where="README.md")
-    assert found.sweeps == {"rates": {"1e-3": "pages", "1e-4": "pages-1e-4"}}
-    assert Plan(found).compared["clip_i"] == {"pages": "digits-data/pages/train"}
 
 
 @pytest.mark.parametrize("name", ["attacks", "paper-attacks"])

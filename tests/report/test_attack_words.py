@@ -9,7 +9,7 @@ import pytest
 from resalign.analysis.frames import long_table
 from resalign.jobs.report import WORDS
 from resalign.report import attack_words
-from resalign.report.attack_words import attack_markdown, keep, rewritten, words_of
+from resalign.report.attack_words import attack_markdown, keep
 from resalign.report.sweeps import sweep_results
 from tests.analysis.experiment import SETTINGS, SWEEP, make_swept
 
@@ -24,7 +24,7 @@ def text() -> str:
 
 
 def test_the_words_come_first_and_name_every_model_and_the_note(text: str):
-    words = words_of(text)
+    words = text.partition(attack_words.TABLES)[0]
     assert "|" not in words
     (paragraph,) = [line for line in words.splitlines() if line.startswith("- ")]
     assert paragraph.startswith(f"- **{SWEEP.title}.** Not counted, since Base itself has lost it: gentle (10.8")
@@ -50,14 +50,6 @@ def test_every_main_attack_has_its_steps(text: str):
     assert section.splitlines()[0] == "| model | before | 100 steps | 200 steps |"
 
 
-def test_a_readmes_section_is_the_words_alone():
-    before = f"# A\n\n{attack_words.BEGIN}\nold\n{attack_words.END}\nafter\n"
-    assert rewritten(before, "new\n") == before.replace("old", "new")
-    for wrong in ("no markers", f"{attack_words.END}{attack_words.BEGIN}", before * 2):
-        with pytest.raises(ValueError, match="expected one line"):
-            rewritten(wrong, "new\n")
-
-
 def test_small_files_are_kept_and_nothing_of_an_older_study(tmp_path: Path, text: str):
     results, folder = tmp_path / "results", tmp_path / "kept"
     for name in ("tables/table1.csv", "tables/table1.tex", "figures/steps.png", "figures/steps.svg", "report.html"):
@@ -75,12 +67,6 @@ def test_small_files_are_kept_and_nothing_of_an_older_study(tmp_path: Path, text
 
 
 STUDY = ROOT / "docs" / "studies" / "attacks"
-
-
-def test_the_readme_says_what_the_kept_study_says():
-    text = (STUDY / WORDS).read_text(encoding="utf-8")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.partition(attack_words.BEGIN + "\n")[2].partition(attack_words.END)[0] == words_of(text)
 
 
 def test_the_kept_words_have_the_kept_tables_numbers():

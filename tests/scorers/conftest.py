@@ -206,9 +206,9 @@ def onnx_weights() -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(3, len(LABELS))).astype("float32"), rng.normal(size=len(LABELS)).astype("float32")
 
 
-# None: the network ships in a package; a dict: the makers of each of several folders, by their keys in the
+# A scorer that loads no folder is not here. A dict: the makers of each of several folders, by their keys in the
 # configuration. A new scorer that loads a folder names its maker here.
-FOLDERS: dict[str, Callable[[Path], Path] | dict[str, Callable[[Path], Path]] | None] = {
+FOLDERS: dict[str, Callable[[Path], Path] | dict[str, Callable[[Path], Path]]] = {
     "aesthetic": {"folder": write_clip, "head": write_aesthetic},
     "clip": write_clip,
     "dino": write_dino,
@@ -216,7 +216,6 @@ FOLDERS: dict[str, Callable[[Path], Path] | dict[str, Callable[[Path], Path]] | 
     "inception": write_inception,
     "laion_nsfw": {"folder": write_clip, "head": write_nsfw},
     "mhsc": {"folder": write_clip, "head": write_mhsc},
-    "nudenet": None,
     "onnx_classifier": write_onnx_classifier,
     "q16": {"folder": write_clip, "head": write_q16},
     "sd_safety_checker": write_safety_checker,
@@ -246,7 +245,7 @@ def scorer_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], A
 
     def folder(name: str) -> Folder:
         if name not in made:
-            write = FOLDERS[name]
+            write = FOLDERS.get(name)
             if isinstance(write, dict):
                 made[name] = {key: one(tmp_path_factory.mktemp(f"{name}-{key}")) for key, one in write.items()}
             else:

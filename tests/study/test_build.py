@@ -1,4 +1,4 @@
-"""The study from raw scores to README: counts, numbers, signs, verdicts, and that the README is what they say."""
+"""The study from raw scores to text: counts, numbers, signs, verdicts, and the committed study's own files."""
 
 import hashlib
 import subprocess
@@ -19,7 +19,7 @@ from resalign.study import build as entry
 from resalign.study import counts as study_counts
 from resalign.study.claims import ALL, claims
 from resalign.study.table import Study, learnability, study_table
-from resalign.study.text import claim_sentences, claims_table
+from resalign.study.text import claim_sentences, claims_table, study_markdown
 
 from . import frames as made
 
@@ -339,39 +339,15 @@ def test_the_figure_is_written(folder: Path) -> None:
         assert np.asarray(image.convert("L")).std() > 5
 
 
-@pytest.mark.slow
-def test_a_readme_is_rewritten_between_its_markers(folder: Path) -> None:
-    readme = folder.parents[2] / "README.md"
-    begin, end = "<!-- study:made-up begin -->", "<!-- study:made-up end -->"
-    readme.write_text(f"# Before\n\n{begin}\nstale\n{end}\n\nAfter.\n", encoding="utf-8")
-    entry.main([str(folder), str(readme)])
-    text = readme.read_text(encoding="utf-8")
-    assert text.startswith(f"# Before\n\n{begin}\n![")
-    assert text.endswith(f"{end}\n\nAfter.\n")
-    assert "stale" not in text
-    assert "(docs/studies/made-up/ip.png)" in text
-    entry.main([str(folder), str(readme)])
-    assert readme.read_text(encoding="utf-8") == text
-
-
-@pytest.mark.parametrize("text", ["", "<!-- study:made-up begin -->\n", "<!-- study:made-up end -->"])
-def test_a_readme_without_markers_is_refused(folder: Path, text: str) -> None:
-    with pytest.raises(ValueError, match="expected one line '<!-- study:made-up begin -->'"):
-        entry.rewritten(text, folder, beside=folder)
-
-
 def test_the_entry_point_needs_no_torch() -> None:
     code = "import resalign.study.build, resalign.study.selection, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_the_readme_says_what_the_committed_study_does() -> None:
-    """Until there is a study, its section is empty: no number stands there that nothing gives."""
-    folder, text = ROOT / "docs" / "studies" / "resilience", (ROOT / "README.md").read_text(encoding="utf-8")
-    if (folder / "manifest.json").exists():
-        assert entry.rewritten(text, folder, beside=ROOT) == text
-        for name, sha256 in entry.read_study(folder)[2]["files"].items():
-            assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == sha256, name
-    else:
-        begin, end = "<!-- study:resilience begin -->", "<!-- study:resilience end -->"
-        assert text.partition(begin)[2].partition(end)[0] == "\n"
+def test_the_committed_study_is_what_its_counts_give() -> None:
+    kept = ROOT / "docs" / "studies" / "resilience"
+    study, config, manifest = entry.read_study(kept)
+    text = study_markdown(study, study_table(study), claims(study, config), config, manifest, entry.FIGURE)
+    assert text == (kept / "study.md").read_text(encoding="utf-8")
+    for name, sha256 in manifest["files"].items():
+        assert hashlib.sha256((kept / name).read_bytes()).hexdigest() == sha256, name

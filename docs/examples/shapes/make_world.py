@@ -1,7 +1,7 @@
-"""Makes what a user of docs/bring-your-own.md brings: a small pipeline that draws shapes, images, prompts, a detector.
+"""Makes the inputs of the example in docs/bring-your-own.md: a pipeline that draws shapes, images, prompts, a detector.
 
-``python docs/examples/shapes/make_world.py resources/shapes`` takes about four minutes of one core. Whoever has a model
-of their own needs none of this: only folders like those that it writes.
+``python docs/examples/shapes/make_world.py resources/shapes`` takes about four minutes of one core. With your own model
+you need only folders like those that it writes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SHAPES = ("circle", "square", "cross", "triangle")
 CONCEPT = "triangle"
 LABELS = (*SHAPES, "nothing")
 INKS = {"red": (230, 50, 40), "green": (50, 210, 70), "blue": (70, 110, 250), "yellow": (240, 225, 60)}
-# What the model has not seen: the pool that unlearning may simulate users with, and the attack's own style.
+# Inks that the base model has not seen: of the pool on which unlearning simulates users, and of the attack.
 PAGES = {"navy": (15, 25, 100), "maroon": (100, 15, 35)}
 LATE_INKS = {"orange": (250, 150, 30), "pink": (250, 130, 190)}
 # The first two name the shape; the others ask for it without its name, as I2P's prompts do.

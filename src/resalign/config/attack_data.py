@@ -8,7 +8,7 @@ from pydantic import Field
 
 from resalign.config.strict import ConfigError, Strict, nearest
 
-# What the sets are that some attacks alone use, and how to do without one.
+# Image sets that only some attacks use, and how to do without one.
 SOME_USE = {
     "prior": ("images of the class at large", ", or 'prior_weight: 0'"),
     "harmful": ("images of the unsafe concept", ""),
@@ -16,14 +16,14 @@ SOME_USE = {
 
 
 class AttackDataConfig(Strict):
-    """What an attack's entry names besides its own settings."""
+    """Keys of an attack's entry besides the attack's own settings."""
 
     dataset: str
-    after: str | None = Field(None, description="label of the attack whose last state this one starts from")
+    after: str | None = Field(None, description="label of another attack, from whose last state this one starts")
     train: str
     heldout: str
-    prior: str | None = Field(None, description="images of the class at large, of attacks that have a prior_weight")
-    harmful: str | None = Field(None, description="images of the unsafe concept, of attacks that know it")
+    prior: str | None = Field(None, description="images of the class at large, for attacks with a prior_weight")
+    harmful: str | None = Field(None, description="images of the unsafe concept, for attacks that use them")
 
     @property
     def images(self) -> dict[str, str]:

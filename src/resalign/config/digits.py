@@ -1,4 +1,4 @@
-"""Every number of the demo world: its scans, its generator, its detectors."""
+"""Settings of the demo world: its scans, its generator, its detectors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ LABELS = (*DIGITS, NOTHING)  # what every detector tells apart, in order
 
 
 class SplitsConfig(Strict):
-    """Scans of each split; a scan belongs to one split only. Together they are the 1,797 scans of the UCI set."""
+    """Number of scans in each split. A scan belongs to one split only; together they are the 1,797 scans of UCI."""
 
     generator: int = Field(700, gt=0)
     pool: int = Field(160, gt=0)
-    attack_pages: int = Field(120, ge=80, description="the subject takes five of one digit, and holds out others")
+    attack_pages: int = Field(
+        120, ge=80, description="at least 80: the subject uses five scans of one digit and holds out others"
+    )
     attack_bold: int = Field(120, ge=30)
     detectors: int = Field(497, gt=0)
     heldout: int = Field(200, gt=0)
@@ -85,7 +87,7 @@ class ClipConfig(Strict):
 
 
 class DigitsConfig(Strict):
-    """The demo world: scikit-learn's handwritten digits as a small text-to-image universe."""
+    """The demo world: a small text-to-image world of scikit-learn's handwritten digits."""
 
     seed: int = Field(0, ge=0)
     image_pixels: int = Field(32, gt=0)

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from resalign.config.strict import Strict
 
 LABEL = "label"
-# Which prompts of a list a tier takes that asks for fewer: as many of each label, or the first rows.
+# Which prompts a tier takes if it asks for fewer than a list has: equally many of each label, or the first rows.
 Choice = Literal["even", "first"]
 
 
@@ -17,13 +17,13 @@ class PromptColumns(Strict):
     """Columns of a prompt list as its authors released it; the defaults are this project's own.
 
     Attributes:
-        id: Column of the key of a prompt's initial noise; None if there is none: the row's number in the file
-            (counted from 0, padded with zeros to one width, before any row is left out) is the id then.
+        id: Column of the key of a prompt's initial noise. None: the id is the row's number in the file, counted from 0
+            before any row is left out and padded with zeros to one width.
         prompt: Column of the text.
         label: Column of what the image should show; a list may lack it only under its default name.
-        where: A row counts only if each of these columns holds its word, whole: ``{categories: sexual}`` keeps a row
-            whose categories are ``hate, sexual``.
-        skip: Rows that count but are left out at the beginning: a split that another one does not use.
+        where: A row counts only if each of these columns contains its word as a whole word: ``{categories: sexual}``
+            keeps a row whose categories are ``hate, sexual``.
+        skip: How many rows to leave out at the beginning, among those that count: a split for another use.
     """
 
     id: str | None = Field("id", min_length=1)

@@ -1,7 +1,7 @@
 """The JSON schemas of configuration files, generated from the classes that hold the defaults.
 
-``python -m resalign.config.schema`` writes ``workflow/schemas/config.schema.json``, and ``extension.schema.json`` for
-files that extend another one, which need not say what that one says; a test holds both in sync.
+``make schema`` writes ``workflow/schemas/config.schema.json`` for an editor, and ``extension.schema.json`` for files
+that extend another one and may leave out what that one has. Git ignores both files: they follow from the code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a study compares, and by which bounds. Cheap to import: the Snakefile hands it to the study's script."""
+"""Settings of a study: the models it compares and the bounds of its claims; imported without torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ SAFETY, UTILITY = "ip", "retained_accuracy"  # labels of the experiment's metric
 class Contrast(Strict):
     """Two models that differ in one component."""
 
-    component: str = Field(description="what `treated` has and `control` lacks, as a sentence's subject")
+    component: str = Field(
+        description="the component that `treated` has and `control` lacks, as the subject of a sentence"
+    )
     treated: str
     control: str
 
@@ -30,9 +32,13 @@ class StudyConfig(Strict):
         Contrast(component="redrawn data", treated="varied-data", control="hypergradient"),
         Contrast(component="varied configurations", treated="varied-configurations", control="varied-data"),
     )
-    safety_share: float = Field(1 / 3, gt=0, lt=1, description="of the best baseline's IP, the most that is claimed")
+    safety_share: float = Field(
+        1 / 3, gt=0, lt=1, description="claimed upper bound of IP, as a share of the best baseline's"
+    )
     utility_margin: float = Field(0.03, ge=0, description="retained accuracy that the method may lose to the baseline")
-    learnability_share: float = Field(0.9, gt=0, le=1, description="of the base model's own, the least that is claimed")
+    learnability_share: float = Field(
+        0.9, gt=0, le=1, description="claimed lower bound of learnability, as a share of the base model's"
+    )
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -54,5 +60,7 @@ class SelectionConfig(Strict):
     """The rule that chooses each family's setting; see :mod:`resalign.study.selection`."""
 
     most_ip_before: float = Field(0.05, ge=0, le=1)
-    utility_margin: float = Field(0.05, ge=0, le=1, description="retained accuracy that a setting may cost before")
-    tie: float = Field(0.01, ge=0, description="mean IP within which retained accuracy decides")
+    utility_margin: float = Field(
+        0.05, ge=0, le=1, description="retained accuracy before fine-tuning that a setting may cost"
+    )
+    tie: float = Field(0.01, ge=0, description="difference of mean IP within which retained accuracy decides")

@@ -14,7 +14,7 @@ class SweepConfig(Strict):
 
     title: str
     axis: str = Field("attack", description="what changes from one value to the next")
-    note: str = Field("", description="said under the table")
+    note: str = Field("", description="text below the table")
     attack: str | None = Field(None, description="entry of `attacks` that every value changes")
     values: dict[str, dict[str, Any]] = Field({}, description="the changed keys by the value's name; {} for none")
     attacks: dict[str, str] = Field({}, description="in place of `attack` and `values`: entries of `attacks` by name")

@@ -1,4 +1,4 @@
-"""Every number of the measured theory: of Proposition 1, of the loss slices, of the linear model of resurgence."""
+"""Settings of the measured theory: Proposition 1, loss slices, the linear model of resurgence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Dimensions = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length
 
 
 class LinearModelConfig(Strict):
-    """The grid on which Proposition 5.1 of the resurgence paper is held against simulation, and its noise schedule."""
+    """The grid on which Proposition 5.1 of the resurgence paper is compared with simulation, and its noise schedule."""
 
     dimension: int = Field(10, gt=1, description="d of W (d, d)")
     subspaces: tuple[Dimensions, ...] = Field(
@@ -32,7 +32,9 @@ class LinearModelConfig(Strict):
     train_timesteps: int = Field(1000, gt=1)
     beta_start: float = Field(0.00085, gt=0, lt=1)
     beta_end: float = Field(0.012, gt=0, lt=1)
-    samples: int = Field(200, gt=0, description="examples, moved so that their second moments are the population's")
+    samples: int = Field(
+        200, gt=0, description="examples, adjusted so that their second moments equal the population's"
+    )
     descent_steps: int = Field(20, gt=0, description="T of the gradient descent")
     descent_share: float = Field(
         0.5, gt=0, lt=2, description="learning rate over 1/λ_max(2Σ_t); from 2 on descent diverges"

@@ -1,8 +1,7 @@
 """The attack study in Markdown: where each model holds and where it breaks, with the tables behind the words.
 
-``python -m resalign.report.attack_words results/attack-study docs/studies/attacks README.md`` keeps a finished study's
-small files in a folder of the repository, and rewrites what stands in README.md between ``<!-- attacks begin -->`` and
-``<!-- attacks end -->``: the words, up to the tables.
+``python -m resalign.report.attack_words results/attack-study docs/studies/attacks`` copies a finished study's small
+files into a folder of the repository.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from resalign.report.sweep_text import sweep_sentences
 from resalign.report.sweeps import SweepResult
 
 TABLES = "## Tables"
-BEGIN, END = "<!-- attacks begin -->", "<!-- attacks end -->"
 KEPT = ("tables/*.csv", "figures/*.png", WORDS)
 
 
@@ -97,23 +95,6 @@ def _plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def words_of(text: str) -> str:
-    """The part of :func:`attack_markdown` before its tables."""
-    return text.partition(TABLES)[0].strip() + "\n"
-
-
-def rewritten(text: str, words: str) -> str:
-    """A file's text with the section renewed.
-
-    Raises:
-        ValueError: If the text has not exactly one of each marker, in order.
-    """
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"expected one line '{BEGIN}' and after it one line '{END}'; put them where the study belongs")
-    head, _, rest = text.partition(BEGIN)
-    return f"{head}{BEGIN}\n{words}{END}{rest.partition(END)[2]}"
-
-
 def keep(results: Path, folder: Path) -> None:
     """Copies the small files of a finished study, in place of the like that were there; other files are left alone.
 
@@ -135,12 +116,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="folder of a finished experiment with sweeps")
     parser.add_argument("folder", type=Path, help="where its small files are kept")
-    parser.add_argument("readme", type=Path, nargs="?", help="a file whose section to rewrite")
     parsed = parser.parse_args(arguments)
     keep(parsed.results, parsed.folder)
-    if parsed.readme is not None:
-        words = words_of((parsed.folder / WORDS).read_text(encoding="utf-8"))
-        parsed.readme.write_text(rewritten(parsed.readme.read_text(encoding="utf-8"), words), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def study_markdown(
     manifest: Mapping[str, Any],
     image: str,
 ) -> str:
-    """The study's section of the README.
+    """The whole text of ``study.md``.
 
     Args:
         study: What the frames were made from.
@@ -34,7 +34,7 @@ def study_markdown(
         tested: From :func:`resalign.study.claims.claims`.
         config: The claims' bounds.
         manifest: See :func:`resalign.study.manifest.study_manifest`.
-        image: Path of the figure, from the README's folder.
+        image: Path of the figure, relative to the text's folder.
     """
     parts = [
         f"![IP of every model, before and after each attack]({image})",

@@ -1,0 +1,165 @@
+"""README and docs/: links lead somewhere, paths exist, numbers are the studies', examples are what is run."""
+
+import functools
+import re
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+import resalign
+from resalign.config import registry
+from resalign.config.experiment import SETS, Experiment
+from resalign.config.plan import load_plan
+from resalign.config.shape import ExperimentConfig
+from resalign.diffusion import architectures
+from tests.conftest import write_captioned_images
+
+from .blocks import ROOT, blocks
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted([*ROOT.glob("*.md"), ROOT / "config" / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = [page for page in PAGES if page.name != "CHANGELOG.md"]  # it names what was removed
+GENERATED = ("configuration-reference.md",)  # by docs/hooks.py
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+FOLDERS = ("src", "scripts", "config", "docs", "tests", "workflow", "envs", "bench", "slurm")
+PATH = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+)(?::(\w+))?`")  # perhaps with a symbol
+MADE = ("workflow/schemas",)  # by a command, and not in git
+SHAPES = ROOT / "docs" / "examples" / "shapes"
+
+
+def identity(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@functools.cache
+def anchors(page: Path) -> set[str]:
+    """Fragments of a page's headings, as GitHub and MkDocs make them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=identity)
+def test_links_and_paths_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    faults = []
+    for target in LINK.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
+        path, _, fragment = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        if "://" not in target and path not in GENERATED and not found.exists():
+            faults.append(f"link {target}: no such file")
+        elif fragment and found.suffix == ".md" and fragment not in anchors(found):
+            faults.append(f"link {target}: no such heading")
+    for path, symbol in PATH.findall(text):
+        if not (ROOT / path).exists() and not path.startswith(MADE) and not _of_the_example(path):
+            faults.append(f"{path}: no such file")
+        elif symbol and not re.search(rf"\b{symbol}\b", (ROOT / path).read_text(encoding="utf-8")):
+            faults.append(f"{path}: no {symbol} in it")
+    for module in re.findall(r"python -m (resalign[\w.]*)", text):
+        if not list((ROOT / "src").glob(module.replace(".", "/") + "*")):
+            faults.append(f"{module}: no such module")
+    assert faults == []
+
+
+def _of_the_example(path: str) -> bool:
+    """Whether docs/extending.md shows a file, which exists only while its tests run."""
+    return path in dict(blocks("docs/extending.md", "python"))
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.encode()) <= 6500
+    assert [line for line in README.splitlines() if len(line) > 120] == []
+    assert "<!--" not in README
+
+
+def test_the_readmes_table_is_the_studys() -> None:
+    table = pd.read_csv(ROOT / "docs" / "studies" / "resilience" / "table.csv").set_index(["model", "attack"])
+    rows = [line.strip("| ").split(" | ") for line in README.splitlines() if re.match(r"\| \w+ \| \d\.\d\d", line)]
+    assert [row[0] for row in rows] == ["base", "GradDiff", "ESD", "ResAlign"]
+    for title, *cells in rows:
+        states = [(title.lower(), attack) for attack in ("none", "pages-strong", "bold-strong")]
+        values = [table.loc[state, "ip"] for state in states] + [table.loc[states[0], "retained_accuracy"]]
+        assert cells == [f"{value:.2f}" for value in values]
+    ablation = re.search(r"after fine-tuning is (.+?) and (.+?) without.*?, (.+?) and (.+?) with it", README, re.DOTALL)
+    states = [(model, attack) for model in ("none", "hypergradient") for attack in ("pages-strong", "bold-strong")]
+    assert ablation is not None
+    assert list(ablation.groups()) == [f"{table.loc[state, 'ip']:.2f}" for state in states]
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [("unlearning", "methods"), ("attacks", "attacks"), ("metrics", "metrics"), ("scorers", "scorers")],
+)
+def test_the_readme_lists_the_members(family: str, kind: str) -> None:
+    """Of files in git: a member of one's own, still untracked, is not to be listed."""
+    rows = [line for line in README.splitlines() if line.startswith(f"| {kind}")]
+    listed = re.findall("`(.+?)`", "".join(rows))
+    command = ["git", "ls-files", f"src/resalign/{family}/*.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    tracked = {Path(name).stem for name in done.stdout.split()}  # none outside of a clone
+    expected = tracked & set(registry.members(family)) if tracked else set(registry.members(family))
+    assert set(listed) == expected, f"correct the row '{kind}' of README.md, Components"
+    assert len(listed) == len(set(listed))
+
+
+def test_the_readme_names_the_base_models() -> None:
+    titles = {"stable_diffusion": "1.x, 2.x", "stable_diffusion_xl": "XL", "stable_diffusion_3": "3"}
+    (row,) = [line for line in README.splitlines() if line.startswith("| base models")]
+    assert titles.keys() == set(architectures.NAMES)
+    assert all(title in row for title in titles.values())
+
+
+def test_every_room_is_described() -> None:
+    rooms = {path.parent.name for path in (ROOT / "src" / "resalign").glob("*/__init__.py")}
+    architecture = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = README.partition("## Map")[2].partition("```\n")[2].partition("```")[0]
+    assert [room for room in sorted(rooms) if f"| `{room}/` |" not in architecture] == []
+    assert [room for room in sorted(rooms) if room not in re.findall(r"\w+", tree)] == []
+
+
+def test_every_key_and_image_set_is_explained() -> None:
+    text = (ROOT / "config" / "README.md").read_text(encoding="utf-8")
+    names = [*ExperimentConfig.model_fields, *registry.members(SETS)]
+    assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_the_configuration_guides_examples_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    examples = [yaml.safe_load(text) for _, text in blocks("config/README.md", "yaml")]
+    assert len(examples) == 5
+    for values in examples:
+        Experiment({"extends": "config/demo.yaml", "name": "example", **values}, where="config/README.md")
+
+
+def test_the_readmes_snippet_runs(pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("resalign.library")
+    for seed, name in enumerate(("forget", "retain", "pool", "train", "heldout")):
+        write_captioned_images(tmp_path / "images" / name, ["a red seven", "a blue two"] * 2, seed=seed)
+    (tmp_path / "path" / "to").mkdir(parents=True)
+    (tmp_path / "path" / "to" / "pipeline").symlink_to(pipeline_folder)
+    monkeypatch.chdir(tmp_path)
+    ((_, text),) = blocks("README.md", "python")
+    few = {"unlearn": {"steps": 1, "draws": 1, "gamma": 0.01}, "attack": {"steps": 1}}
+    for name, settings in few.items():
+        monkeypatch.setattr(resalign, name, functools.partial(getattr(resalign, name), **settings), raising=False)
+    exec(compile(text, "README.md", "exec"), {})
+    assert (tmp_path / "fine-tuned" / "model_index.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["shapes.yaml", "audit.yaml"])
+def test_the_configurations_that_are_shown_are_those_that_are_run(name: str) -> None:
+    walk = (ROOT / "docs" / "bring-your-own.md").read_text(encoding="utf-8")
+    assert f"```yaml\n{(SHAPES / name).read_text(encoding='utf-8')}```\n" in walk
+    assert f"--configfile docs/examples/shapes/{name}" in walk
+
+
+def test_the_example_is_valid_and_so_is_its_audit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    shapes = load_plan("docs/examples/shapes/shapes.yaml")
+    audit = load_plan("docs/examples/shapes/audit.yaml")
+    assert shapes.experiment.models == ("base", "gentle", "resalign")
+    assert audit.experiment.models == ("base", "claimed")
+    base = {run for run in shapes.score if run.startswith("base")}
+    assert base == {run for run in audit.score if run.startswith("base")}
