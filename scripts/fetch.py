@@ -16,7 +16,7 @@ def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     origin = dict(arguments.job)
     name = origin.pop("asset")
-    # What the catalogue says besides of the same asset is no part of the job: a word more there makes nothing anew.
+    # The catalogue's further details of the asset are no part of the job, so that a change there reruns nothing.
     asset = described(name, AssetConfig.parse(origin, where=f"assets.{name}"))
     mirror_root = os.environ.get(MIRROR_ROOT)
     with running(arguments):

@@ -22,7 +22,7 @@ def main() -> None:
         return read_captioned_images(Path(folder), pixels=job["pixels"])
 
     with running(arguments):
-        # First: what is refused is to be said before the larger sets are read.
+        # First, so that a refusal comes before the larger sets are read.
         for label, sets in job["attacks"].items():
             check_apart({key: images(folder) for key, folder in sets.items()}, label=f"attacks.{label}")
         prompts = {name: read_prompt_set(settings, where=settings["path"]) for name, settings in job["prompts"].items()}

@@ -197,7 +197,7 @@ def test_impossible_combinations_are_refused(read: Read, changes: dict[str, Any]
 def test_labels_that_no_file_can_be_called_by_are_refused(read: Read, changes: dict[str, Any], expected: str) -> None:
     told = error(read, changes)
     assert expected in told
-    assert "at most 180; files have it" in told
+    assert "at most 180 characters, because the name" in told
 
 
 def test_a_run_has_room_for_its_models_and_its_attacks_labels(read: Read) -> None:
@@ -205,7 +205,7 @@ def test_a_run_has_room_for_its_models_and_its_attacks_labels(read: Read) -> Non
     read(long)
     data = {"train": "digits-data/pages/train", "heldout": "digits-data/pages/heldout"}
     told = error(read, {**long, f"attacks.{'b' * 120}": data})
-    assert "have 240 characters, and a folder has both names: at most 220; shorten one" in told
+    assert "have 240 characters, and a folder's name contains both: at most 220; shorten one" in told
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The JSON schemas of configuration files, generated from the classes that hold the defaults.
 
 ``python -m resalign.config.schema`` writes ``workflow/schemas/config.schema.json``, and ``extension.schema.json`` for
-files that extend another one, which need not say what that one says; a test holds both in sync.
+files that extend another one, which need not repeat that one's keys; a test keeps both in sync.
 """
 
 from __future__ import annotations

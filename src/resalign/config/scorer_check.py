@@ -1,4 +1,4 @@
-"""What the rule that tries every scorer before the work is told, and where its result lies."""
+"""The job and result folder of the rule that tries every scorer before the work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def references(plan: Plan) -> list[str]:
 
 
 def job(plan: Plan) -> dict[str, Any]:
-    """What scripts/check_scorers.py needs."""
+    """The job of scripts/check_scorers.py."""
     config = plan.experiment.config
     return {
         "pixels": config.pixels,
@@ -50,7 +50,7 @@ def job(plan: Plan) -> dict[str, Any]:
 
 
 def folder(plan: Plan) -> str:
-    """Where the result lies.
+    """The result's folder.
 
     Nothing that trains waits for it: another threshold would train every model anew. It has priority instead, so that
     it runs as soon as networks and images are there, and ends the run if it fails.
@@ -64,7 +64,7 @@ def is_ready(plan: Plan) -> bool:
 
 
 def scorer_folder(plan: Plan, scorer: Member) -> str | dict[str, str] | None:
-    """What a scorer loads: nothing, one folder, or a folder by each key that names an asset."""
+    """The folders that a scorer loads: none, one, or one by each key that names an asset."""
     folders = {key: plan.folder(asset) for key, asset in scorer.assets.items()}
     return folders if len(folders) > 1 else next(iter(folders.values()), None)
 

@@ -86,7 +86,7 @@ class Members:
         return found
 
     def below(self, folder: str) -> Members:
-        """The files below a folder of it alone, under the same names; all if ``folder`` is empty."""
+        """Only the files below a folder, under the same names; all if ``folder`` is empty."""
         start = composed(f"{folder.strip('/')}/") if folder else ""
         return dataclasses.replace(
             self, sizes={n: size for n, size in self.sizes.items() if composed(n).startswith(start)}
@@ -96,7 +96,7 @@ class Members:
         """The whole content of one file.
 
         Raises:
-            DataError: If there is none of that name, or it is larger or other than its table says.
+            DataError: If there is none of that name, or its size differs from its table.
         """
         if name not in self.sizes:
             raise DataError(f"{self.label}: has no '{name}'; it has {len(self.sizes)} files such as {self.names[:3]}")
@@ -136,7 +136,7 @@ def open_members(path: Path) -> Iterator[Members]:
 
 
 def _single_archive(path: Path) -> Path:
-    """The one archive in an asset's folder, else the path itself; the log says what is left out beside an archive."""
+    """The one archive in an asset's folder, else the path itself; the log lists files that are left out."""
     if not path.is_dir():
         return path
     files = [file for file in path.iterdir() if not file.name.startswith(".") and file.name not in RECORDS]
@@ -176,7 +176,7 @@ def _shown(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
-    """A zip file whose names are UTF-8 unless they cannot be: macOS writes UTF-8 and does not say so."""
+    """A zip file whose names are UTF-8 unless they cannot be: macOS writes UTF-8 without the flag for it."""
     try:
         return zipfile.ZipFile(path, metadata_encoding="utf-8")
     except UnicodeDecodeError:
@@ -235,7 +235,7 @@ def composed(name: str) -> str:
 
 
 def log_left_out(label: str, what: str, names: Iterable[str]) -> None:
-    """Says which files are left out, if any but a stage's own."""
+    """Logs which files are left out, if any but a stage's own."""
     left = sorted(name for name in names if PurePosixPath(name).name not in RECORDS)
     if left:
         more = ", …" if len(left) > NAMED else ""

@@ -114,7 +114,7 @@ def evenly_chosen(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
 
 
 def same_text(text: str) -> str:
-    """What two prompts have in common that are one prompt: their text in Unicode's form NFC, without outer spaces."""
+    """The key under which two prompts count as one: their text in Unicode's form NFC, without outer spaces."""
     return unicodedata.normalize("NFC", text).strip()
 
 
@@ -140,7 +140,7 @@ def counted_as(images: Sequence[tuple[Prompt, int]]) -> list[tuple[str, int]]:
 def read_prompt_set(settings: Mapping[str, Any], *, where: str) -> list[Prompt]:
     """The prompts of a job's list: its ``path``, its ``columns``, the number of its ``prompts``, and their ``choice``.
 
-    None is the number of all; the first are chosen where a job says nothing.
+    None as their number means all; without ``choice``, the first are taken.
     """
     columns = PromptColumns.parse(dict(settings["columns"]), where=where)
     return read_prompts(Path(settings["path"]), settings["prompts"], columns, settings.get("choice", "first"))
@@ -221,7 +221,7 @@ def _read_rows(path: Path, columns: PromptColumns) -> list[_Row]:
 
 
 def _remedy(table: Table, missing: Sequence[str], columns: PromptColumns) -> str:
-    """What to do where a table lacks columns."""
+    """The remedy where a table lacks columns."""
     found = list(table.columns)
     if missing == [columns.id]:
         return f"found {found}; write 'columns: {{id: null}}' to number the rows, or name the column of the ids there"

@@ -109,9 +109,9 @@ def load_network(
         folder: A folder as ``save_pretrained`` writes it.
         dtype: Which precision its tensors have, whatever that of the file is. In float16 transformers keeps some of T5
             in float32, whose activations overflow; it must not be cast afterwards.
-        device: ``cpu``, or ``meta`` to check names and shapes alone.
+        device: ``cpu``, or ``meta`` to check only names and shapes.
         may_lack: Beginnings of the names of tensors that nothing depends on.
-        pickled: Whether a folder without safetensors may have ``.bin``, which is read as tensors alone.
+        pickled: Whether a folder without safetensors may have ``.bin``, from which only tensors are read.
 
     Raises:
         WeightsError: If the folder has no such network, or lacks a tensor of it; if one has another shape or holds a
@@ -178,7 +178,7 @@ def load_open_clip(folder: Path, device: str) -> tuple[torch.nn.Module, Callable
     file = _open_clip_file(folder)
     shapes = _shapes(file)
     try:
-        with _unlogged():  # it would say that the model is initialised randomly
+        with _unlogged():  # it would warn that the model is initialised randomly
             network, train, inference = open_clip.create_model_and_transforms(
                 f"local-dir:{folder}", device=device, load_weights=False, pretrained_text=False
             )
@@ -199,7 +199,7 @@ def load_open_clip(folder: Path, device: str) -> tuple[torch.nn.Module, Callable
 
 
 def load_processor(processor_class: Any, folder: Path) -> Any:
-    """The preprocessing that a folder describes, by a processor of transformers, which fills in what it does not say.
+    """The preprocessing that a folder describes, by a processor of transformers, which fills in missing settings.
 
     Raises:
         WeightsError: If there is no ``preprocessor_config.json``, or it leaves out what images depend on.
@@ -213,7 +213,7 @@ def load_processor(processor_class: Any, folder: Path) -> Any:
     wanted = [key for switch, keys in needed.items() if getattr(processor, switch, False) for key in keys]
     lacking = [key for key in wanted if settings.get(key) is None]
     if lacking:
-        raise WeightsError(f"{file}: does not say {lacking}; a default would be a guess: fetch the original file")
+        raise WeightsError(f"{file}: lacks {lacking}; a default would be a guess: fetch the original file")
     return processor
 
 
@@ -280,12 +280,12 @@ def _same_values(one: torch.Tensor, other: torch.Tensor) -> bool:
     return False
 
 
-# Settings that say where a network comes from, or for which images it was trained, and not what it computes.
+# Settings that describe a network's origin or training images, and do not change what it computes.
 NO_FUNCTION = ("sample_size", "force_upcast", "dtype", "torch_dtype", "architectures", "transformers_version")
 
 
 def _settings(config: Any) -> dict[str, Any]:
-    """What a network's settings say of what it computes; a library fills in what a file leaves out."""
+    """The settings that determine what a network computes; a library fills in what a file leaves out."""
     values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     plain = json.loads(json.dumps(values, default=str))  # tuples are lists in a file
     return {key: value for key, value in plain.items() if not key.startswith("_") and key not in NO_FUNCTION}
@@ -295,7 +295,7 @@ def _settings(config: Any) -> dict[str, Any]:
 
 
 def _weights_are_safe(folder: Path, stem: str, pickled: bool) -> bool:
-    """Whether a folder's weights are safetensors, all of them whole; else they are a pickle of tensors alone."""
+    """Whether a folder's weights are safetensors, all of them whole; else they are a pickle of only tensors."""
     if (folder / "adapter_config.json").is_file():
         raise WeightsError(f"{folder}: holds an adapter of another model; merge it and save the whole model")
     check_shards(folder, stem)
@@ -316,7 +316,7 @@ def _open_clip_settings(folder: Path) -> None:
     settings = check_open_clip(file)
     lacking = [key for key in ("mean", "std") if key not in (settings.get("preprocess_cfg") or {})]
     if lacking:
-        raise WeightsError(f"{file}: its preprocess_cfg does not say {lacking}; a default would be a guess: {REMEDY}")
+        raise WeightsError(f"{file}: its preprocess_cfg lacks {lacking}; a default would be a guess: {REMEDY}")
 
 
 def _open_clip_file(folder: Path) -> Path:
