@@ -84,8 +84,9 @@ class Source:
     @property
     def entry(self) -> CatalogueEntry:
         """The asset with the catalogue's details, which have their defaults for an asset that it does not list."""
-        is_listed = isinstance(self.asset, CatalogueEntry)
-        return self.asset if is_listed else CatalogueEntry.model_construct(**dict(self.asset))
+        if isinstance(self.asset, CatalogueEntry):
+            return self.asset
+        return CatalogueEntry.model_construct(**dict(self.asset))
 
     def published(self, label: str) -> str | None:
         """A file's published sha256."""

@@ -11,7 +11,6 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,48 +48,47 @@ OPEN_CLIP_NAMES = (
 )
 
 
-@dataclass(frozen=True)
-class LoadingReport:
-    """How the tensors of a file fit a network.
+def check_loaded(
+    where: Path,
+    network: torch.nn.Module,
+    missing: Iterable[str] = (),
+    mismatched: Iterable[tuple[str, Any, Any]] = (),
+    unexpected: Iterable[str] = (),
+    *,
+    strict: bool = False,
+) -> None:
+    """Refuses a network unless every tensor of it comes from the file.
 
-    Attributes:
+    A tensor that the network has no use for is no fault as such: a training's head often stands beside the weights.
+    It is one if it belongs to a module that the network has, such as a bias, or one more of its layers.
+
+    Args:
+        where: The file or folder.
+        network: What was loaded.
         missing: Names of the network's tensors that the file lacks.
         mismatched: Name, shape in the file and shape in the network of those that do not fit.
         unexpected: Names in the file that the network does not have.
+        strict: Whether any tensor that the network does not have is a fault.
+
+    Raises:
+        WeightsError: Naming where, how many tensors and the first of them.
     """
-
-    missing: Iterable[str] = ()
-    mismatched: Iterable[tuple[str, Any, Any]] = ()
-    unexpected: Iterable[str] = ()
-
-    def check(self, where: Path, network: torch.nn.Module, *, remedy: str = REMEDY, strict: bool = False) -> None:
-        """Raises WeightsError unless every tensor of the network comes from the file.
-
-        A tensor that the network has no use for is no fault as such: a training's head often stands beside the weights.
-        It is one if it belongs to a module that the network has, such as a bias, or one more of its layers.
-
-        Args:
-            where: The file or folder.
-            network: What was loaded.
-            remedy: What to do about it.
-            strict: Whether any tensor that the network does not have is a fault.
-        """
-        own = network.state_dict()
-        missing, mismatched = sorted(self.missing), sorted(self.mismatched)
-        modules = {_kind(name.rpartition(".")[0]) for name in own}
-        extra = sorted(name for name in self.unexpected if strict or _belongs(name, modules))
-        faults = []
-        if missing:
-            faults.append(f"{len(missing)} of the {len(own)} tensors of {type(network).__name__} {_names(missing)}")
-        if mismatched:
-            name, found, expected = mismatched[0]
-            shapes = f"'{name}' has shape {tuple(found)}, the network expects {tuple(expected)}"
-            faults.append(f"{len(mismatched)} of the {len(own)} tensors do not fit: {shapes}")
-        if extra or (missing and self.unexpected):
-            shown = extra or sorted(self.unexpected)
-            faults.append(f"{len(shown)} tensors are not the network's: {_list(shown)}{_wrapper(missing, shown)}")
-        if missing or mismatched or extra:
-            raise WeightsError(f"{where}: {'; '.join(faults)}; {remedy}")
+    own = network.state_dict()
+    missing, mismatched = sorted(missing), sorted(mismatched)
+    modules = {_kind(name.rpartition(".")[0]) for name in own}
+    extra = sorted(name for name in unexpected if strict or _belongs(name, modules))
+    faults = []
+    if missing:
+        are_missing = f"{'is' if len(missing) == 1 else 'are'} missing: {_list(missing)}"
+        faults.append(f"{len(missing)} of the {len(own)} tensors of {type(network).__name__} {are_missing}")
+    if mismatched:
+        name, found, expected = mismatched[0]
+        shapes = f"'{name}' has shape {tuple(found)}, the network expects {tuple(expected)}"
+        faults.append(f"{len(mismatched)} of the {len(own)} tensors do not fit: {shapes}")
+    if shown := extra or (sorted(unexpected) if missing else []):
+        faults.append(f"{len(shown)} tensors are not the network's: {_list(shown)}{_wrapper(missing, shown)}")
+    if missing or mismatched or extra:
+        raise WeightsError(f"{where}: {'; '.join(faults)}; {REMEDY}")
 
 
 def load_network(
@@ -140,7 +138,7 @@ def load_network(
     except (OSError, ValueError, ImportError, StrictDataclassError) as error:
         raise WeightsError(f"{folder}: {first_sentence(error)}; {REMEDY}") from None
     missing = [name for name in report["missing_keys"] if not name.startswith(may_lack)]
-    LoadingReport(missing, report["mismatched_keys"], report["unexpected_keys"]).check(folder, network)
+    check_loaded(folder, network, missing, report["mismatched_keys"], report["unexpected_keys"])
     if device != "meta":
         check_finite(folder, {n: t for n, t in network.state_dict().items() if not n.startswith(may_lack)})
     return network.eval()
@@ -156,7 +154,7 @@ def load_tensors(network: torch.nn.Module, tensors: Mapping[str, torch.Tensor], 
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     missing = [name for name in own.keys() - shapes.keys() if not name.endswith(COUNTER)]
     mismatched = [(n, shapes[n], own[n].shape) for n in own.keys() & shapes.keys() if shapes[n] != own[n].shape]
-    LoadingReport(missing, mismatched, shapes.keys() - own.keys()).check(where, network, strict=True)
+    check_loaded(where, network, missing, mismatched, shapes.keys() - own.keys(), strict=True)
     odd = [n for n in own.keys() & shapes.keys() if own[n].is_floating_point() != tensors[n].is_floating_point()]
     if odd:
         kind = f"tensor '{odd[0]}' is {tensors[odd[0]].dtype}"
@@ -191,9 +189,9 @@ def load_open_clip(folder: Path, device: str) -> tuple[torch.nn.Module, Callable
         for name, shape in shapes.items()
         if names[name] in own and own[names[name]].numel() > 1 and shape != own[names[name]].shape
     ]
-    LoadingReport(mismatched=mismatched).check(file, network)
+    check_loaded(file, network, mismatched=mismatched)
     report = open_clip.load_checkpoint(network, str(file), strict=False)
-    LoadingReport(report.missing_keys, (), report.unexpected_keys).check(file, network, strict=True)
+    check_loaded(file, network, report.missing_keys, (), report.unexpected_keys, strict=True)
     check_finite(file, network.state_dict())
     return network.eval(), train, inference
 
@@ -252,10 +250,6 @@ def _belongs(name: str, modules: set[str]) -> bool:
 
 def _list(names: list[str]) -> str:
     return ", ".join(f"'{name}'" for name in names[:NAMED]) + (", …" if len(names) > NAMED else "")
-
-
-def _names(names: list[str]) -> str:
-    return f"{'is' if len(names) == 1 else 'are'} missing: {_list(names)}"
 
 
 def _wrapper(missing: list[str], found: list[str]) -> str:

@@ -83,7 +83,7 @@ def test_what_file_managers_leave_behind_is_no_image(tmp_path: Path) -> None:
         (["images/a/00.jpg", "captions/a/01.txt"], r"1 images and 1 captions; unpaired are \['a/00', 'a/01'\]"),
         (
             ["images/a.jpg", "images/a.png", "captions/a.txt"],
-            r"'images/a.jpg' and 'images/a.png' would be one subject's",
+            r"'images/a.jpg' and 'images/a.png' would be one",
         ),
     ],
 )
