@@ -1,13 +1,11 @@
 """Every prepared set, from small folders and files of its source's true schema."""
 
-import io
 import json
 import logging
 import math
 import os
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -30,7 +28,7 @@ from resalign.data.sets import (
 )
 from tests.conftest import write_captioned_images
 from tests.data import pictures
-from tests.data.pictures import names, picture, rows_of, write_table, write_zip
+from tests.data.pictures import picture, rows_of, write_table, write_zip
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -153,34 +151,6 @@ def test_diffusiondb_that_is_not_whole(tmp_path: Path, table: str, message: str)
 # --- any folder, archive or parquet data set --------------------------------------------------------------------------
 
 
-def test_artbench_is_an_archive_whose_folders_are_the_styles(tmp_path: Path) -> None:
-    path = tmp_path / "asset" / "artbench-10-imagefolder-split.tar"
-    path.parent.mkdir()
-    with tarfile.open(path, "w") as tar:
-        for split in ("train", "test"):
-            for style in ("art_nouveau", "ukiyo_e"):
-                info = tarfile.TarInfo(f"artbench-10-imagefolder-split/{split}/{style}/a.jpg")
-                content = picture(kind="JPEG")
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-    below = "artbench-10-imagefolder-split/train"
-    config = image_folder.Config(source=str(path.parent), below=below, caption="a painting in the style of {label}")
-    image_folder.prepare(config, tmp_path / "out")
-    expected = ["a painting in the style of art nouveau", "a painting in the style of ukiyo e"]
-    assert sorted(row["prompt"] for row in rows_of(tmp_path / "out" / "train")) == expected
-
-
-def test_dreambooth_dog_is_a_folder_with_one_caption(tmp_path: Path) -> None:
-    folder = tmp_path / "asset" / "dataset" / "dog"
-    folder.mkdir(parents=True)
-    for number in range(5):
-        (folder / f"{number:02d}.jpg").write_bytes(picture(number, kind="JPEG"))
-    config = image_folder.Config(source=str(folder), caption="a photo of sks dog", splits={"train": 4, "heldout": 1})
-    image_folder.prepare(config, tmp_path / "out")
-    assert [row["prompt"] for row in rows_of(tmp_path / "out" / "train")] == ["a photo of sks dog"] * 4
-    assert not set(sources(tmp_path / "out" / "train")) & set(sources(tmp_path / "out" / "heldout"))
-
-
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -212,17 +182,6 @@ def test_an_image_without_caption_is_an_error_and_no_empty_caption(tmp_path: Pat
     (tmp_path / "mine" / "metadata.jsonl").unlink()
     with pytest.raises(DataError, match=r"no metadata.csv or .*; add one, or give 'caption'"):
         image_folder.prepare(image_folder.Config(source=str(tmp_path / "mine")), tmp_path / "out")
-
-
-def test_pokemon_is_parquet_with_images_and_texts(tmp_path: Path) -> None:
-    rows = [{"image": {"bytes": picture(n), "path": None}, "text": f"a Pokémon {n}"} for n in range(10)]
-    write_table(tmp_path / "asset" / "data" / "train-00000-of-00001.parquet", rows)
-    config = parquet_dataset.Config(source=str(tmp_path / "asset"), splits={"train": 8, "heldout": None})
-    parquet_dataset.prepare(config, tmp_path / "out")
-    assert [len(rows_of(tmp_path / "out" / name)) for name in ("train", "heldout")] == [8, 2]
-    for row in rows_of(tmp_path / "out" / "train"):
-        number = int(row["prompt"].rsplit(" ", 1)[-1])
-        assert (tmp_path / "out" / "train" / row["file_name"]).read_bytes() == picture(number)
 
 
 @pytest.mark.parametrize(
@@ -438,18 +397,3 @@ def run_script(script: str, job: dict[str, object], output: Path) -> subprocess.
     return subprocess.run(
         [*command, "--job", json.dumps(job)], cwd=ROOT, env=environment, capture_output=True, text=True
     )
-
-
-@pytest.mark.slow
-def test_the_script_prepares_and_records(tmp_path: Path) -> None:
-    pictures.dreambench_zip(tmp_path / "asset" / "data.zip")
-    settings = dreambench.Config(source=str(tmp_path / "asset"), splits={"train": 6}).model_dump(mode="json")
-    job = {"name": "dreambench-images", "set": {"name": "dreambench", **settings}}
-    finished = run_script("prepare", job, tmp_path / "out")
-    assert finished.returncode == 0, finished.stderr
-    assert {"run.json", "timing.json", "prompts.csv", "train/metadata.csv"} < set(names(tmp_path / "out"))
-    job["set"] = {**settings, "name": "dreambench", "splits": {"train": 7}}
-    finished = run_script("prepare", job, tmp_path / "out")
-    assert finished.returncode == 1
-    assert "error: " in finished.stderr
-    assert "need 7 images, there are 6" in finished.stderr
