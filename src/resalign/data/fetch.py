@@ -162,7 +162,7 @@ def check_file(source: Source, path: Path, label: str, *, size: int | None = Non
         Its sha256.
     """
     if not path.is_file():
-        raise source.error(BrokenFileError, f"{label} did not come", "run again to fetch it")
+        raise source.error(BrokenFileError, f"{label} was not downloaded", "run again to fetch it")
     found = path.stat().st_size
     if size is not None and found != size:
         raise source.error(BrokenFileError, f"{label} has {found} bytes, not {size}", "run again to fetch it anew")

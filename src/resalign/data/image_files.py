@@ -119,7 +119,7 @@ def _opened(source: Path | bytes, label: str, remedy: str) -> Iterator[ImageFile
             raise DataError(f"{label}: no such file; {remedy}") from None
         except PILLOWS_ERRORS as error:
             reason = str(error) if isinstance(error, OSError | SyntaxError | ValueError) else repr(error)
-            reason = "its beginning is none's" if isinstance(error, UnidentifiedImageError) else reason
+            reason = "its first bytes are of no such format" if isinstance(error, UnidentifiedImageError) else reason
             raise DataError(f"{label}: not a whole image of {', '.join(FORMATS)} ({reason}); {remedy}") from None
     for message in dict.fromkeys(str(warning.message) for warning in caught):
         log.warning("%s: %s", label, message)

@@ -106,7 +106,7 @@ class Members:
         content = self.open(name)
         if len(content) != self.sizes[name]:
             raise DataError(
-                f"{self.label}: '{name}' has not the {self.sizes[name]} bytes that are announced; {REFUSED}"
+                f"{self.label}: '{name}' does not have the {self.sizes[name]} bytes of its entry; {REFUSED}"
             )
         return content
 
