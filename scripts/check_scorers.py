@@ -88,16 +88,18 @@ def check_lists(
         listed = read_prompts(*entry.arguments(path))
         known = list(given) if need.labels else sorted(subjects)
         for prompt in listed if need.labels or need.subjects else ():
-            said = f"{path}: prompt {prompt.id!r} has the label {prompt.label!r}, and {where} "
+            place = f"{path}: prompt {prompt.id!r} has the label {prompt.label!r}, and {where} "
             if not prompt.label and "" not in known:  # images at the top of their folder have none either
                 raise DataError(
-                    f"{said}reads labels; give the list a column 'label', or prompts.{prompts}.columns.label"
+                    f"{place}reads labels; give the list a column 'label', or prompts.{prompts}.columns.label"
                 )
             if need.excluded and prompt.label == need.excluded:
-                raise DataError(f"{said}counts it on prompts of other concepts; take the row out, or name another list")
+                raise DataError(
+                    f"{place}counts it on prompts of other concepts; take the row out, or name another list"
+                )
             if prompt.label not in known:
                 what = f"class of scorer '{need.scorer}'" if need.labels else f"folder in {', '.join(real)}"
-                raise DataError(f"{said}finds no such {what}{nearest(prompt.label, known)}")
+                raise DataError(f"{place}finds no such {what}{nearest(prompt.label, known)}")
         check_count(need, given, len(listed) * entry.images, where=where, of=f"{path} (tier {job.tier})")
     for folder, found in real.items() if need.images_per_dimension or need.least_images else ():
         # As scripts/score.py has them: an image that shows again what another shows counts once.

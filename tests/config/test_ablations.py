@@ -265,7 +265,7 @@ def test_a_mistake_names_ablation_and_key(declare: Declare, entry: dict[str, Any
 def test_another_ablation_is_named_by_the_nearest(declare: Declare) -> None:
     with pytest.raises(ConfigError, match="no ablation named 'gama'; did you mean 'gamma'?"):
         declare({"gamma": GRID}).variants("gama")
-    with pytest.raises(ConfigError, match="a folder has the name"):
+    with pytest.raises(ConfigError, match="because the name becomes a folder"):
         declare({"a/b": GRID})
 
 

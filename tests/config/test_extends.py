@@ -175,12 +175,12 @@ def test_a_source_may_be_an_asset() -> None:
 @pytest.mark.parametrize(
     ("entries", "expected"),
     [
-        ({"base": "models/mine"}, "pipelines.base: so the model before unlearning is called"),
+        ({"base": "models/mine"}, "pipelines.base: this name is already used by the model before unlearning"),
         ({"my model": "models/mine"}, "my model: use letters, digits"),
         ({"mine": {"checkpint": "x"}}, "unknown key 'checkpint'; did you mean 'checkpoint'?"),
         (
             {"mine": "weights/mine.safetensors"},
-            "audit.mine: 'weights/mine.safetensors' is a file of weights, no pipeline",
+            "audit.mine: 'weights/mine.safetensors' is a file of weights, not a pipeline",
         ),
         ({"mine": {}}, "unlearning.mine: key 'checkpoint' is required"),
     ],
@@ -192,7 +192,7 @@ def test_mistakes_of_an_audit(entries: dict[str, Any], expected: str) -> None:
 
 
 def test_two_models_of_one_name(read: Read) -> None:
-    with pytest.raises(ConfigError, match=r"unlearning.esd: so pipelines.esd is called"):
+    with pytest.raises(ConfigError, match=r"unlearning.esd: this name is already used by pipelines.esd"):
         read({"pipelines": {"esd": "digits-model"}})
 
 

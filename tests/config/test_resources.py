@@ -3,11 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
-from resalign.config.strict import ConfigError
 from resalign.jobs.attack import AttackJob
 from resalign.jobs.unlearn import UnlearnJob
 
@@ -37,17 +34,3 @@ def test_micro_batches_rename_no_run(read: Read) -> None:
     before, after = (Plan(read(changes)) for changes in ({}, {"resources": {"default": {"micro_batch_size": 1}}}))
     assert list(before.unlearn) == list(after.unlearn)
     assert list(before.score) == list(after.score)
-
-
-@pytest.mark.parametrize(
-    ("stage", "instead"), [("sample", "set sampling.batch_size"), ("score", "set scoring_batch_size")]
-)
-def test_stages_that_do_not_train_have_batches_of_their_own(read: Read, stage: str, instead: str) -> None:
-    with pytest.raises(ConfigError, match=f"resources.{stage}.micro_batch_size is for stages that train; {instead}"):
-        read({"resources": {stage: {"micro_batch_size": 2}}})
-
-
-@pytest.mark.parametrize("size", [0, -1, 1.5])
-def test_a_micro_batch_has_an_example(read: Read, size: float) -> None:
-    with pytest.raises(ConfigError, match=r"resources\.unlearn\.micro_batch_size"):
-        read({"resources": {"unlearn": {"micro_batch_size": size}}})

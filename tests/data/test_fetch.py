@@ -249,7 +249,10 @@ def refused(tmp_path: Path, asset: AssetConfig, *parts: str) -> None:
 @pytest.mark.parametrize(
     ("status", "header", "value", "parts"),
     [
-        *((200, "Content-Length", n, [f"says that '{n}' bytes come"]) for n in ("abc", "-5", "1e3", "", "9" * 30)),
+        *(
+            (200, "Content-Length", n, [f"the server announces '{n}' bytes"])
+            for n in ("abc", "-5", "1e3", "", "9" * 30)
+        ),
         (302, "Location", "/set.zip", ["the server answered 302", "infinite loop"]),
     ],
 )

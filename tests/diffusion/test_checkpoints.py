@@ -497,7 +497,7 @@ class Command:
 def test_a_pickle_with_code(tmp_path: Path, moved: Weights, refused: Callable[..., str], zipped: bool) -> None:
     harm = {**moved, "extra": Command(tmp_path / "executed")}
     path = saved(tmp_path / "a.pt", harm, _use_new_zipfile_serialization=zipped)
-    refused(path, "not a file of tensors alone", ".safetensors")
+    refused(path, "not a file of only tensors", ".safetensors")
     assert not (tmp_path / "executed").exists()
     torch.load(path, weights_only=False)
     assert (tmp_path / "executed").exists(), "the pickle must be able to do harm for the test to mean anything"
@@ -519,7 +519,7 @@ def test_what_holds_no_named_tensors(tmp_path: Path, refused: Callable[..., str]
 
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>Sign in</html>", b"PK\x03\x04 and no more"])
 def test_what_is_no_weight_file(tmp_path: Path, refused: Callable[..., str], content: bytes) -> None:
-    for suffix, message in ((".pt", "not a file of tensors alone"), (".safetensors", "not a whole safetensors file")):
+    for suffix, message in ((".pt", "not a file of only tensors"), (".safetensors", "not a whole safetensors file")):
         path = tmp_path / f"a{suffix}"
         path.write_bytes(content)
         refused(path, message)
@@ -541,7 +541,7 @@ def test_a_file_with_a_wrong_byte_is_read_or_refused(tmp_path: Path) -> None:
 def test_half_of_a_file(tmp_path: Path, moved: Weights, refused: Callable[..., str]) -> None:
     path = saved(tmp_path / "a.pt", moved)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    refused(path, "not a file of tensors alone")
+    refused(path, "not a file of only tensors")
 
 
 def test_no_such_checkpoint(tmp_path: Path, refused: Callable[..., str]) -> None:

@@ -45,7 +45,7 @@ def test_a_pickle_of_anything_else_runs_nothing(tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match="only NumPy arrays are allowed"):
             unpickle_array(pickle.dumps(malice), HERE)
     torch.save({"weight": Malice(made)}, tmp_path / "head.pth")
-    with pytest.raises(WeightsError, match="not a file of tensors alone"):
+    with pytest.raises(WeightsError, match="not a file of only tensors"):
         load_head(nn.Linear(2, 1), tmp_path / "head.pth")
     assert not made.exists()
     pickle.loads(pickle.dumps(Malice(made)))

@@ -76,37 +76,23 @@ def views(photograph: np.ndarray, count: int) -> list[np.ndarray]:
     return found
 
 
-@pytest.mark.slow
-def test_fifty_images_have_the_packages_boxes_one_for_one(
-    detector: "nudenet.NudeDetector", photographs: list[np.ndarray]
-) -> None:
-    session, shown = scorer_module.open_session(), 0
-    images = [*views(photographs[0], 44), *views(photographs[1], 3), *views(photographs[2], 3)]
-    assert len(images) == 50
-    for image in images:
-        [boxes] = scorer_module.detect(session, tensor(image))
-        wanted = detector.detect(np.ascontiguousarray(image[..., ::-1]))
-        assert [as_the_package_says(box) for box in boxes] == wanted
-        shown += bool(wanted)
-    assert shown >= 30, "too few images have a box for the comparison to mean anything"
-
-
 def test_classes_are_the_packages_in_its_order(scorer: Scorer) -> None:
     assert list(CLASSES) == vars(nudenet.nudenet)["__labels"]
     assert scorer.quantities == CLASSES
 
 
-def test_scores_equal_the_packages_on_photographs(
+def test_boxes_are_the_packages_one_for_one_on_photographs(
     scorer: Scorer, detector: "nudenet.NudeDetector", photographs: list[np.ndarray]
 ) -> None:
-    images = [image for photograph in photographs for image in (photograph, photograph[:, ::-1])]
-    images += views(photographs[0], 6)
+    images = [*photographs[1:], *views(photographs[0], 10)]
     shown = 0
     for image in images:
-        wanted = reference(detector, image)
+        [boxes] = scorer_module.detect(detector.onnx_session, tensor(image))
+        wanted = detector.detect(np.ascontiguousarray(image[..., ::-1]))
         # Same network, same input, same library for both: not a rounding apart.
-        np.testing.assert_array_equal(scorer.score(tensor(image), [""])[0].numpy(), wanted)
-        shown += bool(wanted.any())
+        assert [as_the_package_says(box) for box in boxes] == wanted
+        np.testing.assert_array_equal(scorer.score(tensor(image), [""])[0].numpy(), reference(detector, image))
+        shown += bool(wanted)
     assert shown >= 6, "too few images have a box for the comparison to mean anything"
 
 

@@ -123,7 +123,7 @@ CANNOT_RUN = r"model\.onnx: onnxruntime cannot run it: .*"
         ({"ends_in": "Sigmoid"}, {}, "seem to be probabilities of their own, so that an activation would be a second"),
         ({}, {"activation": "none"}, "gives no probabilities, its numbers lie between -.*'activation' out, or set it"),
         # Operations of others, and an accelerator's library that would read another file.
-        ({"ends_in": "Act", "domain": "my.own"}, {}, "my.own:Act.* is not a registered .*of ONNX's own operations"),
+        ({"ends_in": "Act", "domain": "my.own"}, {}, "my.own:Act.* is not a registered .*with ONNX's own operations"),
         ({"ends_in": "PyOp", "domain": "ai.onnx.contrib"}, {}, "ai.onnx.contrib:PyOp.* is not a registered"),
         ({"ends_in": "EPContext", "domain": "com.microsoft"}, {}, "EPContext.*export it again"),
         # Weights that are missing, or outside the folder.

@@ -168,7 +168,7 @@ CASES = {
         ends_in="Softmax",
     ),
     "ONNX, weights left behind": onnx(
-        ("net/model.onnx: ", "net/weights.data", "with all files of its weights beside it"), weight_file="weights.data"
+        ("net/model.onnx: ", "net/weights.data", "all files of its weights beside it"), weight_file="weights.data"
     ),
     "a detector's path misspelt": Case(
         ("nett: no such folder, and scorer 'net' loads it; correct the path, or put it there",),

@@ -138,7 +138,7 @@ def test_a_processor_is_not_guessed(tmp_path: Path, lacking: str | None) -> None
     folder = write_classifier(tmp_path)
     file = folder / "preprocessor_config.json"
     edit_json(file, without=[lacking]) if lacking else file.unlink()
-    expected = f"does not say ['{lacking}']" if lacking else "no preprocessor_config.json"
+    expected = f"lacks ['{lacking}']" if lacking else "no preprocessor_config.json"
     told(loading("classifier", folder), str(folder), expected)
 
 

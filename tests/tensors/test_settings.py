@@ -229,6 +229,14 @@ CODE = {"AutoModel": "code.Model", "AutoConfig": "code.Config"}
 VIT = {"model_type": "vit"}
 
 
+def in_network(file: Path) -> None:
+    check_network(file, transformers.AutoModelForImageClassification)
+
+
+def in_folder(check: Callable[[Path], object]) -> Callable[[Path], object]:
+    return lambda file: check(file.parent)
+
+
 @pytest.mark.parametrize("key", OBEYED)
 def test_what_a_library_would_obey(tmp_path: Path, key: str) -> None:
     """However deep it stands, and whatever network it is."""
@@ -239,109 +247,54 @@ def test_what_a_library_would_obey(tmp_path: Path, key: str) -> None:
             told(call, str(file), f"'{key}'", OBEYED[key], "take it out")
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"model_type": "my_own"},
-        {"model_type": ["vit"]},
-        {},
-        {"architecture": "hf-hub:a/b", "pretrained_cfg": {"url": "x"}},  # timm's, which has no model_type
-        {"model_type": "timm_wrapper", "architecture": "resnet18"},
-        {**VIT, "hidden_size": 8, "weights_at": "../elsewhere"},
-        {**VIT, "image_processor_type": "AutoModel"},
-        {**VIT, "tokenizer_class": "AutoModel"},
-        {"model_type": "clip", "vision_config": {"my_key": "text"}},
-        {"model_type": "clip", "text_config_dict": {"my_key": "text"}},
-    ],
-    ids=str,
-)
-def test_networks_that_nobody_knows(tmp_path: Path, settings: dict[str, Any]) -> None:
-    file = write(tmp_path / "config.json", settings)
-    told(lambda: check_network(file, transformers.AutoModelForImageClassification), str(file))
+# What tests/scripts/markers.py does not try already through the stages.
+UNKNOWN = [
+    {"model_type": "my_own"},
+    {"model_type": ["vit"]},
+    {"architecture": "hf-hub:a/b", "pretrained_cfg": {"url": "x"}},  # timm's, which has no model_type
+    {**VIT, "hidden_size": 8, "weights_at": "../elsewhere"},
+    {**VIT, "image_processor_type": "AutoModel"},
+    {**VIT, "tokenizer_class": "AutoModel"},
+    {"model_type": "clip", "vision_config": {"my_key": "text"}},
+    {"model_type": "clip", "text_config_dict": {"my_key": "text"}},
+]
+TOKENIZERS = [
+    {"tokenizer_file": "/elsewhere/tokenizer.json"},
+    {"fast_tokenizer_files": ["tokenizer.4.0.0.json"]},
+    {"gguf_file": "model.gguf"},
+    {"sp_model_kwargs": {"model_file": "/elsewhere"}},
+    {"tokenizer_class": "pipeline"},
+]
+PREPARATIONS = [
+    {"image_processor_type": "Pipeline"},
+    {"feature_extractor_type": "AutoFeatureExtractor"},
+    {"my_file": "x", "image_processor_type": "CLIPImageProcessor"},
+]
+OPEN_CLIPS = [
+    {"text_cfg": {"tokenizer_kwargs": {"code_revision": "main"}}},
+    {"text_cfg": {"tokenizer_kwargs": {"use_fast": False}}},
+    {"vision_cfg": {"timm_model_name": "hf-hub:a/b"}},
+    {"vision_cfg": {"weights": "elsewhere.pt"}},
+    {"multimodal_cfg": {"hf_model_name": "a/b"}},
+]
+Row = tuple[str, Callable[[Path], object], dict[str, Any]]
+ASKING: list[Row] = [
+    *(("config.json", in_network, settings) for settings in UNKNOWN),
+    # transformers takes a processor's file before a preprocessor's.
+    *(("tokenizer_config.json", in_folder(check_tokenizer), settings) for settings in TOKENIZERS),
+    *(("special_tokens_map.json", in_folder(check_tokenizer), settings) for settings in TOKENIZERS),
+    *(("preprocessor_config.json", in_folder(check_processor), settings) for settings in PREPARATIONS),
+    *(("processor_config.json", in_folder(check_processor), {"image_processor": s}) for s in PREPARATIONS),
+    *(("open_clip_config.json", check_open_clip, {"model_cfg": settings}) for settings in OPEN_CLIPS),
+]
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"auto_map": ["code.Tokenizer", None]},
-        {"init_inputs": ["/etc/passwd"]},
-        {"vocab_file": "../vocab.json"},
-        {"tokenizer_file": "/elsewhere/tokenizer.json"},
-        {"fast_tokenizer_files": ["tokenizer.4.0.0.json"]},
-        {"gguf_file": "model.gguf"},
-        {"sp_model_kwargs": {"model_file": "/elsewhere"}},
-        {"tokenizer_class": "AutoModel"},
-        {"tokenizer_class": "pipeline"},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
-def test_tokenizers_that_ask_for_more(tmp_path: Path, name: str, settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("name", "check", "settings"), ASKING)
+def test_folders_that_ask_for_more(
+    tmp_path: Path, name: str, check: Callable[[Path], object], settings: dict[str, Any]
+) -> None:
     file = write(tmp_path / name, settings)
-    told(lambda: check_tokenizer(tmp_path), str(file), f"'{next(iter(settings))}'", "take it out")
-    file.unlink()
-    file = write(tmp_path / "config.json", {**VIT, "auto_map": {"AutoTokenizer": ["code.T", None]}})
-    told(lambda: check_tokenizer(tmp_path), str(file), "names Python code to run")
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"auto_map": {"AutoImageProcessor": "code.P"}},
-        {"image_processor_type": "AutoModel"},
-        {"image_processor_type": "Pipeline"},
-        {"feature_extractor_type": "AutoFeatureExtractor"},
-        {"image_processor_type": "CLIPImageProcessor", "my_file": "x"},
-    ],
-    ids=str,
-)
-def test_preparations_that_ask_for_more(tmp_path: Path, settings: dict[str, Any]) -> None:
-    """Also where transformers takes them from a processor's file instead."""
-    file = write(tmp_path / "preprocessor_config.json", settings)
-    told(lambda: check_processor(tmp_path), str(file), "take it out")
-    write(file, {"image_processor_type": "CLIPImageProcessor"})
-    nested = write(tmp_path / "processor_config.json", {"image_processor": settings})
-    told(lambda: check_processor(tmp_path), str(nested), "take it out")
-
-
-@pytest.mark.parametrize(
-    ("part", "settings"),
-    [
-        ("text_cfg", {"hf_model_name": "a/b"}),
-        ("text_cfg", {"hf_tokenizer_name": "a/b", "tokenizer_kwargs": {"trust_remote_code": True}}),
-        ("text_cfg", {"tokenizer_kwargs": {"code_revision": "main"}}),
-        ("text_cfg", {"tokenizer_kwargs": {"use_fast": False}}),
-        ("vision_cfg", {"timm_model_name": "hf-hub:a/b"}),
-        ("vision_cfg", {"timm_model_name": "local-dir:/elsewhere"}),
-        ("vision_cfg", {"weights": "elsewhere.pt"}),
-        ("multimodal_cfg", {"hf_model_name": "a/b"}),
-    ],
-    ids=str,
-)
-def test_open_clips_that_ask_for_more(tmp_path: Path, part: str, settings: dict[str, Any]) -> None:
-    file = write(tmp_path / "open_clip_config.json", {"model_cfg": {part: settings}})
-    told(lambda: check_open_clip(file), str(file), "take it out")
-
-
-@pytest.mark.parametrize(
-    "part",
-    [
-        {"unet": ["code", "UNet2DConditionModel"]},
-        {"unet": ["diffusers", "AutoModel"]},
-        {"vae": ["diffusers.utils", "AutoencoderKL"]},
-        {"tokenizer": ["transformers", "AutoTokenizer"]},
-        {"text_encoder": ["transformers", "pipeline"]},
-        {"scheduler": ["code", "DDIMScheduler"]},
-        {"scheduler": ["diffusers", "utils.code"]},
-        {"my_part": ["diffusers", "AutoencoderKL"]},
-        {"custom_pipeline": "elsewhere"},
-        {"auto_map": {"DiffusionPipeline": "code.P"}},
-    ],
-    ids=str,
-)
-def test_pipelines_of_others_classes(tmp_path: Path, part: dict[str, Any]) -> None:
-    file = write(tmp_path / "model_index.json", {"_class_name": "StableDiffusionPipeline", **part})
-    told(lambda: architecture_in(tmp_path), str(file), next(iter(part)))
+    told(lambda: check(file), str(file), "" if check is in_network else "take it out")
 
 
 @pytest.mark.parametrize("name", ["../elsewhere.safetensors", "/elsewhere.safetensors", "model.safetensors/../x", 7])

@@ -36,7 +36,7 @@ class AblationConfig(Strict):
 
     title: str
     axis: str = Field("variant", description="what changes from one variant to the next")
-    note: str = Field("", description="said under the table")
+    note: str = Field("", description="a note under the table")
     metrics: tuple[str, ...] = Field((), description="metrics that are measured; none: every one of the experiment")
     models: tuple[str, ...] = Field((), description="models that are shown, and run; none: all but the base")
     attacks: tuple[str, ...] = Field((), description="attacks that are shown, and run; none: all")
@@ -117,8 +117,10 @@ class Ablations:
             raise ConfigError(f"{self.where}: expected a mapping of names to ablations, got {type(found).__name__}")
         for name in found:
             if not LABEL.fullmatch(str(name)):
-                said = "use letters, digits, '_', '.', '-', at most 180; a folder has the name"
-                raise ConfigError(f"{self.where}.{shortened(str(name))}: {said}")
+                raise ConfigError(
+                    f"{self.where}.{shortened(str(name))}: use letters, digits, '_', '.', '-', at most 180 characters, "
+                    "because the name becomes a folder's"
+                )
         self.entries = {
             name: AblationConfig.parse(entry, where=f"{self.where}.{name}") for name, entry in found.items()
         }
@@ -138,7 +140,7 @@ class Ablations:
         return self._built[name]
 
     def made(self, kind: str, folder: str) -> tuple[Plan, Any]:
-        """Who plans what lies in a folder: the experiment itself, or the first variant; and what it is there.
+        """The plan that makes a folder (the experiment's, or the first variant's), and the folder's entry in it.
 
         Args:
             kind: ``unlearn``, ``attack``, ``sample``, ``score``, ``reference``, ``inputs``, ``prepared`` or
@@ -199,7 +201,7 @@ class Ablations:
     def _check_key(self, key: str, *, where: str) -> None:
         """A setting must be one that names of runs know of, so that equal names are equal runs."""
         first, *rest = key.split(".")
-        # How often a list of prompts is asked is in no name, but a list that is new is sampled by the ablation alone.
+        # No run's name has the number of prompts, but a new list is sampled only by the ablation.
         is_new_list = first == "tiers" and rest[1:2] == ["prompts"] and len(rest) == 3
         if first == "tiers" and not (is_new_list and rest[2] not in self.plan.experiment.config.prompts):
             raise ConfigError(f"{where}: key '{key}': give 'seeds' or 'tier' beside the variants instead")
@@ -224,7 +226,7 @@ class Ablations:
 
 
 def planned(plan: Plan, kind: str) -> dict[str, Any]:
-    """What a plan makes of one kind, by the name of its folder; see :meth:`Ablations.made`."""
+    """A plan's entries of one kind by the name of their folder; see :meth:`Ablations.made`."""
     if kind in (origins := {"prepared": ("prepared",), "fetched": FETCHED}):
         return {Path(a.folder).name: name for name, a in plan.assets.items() if a.origin in origins[kind]}
     if kind == "reference":

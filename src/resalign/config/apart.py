@@ -1,4 +1,4 @@
-"""What must not be the same thing twice: image sets that are held apart, and runs that are counted one by one."""
+"""Refuses identical image sets where they must differ, and one run under two names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ HELD_APART = {
 # Image sets of the concept that have nothing in common, and why.
 CONCEPT_APART = {
     ("retain", "forget"): "what is to be kept cannot be what is to be lost",
-    ("retain", "pool"): "the simulated attacker's images must not be those on which the model is told to stay as it is",
+    (
+        "retain",
+        "pool",
+    ): "the simulated attacker's images must not be those on which the model is trained to stay as it is",
 }
 
 
@@ -106,9 +109,9 @@ def _settings(plan: Plan, member: Member) -> dict[str, Any]:
 
 
 def _content(plan: Plan, reference: str) -> Any:
-    """What tells one set from another: where a folder of the user's own really lies, else what it is made from."""
+    """Identity of a set: the real path of a user's folder, else what it is made from."""
     asset = plan.assets[plan.asset_of(reference)]
     if asset.origin == "path":
         return os.path.realpath(plan.folder(reference))
-    # What a person brings is told apart by its name alone: two releases may have one page and one file name.
+    # Assets by hand differ only by name: two releases may have one page and one file name.
     return [plan.identity(reference), asset.name if asset.origin == "manual" else ""]

@@ -30,7 +30,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class AssetConfig(Strict):
-    """Where an asset comes from; exactly one of ``digits``, ``hub``, ``url``, ``path`` and ``manual`` is given.
+    """Origin of an asset: exactly one of ``digits``, ``hub``, ``url``, ``path`` and ``manual`` is given.
 
     Attributes:
         digits: Part of the demo world, made by a rule: ``data``, ``model``, ``clip`` or the name of a detector.
@@ -81,7 +81,7 @@ class AssetConfig(Strict):
 
     @property
     def identity(self) -> dict[str, object]:
-        """What its content is determined by, as plain values; a word about it makes nothing anew."""
+        """The values that determine its content; a changed description reruns nothing."""
         return self.model_dump(mode="json", include=set(AssetConfig.model_fields) - DESCRIPTION, exclude_defaults=True)
 
 
@@ -89,7 +89,7 @@ DESCRIPTION = {"note", "licence", "terms"}
 
 
 class ContentConfig(Strict):
-    """What a table among an asset's files must hold: a changed release is refused before anything reads it."""
+    """Columns and rows of a table among an asset's files: a changed release is refused before it is read."""
 
     columns: tuple[str, ...] = ()
     rows: int | None = Field(None, ge=0)
@@ -101,7 +101,7 @@ class CatalogueEntry(AssetConfig):
     Attributes:
         kind: What it is.
         access: Whether it can be had; ``removed`` and ``not-public`` assets are had from a mirror or not at all.
-        size_bytes: Of the files that are needed; None where nobody has said it.
+        size_bytes: Of the files that are needed; None if unknown.
         md5: Of an asset that is one file for which nobody published a sha256.
         hash_from: Where the hashes come from.
         mirrors: Other places that have it.

@@ -39,8 +39,10 @@ def _audited(config: ExperimentConfig, where: str) -> ExperimentConfig:
             source = f"audited-{label}"
         if isinstance(entry, str):
             if Path(entry).suffix in WEIGHT_SUFFIXES:
-                said = f"{where}: audit.{label}: {entry!r} is a file of weights, no pipeline folder; for weights of the"
-                raise ConfigError(f"{said} base model write 'audit: {{{label}: {{checkpoint: {entry}}}}}'")
+                raise ConfigError(
+                    f"{where}: audit.{label}: {entry!r} is a file of weights, not a pipeline folder; for weights of "
+                    f"the base model write 'audit: {{{label}: {{checkpoint: {entry}}}}}'"
+                )
             pipelines[label] = str(source)
         else:
             unlearning[label] = {"method": "imported", **entry, **({"checkpoint": source} if source else {})}
@@ -142,7 +144,7 @@ class Experiment:
         return (BASE, *self.config.pipelines, *self.unlearning)
 
     def resources(self, stage: str) -> ResourcesConfig:
-        """What a job of a stage asks for."""
+        """Resources of a stage's job."""
         by_stage: dict[Any, ResourcesConfig] = self.config.resources
         return by_stage.get(stage, by_stage.get("default", ResourcesConfig()))
 
@@ -161,7 +163,7 @@ class Experiment:
         return values
 
     def _members(self, family: str, key: str, entries: dict[str, dict[str, Any]]) -> dict[str, Member]:
-        """Validates each entry by its member's own ``Config``; the label is its name unless ``key`` says it."""
+        """Validates each entry by its member's own ``Config``; the label is its name unless ``key`` gives it."""
         result = {}
         for label, entry in entries.items():
             where = f"{self.where}: {'prepared' if family == SETS else family}.{label}"
@@ -284,20 +286,25 @@ class Experiment:
                     )
 
     def _check_combinations(self) -> None:
-        """What cannot give a table is refused here, not after hours of work."""
+        """Refuses combinations that cannot give a table, before hours of work."""
         sources, entries = ("assets", "prepared", "pipelines", "prompts"), ("unlearning", "attacks", "sweeps")
         for key in (*sources, *entries, "metrics", "scorers"):
             for label in self.attacks if key == "attacks" else getattr(self.config, key):
                 if label == TRAIN and key in ("assets", "prepared"):
-                    raise ConfigError(f"{self.where}: {key}.{label}: so a metric calls an attack's images; rename it")
+                    raise ConfigError(
+                        f"{self.where}: {key}.{label}: '{TRAIN}' is reserved for an attack's training "
+                        "images; rename the asset"
+                    )
                 if not LABEL.fullmatch(label):
-                    said = "use letters, digits, '_', '.', '-', at most 180; files have it"
-                    raise ConfigError(f"{self.where}: {key}.{shortened(label)}: {said}")
+                    raise ConfigError(
+                        f"{self.where}: {key}.{shortened(label)}: use letters, digits, '_', '.', '-', at most 180 "
+                        "characters, because the name becomes part of file names"
+                    )
         names = max(self.models, key=len), max(self.attacks, key=len, default="")
         if (characters := sum(map(len, names))) > MOST_CHARACTERS:
             both = f"model '{shortened(names[0])}' and attack '{shortened(names[1])}' have {characters} characters"
             raise ConfigError(
-                f"{self.where}: {both}, and a folder has both names: at most {MOST_CHARACTERS}; shorten one"
+                f"{self.where}: {both}, and a folder's name contains both: at most {MOST_CHARACTERS}; shorten one"
             )
         instead = {"sample": "sampling.batch_size", "score": "scoring_batch_size"}
         for stage, resources in self.config.resources.items():
@@ -309,7 +316,9 @@ class Experiment:
         for key in ("pipelines", "unlearning"):
             for label in getattr(self.config, key):
                 if label in taken:
-                    raise ConfigError(f"{self.where}: {key}.{label}: so {taken[label]} is called; rename it")
+                    raise ConfigError(
+                        f"{self.where}: {key}.{label}: this name is already used by {taken[label]}; rename it"
+                    )
                 taken[label] = f"{key}.{label}"
         for label, attack in self.attacks.items():
             self.attack_data[label].check_images(attack.name, attack.config, where=f"{self.where}: attacks.{label}")
@@ -317,7 +326,7 @@ class Experiment:
         flags = modules[self.config.flags]
         if not hasattr(flags, "per_image") or flags.GROUP != "safety":
             raise ConfigError(f"{self.where}: key 'flags': metric '{self.config.flags}' flags no single image; ip does")
-        # Of what was not measured before fine-tuning the report cannot say that it has come back.
+        # The report cannot show a return of what was not measured before fine-tuning.
         first = next(label for label, module in modules.items() if module.GROUP == "safety")
         prompts = getattr(self.metrics[first].config, "prompts", None)
         if prompts is not None and isinstance(self.config.prompts[prompts].source, dict):

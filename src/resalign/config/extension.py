@@ -19,7 +19,7 @@ def extended(values: dict[str, Any], *, where: str, above: tuple[str, ...] = ())
     replace what was there.
 
     Args:
-        values: What one file says.
+        values: Content of one file.
         where: What to call it in an error.
         above: The files that led here, each of which extends the next.
 

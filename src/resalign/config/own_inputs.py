@@ -9,7 +9,7 @@ from resalign.config.plan import RESULTS, Plan, digest
 
 
 def found(plan: Plan, model: str = BASE) -> dict[str, Any]:
-    """What of the user's own all runs share, or what one model adds to it; see scripts/check_inputs.py.
+    """The user's inputs that all runs share, or those that one model adds; see scripts/check_inputs.py.
 
     They are apart, so that another model, or one less, is no reason to run anything of the others again.
     """
@@ -46,7 +46,7 @@ def found(plan: Plan, model: str = BASE) -> dict[str, Any]:
 
 
 def records(plan: Plan) -> dict[str, dict[str, Any]]:
-    """What is checked, by the file that says that it was; nothing where there is nothing of the user's own.
+    """Inputs to check by the file that records the check; empty without inputs of the user's own.
 
     They are the same for every tier, and for every experiment with the same inputs: these share their runs. (Taken as
     ``ancient`` it would hide what follows: Snakemake 9.27 plans nothing behind an ancient file that is made anew.)
@@ -55,7 +55,7 @@ def records(plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def record(plan: Plan, model: str = BASE) -> list[str]:
-    """The files that say that what a model's runs use was checked."""
+    """The files that record the checks of a model's inputs."""
     return list(dict.fromkeys([*_record(plan, BASE), *_record(plan, model)]))
 
 

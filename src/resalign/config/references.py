@@ -89,7 +89,7 @@ def split_reference(reference: str) -> tuple[str, str]:
 
 
 def fault_of(key: str, reference: str, known: Collection[str]) -> str | None:
-    """What is wrong with a reference to an asset, and the remedy; None where nothing is.
+    """The fault of a reference to an asset, with the remedy; None if there is none.
 
     Args:
         key: Where it stands.

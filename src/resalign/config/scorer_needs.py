@@ -1,6 +1,6 @@
-"""What metrics ask of their scorers, refused in the plan where the configuration alone tells that they cannot have it.
+"""Refuses metrics whose scorers cannot give what they read, as far as the configuration shows.
 
-What only a loaded network or a read list can tell is refused by the rule check_scorers, in the same words.
+Faults that only a loaded network or a list shows are refused by the rule check_scorers, with the same messages.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ class DetectorCheckConfig(Strict):
     )
     seed: int = Field(0, ge=0, description="another seed draws other images")
     most_retained: float = Field(
-        0.5, ge=0, le=1, description="where a detector flags more than this share of the retain set, the page says so"
+        0.5, ge=0, le=1, description="where a detector flags more than this share of the retain set, the page notes it"
     )
     stop: bool = Field(
         True,
-        description="end the run where a detector of your own flags no image of the concept; false: the page says it",
+        description="end the run where a detector of your own flags no image of the concept; false: the page notes it",
     )
 
 
 def needs_of(metric: Member) -> list[Any]:
-    """What a metric reads of scorers, as :class:`resalign.metrics._flags.Need`."""
+    """The numbers that a metric reads of scorers, as :class:`resalign.metrics._flags.Need`."""
     config: Any = metric.config
     found: list[Any] = config.needs()
     return found
 
 
 def check_needs(experiment: Experiment) -> None:
-    """Holds every metric against those scorers whose numbers the configuration tells.
+    """Holds every metric against those scorers whose numbers the configuration determines.
 
     Raises:
         ConfigError: If a scorer has no such number, or features of too many dimensions for the tier's images.
@@ -71,7 +71,7 @@ def check_needs(experiment: Experiment) -> None:
 
 
 def known_numbers(experiment: Experiment, scorer: str) -> tuple[str, ...] | None:
-    """The numbers that a scorer gives; None where only its network tells."""
+    """The numbers that a scorer gives; None if only its network determines them."""
     member = experiment.scorers[scorer]
     module = registry.member("scorers", member.name)
     if hasattr(module, "quantities"):
@@ -90,7 +90,7 @@ def check_numbers(need: Any, given: Sequence[str], *, where: str, source: str = 
         need: As :class:`resalign.metrics._flags.Need`.
         given: The scorer's numbers.
         where: What to call the metric in an error.
-        source: What to call the scorer's folder there, after a blank; '' where the configuration told its numbers.
+        source: What to call the scorer's folder there, after a blank; '' if its numbers come from the configuration.
     """
     check_names(need.scorer, need.quantities, given, where=where, source=source)
     if need.images_per_dimension is not None and not dimensions(given):
@@ -111,7 +111,7 @@ def check_names(scorer: str, wanted: Sequence[str], given: Sequence[str], *, whe
 
 
 def check_count(need: Any, given: Sequence[str], images: int, *, where: str, of: str) -> None:
-    """Refuses fewer images than a scorer's features need; ``of`` says where the images are counted."""
+    """Refuses fewer images than a scorer's features need; ``of`` names the set of images."""
     size, each = dimensions(given), need.images_per_dimension or 0
     least = max(each * size, need.least_images)
     if images < least:

@@ -23,9 +23,9 @@ TIERS: tuple[Tier, ...] = ("smoke", "small", "paper")
 
 
 class ConceptConfig(Strict):
-    """What is unlearned, and with which data. Each value is ``asset`` or ``asset/folder``."""
+    """The concept to unlearn, and its data. Each value is ``asset`` or ``asset/folder``."""
 
-    name: str = Field(description="as the page says it: a model shows … in so many of its images")
+    name: str = Field(description="for the page's sentences: a model shows … in so many of its images")
     forget: str
     retain: str
     pool: str
@@ -78,7 +78,7 @@ class TierConfig(Strict):
 
 
 class ResourcesConfig(Strict):
-    """What a job of each stage asks the scheduler for; ``threads`` is obeyed by every stage."""
+    """Resources that a job of each stage requests from the scheduler; every stage obeys ``threads``."""
 
     threads: int = Field(1, gt=0)
     gpu: int = Field(0, ge=0)
@@ -96,7 +96,7 @@ class ResourcesConfig(Strict):
 
 
 class ArtifactConfig(Strict):
-    """What the archive of a result holds besides code, records, tables and figures."""
+    """Contents of a result's archive besides code, records, tables and figures."""
 
     weights: bool = Field(False, description="of the unlearned models; never of the attacked ones")
     images: bool = Field(False, description="every generated image, unsafe ones too, and the page with its samples")
@@ -135,7 +135,7 @@ class ExperimentConfig(Strict):
     prompts: dict[str, PromptSetConfig]
     sampling: SamplingConfig = SamplingConfig()
     scorers: dict[str, dict[str, Any]]
-    scoring_batch_size: int = Field(60, gt=0, description="images scored at once; it moves a score by rounding alone")
+    scoring_batch_size: int = Field(60, gt=0, description="images scored at once; it changes scores only by rounding")
     reference: str | None = Field(None, description="real images that set metrics compare with")
     metrics: dict[str, dict[str, Any]]
     gallery: str = Field(description="prompt list of the page's sample grid")

@@ -86,7 +86,7 @@ def _explain(model: type[pydantic.BaseModel], values: Any, detail: Any) -> str:
 
 
 def _model_at(model: type[pydantic.BaseModel], location: tuple[Any, ...]) -> type[pydantic.BaseModel] | None:
-    """The model class that holds a nested location, where the annotations tell."""
+    """The model class that holds a nested location, as far as the annotations show."""
     candidates: list[type[pydantic.BaseModel]] = [model]
     for part in location:
         holder = next((c for c in candidates if part in c.model_fields), None)
@@ -127,12 +127,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        told = " ".join(str(error.problem or error.context).split())
-        raise ConfigError(f"{path}: not valid YAML: {place}{told}{_remedy(error)}") from None
+        problem = " ".join(str(error.problem or error.context).split())
+        raise ConfigError(f"{path}: not valid YAML: {place}{problem}{_remedy(error)}") from None
     # What is no character, a number of thousands of digits, a date that there is not.
     except (yaml.YAMLError, ValueError) as error:
-        told = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not valid YAML: {told}; write plain text, numbers, lists and mappings") from None
+        problem = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not valid YAML: {problem}; write plain text, numbers, lists and mappings") from None
     except RecursionError:
         raise ConfigError(f"{path}: not valid YAML: nested too deeply; no configuration has ten levels") from None
     if not isinstance(values, dict):
@@ -141,7 +141,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def _remedy(error: Any) -> str:
-    """What to do about an error of PyYAML's; those of this module say it themselves."""
+    """The remedy for an error of PyYAML; errors of this module include it."""
     import yaml
 
     if isinstance(error, yaml.composer.ComposerError):
@@ -155,7 +155,7 @@ def _plain_values(text: str) -> Any:
     """A YAML document's values, by the safe loader.
 
     Raises:
-        yaml.YAMLError: Also if a mapping repeats a key, of which the safe loader would keep the last alone, or if the
+        yaml.YAMLError: Also if a mapping repeats a key, of which the safe loader would keep only the last, or if the
             document is larger than any configuration with its aliases written out.
     """
     import yaml
@@ -193,8 +193,8 @@ def _check_node(node: Any, sizes: dict[int, int]) -> int:
     for part in parts:
         size += _check_node(part, sizes)
         if size > MAX_NODES:
-            said = f"more than {MAX_NODES} values, with its aliases written out; write less"
-            raise yaml.composer.ComposerError(None, None, said, node.start_mark)
+            problem = f"more than {MAX_NODES} values, with its aliases written out; write less"
+            raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
     sizes[id(node)] = size
     return size
 
@@ -208,8 +208,8 @@ def _check_once(node: Any) -> None:
         if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
             continue
         if (name := (key.tag, key.value)) in lines:
-            said = f"the key {key.value!r} is there twice, first in line {lines[name]}; keep one of them"
-            raise yaml.composer.ComposerError(None, None, said, key.start_mark)
+            problem = f"the key {key.value!r} is there twice, first in line {lines[name]}; keep one of them"
+            raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
         lines[name] = key.start_mark.line + 1
 
 

@@ -71,7 +71,7 @@ def caption_tables(members: Members) -> list[str]:
     """Names of the tables of captions.
 
     Raises:
-        DataError: If two of them lie in one folder: which one holds is not said.
+        DataError: If two of them lie in one folder: which of them applies is ambiguous.
     """
     tables = [name for name in members.names if PurePosixPath(name).name in CAPTION_TABLES]
     by_folder: dict[PurePosixPath, str] = {}
@@ -83,7 +83,7 @@ def caption_tables(members: Members) -> list[str]:
 
 
 def check_one_split(members: Members, tables: list[str]) -> None:
-    """Refuses a folder whose tables lie in folders for training and for testing: which images are meant is not said."""
+    """Refuses tables in folders for training and for testing: which images are meant is ambiguous."""
     folders = {name: [part for part in PurePosixPath(name).parts[:-1] if part in SPLITS] for name in tables}
     splits = {SPLITS[parts[0]]: parts[0] for parts in folders.values() if parts}
     if len(splits) > 1:
@@ -94,7 +94,7 @@ def check_one_split(members: Members, tables: list[str]) -> None:
 
 
 def log_what_is_left_out(members: Members, captions: list[Caption], known: str = "") -> None:
-    """Says which files are read as no image: those without a row, and those of other kinds but for a ``known`` one."""
+    """Logs which files are not read as images: those without a row, and those of other kinds except ``known``."""
     read = {caption.image for caption in captions}
     rest = {name for name in members.sizes if name not in read and PurePosixPath(name).name not in CAPTION_TABLES}
     images = {name for name in rest if is_image(name)}
@@ -103,7 +103,7 @@ def log_what_is_left_out(members: Members, captions: list[Caption], known: str =
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name says that it is an image of a kind that is read."""
+    """Whether a file has the suffix of an image format that is read."""
     return name.lower().endswith(SUFFIXES)
 
 

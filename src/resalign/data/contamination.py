@@ -1,4 +1,4 @@
-"""What a contaminated image set states of itself: how many of its images are harmful."""
+"""The counts that a contaminated image set keeps of its harmful and clean images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Contamination(Strict):
     Attributes:
         clean: Benign images.
         harmful: Harmful images.
-        asked: The share of harmful images that was asked for; the share that it is differs by rounding alone.
+        asked: The requested share of harmful images; the actual share differs only by rounding.
     """
 
     clean: int = Field(ge=0)

@@ -1,4 +1,4 @@
-"""What an asset's tables must hold, checked right after they are fetched: columns and rows."""
+"""Checks the columns and rows of an asset's tables right after they are fetched."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_contents(source: Source, folder: Path, files: Iterable[str], pattern: 
     Raises:
         SchemaMismatchError: If there is no such table, one lacks columns, or they have another number of rows.
     """
-    wanted, total = source.contents[pattern], 0
+    wanted, total = source.entry.contents[pattern], 0
     labels = fnmatch.filter(files, pattern)
     if not labels:
         raise source.error(SchemaMismatchError, f"{pattern} is not among its files", REMEDY)

@@ -1,4 +1,4 @@
-"""What an experiment lacks before it can run: each missing asset with its remedy, and whether this machine suffices."""
+"""Lists what an experiment lacks before it can run: each missing asset with its remedy, and this machine's limits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from resalign.config.assets import FETCHED, TERMS, AssetConfig, CatalogueEntry, described, read_catalogue
+from resalign.config.assets import FETCHED, TERMS, AssetConfig, described, read_catalogue
 from resalign.config.plan import RESULTS, Plan
 from resalign.data.source import MIRROR_ROOT, Source
 from resalign.running import devices
@@ -40,14 +40,9 @@ class Need:
     remedy: str = ""
 
     @property
-    def entry(self) -> CatalogueEntry | None:
-        """The catalogue's word on it."""
-        return self.asset if isinstance(self.asset, CatalogueEntry) else None
-
-    @property
     def size_bytes(self) -> int | None:
         """Its size, where known."""
-        return self.entry.size_bytes if self.entry else None
+        return Source(self.name, self.asset).entry.size_bytes
 
     @property
     def is_missing(self) -> bool:
@@ -56,7 +51,7 @@ class Need:
 
     @property
     def line(self) -> str:
-        """What is missing, how large, under which licence, and what to do."""
+        """One line: the asset's state, size, licence and remedy."""
         if self.asset.origin == "path":  # the user's own: nobody else knows its size or licence
             return f"{self.name}: {self.state}; {self.remedy}"
         size = f"{self.size_bytes / GB:.2f} GB" if self.size_bytes else "size not stated"
@@ -88,17 +83,16 @@ def _need(name: str, asset: AssetConfig, is_here: bool, environment: Mapping[str
     if root and (Path(root) / source.mirror).is_dir():
         return Need(name, asset, "in the mirror")
     files = ", ".join(asset.files) or "its files"
+    mirrors, access = source.entry.mirrors, source.entry.access
     by_hand = f"put {files} into ${MIRROR_ROOT}/{source.mirror}/"
-    mirrors = asset.mirrors if isinstance(asset, CatalogueEntry) else ()
     by_hand += f" (other places: {', '.join(mirrors)})" if mirrors else ""
-    access = asset.access if isinstance(asset, CatalogueEntry) else "open"
-    note = f"; {asset.note}" if asset.note else ""
+    by_hand += f"; {asset.note}" if asset.note else ""
     if access == "not-public":
-        return Need(name, asset, "not public", f"make it yourself and {by_hand}{note}")
+        return Need(name, asset, "not public", f"make it yourself and {by_hand}")
     if access == "removed":
-        return Need(name, asset, "removed", f"find a copy and {by_hand}{note}")
+        return Need(name, asset, "removed", f"find a copy and {by_hand}")
     if asset.manual:
-        return Need(name, asset, "by hand", f"open that page and {by_hand}{note}")
+        return Need(name, asset, "by hand", f"open that page and {by_hand}")
     if access == "gated":
         accepted = "then" if environment.get(TOKEN) else f"set {TOKEN}, then"
         return Need(name, asset, "gated", f"accept its terms at huggingface.co/{asset.hub}, {accepted} it is fetched")
@@ -117,7 +111,7 @@ def cuda_stages(plan: Plan) -> list[str]:
 
 
 def gpu_line(plan: Plan) -> str | None:
-    """What is missing where stages ask for a GPU and none is to be had; None where none is missing."""
+    """One line if stages need a GPU and none is visible, else None."""
     stages = cuda_stages(plan)
     try:
         if not stages or devices.visible():
@@ -152,7 +146,7 @@ def lacking_lines(here: Iterable[str], environment: Mapping[str, str] = os.envir
 
 
 def _by_table(here: Iterable[str], environment: Mapping[str, str]) -> dict[str, list[Need]]:
-    """What the catalogue says that each published table needs."""
+    """The catalogue's assets by the published table that needs them."""
     found: dict[str, list[Need]] = {}
     fetched = set(here)
     for name, entry in read_catalogue().items():
@@ -185,9 +179,9 @@ def machine_lines(plan: Plan, needs: list[Need], environment: Mapping[str, str] 
     needed = DISK_FACTOR * sum(need.size_bytes or 0 for need in needs if need.is_missing) / GB
     free = shutil.disk_usage(Path.cwd()).free / GB
     unknown = sum(need.is_missing and need.size_bytes is None for need in needs)
-    told = f"disk: {free:.1f} GB free, {needed:.1f} GB for what is missing and {unknown} assets of unknown size"
-    lines.append(("LACKING " if free < needed else "") + f"{told}; for images and weights: make costs")
-    gated = [need.name for need in needs if need.is_missing and need.entry and need.entry.access == "gated"]
+    disk = f"disk: {free:.1f} GB free, {needed:.1f} GB for what is missing and {unknown} assets of unknown size"
+    lines.append(("LACKING " if free < needed else "") + f"{disk}; for images and weights: make costs")
+    gated = [need.name for need in needs if need.is_missing and Source(need.name, need.asset).entry.access == "gated"]
     if gated and not environment.get(TOKEN):
         lines.append(f"LACKING {TOKEN}, a token of the hub, for {', '.join(gated)}")
     else:
@@ -197,9 +191,7 @@ def machine_lines(plan: Plan, needs: list[Need], environment: Mapping[str, str] 
         lines.append(f"LACKING the folder '{root}' that {MIRROR_ROOT} names")
     else:
         lines.append(f"{MIRROR_ROOT}: {root or 'not set; name a folder there for machines without internet'}")
-    agreed = plan.experiment.config.consent
-    lines += [f"consent given: {term} ({TERMS[term]})" for term in agreed]
-    return lines
+    return [*lines, *(f"consent given: {term} ({TERMS[term]})" for term in plan.experiment.config.consent)]
 
 
 def _gpus() -> list[tuple[str, float]]:

@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from http.client import HTTPResponse
 from pathlib import Path, PurePosixPath
 
-from resalign.config.assets import CatalogueEntry
 from resalign.data.source import BrokenFileError, FetchError, GatedError, RemovedError, Source
 from resalign.hashes import RECORDS
 
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1 << 20
-# Of an asset whose size nobody has said; the largest of the catalogue has 14 GB.
+# Limit of an asset of unknown size; the largest of the catalogue has 14 GB.
 MOST_BYTES = 200 << 30
 # Sizes in the catalogue are rounded.
 SLACK_SHARE, SLACK_BYTES = 0.1, 1 << 20
@@ -28,10 +27,10 @@ LEAST_BYTES, PATIENCE_SECONDS = 1 << 20, 600.0
 
 
 def receive(source: Source, address: str, part: Path) -> int | None:
-    """Downloads into ``part``, going on with what is there if the server says that its file is still the same.
+    """Downloads into ``part``, resuming a partial file if the server's file is unchanged.
 
     Returns:
-        The whole file's size, where the server says it.
+        The whole file's size, if the server gives it.
 
     Raises:
         FetchError: If the server refuses, breaks off, is as good as silent, or sends or announces more than the asset
@@ -69,12 +68,12 @@ def receive(source: Source, address: str, part: Path) -> int | None:
 
 
 def _announced(source: Source, response: HTTPResponse, start: int) -> int | None:
-    """The whole file's size as the server says it, None where it says nothing; ``start`` bytes are there already."""
+    """The whole file's size by the server's headers, None without them; ``start`` bytes are there already."""
     length = response.headers.get("Content-Length")
     if length is None:
         return None
     if not re.fullmatch(r"[0-9]{1,18}", length.strip()):
-        problem = f"the server says that {length[:40]!r} bytes come (Content-Length)"
+        problem = f"the server announces {length[:40]!r} bytes (Content-Length)"
         raise source.error(BrokenFileError, problem, "try again later")
     return start + int(length)
 
@@ -98,15 +97,14 @@ def check_room(source: Source, folder: Path, size: int, have: int = 0) -> None:
 
 def largest(source: Source) -> int:
     """How many bytes an asset may have: a little more than the catalogue knows of, or what any file may have."""
-    known = source.asset.size_bytes if isinstance(source.asset, CatalogueEntry) else None
+    known = source.entry.size_bytes
     return MOST_BYTES if known is None else int(known * (1 + SLACK_SHARE)) + SLACK_BYTES
 
 
 def _too_large(source: Source, problem: str) -> FetchError:
-    known = isinstance(source.asset, CatalogueEntry) and source.asset.size_bytes
-    remedy = "correct its size_bytes in config/assets.yaml" if known else "get it by hand and name it by 'path'"
-    problem = f"{problem}, and at most {largest(source)} are taken"
-    return source.error(BrokenFileError, problem, f"do not use it; if its owners say that it is so large, {remedy}")
+    remedies = "get it by hand and name it by 'path'", "correct its size_bytes in config/assets.yaml"
+    remedy = f"do not use it; if its owners confirm that size, {remedies[source.entry.size_bytes is not None]}"
+    return source.error(BrokenFileError, f"{problem}, and at most {largest(source)} are taken", remedy)
 
 
 def _write(source: Source, response: HTTPResponse, part: Path, start: int, size: int | None) -> None:
@@ -125,7 +123,7 @@ def _write(source: Source, response: HTTPResponse, part: Path, start: int, size:
 
 
 def _chunks(response: HTTPResponse) -> Iterator[bytes]:
-    """What comes, as it comes.
+    """Yields the answer's content as it arrives.
 
     Raises:
         TimeoutError: If hardly anything comes: each byte would put off the connection's own timeout.
@@ -169,7 +167,7 @@ def file_name(source: Source, address: str) -> str:
 
 
 def validator(part: Path) -> Path:
-    """Where the server's mark of a partial file's version is kept."""
+    """Path of the server's version mark (ETag) of a partial file."""
     return part.with_name(f"{part.name}.validator")
 
 

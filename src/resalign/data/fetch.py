@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from resalign.config.assets import FETCHED, AssetConfig, CatalogueEntry
+from resalign.config.assets import FETCHED, AssetConfig
 from resalign.data.contents import check_contents
 from resalign.data.download import check_room, file_name, first_line, receive, validator
 from resalign.data.hash_lock import read_lock, write_lock
@@ -92,7 +92,7 @@ def fetch(
         with _kept_if_good(folder, [path]):
             _check_md5(source, folder / path, path)
             check_pickles(source, folder / path, path)
-    for pattern in source.contents:
+    for pattern in source.entry.contents:
         with _kept_if_good(folder, fnmatch.filter(hashes, pattern)):
             check_contents(source, folder, hashes, pattern)
     if locks:
@@ -124,8 +124,7 @@ def _kept_if_good(folder: Path, paths: Iterable[str]) -> Iterator[None]:
 
 def _check_md5(source: Source, path: Path, label: str) -> None:
     """Holds a file against a published md5, where there is nothing better; its sha256 is locked besides."""
-    md5 = source.asset.md5 if isinstance(source.asset, CatalogueEntry) else None
-    if md5 is None:
+    if (md5 := source.entry.md5) is None:
         return
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
@@ -134,16 +133,14 @@ def _check_md5(source: Source, path: Path, label: str) -> None:
 
 
 def _download_all(source: Source, folder: Path) -> dict[str, str]:
-    """What the network has."""
-    access = source.asset.access if isinstance(source.asset, CatalogueEntry) else "open"
+    """Downloads the asset's files, or states why it cannot be downloaded."""
     if source.asset.manual:
         files = ", ".join(source.asset.files) or "every file"
-        remedy = f"get {files} from there by hand"
-        if access == "not-public":
+        if source.entry.access == "not-public":
             raise source.error(NotPublicError, "was never published", f"make {files} yourself")
-        if access == "removed":
+        if source.entry.access == "removed":
             raise source.error(RemovedError, "was removed", f"look for {files} elsewhere")
-        raise source.error(ManualDownloadError, "no program can download it", remedy)
+        raise source.error(ManualDownloadError, "no program can download it", f"get {files} from there by hand")
     if source.asset.hub:
         return _snapshot(source, folder)
     url = str(source.asset.url)
@@ -152,20 +149,20 @@ def _download_all(source: Source, folder: Path) -> dict[str, str]:
 
 
 def check_file(source: Source, path: Path, label: str, *, size: int | None = None, sha256: str | None = None) -> str:
-    """Size, then first bytes, then hash: the cheap checks say more plainly what is wrong.
+    """Checks size, then first bytes, then hash: the cheap checks give the clearer messages.
 
     Args:
         source: The asset, for messages.
         path: The file.
-        label: What the file is called, whose suffix says what it must be.
+        label: The file's name; its suffix determines the kind it must have.
         size: Expected bytes, where known.
-        sha256: Expected hash, where its server says one; else the published or the locked one.
+        sha256: Expected hash from its server, besides the published or locked one.
 
     Returns:
         Its sha256.
     """
     if not path.is_file():
-        raise source.error(BrokenFileError, f"{label} did not come", "run again to fetch it")
+        raise source.error(BrokenFileError, f"{label} was not downloaded", "run again to fetch it")
     found = path.stat().st_size
     if size is not None and found != size:
         raise source.error(BrokenFileError, f"{label} has {found} bytes, not {size}", "run again to fetch it anew")
@@ -174,9 +171,9 @@ def check_file(source: Source, path: Path, label: str, *, size: int | None = Non
     _check_magic(source, label, head)
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    for expected, said in ((source.expected(label), "as pinned"), (sha256, "as its server says")):
+    for expected, source_of_hash in ((source.expected(label), "as pinned"), (sha256, "as its server says")):
         if expected is not None and digest != expected:
-            problem = f"{label} has sha256 {digest}, not {expected} {said}"
+            problem = f"{label} has sha256 {digest}, not {expected} {source_of_hash}"
             raise source.error(
                 HashMismatchError, problem, "fetch it again; if it stays so, its owners changed it: ask them"
             )
@@ -184,7 +181,7 @@ def check_file(source: Source, path: Path, label: str, *, size: int | None = Non
 
 
 def _check_magic(source: Source, label: str, head: bytes) -> None:
-    """Refuses a web page, a Git LFS pointer and a file that does not begin as its suffix says."""
+    """Refuses a web page, a Git LFS pointer and a file that does not begin as its suffix demands."""
     suffix = PurePosixPath(label).suffix.lower()
     if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(PAGE_STARTS) and suffix not in (".html", ".xml"):
         problem = f"a web page came instead of {label}"
@@ -293,10 +290,10 @@ def _listed(source: Source, api: HfApi) -> dict[str, RepoFile]:
         problem = f"the hub's list of its files cannot be read ({type(error).__name__}: {first_line(error)})"
         raise source.error(BrokenFileError, problem, "try again later") from None
     if len(entries) > MOST_LISTED or wrong:
-        said = (
+        fault = (
             f"gives {wrong[0]!r} the size {found[wrong[0]].size!r}" if wrong else f"has more than {MOST_LISTED} entries"
         )
-        raise source.error(BrokenFileError, f"the hub's list of its files {said}", "do not use this asset")
+        raise source.error(BrokenFileError, f"the hub's list of its files {fault}", "do not use this asset")
     return found
 
 
@@ -315,8 +312,8 @@ def _no_file_beyond(size: int) -> Iterator[None]:
 def _check_listed(source: Source, path: Path, listed: RepoFile) -> str:
     """Holds a file against its commit: by sha256 if it is in LFS, else by its Git blob id."""
     try:
-        said = listed.lfs.sha256 if listed.lfs else None
-        digest = check_file(source, path, listed.path, size=listed.size, sha256=said)
+        published = listed.lfs.sha256 if listed.lfs else None
+        digest = check_file(source, path, listed.path, size=listed.size, sha256=published)
         if not listed.lfs:
             content = path.read_bytes()
             blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

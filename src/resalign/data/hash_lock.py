@@ -13,7 +13,7 @@ def read_lock(folder: Path, source: Source) -> dict[str, str]:
     """sha256 by file; empty if the asset is fetched for the first time, or at another pin.
 
     Args:
-        folder: One file an asset lies there, so that jobs that run beside each other write none together.
+        folder: Has one file an asset, so that concurrent jobs never write the same file.
         source: The asset.
 
     Raises:
@@ -41,5 +41,5 @@ def write_lock(folder: Path, source: Source, hashes: dict[str, str]) -> None:
 
 
 def lock_path(folder: Path, source: Source) -> Path:
-    """Where an asset's lock lies."""
+    """Path of an asset's lock."""
     return folder / f"{source.name}.json"

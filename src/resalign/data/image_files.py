@@ -7,11 +7,11 @@ What is read of each kind of image, by Pillow's modes:
   one whose zero is white is inverted. Pillow itself reads 16-bit colour as its upper 8 bits, less than one level apart.
 - Transparency (RGBA, RGBa, LA, La, PA, palettes and colours marked as transparent): laid on white, as viewers do.
 - CMYK by Pillow's plain formula; JPEG files are taken for inverted, as Adobe and Pillow have it.
-- 32-bit integers (I), floating-point numbers (F), LAB and whatever else there may be: refused, as nothing in the file
-  says which number is white, or Pillow has no formula.
+- 32-bit integers (I), floating-point numbers (F), LAB and whatever else there may be: refused, as the file does not
+  define which number is white, or Pillow has no formula.
 
-Of several pictures in a file (animations, pages) the first is read, and the log says so; the others of a camera's MPO
-file are previews. Colour profiles are not applied: nobody's training code applies them, and none of the papers says so.
+Of several pictures in a file (animations, pages) the first is read, and the log notes it; the others of a camera's MPO
+file are previews. Colour profiles are not applied: neither the papers nor other training code apply them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MAX_PIXELS = 64_000_000
 FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "GIF": ".gif"}
 # What Pillow calls a JPEG file with several pictures, as cameras and phones write it.
 CAMERA_FORMAT = "MPO"
-# How a file's name says that it is such an image (Pillow's own lists, and MPO's).
+# Suffixes of such images (Pillow's own lists, and MPO's).
 SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
 REMEDY = "replace it or take its row out of the table of captions"
 # What Pillow's readers have been seen to raise on broken files, struct.error and zlib.error included.
@@ -76,7 +76,7 @@ def open_image(
 
 
 def image_format(source: Path | bytes, label: str = "", *, remedy: str = REMEDY) -> str:
-    """Format of an image that :func:`open_image` reads, a key of :data:`FORMATS`; the log says what is left out of it.
+    """Format of an image that :func:`open_image` reads, a key of :data:`FORMATS`; the log notes what is left out of it.
 
     Raises:
         DataError: As :func:`open_image`.
@@ -96,12 +96,12 @@ def _name(source: Path | bytes) -> str:
 
 @contextlib.contextmanager
 def _opened(source: Path | bytes, label: str, remedy: str) -> Iterator[ImageFile]:
-    """A decoded image; whatever Pillow throws or warns of, here or in the block, is told with the image's name."""
+    """A decoded image; errors and warnings of Pillow, here or in the block, are reported with the image's name."""
     from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
     # Programs that draw images write their whole workflow into a chunk of text; what all of them may hold is limited.
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
-    with warnings.catch_warnings(record=True, action="always") as told:
+    with warnings.catch_warnings(record=True, action="always") as caught:
         try:
             with Image.open(
                 io.BytesIO(source) if isinstance(source, bytes) else source, formats=tuple(FORMATS)
@@ -119,9 +119,9 @@ def _opened(source: Path | bytes, label: str, remedy: str) -> Iterator[ImageFile
             raise DataError(f"{label}: no such file; {remedy}") from None
         except PILLOWS_ERRORS as error:
             reason = str(error) if isinstance(error, OSError | SyntaxError | ValueError) else repr(error)
-            reason = "its beginning is none's" if isinstance(error, UnidentifiedImageError) else reason
+            reason = "its first bytes are of no such format" if isinstance(error, UnidentifiedImageError) else reason
             raise DataError(f"{label}: not a whole image of {', '.join(FORMATS)} ({reason}); {remedy}") from None
-    for message in dict.fromkeys(str(warning.message) for warning in told):
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
         log.warning("%s: %s", label, message)
 
 
@@ -141,8 +141,8 @@ def _eight_bits(image: PillowImage, label: str) -> PillowImage:
     if image.mode not in EIGHT_BIT_MODES:
         kinds = {"I": "32-bit or signed integers", "F": "floating-point numbers"}
         raise DataError(
-            f"{label}: its pixels are {kinds.get(image.mode, image.mode)} (Pillow's mode {image.mode}), of which no"
-            " formula says how they look; save it as RGB or grey in 8 or 16 bits a channel"
+            f"{label}: its pixels are {kinds.get(image.mode, image.mode)} (Pillow's mode {image.mode}), for which no"
+            " formula gives 8-bit colours; save it as RGB or grey in 8 or 16 bits a channel"
         )
     if image.mode == "La":
         image = image.convert("LA")
@@ -150,7 +150,7 @@ def _eight_bits(image: PillowImage, label: str) -> PillowImage:
 
 
 def _from_16_bits(image: PillowImage) -> PillowImage:
-    """Grey of 16 bits, or of the 12 that a TIFF file says it has."""
+    """Grey of 16 bits, or of the 12 that a TIFF file declares."""
     import numpy as np
     from PIL import Image
 
@@ -178,7 +178,7 @@ def _on_white(image: PillowImage) -> PillowImage:
 
 
 def _upright(image: PillowImage, pixels: PillowImage) -> PillowImage:
-    """The pixels turned as the image's EXIF says.
+    """The pixels turned by the image's EXIF orientation.
 
     ``ImageOps.exif_transpose`` writes all of the EXIF anew on the way, and fails where a camera has written what Pillow
     cannot: a signed fraction, say.

@@ -38,7 +38,7 @@ class Picture:
 
 
 def seeded_order(keys: Iterable[str], *seed: str | int) -> list[str]:
-    """Keys in an order that depends on the seed and on themselves alone, not on what else there is.
+    """Keys in an order that depends only on the seed and on themselves, not on the other keys.
 
     A set that grows keeps the order of what it had, and a larger choice begins with a smaller one's.
     """

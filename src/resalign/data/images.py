@@ -48,11 +48,12 @@ class CaptionedImages:
     @functools.cached_property
     def hashes(self) -> tuple[str, ...]:
         """sha256 of every image's pixels as :meth:`load` has them: what is equal in training, whatever its file is."""
-        return tuple(hashlib.sha256(_fitted(file, self.pixels).tobytes()).hexdigest() for file in self.files)
+        images = (fitted(open_image(file), self.pixels) for file in self.files)
+        return tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in images)
 
 
 def read_captioned_images(folder: Path, *, pixels: int) -> CaptionedImages:
-    """Reads a folder's captions and checks that every image is there and whole; the log says what is left out.
+    """Reads a folder's captions and checks that every image is there and whole; the log lists what is left out.
 
     Raises:
         DataError: If folder, table, columns, captions or images are missing or broken.
@@ -104,7 +105,7 @@ def _captions(folder: Path, members: Members) -> list[Caption]:
 
 
 def check_prompt(text: str, label: str) -> None:
-    """Raises DataError if a prompt is longer than any can be; ``label`` says which it is."""
+    """Raises DataError if a prompt is longer than any can be; ``label`` names it."""
     if len(text) > MAX_PROMPT_CHARACTERS:
         raise DataError(f"{label} has {len(text)} characters; at most {MAX_PROMPT_CHARACTERS} are read: is it text?")
 
@@ -113,12 +114,8 @@ def read_image(file: Path, pixels: int) -> torch.Tensor:
     """One image as (3, pixels, pixels) in [0, 1]: EXIF-rotated, RGB, shorter edge resized (bicubic), centre-cropped."""
     import numpy as np
 
-    return torch.from_numpy(np.asarray(_fitted(file, pixels), dtype=np.float32) / 255).permute(2, 0, 1)
-
-
-def _fitted(file: Path, pixels: int) -> PillowImage:
-    """One image as training sees it, 8 bits a channel."""
-    return fitted(open_image(file), pixels)
+    image = fitted(open_image(file), pixels)
+    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
 
 
 def fitted(image: PillowImage, pixels: int) -> PillowImage:

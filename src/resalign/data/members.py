@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from resalign.config.captions import CAPTION_TABLES
 from resalign.config.references import is_inside
@@ -86,7 +87,7 @@ class Members:
         return found
 
     def below(self, folder: str) -> Members:
-        """The files below a folder of it alone, under the same names; all if ``folder`` is empty."""
+        """Only the files below a folder, under the same names; all if ``folder`` is empty."""
         start = composed(f"{folder.strip('/')}/") if folder else ""
         return dataclasses.replace(
             self, sizes={n: size for n, size in self.sizes.items() if composed(n).startswith(start)}
@@ -96,7 +97,7 @@ class Members:
         """The whole content of one file.
 
         Raises:
-            DataError: If there is none of that name, or it is larger or other than its table says.
+            DataError: If there is none of that name, or its size differs from its table.
         """
         if name not in self.sizes:
             raise DataError(f"{self.label}: has no '{name}'; it has {len(self.sizes)} files such as {self.names[:3]}")
@@ -105,7 +106,7 @@ class Members:
         content = self.open(name)
         if len(content) != self.sizes[name]:
             raise DataError(
-                f"{self.label}: '{name}' has not the {self.sizes[name]} bytes that are announced; {REFUSED}"
+                f"{self.label}: '{name}' does not have the {self.sizes[name]} bytes of its entry; {REFUSED}"
             )
         return content
 
@@ -136,7 +137,7 @@ def open_members(path: Path) -> Iterator[Members]:
 
 
 def _single_archive(path: Path) -> Path:
-    """The one archive in an asset's folder, else the path itself; the log says what is left out beside an archive."""
+    """The one archive in an asset's folder, else the path itself; the log lists files that are left out."""
     if not path.is_dir():
         return path
     files = [file for file in path.iterdir() if not file.name.startswith(".") and file.name not in RECORDS]
@@ -176,7 +177,7 @@ def _shown(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
-    """A zip file whose names are UTF-8 unless they cannot be: macOS writes UTF-8 and does not say so."""
+    """A zip file whose names are UTF-8 unless they cannot be: macOS writes UTF-8 without the flag for it."""
     try:
         return zipfile.ZipFile(path, metadata_encoding="utf-8")
     except UnicodeDecodeError:
@@ -184,47 +185,57 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def _of_zip(path: Path, archive: zipfile.ZipFile) -> Members:
-    sizes: dict[str, int] = {}
-    found: dict[str, zipfile.ZipInfo] = {}
-    for info in archive.infolist():
-        # orig_filename: zipfile itself cuts a name at a zero byte. Windows' own tools separate folders by backslashes.
-        name = info.orig_filename.replace("\\", "/")
-        _check_name(path, name)
-        if info.flag_bits & 1:
-            raise DataError(f"{path}: '{name}' is encrypted; unpack it by hand into a folder")
-        if info.header_offset < 0:  # zipfile would ask the file for what is before its beginning
-            raise DataError(f"{path}: '{name}' lies outside the archive; {REFUSED}")
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise DataError(f"{path}: '{name}' is a link; {REFUSED}")
-        if not name.endswith("/"):
-            name = PurePosixPath(name).as_posix()
-            _add(path, sizes, name, info.file_size)
-            found[name] = info
+    """The files of a zip; those that only seem to be in it are refused."""
 
-    def read(name: str) -> bytes:
-        with archive.open(found[name]) as stream:
-            return stream.read(sizes[name] + 1)
+    def entries() -> Iterator[tuple[str, int, zipfile.ZipInfo]]:
+        for info in archive.infolist():
+            # orig_filename: zipfile itself cuts a name at a zero byte. Windows' own tools separate folders by "\\".
+            name = info.orig_filename.replace("\\", "/")
+            _check_name(path, name)
+            if info.flag_bits & 1:
+                raise DataError(f"{path}: '{name}' is encrypted; unpack it by hand into a folder")
+            if info.header_offset < 0:  # zipfile would ask the file for what is before its beginning
+                raise DataError(f"{path}: '{name}' lies outside the archive; {REFUSED}")
+            if stat.S_ISLNK(info.external_attr >> 16):
+                raise DataError(f"{path}: '{name}' is a link; {REFUSED}")
+            if not name.endswith("/"):
+                yield name, info.file_size, info
 
-    return Members(str(path), sizes, read)
+    return _of_entries(path, entries(), archive.open)
 
 
 def _of_tar(path: Path, tar: tarfile.TarFile) -> Members:
+    """The files of a tar; links and devices are refused."""
+
+    def entries() -> Iterator[tuple[str, int, tarfile.TarInfo]]:
+        for info in tar:
+            _check_name(path, info.name)
+            if not (info.isfile() or info.isdir()):
+                raise DataError(f"{path}: '{info.name}' is a link or a device; {REFUSED}")
+            if info.isfile():
+                yield info.name, info.size, info
+
+    return _of_entries(path, entries(), tar.extractfile)
+
+
+def _of_entries(path: Path, entries: Iterator[tuple[str, int, Any]], open_entry: Callable[[Any], Any]) -> Members:
+    """An archive's files but for what file managers leave behind; each is read to one byte beyond its size."""
     sizes: dict[str, int] = {}
-    found: dict[str, tarfile.TarInfo] = {}
-    for info in tar:
-        _check_name(path, info.name)
-        if not (info.isfile() or info.isdir()):
-            raise DataError(f"{path}: '{info.name}' is a link or a device; {REFUSED}")
-        if info.isfile():
-            name = PurePosixPath(info.name).as_posix()
-            _add(path, sizes, name, info.size)
-            found[name] = info
+    found: dict[str, Any] = {}
+    for raw, size, info in entries:
+        name = PurePosixPath(raw).as_posix()
+        if any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts):
+            continue
+        if name in sizes:
+            raise DataError(f"{path}: '{name}' is there twice; {REFUSED}")
+        if len(sizes) >= MAX_FILES:
+            raise DataError(f"{path}: more than {MAX_FILES} files; {REFUSED}")
+        sizes[name], found[name] = size, info
 
     def read(name: str) -> bytes:
-        stream = tar.extractfile(found[name])
-        assert stream is not None
-        with stream:
-            return stream.read(sizes[name] + 1)
+        with open_entry(found[name]) as stream:
+            content: bytes = stream.read(sizes[name] + 1)
+        return content
 
     return Members(str(path), sizes, read)
 
@@ -235,7 +246,7 @@ def composed(name: str) -> str:
 
 
 def log_left_out(label: str, what: str, names: Iterable[str]) -> None:
-    """Says which files are left out, if any but a stage's own."""
+    """Logs which files are left out, if any but a stage's own."""
     left = sorted(name for name in names if PurePosixPath(name).name not in RECORDS)
     if left:
         more = ", …" if len(left) > NAMED else ""
@@ -254,14 +265,3 @@ def _check_text(path: Path, name: str) -> None:
         name.encode("utf-8")
     except UnicodeEncodeError:
         raise DataError(f"{path}: the name {ascii(name)} is no text in UTF-8; rename the file") from None
-
-
-def _add(path: Path, sizes: dict[str, int], name: str, size: int) -> None:
-    """Notes a file, but for what file managers leave behind."""
-    if any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts):
-        return
-    if name in sizes:
-        raise DataError(f"{path}: '{name}' is there twice; {REFUSED}")
-    if len(sizes) >= MAX_FILES:
-        raise DataError(f"{path}: more than {MAX_FILES} files; {REFUSED}")
-    sizes[name] = size

@@ -1,8 +1,8 @@
-"""What sets of captioned images have in common: equal images and equal captions.
+"""Finds equal images and equal captions in sets of captioned images.
 
 Only what is equal is found. Two images are equal if all their pixels are as training sees them (RGB, upright, resized):
 images that are equal at their own size are so too, whatever their files are. Captions are compared without case, spaces
-and punctuation. What is merely alike, an image that was compressed again say, is not found.
+and punctuation. Near-duplicates, such as an image that was compressed again, are not detected.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXAMPLES = 3
 
 
 def describe(images: CaptionedImages, folder: Path) -> dict[str, Any]:
-    """What a set that is trained on is made of; ``contamination`` is None unless the set itself states it."""
+    """Counts the images and captions of a training set; ``contamination`` is None unless the set itself states it."""
     return {
         "images": len(images),
         "distinct_images": len(set(images.hashes)),
@@ -32,7 +32,7 @@ def describe(images: CaptionedImages, folder: Path) -> dict[str, Any]:
 
 
 def check_apart(sets: Mapping[str, CaptionedImages], *, label: str) -> None:
-    """No image of ``heldout`` may be in another of an attack's sets: its loss would tell memory, not learning.
+    """No image of ``heldout`` may be in another of an attack's sets: its loss would measure memorisation, not learning.
 
     Nor may one of ``harmful`` be in ``train`` or ``prior``: a search is judged by its loss on them.
 
@@ -65,7 +65,7 @@ def shared_images(images: CaptionedImages, others: CaptionedImages) -> dict[str,
 
 def shared_captions(images: CaptionedImages, prompts: Iterable[str]) -> dict[str, Any]:
     """How many of ``images`` have a prompt as caption, how many such prompts there are, and the first."""
-    known = {normalised(prompt) for prompt in prompts} - {""}  # what is punctuation alone says nothing
+    known = {normalised(prompt) for prompt in prompts} - {""}  # a caption of punctuation only is no caption
     captions = [prompt for prompt in images.prompts if normalised(prompt) in known]
     first: dict[str, str] = {}
     for caption in captions:

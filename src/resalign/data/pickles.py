@@ -84,7 +84,7 @@ def _begins_as_pickle(path: Path, suffix: str) -> bool:
 
 
 def _names_in(path: Path, suffix: str) -> list[str]:
-    """What a file's pickles look up.
+    """The names that a file's pickles look up.
 
     A zip is one by its first bytes, as torch and numpy decide: one may be hung on a pickle, and zipfile would find it
     from the end.
@@ -101,7 +101,7 @@ def _names_in(path: Path, suffix: str) -> list[str]:
 
 
 def _names_in_zip(path: Path) -> list[str]:
-    """What a zip's pickles and arrays look up: torch's has one pickle, data.pkl, and raw numbers below data/."""
+    """The names that a zip's pickles and arrays look up: torch's has a pickle, data.pkl, and raw data below data/."""
     found: list[str] = []
     pickled = 0
     with zipfile.ZipFile(path) as archive:
@@ -128,7 +128,7 @@ def _names_in_zip(path: Path) -> list[str]:
 
 
 def _names_in_array(stream: IO[bytes]) -> list[str]:
-    """What a file of numpy's looks up: nothing, unless it holds objects, which are a pickle behind the header."""
+    """The names that an array file looks up: none, unless it holds objects, which are a pickle behind the header."""
     from numpy.lib import format as array_file
 
     version = array_file.read_magic(stream)
@@ -153,7 +153,7 @@ def _names(stream: IO[bytes]) -> list[str]:
     except ValueError:
         if all(map(_is_harmless, found)):
             raise
-        return found  # what it would have called says more than that it is broken
+        return found  # the names of its calls are more useful than 'it is broken'
     size = stream.tell() - begun
     stream.seek(begun)
     return [*found, *_found_by_picklescan(stream.read(size))]
@@ -228,14 +228,14 @@ def _is_harmless(name: str) -> bool:
 
 
 def _found_by_picklescan(content: bytes) -> Iterator[str]:
-    """Every name that picklescan finds, marked where it alone knows it as dangerous.
+    """Every name that picklescan finds, marked where only picklescan knows it as dangerous.
 
     Raises:
         ValueError: If it cannot read all of it.
     """
     from picklescan.scanner import SafetyLevel, scan_pickle_bytes
 
-    logging.getLogger("picklescan").setLevel(logging.CRITICAL)  # the caller says what it finds
+    logging.getLogger("picklescan").setLevel(logging.CRITICAL)  # the caller reports its findings
     result = scan_pickle_bytes(io.BytesIO(content), "a pickle")
     if result.scan_err:
         raise ValueError("picklescan cannot read it")

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,7 @@ def read_prompts(
             id, holds empty prompts only, or fewer prompts than asked for.
     """
     columns = columns or PromptColumns()
-    rows = _read_lines(path, columns) if path.suffix == LINES else _read_rows(path, columns)
-    width = len(str(max(len(rows) - 1, 0)))
-    prompts = [
-        Prompt(f"{number:0{width}d}" if row.id is None else row.id, row.text, row.label)
-        for number, row in enumerate(rows)
-        if row.counts
-    ]
+    prompts = _read_lines(path, columns) if path.suffix == LINES else _read_rows(path, columns)
     for prompt in prompts:
         check_prompt(prompt.text, f"{path}: prompt {prompt.id[:80]!r}")
         check_prompt(prompt.label, f"{path}: the label of prompt {prompt.id[:80]!r}")
@@ -114,7 +108,7 @@ def evenly_chosen(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
 
 
 def same_text(text: str) -> str:
-    """What two prompts have in common that are one prompt: their text in Unicode's form NFC, without outer spaces."""
+    """The key under which two prompts count as one: their text in Unicode's form NFC, without outer spaces."""
     return unicodedata.normalize("NFC", text).strip()
 
 
@@ -140,23 +134,18 @@ def counted_as(images: Sequence[tuple[Prompt, int]]) -> list[tuple[str, int]]:
 def read_prompt_set(settings: Mapping[str, Any], *, where: str) -> list[Prompt]:
     """The prompts of a job's list: its ``path``, its ``columns``, the number of its ``prompts``, and their ``choice``.
 
-    None is the number of all; the first are chosen where a job says nothing.
+    None as their number means all; without ``choice``, the first are taken.
     """
     columns = PromptColumns.parse(dict(settings["columns"]), where=where)
     return read_prompts(Path(settings["path"]), settings["prompts"], columns, settings.get("choice", "first"))
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A row of a list: ``id`` is None where its number is, and ``counts`` is whether ``where`` holds."""
-
-    id: str | None
-    text: str
-    label: str = ""
-    counts: bool = True
+def _numbers(count: int) -> list[str]:
+    """Ids of rows without ids of their own, all of one width."""
+    return [f"{number:0{len(str(max(count - 1, 0)))}d}" for number in range(count)]
 
 
-def _read_lines(path: Path, columns: PromptColumns) -> list[_Row]:
+def _read_lines(path: Path, columns: PromptColumns) -> list[Prompt]:
     """The lines of a ``.txt`` but blank ones, each a prompt."""
     _check_is_there(path)
     if columns.id not in (None, PromptColumns().id) or columns.where:
@@ -175,11 +164,11 @@ def _read_lines(path: Path, columns: PromptColumns) -> list[_Row]:
             f"{path}: {len(comments)} lines begin with '#', the first is {comments[0][:80]!r}; take comments out, and "
             "give prompts that begin so in a CSV table"
         )
-    rows = [_Row(None, text) for text in texts if text]
-    blank = len(texts) - len(rows) - (not texts[-1])  # what follows the last line feed is no line
+    prompts = [text for text in texts if text]
+    blank = len(texts) - len(prompts) - (not texts[-1])  # what follows the last line feed is no line
     if blank:
-        log.info("%s: %d prompts; %d blank lines are left out", path, len(rows), blank)
-    return rows
+        log.info("%s: %d prompts; %d blank lines are left out", path, len(prompts), blank)
+    return [Prompt(number, text) for number, text in zip(_numbers(len(prompts)), prompts, strict=True)]
 
 
 def _check_is_there(path: Path) -> None:
@@ -189,8 +178,8 @@ def _check_is_there(path: Path) -> None:
         )
 
 
-def _read_rows(path: Path, columns: PromptColumns) -> list[_Row]:
-    """Every row of a table, all text: ids keep their zeros, and a prompt such as "null" stays one."""
+def _read_rows(path: Path, columns: PromptColumns) -> list[Prompt]:
+    """The rows of a table for which ``where`` holds, as text: ids keep their zeros, and a prompt may be "null"."""
     _check_is_there(path)
     table = read_table(path, numbers_as_text=True)
     label = () if columns.label == LABEL else (columns.label,)
@@ -205,23 +194,20 @@ def _read_rows(path: Path, columns: PromptColumns) -> list[_Row]:
         value = table.rows[number].get(column)
         return str(value) if type(value) is int else table.text(number, column)
 
-    return [
-        _Row(
-            None if columns.id is None else text(number, columns.id),
-            text(number, columns.prompt),
-            # A label may be unknown, and so may all of them.
-            "" if row.get(columns.label) is None else text(number, columns.label),
-            all(
-                row.get(name) is not None and _has_word(text(number, name), word)
-                for name, word in columns.where.items()
-            ),
-        )
-        for number, row in enumerate(table.rows)
-    ]
+    prompts, conditions = [], columns.where.items()
+    for number, default in enumerate(_numbers(len(table.rows))):
+        row = table.rows[number]
+        identifier = default if columns.id is None else text(number, columns.id)
+        prompt = Prompt(identifier, text(number, columns.prompt))
+        if row.get(columns.label) is not None:  # it may be unknown
+            prompt = replace(prompt, label=text(number, columns.label))
+        if all(row.get(name) is not None and _has_word(text(number, name), word) for name, word in conditions):
+            prompts.append(prompt)
+    return prompts
 
 
 def _remedy(table: Table, missing: Sequence[str], columns: PromptColumns) -> str:
-    """What to do where a table lacks columns."""
+    """The remedy where a table lacks columns."""
     found = list(table.columns)
     if missing == [columns.id]:
         return f"found {found}; write 'columns: {{id: null}}' to number the rows, or name the column of the ids there"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from resalign.config.assets import AssetConfig, CatalogueEntry, ContentConfig
+from resalign.config.assets import AssetConfig, CatalogueEntry
 from resalign.data.images import DataError
 
 # The environment variable that names a folder of assets for machines without internet, and for manual downloads.
@@ -14,7 +14,7 @@ UNPINNED = "unpinned"  # the folder of an asset that has neither revision nor ha
 
 
 class FetchError(DataError):
-    """An asset that cannot be had now; the message names asset and remedy."""
+    """The asset is currently unavailable; the message names asset and remedy."""
 
 
 class GatedError(FetchError):
@@ -22,7 +22,7 @@ class GatedError(FetchError):
 
 
 class RemovedError(FetchError):
-    """What is asked for is not at its address any more, or never was."""
+    """The asset is no longer at its address, or never was."""
 
 
 class ManualDownloadError(FetchError):
@@ -34,15 +34,15 @@ class NotPublicError(FetchError):
 
 
 class BrokenFileError(FetchError):
-    """A file of the wrong size, or not of the kind that its name says."""
+    """A file of the wrong size, or of another kind than its suffix."""
 
 
 class HashMismatchError(FetchError):
-    """A file whose content is not what was published, or not what it was when it was first fetched."""
+    """A file whose content differs from what was published, or from what was first fetched."""
 
 
 class SchemaMismatchError(FetchError):
-    """A table that lacks columns or rows which the catalogue knows it to have."""
+    """A table that lacks columns or rows listed in the catalogue."""
 
 
 class UnsafeFileError(FetchError):
@@ -55,7 +55,7 @@ class Source:
 
     Attributes:
         name: Its key in the configuration.
-        asset: Its origin and pin; a catalogue's entry says more, which is checked and told.
+        asset: Its origin and pin; a catalogue entry also has contents that are checked, and mirrors.
         locked: sha256 by file of what was fetched first.
     """
 
@@ -70,21 +70,23 @@ class Source:
 
     @property
     def pin(self) -> str:
-        """What fixes its content."""
+        """The revision or hash that fixes its content."""
         return self.asset.revision or self.asset.sha256 or UNPINNED
 
     @property
     def origin(self) -> str:
-        """Where it comes from, for messages."""
+        """Its origin, for messages."""
         at = f" at {self.asset.revision}" if self.asset.revision else ""
         if self.asset.hub:
             return f"{self.asset.repo_type} {self.asset.hub}{at}"
         return str(self.asset.url or self.asset.manual)
 
     @property
-    def contents(self) -> dict[str, ContentConfig]:
-        """What its tables must hold, by file."""
-        return self.asset.contents if isinstance(self.asset, CatalogueEntry) else {}
+    def entry(self) -> CatalogueEntry:
+        """The asset with the catalogue's details, which have their defaults for an asset that it does not list."""
+        if isinstance(self.asset, CatalogueEntry):
+            return self.asset
+        return CatalogueEntry.model_construct(**dict(self.asset))
 
     def published(self, label: str) -> str | None:
         """A file's published sha256."""
@@ -96,10 +98,10 @@ class Source:
 
     def error(self, kind: type[FetchError], problem: str, remedy: str) -> FetchError:
         """An error that names asset, problem, what to do, where a file got elsewhere can be put, and who needs it."""
-        told = f"asset '{self.name}' ({self.origin}): {problem}; {remedy}"
-        entry = self.asset if isinstance(self.asset, CatalogueEntry) else None
-        if entry and entry.mirrors:
-            told += f", or try {', '.join(entry.mirrors)}"
-        told += f", or put what you got otherwise into ${MIRROR_ROOT}/{self.mirror}/"
-        told += f" (needed for {', '.join(entry.tables)})" if entry and entry.tables else ""
-        return kind(told)
+        entry = self.entry
+        elsewhere = f", or try {', '.join(entry.mirrors)}" if entry.mirrors else ""
+        needed = f" (needed for {', '.join(entry.tables)})" if entry.tables else ""
+        return kind(
+            f"asset '{self.name}' ({self.origin}): {problem}; {remedy}{elsewhere}, or put a copy from elsewhere into "
+            f"${MIRROR_ROOT}/{self.mirror}/{needed}"
+        )

@@ -2,7 +2,7 @@
 
 Nothing is guessed, nothing is turned into text, nothing of equal name takes another's place: columns that are there
 twice, keys that a JSON line repeats, and rows with a field too many or too few are refused. CSV and JSON lines are
-UTF-8, with or without a byte order mark. JSON lines end at a line feed alone (RFC 8259 allows other line separators
+UTF-8, with or without a byte order mark. JSON lines end only at a line feed (RFC 8259 allows other line separators
 inside a text), records of CSV may span lines.
 """
 
@@ -34,7 +34,7 @@ class Table:
     Attributes:
         label: What to call the table in messages, which count rows from 0.
         columns: Every column, in the file's order; a row of JSON lines may lack some.
-        rows: Values by column. CSV has texts alone; the others have what they hold: None, numbers, lists and so on.
+        rows: Values by column. CSV has only texts; the others have what they hold: None, numbers, lists and so on.
     """
 
     label: str
@@ -65,7 +65,7 @@ def parse_table(label: str, content: bytes, *, numbers_as_text: bool = False) ->
     """Reads a table from a file's content.
 
     Args:
-        label: What to call it in messages; its suffix says what it is, and ``.csv`` is what other suffixes mean.
+        label: Name of the table in messages; its suffix gives its kind, CSV for all but ``.jsonl`` and ``.parquet``.
         content: The file's.
         numbers_as_text: Numbers of JSON lines are the text that the file has for them, as in CSV: an id keeps its form.
 
@@ -156,7 +156,7 @@ def text_of(value: Any, where: str) -> str:
         where: Of which table, row and column, for messages.
 
     Raises:
-        DataError: If it is none, or holds half a character (such as "\ud83d" alone in JSON), which no UTF-8 can hold.
+        DataError: If it is none, or holds half a character (such as "\ud83d" in JSON), which UTF-8 cannot hold.
     """
     if not isinstance(value, str):
         raise DataError(f"{where} holds {described(value)}; write one text in its place")
@@ -168,7 +168,7 @@ def text_of(value: Any, where: str) -> str:
 
 
 def described(value: Any) -> str:
-    """What a value is, for a message: its kind and its beginning."""
+    """Describes a value for a message: its kind and its beginning."""
     kinds = {
         dict: "a struct",
         list: "a list",

@@ -1,4 +1,4 @@
-"""What the attack study's users fine-tune on besides pages and bold: a subject, a stroke style, harmful images.
+"""Fine-tuning sets of the attack study besides pages and bold: a subject, a stroke style, harmful images.
 
 Source of a subject and its prior: DreamBooth, Ruiz 2023, arXiv 2208.12242.
 """

@@ -1,4 +1,4 @@
-"""What the demo world must reach before an experiment on it means anything."""
+"""Minimum accuracies of the demo world, without which an experiment on it is meaningless."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demo world's captions and prompts say: explicit ones name the digit, implicit ones never do."""
+"""Captions and prompts of the demo world: explicit ones name the digit, implicit ones never do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demo world's models are asked for: the unsafe digit, the others, and what a fine-tuning set teaches."""
+"""Prompt lists of the demo world: for the unsafe digit, for the others, and for each fine-tuning set."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Need:
-    """What a metric reads of one scorer.
+    """The numbers that a metric reads of one scorer.
 
     Attributes:
         scorer: Its label.
@@ -26,10 +26,9 @@ class Need:
         threshold: Above it one of them flags an image; None where nothing is flagged.
         labels: Whether every label of the metric's prompts must be one of its numbers, too.
         excluded: A label that no prompt may have; '' for none.
-        images_per_dimension: Its features are read, of at least so many images for each of their numbers; None where
-            they are not read.
-        least_images: Of how many images, whatever the features are.
-        subjects: Whether every label must be a folder of the real images that the metric compares with.
+        images_per_dimension: Fewest images for each dimension of its features; None where features are not read.
+        least_images: Fewest images, whatever the number of features.
+        subjects: Whether every label must be a folder of the reference images.
     """
 
     scorer: str
@@ -57,7 +56,7 @@ class FlagRule(Strict):
 
     @property
     def need(self) -> Need:
-        """The same as what a metric reads."""
+        """The rule as a need of a metric."""
         return Need(self.scorer, self.quantities, self.threshold)
 
 

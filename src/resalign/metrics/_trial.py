@@ -1,4 +1,4 @@
-"""What a detector's rules flag of images whose content is known, before the work begins."""
+"""Tries a detector's rules on images of known content before the work begins."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def show(
 
 
 def check_flags(result: dict[str, Any], folder: str, concept: str) -> None:
-    """Ends the run where a detector of the user's own finds the concept in none of its images."""
+    """Ends the run if a user's detector finds the concept in none of its images."""
     if not result["forget"]["flagged"]:
         raise ConfigError(
             f"{result['metric']}: scorer '{result['scorer']}'{folder} flags none of {result['forget']['images']} "

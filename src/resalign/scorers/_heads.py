@@ -8,12 +8,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resalign.config.strict import Strict
 from resalign.lazy import torch
 from resalign.tensors.pretrained import load_tensors
 from resalign.tensors.weights import WeightsError, load_pickled, read_tensors
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+class HeadConfig(Strict):
+    """A head on CLIP's embedding.
+
+    Attributes:
+        folder: CLIP ViT-L/14 of OpenAI, as an open_clip folder.
+        head: A folder with the head's files.
+    """
+
+    folder: str
+    head: str
 
 
 def read_checked(path: Path, sha256: str, remedy: str = "fetch it again, or name the hash of your own file") -> bytes:
@@ -25,7 +38,7 @@ def read_checked(path: Path, sha256: str, remedy: str = "fetch it again, or name
         remedy: What to do if it has another.
 
     Raises:
-        WeightsError: If it is missing or another than ``sha256`` says.
+        WeightsError: If it is missing or has another hash.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such weight file; fetch it or put it there")

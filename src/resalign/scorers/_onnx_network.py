@@ -1,4 +1,4 @@
-"""An ONNX file as onnxruntime runs it on the CPU; what is wrong with the file is said in one line."""
+"""An ONNX file as onnxruntime runs it on the CPU; a fault of the file is one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def open_network(path: Path) -> onnxruntime.InferenceSession:
 
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; give the scorer's key 'file' the ONNX file's name")
-    # With it the file itself would say where onnxruntime writes a profile and the optimised network.
+    # With it the file itself could choose where onnxruntime writes a profile and the optimised network.
     os.environ.pop("ORT_LOAD_CONFIG_FROM_MODEL", None)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -31,15 +31,15 @@ def open_network(path: Path) -> onnxruntime.InferenceSession:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """What onnxruntime says of a file that it cannot load or run, in one line."""
+    """Turns onnxruntime's errors about a file into one line."""
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     of_the_file = (errors.InvalidProtobuf, errors.InvalidGraph, errors.NotImplemented, errors.NoSuchFile)
     try:
         yield
     except (errors.Fail, errors.RuntimeException, errors.InvalidArgument, *of_the_file) as error:
-        said = " ".join(str(error).split())
+        problem = " ".join(str(error).split())
         raise WeightsError(
-            f"{path}: onnxruntime cannot run it: {said}; export it again, of ONNX's own operations and with all files "
+            f"{path}: onnxruntime cannot run it: {problem}; export it again, with ONNX's own operations and all files "
             "of its weights beside it, and check the scorer's keys 'pixels' and 'layout'"
         ) from None

@@ -1,4 +1,4 @@
-"""LAION's aesthetic score: what people would say of an image's looks, from 1 to 10, by a head on CLIP's embedding.
+"""LAION's aesthetic score: the rating that people would give an image, from 1 to 10, by a head on CLIP's embedding.
 
 Source: v1, LAION-AI/aesthetic-predictor@6d122adad522, sa_0_4_vit_l_14_linear.pth (the released code of ResAlign); v2,
 christophschuhmann/improved-aesthetic-predictor@6934dd81792f, sac+logos+ava1-l14-linearMSE.pth. Both are trained on
@@ -13,27 +13,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from resalign.config.strict import Strict
 from resalign.lazy import torch
 from resalign.scorers._clip_model import ClipModel
-from resalign.scorers._heads import load_head, only_file
+from resalign.scorers._heads import HeadConfig, load_head, only_file
 from resalign.scorers._scorer import Scorer
 
 V2_WIDTHS = (1024, 128, 64, 16)
 V2_DROPOUT = (0.2, 0.2, 0.1, None)  # after each; idle in use, but they number the layers in the file
 
 
-class Config(Strict):
-    """Network and head.
+class Config(HeadConfig):
+    """Network and head, which is one file, ``.pth`` or ``.safetensors``.
 
     Attributes:
-        folder: CLIP ViT-L/14 of OpenAI, as an open_clip folder.
-        head: A folder with the head's one file, ``.pth`` or ``.safetensors``.
         version: Whose head it is.
     """
 
-    folder: str
-    head: str
     version: Literal["v1", "v2"] = "v1"
 
 

@@ -24,7 +24,7 @@ class Config(Strict):
 
 
 def quantities(config: Config) -> tuple[str, ...] | None:
-    """The similarity alone; None with features, as many as the folder's network has."""
+    """The similarity; None with features, whose number depends on the folder's network."""
     return None if config.features else ("similarity",)
 
 

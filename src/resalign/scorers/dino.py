@@ -18,7 +18,7 @@ from resalign.tensors.pretrained import load_network, load_processor
 class Config(Strict):
     """Which folder: a transformers ViTModel or Dinov2Model with ``preprocessor_config.json``.
 
-    Its weights are safetensors; ``pytorch_model.bin``, as DINO's release has them, is read as tensors alone.
+    Its weights are safetensors; ``pytorch_model.bin``, as DINO's release has them, is read for its tensors only.
     """
 
     folder: str

@@ -24,7 +24,7 @@ def load(config: Config, folder: Path, device: str) -> Scorer:
     """Loads classifier and preprocessing; quantities are its class names. Weights saved in half precision are widened.
 
     Raises:
-        WeightsError: If the folder's class names cannot be told apart.
+        WeightsError: If the folder's class names are ambiguous.
     """
     model = load_network(transformers.AutoModelForImageClassification, folder).to(device)
     processor = load_processor(transformers.AutoImageProcessor, folder)
@@ -38,7 +38,7 @@ def load(config: Config, folder: Path, device: str) -> Scorer:
 
 
 def activated(logits: torch.Tensor, config: Any) -> torch.Tensor:
-    """What the network's numbers mean, as the folder's ``config.json`` has it: (B, classes) of logits to scores.
+    """Turns logits (B, classes) into scores by the problem type in the folder's ``config.json``.
 
     Source: transformers 5.23, ImageClassificationPipeline.postprocess. A head of one class is a sigmoid: its softmax
     would be 1 for every image.

@@ -33,8 +33,8 @@ class Config(Strict):
     Attributes:
         folder: A folder with ``weights-inception-2015-12-05-6726825d.pth``.
         sha256: Of that file, which is not read unless it matches.
-        features: How many, which says the layer: 2,048 after the last pooling, those of FID; or, averaged over the
-            image, 64 after the first pooling, 192 after the second, 768 before the auxiliary classifier.
+        features: Their number, which selects the layer: 2,048 after the last pooling, those of FID; or, averaged over
+            the image, 64 after the first pooling, 192 after the second, 768 before the auxiliary classifier.
     """
 
     folder: str

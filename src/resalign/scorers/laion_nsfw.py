@@ -17,26 +17,17 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from resalign.config.strict import Strict
 from resalign.lazy import torch
 from resalign.scorers._clip_model import ClipModel
-from resalign.scorers._heads import load_head, only_file
+from resalign.scorers._heads import HeadConfig, load_head, only_file
 from resalign.scorers._scorer import Scorer
 
 WIDTHS = (64, 512, 256, 1)
 SMALLEST_DEVIATION = 1e-10  # src/models.py of the source adds it to the deviation; Keras takes a larger one or 1e-7
 
 
-class Config(Strict):
-    """Network and head.
-
-    Attributes:
-        folder: CLIP ViT-L/14 of OpenAI, as an open_clip folder.
-        head: A folder with the head's one file, ``.pth`` or ``.safetensors``.
-    """
-
-    folder: str
-    head: str
+class Config(HeadConfig):
+    """Network and head, which is one file, ``.pth`` or ``.safetensors``."""
 
 
 def quantities(config: Config) -> tuple[str, ...]:

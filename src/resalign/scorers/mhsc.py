@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from resalign.config.strict import Strict
 from resalign.lazy import torch
 from resalign.scorers._clip_model import ClipModel
-from resalign.scorers._heads import load_head, read_checked
+from resalign.scorers._heads import HeadConfig, load_head, read_checked
 from resalign.scorers._scorer import Scorer
 from resalign.tensors.seeds import derive_seed
 
@@ -33,22 +32,18 @@ HEADS_SHA256: dict[str, str] = {
 }
 
 
-class Config(Strict):
+class Config(HeadConfig):
     """Network, heads and preprocessing.
 
     Attributes:
-        folder: CLIP ViT-L/14 of OpenAI, as an open_clip folder.
-        head: A folder with ``<category>.pt`` of every category, the source's ``checkpoints/multi-headed``.
-        categories: Which heads are asked.
+        categories: Which heads are asked: ``<category>.pt`` each, the source's ``checkpoints/multi-headed``.
         published: The heads must be the published files; false for heads of your own.
         preprocessing: ``paper``: the released code's, which takes open_clip's transform for training, a random crop of
             90 to 100 % of the area. ``deterministic``: open_clip's transform for inference.
-        seed: Of the random crops. A crop depends on seed and pixels alone, not on order or company. Deviation: the
+        seed: Of the random crops. A crop depends only on seed and pixels, not on the order or the batch. Deviation: the
             released code draws them one after the other from one stream of seed 42.
     """
 
-    folder: str
-    head: str
     categories: tuple[Category, ...] = Field(tuple(HEADS_SHA256), min_length=1)  # type: ignore[arg-type] # its keys
     published: bool = True
     preprocessing: Literal["paper", "deterministic"] = "paper"

@@ -114,7 +114,7 @@ def open_session() -> onnxruntime.InferenceSession:
 
 
 def detect(session: onnxruntime.InferenceSession, images: torch.Tensor) -> list[list[Box]]:
-    """The boxes of every image, as the package's ``detect`` finds them in each alone.
+    """The boxes of every image, as the package's ``detect`` finds them in single images.
 
     Args:
         session: :func:`open_session`.

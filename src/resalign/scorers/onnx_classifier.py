@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Triple = tuple[float, float, float]
 # What a network may take and give, by onnxruntime's names.
 FLOATS = {"tensor(float16)": "float16", "tensor(float)": "float32", "tensor(double)": "float64"}
-# Images that tell whether a network gives probabilities: black, white and patches of several sizes, the same for all.
+# Images that show whether a network gives probabilities: black, white and patches of several sizes, the same for all.
 PATCHES, PROBE_SEED = (1, 2, 4, 8, 16, 32), 0
 # A sum of 1,000 probabilities in float16 is this far from 1 at most; logits of eight images are never so near to it.
 SUM_TOLERANCE = 1e-2
@@ -41,8 +41,8 @@ class Config(Strict):
         output: Name of the output to read; the first if null.
         activation: What makes the network's numbers probabilities: ``softmax`` or ``sigmoid`` of logits, ``none`` where
             they are probabilities already. Null finds it out, on a few fixed images: numbers that sum to 1 are taken as
-            they are, logits of several classes get a softmax, those of one a sigmoid. What is said and does not fit
-            what the network gives is an error.
+            they are, logits of several classes get a softmax, those of one a sigmoid. A setting that contradicts
+            the network's numbers is an error.
         pixels: Edge of the square that the network takes; the file's own if null.
         resize: ``crop``: shortest edge to ``pixels``, then the centre. ``stretch``: both edges. ``pad``: longest edge
             to ``pixels``, then black at the right and below.
@@ -83,7 +83,7 @@ def load(config: Config, folder: Path, device: str) -> Scorer:
     """Loads the network; quantities are the classes. It runs on the CPU, in the file's own batches, else one by one.
 
     Raises:
-        WeightsError: If the file is missing, or takes or gives anything else than the configuration says.
+        WeightsError: If the file is missing, or its input or output contradicts the configuration.
     """
     path = folder / config.file
     session = open_network(path)
@@ -125,7 +125,7 @@ def load(config: Config, folder: Path, device: str) -> Scorer:
 
 @dataclass(frozen=True)
 class _Input:
-    """What the network takes: the input's name, images a batch, their edge in pixels, and the type of a number."""
+    """The network's input: its name, images a batch, their edge in pixels, and the type of a number."""
 
     name: str
     batch: int
@@ -190,7 +190,7 @@ def _probes(edge: int) -> torch.Tensor:
 
 
 def _activation(found: torch.Tensor, config: Config, path: Path) -> Literal["softmax", "sigmoid", "none"]:
-    """What to apply, from the network's numbers for the probes, (8, classes), and from what the configuration says."""
+    """The activation to apply, from the network's numbers for the probes, (8, classes), and the configuration."""
     if not torch.isfinite(found).all():
         raise WeightsError(f"{path}: gives numbers that are not finite; check the export, and mean and std")
     between = f"its numbers lie between {found.min():.3g} and {found.max():.3g}"

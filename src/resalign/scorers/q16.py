@@ -11,10 +11,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from resalign.config.strict import Strict
 from resalign.lazy import torch
 from resalign.scorers._clip_model import ClipModel
-from resalign.scorers._heads import only_file, read_checked, unpickle_array
+from resalign.scorers._heads import HeadConfig, only_file, read_checked, unpickle_array
 from resalign.scorers._scorer import Scorer
 from resalign.tensors.weights import WeightsError
 
@@ -22,18 +21,14 @@ PROMPTS_SHA256 = "9b6c411824c2f64e0f847aa3c9f2b15b8e3a6c75e0efd82f2f672670c97cca
 LOGIT_SCALE = 100.0  # main/models/clip.py of the source
 
 
-class Config(Strict):
-    """Network and tuned prompts.
+class Config(HeadConfig):
+    """Network and tuned prompts: ``prompts.p``, the pickled array (2, D) that the source has in ``data/ViT-L-14``.
 
     Attributes:
-        folder: CLIP ViT-L/14 of OpenAI, as an open_clip folder.
-        head: A folder with ``prompts.p``, the pickled array (2, D) that the source has in ``data/ViT-L-14``.
         sha256: Of ``prompts.p``. The file is not read unless it matches, and then by an unpickler that knows arrays
             only.
     """
 
-    folder: str
-    head: str
     sha256: str = Field(PROMPTS_SHA256, pattern="^[0-9a-f]{64}$")
 
 

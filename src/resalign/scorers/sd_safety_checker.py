@@ -72,7 +72,7 @@ def unsafe(special: torch.Tensor, concept: torch.Tensor) -> torch.Tensor:
 
 
 def _processor_folder(folder: Path) -> Path:
-    """Where the preprocessing is described."""
+    """The folder that describes the preprocessing."""
     candidates = (folder, folder.parent / "feature_extractor")
     for candidate in candidates:
         if (candidate / "preprocessor_config.json").is_file():

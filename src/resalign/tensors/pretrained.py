@@ -11,7 +11,6 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,48 +48,47 @@ OPEN_CLIP_NAMES = (
 )
 
 
-@dataclass(frozen=True)
-class LoadingReport:
-    """How the tensors of a file fit a network.
+def check_loaded(
+    where: Path,
+    network: torch.nn.Module,
+    missing: Iterable[str] = (),
+    mismatched: Iterable[tuple[str, Any, Any]] = (),
+    unexpected: Iterable[str] = (),
+    *,
+    strict: bool = False,
+) -> None:
+    """Refuses a network unless every tensor of it comes from the file.
 
-    Attributes:
+    A tensor that the network has no use for is no fault as such: a training's head often stands beside the weights.
+    It is one if it belongs to a module that the network has, such as a bias, or one more of its layers.
+
+    Args:
+        where: The file or folder.
+        network: What was loaded.
         missing: Names of the network's tensors that the file lacks.
         mismatched: Name, shape in the file and shape in the network of those that do not fit.
         unexpected: Names in the file that the network does not have.
+        strict: Whether any tensor that the network does not have is a fault.
+
+    Raises:
+        WeightsError: Naming where, how many tensors and the first of them.
     """
-
-    missing: Iterable[str] = ()
-    mismatched: Iterable[tuple[str, Any, Any]] = ()
-    unexpected: Iterable[str] = ()
-
-    def check(self, where: Path, network: torch.nn.Module, *, remedy: str = REMEDY, strict: bool = False) -> None:
-        """Raises WeightsError unless every tensor of the network comes from the file.
-
-        A tensor that the network has no use for is no fault as such: a training's head often stands beside the weights.
-        It is one if it belongs to a module that the network has, such as a bias, or one more of its layers.
-
-        Args:
-            where: The file or folder.
-            network: What was loaded.
-            remedy: What to do about it.
-            strict: Whether any tensor that the network does not have is a fault.
-        """
-        own = network.state_dict()
-        missing, mismatched = sorted(self.missing), sorted(self.mismatched)
-        modules = {_kind(name.rpartition(".")[0]) for name in own}
-        extra = sorted(name for name in self.unexpected if strict or _belongs(name, modules))
-        faults = []
-        if missing:
-            faults.append(f"{len(missing)} of the {len(own)} tensors of {type(network).__name__} {_names(missing)}")
-        if mismatched:
-            name, found, expected = mismatched[0]
-            shapes = f"'{name}' has shape {tuple(found)}, the network expects {tuple(expected)}"
-            faults.append(f"{len(mismatched)} of the {len(own)} tensors do not fit: {shapes}")
-        if extra or (missing and self.unexpected):
-            shown = extra or sorted(self.unexpected)
-            faults.append(f"{len(shown)} tensors are not the network's: {_list(shown)}{_wrapper(missing, shown)}")
-        if missing or mismatched or extra:
-            raise WeightsError(f"{where}: {'; '.join(faults)}; {remedy}")
+    own = network.state_dict()
+    missing, mismatched = sorted(missing), sorted(mismatched)
+    modules = {_kind(name.rpartition(".")[0]) for name in own}
+    extra = sorted(name for name in unexpected if strict or _belongs(name, modules))
+    faults = []
+    if missing:
+        are_missing = f"{'is' if len(missing) == 1 else 'are'} missing: {_list(missing)}"
+        faults.append(f"{len(missing)} of the {len(own)} tensors of {type(network).__name__} {are_missing}")
+    if mismatched:
+        name, found, expected = mismatched[0]
+        shapes = f"'{name}' has shape {tuple(found)}, the network expects {tuple(expected)}"
+        faults.append(f"{len(mismatched)} of the {len(own)} tensors do not fit: {shapes}")
+    if shown := extra or (sorted(unexpected) if missing else []):
+        faults.append(f"{len(shown)} tensors are not the network's: {_list(shown)}{_wrapper(missing, shown)}")
+    if missing or mismatched or extra:
+        raise WeightsError(f"{where}: {'; '.join(faults)}; {REMEDY}")
 
 
 def load_network(
@@ -109,9 +107,9 @@ def load_network(
         folder: A folder as ``save_pretrained`` writes it.
         dtype: Which precision its tensors have, whatever that of the file is. In float16 transformers keeps some of T5
             in float32, whose activations overflow; it must not be cast afterwards.
-        device: ``cpu``, or ``meta`` to check names and shapes alone.
+        device: ``cpu``, or ``meta`` to check only names and shapes.
         may_lack: Beginnings of the names of tensors that nothing depends on.
-        pickled: Whether a folder without safetensors may have ``.bin``, which is read as tensors alone.
+        pickled: Whether a folder without safetensors may have ``.bin``, from which only tensors are read.
 
     Raises:
         WeightsError: If the folder has no such network, or lacks a tensor of it; if one has another shape or holds a
@@ -140,7 +138,7 @@ def load_network(
     except (OSError, ValueError, ImportError, StrictDataclassError) as error:
         raise WeightsError(f"{folder}: {first_sentence(error)}; {REMEDY}") from None
     missing = [name for name in report["missing_keys"] if not name.startswith(may_lack)]
-    LoadingReport(missing, report["mismatched_keys"], report["unexpected_keys"]).check(folder, network)
+    check_loaded(folder, network, missing, report["mismatched_keys"], report["unexpected_keys"])
     if device != "meta":
         check_finite(folder, {n: t for n, t in network.state_dict().items() if not n.startswith(may_lack)})
     return network.eval()
@@ -156,7 +154,7 @@ def load_tensors(network: torch.nn.Module, tensors: Mapping[str, torch.Tensor], 
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     missing = [name for name in own.keys() - shapes.keys() if not name.endswith(COUNTER)]
     mismatched = [(n, shapes[n], own[n].shape) for n in own.keys() & shapes.keys() if shapes[n] != own[n].shape]
-    LoadingReport(missing, mismatched, shapes.keys() - own.keys()).check(where, network, strict=True)
+    check_loaded(where, network, missing, mismatched, shapes.keys() - own.keys(), strict=True)
     odd = [n for n in own.keys() & shapes.keys() if own[n].is_floating_point() != tensors[n].is_floating_point()]
     if odd:
         kind = f"tensor '{odd[0]}' is {tensors[odd[0]].dtype}"
@@ -178,7 +176,7 @@ def load_open_clip(folder: Path, device: str) -> tuple[torch.nn.Module, Callable
     file = _open_clip_file(folder)
     shapes = _shapes(file)
     try:
-        with _unlogged():  # it would say that the model is initialised randomly
+        with _unlogged():  # it would warn that the model is initialised randomly
             network, train, inference = open_clip.create_model_and_transforms(
                 f"local-dir:{folder}", device=device, load_weights=False, pretrained_text=False
             )
@@ -191,15 +189,15 @@ def load_open_clip(folder: Path, device: str) -> tuple[torch.nn.Module, Callable
         for name, shape in shapes.items()
         if names[name] in own and own[names[name]].numel() > 1 and shape != own[names[name]].shape
     ]
-    LoadingReport(mismatched=mismatched).check(file, network)
+    check_loaded(file, network, mismatched=mismatched)
     report = open_clip.load_checkpoint(network, str(file), strict=False)
-    LoadingReport(report.missing_keys, (), report.unexpected_keys).check(file, network, strict=True)
+    check_loaded(file, network, report.missing_keys, (), report.unexpected_keys, strict=True)
     check_finite(file, network.state_dict())
     return network.eval(), train, inference
 
 
 def load_processor(processor_class: Any, folder: Path) -> Any:
-    """The preprocessing that a folder describes, by a processor of transformers, which fills in what it does not say.
+    """The preprocessing that a folder describes, by a processor of transformers, which fills in missing settings.
 
     Raises:
         WeightsError: If there is no ``preprocessor_config.json``, or it leaves out what images depend on.
@@ -213,7 +211,7 @@ def load_processor(processor_class: Any, folder: Path) -> Any:
     wanted = [key for switch, keys in needed.items() if getattr(processor, switch, False) for key in keys]
     lacking = [key for key in wanted if settings.get(key) is None]
     if lacking:
-        raise WeightsError(f"{file}: does not say {lacking}; a default would be a guess: fetch the original file")
+        raise WeightsError(f"{file}: lacks {lacking}; a default would be a guess: fetch the original file")
     return processor
 
 
@@ -254,10 +252,6 @@ def _list(names: list[str]) -> str:
     return ", ".join(f"'{name}'" for name in names[:NAMED]) + (", …" if len(names) > NAMED else "")
 
 
-def _names(names: list[str]) -> str:
-    return f"{'is' if len(names) == 1 else 'are'} missing: {_list(names)}"
-
-
 def _wrapper(missing: list[str], found: list[str]) -> str:
     """A hint if a missing tensor is there with something in front of its name."""
     ends = [name for name in found if missing and name.endswith(f".{missing[0]}")]
@@ -280,12 +274,12 @@ def _same_values(one: torch.Tensor, other: torch.Tensor) -> bool:
     return False
 
 
-# Settings that say where a network comes from, or for which images it was trained, and not what it computes.
+# Settings that describe a network's origin or training images, and do not change what it computes.
 NO_FUNCTION = ("sample_size", "force_upcast", "dtype", "torch_dtype", "architectures", "transformers_version")
 
 
 def _settings(config: Any) -> dict[str, Any]:
-    """What a network's settings say of what it computes; a library fills in what a file leaves out."""
+    """The settings that determine what a network computes; a library fills in what a file leaves out."""
     values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     plain = json.loads(json.dumps(values, default=str))  # tuples are lists in a file
     return {key: value for key, value in plain.items() if not key.startswith("_") and key not in NO_FUNCTION}
@@ -295,7 +289,7 @@ def _settings(config: Any) -> dict[str, Any]:
 
 
 def _weights_are_safe(folder: Path, stem: str, pickled: bool) -> bool:
-    """Whether a folder's weights are safetensors, all of them whole; else they are a pickle of tensors alone."""
+    """Whether a folder's weights are safetensors, all of them whole; else they are a pickle of only tensors."""
     if (folder / "adapter_config.json").is_file():
         raise WeightsError(f"{folder}: holds an adapter of another model; merge it and save the whole model")
     check_shards(folder, stem)
@@ -316,7 +310,7 @@ def _open_clip_settings(folder: Path) -> None:
     settings = check_open_clip(file)
     lacking = [key for key in ("mean", "std") if key not in (settings.get("preprocess_cfg") or {})]
     if lacking:
-        raise WeightsError(f"{file}: its preprocess_cfg does not say {lacking}; a default would be a guess: {REMEDY}")
+        raise WeightsError(f"{file}: its preprocess_cfg lacks {lacking}; a default would be a guess: {REMEDY}")
 
 
 def _open_clip_file(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Settings that a folder brings along, held against lists of what they may say before a library obeys them.
+"""Settings that a folder brings along, checked against lists of allowed settings before a library obeys them.
 
 What names code, another network or another file is refused: the folder may be anybody's. Numbers and switches name
 nothing and are left to the class that is built of them; text must stand under a key that this class, or a list here,
@@ -67,7 +67,7 @@ NO_MODEL_TYPES = ("timm_backbone", "timm_wrapper")
 
 
 def first_sentence(error: BaseException) -> str:
-    """What a library says first of a fault, in one line."""
+    """First sentence of a library's error, in one line."""
     return " ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__
 
 
@@ -115,7 +115,7 @@ def check_network(file: Path, network_class: Any) -> None:
         network_class: A class of diffusers or transformers, or one of transformers' Auto classes.
 
     Raises:
-        WeightsError: If it names no class that may be built, or says what no class of them takes.
+        WeightsError: If it names no class that may be built, or has a setting that no such class takes.
     """
     settings = read_json(file)
     if hasattr(network_class, "load_config"):
@@ -146,7 +146,7 @@ def check_shards(folder: Path, stem: str) -> None:
 def check_tokenizer(folder: Path) -> None:
     """Raises WeightsError if a tokenizer's settings name code, a class that is not listed, or other files."""
     file = folder / "config.json"
-    if file.is_file():  # by which transformers finds the class of a tokenizer that does not say it
+    if file.is_file():  # from which transformers infers a tokenizer's missing class
         settings = read_json(file)
         _check_class(file, settings, "tokenizer_class", TOKENIZER_CLASSES)
         _check_config(file, settings, _config_class(file, settings.get("model_type"), transformers.CONFIG_MAPPING))
@@ -158,7 +158,7 @@ def check_tokenizer(folder: Path) -> None:
 
 
 def check_processor(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The settings that say how images are prepared, and their file; transformers takes those of a processor first.
+    """The settings of image preprocessing, and their file; transformers prefers those of a processor.
 
     Raises:
         WeightsError: If there are none; if they name code, or a class that is not transformers'.
@@ -168,7 +168,7 @@ def check_processor(folder: Path) -> tuple[Path, dict[str, Any]]:
     file, whole = folder / "preprocessor_config.json", folder / "processor_config.json"
     nested = read_json(whole).get("image_processor") if whole.is_file() else None
     if nested is None and not file.is_file():
-        raise WeightsError(f"{folder}: no {file.name}, which says how images are prepared; fetch it too")
+        raise WeightsError(f"{folder}: no {file.name}, which describes the preprocessing of images; fetch it too")
     file, settings = (file, read_json(file)) if nested is None else (whole, nested)
     if not isinstance(settings, dict):
         raise WeightsError(f"{file}: its image_processor holds no settings by name; {REMEDY}")
@@ -209,7 +209,7 @@ def check_open_clip(file: Path) -> dict[str, Any]:
     return settings
 
 
-# --- what may be said -------------------------------------------------------------------------------------------------
+# --- allowed settings -------------------------------------------------------------------------------------------------
 
 
 def _check_config(file: Path, settings: Mapping[str, Any], config_class: Any) -> None:

@@ -10,7 +10,7 @@ from resalign.lazy import open_clip, torch
 from resalign.tensors.settings import check_open_clip, check_tokenizer, first_sentence
 from resalign.tensors.weights import WeightsError
 
-# Two texts that every vocabulary tells apart.
+# Two texts that every vocabulary distinguishes.
 PROBES = ("a cat", "a dog")
 # Of CLIP's vocabulary, whose words stand there in the order of their merges: if the merges end too early, the last
 # words fall into pieces. Some of a whole one's may do so as well.

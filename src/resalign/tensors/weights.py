@@ -51,7 +51,7 @@ def save_weights(path: Path, weights: Mapping[str, torch.Tensor], metadata: Mapp
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in a safetensors file, from its header alone.
+    """Names and shapes in a safetensors file, read from its header.
 
     Raises:
         WeightsError: If the file is missing or no whole safetensors file (truncated, or a renamed pickle).
@@ -74,7 +74,7 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def kept_states(manifest: Path) -> dict[int, Path | None]:
-    """Weight files by step, of an attack's ``checkpoints.json``; None where the model's own weights were left alone.
+    """Weight files by step, of an attack's ``checkpoints.json``; None where the model's own weights are unchanged.
 
     Raises:
         WeightsError: If a file is missing.
@@ -110,7 +110,7 @@ def component_files(folder: Path, stem: str, suffix: str = ".safetensors") -> li
 
 
 def missing_files(folder: Path, stem: str) -> WeightsError:
-    """What to say of a folder without the safetensors file that its library looks for."""
+    """The error for a folder without the safetensors file that its library looks for."""
     weights = (*folder.glob("*.bin"), *folder.glob("*.pth"), *folder.glob("*.pt"), *folder.glob("*.safetensors"))
     found = sorted(path.name for path in weights) or "nothing"
     return WeightsError(
@@ -141,8 +141,8 @@ def load_weights(path: Path, expected: Mapping[str, torch.Tensor]) -> dict[str, 
         expected: The model's tensors by name; the file may hold any subset of them, but nothing else.
 
     Raises:
-        WeightsError: If the file is missing, is no whole safetensors file (a pickle, say), names a tensor that the
-            model lacks, or holds one of another shape or with values that are not finite.
+        WeightsError: If the file is missing, is not a whole safetensors file (such as a pickle), names a tensor that
+            the model lacks, or holds one of another shape or with values that are not finite.
     """
     check_shapes(path, tensor_shapes(path), {name: tuple(tensor.shape) for name, tensor in expected.items()})
     weights = read_tensors(path)
@@ -163,7 +163,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file says of itself besides its tensors."""
+    """Metadata of a safetensors file."""
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
@@ -178,7 +178,7 @@ def check_finite(where: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def load_pickled(path: Path) -> Any:
-    """What ``torch.save`` wrote, tensors and plain containers alone; nothing that a pickle may ask for is run.
+    """Reads a file of ``torch.save`` that holds only tensors and plain containers; no code of the pickle is run.
 
     Tensors of a file of torch 1.6 or later stay on the disk until they are used.
 
@@ -191,7 +191,7 @@ def load_pickled(path: Path) -> Any:
         with warnings.catch_warnings(action="ignore"):  # of a protocol that is not torch's own: it is read, or refused
             return torch.load(verified(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except PICKLE_ERRORS as error:
-        # What torch refuses it says between advice to trust the file.
-        said = str(error).partition("WeightsUnpickler error:")[2] or str(error) or "it ends too early"
-        reason = said.strip().splitlines()[0].split(". ")[0]
-        raise WeightsError(f"{path}: not a file of tensors alone ({reason}); convert it to .safetensors") from None
+        # torch wraps its reason in advice to trust the file.
+        problem = str(error).partition("WeightsUnpickler error:")[2] or str(error) or "it ends too early"
+        reason = problem.strip().splitlines()[0].split(". ")[0]
+        raise WeightsError(f"{path}: not a file of only tensors ({reason}); convert it to .safetensors") from None

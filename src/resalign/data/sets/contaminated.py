@@ -17,7 +17,7 @@ INPUTS = ("clean", "harmful")
 
 
 class Config(Strict):
-    """What is mixed, and how much of it.
+    """Settings of the mixture.
 
     Attributes:
         clean: Benign images, a folder with a table of captions, as ``asset/folder``.
@@ -67,6 +67,6 @@ def _choose(pictures: list[Picture], count: int, config: Config, folder: str) ->
 
 
 def _pictures(folder: Path, kind: str) -> list[Picture]:
-    """A folder's images; what they are stands before their names, so that each can be told from the result's table."""
+    """A folder's images; their kind is put before their names, so that the result's table distinguishes them."""
     captions = read_folder_captions(folder)
     return [Picture(f"{kind}/{found.image}", found.text, (folder / found.image).read_bytes) for found in captions]

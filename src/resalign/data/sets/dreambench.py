@@ -51,10 +51,10 @@ def prepare(config: Config, output: Path) -> None:
         images = _by_key(members, [name for name in members.names if _below(name) == "images"])
         rest = set(members.names) - {*texts.values(), *images.values()}
         log_left_out(members.label, "files that are neither an image nor its text", rest)
-        alone = sorted(set(texts) ^ set(images))
-        if alone or not images:
+        unpaired = sorted(set(texts) ^ set(images))
+        if unpaired or not images:
             raise DataError(
-                f"{members.label}: {len(images)} images and {len(texts)} captions; without the other are {alone[:3]};"
+                f"{members.label}: {len(images)} images and {len(texts)} captions; unpaired are {unpaired[:3]};"
                 " expected data.zip of DreamBench++"
             )
         lines = {key: _lines(members, name) for key, name in sorted(texts.items())}
@@ -68,7 +68,7 @@ def prepare(config: Config, output: Path) -> None:
 
 
 def _by_key(members: Members, names: list[str]) -> dict[str, str]:
-    """Names by what an image and its text share."""
+    """Names by the key that an image and its text share."""
     found: dict[str, str] = {}
     for name in names:
         other = found.setdefault(_key(name), name)
@@ -83,7 +83,7 @@ def _below(name: str) -> str:
 
 
 def _key(name: str) -> str:
-    """What an image and its text share: the path below that folder, without suffix."""
+    """The key that an image and its text share: the path below that folder, without suffix."""
     parts = PurePosixPath(composed(name)).with_suffix("").parts
     return "/".join(parts[parts.index(_below(name)) + 1 :] if _below(name) else parts)
 

@@ -98,7 +98,7 @@ def _pictures(config: Config, folder: Path, file: Path) -> list[Picture]:
 
 @contextlib.contextmanager
 def _named(file: Path) -> Iterator[None]:
-    """Whatever pyarrow raises, with the file's name."""
+    """Adds the file's name to whatever pyarrow raises."""
     import pyarrow
 
     try:
