@@ -6,7 +6,7 @@ import torch
 
 from resalign.contracts import Run
 from resalign.diffusion.models import Models
-from resalign.diffusion.parametrisation import Direct, LowRank, Parametrisation, lora, named_weights, pull_back, select
+from resalign.diffusion.parametrisation import FullRank, LowRank, Parametrisation, lora, named_weights, vjp, select
 from resalign.tensors.named import Named
 from tests.nearness import assert_near, differing
 
@@ -24,7 +24,7 @@ def weights() -> dict[str, torch.Tensor]:
     return {name: torch.randn(shape, generator=draw, dtype=torch.float64) for name, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("parametrisation", [Direct(NAMES), LowRank(NAMES, 2)], ids=["direct", "low rank"])
+@pytest.mark.parametrize("parametrisation", [FullRank(NAMES), LowRank(NAMES, 2)], ids=["direct", "low rank"])
 def test_starts_at_the_unchanged_model(parametrisation: Parametrisation) -> None:
     start = weights()
     moved = parametrisation.weights(start, parametrisation.initial(start, stream()))
@@ -32,7 +32,7 @@ def test_starts_at_the_unchanged_model(parametrisation: Parametrisation) -> None
     assert not differing(moved, start)
 
 
-@pytest.mark.parametrize("parametrisation", [Direct(NAMES), LowRank(NAMES, 2)], ids=["direct", "low rank"])
+@pytest.mark.parametrize("parametrisation", [FullRank(NAMES), LowRank(NAMES, 2)], ids=["direct", "low rank"])
 def test_variables_are_named_apart_from_weights_and_share_their_dtype(parametrisation: Parametrisation) -> None:
     start = weights()
     variables = parametrisation.initial(start, stream())
@@ -47,8 +47,8 @@ def random_variables(parametrisation: Parametrisation) -> dict[str, torch.Tensor
 
 
 def test_direct_adds_its_variables() -> None:
-    start, variables = weights(), random_variables(Direct(NAMES))
-    moved = Direct(NAMES).weights(start, variables)
+    start, variables = weights(), random_variables(FullRank(NAMES))
+    moved = FullRank(NAMES).weights(start, variables)
     assert torch.equal(moved["bias"], start["bias"])
     for name in NAMES:
         assert torch.equal(moved[name], start[name] + variables[f"delta.{name}"])
@@ -74,7 +74,7 @@ def test_low_rank_initial_deviations() -> None:
         assert variables["lora_up.x.to_k.weight"].std().item() == pytest.approx(up_std, rel=0.1)
 
 
-@pytest.mark.parametrize("parametrisation", [Direct(NAMES), LowRank(NAMES, 2)], ids=["direct", "low rank"])
+@pytest.mark.parametrize("parametrisation", [FullRank(NAMES), LowRank(NAMES, 2)], ids=["direct", "low rank"])
 def test_pull_back_is_the_gradient_in_the_variables(parametrisation: Parametrisation) -> None:
     start, variables = weights(), random_variables(parametrisation)
 
@@ -83,7 +83,7 @@ def test_pull_back_is_the_gradient_in_the_variables(parametrisation: Parametrisa
 
     moved = {n: t.detach().requires_grad_() for n, t in parametrisation.weights(start, variables).items()}
     slope = dict(zip(moved, torch.autograd.grad(loss(moved), list(moved.values())), strict=True))
-    found = pull_back(parametrisation, start, variables, slope)
+    found = vjp(parametrisation, start, variables, slope)
     assert found.keys() == variables.keys()
     for name, tensor in variables.items():
         measured = torch.empty_like(tensor)

@@ -32,7 +32,7 @@ from resalign.contracts import AttackData, Run, Save
 from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import EncodedImages, NoisyBatch
 from resalign.diffusion.models import Models
-from resalign.diffusion.relaxed_words import Words
+from resalign.diffusion.soft_prompts import Words
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss
 from resalign.tensors.steps import clipped_step

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 
-from resalign.diffusion.recomputation import recomputed
+from resalign.diffusion.gradient_checkpointing import recomputed
 from resalign.lazy import torch
 
 _SIZE: ContextVar[int | None] = ContextVar("micro_batch_size", default=None)

@@ -11,8 +11,8 @@ from resalign.config.precision import Precision
 from resalign.diffusion.architectures import Architecture, architecture_in, architecture_of
 from resalign.diffusion.conditioning import Conditioning
 from resalign.diffusion.forward_process import forward_process_in, forward_process_of
+from resalign.diffusion.gradient_checkpointing import checkpointed
 from resalign.diffusion.micro_batches import in_parts
-from resalign.diffusion.recomputation import checkpointed
 from resalign.lazy import diffusers, torch, transformers
 from resalign.tensors.named import Named
 from resalign.tensors.pretrained import difference, load_network

@@ -1,4 +1,4 @@
-"""Figure 5 of ResAlign: the proximity weight γ of the envelope."""
+"""Figure 5 of ResAlign: the proximal weight γ."""
 
 from __future__ import annotations
 
