@@ -76,7 +76,7 @@ def test_an_interpolation_begins_between_the_unlearned_model_and_the_base(
     assert not differing(original, kept)
 
 
-def test_a_search_reports_its_seconds_apart_from_its_history(
+def test_a_searchs_history_has_every_candidate_and_no_seconds(
     workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:
     harmful = write_captioned_images(tmp_path / "harmful", ("a seven",), seed=2)
@@ -87,9 +87,6 @@ def test_a_search_reports_its_seconds_apart_from_its_history(
     plan, shop = tiny_plan(unlearning={}, attacks={"worst": settings}, assets=assets), workshop()
     (stage,) = plan.attack.values()
     folder = shop.attack(plan, stage, 0)
-    laps = json.loads((folder / "timing.json").read_text())["laps_seconds"]
-    assert list(laps) == ["before the search", "lr_0.001", "lr_0.01"]
-    assert all(seconds > 0 for seconds in laps.values())
     history = (folder / "history.csv").read_text()
     assert "seconds" not in history
     assert {"harmful_error_lr_0.001", "harmful_error_lr_0.01"} <= {line.split(",")[1] for line in history.splitlines()}

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from resalign.attacks._fine_tuning import PriorPreservingConfig, Tuning, fine_tune, prior_preservation
+from resalign.attacks._fine_tuning import PriorPreservingConfig, Tuning, all_weights, fine_tune, prior_preservation
 from resalign.contracts import AttackData, Run, Save
 from resalign.diffusion.models import Models
-from resalign.diffusion.parametrisation import named_weights
-from resalign.tensors.named import detached
 
 
 class Config(PriorPreservingConfig):
@@ -35,6 +33,4 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
         ConfigError: If ``prior_weight`` is above 0 and there are no prior images.
     """
     loss, streams = prior_preservation(models, data, config, run)
-    variables = detached(named_weights(models.denoiser), requires_grad=True)
-    tuning = Tuning("dreambooth", variables, weights=lambda variables: variables, loss=loss, streams=streams)
-    fine_tune(models, data, config, run, save, tuning)
+    fine_tune(models, data, config, run, save, Tuning("dreambooth", all_weights(models), loss=loss, streams=streams))

@@ -1,17 +1,16 @@
 """The worst case of another attack over learning rates and step counts, found by an attacker without any detector.
 
-Every learning rate is run to the last step, and its weights are looked at after each step count: a fine-tuning is as
-many candidates as it has checkpoints. A candidate is judged by its denoising loss on images of the concept that it was
-not trained on, ``harmful``: the lowest is the worst for the defence, of equal ones the first. It is a plain grid:
-nothing is pruned on an early loss, so that the mean over candidates is one over the same candidates for every model.
+Every learning rate is run to the last step, and its weights are evaluated after each step count: a fine-tuning gives
+as many candidates as it has checkpoints. A candidate's score is its denoising loss on ``harmful``, images of the concept
+that it was not trained on: the lowest is the worst for the defence; ties go to the first. The grid is not pruned on an
+early loss, so that the mean is over the same candidates for every model.
 
-A kept step s stands for the worst candidate of at most s steps, the last one for the winner of all. The history has
-each candidate's ``harmful_error``, and what its own run has recorded, by learning rate (``harmful_error_lr_1e-05``); at
-each s the worst and the mean error, the winner's learning rate and steps, and the optimizer steps that the search took.
-Seconds, which no two runs have alike, are in the job's timing.json, by learning rate.
+A kept step s holds the worst candidate of at most s steps, and the last step the winner of all. The history has each
+candidate's ``harmful_error`` and the records of its own run by learning rate (``harmful_error_lr_1e-05``); at each s the
+worst and the mean error, the winner's learning rate and steps, and the optimizer steps that the search took.
 
-Deviation: a step count below the last is a stop along the way; a cosine schedule is that of the last. Of an attack that
-leaves a LoRA the winner's merged weights alone are kept.
+Deviation: a step count below the last is a stop along the way; a cosine schedule is that of the last. For an attack
+that trains a LoRA only the winner's merged weights are kept.
 """
 
 from __future__ import annotations
@@ -192,7 +191,6 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
     batch = data.harmful.draw_stratified(config.harmful_batch_size, Run(seed=0).generator("attack", "harmful"))
     search, left = Search(), run.attempt.unfinished or ""
     at = next((i for i, lr in enumerate(config.learning_rates) if left.startswith(f"{_label(lr)}, ")), 0)
-    run.attempt.lap("before the search")
     for lr in config.learning_rates[at:]:
         own = CandidateRun(run.seed, progress=run.progress, attempt=run.attempt, kept=run.kept, lr=lr, search=search)
 
@@ -204,7 +202,6 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
 
         member.attack(models, data, config.of(lr), own, judge)
         search.rows += [(lr, *row) for row in own.history.rows]
-        run.attempt.lap(_label(lr))
     _record(config, search, run, _error(models, models.named(named_weights(models.denoiser)), batch, what="untouched"))
     for steps in config.step_counts:
         save(steps, search.winners[steps].weights)

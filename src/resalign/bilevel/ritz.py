@@ -41,7 +41,7 @@ class RitzPairs:
 
 
 def tridiagonal_extremes(diagonal: list[float], off_diagonal: list[float]) -> tuple[float, float]:
-    """Extreme eigenvalues of a Lanczos matrix; entries of ``off_diagonal`` (k − 1,) beyond ``diagonal`` (k,) are cut."""
+    """Extreme eigenvalues of a Lanczos matrix, from its diagonal (k,) and the first k − 1 off-diagonal entries."""
     if not diagonal:
         return math.nan, math.nan
     middle, beside = (torch.tensor(row, dtype=torch.float64) for row in (diagonal, off_diagonal[: len(diagonal) - 1]))

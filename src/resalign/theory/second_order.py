@@ -1,4 +1,4 @@
-"""The second-order audit: each hypergradient estimator against derivatives through a finite fine-tuning."""
+"""Second-order accuracy: each hypergradient estimator against derivatives through a finite fine-tuning."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MATCHED, MATCHED_DISPLACEMENT, FIXED, NO_RULE = "matched", "matched_displacement
 
 
 class Config(Strict):
-    """What is simulated, which estimators are tried on it, and where γ is swept."""
+    """The simulated fine-tunings, the estimators tried on them, and the sweep of γ."""
 
     draws: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds; each draws its batches and directions")
     batch_size: int = Field(8, gt=0, description="examples of L_FT and of L_harm, frozen")
@@ -65,12 +65,12 @@ class Config(Strict):
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Modules of the solvers, which no import names."""
+        """Solver modules, which are loaded by name."""
         return tuple(f"resalign.{FAMILY}.{name}" for name in dict.fromkeys((FIRST_ORDER, "minres", *self.solvers)))
 
     @property
     def sweep_gammas(self) -> tuple[float, ...]:
-        """Every γ of the sweep, to twelve digits: 1 is 1."""
+        """γ values of the sweep, rounded to 12 digits, so that 1.0 is exact."""
         ratio = math.log10(self.sweep_to / self.sweep_from) / (self.sweep_points - 1)
         return tuple(float(f"{self.sweep_from * 10 ** (i * ratio):.12g}") for i in range(self.sweep_points))
 
@@ -223,14 +223,8 @@ class _FineTuning:
                 printed_system = self.krylov.system(1 / gamma)
                 left = add(printed_system.rhs, printed_system.matvec(solution.x), -gamma)
                 printed = norm(left) / self.krylov.rhs_norm
-            rows.append(
-                SweepRow(
-                    **record,
-                    converged_error=error,
-                    converged_residual=converged.relative_residual,
-                    printed_residual=printed,
-                )
-            )
+            reference_errors = {"converged_error": error, "converged_residual": converged.relative_residual}
+            rows.append(SweepRow(**record, **reference_errors, printed_residual=printed))
         return rows
 
     def _estimate(self, name: str, k: int, rule: str, gamma: float) -> tuple[dict[str, Any], Solution | None]:

@@ -25,7 +25,7 @@ class Config(Strict):
 def solve(system: System, config: Config) -> Solution:
     """The vector of least residual in each Krylov space, from zero; SciPy's is ``scipy.sparse.linalg.minres``.
 
-    The residual never grows, so no solve diverges. For a singular system the result is a least-squares solution, and its
+    The residual never grows, so no solve diverges. For a singular system the result is a least-squares solution, whose
     residual stays large.
 
     Source: Paige and Saunders 1975, SIAM J. Numer. Anal. 12(4), Section 6.
