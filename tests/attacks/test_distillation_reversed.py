@@ -1,11 +1,8 @@
-"""The reversed term by hand, its limit, and what it does to a prediction."""
-
-from typing import Any
+"""The reversed distillation term by hand, and its truncation."""
 
 import pytest
 import torch
 
-from resalign.attacks import distillation_reversed, full
 from resalign.contracts import AttackData, Run
 from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.models import Models
@@ -14,19 +11,7 @@ from resalign.diffusion.prediction import predict
 from resalign.objectives.denoising import denoising_loss, per_example_error
 from resalign.objectives.distillation import distillation_loss, reversed_distillation_loss
 from resalign.tensors.named import Named, add, detached, gradient, norm
-from tests.nearness import assert_near, differing
-from tests.weight_names import of_denoiser
-
-
-def attacked(module: Any, models: Models, data: AttackData, **settings: Any) -> tuple[dict[str, torch.Tensor], Run]:
-    run, saved = Run(0), {}
-
-    def save(_step: int, weights: Named, _lora: object = None, /) -> None:
-        saved.update(of_denoiser(models, weights))
-
-    config = module.Config.parse({"steps": 3, "lr": 1e-2, "batch_size": 2, **settings}, where="test")
-    module.attack(models, data, config, run, save)
-    return saved, run
+from tests.nearness import assert_near
 
 
 @pytest.fixture(scope="module")
@@ -62,22 +47,3 @@ def test_an_example_that_has_moved_far_enough_is_pushed_no_further(
     expected = errors.mean() - 2.0 * pushed.mean(dim=(1, 2, 3))[near].sum() / len(near)
     found = gradient(loss, leaves)
     assert norm(add(found, gradient(expected, leaves), -1.0)) < 1e-4 * norm(found)
-
-
-def test_gradient_descent_away_from_the_unlearned_model(models: Models, attack_data: AttackData) -> None:
-    saved, _ = attacked(distillation_reversed, models, attack_data, weight=0.7, optimizer="sgd", max_grad_norm=None)
-    stream, unlearned = Run(0).generator("attack", "full"), named_weights(models.denoiser)
-    weights: Named = unlearned
-    for _ in range(3):
-        leaves, batch = detached(weights, requires_grad=True), attack_data.train.draw(2, stream)
-        loss = denoising_loss(models.denoiser, leaves, batch)
-        loss = loss - 0.7 * distillation_loss(models.denoiser, leaves, unlearned, batch)
-        weights = add(weights, gradient(loss, leaves), -1e-2)
-    assert norm(add(saved, weights, -1.0)) < 1e-4 * norm(add(saved, unlearned, -1.0))
-
-
-def test_without_weight_it_is_full_fine_tuning_to_the_bit(models: Models, attack_data: AttackData) -> None:
-    limit, told = attacked(distillation_reversed, models, attack_data, weight=0.0)
-    plain, expected = attacked(full, models, attack_data)
-    assert not differing(limit, plain)
-    assert told.history.rows == expected.history.rows

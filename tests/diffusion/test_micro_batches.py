@@ -21,10 +21,10 @@ from resalign.contracts import AttackData, Run, UnlearningData
 from resalign.data.images import read_captioned_images
 from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import EncodedImages, NoisyBatch, encode
+from resalign.diffusion.gradient_checkpointing import checkpointed
 from resalign.diffusion.micro_batches import in_parts, micro_batches
 from resalign.diffusion.models import Models, load_models, trainable_tensors
 from resalign.diffusion.parametrisation import named_weights
-from resalign.diffusion.gradient_checkpointing import checkpointed
 from resalign.objectives.denoising import denoising_loss, harmful_loss
 from resalign.tensors.named import Named, add, detached, gradient, norm
 from tests.conftest import PIXELS

@@ -6,7 +6,7 @@ import torch
 
 from resalign.contracts import Run
 from resalign.diffusion.models import Models
-from resalign.diffusion.parametrisation import FullRank, LowRank, Parametrisation, lora, named_weights, vjp, select
+from resalign.diffusion.parametrisation import FullRank, LowRank, Parametrisation, lora, named_weights, select, vjp
 from resalign.tensors.named import Named
 from tests.nearness import assert_near, differing
 

@@ -1,6 +1,5 @@
 """Attacks that need or leave more than ``full`` does, through the script of their rule."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,13 +1,13 @@
 """The worst case of another attack over learning rates and step counts, found by an attacker without any detector.
 
 Every learning rate is run to the last step, and its weights are evaluated after each step count: a fine-tuning gives
-as many candidates as it has checkpoints. A candidate's score is its denoising loss on ``harmful``, images of the concept
-that it was not trained on: the lowest is the worst for the defence; ties go to the first. The grid is not pruned on an
-early loss, so that the mean is over the same candidates for every model.
+as many candidates as it has checkpoints. A candidate's score is its denoising loss on ``harmful``, images of the
+concept that it was not trained on: the lowest is the worst for the defence; ties go to the first. The grid is not
+pruned on an early loss, so that the mean is over the same candidates for every model.
 
 A kept step s holds the worst candidate of at most s steps, and the last step the winner of all. The history has each
-candidate's ``harmful_error`` and the records of its own run by learning rate (``harmful_error_lr_1e-05``); at each s the
-worst and the mean error, the winner's learning rate and steps, and the optimizer steps that the search took.
+candidate's ``harmful_error`` and the records of its own run by learning rate (``harmful_error_lr_1e-05``); at each s
+the worst and the mean error, the winner's learning rate and steps, and the optimizer steps that the search took.
 
 Deviation: a step count below the last is a stop along the way; a cosine schedule is that of the last. For an attack
 that trains a LoRA only the winner's merged weights are kept.

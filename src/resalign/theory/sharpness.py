@@ -202,6 +202,7 @@ def random_direction(like: Named, length: float, generator: torch.Generator) -> 
 def _mean(parts: Iterable[Named]) -> dict[str, torch.Tensor]:
     """The mean of named vectors, added up one at a time."""
     total: dict[str, torch.Tensor] = {}
-    for count, part in enumerate(parts, start=1):
+    count = 0
+    for count, part in enumerate(parts, start=1):  # noqa: B007
         total = add(total, part) if total else dict(part)
     return scaled(total, 1 / count)
