@@ -23,14 +23,7 @@ from tests.example_config import smallest
 from .recorded import Recorded, attacked
 
 SIMULATION = {"lr": [1e-2], "steps": [2], "adaptation": ["full"], "optimizer": ["sgd"], "batch_size": 2}
-SETTINGS = {
-    "lr": 1e-2,
-    "optimizer": "sgd",
-    "max_grad_norm": None,
-    "gamma": 0.02,
-    "batch_size": 2,
-    "simulation": SIMULATION,
-}
+SETTINGS = {"lr": 1e-2, "optimizer": "sgd", "max_grad_norm": None, "gamma": 0.02, "simulation": SIMULATION}
 
 
 def relearned(models: Models, data: AttackData, **settings: Any) -> Recorded:
