@@ -1,7 +1,7 @@
-"""ResAlign: unlearning that stays, by descending through simulated fine-tuning.
+"""ResAlign: unlearning that resists fine-tuning, by gradient descent through simulated fine-tunings.
 
-Source: Li 2025, NeurIPS, Algorithms 1 and 2. The published configuration is the default; what the released code does
-otherwise (LoRA outer weights, AdamW, gradient clipping, truncation) is a field.
+Source: Li 2025, NeurIPS, Algorithms 1 and 2. The published configuration is the default; where the released code
+differs (LoRA outer weights, AdamW, gradient clipping, truncation), a field selects it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
         for name, variable in variables.items():
             variable.grad = total[name]
         grad_norm = apply_gradients(optimizer, config.max_grad_norm, what=f"resalign at outer step {i}")
-        run.history.record(i, harmful_loss=harmful.item(), retain_loss=retain.item(), grad_norm=grad_norm)
+        losses = {"neg_harmful_denoising_loss": harmful.item(), "retain_loss": retain.item()}
+        run.history.record(i, **losses, grad_norm=grad_norm)
     final = detached(outer.weights(original, variables))
     return models.named({name: tensor for name, tensor in final.items() if not torch.equal(tensor, original[name])})
 
