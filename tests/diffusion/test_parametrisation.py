@@ -100,15 +100,6 @@ def test_pull_back_is_the_gradient_in_the_variables(parametrisation: Parametrisa
 # --- scopes on the tiny UNet ------------------------------------------------------------------------------------------
 
 
-def test_cross_attention_is_attn2_and_the_rest_is_the_rest(models: Models) -> None:
-    everything = named_weights(models.denoiser)
-    x, u, full = (select(everything, s) for s in ("cross_attention", "not_cross_attention", "full"))  # type: ignore[arg-type]
-    assert x
-    assert all(".attn2." in name for name in x)
-    assert not any(".attn2." in name for name in u)
-    assert sorted(x + u) == sorted(full) == sorted(everything)
-
-
 def test_cross_attention_reads_the_text(models: Models) -> None:
     # attn2 is where the text comes in: its keys are as wide as the text, attn1's as wide as the network.
     weights = named_weights(models.denoiser)
