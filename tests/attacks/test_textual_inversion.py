@@ -84,21 +84,16 @@ def test_it_learns_what_it_is_trained_on(models: Models, attack_data: AttackData
 
 
 def test_training_starts_from_the_initializers_embedding(models: Models, attack_data: AttackData) -> None:
-    [table] = (t for n, t in trainable_tensors(models.pipeline).items() if n.endswith("token_embedding.weight"))
+    original = trainable_tensors(models.pipeline)
+    [table] = (tensor for name, tensor in original.items() if name.endswith("token_embedding.weight"))
     other = models.pipeline.tokenizer("seven", add_special_tokens=False).input_ids[0]
     untouched = inverted(models, attack_data).history("heldout_loss")[0]
     for initializer, row in ((None, ID), ("seven", other)):
         found = inverted(models, attack_data, initializer_token=initializer, steps=1, lr=1e-7)
         assert_near(next(iter(found.weights.values()))[ID], table[row], 1e-4)
         assert found.history("heldout_loss")[0] == untouched
-
-
-def test_without_a_step_the_model_is_given_back_whatever_the_initializer(
-    models: Models, attack_data: AttackData
-) -> None:
-    saved = inverted(models, attack_data, initializer_token="seven", steps=0).weights
-    original = trainable_tensors(models.pipeline)
-    assert not differing(original, saved)
+    # Without a step the model is given back.
+    assert not differing(original, inverted(models, attack_data, initializer_token="seven", steps=0).weights)
 
 
 def test_images_with_the_token_change_and_others_keep_every_bit(

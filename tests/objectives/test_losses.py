@@ -10,6 +10,7 @@ from resalign.diffusion.batches import EncodedImages, NoisyBatch
 from resalign.diffusion.conditioning import Conditioning
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
+from resalign.diffusion.prediction import predict
 from resalign.objectives.denoising import denoising_loss, harmful_loss, per_example_error, prior_preserving_loss
 from resalign.objectives.distillation import distillation_loss, reversed_distillation_loss
 from resalign.objectives.erasure import erasure_loss
@@ -122,6 +123,28 @@ def test_distillation_is_the_mean_squared_distance_of_the_predictions(
     loss = distillation_loss(models.denoiser, weights, original, batch)
     assert loss.item() == 0
     assert norm(gradient(loss, weights)) == 0
+
+
+def test_reversed_distillation_pushes_examples_away_up_to_its_truncation(
+    models: Models, original: Named, moved: Named, batch: NoisyBatch
+) -> None:
+    def loss(weights: Named, weight: float, truncation: float) -> torch.Tensor:
+        return reversed_distillation_loss(
+            models.denoiser, weights, original, batch, weight=weight, truncation=truncation
+        )
+
+    away = distillation_loss(models.denoiser, moved, original, batch)
+    assert away > 0.01
+    assert_near(loss(moved, 0.3, 100.0), denoising_loss(models.denoiser, moved, batch) - 0.3 * away, FLOAT32)
+    at_original = output(models, original, batch)
+    distances = (output(models, moved, batch) - at_original).square().mean(dim=(1, 2, 3))
+    cap = float(distances.sort().values[2:4].mean())
+    near, leaves = distances < cap, detached(moved, requires_grad=True)
+    assert near.sum() == 3
+    pushed = (predict(models.denoiser, leaves, batch) - at_original).square().mean(dim=(1, 2, 3))
+    expected = denoising_loss(models.denoiser, leaves, batch) - 2.0 * pushed[near].sum() / len(near)
+    found = gradient(loss(leaves, 2.0, cap), leaves)
+    assert norm(add(found, gradient(expected, leaves), -1.0)) < 1e-4 * norm(found)
 
 
 # --- ESD's target -----------------------------------------------------------------------------------------------------
