@@ -199,5 +199,5 @@ def test_a_candidate_that_diverges_is_no_candidate_that_loses(models: Models, at
 
 def test_a_candidate_whose_change_the_judge_would_not_see_is_refused(models: Models, attack_data: AttackData) -> None:
     candidate = {"attack": "textual_inversion", "token": "two", "batch_size": 2}
-    with pytest.raises(ConfigError, match="judges denoisers alone, its candidate trains text_encoder"):
+    with pytest.raises(ConfigError, match="judges only denoisers, its candidate trains text_encoder"):
         searched(models, attack_data, candidate=candidate, learning_rates=[1e-3])
