@@ -86,5 +86,5 @@ def test_encoding_is_a_function_of_its_stream(
 
 def test_images_of_another_size_than_the_models_are_refused(models: Models, image_folder: Path) -> None:
     images = read_captioned_images(image_folder, pixels=8)
-    with pytest.raises(DataError, match="the model draws 16 pixels, the images are read at 8; set pixels"):
+    with pytest.raises(DataError, match="the model has 16 pixels, the images are read at 8; set pixels"):
         encode(models, images, stream())

@@ -1,7 +1,7 @@
 """DreamBooth: full-parameter fine-tuning on a few images of a subject, with prior preservation.
 
-The rare token that names the subject is a matter of captions: those of ``train`` have it ("a photo of sks dog"), those
-of ``prior`` name the class alone ("a photo of a dog").
+The rare token that names the subject comes with the captions: those of ``train`` have it ("a photo of sks dog"), those
+of ``prior`` only name the class ("a photo of a dog").
 
 Source: Ruiz 2023, arXiv 2208.12242, Eq. 2.
 

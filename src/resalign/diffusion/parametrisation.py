@@ -1,4 +1,4 @@
-"""Which weights of a network are trained, and through which variables: all, some, or low-rank changes of some."""
+"""The trained weights of a network and their variables: all weights, some, or low-rank changes of some."""
 
 from __future__ import annotations
 

@@ -139,7 +139,8 @@ def displacement_rows(
             kind,
             sigma,
             *(expected.mean, expected.standard_error),
-            *(measured.mean, measured.standard_error, measured.n),
+            *(measured.mean, measured.standard_error),
+            measured.n,
             *terms,
             tuning.tensors_elsewhere,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from resalign.config.theory import LinearModelConfig
 from resalign.lazy import torch
@@ -40,8 +41,8 @@ def grid(config: LinearModelConfig) -> Iterator[Row]:
                 bounds = [linear.update_bound(alpha, leakage, within[0]) for leakage in leakages]
                 over_s = linear.update_bound(alpha, leakages[1], within[1]) / 2
             ratio = forgotten[0] / bounds[1] if bounds[1] > 0 else math.nan
-            measured = (*forgotten, _difference(simulated, closed), *leakages, *bounds, ratio, over_s)
-            yield Row(*dimensions, overlap, curvature, position, alpha, *names, *measured)
+            values: tuple[Any, ...] = (*dimensions, overlap, curvature, position, alpha, *names, *forgotten)
+            yield Row(*values, _difference(simulated, closed), *leakages, *bounds, ratio, over_s)
 
 
 def readings(problem: Problem, config: LinearModelConfig) -> Readings:

@@ -231,7 +231,10 @@ class _FineTuning:
                 printed_system = self.krylov.system(1 / gamma)
                 left = add(printed_system.rhs, printed_system.matvec(solution.x), -gamma)
                 printed = norm(left) / self.krylov.rhs_norm
-            reference_errors = {"converged_error": error, "converged_residual": converged.relative_residual}
+            reference_errors: dict[str, Any] = {
+                "converged_error": error,
+                "converged_residual": converged.relative_residual,
+            }
             rows.append(SweepRow(**record, **reference_errors, printed_residual=printed))
         return rows
 
