@@ -94,17 +94,15 @@ def test_kept_weights_are_those_of_their_step(result: Recorded) -> None:
         assert not equal(result, earlier, result, later)
 
 
-def test_heldout_loss_is_recorded_from_the_start_to_the_end(result: Recorded) -> None:
-    assert sorted(result.history("heldout_loss")) == [0, *CHECKPOINTS, STEPS]
-
-
-def test_the_first_heldout_loss_is_the_untouched_models(of_no_steps: Recorded, result: Recorded) -> None:
-    assert of_no_steps.history("heldout_loss") == {0: result.history("heldout_loss")[0]}
-
-
-def test_heldout_examples_are_the_same_for_every_seed(of_another_seed: Recorded, result: Recorded) -> None:
-    assert of_another_seed.history("heldout_loss")[0] == result.history("heldout_loss")[0]
-    assert of_another_seed.history("heldout_loss")[STEPS] != result.history("heldout_loss")[STEPS]
+def test_heldout_loss_is_recorded_on_the_same_examples_for_every_seed(
+    of_no_steps: Recorded, of_another_seed: Recorded, result: Recorded
+) -> None:
+    found, other = result.history("heldout_loss"), of_another_seed.history("heldout_loss")
+    assert sorted(found) == [0, *CHECKPOINTS, STEPS]
+    assert of_no_steps.history("heldout_loss") == {0: found[0]}  # the first is the untouched model's
+    assert other[0] == found[0]
+    assert other[STEPS] != found[STEPS]
+    assert not equal(of_another_seed, STEPS, result)
 
 
 def test_zero_steps_change_nothing(models: Models, attack_data: AttackData, of_no_steps: Recorded) -> None:
@@ -140,10 +138,6 @@ def test_a_stopped_attack_goes_on_to_equal_bits(
     assert resumed.saved.keys() >= {step for step in result.saved if step > 1}
     assert all(equal(resumed, step, result) for step in resumed.saved)
     assert resumed.run.history.rows == result.run.history.rows
-
-
-def test_another_seed_gives_other_weights(of_another_seed: Recorded, result: Recorded) -> None:
-    assert not equal(of_another_seed, STEPS, result)
 
 
 def test_checkpoints_do_not_change_the_outcome(

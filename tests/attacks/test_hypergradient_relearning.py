@@ -78,20 +78,14 @@ def test_the_direction_is_that_of_differentiating_through_the_fine_tuning(
     assert cosine < -0.98
 
 
-def test_each_step_simulates_another_fine_tuning(models: Models, attack_data: AttackData) -> None:
-    rates = [0.001, 0.002, 0.003, 0.004]
-    found = relearned(models, attack_data, steps=3, solver="identity", simulation={**SIMULATION, "lr": rates})
-    drawn = found.history("inner_lr")
-    assert len(drawn) == 3
-    assert len(set(drawn.values())) > 1
-
-
-def test_what_a_draw_has_not_measured_is_not_recorded_of_it(models: Models, attack_data: AttackData) -> None:
+def test_each_step_records_its_own_draw(models: Models, attack_data: AttackData) -> None:
     # At a rate that moves no weight there is no γ that matches; the draw before it had one.
     simulation = {**SIMULATION, "lr": [1e-2, 1e-60]}
     found = relearned(models, attack_data, steps=6, solver="identity", simulation=simulation)
-    moved = [step for step, rate in found.history("inner_lr").items() if rate == 1e-2]
+    rates = found.history("inner_lr")
+    moved = [step for step, rate in rates.items() if rate == 1e-2]
     assert 0 < len(moved) < max(moved)  # one that moved nothing came before the last that did
+    assert len(rates) == 6
     assert list(found.history("matched_gamma")) == moved
 
 

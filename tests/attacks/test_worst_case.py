@@ -187,17 +187,26 @@ def test_resolved_settings_are_whole_and_read_back() -> None:
     assert worst_case.Config.parse(resolved, where="test").model_dump(mode="json") == resolved
 
 
-def test_images_to_judge_by_must_be_there(models: Models, attack_data: AttackData) -> None:
-    with pytest.raises(ConfigError, match="no harmful images to judge candidates by; give 'harmful'"):
-        searched(models, replace(attack_data, harmful=None))
-
-
-def test_a_candidate_that_diverges_is_no_candidate_that_loses(models: Models, attack_data: AttackData) -> None:
-    with pytest.raises(DivergenceError, match="lower"):
-        searched(models, attack_data, learning_rates=[1e-3, 1e30])
-
-
-def test_a_candidate_whose_change_the_judge_would_not_see_is_refused(models: Models, attack_data: AttackData) -> None:
-    candidate = {"attack": "textual_inversion", "token": "two", "batch_size": 2}
-    with pytest.raises(ConfigError, match="judges only denoisers, its candidate trains text_encoder"):
-        searched(models, attack_data, candidate=candidate, learning_rates=[1e-3])
+@pytest.mark.parametrize(
+    ("settings", "data", "error", "message"),
+    [
+        ({}, {"harmful": None}, ConfigError, "no harmful images to judge candidates by; give 'harmful'"),
+        ({"learning_rates": [1e-3, 1e30]}, {}, DivergenceError, "lower"),  # it is no candidate that loses
+        (
+            {"candidate": {"attack": "textual_inversion", "token": "two", "batch_size": 2}, "learning_rates": [1e-3]},
+            {},
+            ConfigError,
+            "judges only denoisers, its candidate trains text_encoder",
+        ),
+    ],
+)
+def test_candidates_that_cannot_be_judged_raise(
+    models: Models,
+    attack_data: AttackData,
+    settings: dict[str, Any],
+    data: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        searched(models, replace(attack_data, **data), **settings)

@@ -96,18 +96,15 @@ def test_other_architectures_and_text_encoders_too(kind: str, tmp_path: Path) ->
     assert not differing(found, expected)
 
 
-def test_a_delta_has_what_changed_alone(delta: Path, pipeline_folder: Path, weights: Path) -> None:
+def test_either_form_has_only_what_changed(delta: Path, whole: Path, pipeline_folder: Path, weights: Path) -> None:
     held, base = load_file(delta / "delta.safetensors"), trainable_tensors(load_models(pipeline_folder).pipeline)
     assert all(not torch.equal(tensor, base[name]) for name, tensor in held.items())
     assert len(held) == len(load_file(weights)) // 2
     manifest = json.loads((delta / "delta.json").read_text())
     assert (manifest["tensors"], manifest["of"]) == (len(held), len(base))
-
-
-def test_what_did_not_change_is_the_bases_file(whole: Path, pipeline_folder: Path) -> None:
-    base, found = files(pipeline_folder), files(whole)
-    assert {name for name in base if base[name] != found.get(name)} == {"unet/diffusion_pytorch_model.safetensors"}
-    assert not any(str(pipeline_folder).encode() in content for content in found.values())
+    before, after = files(pipeline_folder), files(whole)
+    assert {name for name in before if before[name] != after.get(name)} == {"unet/diffusion_pytorch_model.safetensors"}
+    assert not any(str(pipeline_folder).encode() in content for content in after.values())
 
 
 def test_a_missing_safety_checker_leaves_the_index(pipeline_folder: Path, weights: Path, tmp_path: Path) -> None:

@@ -41,8 +41,10 @@ def grid(config: LinearModelConfig) -> Iterator[Row]:
                 bounds = [linear.update_bound(alpha, leakage, within[0]) for leakage in leakages]
                 over_s = linear.update_bound(alpha, leakages[1], within[1]) / 2
             ratio = forgotten[0] / bounds[1] if bounds[1] > 0 else math.nan
-            values: tuple[Any, ...] = (*dimensions, overlap, curvature, position, alpha, *names, *forgotten)
-            yield Row(*values, _difference(simulated, closed), *leakages, *bounds, ratio, over_s)
+            point = (*dimensions, overlap, curvature, position, alpha)
+            measured = (*forgotten, _difference(simulated, closed), *leakages, *bounds, ratio, over_s)
+            values: tuple[Any, ...] = (*point, *names, *measured)
+            yield Row(*values)
 
 
 def readings(problem: Problem, config: LinearModelConfig) -> Readings:
