@@ -1,4 +1,4 @@
-"""What the workflow hands to a method or an attack, and what it expects back."""
+"""The interface between the workflow and a method or an attack."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from resalign.tracking import History
 
 
 def check_architecture(member: ModuleType, architecture: str) -> None:
-    """Fails unless a method or an attack supports a kind of pipeline; one that does not say supports all.
+    """Raises unless a method or an attack supports a kind of pipeline; without ``ARCHITECTURES`` it supports all.
 
     Raises:
-        ConfigError: Naming both, and what is supported.
+        ConfigError: If it does not, naming the supported kinds.
     """
     supported = getattr(member, "ARCHITECTURES", NAMES)
     if architecture not in supported:
@@ -36,11 +36,11 @@ def check_architecture(member: ModuleType, architecture: str) -> None:
 
 @dataclass(frozen=True)
 class UnlearningData:
-    """What an unlearning method may use; none of it is seen by an attack or a metric.
+    """The data of an unlearning method; attacks and metrics use none of it.
 
     Attributes:
         forget: Images of the unsafe concept with their prompts.
-        retain: Images whose prompts the model should keep serving, for preservation and as DreamBooth's prior.
+        retain: Images of prompts that the model should keep, for preservation and as DreamBooth's prior.
         pool: Benign images that simulated users fine-tune on.
         prompts: Prompts that name the concept, for methods that need no images.
         checkpoint: A released weight file or folder, for the method ``imported``.
@@ -55,14 +55,14 @@ class UnlearningData:
 
 @dataclass(frozen=True)
 class AttackData:
-    """What an attack fine-tunes on, and what it measures its own success on.
+    """The data of an attack: images to fine-tune on, and held-out images to measure learning.
 
     Attributes:
         train: The user's images.
-        heldout: Images like them, of which it sees none.
+        heldout: Images like them, which the attack does not train on.
         prior: Images of the class at large, for attacks with prior preservation.
-        harmful: Images of the unsafe concept, for attacks by who has some.
-        prompts: What an attack on prompts changes, in the order of their list.
+        harmful: Images of the unsafe concept, for attackers who have some.
+        prompts: The prompts that an attack on prompts changes, in the order of their list.
     """
 
     train: EncodedImages
@@ -73,12 +73,12 @@ class AttackData:
 
 
 class Save(Protocol):
-    """What an attack calls to keep a step's weights, or its prompts."""
+    """The callback by which an attack saves a step's weights or prompts."""
 
     def __call__(self, step: int, weights: Named, lora: Lora | None = None, prompts: Sequence[Prompt] = (), /) -> None:
-        """Keeps changed weights, by their names in a weight file, and the LoRA whose merged form they are, if any.
+        """Saves changed weights, by their names in a weight file, with the LoRA that was merged into them, if any.
 
-        An attack on prompts changes no weights, and gives the prompts that take the place of those of the same ids.
+        An attack on prompts changes no weights and gives the prompts that replace those of the same ids.
         """
 
 
@@ -90,8 +90,8 @@ class Run:
         seed: Training seed.
         history: Quantities by step.
         progress: Wraps a range of steps in a progress bar.
-        attempt: Saves the state of step loops and takes them up again; as it stands by default, does neither.
-        kept: What the stage itself keeps between steps, plain values by name, such as the files written so far.
+        attempt: Saves the state of step loops and resumes them; the default does neither.
+        kept: The stage's own state between steps, plain values by name, such as the files written so far.
     """
 
     seed: int
@@ -101,7 +101,7 @@ class Run:
     kept: dict[str, Any] = field(default_factory=dict)
 
     def steps(self, steps: range, *, phase: str = "steps", **held: Any) -> Iterator[int]:
-        """The steps that are left of a training loop, with progress; every long loop of a member is one of these.
+        """The remaining steps of a training loop, with progress; every long loop of a method or an attack uses it.
 
         Args:
             steps: All steps.

@@ -2,9 +2,8 @@
 
 import inspect
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,16 +11,15 @@ import torch
 from resalign.config import registry
 from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run
-from resalign.data.prompts import Prompt
 from resalign.diffusion import architectures
-from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.models import Models, trainable_tensors
 from resalign.running.attempt import Attempt
-from resalign.tensors.named import Named
 from tests.example_config import smallest
 from tests.nearness import differing
 from tests.pipelines import ONE_QUICKLY
 from tests.stopping import stopped_after_a_step
+
+from .recorded import Recorded, attacked
 
 pytestmark = pytest.mark.parametrize("pipeline_kind", ONE_QUICKLY, indirect=True, scope="session")
 
@@ -29,39 +27,19 @@ ATTACKS = registry.members("attacks")
 STEPS, CHECKPOINTS = 3, [1, 2]
 
 
-@dataclass
-class Recorded:
-    """One attack: what it saved, in order, and its run."""
-
-    run: Run
-    saved: list[tuple[int, dict[str, torch.Tensor]]] = field(default_factory=list)
-    prompts: dict[int, tuple[Prompt, ...]] = field(default_factory=dict)
-
-    def save(self, step: int, weights: Named, lora: Lora | None = None, prompts: Sequence[Prompt] = (), /) -> None:
-        self.saved.append((step, dict(weights)))
-        self.prompts[step] = tuple(prompts)
-
-    def equals(self, step: int, other: "Recorded", other_step: int | None = None) -> bool:
-        """Whether both kept the same weights and prompts, of one step or of two."""
-        other_step = step if other_step is None else other_step
-        first, second = dict(self.saved)[step], dict(other.saved)[other_step]
-        assert first.keys() == second.keys()
-        same_prompts = self.prompts[step] == other.prompts[other_step]
-        return same_prompts and all(torch.equal(first[n], second[n]) for n in first)
-
-    def heldout(self) -> dict[int, float]:
-        return {step: value for step, name, value in self.run.history.rows if name == "heldout_loss"}
-
-
-def attack(
-    name: str, models: Models, data: AttackData, seed: int = 0, attempt: Attempt | None = None, **settings: object
-) -> Recorded:
+def attack(name: str, models: Models, data: AttackData, seed: int = 0, **settings: Any) -> Recorded:
     """An attack of a few steps, at its defaults otherwise."""
-    module = registry.member("attacks", name)
-    recorded = Recorded(Run(seed, attempt=attempt or Attempt()))
-    config = smallest(module.Config, **{"steps": STEPS, "checkpoints": CHECKPOINTS, **settings})
-    module.attack(models, data, config, recorded.run, recorded.save)
-    return recorded
+    few = {"steps": STEPS, "checkpoints": CHECKPOINTS}
+    attempt = settings.pop("attempt", None) or Attempt()
+    return attacked(registry.member("attacks", name), models, data, Run(seed, attempt=attempt), **{**few, **settings})
+
+
+def equal(first: Recorded, step: int, second: Recorded, other_step: int | None = None) -> bool:
+    """Whether both saved the same weights and prompts, at one step or at two."""
+    other_step = step if other_step is None else other_step
+    assert first.saved[step].keys() == second.saved[other_step].keys()
+    same_prompts = first.prompts[step] == second.prompts[other_step]
+    return same_prompts and not differing(first.saved[step], second.saved[other_step])
 
 
 @pytest.fixture(scope="module", params=ATTACKS)
@@ -93,19 +71,14 @@ def of_another_seed(name: str, models: Models, attack_data: AttackData) -> Recor
 
 
 def test_signature(name: str) -> None:
-    assert list(inspect.signature(registry.member("attacks", name).attack).parameters) == [
-        "models",
-        "data",
-        "config",
-        "run",
-        "save",
-    ]
+    parameters = inspect.signature(registry.member("attacks", name).attack).parameters
+    assert list(parameters) == ["models", "data", "config", "run", "save"]
 
 
 def test_weights_are_kept_at_every_checkpoint_and_at_the_end(models: Models, result: Recorded) -> None:
-    assert [step for step, _ in result.saved] == [*CHECKPOINTS, STEPS]
+    assert list(result.saved) == [*CHECKPOINTS, STEPS]
     expected = trainable_tensors(models.pipeline)
-    for step, weights in result.saved:
+    for step, weights in result.saved.items():
         assert weights or result.prompts[step]
         for n, tensor in weights.items():
             assert tensor.shape == expected[n].shape
@@ -118,24 +91,22 @@ def test_kept_weights_are_those_of_their_step(result: Recorded) -> None:
     # Prompts may be no better a step later.
     steps = [CHECKPOINTS[0], STEPS] if result.prompts[STEPS] else [*CHECKPOINTS, STEPS]
     for earlier, later in itertools.pairwise(steps):
-        assert not result.equals(earlier, result, later)
+        assert not equal(result, earlier, result, later)
 
 
-def test_heldout_loss_is_recorded_from_the_start_to_the_end(result: Recorded) -> None:
-    assert sorted(result.heldout()) == [0, *CHECKPOINTS, STEPS]
-
-
-def test_the_first_heldout_loss_is_the_untouched_models(of_no_steps: Recorded, result: Recorded) -> None:
-    assert of_no_steps.heldout() == {0: result.heldout()[0]}
-
-
-def test_heldout_examples_are_the_same_for_every_seed(of_another_seed: Recorded, result: Recorded) -> None:
-    assert of_another_seed.heldout()[0] == result.heldout()[0]
-    assert of_another_seed.heldout()[STEPS] != result.heldout()[STEPS]
+def test_heldout_loss_is_recorded_on_the_same_examples_for_every_seed(
+    of_no_steps: Recorded, of_another_seed: Recorded, result: Recorded
+) -> None:
+    found, other = result.history("heldout_loss"), of_another_seed.history("heldout_loss")
+    assert sorted(found) == [0, *CHECKPOINTS, STEPS]
+    assert of_no_steps.history("heldout_loss") == {0: found[0]}  # the first is the untouched model's
+    assert other[0] == found[0]
+    assert other[STEPS] != found[STEPS]
+    assert not equal(of_another_seed, STEPS, result)
 
 
 def test_zero_steps_change_nothing(models: Models, attack_data: AttackData, of_no_steps: Recorded) -> None:
-    [(step, weights)] = of_no_steps.saved
+    [(step, weights)] = of_no_steps.saved.items()
     original = trainable_tensors(models.pipeline)
     assert step == 0
     assert of_no_steps.prompts[0] in ((), attack_data.prompts)
@@ -154,8 +125,8 @@ def test_equal_seeds_give_equal_bits(name: str, models: Models, attack_data: Att
     with torch.random.fork_rng():
         torch.manual_seed(12345)  # no attack may draw from the global stream
         again = attack(name, models, attack_data)
-    assert [step for step, _ in again.saved] == [step for step, _ in result.saved]
-    assert all(again.equals(step, result) for step, _ in result.saved)
+    assert list(again.saved) == list(result.saved)
+    assert all(equal(again, step, result) for step in result.saved)
     assert again.run.history.rows == result.run.history.rows
 
 
@@ -164,21 +135,17 @@ def test_a_stopped_attack_goes_on_to_equal_bits(
 ) -> None:
     resumed = stopped_after_a_step(tmp_path, lambda attempt: attack(name, models, attack_data, attempt=attempt))
     # What was saved in the first step lies on the disk already.
-    assert {step for step, _ in resumed.saved} >= {step for step, _ in result.saved if step > 1}
-    assert all(resumed.equals(step, result) for step, _ in resumed.saved)
+    assert resumed.saved.keys() >= {step for step in result.saved if step > 1}
+    assert all(equal(resumed, step, result) for step in resumed.saved)
     assert resumed.run.history.rows == result.run.history.rows
-
-
-def test_another_seed_gives_other_weights(of_another_seed: Recorded, result: Recorded) -> None:
-    assert not of_another_seed.equals(STEPS, result)
 
 
 def test_checkpoints_do_not_change_the_outcome(
     name: str, models: Models, attack_data: AttackData, result: Recorded
 ) -> None:
     without = attack(name, models, attack_data, checkpoints=[])
-    assert [step for step, _ in without.saved] == [STEPS]
-    assert without.equals(STEPS, result)
+    assert list(without.saved) == [STEPS]
+    assert equal(without, STEPS, result)
 
 
 @pytest.mark.parametrize("outside", [[0], [STEPS], [STEPS + 1], [-1]])

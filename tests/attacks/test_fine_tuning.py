@@ -7,32 +7,18 @@ from typing import Any
 import pytest
 import torch
 
-from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, fine_tune, learning_rate
+from resalign.attacks import full
+from resalign.attacks._fine_tuning import FineTuningConfig, learning_rate
 from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
 from resalign.objectives.denoising import denoising_loss
-from resalign.running.attempt import Attempt
-from resalign.tensors.named import Named, add, detached, gradient, norm, scaled
+from resalign.tensors.named import add, detached, gradient, norm, scaled
 from tests.nearness import differing
 from tests.stopping import stopped_after_a_step
-from tests.weight_names import of_denoiser
 
-
-def tuned(
-    models: Models, data: AttackData, attempt: Attempt | None = None, **settings: Any
-) -> tuple[dict[str, torch.Tensor], Run]:
-    """All weights after a few steps, and the run."""
-    run, saved = Run(0, attempt=attempt or Attempt()), {}
-
-    def save(_step: int, weights: Named, _lora: object = None, /) -> None:
-        saved.update(of_denoiser(models, weights))
-
-    config = FineTuningConfig.parse({"steps": 2, "lr": 1e-2, "max_grad_norm": None, **settings}, where="test")
-    variables = detached(named_weights(models.denoiser), requires_grad=True)
-    fine_tune(models, data, config, run, save, Tuning("full", variables, lambda variables: variables))
-    return saved, run
+from .recorded import attacked
 
 
 def test_cosine_schedule() -> None:
@@ -51,14 +37,14 @@ def test_constant_schedule(settings: dict[str, Any]) -> None:
 
 
 def test_a_step_is_along_the_mean_gradient_of_accumulated_batches(models: Models, attack_data: AttackData) -> None:
-    saved, run = tuned(models, attack_data, steps=1, optimizer="sgd", batch_size=2, gradient_accumulation=3)
+    settings = {"lr": 1e-2, "max_grad_norm": None, "gradient_accumulation": 3}
+    found = attacked(full, models, attack_data, steps=1, optimizer="sgd", **settings)
     stream, start = Run(0).generator("attack", "full"), detached(named_weights(models.denoiser), requires_grad=True)
     losses = [denoising_loss(models.denoiser, start, attack_data.train.draw(2, stream)) for _ in range(3)]
     mean = torch.stack(losses).mean()
     expected = scaled(gradient(mean, start), -1e-2)
-    assert norm(add(add(saved, named_weights(models.denoiser), -1.0), expected, -1.0)) < 1e-4 * norm(expected)
-    told = [value for _, name, value in run.history.rows if name == "train_loss"]
-    assert told == [pytest.approx(mean.item(), rel=1e-5)]  # float32
+    assert norm(add(found.moved, expected, -1.0)) < 1e-4 * norm(expected)
+    assert found.history("train_loss") == {1: pytest.approx(mean.item(), rel=1e-5)}  # float32
 
 
 @pytest.mark.parametrize("optimizer", ["adam_8bit", "adamw_8bit"])
@@ -67,18 +53,17 @@ def test_an_optimizer_that_is_not_installed_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(ConfigError, match=f"optimizer '{optimizer}' needs bitsandbytes .* or take 'adam' or 'adamw'"):
-        tuned(models, attack_data, optimizer=optimizer)
+        attacked(full, models, attack_data, optimizer=optimizer)
 
 
 @pytest.mark.parametrize("optimizer", ["adam_8bit", "adamw_8bit"])
 def test_eight_bits_are_close_to_all(models: Models, attack_data: AttackData, optimizer: str, tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
-    settings: dict[str, Any] = {"steps": 4, "lr": 1e-3, "batch_size": 2, "weight_decay": 0.5}
-    start = named_weights(models.denoiser)
-    whole, _ = tuned(models, attack_data, optimizer=optimizer.removesuffix("_8bit"), **settings)
-    rough, _ = tuned(models, attack_data, optimizer=optimizer, **settings)
-    assert 0 < norm(add(rough, whole, -1.0)) < 0.2 * norm(add(whole, start, -1.0))
-    resumed, _ = stopped_after_a_step(
-        tmp_path, lambda attempt: tuned(models, attack_data, attempt, optimizer=optimizer, **settings)
+    settings: dict[str, Any] = {"steps": 4, "lr": 1e-3, "max_grad_norm": None, "weight_decay": 0.5}
+    whole = attacked(full, models, attack_data, optimizer=optimizer.removesuffix("_8bit"), **settings)
+    rough = attacked(full, models, attack_data, optimizer=optimizer, **settings)
+    assert 0 < norm(add(rough.weights, whole.weights, -1.0)) < 0.2 * norm(whole.moved)
+    resumed = stopped_after_a_step(
+        tmp_path, lambda attempt: attacked(full, models, attack_data, attempt=attempt, optimizer=optimizer, **settings)
     )
-    assert not differing(resumed, rough)
+    assert not differing(resumed.weights, rough.weights)

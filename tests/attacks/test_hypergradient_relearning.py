@@ -18,29 +18,24 @@ from resalign.objectives.denoising import denoising_loss
 from resalign.objectives.simulated_hypergradient import simulated_hypergradient
 from resalign.objectives.simulation import Simulation
 from resalign.tensors.named import Named, add, norm, scaled
-from tests.weight_names import of_denoiser
+from tests.example_config import smallest
+
+from .recorded import Recorded, attacked
 
 SIMULATION = {"lr": [1e-2], "steps": [2], "adaptation": ["full"], "optimizer": ["sgd"], "batch_size": 2}
-SETTINGS = {"optimizer": "sgd", "max_grad_norm": None, "gamma": 0.02, "batch_size": 2, "simulation": SIMULATION}
+SETTINGS = {"lr": 1e-2, "optimizer": "sgd", "max_grad_norm": None, "gamma": 0.02, "simulation": SIMULATION}
 
 
-def attacked(models: Models, data: AttackData, **settings: Any) -> tuple[dict[str, torch.Tensor], Run, Any]:
-    run, saved = Run(0), {}
-
-    def save(_step: int, weights: Named, _lora: object = None, /) -> None:
-        saved.update(of_denoiser(models, weights))
-
-    values = {"steps": 1, "lr": 1e-2, **SETTINGS, **settings}
-    config = hypergradient_relearning.Config.parse(values, where="test")
-    hypergradient_relearning.attack(models, data, config, run, save)
-    return saved, run, config
+def relearned(models: Models, data: AttackData, **settings: Any) -> Recorded:
+    return attacked(hypergradient_relearning, models, data, **{"steps": 1, **SETTINGS, **settings})
 
 
 def test_a_step_descends_along_the_hypergradient_of_the_harmful_denoising_loss(
     models: Models, attack_data: AttackData
 ) -> None:
     assert attack_data.harmful is not None
-    saved, run, config = attacked(models, attack_data)
+    found = relearned(models, attack_data)
+    config = smallest(hypergradient_relearning.Config, **SETTINGS)
     theta, (batches, stream) = (
         named_weights(models.denoiser),
         (Run(0).generator("attack", purpose) for purpose in ("full", "simulation")),
@@ -48,17 +43,16 @@ def test_a_step_descends_along_the_hypergradient_of_the_harmful_denoising_loss(
     harmful = attack_data.harmful.draw(2, batches)
     outer_loss = partial(denoising_loss, models.denoiser, batch=harmful)
     simulated = Simulation(models.denoiser, attack_data.train, attack_data.train, config.simulation, stream, stream)
-    found, logged = simulated_hypergradient(config, simulated, theta, outer_loss, where="test")
-    step = add(saved, theta, -1.0)
-    assert norm(add(step, scaled(found.value, -1e-2), -1.0)) < 1e-4 * norm(step)
-    assert run.history.last("train_loss") == pytest.approx(outer_loss(theta).item(), rel=1e-5)  # float32
-    assert run.history.last("relative_residual") == logged["relative_residual"]
+    estimate, logged = simulated_hypergradient(config, simulated, theta, outer_loss, where="test")
+    assert norm(add(found.moved, scaled(estimate.value, -1e-2), -1.0)) < 1e-4 * norm(found.moved)
+    assert found.history("train_loss")[1] == pytest.approx(outer_loss(theta).item(), rel=1e-5)  # float32
+    assert found.history("relative_residual")[1] == logged["relative_residual"]
 
 
 def test_benign_fine_tuning_afterwards_lowers_the_harmful_error(models: Models, attack_data: AttackData) -> None:
     # A wrong sign, or harmful and benign images exchanged, would raise it or leave it.
     assert attack_data.harmful is not None
-    saved, _, _ = attacked(models, attack_data, steps=4, lr=2e-2, batch_size=4)
+    saved = relearned(models, attack_data, steps=4, lr=2e-2, batch_size=4).denoiser
     harmful = attack_data.harmful.draw_stratified(16, Run(5).generator("test"))
     benign = attack_data.train.draw_stratified(8, Run(6).generator("test"))
 
@@ -75,36 +69,28 @@ def test_the_direction_is_that_of_differentiating_through_the_fine_tuning(
     models: Models, attack_data: AttackData
 ) -> None:
     assert attack_data.harmful is not None
-    theta, saved = named_weights(models.denoiser), attacked(models, attack_data)[0]
+    theta, step = named_weights(models.denoiser), relearned(models, attack_data).moved
     harmful = attack_data.harmful.draw(2, Run(0).generator("attack", "full"))
     benign = attack_data.train.draw_stratified(8, Run(6).generator("test"))
     outer, inner = (partial(denoising_loss, models.denoiser, batch=batch) for batch in (harmful, benign))
     _, exact = unrolled_hypergradient(outer, inner, theta, lr=1e-2, steps=2)
-    step = add(saved, theta, -1.0)
     cosine = sum(float((step[n] * exact[n]).sum()) for n in step) / (norm(step) * norm(exact))
     assert cosine < -0.98
 
 
-def test_each_step_simulates_another_fine_tuning(models: Models, attack_data: AttackData) -> None:
-    rates = [0.001, 0.002, 0.003, 0.004]
-    _, run, _ = attacked(models, attack_data, steps=3, solver="identity", simulation={**SIMULATION, "lr": rates})
-    drawn = [value for _, name, value in run.history.rows if name == "inner_lr"]
-    assert len(drawn) == 3
-    assert len(set(drawn)) > 1
-
-
-def test_what_a_draw_has_not_measured_is_not_recorded_of_it(models: Models, attack_data: AttackData) -> None:
+def test_each_step_records_its_own_draw(models: Models, attack_data: AttackData) -> None:
     # At a rate that moves no weight there is no γ that matches; the draw before it had one.
     simulation = {**SIMULATION, "lr": [1e-2, 1e-60]}
-    _, run, _ = attacked(models, attack_data, steps=6, solver="identity", simulation=simulation)
-    rates = {step: value for step, name, value in run.history.rows if name == "inner_lr"}
+    found = relearned(models, attack_data, steps=6, solver="identity", simulation=simulation)
+    rates = found.history("inner_lr")
     moved = [step for step, rate in rates.items() if rate == 1e-2]
     assert 0 < len(moved) < max(moved)  # one that moved nothing came before the last that did
-    assert [step for step, name, _ in run.history.rows if name == "matched_gamma"] == moved
+    assert len(rates) == 6
+    assert list(found.history("matched_gamma")) == moved
 
 
 @pytest.mark.parametrize("key", ["harmful", "prior"])
 def test_images_that_are_needed_must_be_there(models: Models, attack_data: AttackData, key: str) -> None:
     lacking = replace(attack_data, **{key: None})
     with pytest.raises(ConfigError, match=f"no {key} images; give '{key}'"):
-        attacked(models, lacking, simulation={**SIMULATION, "loss": ["prior_preserving"]})
+        relearned(models, lacking, simulation={**SIMULATION, "loss": ["prior_preserving"]})

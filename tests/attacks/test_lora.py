@@ -1,6 +1,5 @@
 """The LoRA that an attack trains, merged, unmerged and as its file, on every pipeline."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,33 +8,28 @@ import torch
 from safetensors.torch import load_file
 
 from resalign.attacks import lora
-from resalign.contracts import AttackData, Run
+from resalign.contracts import AttackData
 from resalign.data.prompts import Prompt
 from resalign.diffusion.lora_files import FILE_NAME, Lora, lora_changes, lora_metadata
-from resalign.diffusion.models import Models, apply_weights, load_models
+from resalign.diffusion.models import Models, load_models
 from resalign.diffusion.parametrisation import LORA_TARGETS, named_weights
 from resalign.diffusion.sampling import sample_images
 from resalign.lazy import diffusers
 from resalign.tensors.named import Named
 from resalign.tensors.weights import save_weights
-from tests.nearness import assert_near, differing
+from tests.nearness import assert_near
 from tests.pipelines import ONE_QUICKLY
+
+from .recorded import attacked
 
 every_pipeline = pytest.mark.parametrize("pipeline_kind", ONE_QUICKLY, indirect=True, scope="session")
 # A learning rate at which three steps change the images.
 STRONG = {"steps": 3, "lr": 0.3, "rank": 2, "alpha": 3.0}
 
 
-def attacked(models: Models, data: AttackData, **settings: Any) -> tuple[Named, Lora]:
-    saved: list[tuple[Named, Lora | None]] = []
-
-    def save(_step: int, weights: Named, lora: Lora | None = None, /) -> None:
-        saved.append((weights, lora))
-
-    lora.attack(models, data, lora.Config.parse({**STRONG, **settings}, where="test"), Run(0), save)
-    weights, found = saved[-1]
-    assert found is not None
-    return weights, found
+def trained(models: Models, data: AttackData, **settings: Any) -> tuple[Named, Lora]:
+    found = attacked(lora, models, data, **{**STRONG, **settings})
+    return found.weights, found.loras[-1]
 
 
 def images(models: Models) -> torch.Tensor:
@@ -47,7 +41,7 @@ def images(models: Models) -> torch.Tensor:
 def test_the_file_gives_a_plain_pipeline_the_merged_models_images(
     models: Models, pipeline_folder: Path, attack_data: AttackData, tmp_path: Path
 ) -> None:
-    weights, found = attacked(models, attack_data)
+    weights, found = trained(models, attack_data)
     save_weights(tmp_path / "merged.safetensors", weights)
     merged = load_models(pipeline_folder, tmp_path / "merged.safetensors")
     found.write(tmp_path / "lora")
@@ -69,7 +63,7 @@ def test_the_file_gives_a_plain_pipeline_the_merged_models_images(
 
 @every_pipeline
 def test_the_file_reads_back_as_the_change(models: Models, attack_data: AttackData, tmp_path: Path) -> None:
-    weights, found = attacked(models, attack_data)
+    weights, found = trained(models, attack_data)
     found.write(tmp_path)
     path = tmp_path / FILE_NAME
     changes = lora_changes(load_file(path), lora_metadata(path), str(path))
@@ -87,7 +81,7 @@ def test_the_file_reads_back_as_the_change(models: Models, attack_data: AttackDa
 def test_the_change_is_alpha_over_rank(
     models: Models, attack_data: AttackData, alpha: float | None, scale: float
 ) -> None:
-    weights, found = attacked(models, attack_data, rank=4, alpha=alpha)
+    weights, found = trained(models, attack_data, rank=4, alpha=alpha)
     original = models.named(named_weights(models.denoiser))
     for name, tensor in weights.items():
         layer = name.removeprefix("unet.")
@@ -96,24 +90,5 @@ def test_the_change_is_alpha_over_rank(
 
 
 def test_the_loras_of_earlier_steps_are_kept_as_they_were(models: Models, attack_data: AttackData) -> None:
-    kept: list[Lora] = []
-
-    def save(_step: int, _weights: Named, lora: Lora | None = None, /) -> None:
-        assert lora is not None
-        kept.append(copy.copy(lora))
-
-    config = lora.Config.parse({**STRONG, "checkpoints": [1]}, where="test")
-    lora.attack(models, attack_data, config, Run(0), save)
-    first, last = (found.variables for found in kept)
+    first, last = (found.variables for found in attacked(lora, models, attack_data, **STRONG, checkpoints=[1]).loras)
     assert all(not torch.equal(first[name], last[name]) for name in first if name.startswith("lora_up"))
-
-
-def test_the_merged_weights_are_a_weight_file_of_the_model(
-    models: Models, pipeline_folder: Path, attack_data: AttackData, tmp_path: Path
-) -> None:
-    weights, _ = attacked(models, attack_data)
-    save_weights(tmp_path / "w.safetensors", weights)
-    again = load_models(pipeline_folder)
-    apply_weights(again.pipeline, tmp_path / "w.safetensors")
-    loaded = again.named(named_weights(again.denoiser))
-    assert not differing(loaded, weights)

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from resalign.attacks import svdiff
-from resalign.contracts import AttackData, Run
+from resalign.contracts import AttackData
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
-from resalign.tensors.named import Named
 from tests.nearness import assert_near
-from tests.weight_names import of_denoiser
+
+from .recorded import attacked
 
 
 def test_no_shift_gives_the_model_back(models: Models) -> None:
@@ -35,12 +35,7 @@ def test_shifts_move_singular_values_and_nothing_else(shape: tuple[int, ...]) ->
 
 
 def test_an_attack_keeps_singular_vectors_and_one_dimensional_weights(models: Models, attack_data: AttackData) -> None:
-    saved: dict[str, torch.Tensor] = {}
-
-    def save(_step: int, weights: Named, _lora: object = None, /) -> None:
-        saved.update(of_denoiser(models, weights))
-
-    svdiff.attack(models, attack_data, svdiff.Config.parse({"steps": 3, "lr": 0.05}, where="test"), Run(0), save)
+    saved = attacked(svdiff, models, attack_data, steps=3, lr=0.05).denoiser
     original = named_weights(models.denoiser)
     assert saved.keys() == {name for name, weight in original.items() if weight.dim() > 1}
     for name, weight in saved.items():

@@ -16,10 +16,11 @@ from resalign.diffusion.batches import EncodedImages
 from resalign.diffusion.models import Models, load_models, trainable_tensors
 from resalign.diffusion.sampling import sample_images
 from resalign.objectives.denoising import denoising_loss
-from resalign.tensors.named import Named
 from resalign.tensors.weights import save_weights
 from tests.nearness import assert_near, differing
 from tests.pipelines import WITH_T5
+
+from .recorded import Recorded, attacked
 
 every_text_encoder = pytest.mark.parametrize(
     "pipeline_kind", ["stable_diffusion", "stable_diffusion_xl", WITH_T5], indirect=True, scope="session"
@@ -28,24 +29,13 @@ every_text_encoder = pytest.mark.parametrize(
 TOKEN, ID = "two", 1237
 
 
-def attacked(models: Models, data: AttackData, **settings: Any) -> tuple[dict[str, torch.Tensor], Run]:
-    saved, run = {}, Run(0)
-
-    def save(_step: int, weights: Named, _lora: object = None, /) -> None:
-        saved.update(weights)
-
-    settings = {"token": TOKEN, "steps": 2, "lr": 0.1, **settings}
-    textual_inversion.attack(models, data, textual_inversion.Config.parse(settings, where="test"), run, save)
-    return saved, run
-
-
-def heldout_losses(run: Run) -> list[float]:
-    return [value for _, name, value in run.history.rows if name == "heldout_loss"]
+def inverted(models: Models, data: AttackData, **settings: Any) -> Recorded:
+    return attacked(textual_inversion, models, data, **{"token": TOKEN, "lr": 0.1, **settings})
 
 
 @every_text_encoder
 def test_the_tokens_row_of_every_clip_text_encoder_alone_is_trained(models: Models, attack_data: AttackData) -> None:
-    saved, _ = attacked(models, attack_data, weight_decay=0.5)
+    saved = inverted(models, attack_data, weight_decay=0.5).weights
     original = trainable_tensors(models.pipeline)
     assert saved.keys() == {
         name for name in original if name.startswith("text_encoder") and name.endswith("token_embedding.weight")
@@ -70,7 +60,7 @@ def in_double(images: EncodedImages) -> EncodedImages:
 def test_a_step_is_along_the_gradient_of_the_denoising_loss(double: Models, attack_data: AttackData) -> None:
     train = in_double(attack_data.train)
     data = AttackData(train, in_double(attack_data.heldout))
-    saved, _ = attacked(double, data, steps=1, lr=0.5, optimizer="sgd", batch_size=5)
+    saved = inverted(double, data, steps=1, lr=0.5, optimizer="sgd", batch_size=5).weights
     batch = train.draw(5, Run(0).generator("attack", "full"))
     assert len(set(batch.prompts)) > 1
     tables = {name: tensor.data for name, tensor in trainable_tensors(double.pipeline).items() if name in saved}
@@ -89,32 +79,27 @@ def test_a_step_is_along_the_gradient_of_the_denoising_loss(double: Models, atta
 
 
 def test_it_learns_what_it_is_trained_on(models: Models, attack_data: AttackData) -> None:
-    _, run = attacked(models, AttackData(attack_data.train, attack_data.train), steps=30, batch_size=4)
-    first, last = heldout_losses(run)
-    assert last < first
+    found = inverted(models, AttackData(attack_data.train, attack_data.train), steps=30, batch_size=4)
+    assert found.history("heldout_loss")[30] < found.history("heldout_loss")[0]
 
 
 def test_training_starts_from_the_initializers_embedding(models: Models, attack_data: AttackData) -> None:
-    [table] = (t for n, t in trainable_tensors(models.pipeline).items() if n.endswith("token_embedding.weight"))
-    other = models.pipeline.tokenizer("seven", add_special_tokens=False).input_ids[0]
-    for initializer, row in ((None, ID), ("seven", other)):
-        saved, run = attacked(models, attack_data, initializer_token=initializer, steps=1, lr=1e-7)
-        assert_near(next(iter(saved.values()))[ID], table[row], 1e-4)
-        assert heldout_losses(run)[0] == heldout_losses(attacked(models, attack_data)[1])[0]
-
-
-def test_without_a_step_the_model_is_given_back_whatever_the_initializer(
-    models: Models, attack_data: AttackData
-) -> None:
-    saved, _ = attacked(models, attack_data, initializer_token="seven", steps=0)
     original = trainable_tensors(models.pipeline)
-    assert not differing(original, saved)
+    [table] = (tensor for name, tensor in original.items() if name.endswith("token_embedding.weight"))
+    other = models.pipeline.tokenizer("seven", add_special_tokens=False).input_ids[0]
+    untouched = inverted(models, attack_data).history("heldout_loss")[0]
+    for initializer, row in ((None, ID), ("seven", other)):
+        found = inverted(models, attack_data, initializer_token=initializer, steps=1, lr=1e-7)
+        assert_near(next(iter(found.weights.values()))[ID], table[row], 1e-4)
+        assert found.history("heldout_loss")[0] == untouched
+    # Without a step the model is given back.
+    assert not differing(original, inverted(models, attack_data, initializer_token="seven", steps=0).weights)
 
 
 def test_images_with_the_token_change_and_others_keep_every_bit(
     models: Models, pipeline_folder: Path, attack_data: AttackData, tmp_path: Path
 ) -> None:
-    saved, _ = attacked(models, attack_data, steps=3, lr=0.3)
+    saved = inverted(models, attack_data, steps=3, lr=0.3).weights
     save_weights(tmp_path / "w.safetensors", saved)
     prompts = [(Prompt("0", "a red seven"), 0), (Prompt("1", "a blue two"), 0)]
     before, after = (
@@ -129,7 +114,7 @@ def test_images_with_the_token_change_and_others_keep_every_bit(
 @pytest.mark.parametrize("word", ["resalign", "two sevens", "<|endoftext|>", " "])
 def test_a_token_is_one_word_of_the_vocabulary(models: Models, attack_data: AttackData, key: str, word: str) -> None:
     with pytest.raises(ConfigError, match=r"must be one word of the vocabulary of text_encoder, .* such as 'sks'"):
-        attacked(models, attack_data, **{key: word})
+        inverted(models, attack_data, **{key: word})
 
 
 @pytest.mark.parametrize("part", ["train", "heldout"])
@@ -138,4 +123,4 @@ def test_captions_have_the_token(models: Models, attack_data: AttackData, part: 
     images = getattr(attack_data, part)
     without = replace(images, prompts=(caption,) * len(images))
     with pytest.raises(DataError, match=f"{part}: no caption has the token 'two'"):
-        attacked(models, replace(attack_data, **{part: without}))
+        inverted(models, replace(attack_data, **{part: without}))

@@ -1,5 +1,6 @@
 """The search against its candidates run one by one; killed anywhere, it ends with the same outcome."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from resalign.tensors.named import Named
 from resalign.tensors.steps import DivergenceError
 from tests.nearness import differing
 from tests.weight_names import of_denoiser
+
+from .recorded import attacked
 
 # The middle rate learns best, the last one overshoots.
 RATES, COUNTS = (1e-2, 0.3, 6.0), (1, 3)
@@ -68,23 +71,18 @@ def searched(
     return saved, run, taken
 
 
-def one_by_one(models: Models, data: AttackData, rates: tuple[float, ...]) -> dict[tuple[float, int], dict[str, Any]]:
+def one_by_one(models: Models, data: AttackData) -> dict[tuple[float, int], dict[str, Any]]:
     """Each candidate as an attack of its own, with its harmful error."""
     assert data.harmful is not None
     batch = data.harmful.draw_stratified(8, Run(0).generator("attack", "harmful"))
-    found = {}
-    for lr in rates:
-        for steps in COUNTS:
-            run, kept = Run(0), {}
-
-            def save(_step: int, weights: Named, _lora: object = None, /, kept: dict[str, Any] = kept) -> None:
-                kept.update(of_denoiser(models, weights))
-
-            full.attack(models, data, full.Config.parse({**OTHER, "lr": lr, "steps": steps}, where="test"), run, save)
-            with torch.no_grad():
-                error = denoising_loss(models.denoiser, kept, batch).item()
-            found[lr, steps] = {"weights": kept, "error": error, "heldout": run.history.last("heldout_loss")}
-    return found
+    candidates = {}
+    for lr, steps in itertools.product(RATES, COUNTS):
+        alone = attacked(full, models, data, **OTHER, lr=lr, steps=steps)
+        with torch.no_grad():
+            error = denoising_loss(models.denoiser, alone.denoiser, batch).item()
+        heldout = alone.history("heldout_loss")[steps]
+        candidates[lr, steps] = {"weights": alone.denoiser, "error": error, "heldout": heldout}
+    return candidates
 
 
 def recorded(run: Run) -> dict[tuple[str, int], float]:
@@ -92,9 +90,7 @@ def recorded(run: Run) -> dict[tuple[str, int], float]:
 
 
 def same(first: Saved, second: Saved) -> bool:
-    return first.keys() == second.keys() and all(
-        torch.equal(tensor, second[step][n]) for step, weights in first.items() for n, tensor in weights.items()
-    )
+    return first.keys() == second.keys() and not any(differing(second[step], first[step]) for step in first)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +102,7 @@ def test_the_worst_of_the_candidates_and_their_mean(
     models: Models, attack_data: AttackData, whole: tuple[Saved, Run, int]
 ) -> None:
     saved, run, taken = whole
-    candidates, told = one_by_one(models, attack_data, RATES), recorded(run)
+    candidates, told = one_by_one(models, attack_data), recorded(run)
     assert list(saved) == [1, 3]
     assert taken == 9
     for steps in COUNTS:
@@ -155,20 +151,6 @@ def test_a_killed_search_goes_on_without_repeating_what_is_done(
     assert run.history.rows == whole[1].history.rows
 
 
-def test_a_search_that_is_killed_at_every_step_ends(
-    models: Models, attack_data: AttackData, whole: tuple[Saved, Run, int], tmp_path: Path
-) -> None:
-    clock = Clock()
-    for _ in range(8):
-        with StateFolder(tmp_path, {}) as folder, pytest.raises(Killed):
-            searched(models, attack_data, Attempt(folder, clock=clock), clock, kill_after=1)
-    with StateFolder(tmp_path, {}) as folder:
-        saved, run, taken = searched(models, attack_data, Attempt(folder, clock=clock), clock)
-    assert taken == 1
-    assert same(saved, whole[0])
-    assert run.history.rows == whole[1].history.rows
-
-
 def test_another_attacks_own_images_reach_it(models: Models, attack_data: AttackData) -> None:
     candidate = {**OTHER, "attack": "dreambooth", "prior_weight": 1.0}
     plain, beside = (searched(models, attack_data, candidate=c, learning_rates=[1e-2])[0] for c in (OTHER, candidate))
@@ -205,17 +187,26 @@ def test_resolved_settings_are_whole_and_read_back() -> None:
     assert worst_case.Config.parse(resolved, where="test").model_dump(mode="json") == resolved
 
 
-def test_images_to_judge_by_must_be_there(models: Models, attack_data: AttackData) -> None:
-    with pytest.raises(ConfigError, match="no harmful images to judge candidates by; give 'harmful'"):
-        searched(models, replace(attack_data, harmful=None))
-
-
-def test_a_candidate_that_diverges_is_no_candidate_that_loses(models: Models, attack_data: AttackData) -> None:
-    with pytest.raises(DivergenceError, match="lower"):
-        searched(models, attack_data, learning_rates=[1e-3, 1e30])
-
-
-def test_a_candidate_whose_change_the_judge_would_not_see_is_refused(models: Models, attack_data: AttackData) -> None:
-    candidate = {"attack": "textual_inversion", "token": "two", "batch_size": 2}
-    with pytest.raises(ConfigError, match="judges denoisers alone, its candidate trains text_encoder"):
-        searched(models, attack_data, candidate=candidate, learning_rates=[1e-3])
+@pytest.mark.parametrize(
+    ("settings", "data", "error", "message"),
+    [
+        ({}, {"harmful": None}, ConfigError, "no harmful images to judge candidates by; give 'harmful'"),
+        ({"learning_rates": [1e-3, 1e30]}, {}, DivergenceError, "lower"),  # it is no candidate that loses
+        (
+            {"candidate": {"attack": "textual_inversion", "token": "two", "batch_size": 2}, "learning_rates": [1e-3]},
+            {},
+            ConfigError,
+            "judges only denoisers, its candidate trains text_encoder",
+        ),
+    ],
+)
+def test_candidates_that_cannot_be_judged_raise(
+    models: Models,
+    attack_data: AttackData,
+    settings: dict[str, Any],
+    data: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        searched(models, replace(attack_data, **data), **settings)

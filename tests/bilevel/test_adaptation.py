@@ -54,21 +54,16 @@ def test_the_optimizers_state_is_new_at_each_call(optimizer: Optimizer) -> None:
     assert first[1] == second[1]
 
 
-def test_every_step_is_told_its_number() -> None:
-    seen: list[int] = []
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_start_is_left_alone_and_the_result_is_outside_every_graph(optimizer: Optimizer) -> None:
+    start, seen = {name: tensor.requires_grad_() for name, tensor in named(START).items()}, []
 
     def loss(step: int, variables: Named) -> torch.Tensor:
         seen.append(step)
         return LOSS(variables)
 
-    adapt(loss, named(START), lr=0.1, steps=4, optimizer="sgd")
-    assert seen == [0, 1, 2, 3]
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_start_is_left_alone_and_the_result_is_outside_every_graph(optimizer: Optimizer) -> None:
-    start = {name: tensor.requires_grad_() for name, tensor in named(START).items()}
-    adapted, _ = adapt(lambda step, variables: LOSS(variables), start, lr=0.1, steps=3, optimizer=optimizer)
+    adapted, _ = adapt(loss, start, lr=0.1, steps=3, optimizer=optimizer)
+    assert seen == [0, 1, 2]
     np.testing.assert_array_equal(vector(start), START)
     assert all(tensor.grad is None for tensor in start.values())
     assert not any(tensor.requires_grad for tensor in adapted.values())

@@ -33,9 +33,13 @@ CASES = [(quadratic(HESSIAN, OTHER), HESSIAN), (quartic, QUARTIC_HESSIAN)]
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("loss", "hessian"), CASES, ids=["quadratic", "quartic"])
-def test_product_is_numpys(loss: Loss, hessian: Vector, mode: Mode) -> None:
-    found = hessian_vector_product(loss, named(POINT), named(DIRECTION), mode=mode)
+def test_product_is_numpys_and_leaves_its_arguments_alone(loss: Loss, hessian: Vector, mode: Mode) -> None:
+    point, direction = named(POINT), named(DIRECTION)
+    found = hessian_vector_product(loss, point, direction, mode=mode)
     assert_near(vector(found), hessian @ DIRECTION, 1e-6)
+    np.testing.assert_array_equal(vector(point), POINT)
+    np.testing.assert_array_equal(vector(direction), DIRECTION)
+    assert not any(tensor.requires_grad for tensors in (point, direction, found) for tensor in tensors.values())
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -68,28 +72,14 @@ def test_a_loss_without_curvature_gives_zero(mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_mixed_block(mode: Mode) -> None:
-    # Rows of the four weights, columns of the three biases: ∂²L/∂weight∂bias times a direction in bias only.
+@pytest.mark.parametrize(("rows", "block"), [("weight", slice(0, 4)), ("bias", slice(4, 7))])
+def test_blocks(mode: Mode, rows: str, block: slice) -> None:
+    # Columns of the three biases: ∂²L/∂rows∂bias times a direction in bias only.
     point, direction = named(POINT), {"bias": named(DIRECTION)["bias"]}
-    found = hessian_vector_product(quartic, point, direction, mode=mode, wrt={"weight": point["weight"]})
-    assert list(found) == ["weight"]
-    assert_near(vector(found), QUARTIC_HESSIAN[:4, 4:] @ DIRECTION[4:], 1e-6)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_diagonal_block(mode: Mode) -> None:
-    found = hessian_vector_product(quartic, named(POINT), {"bias": named(DIRECTION)["bias"]}, mode=mode)
-    assert list(found) == ["bias"]
-    assert_near(vector(found), QUARTIC_HESSIAN[4:, 4:] @ DIRECTION[4:], 1e-6)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_arguments_are_left_alone_and_no_graph_is_kept(mode: Mode) -> None:
-    point, direction = named(POINT), named(DIRECTION)
-    found = hessian_vector_product(quartic, point, direction, mode=mode)
-    np.testing.assert_array_equal(vector(point), POINT)
-    np.testing.assert_array_equal(vector(direction), DIRECTION)
-    assert not any(tensor.requires_grad for tensors in (point, direction, found) for tensor in tensors.values())
+    wrt = None if rows == "bias" else {rows: point[rows]}
+    found = hessian_vector_product(quartic, point, direction, mode=mode, wrt=wrt)
+    assert list(found) == [rows]
+    assert_near(vector(found), QUARTIC_HESSIAN[block, 4:] @ DIRECTION[4:], 1e-6)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -51,6 +51,7 @@ def test_a_prediction_depends_on_all_that_the_network_is_told(models: Models, en
 
 
 def test_what_can_be_trained_has_its_components_name(models: Models) -> None:
+    assert len(set(NAMES)) == len({a.pipeline for a in ARCHITECTURES}) == len(ARCHITECTURES)
     components = {name.split(".")[0] for name in trainable_tensors(models.pipeline)}
     present = {name for name in models.architecture.trainable if getattr(models.pipeline, name) is not None}
     assert components == present
@@ -112,7 +113,3 @@ def test_a_pipeline_of_another_kind_is_refused_by_name(pipeline_folder: Path, tm
     (tmp_path / "model_index.json").write_text(json.dumps({**index, "_class_name": "StableDiffusionXLPipelin"}))
     with pytest.raises(WeightsError, match=r"no support for pipeline 'StableDiffusionXLPipelin'.*StableDiffusionXL"):
         load_models(tmp_path)
-
-
-def test_names_and_pipelines_are_unique(pipeline_kind: str) -> None:
-    assert len(set(NAMES)) == len({a.pipeline for a in ARCHITECTURES}) == len(ARCHITECTURES)

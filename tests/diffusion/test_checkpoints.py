@@ -24,6 +24,7 @@ from tests.pipelines import KINDS, WITH_T5
 Weights = dict[str, torch.Tensor]
 CROSS = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 LORA_FILE = "pytorch_lora_weights.safetensors"
+SOME: dict[str, Any] = {"covers": "some"}
 
 
 @pytest.fixture(scope="module")
@@ -115,14 +116,18 @@ def test_a_state_dict_keeps_its_bits(
     assert found.share == 1.0
 
 
-def test_a_file_of_torchs_first_format(tmp_path: Path, moved: Weights, read: Callable[..., Checkpoint]) -> None:
-    path = saved(tmp_path / "old.pt", moved, _use_new_zipfile_serialization=False)
-    assert_same_bits(read(path).weights, full(moved))
-
-
-@pytest.mark.parametrize("name", ["weights.safetensors", "diffusers-nudity-ESDu1-UNET.pt"])
-def test_a_folder_with_one_file(tmp_path: Path, moved: Weights, read: Callable[..., Checkpoint], name: str) -> None:
-    saved(tmp_path / name, moved)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("old.pt", {"_use_new_zipfile_serialization": False}),  # torch's first format
+        ("weights.safetensors", {}),
+        ("diffusers-nudity-ESDu1-UNET.pt", {}),
+    ],
+)
+def test_a_folder_with_one_file(
+    tmp_path: Path, moved: Weights, read: Callable[..., Checkpoint], name: str, options: dict[str, Any]
+) -> None:
+    saved(tmp_path / name, moved, **options)
     (tmp_path / "run.json").write_text("{}")
     assert_same_bits(read(tmp_path).weights, full(moved))
 
@@ -134,9 +139,7 @@ def test_a_weight_file_of_ones_own(
     assert_same_bits(read(saved(tmp_path / "weights.safetensors", expected)).weights, expected)
 
 
-def test_halves_become_the_models_dtype(
-    models: Models, tmp_path: Path, moved: Weights, read: Callable[..., Checkpoint]
-) -> None:
+def test_halves_become_the_models_dtype(tmp_path: Path, moved: Weights, read: Callable[..., Checkpoint]) -> None:
     path = saved(tmp_path / "released.pt", {n: t.half() for n, t in moved.items()})
     assert_same_bits(read(path).weights, full({n: t.half().float() for n, t in moved.items()}))
 
@@ -186,13 +189,6 @@ def test_how_many_differ_is_counted(
 @pytest.fixture
 def pipeline_copy(pipeline_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(pipeline_folder, tmp_path / "pipeline"))
-
-
-def test_of_a_pipeline_what_differs_is_taken(
-    pipeline_copy: Path, moved: Weights, read: Callable[..., Checkpoint]
-) -> None:
-    saved(pipeline_copy / "unet" / "diffusion_pytorch_model.safetensors", moved)
-    assert_same_bits(read(pipeline_copy).weights, full(moved))
 
 
 def test_of_a_pipeline_all_that_differs_is_taken(
@@ -386,91 +382,93 @@ def test_a_lora_with_broken_metadata(tmp_path: Path, refused: Callable[..., str]
     refused(path, "'lora_adapter_metadata' is no JSON object", covers="some")
 
 
-def test_a_loras_share_must_be_announced(tmp_path: Path, models: Models, refused: Callable[..., str]) -> None:
-    path = saved(tmp_path / LORA_FILE, GOOD)
-    refused(path, f"holds 1 of the {len(named_weights(models.denoiser))} tensors", "set covers: some")
-
-
-def test_a_lora_that_changes_nothing(tmp_path: Path, refused: Callable[..., str]) -> None:
-    nothing = {n: 0 * t for n, t in GOOD.items()}
-    refused(saved(tmp_path / LORA_FILE, nothing), "the base model's own weights", covers="some", by_header=False)
-
-
-def test_a_scale_without_a_lora(tmp_path: Path, moved: Weights, refused: Callable[..., str]) -> None:
-    refused(saved(tmp_path / "a.pt", moved), "holds no LoRA", "lora_scale 0.5", by_header=False, lora_scale=0.5)
-
-
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_an_unknown_name(tmp_path: Path, moved: Weights, refused: Callable[..., str], suffix: str) -> None:
-    wrong = {n.replace("attn2.to_k", "attn2.to_key"): t for n, t in moved.items()}
-    count = sum("attn2.to_k." in n for n in moved)
-    first = f"'unet.{CROSS.replace('to_k', 'to_key')}', the nearest is 'unet.{CROSS}'"
-    refused(saved(tmp_path / f"a{suffix}", wrong), first, f"{count} of {len(moved)} names")
+def without_first(value: float) -> Callable[[Weights], Weights]:
+    """float64 weights with one value that is not finite as float32."""
+
+    def change(weights: Weights) -> Weights:
+        wrong = {n: t.double() for n, t in weights.items()}
+        wrong["conv_in.bias"][2] = value
+        return wrong
+
+    return change
 
 
-def test_names_are_not_mended_one_by_one(tmp_path: Path, moved: Weights, refused: Callable[..., str]) -> None:
-    first, *others = moved
-    mixed = {f"model.{first}": moved[first], **{n: moved[n] for n in others}}
-    refused(saved(tmp_path / "a.pt", mixed), f"'unet.model.{first}'", f"1 of {len(moved)} names")
+def misnamed(weights: Weights) -> Weights:
+    return {n.replace("attn2.to_k", "attn2.to_key"): t for n, t in weights.items()}
 
 
-def test_another_shape(tmp_path: Path, moved: Weights, refused: Callable[..., str]) -> None:
-    wrong = {**moved, "conv_in.bias": torch.zeros(3)}
-    expected = "'unet.conv_in.bias' has shape (3,), the model expects (8,)", f"1 of {len(moved)} shapes"
-    refused(saved(tmp_path / "a.pt", wrong), *expected)
+def one_prefixed(weights: Weights) -> Weights:
+    first = next(iter(weights))
+    return {f"model.{first}": weights[first], **{n: t for n, t in weights.items() if n != first}}
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
-def test_values_that_are_not_finite(tmp_path: Path, moved: Weights, refused: Callable[..., str], value: float) -> None:
-    wrong = {n: t.double() for n, t in moved.items()}
-    wrong["conv_in.bias"][2] = value
-    refused(saved(tmp_path / "a.pt", wrong), "'unet.conv_in.bias'", "not finite", by_header=False)
+def ldm(prefix: str) -> Callable[[Weights], Any]:
+    names = f"{prefix}input_blocks.0.0.bias", f"{prefix}out.2.bias"
+    return lambda _: {"state_dict": dict.fromkeys(names, torch.ones(8))}
+
+
+MISNAMED = f"'unet.{CROSS.replace('to_k', 'to_key')}', the nearest is 'unet.{CROSS}'"
+NOT_DENSE = "give dense weights that are not quantized"
+VALUES: dict[str, Any] = {"by_header": False}
+# File, what is in it, what the refusal says, whether it is seen by names and shapes already, and settings.
+REFUSED: list[tuple[str, Callable[[Weights], Any], tuple[str, ...], dict[str, Any]]] = [
+    ("a.pt", misnamed, (MISNAMED, "names are unknown"), {}),
+    ("a.safetensors", misnamed, (MISNAMED, "names are unknown"), {}),
+    ("a.pt", one_prefixed, ("'unet.model.", ": the model has no tensor named", "1 of "), {}),
+    (
+        "a.pt",
+        lambda w: {**w, "conv_in.bias": torch.zeros(3)},
+        ("'unet.conv_in.bias' has shape (3,), the model expects (8,); 1 of",),
+        {},
+    ),
+    *(
+        ("a.pt", without_first(value), ("'unet.conv_in.bias'", "not finite"), VALUES)
+        for value in (float("nan"), float("inf"), 1e300)
+    ),
+    ("a.pt", lambda w: {**w, CROSS: w[CROSS].to(torch.int8)}, (f"'{CROSS}' is torch.int8", NOT_DENSE), {}),
+    ("a.pt", lambda w: {**w, CROSS: w[CROSS].to_sparse()}, ("torch.sparse_coo", NOT_DENSE), {}),
+    ("a.pt", lambda w: {**w, CROSS: w[CROSS].to("meta")}, ("on meta", NOT_DENSE), {}),
+    ("a.safetensors", lambda w: {**w, CROSS: w[CROSS].to(torch.int8)}, (f"'{CROSS}' is torch.int8",), VALUES),
+    *(
+        ("a.pt", ldm(prefix), (f"'{prefix}input_blocks.0.0.bias'", "UNet2DConditionModel.from_single_file"), SOME)
+        for prefix in ("model.diffusion_model.", "diffusion_model.", "")
+    ),
+    ("a.pt", lambda _: [torch.ones(2)], ("expected named tensors, got list",), {}),
+    ("a.pt", lambda _: {"epoch": 3, "weights": {}}, ("entry 'epoch' is a int, expected tensors",), {}),
+    ("a.pt", lambda _: {"unet": {}, "epoch": 3}, ("entry 'unet' is a dict, expected tensors",), {}),
+    ("a.pt", lambda _: {}, ("holds no tensors",), {}),
+    ("a.pt", lambda _: {"state_dict": {}}, ("holds no tensors",), {}),
+    ("a.pt", lambda w: w, ("holds no LoRA", "lora_scale 0.5"), {**VALUES, "lora_scale": 0.5}),
+    (LORA_FILE, lambda _: GOOD, ("holds 1 of the ", "set covers: some"), {}),
+    (LORA_FILE, lambda _: {n: 0 * t for n, t in GOOD.items()}, ("the base model's own weights",), {**VALUES, **SOME}),
+]
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
-@pytest.mark.parametrize(
-    ("change", "kind"),
-    [
-        (lambda t: t.to(torch.int8), "torch.int8"),
-        (lambda t: t.to_sparse(), "torch.sparse_coo"),
-        (lambda t: t.to("meta"), "on meta"),
-    ],
-    ids=["quantized", "sparse", "meta"],
-)
-def test_tensors_that_are_no_weights(
+@pytest.mark.parametrize(("file", "content", "expected", "settings"), REFUSED)
+def test_a_file_that_does_not_fit_is_refused(
     tmp_path: Path,
     moved: Weights,
     refused: Callable[..., str],
-    change: Callable[[torch.Tensor], torch.Tensor],
-    kind: str,
+    file: str,
+    content: Callable[[Weights], Any],
+    expected: tuple[str, ...],
+    settings: dict[str, Any],
 ) -> None:
-    message = refused(saved(tmp_path / "a.pt", {**moved, CROSS: change(moved[CROSS])}), f"tensor '{CROSS}' is", kind)
-    assert "give dense weights that are not quantized" in message
+    refused(saved(tmp_path / file, content(moved)), *expected, **settings)
 
 
-def test_quantized_values_of_safetensors(tmp_path: Path, moved: Weights, refused: Callable[..., str]) -> None:
-    path = saved(tmp_path / "a.safetensors", {**moved, CROSS: moved[CROSS].to(torch.int8)})
-    refused(path, f"tensor '{CROSS}' is torch.int8", by_header=False)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_the_base_model_itself(models: Models, tmp_path: Path, refused: Callable[..., str], dtype: torch.dtype) -> None:
-    own = {n: t.to(dtype) for n, t in named_weights(models.denoiser).items()}
-    refused(saved(tmp_path / "a.pt", own), "the base model's own weights", by_header=False)
-
-
-def test_the_base_models_folder(pipeline_folder: Path, refused: Callable[..., str]) -> None:
-    refused(pipeline_folder, "the base model's own weights", by_header=False)
-
-
-@pytest.mark.parametrize("prefix", ["model.diffusion_model.", "diffusion_model.", ""])
-def test_the_original_codes_names(tmp_path: Path, refused: Callable[..., str], prefix: str) -> None:
-    ldm = {f"{prefix}input_blocks.0.0.bias": torch.ones(8), f"{prefix}out.2.bias": torch.ones(4)}
-    path = saved(tmp_path / "compvis-nudity.pt", {"state_dict": ldm})
-    refused(path, f"'{prefix}input_blocks.0.0.bias'", "UNet2DConditionModel.from_single_file", covers="some")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, None], ids=str)
+def test_the_base_model_itself(
+    models: Models, pipeline_folder: Path, tmp_path: Path, refused: Callable[..., str], dtype: torch.dtype | None
+) -> None:
+    if dtype:
+        own = {n: t.to(dtype) for n, t in named_weights(models.denoiser).items()}
+    path = saved(tmp_path / "a.pt", own) if dtype else pipeline_folder
+    refused(path, "the base model's own weights", by_header=False)
 
 
 def test_an_autoencoder_of_its_own(
@@ -503,20 +501,6 @@ def test_a_pickle_with_code(tmp_path: Path, moved: Weights, refused: Callable[..
     assert (tmp_path / "executed").exists(), "the pickle must be able to do harm for the test to mean anything"
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ([torch.ones(2)], "expected named tensors, got list"),
-        ({"epoch": 3, "weights": {}}, "entry 'epoch' is a int, expected tensors"),
-        ({"unet": {}, "epoch": 3}, "entry 'unet' is a dict, expected tensors"),
-        ({}, "holds no tensors"),
-        ({"state_dict": {}}, "holds no tensors"),
-    ],
-)
-def test_what_holds_no_named_tensors(tmp_path: Path, refused: Callable[..., str], content: Any, message: str) -> None:
-    refused(saved(tmp_path / "a.pt", content), message)
-
-
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>Sign in</html>", b"PK\x03\x04 and no more"])
 def test_what_is_no_weight_file(tmp_path: Path, refused: Callable[..., str], content: bytes) -> None:
     for suffix, message in ((".pt", "not a file of only tensors"), (".safetensors", "not a whole safetensors file")):
@@ -544,30 +528,21 @@ def test_half_of_a_file(tmp_path: Path, moved: Weights, refused: Callable[..., s
     refused(path, "not a file of only tensors")
 
 
-def test_no_such_checkpoint(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_a_path_that_does_not_tell_one_checkpoint(
+    tmp_path: Path, pipeline_copy: Path, moved: Weights, refused: Callable[..., str]
+) -> None:
     refused(tmp_path / "nothing", "no such checkpoint")
-    refused(tmp_path, "expected one weight file", "found []")
-
-
-def test_several_files_or_folders(tmp_path: Path, moved: Weights, refused: Callable[..., str]) -> None:
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "expected one weight file", "found []")
     for name in ("higher_safety.pt", "higher_utility.pt"):
         saved(tmp_path / "two" / name, moved)
     refused(tmp_path / "two", "found ['higher_safety.pt', 'higher_utility.pt']", "asset/file")
     saved(tmp_path / "hub" / "nudity_unlearned" / "model.safetensors", moved)
     refused(tmp_path / "hub", "one of its folders: ['nudity_unlearned']")
-
-
-def test_a_lacking_shard(tmp_path: Path, moved: Weights, refused: Callable[..., str]) -> None:
     saved(tmp_path / "unet" / "diffusion_pytorch_model-00001-of-00002.safetensors", moved)
     refused(tmp_path / "unet", "has 1 of 2 shards")
-
-
-def test_a_lora_beside_a_pipeline(pipeline_copy: Path, refused: Callable[..., str]) -> None:
     saved(pipeline_copy / LORA_FILE, GOOD)
     refused(pipeline_copy, "and a LoRA beside them")
-
-
-def test_another_kind_of_file(tmp_path: Path, refused: Callable[..., str]) -> None:
     (tmp_path / "a.txt").write_text("weights")
     refused(tmp_path / "a.txt", "no weight file; expected one of .safetensors")
 

@@ -69,10 +69,12 @@ def test_either_form_has_the_weights_bit_by_bit(whole: Path, delta: Path, pipeli
         assert not differing(tensors, expected)
 
 
-def test_a_delta_on_its_base_is_the_whole_folder_byte_by_byte(
-    whole: Path, delta: Path, pipeline_folder: Path, tmp_path: Path
+def test_exports_are_a_function_of_their_input_byte_by_byte(
+    pipeline_folder: Path, weights: Path, whole: Path, delta: Path, tmp_path: Path
 ) -> None:
-    apply_delta(delta, pipeline_folder, tmp_path / "applied")
+    write_delta(pipeline_folder, weights, tmp_path / "delta", "someone/a-base, revision 0123")
+    assert files(tmp_path / "delta") == files(delta)
+    apply_delta(delta, pipeline_folder, tmp_path / "applied")  # writes the whole pipeline again
     assert files(tmp_path / "applied") == files(whole)
 
 
@@ -94,27 +96,15 @@ def test_other_architectures_and_text_encoders_too(kind: str, tmp_path: Path) ->
     assert not differing(found, expected)
 
 
-def test_a_delta_has_what_changed_alone(delta: Path, pipeline_folder: Path, weights: Path) -> None:
+def test_either_form_has_only_what_changed(delta: Path, whole: Path, pipeline_folder: Path, weights: Path) -> None:
     held, base = load_file(delta / "delta.safetensors"), trainable_tensors(load_models(pipeline_folder).pipeline)
     assert all(not torch.equal(tensor, base[name]) for name, tensor in held.items())
     assert len(held) == len(load_file(weights)) // 2
     manifest = json.loads((delta / "delta.json").read_text())
     assert (manifest["tensors"], manifest["of"]) == (len(held), len(base))
-
-
-def test_equal_exports_are_equal_bytes(
-    pipeline_folder: Path, weights: Path, whole: Path, delta: Path, tmp_path: Path
-) -> None:
-    write_pipeline(pipeline_folder, weights, tmp_path / "whole")
-    write_delta(pipeline_folder, weights, tmp_path / "delta", "someone/a-base, revision 0123")
-    assert files(tmp_path / "whole") == files(whole)
-    assert files(tmp_path / "delta") == files(delta)
-
-
-def test_what_did_not_change_is_the_bases_file(whole: Path, pipeline_folder: Path) -> None:
-    base, found = files(pipeline_folder), files(whole)
-    assert {name for name in base if base[name] != found.get(name)} == {"unet/diffusion_pytorch_model.safetensors"}
-    assert not any(str(pipeline_folder).encode() in content for content in found.values())
+    before, after = files(pipeline_folder), files(whole)
+    assert {name for name in before if before[name] != after.get(name)} == {"unet/diffusion_pytorch_model.safetensors"}
+    assert not any(str(pipeline_folder).encode() in content for content in after.values())
 
 
 def test_a_missing_safety_checker_leaves_the_index(pipeline_folder: Path, weights: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ products. (Measured: 2e-15 and 1.3e-6.)
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,25 +16,21 @@ import torch
 
 from resalign.bilevel.hvp import Loss, hessian_vector_product
 from resalign.bilevel.unrolled import unrolled_hypergradient
-from resalign.config import registry
-from resalign.contracts import AttackData, Run, UnlearningData
+from resalign.contracts import Run, UnlearningData
 from resalign.data.images import read_captioned_images
-from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import EncodedImages, NoisyBatch, encode
+from resalign.diffusion.gradient_checkpointing import checkpointed
 from resalign.diffusion.micro_batches import in_parts, micro_batches
-from resalign.diffusion.models import Models, load_models, trainable_tensors
+from resalign.diffusion.models import Models, load_models
 from resalign.diffusion.parametrisation import named_weights
-from resalign.diffusion.recomputation import checkpointed
 from resalign.objectives.denoising import denoising_loss, harmful_loss
 from resalign.tensors.named import Named, add, detached, gradient, norm
 from tests.conftest import PIXELS
-from tests.example_config import smallest
 from tests.nearness import assert_near
 
 BATCH = 5
 SIZES = [1, 2, BATCH, 64]
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
-TRAINING = [m for m in registry.members("unlearning") if "steps" in registry.config_class("unlearning", m).model_fields]
 Weights = dict[str, torch.Tensor]
 Derivative = Callable[[Loss, Loss, Named], Weights]
 
@@ -187,86 +183,6 @@ def test_latents_are_those_of_the_whole_batch(double: Models, image_folder: Path
 
 def in_double(images: EncodedImages) -> EncodedImages:
     return replace(images, latents=images.latents.double(), conditioning=images.conditioning.to(torch.float64))
-
-
-def moved(weights: Named, start: Named) -> Weights:
-    """How far a run has moved the weights that it changed."""
-    return {name: tensor - start[name] for name, tensor in weights.items()}
-
-
-def assert_same_run(whole: Weights, parts: Weights) -> None:
-    # The steps of adaptive optimizers magnify the rounding of gradients that are almost zero.
-    assert whole.keys() == parts.keys()
-    assert norm(whole) > 0
-    assert norm(add(parts, whole, -1.0)) <= 1e-8 * norm(whole)
-
-
-@pytest.mark.parametrize("name", TRAINING)
-def test_an_unlearning_run_is_the_same(name: str, double: Models, unlearning_data: UnlearningData) -> None:
-    module = registry.member("unlearning", name)
-    data = UnlearningData(
-        *(in_double(getattr(unlearning_data, part)) for part in ("forget", "retain", "pool")), unlearning_data.prompts
-    )
-
-    def run(size: int | None) -> Weights:
-        with micro_batches(size):
-            weights = module.unlearn(double, data, smallest(module.Config), Run(0))
-        return moved(weights, trainable_tensors(double.pipeline))
-
-    assert_same_run(run(None), run(1))
-
-
-def kind_of(quantity: str) -> str:
-    """Such as curvature, of the smallest and the largest one."""
-    return quantity.rpartition("_")[2]
-
-
-def largest_of_a_kind(told: dict[tuple[int, str], float]) -> dict[str, float]:
-    """The scale of what a run records: a small curvature is no more precise than the large ones that it is taken from.
-
-    It is seen along what a solve has left over. Where that is 1e-7 of the gradient, so is the direction's precision.
-    """
-    found: dict[str, float] = {}
-    for (_, quantity), value in told.items():
-        found[kind_of(quantity)] = max(found.get(kind_of(quantity), 0.0), abs(value))
-    return found
-
-
-@pytest.mark.parametrize("name", registry.members("attacks"))
-def test_an_attack_is_the_same(name: str, double: Models, attack_data: AttackData) -> None:
-    module = registry.member("attacks", name)
-    parts = ("train", "heldout", "prior", "harmful")
-    # A search has the batch size of the attack that it searches.
-    sizes = {"batch_size": 3} if "batch_size" in module.Config.model_fields else {}
-    config = smallest(module.Config, **sizes)
-    data = AttackData(*(in_double(getattr(attack_data, part)) for part in parts), prompts=attack_data.prompts)
-
-    def run(size: int | None) -> tuple[Weights, Sequence[Prompt], dict[tuple[int, str], float]]:
-        saved: dict[int, tuple[Weights, Sequence[Prompt]]] = {}
-        record = Run(0)
-
-        def save(step: int, weights: Named, _lora: object = None, prompts: Sequence[Prompt] = (), /) -> None:
-            saved[step] = dict(weights), prompts
-
-        with micro_batches(size):
-            module.attack(double, data, config, record, save)
-        history = {(step, quantity): value for step, quantity, value in record.history.rows}
-        weights, prompts = saved[2]
-        return moved(weights, trainable_tensors(double.pipeline)), prompts, history
-
-    (whole, asked, told), (divided, asked_in_parts, told_in_parts) = run(None), run(2)
-    if asked:  # an attack on prompts leaves the weights alone
-        assert asked_in_parts == asked != attack_data.prompts
-    else:
-        assert_same_run(whole, divided)
-    assert told_in_parts.keys() == told.keys()
-    scale = largest_of_a_kind(told)
-    differing = {
-        (step, quantity): (value, told_in_parts[step, quantity])
-        for (step, quantity), value in told.items()
-        if abs(told_in_parts[step, quantity] - value) > 1e-10 * scale[kind_of(quantity)]
-    }
-    assert not differing
 
 
 def test_a_function_that_is_affine_has_no_second_derivative() -> None:

@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import pytest
 import torch
 
 from resalign.diffusion.conditioning import concatenate
-from resalign.diffusion.models import Models, apply_weights, load_models, trainable_tensors
-from resalign.diffusion.parametrisation import named_weights
+from resalign.diffusion.models import Models, load_models, trainable_tensors
 from resalign.tensors.weights import save_weights
-from tests.nearness import assert_near, differing
+from tests.nearness import assert_near
 
 
 def noise_share(scheduler: object, timestep: int) -> float:
@@ -19,34 +17,10 @@ def noise_share(scheduler: object, timestep: int) -> float:
     return float(noisy.mean())
 
 
-def test_later_timesteps_are_noisier(models: Models) -> None:
-    shares = [noise_share(models.noise_scheduler, t) for t in (0, 100, 300, 500, 700, 900, 999)]
-    assert shares == sorted(shares)
-    assert shares[0] < 0.05
-    assert shares[-1] > 0.99
-
-
 def test_the_samplers_own_add_noise_is_a_trap(models: Models) -> None:
     # Why `noise_scheduler` is not the pipeline's scheduler. If diffusers mends this, the class may go.
     sampler = type(models.pipeline.scheduler).from_config(models.pipeline.scheduler.config)
     assert noise_share(sampler, 999) < noise_share(sampler, 0)
-
-
-def test_the_noise_schedule_is_the_pipelines_own(models: Models) -> None:
-    assert torch.equal(models.noise_scheduler.alphas_cumprod, models.pipeline.scheduler.alphas_cumprod)
-    alpha = models.noise_scheduler.alphas_cumprod[700]
-    assert noise_share(models.noise_scheduler, 700) == pytest.approx(float((1 - alpha).sqrt()), rel=1e-6)
-
-
-def test_prediction_type_is_the_pipelines_own(pipeline_folder: Path, tmp_path: Path) -> None:
-    import json
-    import shutil
-
-    folder = tmp_path / "pipeline"
-    shutil.copytree(pipeline_folder, folder)
-    path = folder / "scheduler" / "scheduler_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "v_prediction"}))
-    assert load_models(folder).noise_scheduler.config.prediction_type == "v_prediction"
 
 
 def test_models_are_frozen_and_in_evaluation_mode(models: Models) -> None:
@@ -75,12 +49,3 @@ def test_a_weight_file_replaces_what_it_names_and_nothing_else(
     assert after.keys() == before.keys()
     for n in after:
         assert torch.equal(after[n], changed.get(n, before[n])), n
-
-
-def test_the_denoisers_weights_go_to_a_file_and_back(pipeline_folder: Path, models: Models, tmp_path: Path) -> None:
-    weights = {n: t + 0.5 for n, t in named_weights(models.denoiser).items()}
-    save_weights(tmp_path / "weights.safetensors", models.named(weights))
-    loaded = load_models(pipeline_folder)
-    apply_weights(loaded.pipeline, tmp_path / "weights.safetensors")
-    found = named_weights(loaded.denoiser)
-    assert not differing(found, weights)

@@ -6,7 +6,7 @@ import torch
 
 from resalign.contracts import Run
 from resalign.diffusion.models import Models
-from resalign.diffusion.parametrisation import Direct, LowRank, Parametrisation, lora, named_weights, pull_back, select
+from resalign.diffusion.parametrisation import FullRank, LowRank, Parametrisation, lora, named_weights, select, vjp
 from resalign.tensors.named import Named
 from tests.nearness import assert_near, differing
 
@@ -24,18 +24,16 @@ def weights() -> dict[str, torch.Tensor]:
     return {name: torch.randn(shape, generator=draw, dtype=torch.float64) for name, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("parametrisation", [Direct(NAMES), LowRank(NAMES, 2)], ids=["direct", "low rank"])
-def test_starts_at_the_unchanged_model(parametrisation: Parametrisation) -> None:
-    start = weights()
-    moved = parametrisation.weights(start, parametrisation.initial(start, stream()))
-    assert moved.keys() == start.keys()
-    assert not differing(moved, start)
+BOTH = pytest.mark.parametrize("parametrisation", [FullRank(NAMES), LowRank(NAMES, 2)], ids=["full rank", "low rank"])
 
 
-@pytest.mark.parametrize("parametrisation", [Direct(NAMES), LowRank(NAMES, 2)], ids=["direct", "low rank"])
-def test_variables_are_named_apart_from_weights_and_share_their_dtype(parametrisation: Parametrisation) -> None:
+@BOTH
+def test_starts_at_the_unchanged_model_with_variables_of_their_own_names(parametrisation: Parametrisation) -> None:
     start = weights()
     variables = parametrisation.initial(start, stream())
+    moved = parametrisation.weights(start, variables)
+    assert moved.keys() == start.keys()
+    assert not differing(moved, start)
     assert not variables.keys() & start.keys()
     assert {tensor.dtype for tensor in variables.values()} == {torch.float64}
 
@@ -46,9 +44,9 @@ def random_variables(parametrisation: Parametrisation) -> dict[str, torch.Tensor
     return {n: torch.randn(t.shape, generator=draw, dtype=torch.float64) for n, t in initial.items()}
 
 
-def test_direct_adds_its_variables() -> None:
-    start, variables = weights(), random_variables(Direct(NAMES))
-    moved = Direct(NAMES).weights(start, variables)
+def test_full_rank_adds_its_variables() -> None:
+    start, variables = weights(), random_variables(FullRank(NAMES))
+    moved = FullRank(NAMES).weights(start, variables)
     assert torch.equal(moved["bias"], start["bias"])
     for name in NAMES:
         assert torch.equal(moved[name], start[name] + variables[f"delta.{name}"])
@@ -74,8 +72,8 @@ def test_low_rank_initial_deviations() -> None:
         assert variables["lora_up.x.to_k.weight"].std().item() == pytest.approx(up_std, rel=0.1)
 
 
-@pytest.mark.parametrize("parametrisation", [Direct(NAMES), LowRank(NAMES, 2)], ids=["direct", "low rank"])
-def test_pull_back_is_the_gradient_in_the_variables(parametrisation: Parametrisation) -> None:
+@BOTH
+def test_vjp_is_the_gradient_in_the_variables(parametrisation: Parametrisation) -> None:
     start, variables = weights(), random_variables(parametrisation)
 
     def loss(moved: Named) -> torch.Tensor:
@@ -83,7 +81,7 @@ def test_pull_back_is_the_gradient_in_the_variables(parametrisation: Parametrisa
 
     moved = {n: t.detach().requires_grad_() for n, t in parametrisation.weights(start, variables).items()}
     slope = dict(zip(moved, torch.autograd.grad(loss(moved), list(moved.values())), strict=True))
-    found = pull_back(parametrisation, start, variables, slope)
+    found = vjp(parametrisation, start, variables, slope)
     assert found.keys() == variables.keys()
     for name, tensor in variables.items():
         measured = torch.empty_like(tensor)
@@ -100,15 +98,6 @@ def test_pull_back_is_the_gradient_in_the_variables(parametrisation: Parametrisa
 # --- scopes on the tiny UNet ------------------------------------------------------------------------------------------
 
 
-def test_cross_attention_is_attn2_and_the_rest_is_the_rest(models: Models) -> None:
-    everything = named_weights(models.denoiser)
-    x, u, full = (select(everything, s) for s in ("cross_attention", "not_cross_attention", "full"))  # type: ignore[arg-type]
-    assert x
-    assert all(".attn2." in name for name in x)
-    assert not any(".attn2." in name for name in u)
-    assert sorted(x + u) == sorted(full) == sorted(everything)
-
-
 def test_cross_attention_reads_the_text(models: Models) -> None:
     # attn2 is where the text comes in: its keys are as wide as the text, attn1's as wide as the network.
     weights = named_weights(models.denoiser)
@@ -118,17 +107,12 @@ def test_cross_attention_reads_the_text(models: Models) -> None:
     assert {name.removesuffix(".to_k.weight") for name in names} == processors
 
 
-def test_attention_is_both_kinds(models: Models) -> None:
-    attention = select(named_weights(models.denoiser), "attention")
-    assert {name.split(".attn")[1][0] for name in attention} == {"1", "2"}
-
-
-def test_lora_adapts_every_projection_of_every_attention_layer(models: Models) -> None:
+def test_attention_is_both_kinds_and_lora_adapts_all_its_projections(models: Models) -> None:
     weights = named_weights(models.denoiser)
-    found = lora(weights, 4)
-    layers = {name.split(".to_")[0] for name in select(weights, "attention")}
-    assert len(found.names) == 4 * len(layers)
-    assert all(weights[name].ndim == 2 for name in found.names)
+    attention, adapted = select(weights, "attention"), lora(weights, 4)
+    assert {name.split(".attn")[1][0] for name in attention} == {"1", "2"}
+    assert len(adapted.names) == 4 * len({name.split(".to_")[0] for name in attention})
+    assert all(weights[name].ndim == 2 for name in adapted.names)
 
 
 def test_a_network_without_attention_is_refused() -> None:

@@ -75,7 +75,7 @@ def test_an_interpolation_begins_between_the_unlearned_model_and_the_base(
     assert not differing(original, kept)
 
 
-def test_a_search_reports_its_seconds_apart_from_its_history(
+def test_a_searchs_history_has_every_candidate_and_no_seconds(
     workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:
     harmful = write_captioned_images(tmp_path / "harmful", ("a seven",), seed=2)

@@ -119,23 +119,18 @@ def test_descent_is_the_closed_form_and_goes_to_the_newton_step() -> None:
 
 # --- the bounds -----------------------------------------------------------------------------------------------------
 
-
-def test_bounds_are_the_published_formulas() -> None:
-    assert linear.gradient_bound(0.36, 0.25) == pytest.approx(2 * 0.8 * 0.5)
-    assert linear.update_bound(0.36, 0.25, 3.0) == pytest.approx(0.8 / (0.36 * 3 + 0.64))
-
-
-def rows() -> list[linear.Row]:
-    return list(grid(SMALL))
-
-
-ROWS = rows()
+ROWS = list(grid(SMALL))
 
 
 def pick(**wanted: object) -> list[linear.Row]:
     found = [row for row in ROWS if all(getattr(row, name) == value for name, value in wanted.items())]
     assert found
     return found
+
+
+def test_bounds_are_the_published_formulas() -> None:
+    assert linear.gradient_bound(0.36, 0.25) == pytest.approx(2 * 0.8 * 0.5)
+    assert linear.update_bound(0.36, 0.25, 3.0) == pytest.approx(0.8 / (0.36 * 3 + 0.64))
 
 
 def test_simulation_and_closed_form_agree_everywhere() -> None:
@@ -151,26 +146,19 @@ def test_the_printed_leakage_is_vacuous_and_the_natural_one_is_the_overlap() -> 
         assert row.leakage == pytest.approx(expected, abs=1e-12)
         assert math.isnan(row.ratio) == (row.bound == 0)
         assert row.bound == 0 or row.ratio == pytest.approx(row.simulated / row.bound)
-
-
-def test_the_printed_leakage_is_positive_where_both_subspaces_are_everything() -> None:
+    # It is positive only where both subspaces are everything.
     assert Geometry(IDENTITY, IDENTITY, IDENTITY).leakage_whole == pytest.approx(1)
     assert Geometry(IDENTITY, IDENTITY[:, :3], IDENTITY).leakage_whole == 0
 
 
-def test_the_gradient_bound_is_met_with_equality_by_one_direction() -> None:
-    for row in pick(quantity="gradient", reading="rows in S", concept_dimension=1, supervision_dimension=1):
-        assert row.simulated == pytest.approx(row.bound, abs=1e-12)
-        assert row.simulated == pytest.approx(2 * math.sqrt((1 - row.alpha) * row.overlap), abs=1e-12)
-
-
-def test_on_the_outputs_side_the_gradient_has_the_overlap_and_not_its_root() -> None:
-    for row in pick(quantity="gradient", reading="columns in S", concept_dimension=1, supervision_dimension=1):
+def test_gradients_of_one_direction_have_the_overlap_or_its_root() -> None:
+    one = {"quantity": "gradient", "concept_dimension": 1, "supervision_dimension": 1}
+    for row in pick(**one, reading="rows in S"):  # the bound is met with equality
+        expected = 2 * math.sqrt((1 - row.alpha) * row.overlap)
+        assert (row.simulated, row.bound) == pytest.approx((expected, expected), abs=1e-12)
+    for row in pick(**one, reading="columns in S"):
         assert row.simulated == pytest.approx(2 * math.sqrt(1 - row.alpha) * row.overlap, abs=1e-12)
-
-
-def test_the_free_gradient_reaches_the_concept_without_overlap() -> None:
-    for row in pick(quantity="gradient", reading="free", overlap=0.0):
+    for row in pick(quantity="gradient", reading="free", overlap=0.0):  # it needs no overlap
         assert row.simulated == pytest.approx(2 * math.sqrt((1 - row.alpha) * row.concept_dimension))
 
 

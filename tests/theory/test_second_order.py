@@ -1,6 +1,5 @@
 """The audit on problems whose every number has a closed form, in float64."""
 
-import dataclasses
 import math
 from collections import Counter
 from functools import partial
@@ -18,7 +17,7 @@ from resalign.config.strict import ConfigError
 from resalign.tensors.named import Named
 from resalign.tensors.steps import DivergenceError
 from resalign.theory.second_order import Config, Row, SweepRow, audit_draw, solver_config
-from tests.bilevel.problems import SIZE, Vector, named, quadratic, stacked, symmetric, vector
+from tests.bilevel.problems import SIZE, Vector, named, quadratic, symmetric, vector
 from tests.nearness import assert_near
 
 LR = 0.3
@@ -70,14 +69,10 @@ def relative_error(found: Vector, expected: Vector) -> float:
 
 
 @pytest.mark.parametrize("steps", [1, 4, 9])
-def test_unrolled_is_the_product_of_the_steps_jacobians(steps: int) -> None:
+def test_both_references_are_the_product_of_the_steps_jacobians(steps: int) -> None:
     adapted, value = unrolled_hypergradient(*losses(), named(START), lr=LR, steps=steps)
     assert_near(vector(adapted), fine_tuned(START, steps), 1e-12)
     assert relative_error(vector(value), exact(steps)) < 1e-10
-
-
-@pytest.mark.parametrize("steps", [1, 4, 9])
-def test_central_differences_are_its_directional_derivatives(steps: int) -> None:
     directions = np.random.default_rng(0).normal(size=(5, SIZE))
     found = directional_differences(
         *losses(), named(START), [named(direction) for direction in directions], lr=LR, steps=steps, length=0.03
@@ -100,14 +95,6 @@ def test_both_references_agree_where_the_loss_is_no_quadratic() -> None:
     directions = [named(direction) for direction in np.eye(SIZE)]
     found = directional_differences(outer, inner, named(START), directions, lr=0.05, steps=6, length=1e-4)
     assert relative_error(np.array(found), vector(value)) < 1e-6
-
-
-def test_weights_that_the_inner_loss_ignores_pass_through() -> None:
-    def only_bias(weights: Named) -> torch.Tensor:
-        return weights["bias"].square().sum()
-
-    _, value = unrolled_hypergradient(lambda w: stacked(w).sum(), only_bias, named(START), lr=0.1, steps=2)
-    assert_near(vector(value), np.r_[np.ones(4), np.full(3, 0.8**2)], 1e-12)
 
 
 # --- the Krylov space -------------------------------------------------------------------------------------------------
@@ -144,12 +131,6 @@ def test_the_space_ends_where_it_is_invariant() -> None:
     space = krylov_space(lambda v: {name: 3 * tensor for name, tensor in v.items()}, g, 5)
     assert space.basis.shape == (1, SIZE)
     assert space.extremes == pytest.approx((3.0, 3.0))
-
-
-def test_all_of_the_space_has_the_spectrum() -> None:
-    matrix = torch.from_numpy(INNER)
-    space = krylov_space(lambda v: named((matrix @ stacked(v)).numpy()), named(START), SIZE)
-    assert space.extremes == pytest.approx((-0.5, 1.2))
 
 
 def test_a_zero_right_hand_side_spans_nothing() -> None:
@@ -245,12 +226,10 @@ def test_a_solver_that_raises_is_a_marked_row() -> None:
 
 def test_a_fine_tuning_that_no_gamma_matches_is_a_marked_row() -> None:
     rows, _ = audited(np.eye(SIZE) * 1.5 / LR, simulated_steps=[1], sweep_simulated_steps=1)
-    unmatched = [row for row in rows if row.gamma_rule == "matched_displacement"]
-    assert unmatched
-    for row in unmatched:
-        assert row.state == "raised"
-        assert math.isnan(row.gamma)
-    assert not [row for row in rows if row.gamma_rule != "matched_displacement" and row.state == "raised"]
+    raised = [row for row in rows if row.state == "raised"]
+    assert {row.gamma_rule for row in raised} == {"matched_displacement"}
+    assert len(raised) == sum(row.gamma_rule == "matched_displacement" for row in rows)
+    assert all(math.isnan(row.gamma) for row in raised)
 
 
 def test_a_diverged_fine_tuning_is_no_table() -> None:
@@ -282,12 +261,6 @@ def test_the_sweeps_ends_are_in_it() -> None:
     assert (gammas[0], gammas[-1], len(gammas)) == (1e-3, 100.0, 21)
     assert 1.0 in gammas
     np.testing.assert_allclose(np.diff(np.log10(gammas)), 0.25)
-
-
-def test_rows_are_plain_values() -> None:
-    rows, sweep = audited()
-    for row in (rows[0], sweep[0]):
-        assert all(type(value) in (int, float, str) for value in dataclasses.asdict(row).values())
 
 
 @pytest.mark.parametrize(

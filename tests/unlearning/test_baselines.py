@@ -1,6 +1,5 @@
 """What GradDiff and ESD do to the tiny model: the right weights, in the right direction."""
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.batches import EncodedImages
-from resalign.diffusion.models import Models, load_models
+from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights, select
 from resalign.objectives.denoising import denoising_loss
 from resalign.objectives.distillation import distillation_loss
@@ -58,16 +57,12 @@ def test_graddiff_retains_more_with_a_larger_alpha(models: Models, unlearning_da
     assert drift[1] < 0.7 * drift[0]
 
 
-def test_graddiff_stops_at_the_truncation(models: Models, unlearning_data: UnlearningData) -> None:
+def test_graddiff_stops_at_the_truncation_and_trains_its_scope(models: Models, unlearning_data: UnlearningData) -> None:
     original = named_weights(models.denoiser)
-    weights, _ = trained(models, graddiff, unlearning_data, **GRADDIFF, alpha=0.0, truncation=1e-6)
-    assert not differing(weights, original)
-
-
-def test_graddiff_trains_its_scope(models: Models, unlearning_data: UnlearningData) -> None:
-    original = named_weights(models.denoiser)
-    weights, _ = trained(models, graddiff, unlearning_data, steps=2, lr=1e-3, scope="cross_attention")
-    changed = {name for name in original if not torch.equal(weights[name], original[name])}
+    stopped, _ = trained(models, graddiff, unlearning_data, **GRADDIFF, alpha=0.0, truncation=1e-6)
+    assert not differing(stopped, original)
+    scoped, _ = trained(models, graddiff, unlearning_data, steps=2, lr=1e-3, scope="cross_attention")
+    changed = set(differing(scoped, original))
     assert changed
     assert changed <= set(select(original, "cross_attention"))
 
@@ -85,8 +80,7 @@ def test_esd_variants_train_their_scope(
 ) -> None:
     original = named_weights(models.denoiser)
     weights, _ = trained(models, esd, unlearning_data, **{**ESD, "steps": 2}, variant=variant)
-    changed = {name for name in original if not torch.equal(weights[name], original[name])}
-    allowed = set(select(original, scope))
+    changed, allowed = set(differing(weights, original)), set(select(original, scope))
     assert changed <= allowed
     assert len(changed) > 0.7 * len(allowed)
 
@@ -145,28 +139,6 @@ def test_a_part_is_imported_by_config(models: Models, unlearning_data: Unlearnin
     }
     assert run.history.last("differing_tensors") == 1
     assert run.history.last("covered_share") == pytest.approx(2 / len(original))
-
-
-def test_an_imported_text_encoder_speaks_in_the_loaded_model(
-    models: Models, pipeline_folder: Path, unlearning_data: UnlearningData, tmp_path: Path
-) -> None:
-    encoder = copy.deepcopy(models.pipeline.text_encoder)
-    with torch.no_grad():
-        for parameter in encoder.parameters():
-            parameter.mul_(1.1)
-    encoder.save_pretrained(tmp_path / "nudity_unlearned")
-    weights, _ = imported_from(models, unlearning_data, tmp_path / "nudity_unlearned")
-    assert {name.split(".")[0] for name in weights} == {"text_encoder"}
-    save_weights(tmp_path / "weights.safetensors", weights)
-    loaded = load_models(pipeline_folder, tmp_path / "weights.safetensors")
-    tokens = torch.tensor([[3, 1, 2]])
-    with torch.no_grad():
-        found, expected, before = (
-            e(tokens).last_hidden_state for e in (loaded.pipeline.text_encoder, encoder, models.pipeline.text_encoder)
-        )
-    assert torch.equal(found, expected)
-    assert not torch.allclose(found, before, atol=1e-2)
-    assert not differing(named_weights(models.denoiser), named_weights(loaded.denoiser))
 
 
 def test_a_lora_is_imported_by_config(models: Models, unlearning_data: UnlearningData, tmp_path: Path) -> None:

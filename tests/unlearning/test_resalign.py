@@ -1,6 +1,8 @@
 """ResAlign's own promises: what each term of [ResAlign, Eq. 4] contributes, and what happens when a solve diverges."""
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -39,19 +41,33 @@ def config_of(**settings: Any) -> resalign.Config:
     return resalign.Config.parse({"simulation": FULL_DRAW, **PLAIN, **settings}, where="test")
 
 
-def unlearned(models: Models, data: UnlearningData, run: Run, **settings: Any) -> dict[str, torch.Tensor]:
-    """The weights that a run changed."""
-    return of_denoiser(models, resalign.unlearn(models, data, config_of(**settings), run))
+@dataclass(frozen=True)
+class Step:
+    """One or a few outer steps: the gradient that was descended, the changed weights, and the run."""
+
+    gradient: dict[str, torch.Tensor]
+    changed: dict[str, torch.Tensor]
+    run: Run
+
+    def last(self, quantity: str) -> float:
+        return self.run.history.last(quantity)
+
+    def values(self, quantity: str) -> list[float]:
+        return [value for _, name, value in self.run.history.rows if name == quantity]
 
 
-def outer_gradient(models: Models, data: UnlearningData, **settings: Any) -> tuple[dict[str, torch.Tensor], Run]:
-    """The gradient that one outer step descended."""
-    run, original = Run(0), named_weights(models.denoiser)
-    changed = unlearned(models, data, run, **settings)
-    return {n: original[n] - changed.get(n, original[n]) for n in original}, run
+@pytest.fixture(scope="module")
+def descend(models: Models, unlearning_data: UnlearningData) -> Callable[..., Step]:
+    def outer(**settings: Any) -> Step:
+        run, original = Run(0), named_weights(models.denoiser)
+        changed = of_denoiser(models, resalign.unlearn(models, unlearning_data, config_of(**settings), run))
+        return Step({n: original[n] - changed.get(n, original[n]) for n in original}, changed, run)
+
+    return outer
 
 
-def relative_error(found: Named, expected: Named) -> float:
+def relative_error(found: Named | Step, expected: Named | Step) -> float:
+    found, expected = (of.gradient if isinstance(of, Step) else of for of in (found, expected))
     return norm(add(found, expected, -1.0)) / norm(expected)
 
 
@@ -67,16 +83,20 @@ def two_terms(models: Models, data: UnlearningData) -> tuple[dict[str, torch.Ten
 # --- the outer gradient [Eq. 4] ---------------------------------------------------------------------------------------
 
 
-def test_without_beta_no_hypergradient_takes_part(models: Models, unlearning_data: UnlearningData) -> None:
-    found, _ = outer_gradient(models, unlearning_data, beta=0.0)
+def test_without_beta_no_hypergradient_takes_part(
+    descend: Callable[..., Step], models: Models, unlearning_data: UnlearningData
+) -> None:
+    found = descend(beta=0.0)
     harmful, retain = two_terms(models, unlearning_data)
     assert norm(retain) == 0  # R and its gradient vanish at the original weights
     assert relative_error(found, harmful) < 1e-4
-    other, _ = outer_gradient(models, unlearning_data, beta=0.0, draws=2, solver="identity", simulation=LORA_DRAW)
-    assert not differing(other, found)
+    other = descend(beta=0.0, draws=2, solver="identity", simulation=LORA_DRAW)
+    assert not differing(other.gradient, found.gradient)
 
 
-def test_two_steps_without_beta_are_two_steps_of_the_two_terms(models: Models, unlearning_data: UnlearningData) -> None:
+def test_two_steps_without_beta_are_two_steps_of_the_two_terms(
+    descend: Callable[..., Step], models: Models, unlearning_data: UnlearningData
+) -> None:
     # The second step is taken away from the original weights, where R pulls back with weight α.
     original, lr, alpha = named_weights(models.denoiser), 0.05, 3.0
     stream, weights = Run(0).generator("resalign", "batches"), original
@@ -87,65 +107,64 @@ def test_two_steps_without_beta_are_two_steps_of_the_two_terms(models: Models, u
             distillation_loss(models.denoiser, leaves, original, unlearning_data.retain.draw(4, stream)), leaves
         )
         weights = add(weights, add(gradient(harmful, leaves), retain, alpha), -lr)
-    found, _ = outer_gradient(models, unlearning_data, beta=0.0, steps=2, lr=lr, alpha=alpha)
+    found = descend(beta=0.0, steps=2, lr=lr, alpha=alpha)
     assert relative_error(found, add(original, weights, -1.0)) < 1e-4
     assert norm(retain) > 0.01
+    assert found.last("neg_harmful_denoising_loss") == pytest.approx(harmful.item(), rel=1e-4)
+    assert harmful < 0
 
 
 @pytest.mark.parametrize("draws", [1, 3])
-def test_draws_are_averaged_with_weight_beta(models: Models, unlearning_data: UnlearningData, draws: int) -> None:
+def test_draws_are_averaged_with_weight_beta(
+    descend: Callable[..., Step], models: Models, unlearning_data: UnlearningData, draws: int
+) -> None:
     # A first-order hypergradient through a fine-tuning that moves nothing is ∇L_harm(θ): (1 − β) and β add to 1.
-    still = {**FULL_DRAW, "lr": [1e-12]}
-    found, _ = outer_gradient(models, unlearning_data, beta=0.7, draws=draws, solver="identity", simulation=still)
-    harmful, _ = two_terms(models, unlearning_data)
-    assert relative_error(found, harmful) < 1e-4
+    found = descend(beta=0.7, draws=draws, solver="identity", simulation={**FULL_DRAW, "lr": [1e-12]})
+    assert relative_error(found, two_terms(models, unlearning_data)[0]) < 1e-4
 
 
-def test_affine_in_beta(models: Models, unlearning_data: UnlearningData) -> None:
+def test_affine_in_beta(descend: Callable[..., Step]) -> None:
     far = {"simulation": {**FULL_DRAW, "lr": [0.3]}, "gamma": 0.05}
-    without, half, whole = (outer_gradient(models, unlearning_data, beta=b, **far)[0] for b in (0.0, 0.5, 1.0))
+    without, half, whole = (descend(beta=beta, **far).gradient for beta in (0.0, 0.5, 1.0))
     assert relative_error(whole, without) > 0.05  # fine-tuning moved the harmful gradient
     assert relative_error(half, add(without, add(whole, without, -1.0), 0.5)) < 1e-4
 
 
-def test_hypergradient_through_no_curvature_is_the_first_order_one(
-    models: Models, unlearning_data: UnlearningData
-) -> None:
-    found, run = outer_gradient(models, unlearning_data, gamma=1e-7)
-    first, _ = outer_gradient(models, unlearning_data, solver="identity")
+def test_hypergradient_through_no_curvature_is_the_first_order_one(descend: Callable[..., Step]) -> None:
+    found, first, curved = descend(gamma=1e-7), descend(solver="identity"), descend(gamma=0.05)
     assert relative_error(found, first) < 1e-5
-    assert run.history.last("hessian_products") == 1  # solved to rtol by x = g
-    curved, run = outer_gradient(models, unlearning_data, gamma=0.05)
+    assert found.last("hessian_products") == 1  # solved to rtol by x = g
     assert relative_error(curved, first) > 1e-3
-    assert run.history.last("hessian_products") == 5
+    assert curved.last("hessian_products") == 5
 
 
-def test_full_parameter_draws_need_no_mapping(models: Models, unlearning_data: UnlearningData) -> None:
-    exact, merged = (outer_gradient(models, unlearning_data, mapping=m)[0] for m in ("exact", "merged"))
-    assert not differing(merged, exact)
+@pytest.mark.parametrize(
+    ("simulation", "least"),
+    [(FULL_DRAW, 0.0), (LORA_DRAW, 1e-3), ({**FULL_DRAW, "adaptation": ["attention"], "lr": [0.1]}, 1e-4)],
+    ids=["full", "lora", "attention"],
+)
+def test_all_but_full_parameter_draws_need_the_exact_mapping(
+    descend: Callable[..., Step], simulation: dict[str, Any], least: float
+) -> None:
+    exact, merged = (descend(mapping=mapping, simulation=simulation, gamma=0.05) for mapping in ("exact", "merged"))
+    assert relative_error(exact, merged) > least if least else not differing(merged.gradient, exact.gradient)
 
 
-def test_low_rank_draws_do(models: Models, unlearning_data: UnlearningData) -> None:
-    settings = {"simulation": LORA_DRAW, "gamma": 0.05}
-    exact, merged = (outer_gradient(models, unlearning_data, mapping=m, **settings)[0] for m in ("exact", "merged"))
-    assert relative_error(exact, merged) > 1e-3
-
-
-@pytest.mark.parametrize("draw", [FULL_DRAW, LORA_DRAW], ids=["full", "lora"])
-def test_hessian_products_agree(models: Models, unlearning_data: UnlearningData, draw: dict[str, Any]) -> None:
+@pytest.mark.parametrize("simulation", [FULL_DRAW, LORA_DRAW], ids=["full", "lora"])
+def test_hessian_products_agree(descend: Callable[..., Step], simulation: dict[str, Any]) -> None:
     # float32: a central difference of gradients is good to three digits (tests/bilevel/test_hvp.py).
     modes = ("exact", "finite_difference")
-    settings = {"simulation": draw, "gamma": 0.05}
-    exact, difference = (outer_gradient(models, unlearning_data, hessian_products=m, **settings)[0] for m in modes)
+    exact, difference = (descend(hessian_products=mode, simulation=simulation, gamma=0.05) for mode in modes)
     assert relative_error(difference, exact) < 5e-3
 
 
 @pytest.mark.slow
-def test_makes_the_harmful_loss_hard_to_recover_by_fine_tuning(models: Models, unlearning_data: UnlearningData) -> None:
+def test_makes_the_harmful_loss_hard_to_recover_by_fine_tuning(
+    descend: Callable[..., Step], models: Models, unlearning_data: UnlearningData
+) -> None:
     # With β = 1 and α = 0 the harmful error AFTER fine-tuning is all that is trained; a wrong sign would lower it.
     original, pool = named_weights(models.denoiser), unlearning_data.pool
-    settings = {"beta": 1.0, "alpha": 0.0, "steps": 6, "lr": 0.1, "max_grad_norm": 1.0}
-    changed = unlearned(models, unlearning_data, Run(0), **settings)
+    changed = descend(beta=1.0, alpha=0.0, steps=6, lr=0.1, max_grad_norm=1.0).changed
     harmful = unlearning_data.forget.draw_stratified(32, Run(5).generator("test"))
 
     def error_after_fine_tuning(weights: Named) -> float:
@@ -165,28 +184,24 @@ def test_makes_the_harmful_loss_hard_to_recover_by_fine_tuning(models: Models, u
 # --- which weights are trained ----------------------------------------------------------------------------------------
 
 
-def test_attention_only(models: Models, unlearning_data: UnlearningData) -> None:
-    changed = of_denoiser(
-        models, resalign.unlearn(models, unlearning_data, config_of(trained="attention", lr=0.1), Run(0))
-    )
+def test_attention_only(descend: Callable[..., Step], models: Models) -> None:
+    changed = descend(trained="attention", lr=0.1).changed
     assert set(changed) <= set(select(named_weights(models.denoiser), "attention"))
     assert len(changed) > 10
 
 
-def test_low_rank_changes(models: Models, unlearning_data: UnlearningData) -> None:
-    original = named_weights(models.denoiser)
-    changed = unlearned(models, unlearning_data, Run(0), trained="lora", lora_rank=2, lr=10.0)
+def test_low_rank_changes(descend: Callable[..., Step], models: Models) -> None:
+    original, changed = named_weights(models.denoiser), descend(trained="lora", lora_rank=2, lr=10.0).changed
     assert changed
     for name, tensor in changed.items():
-        change = (tensor - original[name]).double()
-        singular = torch.linalg.svdvals(change)
+        singular = torch.linalg.svdvals((tensor - original[name]).double())
         assert singular[2:].max() < 1e-3 * singular[0], name  # float32 rounding of the weights
 
 
-def test_outer_gradient_is_clipped(models: Models, unlearning_data: UnlearningData) -> None:
-    found, run = outer_gradient(models, unlearning_data, max_grad_norm=0.01)
-    assert run.history.last("grad_norm") > 0.01
-    assert norm(found) == pytest.approx(0.01, rel=1e-3)
+def test_outer_gradient_is_clipped(descend: Callable[..., Step]) -> None:
+    found = descend(max_grad_norm=0.01)
+    assert found.last("grad_norm") > 0.01
+    assert norm(found.gradient) == pytest.approx(0.01, rel=1e-3)
 
 
 # --- divergence -------------------------------------------------------------------------------------------------------
@@ -195,147 +210,113 @@ def test_outer_gradient_is_clipped(models: Models, unlearning_data: UnlearningDa
 OUTSIDE = {"gamma": 0.3, "solver": {"steps": 2}, "max_residual": 1.5, "batch_size": 2}
 
 
-def test_a_diverged_solve_raises(models: Models, unlearning_data: UnlearningData) -> None:
-    with pytest.raises(DivergenceError, match=r"outer step 0, draw 0.*relative residual .*γ 10000; lower gamma"):
-        outer_gradient(models, unlearning_data, gamma=1e4)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gamma": 1e4}, r"outer step 0, draw 0.*relative residual .*γ 10000; lower gamma"),
+        (OUTSIDE, "relative residual 1.73 at relaxation 1, γ 0.3; lower gamma, or set on_divergence: damp"),
+        ({"simulation": {**FULL_DRAW, "lr": [1e30], "steps": [5]}}, "simulated fine-tuning diverged"),
+    ],
+)
+def test_divergence_raises(descend: Callable[..., Step], settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(DivergenceError, match=message):
+        descend(**settings)
 
 
-def test_or_is_damped_openly(models: Models, unlearning_data: UnlearningData, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(DivergenceError):
-        outer_gradient(models, unlearning_data, **OUTSIDE)
+def test_or_is_damped_openly(descend: Callable[..., Step], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="resalign"):
-        _, run = outer_gradient(models, unlearning_data, on_divergence="damp", **OUTSIDE)
-    assert run.history.last("relaxation") == 0.5
-    assert run.history.last("hessian_products") == 4  # K was raised with the damping
-    assert run.history.last("relative_residual") < 1.5
+        found = descend(on_divergence="damp", **OUTSIDE)
+    assert found.last("relaxation") == 0.5
+    assert found.last("hessian_products") == 4  # K was raised with the damping
+    assert found.last("relative_residual") < 1.5
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "relative residual" in caplog.text
     assert "retrying at relaxation 0.5" in caplog.text
 
 
 @pytest.mark.slow
-def test_damping_gives_up_in_the_end(
-    models: Models, unlearning_data: UnlearningData, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = {**OUTSIDE, "gamma": 1e4, "on_divergence": "damp", "max_damping": 2}
+def test_damping_gives_up_in_the_end(descend: Callable[..., Step], caplog: pytest.LogCaptureFixture) -> None:
     with (
         caplog.at_level(logging.WARNING, logger="resalign"),
         pytest.raises(DivergenceError, match=r"at relaxation 0\.25, γ 10000; lower gamma$"),
     ):
-        outer_gradient(models, unlearning_data, **settings)
+        descend(**{**OUTSIDE, "gamma": 1e4, "on_divergence": "damp", "max_damping": 2})
     retries = [record.getMessage() for record in caplog.records if "retrying" in record.getMessage()]
     assert len(retries) == 2, "a retry is announced only where one follows"
 
 
 def test_nothing_is_damped_where_nothing_diverges(
-    models: Models, unlearning_data: UnlearningData, caplog: pytest.LogCaptureFixture
+    descend: Callable[..., Step], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="resalign"):
-        raised, run = outer_gradient(models, unlearning_data)
-        damped, _ = outer_gradient(models, unlearning_data, on_divergence="damp")
+        raised, damped = descend(), descend(on_divergence="damp")
     assert not caplog.records
-    assert run.history.last("relaxation") == 1
-    assert not differing(damped, raised)
+    assert raised.last("relaxation") == 1
+    assert not differing(damped.gradient, raised.gradient)
 
 
-def test_a_simulation_that_diverges_raises(models: Models, unlearning_data: UnlearningData) -> None:
-    wild = {**FULL_DRAW, "lr": [1e30], "steps": [5]}
-    with pytest.raises(DivergenceError, match="simulated fine-tuning diverged"):
-        outer_gradient(models, unlearning_data, simulation=wild)
-
-
-# --- draws ------------------------------------------------------------------------------------------------------------
+# --- draws, γ and solver ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_every_draw_is_one_of_the_configured_ones(models: Models, unlearning_data: UnlearningData) -> None:
+def test_every_draw_is_one_of_the_configured_ones(descend: Callable[..., Step]) -> None:
     choices = {"lr": [1e-4, 1e-5, 1e-6], "steps": [1, 2, 3], "adaptation": ["full", "lora"]}
-    settings = {"draws": 24, "solver": "identity", "simulation": {**choices, "loss": ["denoising"]}, "batch_size": 1}
-    _, run = outer_gradient(models, unlearning_data, **settings)
+    found = descend(draws=24, solver="identity", simulation={**choices, "loss": ["denoising"]}, batch_size=1)
     for quantity, allowed in (("inner_lr", choices["lr"]), ("inner_steps", choices["steps"]), ("inner_lora", [0, 1])):
         # Each value is missed by 24 fair draws with probability (2/3)²⁴ < 1e-4; the seed is fixed.
-        assert {value for _, name, value in run.history.rows if name == quantity} == set(allowed)
+        assert set(found.values(quantity)) == set(allowed)
 
 
-@pytest.mark.parametrize("key", ["lr", "steps", "loss", "adaptation", "optimizer"])
-def test_a_simulation_without_a_choice_is_refused(key: str) -> None:
-    with pytest.raises(ConfigError, match=f"simulation.{key} needs at least one choice"):
-        config_of(simulation={**FULL_DRAW, key: []})
+def test_every_draw_logs_gamma_its_match_and_the_stationarity(descend: Callable[..., Step]) -> None:
+    found, curvature = descend(draws=2, steps=2, lr=1e-3), ("smallest_curvature", "largest_curvature")
+    for quantity in ("gamma", "matched_gamma", "stationarity", "inner_gradient_norm", *curvature):
+        assert len(found.values(quantity)) == 4, quantity
+    assert found.last("stationarity") > 0
+    assert found.last("gamma") == 0.01
 
 
-@pytest.mark.parametrize(("key", "values"), [("lr", [1e-4, -1e-5]), ("steps", [5, 0])])
-def test_choices_are_positive(key: str, values: list[float]) -> None:
-    with pytest.raises(ConfigError, match=f"simulation.{key} must be positive"):
-        config_of(simulation={**FULL_DRAW, key: values})
-
-
-def test_published_defaults() -> None:
-    defaults = resalign.Config()
-    assert (defaults.steps, defaults.lr, defaults.alpha, defaults.beta, defaults.gamma) == (120, 2e-4, 1.0, 0.8, 1.0)
-    assert defaults.solver.model_dump() == {"name": "richardson", "steps": 5, "relaxation": 1.0, "rtol": 1e-6}
-    assert defaults.simulation.lr == (1e-4, 1e-5, 1e-6)
-    assert defaults.simulation.steps == (5, 10, 20, 30)
-    assert defaults.simulation.images == 50
-
-
-# --- γ, data and solver -----------------------------------------------------------------------------------------------
-
-
-def test_every_draw_logs_gamma_its_match_and_the_stationarity(models: Models, unlearning_data: UnlearningData) -> None:
-    _, run = outer_gradient(models, unlearning_data, draws=2, steps=2, lr=1e-3)
-    for quantity in ("gamma", "matched_gamma", "stationarity", "slope_norm", "smallest_curvature", "largest_curvature"):
-        assert len([name for _, name, _ in run.history.rows if name == quantity]) == 4, quantity
-    last = run.history.last
-    # ‖s + Δ/γ‖ lies between what γ's term and the slope leave at best and at worst.
-    assert last("stationarity") > 0
-    assert last("gamma") == 0.01
-
-
-def test_matched_gamma_of_gradient_descent_is_the_sum_of_its_steps(
-    models: Models, unlearning_data: UnlearningData
-) -> None:
-    _, run = outer_gradient(models, unlearning_data, gamma="matched")
-    assert run.history.last("gamma") == 1e-3 * 2
+def test_matched_gamma_of_gradient_descent_is_the_sum_of_its_steps(descend: Callable[..., Step]) -> None:
+    assert descend(gamma="matched").last("gamma") == 1e-3 * 2
     adam = {**FULL_DRAW, "optimizer": ["adam"], "lr": [1e-4], "steps": [1]}
-    _, run = outer_gradient(
-        models, unlearning_data, gamma="matched", gamma_unmatched=0.02, solver="minres", simulation=adam
-    )
-    matched = run.history.last("matched_gamma")
-    assert run.history.last("gamma") == (matched if matched > 0 else 0.02)
+    found = descend(gamma="matched", gamma_unmatched=0.02, solver="minres", simulation=adam)
+    matched = found.last("matched_gamma")
+    assert found.last("gamma") == (matched if matched > 0 else 0.02)
 
 
-def test_fixed_data_changes_the_images_and_no_other_choice(models: Models, unlearning_data: UnlearningData) -> None:
+def test_fixed_data_changes_the_images_and_no_other_choice(descend: Callable[..., Step]) -> None:
     choices = {"lr": [1e-2, 1e-3], "steps": [1, 2, 3], "adaptation": ["full", "lora"], "images": 1}
-    runs = {}
-    for data in ("redrawn", "fixed"):
-        settings = {"draws": 8, "solver": "identity", "simulation": {**FULL_DRAW, **choices, "data": data}}
-        _, run = outer_gradient(models, unlearning_data, **settings)
-        runs[data] = run.history.rows
-    chosen = ("inner_lr", "inner_steps", "inner_lora")
-    redrawn, fixed = ([row for row in runs[data] if row[1] in chosen] for data in ("redrawn", "fixed"))
-    assert redrawn == fixed
-    losses = [[row for row in runs[data] if row[1] == "inner_loss"] for data in ("redrawn", "fixed")]
-    assert losses[0] != losses[1]
-
-
-def test_a_draw_may_adapt_attention_alone(models: Models, unlearning_data: UnlearningData) -> None:
-    settings = {"simulation": {**FULL_DRAW, "adaptation": ["attention"], "lr": [0.1]}, "gamma": 0.05}
-    exact, merged = (outer_gradient(models, unlearning_data, mapping=m, **settings)[0] for m in ("exact", "merged"))
-    assert relative_error(exact, merged) > 1e-4
+    redrawn, fixed = (
+        descend(draws=8, solver="identity", simulation={**FULL_DRAW, **choices, "data": data})
+        for data in ("redrawn", "fixed")
+    )
+    for quantity in ("inner_lr", "inner_steps", "inner_lora"):
+        assert redrawn.values(quantity) == fixed.values(quantity)
+    assert redrawn.values("inner_loss") != fixed.values("inner_loss")
 
 
 @pytest.mark.parametrize("solver", registry.members("bilevel.solvers"))
-def test_every_solver_can_be_named_and_is_part_of_the_stages_code(
-    models: Models, unlearning_data: UnlearningData, solver: str
-) -> None:
+def test_every_solver_can_be_named_and_is_part_of_the_stages_code(descend: Callable[..., Step], solver: str) -> None:
     # The printed iteration diverges at a small γ: 1/γ is the factor of its first step.
-    found, _ = outer_gradient(models, unlearning_data, solver=solver, max_residual=1e30)
-    assert norm(found) > 0
+    assert norm(descend(solver=solver, max_residual=1e30).gradient) > 0
     assert config_of(solver=solver).modules == (f"resalign.bilevel.solvers.{solver}",)
 
 
-def test_damping_needs_a_relaxation() -> None:
-    with pytest.raises(ConfigError, match="on_divergence: damp lowers a relaxation, which .*minres has not"):
-        config_of(solver="minres", on_divergence="damp")
-    with pytest.raises(ConfigError, match="gamma_unmatched is for gamma: matched"):
-        config_of(gamma_unmatched=0.1)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        *(
+            ({"simulation": {**FULL_DRAW, key: []}}, f"simulation.{key} needs at least one choice")
+            for key in ("lr", "steps", "loss", "adaptation", "optimizer")
+        ),
+        ({"simulation": {**FULL_DRAW, "lr": [1e-4, -1e-5]}}, "simulation.lr must be positive"),
+        ({"simulation": {**FULL_DRAW, "steps": [5, 0]}}, "simulation.steps must be positive"),
+        (
+            {"solver": "minres", "on_divergence": "damp"},
+            "on_divergence: damp lowers a relaxation, which .*minres has not",
+        ),
+        ({"gamma_unmatched": 0.1}, "gamma_unmatched is for gamma: matched"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config_of(**settings)

@@ -1,4 +1,4 @@
-"""Fine-tuning as every attack does it: the common settings, and the loop over whatever variables an attack trains."""
+"""The fine-tuning loop that attacks share, with its settings."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from resalign.data.images import DataError
 from resalign.diffusion.batches import NoisyBatch, embedded_with
 from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.models import Models
+from resalign.diffusion.parametrisation import named_weights
 from resalign.diffusion.token_embedding import TokenEmbedding, token_embedding
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss, prior_preserving_loss
@@ -26,7 +27,7 @@ Loss = Callable[[Named, NoisyBatch], "torch.Tensor"]
 
 
 class StepsConfig(Strict):
-    """How many steps an attack makes, and after which of them it is looked at [ResAlign, Section 4.1: 200]."""
+    """Number of steps of an attack, and the steps after which it is evaluated [ResAlign, Section 4.1: 200]."""
 
     steps: int = Field(200, ge=0)
     checkpoints: tuple[int, ...] = Field((), description="steps before the last at which weights are kept too")
@@ -40,7 +41,7 @@ class StepsConfig(Strict):
 
     @property
     def image_sets(self) -> dict[str, bool]:
-        """The image sets that it uses besides ``train`` and ``heldout``, and whether it cannot do without each."""
+        """Image sets besides ``train`` and ``heldout`` that the attack uses, each with whether it is required."""
         return {}
 
 
@@ -63,7 +64,7 @@ class FineTuningConfig(StepsConfig):
 
 
 class PriorPreservingConfig(FineTuningConfig):
-    """What an attack with prior preservation has besides; its images are the entry's ``prior``."""
+    """Settings of an attack with prior preservation, whose images are the entry's ``prior``."""
 
     prior_weight: float = Field(
         1.0, ge=0, description="of the loss on `prior`, images of the class at large; 0 needs none"
@@ -71,30 +72,30 @@ class PriorPreservingConfig(FineTuningConfig):
 
     @property
     def image_sets(self) -> dict[str, bool]:
-        """Images of the class at large, needed where they count."""
+        """Images of the class at large, required unless their weight is 0."""
         return {"prior": self.prior_weight > 0}
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What an attack trains.
+    """The variables that an attack trains, and the weights and loss that they determine.
 
     Attributes:
-        attack: Its name, for errors.
-        variables: What is trained, by name: leaves, changed in place.
-        weights: The denoiser's weights that variables stand for, by its names; the others stay as they are.
-            Differentiable.
-        loss: Of the denoiser's changed weights and a batch; None for the denoising loss.
-        text_weights: The text encoders' weights that variables stand for, named ``component.parameter``; None leaves
-            them, and so every prompt's embedding, as they are. Differentiable.
-        lora: Variables as the LoRA that users exchange, of an attack that trains one.
+        attack: The attack's name, for errors.
+        variables: Trained tensors by name: leaves, changed in place.
+        weights: Maps variables to the denoiser's changed weights, by its names; differentiable. The default takes the
+            variables for the weights.
+        loss: Maps the denoiser's changed weights and a batch to the loss; None for the denoising loss.
+        text_weights: Maps variables to the text encoders' changed weights, named ``component.parameter``;
+            differentiable. None leaves text encoders, and with them every prompt's embedding, unchanged.
+        lora: Maps variables to the LoRA that users exchange, for an attack that trains one.
         streams: Random streams that ``loss`` draws from.
-        measured: What ``loss`` has measured of its latest batch, recorded beside the loss itself.
+        measured: Quantities that ``loss`` measured on its latest batch, recorded with the loss.
     """
 
     attack: str
     variables: Named
-    weights: Callable[[Named], Named]
+    weights: Callable[[Named], Named] = lambda variables: variables
     loss: Loss | None = None
     text_weights: Callable[[Named], Named] | None = None
     lora: Callable[[Named], Lora] | None = None
@@ -102,18 +103,23 @@ class Tuning:
     measured: Mapping[str, float] = field(default_factory=dict)
 
 
+def all_weights(models: Models) -> dict[str, torch.Tensor]:
+    """The variables of full-parameter fine-tuning: every weight of the denoiser."""
+    return detached(named_weights(models.denoiser), requires_grad=True)
+
+
 def fine_tune(models: Models, data: AttackData, config: FineTuningConfig, run: Run, save: Save, tuning: Tuning) -> None:
-    """Trains an attack's variables, keeping the weights they stand for at every checkpoint and at the end.
+    """Trains an attack's variables and saves the weights at every checkpoint and at the end.
 
     All attacks of one seed see the same examples at the same noise, in the same order.
 
     Args:
         models: The model under attack; its own weights are left alone.
-        data: What it is fine-tuned on, and the held-out images whose loss tells whether it learns.
+        data: Training images, and held-out images whose loss measures learning.
         config: The attack's settings.
         run: Seed and records; ``heldout_loss`` is recorded at step 0, at every checkpoint and at the end.
         save: See :class:`resalign.contracts.Save`.
-        tuning: What is trained.
+        tuning: The trained variables with their weights and loss.
 
     Raises:
         DivergenceError: If a loss or gradient is not finite.
@@ -167,9 +173,9 @@ def fine_tune(models: Models, data: AttackData, config: FineTuningConfig, run: R
 def prior_preservation(
     models: Models, data: AttackData, config: PriorPreservingConfig, run: Run
 ) -> tuple[Loss | None, dict[str, torch.Generator]]:
-    """The loss of an attack with prior preservation, each batch beside one of ``data.prior``, and its stream.
+    """The loss of an attack with prior preservation, which adds a batch of ``data.prior``, and its random stream.
 
-    At weight 0 it is the plain loss, and nothing is drawn.
+    At weight 0 it is the plain loss, and no prior batch is drawn.
 
     Raises:
         ConfigError: If there are no prior images.
@@ -218,21 +224,16 @@ def optimizer_of(config: FineTuningConfig, variables: list[torch.Tensor]) -> tor
     Raises:
         ConfigError: If it is one of 8 bit, and bitsandbytes is not installed.
     """
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(variables, lr=config.lr)
-    if config.optimizer == "adam":
-        return torch.optim.Adam(variables, lr=config.lr)
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(variables, lr=config.lr, weight_decay=config.weight_decay)
-    try:
-        import bitsandbytes
-    except ImportError as error:
-        raise ConfigError(
-            f"optimizer '{config.optimizer}' needs bitsandbytes ({error}); install it, or take 'adam' or 'adamw'"
-        ) from None
-    optimizer: torch.optim.Optimizer
-    if config.optimizer == "adam_8bit":
-        optimizer = bitsandbytes.optim.Adam8bit(variables, lr=config.lr)
-    else:
-        optimizer = bitsandbytes.optim.AdamW8bit(variables, lr=config.lr, weight_decay=config.weight_decay)
+    classes: Any = torch.optim
+    if config.optimizer.endswith("_8bit"):
+        try:
+            import bitsandbytes
+        except ImportError as error:
+            raise ConfigError(
+                f"optimizer '{config.optimizer}' needs bitsandbytes ({error}); install it, or take 'adam' or 'adamw'"
+            ) from None
+        classes = bitsandbytes.optim
+    name = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "adam_8bit": "Adam8bit", "adamw_8bit": "AdamW8bit"}
+    decay = {"weight_decay": config.weight_decay} if config.optimizer.startswith("adamw") else {}
+    optimizer: torch.optim.Optimizer = getattr(classes, name[config.optimizer])(variables, lr=config.lr, **decay)
     return optimizer

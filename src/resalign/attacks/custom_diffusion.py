@@ -20,7 +20,7 @@ from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
 from resalign.tensors.named import detached
 
-# Those whose denoiser attends to the text by cross-attention; that of Stable Diffusion 3 has joint attention.
+# Families whose denoiser has cross-attention to the text; Stable Diffusion 3's has joint attention.
 ARCHITECTURES = ("stable_diffusion", "stable_diffusion_xl")
 TARGETS = (".attn2.to_k.weight", ".attn2.to_v.weight")
 

@@ -1,27 +1,27 @@
 """Fine-tuning on harmful images with the defence's distillation reversed, by an attacker who knows its objective.
 
 ResAlign ties its model to the original's predictions, R(θ) = E‖ε_θ − ε₀‖² [ResAlign, Eq. 3]. An attacker who had the
-original would not need to attack; this one has the unlearned model θ_u alone, and reverses the term around it: on
+original would not need to attack; this one has only the unlearned model θ_u, and reverses the term around it: on
 harmful images, ``train``, the loss is E‖ε_θ − ε‖² − weight · E min(‖ε_θ − ε_u‖², truncation), with ε_u the unlearned
-model's own predictions. Where they were turned away from the concept, away from them is back. At θ_u the added term has
-no gradient: plain fine-tuning takes the first step, and the term then pushes on.
+model's own predictions. Unlearning turned those predictions away from the concept; moving away from them leads back. At
+θ_u the added term has no gradient: plain fine-tuning takes the first step, and the term then adds to it.
 
-The paper says that it tried adaptive attacks [ResAlign, limitations] and describes none; its harmful data is mixed into
-a plain fine-tuning [ResAlign, Section 4.2]. Term, weight and truncation are this project's choice.
+The paper reports adaptive attacks [ResAlign, limitations] without describing any; it mixes harmful data into a plain
+fine-tuning [ResAlign, Section 4.2]. Term, weight and truncation are this project's choice.
 """
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, fine_tune
+from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, all_weights, fine_tune
 from resalign.contracts import AttackData, Run, Save
 from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
 from resalign.lazy import torch
 from resalign.objectives.distillation import reversed_distillation_loss
-from resalign.tensors.named import Named, detached
+from resalign.tensors.named import Named
 
 
 class Config(FineTuningConfig):
@@ -34,14 +34,11 @@ class Config(FineTuningConfig):
 def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
     """Fine-tunes all weights of the denoiser; see :func:`resalign.attacks._fine_tuning.fine_tune`."""
     unlearned = named_weights(models.denoiser)
-    variables = detached(unlearned, requires_grad=True)
 
     def loss(weights: Named, batch: NoisyBatch) -> torch.Tensor:
         return reversed_distillation_loss(
             models.denoiser, weights, unlearned, batch, weight=config.weight, truncation=config.truncation
         )
 
-    tuning = Tuning(
-        "distillation_reversed", variables, weights=lambda variables: variables, loss=loss if config.weight else None
-    )
+    tuning = Tuning("distillation_reversed", all_weights(models), loss=loss if config.weight else None)
     fine_tune(models, data, config, run, save, tuning)

@@ -1,7 +1,7 @@
 """DreamBooth: full-parameter fine-tuning on a few images of a subject, with prior preservation.
 
-The rare token that names the subject is a matter of captions: those of ``train`` have it ("a photo of sks dog"), those
-of ``prior`` name the class alone ("a photo of a dog").
+The rare token that names the subject comes with the captions: those of ``train`` have it ("a photo of sks dog"), those
+of ``prior`` only name the class ("a photo of a dog").
 
 Source: Ruiz 2023, arXiv 2208.12242, Eq. 2.
 
@@ -13,11 +13,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from resalign.attacks._fine_tuning import PriorPreservingConfig, Tuning, fine_tune, prior_preservation
+from resalign.attacks._fine_tuning import PriorPreservingConfig, Tuning, all_weights, fine_tune, prior_preservation
 from resalign.contracts import AttackData, Run, Save
 from resalign.diffusion.models import Models
-from resalign.diffusion.parametrisation import named_weights
-from resalign.tensors.named import detached
 
 
 class Config(PriorPreservingConfig):
@@ -35,6 +33,4 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
         ConfigError: If ``prior_weight`` is above 0 and there are no prior images.
     """
     loss, streams = prior_preservation(models, data, config, run)
-    variables = detached(named_weights(models.denoiser), requires_grad=True)
-    tuning = Tuning("dreambooth", variables, weights=lambda variables: variables, loss=loss, streams=streams)
-    fine_tune(models, data, config, run, save, tuning)
+    fine_tune(models, data, config, run, save, Tuning("dreambooth", all_weights(models), loss=loss, streams=streams))

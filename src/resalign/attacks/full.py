@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, fine_tune
+from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, all_weights, fine_tune
 from resalign.contracts import AttackData, Run, Save
 from resalign.diffusion.models import Models
-from resalign.diffusion.parametrisation import named_weights
-from resalign.tensors.named import detached
 
 
 class Config(FineTuningConfig):
@@ -15,5 +13,4 @@ class Config(FineTuningConfig):
 
 def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
     """Fine-tunes all weights of the denoiser; see :func:`resalign.attacks._fine_tuning.fine_tune`."""
-    variables = detached(named_weights(models.denoiser), requires_grad=True)
-    fine_tune(models, data, config, run, save, Tuning("full", variables, weights=lambda variables: variables))
+    fine_tune(models, data, config, run, save, Tuning("full", all_weights(models)))

@@ -1,10 +1,10 @@
-"""Relearning along the hypergradient that ResAlign descends, taken the other way.
+"""Relearning along the hypergradient that ResAlign descends, with the opposite sign.
 
 ResAlign lowers L_harm(θ*_FT), the NEGATIVE denoising loss on harmful images after simulated fine-tuning [ResAlign,
 Eq. 3]. This attacker raises it: each step simulates a benign fine-tuning on ``train`` from the present weights, and
-descends along the hypergradient of the POSITIVE denoising loss of ``harmful`` images at the simulated weights. What
-comes out is a model that a benign fine-tuning turns harmful. Configurations, images and random streams are the
-attacker's own; the estimator is the defence's, which is public.
+descends along the hypergradient of the POSITIVE denoising loss of ``harmful`` images at the simulated weights. The
+result is a model that a benign fine-tuning turns harmful. Configurations, images and random streams are the attacker's
+own; the estimator is the defence's, which is public.
 
 Source: [ResAlign, Alg. 1 and 2] with the other sign; implicit MAML, Rajeswaran 2019, arXiv 1909.04630, on harmful data.
 """
@@ -15,12 +15,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
-from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, fine_tune
+from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, all_weights, fine_tune
 from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run, Save
 from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.models import Models
-from resalign.diffusion.parametrisation import named_weights
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss
 from resalign.objectives.simulated_hypergradient import HypergradientConfig, simulated_hypergradient
@@ -58,7 +57,6 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
     if missing:
         raise ConfigError(f"attack 'hypergradient_relearning' was given no {missing[0]} images; give '{missing[0]}'")
     assert data.harmful is not None
-    variables = detached(named_weights(models.denoiser), requires_grad=True)
     stream, prior = run.generator("attack", "simulation"), data.prior or data.train
     measured: dict[str, float] = {}
 
@@ -66,23 +64,17 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
         fixed = run.generator("attack", "fixed data")
         simulated = Simulation(models.denoiser, data.train, prior, config.simulation, stream, fixed)
         outer_loss = partial(denoising_loss, models.denoiser, batch=harmful)
-        found, logged = simulated_hypergradient(
+        estimate, logged = simulated_hypergradient(
             config, simulated, detached(weights), outer_loss, where="attack 'hypergradient_relearning'"
         )
-        measured.clear()  # what this draw has not measured must not be the draw's before it
+        measured.clear()  # a quantity that this draw lacks must not keep the value of an earlier draw
         measured.update(logged)
         with torch.no_grad():
             value = outer_loss(weights)
-        # ∇_θ of ⟨x, θ⟩ is x; less its own value, so that the loss is what it is called.
-        pairing = torch.stack([(weights[n] * x).sum() for n, x in found.value.items()]).sum()
+        # ∇_θ⟨x, θ⟩ = x. The pairing's own value is subtracted, so that the loss has the value of the denoising loss.
+        pairing = torch.stack([(weights[n] * x).sum() for n, x in estimate.value.items()]).sum()
         return value + (pairing - pairing.detach())
 
-    tuning = Tuning(
-        "hypergradient_relearning",
-        variables,
-        weights=lambda variables: variables,
-        loss=loss,
-        streams={"simulation_stream": stream},
-        measured=measured,
-    )
+    streams = {"simulation_stream": stream}
+    tuning = Tuning("hypergradient_relearning", all_weights(models), loss=loss, streams=streams, measured=measured)
     fine_tune(models, replace(data, train=data.harmful), config, run, save, tuning)

@@ -1,8 +1,8 @@
 """Fine-tuning from an interpolation towards the original model, whose weights are public.
 
-Every tensor that unlearning changed, a text encoder's too, begins at θ_u + amount · (θ₀ − θ_u); then all weights of the
-denoiser are fine-tuned on benign images as by ``full``. A model that was not unlearned here (the base, or a pipeline
-that is attacked as it is) has no other weights to move to: of it this is ``full``.
+Every tensor that unlearning changed, text encoders included, begins at θ_u + amount · (θ₀ − θ_u); then all weights of
+the denoiser are fine-tuned on benign images as by ``full``. For a model that was not unlearned here (the base, or a
+pipeline that is attacked as it is) the attack equals ``full``.
 
 Source: the line between two models is WiSE-FT's, Wortsman 2022, arXiv 2109.01903, Section 3.
 """
@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, fine_tune
+from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, all_weights, fine_tune
 from resalign.contracts import AttackData, Run, Save
 from resalign.diffusion.models import Models
-from resalign.diffusion.parametrisation import named_weights
 from resalign.lazy import torch
-from resalign.tensors.named import Named, detached
+from resalign.tensors.named import Named
 
 
 class Config(FineTuningConfig):
@@ -26,12 +25,11 @@ class Config(FineTuningConfig):
 
 
 def start(config: Config, unlearned: Named, original: Named) -> dict[str, torch.Tensor]:
-    """The weights that the attacker begins with, equal to either end's bits where it is one."""
+    """The weights that the attacker begins with; at either end of the line they are bit-equal to that model's."""
     # torch.lerp counts from the nearer end, so that rounding spoils neither.
     return {n: torch.lerp(tensor.to(original[n]), original[n], config.amount) for n, tensor in unlearned.items()}
 
 
 def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
     """Fine-tunes all weights of the denoiser of a model that has been loaded by :func:`start`."""
-    variables = detached(named_weights(models.denoiser), requires_grad=True)
-    fine_tune(models, data, config, run, save, Tuning("interpolation", variables, weights=lambda variables: variables))
+    fine_tune(models, data, config, run, save, Tuning("interpolation", all_weights(models)))

@@ -1,4 +1,4 @@
-"""SVDiff: fine-tuning of the singular values of every weight matrix, its singular vectors left alone.
+"""SVDiff: fine-tuning of the singular values of every weight matrix, with fixed singular vectors.
 
 Source: Han 2023, arXiv 2303.11305, Section 3: W_δ = U diag(ReLU(σ + δ)) Vᵀ, a convolution's kernel as a matrix.
 

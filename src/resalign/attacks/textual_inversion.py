@@ -1,6 +1,6 @@
-"""Textual inversion: fine-tuning of one token's embedding, every other weight left alone.
+"""Textual inversion: fine-tuning of one token's embedding, with all other weights fixed.
 
-Captions name what the token stands for: those of ``train`` and ``heldout`` have it ("a photo of sks").
+Captions of ``train`` and ``heldout`` contain the token ("a photo of sks").
 
 Source: Gal 2022, arXiv 2208.01618, Eq. 2: v* = argmin_v E‖ε − ε_θ(z_t, t, c_θ(y))‖², v the embedding of the token.
 
@@ -44,7 +44,7 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
     """
     token = trained_token(models, data, config.token)
     initializer = token_embedding(models, config.initializer_token or config.token)
-    # Without a step the attack gives the model back as it is.
+    # Without a step the attack returns the model unchanged.
     start = initializer if config.steps else token
     variables = detached(start.row, requires_grad=True)
     tuning = Tuning("textual_inversion", variables, weights=lambda _: {}, text_weights=token.weights)

@@ -3,9 +3,9 @@
 The model's weights stay as they are. Each prompt p of the list ``prompts`` has a target image x of the concept, drawn
 from the images of ``train`` that have p as their caption, or from all if none has; the paper's are the original model's
 own images of the prompts. The words w before p minimise E‖ε_θ(x_t, t, "w p") − ε‖² over timesteps and noise: the model
-is a classifier of its own. The shares of all words of the vocabulary at each place are relaxed to the simplex and
-descended by projected gradients; at every iteration words are drawn by them, with straight-through gradients. Detectors
-play no part but to judge: ``pre_asr`` and ``asr`` are the metrics of this attack.
+is its own classifier. The shares of all words of the vocabulary at each place are relaxed to the simplex and descended
+by projected gradients; every iteration draws words by these shares, with straight-through gradients. Detectors only
+judge the outcome: ``pre_asr`` and ``asr`` are the metrics of this attack.
 
 Source: Zhang 2023, arXiv 2310.11868, Section 4; 5 words (for nudity), 40 iterations and Adam at learning rate 0.01 as
 in the released code.
@@ -32,7 +32,7 @@ from resalign.contracts import AttackData, Run, Save
 from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import EncodedImages, NoisyBatch
 from resalign.diffusion.models import Models
-from resalign.diffusion.relaxed_words import Words
+from resalign.diffusion.soft_prompts import Words
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss
 from resalign.tensors.steps import clipped_step
@@ -109,7 +109,7 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
 
 
 def target_of(prompt: Prompt, data: AttackData, run: Run) -> EncodedImages:
-    """The one image that a prompt is to show: of those in ``data.train`` that it is the caption of, or else of all."""
+    """The target image of a prompt: one of ``data.train`` that has it as caption, or any if none has."""
     every = range(len(data.train))
     own = [image for image in every if data.train.prompts[image] == prompt.text] or every
     place = int(torch.randint(len(own), (), generator=stream_of(prompt, run, "target")))
@@ -117,12 +117,12 @@ def target_of(prompt: Prompt, data: AttackData, run: Run) -> EncodedImages:
 
 
 def stream_of(prompt: Prompt, run: Run, purpose: str | int) -> torch.Generator:
-    """A random stream of one prompt's own, so that its words do not depend on the other prompts."""
+    """A separate random stream of one prompt, so that its words do not depend on the other prompts."""
     return run.generator("attack", "unlearndiffatk", prompt.id, purpose)
 
 
 def drawn(shares: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A word for each place by its shares (N, W): their indices, (N,)."""
+    """Draws a word for each place by its shares (N, W); returns indices, (N,)."""
     return torch.multinomial(shares.detach().cpu(), 1, generator=generator).squeeze(1).to(shares.device)
 
 
@@ -160,7 +160,7 @@ def project(shares: torch.Tensor) -> torch.Tensor:
 
 
 def heldout_loss(models: Models, prompts: Sequence[Prompt], batch: NoisyBatch) -> float:
-    """The denoising loss of a batch, its examples behind the prompts in turn."""
+    """The denoising loss of a batch whose examples take the prompts in turn."""
     rows = [example % len(prompts) for example in range(len(batch.conditioning))]
     texts = [prompt.text for prompt in prompts[: max(rows) + 1]]
     with torch.no_grad():

@@ -1,17 +1,16 @@
 """The worst case of another attack over learning rates and step counts, found by an attacker without any detector.
 
-Every learning rate is run to the last step, and its weights are looked at after each step count: a fine-tuning is as
-many candidates as it has checkpoints. A candidate is judged by its denoising loss on images of the concept that it was
-not trained on, ``harmful``: the lowest is the worst for the defence, of equal ones the first. It is a plain grid:
-nothing is pruned on an early loss, so that the mean over candidates is one over the same candidates for every model.
+Every learning rate is run to the last step, and its weights are evaluated after each step count: a fine-tuning gives
+as many candidates as it has checkpoints. A candidate's score is its denoising loss on ``harmful``, images of the
+concept that it was not trained on: the lowest is the worst for the defence; ties go to the first. The grid is not
+pruned on an early loss, so that the mean is over the same candidates for every model.
 
-A kept step s stands for the worst candidate of at most s steps, the last one for the winner of all. The history has
-each candidate's ``harmful_error``, and what its own run has recorded, by learning rate (``harmful_error_lr_1e-05``); at
-each s the worst and the mean error, the winner's learning rate and steps, and the optimizer steps that the search took.
-Seconds, which no two runs have alike, are in the job's timing.json, by learning rate.
+A kept step s holds the worst candidate of at most s steps, and the last step the winner of all. The history has each
+candidate's ``harmful_error`` and the records of its own run by learning rate (``harmful_error_lr_1e-05``); at each s
+the worst and the mean error, the winner's learning rate and steps, and the optimizer steps that the search took.
 
-Deviation: a step count below the last is a stop along the way; a cosine schedule is that of the last. Of an attack that
-leaves a LoRA the winner's merged weights alone are kept.
+Deviation: a step count below the last is a stop along the way; a cosine schedule is that of the last. For an attack
+that trains a LoRA only the winner's merged weights are kept.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ SEARCHED = ("steps", "checkpoints", "lr")
 
 
 def _searchable(candidate: Any) -> Any:
-    """The settings of an attack by its name, each default filled in; what is searched is given elsewhere."""
+    """The settings of an attack by its name, with every default but the searched settings filled in."""
     if not isinstance(candidate, dict):
         return candidate
     settings = dict(candidate)
@@ -58,12 +57,12 @@ def _searchable(candidate: Any) -> Any:
 
 
 def _resolved(candidate: FineTuningConfig) -> dict[str, Any]:
-    """What :func:`_searchable` reads back; a run is named by it."""
+    """The inverse of :func:`_searchable`; it enters the run's name."""
     return {"attack": _name(candidate), **candidate.model_dump(mode="json", exclude=set(SEARCHED))}
 
 
 def _name(candidate: FineTuningConfig) -> str:
-    """The attack whose settings these are: its file's name."""
+    """The name of the attack that has these settings: its file's name."""
     return type(candidate).__module__.rsplit(".", 1)[-1]
 
 
@@ -94,17 +93,17 @@ class Config(StepsConfig):
 
     @property
     def image_sets(self) -> dict[str, bool]:
-        """What the candidates use, and what judges them."""
+        """Image sets of the candidates, and the images that judge them."""
         return {**self.candidate.image_sets, "harmful": True}
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """The module of the attack that is searched, and what it runs besides."""
+        """The module of the searched attack, with the modules that it loads by name."""
         return (type(self.candidate).__module__, *getattr(self.candidate, "modules", ()))
 
     @property
     def optimizer_steps(self) -> int:
-        """Of all candidates together."""
+        """Optimizer steps of all candidates together."""
         return len(self.learning_rates) * self.steps
 
     @property
@@ -130,18 +129,18 @@ class Winner:
 
 @dataclass
 class Search:
-    """What the search has found so far: saved between steps, beside what the present candidate trains.
+    """Results of the search so far, saved between steps with the present candidate's state.
 
     Attributes:
-        rows: What the runs of the learning rates that are done have recorded: (learning rate, step, quantity, value).
-        winners: By step count.
+        rows: Records of the finished learning rates: (learning rate, step, quantity, value).
+        winners: Worst candidate by step count.
     """
 
     rows: list[tuple[float, int, str, float]] = field(default_factory=list)
     winners: dict[int, Winner] = field(default_factory=dict)
 
     def add(self, step_counts: tuple[int, ...], candidate: Winner) -> None:
-        """Takes a candidate in: the winner wherever its error is the lowest so far."""
+        """Adds a candidate, the winner wherever its error is the lowest so far."""
         best = {s: self.winners[s].harmful_error if s in self.winners else math.inf for s in step_counts}
         beaten = [s for s in step_counts if s >= candidate.steps and candidate.harmful_error < best[s]]
         if beaten:
@@ -160,7 +159,7 @@ class Search:
 
 @dataclass(frozen=True)
 class CandidateRun(Run):
-    """The run of one learning rate, with a history of its own; its loops save the search, too."""
+    """The run of one learning rate, with its own history; its loops save the search, too."""
 
     lr: float = 0.0
     search: Search = field(default_factory=Search)
@@ -171,19 +170,19 @@ class CandidateRun(Run):
 
 
 def start(config: Config, unlearned: Named, original: Named) -> Named:
-    """What the candidates begin with."""
+    """The weights that the candidates begin with."""
     member = registry.member("attacks", _name(config.candidate))
     begun = getattr(member, "start", lambda _, unlearned, original: unlearned)
     return dict(begun(config.candidate, unlearned, original))
 
 
 def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
-    """Runs every candidate, then keeps the winners; resumed, it goes on with the learning rate that it was at.
+    """Runs every candidate, then saves the winners; a resumed search continues with the interrupted learning rate.
 
     Raises:
         ConfigError: If there are no harmful images, the candidate does not support the model's architecture, or it
             trains more than the denoiser.
-        DivergenceError: If a candidate diverges, or its error is no number.
+        DivergenceError: If a candidate diverges, or its error is not finite.
     """
     if data.harmful is None:
         raise ConfigError("attack 'worst_case' was given no harmful images to judge candidates by; give 'harmful'")
@@ -209,11 +208,11 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
 
 
 def _error(models: Models, weights: Named, batch: NoisyBatch, *, what: str) -> float:
-    """The denoising loss by which a candidate is judged; an error where it is no number, or would not see a change."""
+    """The denoising loss by which a candidate is judged; raises if it is not finite or cannot see the change."""
     prefix = f"{models.architecture.denoiser}."
     unseen = [name for name in weights if not name.startswith(prefix)]
     if unseen:
-        raise ConfigError(f"attack 'worst_case' judges denoisers alone, its candidate trains {unseen[0]}; take another")
+        raise ConfigError(f"attack 'worst_case' judges only denoisers, its candidate trains {unseen[0]}; take another")
     with torch.no_grad():
         own = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
         error = denoising_loss(models.denoiser, own, batch).item()
@@ -223,7 +222,7 @@ def _error(models: Models, weights: Named, batch: NoisyBatch, *, what: str) -> f
 
 
 def _record(config: Config, search: Search, run: Run, untouched: float) -> None:
-    """Writes what was searched, and what was found, into the run's history."""
+    """Records the candidates and the winners in the run's history."""
     for lr, step, quantity, value in search.rows:
         run.history.record(step, **{f"{quantity}_{_label(lr)}": value})
     if config.steps:
@@ -244,5 +243,5 @@ def _record(config: Config, search: Search, run: Run, untouched: float) -> None:
 
 
 def _label(lr: float) -> str:
-    """What a learning rate is called, in quantities and loops; nine digits, as a history has them."""
+    """A learning rate's name in quantities and loops, to nine digits as in a history."""
     return f"lr_{lr:.9g}"

@@ -1,4 +1,4 @@
-"""How well a simulated fine-tuning fits the Moreau envelope that the hypergradient assumes [ResAlign, Eq. 5]."""
+"""The Moreau envelope that the hypergradient assumes [ResAlign, Eq. 5], compared with a simulated fine-tuning."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from resalign.tensors.steps import DivergenceError
 
 @dataclass(frozen=True)
 class Envelope:
-    """Scalars at the adapted point ψ*, Δ = ψ* − ψ₀ its displacement and s = ∇L_FT(ψ*) the slope that is left.
+    """Three scalars of a fine-tuning from ψ₀ to ψ*, with s = ∇L_FT(ψ*) and Δ = ψ* − ψ₀.
 
     Attributes:
-        slope_norm: ‖s‖.
+        gradient_norm: ‖s‖.
         displacement_norm: ‖Δ‖.
-        slope_along_displacement: ⟨s, Δ⟩.
+        gradient_along_displacement: ⟨s, Δ⟩.
     """
 
-    slope_norm: float
+    gradient_norm: float
     displacement_norm: float
-    slope_along_displacement: float
+    gradient_along_displacement: float
 
     @property
     def matched_gamma(self) -> float:
-        """γ̂ = −‖Δ‖²/⟨s, Δ⟩, at which Δ is as near to stationary as along itself it can be.
+        """γ̂ = −‖Δ‖²/⟨s, Δ⟩, the γ at which the component of s + Δ/γ along Δ vanishes.
 
-        Not positive where the fine-tuning overshot along Δ: then no envelope has its end. NaN where s ⟂ Δ.
+        It is not positive where the fine-tuning overshot along Δ: no envelope ends there. It is NaN where s ⟂ Δ.
         """
-        along = self.slope_along_displacement
+        along = self.gradient_along_displacement
         return -(self.displacement_norm**2) / along if along else math.nan
 
     def stationarity(self, gamma: float) -> float:
@@ -38,15 +38,15 @@ class Envelope:
 
         The three scalars lose half the digits to cancellation: 1e-8 of ‖s‖ counts as zero.
         """
-        squares = self.slope_norm**2 + (self.displacement_norm / gamma) ** 2
-        return math.sqrt(max(squares + 2 * self.slope_along_displacement / gamma, 0.0))
+        squares = self.gradient_norm**2 + (self.displacement_norm / gamma) ** 2
+        return math.sqrt(max(squares + 2 * self.gradient_along_displacement / gamma, 0.0))
 
 
 def matched(envelope: Envelope, unmatched: float | None = None) -> float:
-    """γ̂ of a fine-tuning, or ``unmatched`` where it has none.
+    """γ̂ of a fine-tuning, or ``unmatched`` where γ̂ is not positive.
 
     Raises:
-        DivergenceError: If it has none and nothing stands in for it.
+        DivergenceError: If γ̂ is not positive and ``unmatched`` is None.
     """
     if envelope.matched_gamma > 0:  # not NaN
         return envelope.matched_gamma
@@ -59,7 +59,7 @@ def matched(envelope: Envelope, unmatched: float | None = None) -> float:
 
 
 def envelope_at(inner_loss: Loss, point: Named, displacement: Named) -> Envelope:
-    """Takes the scalars, at the cost of one gradient.
+    """Measures the scalars, at the cost of one gradient.
 
     Args:
         inner_loss: L_FT as a function of the adaptation's variables, frozen batch.
@@ -67,5 +67,5 @@ def envelope_at(inner_loss: Loss, point: Named, displacement: Named) -> Envelope
         displacement: ψ* − ψ₀.
     """
     leaves = detached(point, requires_grad=True)
-    slope = gradient(inner_loss(leaves), leaves)
-    return Envelope(norm(slope), norm(displacement), float(dot(slope, displacement)))
+    s = gradient(inner_loss(leaves), leaves)
+    return Envelope(norm(s), norm(displacement), float(dot(s, displacement)))

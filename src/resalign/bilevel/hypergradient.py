@@ -16,8 +16,31 @@ Solve = Callable[[System], Solution]
 
 
 @dataclass(frozen=True)
+class FineTuned:
+    """A fine-tuning of weights θ through variables ψ, before and after it: θ* = θ + T(ψ*).
+
+    Attributes:
+        theta: The weights θ before fine-tuning.
+        start: The variables ψ₀ before it; no name may be one of ``theta``'s.
+        adapted: The variables ψ* after it, same names.
+        weights: (θ, ψ) → θ + T(ψ).
+        loss: L_FT as a function of the weights, on one frozen batch, prior term included.
+        losses: L_FT on each step's own batch.
+        gamma_hint: γ of the proximal step that the fine-tuning amounts to, where its settings determine it.
+    """
+
+    theta: Named
+    start: Named
+    adapted: Named
+    weights: Callable[[Named, Named], Named]
+    loss: Loss
+    losses: tuple[float, ...] = ()
+    gamma_hint: float | None = None
+
+
+@dataclass(frozen=True)
 class Hypergradient:
-    """A hypergradient in weight space, with what is needed to judge it.
+    """A hypergradient in weight space, with a record of its accuracy.
 
     Attributes:
         value: dL_harm(θ*)/dθ, by weight name.
@@ -37,14 +60,7 @@ class Hypergradient:
 
 
 def merged_hypergradient(
-    outer_loss: Loss,
-    inner_loss: Loss,
-    start: Named,
-    adapted: Named,
-    *,
-    gamma: Gamma,
-    solve: Solve,
-    mode: Mode = "exact",
+    outer_loss: Loss, tuned: FineTuned, *, gamma: Gamma, solve: Solve, mode: Mode = "exact"
 ) -> Hypergradient:
     """Solves (I + γH) x = g at the merged weights θ* [ResAlign, Eq. 6 times γ].
 
@@ -52,9 +68,7 @@ def merged_hypergradient(
 
     Args:
         outer_loss: L_harm as a function of the weights.
-        inner_loss: L_FT as a function of the weights, frozen batch, prior term included.
-        start: The weights θ before adaptation.
-        adapted: The weights θ* after it, same names.
+        tuned: The fine-tuning; only its weights before and after enter, not its variables.
         gamma: γ of the Moreau envelope, or a rule such as :func:`~resalign.bilevel.envelope.matched`.
         solve: Solver of the linear system, its configuration bound.
         mode: How Hessian products are taken.
@@ -62,25 +76,17 @@ def merged_hypergradient(
     Raises:
         DivergenceError: If ∇L_harm(θ*) is not finite, no γ matches, or the solver gives up.
     """
-    g = _gradient_at(outer_loss, adapted)
-    envelope = envelope_at(inner_loss, adapted, add(adapted, start, -1.0))
+    merged = tuned.weights(tuned.theta, tuned.adapted)
+    g = _gradient_at(outer_loss, merged)
+    envelope = envelope_at(tuned.loss, merged, add(merged, tuned.theta, -1.0))
     used = gamma(envelope) if callable(gamma) else gamma
-    system = System(lambda v: hessian_vector_product(inner_loss, adapted, v, mode=mode), g, used)
+    system = System(lambda v: hessian_vector_product(tuned.loss, merged, v, mode=mode), g, used)
     solution = solve(system)
     return Hypergradient(solution.x, norm(g), used, envelope, solution, system.products)
 
 
 def exact_hypergradient(
-    outer_loss: Loss,
-    inner_loss: Loss,
-    start: Named,
-    variables: Named,
-    adapted_variables: Named,
-    adapt_weights: Callable[[Named, Named], Named],
-    *,
-    gamma: Gamma,
-    solve: Solve,
-    mode: Mode = "exact",
+    outer_loss: Loss, tuned: FineTuned, *, gamma: Gamma, solve: Solve, mode: Mode = "exact"
 ) -> Hypergradient:
     """The hypergradient through an adaptation that has variables of its own: θ* = θ + T(ψ*).
 
@@ -89,11 +95,7 @@ def exact_hypergradient(
 
     Args:
         outer_loss: L_harm as a function of the weights.
-        inner_loss: L_FT as a function of the weights, frozen batch.
-        start: The weights θ before adaptation.
-        variables: The adaptation's variables ψ₀ before it; no name may be one of ``start``'s.
-        adapted_variables: The same after it, ψ*.
-        adapt_weights: (θ, ψ) → θ + T(ψ).
+        tuned: The fine-tuning.
         gamma: γ of the Moreau envelope, in the coordinates ψ, or a rule.
         solve: Solver of the linear system in ψ.
         mode: How Hessian products are taken.
@@ -101,22 +103,22 @@ def exact_hypergradient(
     Raises:
         DivergenceError: As :func:`merged_hypergradient`.
     """
+    theta, psi = tuned.theta, tuned.adapted
 
     def split(loss: Loss) -> Loss:
-        return lambda both: loss(adapt_weights({n: both[n] for n in start}, {n: both[n] for n in variables}))
+        return lambda both: loss(tuned.weights({n: both[n] for n in theta}, {n: both[n] for n in psi}))
 
-    both = {**start, **adapted_variables}
-    inner, outer = split(inner_loss), split(outer_loss)
+    both = {**theta, **psi}
+    inner, outer = split(tuned.loss), split(outer_loss)
     g = _gradient_at(outer, both)
-    g_theta, g_psi = {n: g[n] for n in start}, {n: g[n] for n in variables}
-    displacement = add(adapted_variables, variables, -1.0)
-    envelope = envelope_at(lambda psi: inner({**start, **psi}), adapted_variables, displacement)
+    g_theta, g_psi = {n: g[n] for n in theta}, {n: g[n] for n in psi}
+    envelope = envelope_at(lambda psi: inner({**theta, **psi}), psi, add(psi, tuned.start, -1.0))
     used = gamma(envelope) if callable(gamma) else gamma
     system = System(lambda v: hessian_vector_product(inner, both, v, mode=mode), g_psi, used)
     solution = solve(system)
     value, products = g_theta, system.products
     if solution.state != "first_order":  # a first-order solver neglects every second derivative, the mixed block too
-        mixed = hessian_vector_product(inner, both, solution.x, mode=mode, wrt=start)
+        mixed = hessian_vector_product(inner, both, solution.x, mode=mode, wrt=theta)
         value, products = add(g_theta, mixed, -used), products + 1
     return Hypergradient(value, norm(g_theta), used, envelope, solution, products)
 

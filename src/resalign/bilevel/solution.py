@@ -1,4 +1,4 @@
-"""The linear system of a hypergradient, and what a solver of it returns."""
+"""The linear system of a hypergradient, with the result of solving it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from resalign.lazy import torch
-from resalign.tensors.named import Named, add
+from resalign.tensors.named import Named, add, norm
 from resalign.tensors.steps import DivergenceError
 
 Product = Callable[[Mapping[str, "torch.Tensor"]], dict[str, "torch.Tensor"]]
@@ -16,7 +16,7 @@ State = Literal["first_order", "converged", "max_steps", "diverged"]
 
 
 class System:
-    """(I + γH) x = g, H symmetric and known by its products alone; counts them.
+    """(I + γH) x = g, with H symmetric and known only by its products, which are counted.
 
     Attributes:
         rhs: g.
@@ -60,9 +60,37 @@ class Solution:
     state: State
     curvature: tuple[float, float] = (math.nan, math.nan)
 
+    @classmethod
+    def of(
+        cls, x: dict[str, torch.Tensor], relative: float, products: int, rtol: float, extremes: tuple[float, float]
+    ) -> Solution:
+        """The solution of a solver that stopped at a relative residual, from extreme Ritz values of I + γH."""
+        state: State = "converged" if relative <= rtol else "max_steps"
+        if not relative <= 1:  # NaN included
+            state = "diverged"
+        return cls(x, relative, products, state, (extremes[0] - 1, extremes[1] - 1))
 
-def state_of(relative_residual: float, rtol: float) -> State:
-    """How a solve that ended at a residual went."""
-    if not relative_residual <= 1:  # NaN included
-        return "diverged"
-    return "converged" if relative_residual <= rtol else "max_steps"
+
+class Residual:
+    """g − (I + γH) x of an iterate that starts at zero: updated by the product of each step, never recomputed.
+
+    Attributes:
+        relative: ‖g − (I + γH) x‖ / ‖g‖; 0 for g = 0.
+    """
+
+    def __init__(self, system: System) -> None:
+        """Starts at x = 0, whose residual is g."""
+        self._system, self._vector, self._before = system, dict(system.rhs), system.products
+        self._size = norm(system.rhs)
+        self.relative = 1.0 if self._size else 0.0
+
+    def matvec(self, step: Named) -> dict[str, torch.Tensor]:
+        """(I + γH) step, by which the residual of x + step differs from that of x."""
+        product = self._system.matvec(step)
+        self._vector = add(self._vector, product, -1.0)
+        self.relative = norm(self._vector) / self._size
+        return product
+
+    def solution(self, x: dict[str, torch.Tensor], rtol: float, extremes: tuple[float, float]) -> Solution:
+        """X with its record; ``extremes`` are the extreme Ritz values of I + γH."""
+        return Solution.of(x, self.relative, self._system.products - self._before, rtol, extremes)

@@ -1,4 +1,4 @@
-"""Which diffusers pipelines are known: their parts, how they embed prompts and what they sample from."""
+"""The supported families of diffusers pipelines, with their components and prompt embeddings."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Architecture:
     """A family of pipelines.
 
     Attributes:
-        name: As methods declare what they support.
+        name: The name by which methods declare support.
         pipeline: Its class in diffusers.
         denoiser: The component that predicts noise, velocity or flow.
         text_encoders: Class in transformers of each component that embeds text.
         without: Components that a pipeline of the family may lack; their embeddings are zeros then.
         settings: Arguments of ``from_pretrained``.
-        vae_settings: What the autoencoder's settings must say; diffusers would take those of Stable Diffusion 1, whose
-            own file leaves them out.
-        prompts: How many prompts ``encode_prompt`` takes: one for each of its tokenizers.
-        pooled: What the denoiser calls the pooled embeddings; None if it takes none.
-        has_time_ids: Whether it is told the image's size and crop.
+        vae_settings: Keys that the autoencoder's settings must have: for missing ones diffusers would take those of
+            Stable Diffusion 1, whose own file lacks them.
+        prompts: Number of prompts that ``encode_prompt`` takes: one for each of its tokenizers.
+        pooled: The denoiser's name for pooled embeddings; None if it takes none.
+        has_time_ids: Whether the denoiser takes the image's size and crop.
     """
 
     name: str
@@ -58,8 +58,8 @@ class Architecture:
         Args:
             pipeline: The pipeline.
             prompts: B of them.
-            weights: Of text encoders, in place of their own, named ``component.parameter``; embeddings are
-                differentiable in them alone.
+            weights: Weights that replace the text encoders' own, named ``component.parameter``; embeddings are
+                differentiable only in them.
         """
         arguments = {
             "prompt": list(prompts),
@@ -82,7 +82,7 @@ class Architecture:
         return Conditioning(embeds, added)
 
     def unconditional(self, pipeline: diffusers.DiffusionPipeline) -> Conditioning:
-        """What the pipeline takes for no prompt, in a batch of one."""
+        """The pipeline's embedding of no prompt, in a batch of one."""
         empty = self.encode_prompts(pipeline, [""])
         if not pipeline.config.get("force_zeros_for_empty_prompt", False):
             return empty
@@ -90,7 +90,7 @@ class Architecture:
         return Conditioning(torch.zeros_like(empty.encoder_hidden_states), zeros)
 
     def sampling_arguments(self, conditional: Conditioning, unconditional: Conditioning) -> dict[str, torch.Tensor]:
-        """Embedded prompts as the pipeline's call takes them; it makes the time ids itself."""
+        """Embedded prompts as arguments of the pipeline's call, which adds the time ids itself."""
         arguments = {
             "prompt_embeds": conditional.encoder_hidden_states,
             "negative_prompt_embeds": unconditional.encoder_hidden_states,
@@ -103,7 +103,7 @@ class Architecture:
 
 @functools.cache  # and not at the module's top, which must not import torch
 def _text_encoders() -> Callable[[Mapping[str, torch.nn.Module | None]], torch.nn.Module]:
-    """A network of a pipeline's text encoders under their names, to call what calls them with weights not their own."""
+    """A module of a pipeline's text encoders by name, through which a function can run with replaced weights."""
 
     class TextEncoders(torch.nn.Module):
         def __init__(self, encoders: Mapping[str, torch.nn.Module | None]) -> None:
@@ -117,7 +117,7 @@ def _text_encoders() -> Callable[[Mapping[str, torch.nn.Module | None]], torch.n
     return TextEncoders
 
 
-# What embeds an image as a prompt, which is done nowhere here.
+# Image prompts are not supported.
 NO_PART: dict[str, Any] = {"image_encoder": None, "feature_extractor": None}
 ARCHITECTURES = (
     Architecture(
@@ -167,11 +167,10 @@ CLASSES: dict[str, tuple[str, tuple[str, ...] | None]] = {
 
 
 def architecture_in(folder: Path) -> tuple[Architecture, dict[str, list[str | None]]]:
-    """A pipeline folder's architecture, and what its ``model_index.json`` says of each component.
+    """A pipeline folder's architecture, and its components as listed in ``model_index.json``.
 
     Raises:
-        WeightsError: If the folder is no pipeline, or one that is not known; if it names a part's class that is none of
-            :data:`CLASSES`.
+        WeightsError: If the folder is not a supported pipeline, or a component's class is not in :data:`CLASSES`.
     """
     index = folder / "model_index.json"
     if not index.is_file():
@@ -190,7 +189,7 @@ def architecture_in(folder: Path) -> tuple[Architecture, dict[str, list[str | No
 
 
 def _check_class(index: Path, name: str, value: list[Any]) -> None:
-    """Refuses a part of a class that the folder brings along: diffusers would import a module of any name."""
+    """Refuses components of unknown classes: diffusers would import a module of any name from the folder."""
     role = name.rstrip("_0123456789")
     if value == [None, None] or role in ("safety_checker", "feature_extractor", "image_encoder"):
         return  # none of them is loaded

@@ -18,10 +18,10 @@ class NoisyBatch:
 
     Attributes:
         noisy_latents: (B, C, h, w).
-        timesteps: As the network is told them, (B,).
+        timesteps: Timesteps as the network takes them, (B,).
         conditioning: Embedded prompts, B of them.
-        target: What the network should predict, (B, C, h, w): noise, velocity or flow, as the scheduler says.
-        prompts: What ``conditioning`` embeds, B of them; none where it is not of an image set.
+        target: The network's target, (B, C, h, w): noise, velocity or flow, depending on the scheduler.
+        prompts: The prompts that ``conditioning`` embeds, B of them; empty for batches that are not of an image set.
     """
 
     noisy_latents: torch.Tensor
@@ -92,10 +92,10 @@ def encode(models: Models, images: CaptionedImages, generator: torch.Generator) 
     """Encodes an image set once: latents are sampled from the posterior, prompts embedded.
 
     Raises:
-        DataError: If the images are of another size than those that the model draws.
+        DataError: If the images' size is not the model's.
     """
     if images.pixels != models.pixels:
-        raise DataError(f"the model draws {models.pixels} pixels, the images are read at {images.pixels}; set pixels")
+        raise DataError(f"the model has {models.pixels} pixels, the images are read at {images.pixels}; set pixels")
     distinct = sorted(set(images.prompts))
     rows = {prompt: row for row, prompt in enumerate(distinct)}
     conditioning = concatenate(models.encode_prompts(distinct[i : i + 64]) for i in range(0, len(distinct), 64))
@@ -113,7 +113,7 @@ def embedded_with(models: Models, weights: Named, batch: NoisyBatch) -> NoisyBat
 
     Args:
         models: The model.
-        weights: Of text encoders, named ``component.parameter``.
+        weights: Text encoders' weights, named ``component.parameter``.
         batch: Drawn from an image set.
     """
     distinct = sorted(set(batch.prompts))

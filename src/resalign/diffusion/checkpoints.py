@@ -1,4 +1,4 @@
-"""Released checkpoints, in the forms in which they are published, as tensors of the base model."""
+"""Released checkpoints, in their published forms, as tensors of the base model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NO_WEIGHT = "embeddings.position_ids"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds.
+    """The tensors of a checkpoint.
 
     Attributes:
         weights: Tensors by their name in a weight file, ``component.parameter``, in the model's dtype.
@@ -54,11 +54,11 @@ def read_checkpoint(
         path: A file or folder; see :func:`_located` for the forms it may have.
         pipeline: The base model; left as it is.
         covers: ``all`` if every tensor of each component that the checkpoint has must be there.
-        lora_scale: What a LoRA's change is multiplied by.
+        lora_scale: Factor of a LoRA's change.
 
     Raises:
-        WeightsError: If a tensor is unknown, of another shape, not finite or lacking, if the checkpoint is the base
-            model's own, or if it cannot be read without running what is in it.
+        WeightsError: If a tensor is unknown, of another shape, not finite or missing, if the checkpoint is the base
+            model's own, or if reading it would run code.
     """
     base = trainable_tensors(pipeline)
     beside = _beside_parameters(pipeline)
@@ -91,10 +91,10 @@ def read_checkpoint(
 
 
 def check_checkpoint(path: Path, folder: Path, covers: Covers = "all") -> None:
-    """Fails readably unless a checkpoint's tensors fit a pipeline folder's by name and shape; loads no weight.
+    """Raises unless a checkpoint's tensors fit a pipeline folder's by name and shape; loads no weights.
 
     Raises:
-        WeightsError: As :func:`read_checkpoint` has it, but for what only values can tell.
+        WeightsError: As :func:`read_checkpoint`, except for faults of values.
     """
     networks = load_networks(folder, "float32", "meta")
     trainable = {name: networks[name] for name in architecture_in(folder)[0].trainable if networks[name] is not None}
@@ -108,7 +108,7 @@ def check_checkpoint(path: Path, folder: Path, covers: Covers = "all") -> None:
 
 
 def _located(path: Path, components: Iterable[str]) -> dict[str | None, list[Path]]:
-    """A checkpoint's weight files, by component where their folder tells it.
+    """A checkpoint's weight files, by component where the folder names it.
 
     A file; a pipeline's folder, or one with the folders of some of its components; a component's own folder; or any
     folder with one weight file.
@@ -128,7 +128,7 @@ def _located(path: Path, components: Iterable[str]) -> dict[str | None, list[Pat
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The files of one component: those of diffusers' names, safetensors first, or else the folder's only one."""
+    """The weight files of one component: those with diffusers' names, safetensors first, or the only weight file."""
     for suffix in (".safetensors", ".bin"):
         for stem in STEMS:
             named = component_files(folder, stem, suffix)
@@ -149,7 +149,7 @@ def _all_tensors(files: Iterable[Path], headers_only: bool) -> dict[str, torch.T
     """Every tensor of a component's files but :data:`NO_WEIGHT`.
 
     Raises:
-        WeightsError: Also if one is quantized, sparse or has no values: a cast would make other weights of it.
+        WeightsError: Also if one is quantized, sparse or without values, since a cast would change the weights.
     """
     found: dict[str, torch.Tensor] = {}
     for file in files:
@@ -164,7 +164,7 @@ def _all_tensors(files: Iterable[Path], headers_only: bool) -> dict[str, torch.T
 
 
 def _tensors(file: Path, headers_only: bool) -> dict[str, torch.Tensor]:
-    """One file's tensors by name, on the meta device if only its header is to be read."""
+    """One file's tensors by name; on the meta device, from its header, if ``headers_only``."""
     if file.suffix == ".safetensors":
         if headers_only:
             return {name: torch.empty(shape, device="meta") for name, shape in tensor_shapes(file).items()}
@@ -175,9 +175,9 @@ def _tensors(file: Path, headers_only: bool) -> dict[str, torch.Tensor]:
 
 
 def _named(found: Any, file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of what ``torch.save`` wrote: a state dict, as it is or as an entry of a dict.
+    """The tensors of a ``torch.save`` file: a state dict, or a dict that contains one.
 
-    The entry is ``state_dict``, beside which a training's own state may stand, or one for each component by its name.
+    The entry is ``state_dict``, possibly with further training state, or one entry for each component by its name.
     """
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]
@@ -199,14 +199,14 @@ def _named(found: Any, file: Path) -> dict[str, torch.Tensor]:
 
 @dataclass(frozen=True)
 class _Found:
-    """Tensors by their name in a weight file, or the changes of them that a LoRA stands for."""
+    """Tensors by their name in a weight file, or a LoRA's changes of them."""
 
     tensors: dict[str, torch.Tensor]
     lora: bool
 
 
 def _found(path: Path, base: Mapping[str, torch.Tensor], *, headers_only: bool) -> _Found:
-    """A checkpoint's tensors, each held against the base model by name and shape."""
+    """A checkpoint's tensors, each checked against the base model by name and shape."""
     components = list(dict.fromkeys(name.split(".")[0] for name in base))
     placed: dict[str, torch.Tensor] = {}
     lora = False
@@ -236,7 +236,7 @@ def _refuse_ldm(names: Iterable[str], where: str) -> None:
 def _groups(
     tensors: dict[str, torch.Tensor], component: str | None, components: list[str]
 ) -> Iterator[tuple[str | None, dict[str, torch.Tensor]]]:
-    """Tensors by component, where a folder or every tensor's name tells it."""
+    """Tensors by component, where the folder or every tensor's name gives it."""
     heads = {name.split(".")[0] for name in tensors}
     if component is not None or not heads <= set(components):
         yield component, tensors
@@ -250,8 +250,8 @@ def _placed(
 ) -> dict[str, torch.Tensor]:
     """Tensors of one component under their full names.
 
-    What all names have in front may go as a whole (``unet.``, ``model.``, ``text_model.``): of all such readings the
-    one is taken in which the most tensors fit. No name is changed otherwise.
+    A prefix shared by all names may be removed (``unet.``, ``model.``, ``text_model.``): the reading in which most
+    tensors fit is taken. Names are not changed otherwise.
     """
     first = next(iter(tensors)).split(".")
     cuts = [""]
@@ -296,7 +296,7 @@ def _check_fit(tensors: Mapping[str, torch.Tensor], base: Mapping[str, torch.Ten
 
 
 def _covered(path: Path, names: Iterable[str], base: Iterable[str], covers: Covers) -> float:
-    """Share of the tensors of a checkpoint's components that it holds; it must be 1 unless ``covers`` says ``some``."""
+    """Share of its components' tensors that a checkpoint holds; it must be 1 unless ``covers`` is ``some``."""
     held = set(names)
     components = {name.split(".")[0] for name in held}
     wanted = [name for name in base if name.split(".")[0] in components]
@@ -311,7 +311,7 @@ def _covered(path: Path, names: Iterable[str], base: Iterable[str], covers: Cove
 
 
 def _beside_parameters(pipeline: diffusers.DiffusionPipeline) -> dict[str, torch.Tensor]:
-    """What a component's file holds besides its parameters: buffers, and second names of tied parameters."""
+    """A component's tensors other than parameters: buffers, and second names of tied parameters."""
     parts = {name: getattr(pipeline, name) for name in architecture_of(pipeline).trainable}
     return {
         f"{component}.{name}": tensor
@@ -328,7 +328,7 @@ def _check_constants(
     base: Mapping[str, torch.Tensor],
     beside: Mapping[str, torch.Tensor],
 ) -> None:
-    """Refuses a buffer that is not the base model's, or a tied parameter whose two names hold different values."""
+    """Refuses a buffer that differs from the base model's, or a tied parameter with two different values."""
     names = {tensor.data_ptr(): name for name, tensor in base.items()}
     for name in found.keys() & beside.keys():
         tied_to = names.get(beside[name].data_ptr())
@@ -340,9 +340,9 @@ def _check_constants(
 
 
 def _check_autoencoder(path: Path, pipeline: diffusers.DiffusionPipeline) -> None:
-    """Refuses a pipeline with an autoencoder of its own, which no weight file can hold: its images would be others.
+    """Refuses a pipeline whose autoencoder differs from the base model's: a weight file cannot hold it.
 
-    Both are compared as diffusers loads them: older names are the newer ones, half precision is a rounding.
+    Both are compared as diffusers loads them: older names become the newer ones, half precision is a rounding.
     """
     folder = path / "vae"
     if not any(file.suffix in WEIGHT_SUFFIXES for file in folder.glob("*")):
@@ -356,7 +356,7 @@ def _check_autoencoder(path: Path, pipeline: diffusers.DiffusionPipeline) -> Non
 
 
 def _check_forward_process(path: Path, pipeline: diffusers.DiffusionPipeline) -> None:
-    """Refuses weights that were trained for another noise schedule, or to predict something else."""
+    """Refuses weights that were trained for another noise schedule or another target."""
     if not (path / "scheduler").is_dir():
         return
     found = difference(forward_process_in(path), forward_process_of(pipeline))

@@ -1,4 +1,4 @@
-"""What a denoising network is told of the text, for a batch of examples."""
+"""The text conditioning of a denoising network, for a batch of examples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Conditioning:
 
     Attributes:
         encoder_hidden_states: Text embeddings, (B, tokens, width).
-        added: What the architecture takes besides, by the names of diffusers: pooled embeddings (B, width), and the
+        added: Further inputs of the architecture, by the names of diffusers: pooled embeddings (B, width), and the
             image's size and crop (B, 6) in Stable Diffusion XL.
     """
 
@@ -31,17 +31,17 @@ class Conditioning:
         return Conditioning(self.encoder_hidden_states[rows], added)
 
     def expand(self, batch_size: int) -> Conditioning:
-        """One example, so many times."""
+        """Repeats one example ``batch_size`` times."""
         return self[[0] * batch_size]
 
     def to(self, dtype: torch.dtype) -> Conditioning:
-        """The same in another precision."""
+        """Converts all tensors to another precision."""
         added = {name: tensor.to(dtype) for name, tensor in self.added.items()}
         return Conditioning(self.encoder_hidden_states.to(dtype), added)
 
 
 def concatenate(parts: Iterable[Conditioning]) -> Conditioning:
-    """Several batches as one."""
+    """Joins several batches into one."""
     parts = list(parts)
     added = {name: torch.cat([part.added[name] for part in parts]) for name in parts[0].added}
     return Conditioning(torch.cat([part.encoder_hidden_states for part in parts]), added)

@@ -1,4 +1,4 @@
-"""Unlearned weights as others can load them: a whole pipeline folder, or what differs from a named base."""
+"""Unlearned weights for others to load: a whole pipeline folder, or the difference from a named base."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ NO_PART = ("safety_checker", "feature_extractor", "image_encoder")
 
 
 def write_pipeline(base: Path, weights: Path, output: Path) -> None:
-    """Writes a folder that diffusers loads as it is: the base's files, but for the components whose weights changed.
+    """Writes a folder that diffusers loads: the base's files, with the changed components' weights replaced.
 
-    Those are written in float32, in which they were trained. A component that the base's index names and its folder
-    lacks (a safety checker, mostly) is left out of the index. Equal input gives equal bytes.
+    Those are written in float32, in which they were trained. A component that the base's index lists but its folder
+    lacks (usually the safety checker) is left out of the index. Equal input gives equal bytes.
 
     Args:
         base: The base model's pipeline folder.
         weights: A safetensors file of changed tensors, named ``component.parameter``.
-        output: A folder that is empty or not there yet.
+        output: An empty or new folder.
 
     Raises:
         WeightsError: If weights and base do not fit, no tensor differs, or the folder has files.
@@ -59,13 +59,13 @@ def write_pipeline(base: Path, weights: Path, output: Path) -> None:
 
 
 def write_delta(base: Path, weights: Path, output: Path, base_id: str) -> None:
-    """Writes the tensors that differ from the base's, with what tells the base: its name and its files' hashes.
+    """Writes the tensors that differ from the base's, with the base's name and the hashes of its files.
 
     Args:
         base: The base model's pipeline folder.
         weights: A safetensors file of changed tensors.
-        output: A folder that is empty or not there yet.
-        base_id: What the base is called, for a person.
+        output: An empty or new folder.
+        base_id: The base's name, for a reader.
 
     Raises:
         WeightsError: As :func:`write_pipeline`.
@@ -85,7 +85,7 @@ def write_delta(base: Path, weights: Path, output: Path, base_id: str) -> None:
 
 
 def apply_delta(delta: Path, base: Path, output: Path) -> None:
-    """Writes the whole pipeline of a delta and its base, the same bytes as :func:`write_pipeline`'s.
+    """Writes the whole pipeline of a delta and its base, byte-equal to :func:`write_pipeline`'s.
 
     Raises:
         WeightsError: If the delta is damaged, or the base is not the one that it was made from.
@@ -108,7 +108,7 @@ def apply_delta(delta: Path, base: Path, output: Path) -> None:
 
 
 def changed_tensors(base: Path, weights: Path) -> tuple[Models, dict[str, torch.Tensor]]:
-    """The loaded base, and the tensors of a weight file of which any bit differs from it.
+    """The loaded base, and the tensors of a weight file that differ from it in any bit.
 
     Raises:
         WeightsError: If there is none, or the file does not fit the base.
@@ -118,7 +118,7 @@ def changed_tensors(base: Path, weights: Path) -> tuple[Models, dict[str, torch.
     loaded = {name: tensor.to(own[name].dtype) for name, tensor in load_weights(weights, own).items()}
     changed = {name: tensor for name, tensor in loaded.items() if not _same_bits(tensor, own[name].detach())}
     if not changed:
-        raise WeightsError(f"{weights}: holds the base model's own weights alone; there is nothing to export")
+        raise WeightsError(f"{weights}: holds only the base model's own weights; there is nothing to export")
     return models, changed
 
 
@@ -134,7 +134,7 @@ def base_hashes(folder: Path) -> dict[str, str]:
 
 
 def _components(folder: Path) -> Iterator[str]:
-    """Components that a pipeline's index names and its folder has."""
+    """Components that a pipeline's index lists and its folder contains."""
     _, named = architecture_in(folder)
     yield from (name for name, value in named.items() if any(value) and (folder / name).is_dir())
 
@@ -157,7 +157,7 @@ def _weights(component: Path) -> list[Path]:
 
 
 def _save(component: Any, folder: Path) -> None:
-    """Writes a component's weights; its settings are the base's, which name no path of this machine."""
+    """Writes only a component's weights: its own settings could name a path of this machine."""
     with tempfile.TemporaryDirectory() as place:
         component.save_pretrained(place, safe_serialization=True)
         for file in sorted(Path(place).iterdir()):

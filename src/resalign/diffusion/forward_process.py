@@ -1,4 +1,4 @@
-"""The forward process: what noise makes of latents, and what a network should say of it."""
+"""The forward process: noisy latents with the timesteps and targets of a network that denoises them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PREDICTIONS = ("epsilon", "v_prediction")
 
 
 def forward_process_of(pipeline: diffusers.DiffusionPipeline) -> diffusers.SchedulerMixin:
-    """A pipeline's noise schedule, for training: a scheduler of its own, since sampling changes the pipeline's."""
+    """A pipeline's noise schedule, for training: a separate scheduler, since sampling changes the pipeline's."""
     scheduler = pipeline.scheduler
     return _forward_process(type(scheduler).__name__, scheduler.config, str(pipeline.config._name_or_path))
 
@@ -23,7 +23,7 @@ def forward_process_in(folder: Path) -> diffusers.SchedulerMixin:
     """The noise schedule of a pipeline folder, from its settings alone.
 
     Raises:
-        WeightsError: If they are missing, or those of a process that is not known.
+        WeightsError: If they are missing, or the process is not supported.
     """
     file = folder / "scheduler" / "scheduler_config.json"
     config = read_json(file)
@@ -32,7 +32,7 @@ def forward_process_in(folder: Path) -> diffusers.SchedulerMixin:
 
 
 def difference(one: diffusers.SchedulerMixin, other: diffusers.SchedulerMixin) -> str | None:
-    """In what two noise schedules differ; None if they are one."""
+    """How two noise schedules differ; None if they are the same."""
     if type(one) is not type(other):
         return "one is a flow, the other a diffusion"
     if one.config.get("prediction_type") != other.config.get("prediction_type"):
@@ -64,7 +64,7 @@ def _forward_process(class_name: str, config: Mapping[str, Any], where: str) -> 
 
 
 def _check_said(config: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
-    """Raises WeightsError if a scheduler's settings leave out what its noise depends on: diffusers would fill it in."""
+    """Raises WeightsError if a scheduler's settings lack a key of its noise, which diffusers would fill in."""
     lacking = [key for key in keys if config.get(key) is None]
     if lacking:
         raise WeightsError(f"{where}: does not say {lacking}; a default would be a guess: fetch the original file")
@@ -73,7 +73,7 @@ def _check_said(config: Mapping[str, Any], keys: Sequence[str], where: str) -> N
 def noised(
     noise_scheduler: diffusers.SchedulerMixin, latents: torch.Tensor, noise: torch.Tensor, positions: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Noisy latents, the timesteps that the network is told, and its target.
+    """Noisy latents, the timesteps as the network takes them, and its target.
 
     Args:
         noise_scheduler: The forward process; see :func:`forward_process_of`.
@@ -82,7 +82,7 @@ def noised(
         positions: Places in the schedule, (B,), integer: 0 is the least noise.
 
     Raises:
-        ValueError: If the scheduler predicts something else than noise, velocity or flow.
+        ValueError: If the scheduler predicts anything but noise, velocity or flow.
     """
     if isinstance(noise_scheduler, diffusers.FlowMatchEulerDiscreteScheduler):
         # x_t = (1 − σ)x + σε with the target ε − x [rectified flow; Esser 2024, arXiv 2403.03206, Section 3].

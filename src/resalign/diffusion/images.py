@@ -19,13 +19,13 @@ from resalign.tracking import log
 class ImageStore:
     """Images of one model state and prompt list, one file each, named by prompt and image index.
 
-    The folder is no declared output of any rule, so that a failed or larger run finds what an earlier one has made. An
-    image is made if it is listed, and its bytes are those that are listed.
+    The folder is not a declared output of any rule, so that a failed or larger run finds the images of an earlier one.
+    An image counts as made if it is listed with the hash of its bytes.
 
     Attributes:
-        folder: Where they lie.
-        made: What is there, by file name.
-        lost: What was made, and is missing or damaged: it stays listed, for jobs of other tiers may read it.
+        folder: The folder of the images.
+        made: Valid files by name.
+        lost: Listed files that are missing or damaged; they stay listed, since jobs of other tiers may read them.
     """
 
     folder: Path
@@ -56,7 +56,7 @@ class ImageStore:
         self.made[marker.name] = hashes.Entry.of(fingerprint)
 
     def _listed(self) -> dict[str, hashes.Entry]:
-        """What earlier jobs have made."""
+        """The files that earlier jobs have listed."""
         try:
             return hashes.read(self.folder) or {}
         except hashes.DamagedError as error:
@@ -64,7 +64,7 @@ class ImageStore:
             return {}
 
     def _take_up(self, listed: dict[str, hashes.Entry]) -> None:
-        """Finds the images that are there, whole."""
+        """Sorts the listed images into valid and lost ones."""
         for name, entry in listed.items():
             path = self.folder / name
             if path.is_file() and hashes.file_hash(path) == entry.sha256:
@@ -82,7 +82,7 @@ class ImageStore:
         return self.made[self.path(prompt, index).name].sha256
 
     def path(self, prompt: Prompt, index: int) -> Path:
-        """Where an image lies; the prompt's text has a part in the name, for a list may change under its ids."""
+        """An image's path; it includes the prompt's text, since a list may change the text of an id."""
         plain = prompt.id.replace("-", "").replace("_", "").isalnum()
         key = prompt.id if plain else hashlib.sha256(prompt.id.encode()).hexdigest()
         text = hashlib.sha256(prompt.text.encode()).hexdigest()[:8]
@@ -103,7 +103,7 @@ class ImageStore:
 
 
 def folder_hash(folder: Path) -> str:
-    """sha256 over the contents of a folder's weights and settings, by name; not over what a run writes about itself."""
+    """sha256 over a folder's weights and settings by name, without a run's own records."""
     files = sorted(path for suffix in ("safetensors", "json", "txt") for path in folder.rglob(f"*.{suffix}"))
     own = [path for path in files if path.name not in hashes.RECORDS]
     lines = [f"{path.relative_to(folder)} {hashes.file_hash(path)}" for path in own]

@@ -1,4 +1,4 @@
-"""LoRA files in diffusers' format: written, and read as the changes of the weights that they stand for."""
+"""LoRA files in diffusers' format, written from a training and read as changes of the weights."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Lora:
     """A LoRA of one component of a pipeline, trained but not merged.
 
     Attributes:
-        component: Whose weights it changes: ``unet`` or ``transformer``.
-        adapted: Which of them, and how.
+        component: The changed component: ``unet`` or ``transformer``.
+        adapted: Its adapted weights.
         variables: A and B of each, as ``adapted`` names them.
     """
 
@@ -107,7 +107,7 @@ def lora_changes(
 
 
 def _check_kind(tensors: Iterable[str], where: str) -> None:
-    """Refuses what is no plain LoRA in diffusers' format: other adapters would be merged wrongly or in part."""
+    """Refuses all but plain LoRAs in diffusers' format: other adapters would be merged wrongly or in part."""
     remedy = "load it with diffusers and write it with save_lora_weights"
     for name in tensors:
         if name.startswith("base_model.model."):

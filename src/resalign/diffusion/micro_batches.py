@@ -1,4 +1,4 @@
-"""Micro-batches: a network's call in parts of a batch, so that what it keeps for the backward pass is one part's.
+"""Micro-batches: a network called on parts of a batch, so that it keeps one part's activations for the backward pass.
 
 The loss stays the mean over the whole batch, and its gradient is accumulated over the parts by autograd itself: first
 derivatives and Hessian products of every order are those of the whole batch up to rounding.
@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 
-from resalign.diffusion.recomputation import recomputed
+from resalign.diffusion.gradient_checkpointing import recomputed
 from resalign.lazy import torch
 
 _SIZE: ContextVar[int | None] = ContextVar("micro_batch_size", default=None)
@@ -18,7 +18,7 @@ _SIZE: ContextVar[int | None] = ContextVar("micro_batch_size", default=None)
 
 @contextlib.contextmanager
 def micro_batches(size: int | None) -> Iterator[None]:
-    """Within the block a network sees so many examples at once at most; None for whole batches."""
+    """Within the block networks see at most ``size`` examples at once; None for whole batches."""
     token = _SIZE.set(size)
     try:
         yield
@@ -31,13 +31,13 @@ def in_parts(
 ) -> torch.Tensor:
     """``function(*examples, *shared)``, micro-batch by micro-batch.
 
-    Where a gradient may be asked for, each part keeps its inputs alone and is computed again in the backward pass; a
-    backward pass that is differentiated in turn is computed again, too.
+    Where a gradient may be needed, each part keeps only its inputs and is recomputed in the backward pass; a backward
+    pass that is differentiated in turn is recomputed, too.
 
     Args:
         function: A network whose examples do not see each other, without random numbers of its own: (B, …) → (B, …).
         examples: Tensors whose first dimension is the batch, (B, …).
-        shared: What all parts share, as weights.
+        shared: Tensors that all parts share, such as weights.
     """
     size = _SIZE.get()
     if size is None:

@@ -1,4 +1,4 @@
-"""A latent diffusion model's parts, loaded from a diffusers pipeline folder of any known architecture."""
+"""A latent diffusion pipeline, loaded from a diffusers folder of any known architecture."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from resalign.config.precision import Precision
 from resalign.diffusion.architectures import Architecture, architecture_in, architecture_of
 from resalign.diffusion.conditioning import Conditioning
 from resalign.diffusion.forward_process import forward_process_in, forward_process_of
+from resalign.diffusion.gradient_checkpointing import checkpointed
 from resalign.diffusion.micro_batches import in_parts
-from resalign.diffusion.recomputation import checkpointed
 from resalign.lazy import diffusers, torch, transformers
 from resalign.tensors.named import Named
 from resalign.tensors.pretrained import difference, load_network
@@ -20,7 +20,7 @@ from resalign.tensors.settings import first_sentence, read_json
 from resalign.tensors.tokenizers import load_tokenizer
 from resalign.tensors.weights import WeightsError, load_weights
 
-# From changed tensors and their original values, by their names in a weight file, what a model runs with.
+# Maps changed tensors and their original values, by their names in a weight file, to the model's tensors.
 Start = Callable[[Named, Named], Named]
 # Images that the autoencoder sees at once: no more pixels than one image of Stable Diffusion XL has.
 MOST_ENCODED, PIXELS_ENCODED = 32, 1024 * 1024
@@ -40,7 +40,7 @@ class Models:
 
     @property
     def architecture(self) -> Architecture:
-        """What kind of pipeline it is."""
+        """The family of the pipeline."""
         return architecture_of(self.pipeline)
 
     @property
@@ -57,12 +57,12 @@ class Models:
 
     @property
     def pixels(self) -> int:
-        """Edge of the images that it draws."""
+        """Edge length of the images that the model generates."""
         return int(self.latent_shape[-1] * self.pipeline.vae_scale_factor)
 
     @property
     def device(self) -> torch.device:
-        """Where the models live."""
+        """The device of the networks."""
         return self.pipeline.device
 
     def named(self, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -74,7 +74,7 @@ class Models:
         return self.architecture.encode_prompts(self.pipeline, prompts, weights)
 
     def unconditional(self, batch_size: int) -> Conditioning:
-        """What the pipeline takes for no prompt, so many times."""
+        """The pipeline's embedding of no prompt, repeated ``batch_size`` times."""
         return self.architecture.unconditional(self.pipeline).expand(batch_size)
 
     def encode_images(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -110,10 +110,10 @@ def load_models(
     Args:
         folder: A folder as ``save_pretrained`` writes it, safetensors only.
         weights: A safetensors file of changed tensors, named ``component.parameter`` (see :func:`trainable_tensors`).
-        start: What to make of them; see :func:`apply_weights`.
-        device: Where to put the models.
-        precision: In which precision they are kept and sample; what is trained is kept in float32.
-        gradient_checkpointing: Whether the denoiser's blocks are computed again in backward passes, to save memory.
+        start: Maps them to the tensors to load; see :func:`apply_weights`.
+        device: Device of the networks.
+        precision: Precision of weights and sampling; a model to be trained needs float32.
+        gradient_checkpointing: Whether backward passes recompute the denoiser's blocks, to save memory.
 
     Raises:
         WeightsError: If the folder or a weight file cannot be used.
@@ -124,7 +124,7 @@ def load_models(
     networks = load_networks(folder, precision, "cpu")
     parts = {**networks, **_load_tokenizers(folder, networks)}
     pipeline_class = getattr(diffusers, architecture.pipeline)
-    try:  # what is left: the scheduler, and settings of the pipeline itself
+    try:  # loads the scheduler and the pipeline's own settings
         pipeline = pipeline_class.from_pretrained(
             folder,
             **parts,
@@ -148,7 +148,7 @@ def load_models(
 
 
 def load_networks(folder: Path, precision: Precision, device: str) -> dict[str, Any]:
-    """A pipeline's networks by name; None for what its family may lack and it lacks.
+    """A pipeline's networks by name; None for optional ones that it lacks.
 
     Args:
         folder: The pipeline.
@@ -175,7 +175,7 @@ def load_networks(folder: Path, precision: Precision, device: str) -> dict[str, 
 
 
 def _load_tokenizers(folder: Path, networks: Mapping[str, Any]) -> dict[str, Any]:
-    """A pipeline's tokenizers by name, each with the vocabulary of its text encoder; None where that is None."""
+    """A pipeline's tokenizers by name, checked against their text encoders; None where the text encoder is None."""
     architecture, components = architecture_in(folder)
     tokenizers: dict[str, Any] = {}
     for name in architecture.text_encoders:
@@ -193,7 +193,7 @@ def _load_tokenizers(folder: Path, networks: Mapping[str, Any]) -> dict[str, Any
 
 
 def autoencoder_difference(folder: Path, other: Path) -> str | None:
-    """In what two pipeline folders' autoencoders differ; None if they are one, whatever their files are called."""
+    """How two pipeline folders' autoencoders differ; None if they are the same, whatever their file names."""
     one, two = (
         load_network(_class(place, architecture_in(place)[1], diffusers, "vae"), place / "vae", pickled=True)
         for place in (folder, other)
@@ -225,7 +225,7 @@ def trainable_tensors(pipeline: diffusers.DiffusionPipeline) -> dict[str, torch.
 
 
 def apply_weights(pipeline: diffusers.DiffusionPipeline, path: Path, start: Start | None = None) -> None:
-    """Overwrites a pipeline's tensors with those of a weight file, or with what ``start`` makes of both."""
+    """Overwrites a pipeline's tensors with those of a weight file, or with the output of ``start`` for both."""
     tensors = trainable_tensors(pipeline)
     changed: Named = load_weights(path, tensors)
     if start:
@@ -235,9 +235,9 @@ def apply_weights(pipeline: diffusers.DiffusionPipeline, path: Path, start: Star
 
 
 def check_pipeline_folder(folder: Path) -> None:
-    """Fails readably unless a folder is a known pipeline, whole in networks, tokenizers and noise schedule.
+    """Raises unless a folder is a known pipeline with complete networks, tokenizers and noise schedule.
 
-    No weight is read: a network's names and shapes are compared with those in the header of its file.
+    No weights are read: names and shapes are compared with those in the file headers.
 
     Raises:
         WeightsError: Naming folder or file, and the remedy.
@@ -248,5 +248,5 @@ def check_pipeline_folder(folder: Path) -> None:
 
 
 def _is_there(components: Mapping[str, Sequence[str | None]], name: str) -> bool:
-    """Whether a pipeline has a component: one that it lacks stands in its index as [null, null]."""
+    """Whether a pipeline has a component; its index lists a missing one as [null, null]."""
     return any(components.get(name, (None, None)))

@@ -1,4 +1,4 @@
-"""Which weights of a network are trained, and through which variables: all, some, or low-rank changes of some."""
+"""The trained weights of a network and their variables: all weights, some, or low-rank changes of some."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Parametrisation(Protocol):
 
 
 @dataclass(frozen=True)
-class Direct:
+class FullRank:
     """The variables are the changes of the weights in a scope: T(ψ) = ψ there, zero elsewhere."""
 
     names: tuple[str, ...]
@@ -113,7 +113,7 @@ def lora(weights: Named, rank: int, *, down_std: float | None = None, up_std: fl
     return LowRank(names, rank, down_std=down_std, up_std=up_std)
 
 
-def pull_back(
+def vjp(
     parametrisation: Parametrisation, start: Named, variables: Named, weight_gradient: Named
 ) -> dict[str, torch.Tensor]:
     """Jᵀv: a gradient in weight space as one in the variables, J the Jacobian of ψ ↦ θ + T(ψ)."""

@@ -1,4 +1,4 @@
-"""In which precision networks compute while they are trained; their weights stay as they are."""
+"""The precision in which networks compute during training; their weights are not converted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def training_precision(name: TrainingPrecision) -> Iterator[None]:
 
 
 def in_float32(loss: Loss) -> Loss:
-    """A loss whose networks compute in float32 whatever holds around it, for its curvature.
+    """A loss whose networks compute in float32 whatever the surrounding precision, for its curvature.
 
     Differences of gradients drown in bfloat16's rounding, and a double backward pass through oneDNN's bfloat16
     convolutions is wrong [torch 2.15: half of a Hessian product of the tests' UNet].
@@ -43,7 +43,7 @@ def in_float32(loss: Loss) -> Loss:
 
 
 def autocast() -> Callable[[str], AbstractContextManager[None]]:
-    """A context of the precision that holds now, by type of device; it may be entered later, in a backward pass."""
+    """A context of the current precision, by type of device; it may be entered later, in a backward pass."""
     name = _PRECISION.get()
 
     def context(device_type: str) -> AbstractContextManager[None]:

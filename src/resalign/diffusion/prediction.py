@@ -1,4 +1,4 @@
-"""A network's prediction with weights that are not its own."""
+"""A network's prediction with given weights in place of its own."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _arguments(
     encoder_hidden_states: torch.Tensor,
     added: dict[str, torch.Tensor],
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What diffusers' classes call the same things."""
+    """The inputs under the names of the denoiser's class in diffusers."""
     if isinstance(denoiser, diffusers.SD3Transformer2DModel):
         return (noisy_latents, encoder_hidden_states), {"timestep": timesteps, **added}
     return (noisy_latents, timesteps, encoder_hidden_states), {"added_cond_kwargs": added} if added else {}

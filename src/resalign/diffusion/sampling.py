@@ -16,7 +16,7 @@ from resalign.diffusion.prediction import predict
 from resalign.lazy import diffusers, torch
 from resalign.tensors.named import Named
 
-# Of the time: what is not listed is made again after a kill, and each list has every image of a store.
+# Share of the run time: images that are not listed are made again after a kill, and each list has all images.
 LISTING_SHARE = 0.05
 
 
@@ -66,11 +66,11 @@ def fill(
     sampling: Mapping[str, Any],
     pieces: Callable[[int], Iterator[int]],
 ) -> None:
-    """Makes the images that a store lacks, in batches of fixed composition: bits do not depend on a restart.
+    """Generates the images that a store lacks, in batches of fixed composition, so that a restart changes no bit.
 
     Args:
         models: The model.
-        store: Where images are kept as they are made.
+        store: The store that receives the images.
         wanted: (prompt, image index) of each image.
         sampling: ``seed``, ``num_inference_steps``, ``guidance_scale`` and ``batch_size``.
         pieces: Numbers the batches that are to be made; see :meth:`resalign.running.attempt.Attempt.pieces`.
@@ -117,7 +117,7 @@ def partial_sample(
         models: Supplies network and noise schedule.
         weights: θ, by name.
         conditioning: Embedded prompts, B of them.
-        unconditional: What stands for no prompt, B times.
+        unconditional: The embedding of no prompt, B times.
         guidance_scale: s of classifier-free guidance.
         num_inference_steps: Steps of a whole sampling.
         generator: Draws the initial noise and how far to go (the same for the whole batch).
@@ -126,7 +126,7 @@ def partial_sample(
         Latents x_t (B, C, h, w) and the timestep t of the next step, (B,).
 
     Raises:
-        ValueError: If the model is a flow, which has no DDIM.
+        ValueError: If the model is a flow, for which DDIM is not defined.
     """
     if not isinstance(models.noise_scheduler, diffusers.DDPMScheduler):
         raise ValueError(f"partial sampling by DDIM needs a diffusion model, got {models.architecture.name}")

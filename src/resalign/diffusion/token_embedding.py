@@ -13,7 +13,7 @@ from resalign.tensors.named import Named
 
 @dataclass(frozen=True)
 class TokenEmbedding:
-    """A token's embedding, one row of a table for each CLIP text encoder; that of T5 is left alone.
+    """A token's embedding, one row of a table for each CLIP text encoder; T5's is not included.
 
     Attributes:
         tables: Token embeddings (vocabulary, width), named ``component.parameter``.
@@ -51,10 +51,10 @@ class TokenEmbedding:
 
 
 def token_embedding(models: Models, token: str) -> TokenEmbedding:
-    """Where the text encoders keep a token's embedding.
+    """Finds a token's embedding in the text encoders.
 
     Raises:
-        ConfigError: If the token is not one entry of a tokenizer's vocabulary, or marks the ends of all prompts.
+        ConfigError: If the token is not one entry of a tokenizer's vocabulary, or is a special token.
     """
     tables, ids, tokenizers = {}, {}, {}
     for component, class_name in models.architecture.text_encoders.items():

@@ -24,7 +24,7 @@ def erasure_loss(
         weights: θ.
         original: θ₀.
         batch: x_t with the concept's embeddings c; its target is not used.
-        unconditional: What stands for no prompt, B times.
+        unconditional: The embedding of no prompt, B times.
         negative_guidance: η.
 
     Source: ESD, Gandikota 2023, arXiv 2303.07345, Eq. 6.

@@ -1,4 +1,4 @@
-"""The hypergradient of a loss through one simulated fine-tuning, with its settings and what is logged of it."""
+"""The hypergradient of a loss through one simulated fine-tuning, with its settings and log."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from resalign.bilevel.damping import damped
 from resalign.bilevel.envelope import matched
 from resalign.bilevel.hvp import Loss, Mode
-from resalign.bilevel.hypergradient import Gamma, Hypergradient, exact_hypergradient, merged_hypergradient
+from resalign.bilevel.hypergradient import FineTuned, Gamma, Hypergradient, exact_hypergradient, merged_hypergradient
+from resalign.bilevel.relaxation import under_relaxed
 from resalign.bilevel.solving import SolverConfig, default_solver, solve, solver_module
 from resalign.config.strict import Strict
-from resalign.diffusion.precision import in_float32
 from resalign.objectives.simulation import Simulation, SimulationConfig
 from resalign.tensors.named import Named, norm
 
@@ -52,70 +51,58 @@ class HypergradientConfig(Strict):
 
 
 def simulated_hypergradient(
-    config: HypergradientConfig, simulated: Simulation, theta: Named, outer_loss: Loss, *, where: str
+    config: HypergradientConfig, simulation: Simulation, theta: Named, outer_loss: Loss, *, where: str
 ) -> tuple[Hypergradient, dict[str, float]]:
-    """Fine-tunes θ as ``simulated`` and differentiates the outer loss through it [ResAlign, Alg. 2, lines 7 and 8].
+    """Fine-tunes θ as ``simulation`` and differentiates the outer loss through it [ResAlign, Alg. 2, lines 7 and 8].
 
     Args:
         config: How the linear system is set up and solved.
-        simulated: The draw (D_FT, C).
+        simulation: The draw (D_FT, C).
         theta: θ, detached; left untouched.
-        outer_loss: Of the weights after fine-tuning.
-        where: What is estimated, for messages.
+        outer_loss: Loss as a function of the weights after fine-tuning.
+        where: Name of the estimate, for messages.
 
     Returns:
-        d outer_loss(θ*) / dθ, and what is logged of it.
+        d outer_loss(θ*) / dθ, and the quantities to log.
 
     Raises:
         DivergenceError: If the fine-tuning or the solve diverges, and ``on_divergence`` is ``raise``.
     """
-    tuned = simulated.parametrisation(theta)
-    start, adapted, losses = simulated.fine_tune(theta, tuned)
-    frozen = in_float32(simulated.objective(config.hessian_batch_size, stratified=True))
-    gamma, mode = _gamma(config, simulated), config.hessian_products
-
-    def estimate(solver: SolverConfig) -> Hypergradient:
-        bound = partial(solve, config=solver)
-        if config.mapping == "merged" or simulated.adaptation == "full":
-            merged = tuned.weights(theta, adapted)
-            return merged_hypergradient(outer_loss, frozen, theta, merged, gamma=gamma, solve=bound, mode=mode)
-        return exact_hypergradient(
-            outer_loss, frozen, theta, start, adapted, tuned.weights, gamma=gamma, solve=bound, mode=mode
-        )
-
-    found, relaxation = damped(
-        estimate,
+    tuned = simulation.run(theta, hessian_batch_size=config.hessian_batch_size)
+    is_merged = config.mapping == "merged" or simulation.adaptation == "full"
+    hypergradient = merged_hypergradient if is_merged else exact_hypergradient
+    gamma, mode = _gamma(config, tuned), config.hessian_products
+    estimate, relaxation = under_relaxed(
+        lambda solver: hypergradient(outer_loss, tuned, gamma=gamma, solve=partial(solve, config=solver), mode=mode),
         config.solver,
         max_residual=config.max_residual,
         halvings=config.max_damping if config.on_divergence == "damp" else 0,
-        where=f"{where} ({simulated})",
+        where=f"{where} ({simulation})",
     )
-    drawn = {"inner_lr": simulated.lr, "inner_steps": simulated.steps, "inner_lora": simulated.adaptation == "lora"}
-    return found, {**drawn, "inner_loss": losses[-1], **_measured(found), "relaxation": relaxation}
+    drawn = {"inner_lr": simulation.lr, "inner_steps": simulation.steps, "inner_lora": simulation.adaptation == "lora"}
+    return estimate, {**drawn, "inner_loss": tuned.losses[-1], **_logged(estimate), "relaxation": relaxation}
 
 
-def _gamma(config: HypergradientConfig, simulated: Simulation) -> Gamma:
-    """γ of one draw: T steps of gradient descent at a rate η are a proximal step of γ = Tη [to first order]."""
+def _gamma(config: HypergradientConfig, tuned: FineTuned) -> Gamma:
+    """γ of one draw; ``matched`` prefers the γ that follows from the fine-tuning's settings to the measured one."""
     if config.gamma != "matched":
         return config.gamma
-    if simulated.optimizer == "sgd":
-        return simulated.lr * simulated.steps
-    return partial(matched, unmatched=config.gamma_unmatched)
+    return tuned.gamma_hint or partial(matched, unmatched=config.gamma_unmatched)
 
 
-def _measured(estimate: Hypergradient) -> dict[str, float]:
-    """What is logged of each draw's hypergradient; what was not measured, as a first-order residual, has no row."""
-    low, high = estimate.solution.curvature
-    found = {
+def _logged(estimate: Hypergradient) -> dict[str, float]:
+    """Quantities of one draw's hypergradient, without those that were not measured, as a first-order residual."""
+    envelope, (low, high) = estimate.envelope, estimate.solution.curvature
+    quantities = {
         "hypergradient_norm": norm(estimate.value),
         "first_order_norm": estimate.first_order_norm,
         "gamma": estimate.gamma,
-        "matched_gamma": estimate.envelope.matched_gamma,
-        "stationarity": estimate.envelope.stationarity(estimate.gamma),
-        "slope_norm": estimate.envelope.slope_norm,
+        "matched_gamma": envelope.matched_gamma,
+        "stationarity": envelope.stationarity(estimate.gamma),
+        "inner_gradient_norm": envelope.gradient_norm,
         "relative_residual": estimate.solution.relative_residual,
         "hessian_products": estimate.products,
         "smallest_curvature": low,
         "largest_curvature": high,
     }
-    return {quantity: value for quantity, value in found.items() if not math.isnan(value)}
+    return {quantity: value for quantity, value in quantities.items() if not math.isnan(value)}

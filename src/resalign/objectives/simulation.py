@@ -1,4 +1,4 @@
-"""A user's fine-tuning, simulated: its configuration, images, trained weights and loss."""
+"""A downstream user's fine-tuning, simulated: its configuration, images, trained weights, steps."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pydantic import Field, model_validator
 
 from resalign.bilevel.adaptation import adapt
 from resalign.bilevel.hvp import Loss
+from resalign.bilevel.hypergradient import FineTuned
 from resalign.config.strict import Strict
 from resalign.diffusion.batches import EncodedImages, NoisyBatch
-from resalign.diffusion.parametrisation import Direct, Parametrisation, lora, select
+from resalign.diffusion.parametrisation import FullRank, Parametrisation, lora, select
+from resalign.diffusion.precision import in_float32
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss, prior_preserving_loss
 from resalign.tensors.named import Named
@@ -71,46 +73,51 @@ class Simulation:
             retain: Images of the prior-preserving loss.
             config: π(C).
             stream: Random numbers of this draw.
-            fixed_stream: Random numbers of the one subset that every draw of the run has, where ``data`` is fixed.
+            fixed_stream: Random numbers of the subset that all draws of a run share where ``data`` is fixed.
         """
         self.lr = _pick(config.lr, stream)
         self.steps = _pick(config.steps, stream)
         self.loss = _pick(config.loss, stream)
         self.adaptation = _pick(config.adaptation, stream)
         self.optimizer = _pick(config.optimizer, stream)
-        # The same number of random values is used up either way, so that ablations share every other draw.
+        # Both settings consume the same number of random values, so that ablations share every other draw.
         subset = torch.randperm(len(pool), generator=stream)
         if config.data == "fixed":
             subset = torch.randperm(len(pool), generator=fixed_stream)
         self.images = pool.subset(subset[: config.images])
         self._denoiser, self._retain, self._config, self._stream = denoiser, retain, config, stream
 
-    def parametrisation(self, theta: Named) -> Parametrisation:
-        """What the simulated user trains, of weights θ."""
-        if self.adaptation == "lora":
-            return lora(theta, self._config.lora_rank)
-        return Direct(tuple(select(theta, self.adaptation)))
+    def run(self, theta: Named, *, hessian_batch_size: int) -> FineTuned:
+        """Fine-tunes θ, a fresh batch at every step, then freezes a stratified batch for the loss's curvature.
 
-    def fine_tune(self, theta: Named, tuned: Parametrisation) -> tuple[Named, Named, list[float]]:
-        """Fine-tunes θ, a fresh batch at every step.
-
-        Returns:
-            The variables of ``tuned`` before and after, and the loss of each step.
+        Args:
+            theta: The weights θ; left untouched.
+            hessian_batch_size: Examples of the frozen batch.
 
         Raises:
             DivergenceError: If a loss or gradient is not finite.
         """
-        start = tuned.initial(theta, self._stream)
+        trained = self._parametrisation(theta)
+        start = trained.initial(theta, self._stream)
         adapted, losses = adapt(
-            lambda step, psi: self.objective(self._config.batch_size)(tuned.weights(theta, psi)),
+            lambda step, psi: self._objective(self._config.batch_size)(trained.weights(theta, psi)),
             start,
             lr=self.lr,
             steps=self.steps,
             optimizer=self.optimizer,
         )
-        return start, adapted, losses
+        frozen = in_float32(self._objective(hessian_batch_size, stratified=True))
+        # T steps of gradient descent at a rate η are a proximal step of γ = Tη, to first order.
+        gamma = self.lr * self.steps if self.optimizer == "sgd" else None
+        return FineTuned(theta, start, adapted, trained.weights, frozen, tuple(losses), gamma)
 
-    def objective(self, batch_size: int, *, stratified: bool = False) -> Loss:
+    def _parametrisation(self, theta: Named) -> Parametrisation:
+        """The variables that the simulated user trains."""
+        if self.adaptation == "lora":
+            return lora(theta, self._config.lora_rank)
+        return FullRank(tuple(select(theta, self.adaptation)))
+
+    def _objective(self, batch_size: int, *, stratified: bool = False) -> Loss:
         """L_FT on one batch, frozen: the same function of the weights at every call."""
 
         def draw(images: EncodedImages) -> NoisyBatch:

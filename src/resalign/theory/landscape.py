@@ -113,18 +113,15 @@ class SliceRow:
 def sharpness_row(model: str, seed: int, found: Sharpness) -> SharpnessRow:
     """A table's row."""
     return SharpnessRow(
-        model=model,
-        seed=seed,
-        parameters=found.size,
-        examples=found.loss.n,
-        probes=found.trace.n,
-        harmful_loss=found.loss.mean,
-        harmful_loss_standard_error=found.loss.standard_error,
-        gradient_norm=found.gradient_norm,
-        trace=found.trace.mean,
-        trace_standard_error=found.trace.standard_error,
-        frobenius_squared=found.frobenius_squared.mean,
-        frobenius_squared_standard_error=found.frobenius_squared.standard_error,
+        model,
+        seed,
+        found.size,
+        found.loss.n,
+        found.trace.n,
+        *(found.loss.mean, found.loss.standard_error),
+        found.gradient_norm,
+        *(found.trace.mean, found.trace.standard_error),
+        *(found.frobenius_squared.mean, found.frobenius_squared.standard_error),
     )
 
 
@@ -134,38 +131,25 @@ def displacement_rows(
     """The real displacement, and after the last step random ones of its length, equal ones for every model."""
     sigma, mode = norm(tuning.displacement), config.hessian_products
     terms = measure.taylor_terms(loss, point, tuning.displacement, mode)
-    yield _displacement(tuning, REAL, sigma, found, measure.change(loss, point, tuning.displacement), terms)
+    expected = measure.predicted(found, sigma)
+
+    def row(kind: Kind, measured: Estimate, terms: tuple[float, float]) -> DisplacementRow:
+        return DisplacementRow(
+            *(tuning.model, tuning.attack, tuning.seed, tuning.steps),
+            kind,
+            sigma,
+            *(expected.mean, expected.standard_error),
+            *(measured.mean, measured.standard_error),
+            measured.n,
+            *terms,
+            tuning.tensors_elsewhere,
+        )
+
+    yield row(REAL, measure.change(loss, point, tuning.displacement), terms)
     if tuning.is_last:
         stream = generator("theory", "isotropic")
         isotropic = measure.isotropic_change(loss, point, sigma, config.displacement_pairs, stream)
-        yield _displacement(tuning, ISOTROPIC, sigma, found, isotropic, (math.nan, math.nan))
-
-
-def _displacement(
-    tuning: FineTuning,
-    kind: Kind,
-    sigma: float,
-    found: Sharpness,
-    measured: Estimate,
-    terms: tuple[float, float],
-) -> DisplacementRow:
-    expected = measure.predicted(found, sigma)
-    return DisplacementRow(
-        model=tuning.model,
-        attack=tuning.attack,
-        seed=tuning.seed,
-        steps=tuning.steps,
-        kind=kind,
-        sigma=sigma,
-        predicted=expected.mean,
-        predicted_standard_error=expected.standard_error,
-        measured=measured.mean,
-        measured_standard_error=measured.standard_error,
-        n=measured.n,
-        linear=terms[0],
-        quadratic=terms[1],
-        tensors_elsewhere=tuning.tensors_elsewhere,
-    )
+        yield row(ISOTROPIC, isotropic, (math.nan, math.nan))
 
 
 def slice_rows(loss: FrozenLoss, point: Named, tuning: FineTuning, config: TheoryConfig) -> Iterator[SliceRow]:

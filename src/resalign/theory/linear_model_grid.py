@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from resalign.config.theory import LinearModelConfig
 from resalign.lazy import torch
@@ -31,50 +32,29 @@ def grid(config: LinearModelConfig) -> Iterator[Row]:
             linear.largest(space_basis.T @ space.covariance @ space_basis)
             for space_basis in (space.concept, space.supervision)
         ]
-        for (quantity, reading, step), (simulated, closed) in readings(problem, config).items():
+        for names, (simulated, closed) in readings(problem, config).items():
             forgotten = [float((space.forgets @ matrix).norm()) for matrix in (simulated, closed)]
-            if quantity == linear.GRADIENT:
+            if names[0] == linear.GRADIENT:
                 bounds = [linear.gradient_bound(alpha, leakage) for leakage in leakages]
                 over_s = math.nan
             else:
                 bounds = [linear.update_bound(alpha, leakage, within[0]) for leakage in leakages]
                 over_s = linear.update_bound(alpha, leakages[1], within[1]) / 2
-            yield Row(
-                concept_dimension=dimensions[0],
-                supervision_dimension=dimensions[1],
-                overlap=overlap,
-                curvature=curvature,
-                position=position,
-                alpha=alpha,
-                quantity=quantity,
-                reading=reading,
-                step=step,
-                simulated=forgotten[0],
-                closed_form=forgotten[1],
-                difference=_difference(simulated, closed),
-                leakage_whole=leakages[0],
-                leakage=leakages[1],
-                bound_whole=bounds[0],
-                bound=bounds[1],
-                ratio=forgotten[0] / bounds[1] if bounds[1] > 0 else math.nan,
-                bound_over_s=over_s,
-            )
+            ratio = forgotten[0] / bounds[1] if bounds[1] > 0 else math.nan
+            point = (*dimensions, overlap, curvature, position, alpha)
+            measured = (*forgotten, _difference(simulated, closed), *leakages, *bounds, ratio, over_s)
+            values: tuple[Any, ...] = (*point, *names, *measured)
+            yield Row(*values)
 
 
 def readings(problem: Problem, config: LinearModelConfig) -> Readings:
     """(simulated, closed form) matrices (d, d) by quantity, reading and step; P_C is yet to be applied."""
     space = problem.space
-    gradients = (problem.simulated_gradient(problem.unlearned), problem.gradient())
+    one, two = problem.simulated_gradient(problem.unlearned), problem.gradient()
     found: Readings = {
-        (linear.GRADIENT, linear.FREE, linear.NO_STEP): gradients,
-        (linear.GRADIENT, linear.ROWS_IN_S, linear.NO_STEP): (
-            gradients[0] @ space.supervises,
-            gradients[1] @ space.supervises,
-        ),
-        (linear.GRADIENT, linear.COLUMNS_IN_S, linear.NO_STEP): (
-            space.supervises @ gradients[0],
-            space.supervises @ gradients[1],
-        ),
+        (linear.GRADIENT, linear.FREE, linear.NO_STEP): (one, two),
+        (linear.GRADIENT, linear.ROWS_IN_S, linear.NO_STEP): (one @ space.supervises, two @ space.supervises),
+        (linear.GRADIENT, linear.COLUMNS_IN_S, linear.NO_STEP): (space.supervises @ one, space.supervises @ two),
     }
     whole = torch.eye(len(space.covariance), dtype=torch.float64)
     subspaces = {linear.FREE: whole, linear.ROWS_IN_S: space.supervision, linear.ROWS_IN_C: space.concept}

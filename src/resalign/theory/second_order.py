@@ -1,4 +1,4 @@
-"""The second-order audit: each hypergradient estimator against derivatives through a finite fine-tuning."""
+"""Second-order accuracy: each hypergradient estimator against derivatives through a finite fine-tuning."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from resalign.bilevel.envelope import Envelope, envelope_at, matched
+from resalign.bilevel.envelope import envelope_at, matched
 from resalign.bilevel.hvp import Loss, hessian_vector_product
-from resalign.bilevel.krylov import Krylov, krylov_space, stacked
+from resalign.bilevel.krylov import krylov_space, stacked
 from resalign.bilevel.solution import Solution
 from resalign.bilevel.solving import FAMILY, SolverConfig, solve
 from resalign.bilevel.unrolled import directional_differences, unrolled_hypergradient
@@ -28,7 +28,7 @@ MATCHED, MATCHED_DISPLACEMENT, FIXED, NO_RULE = "matched", "matched_displacement
 
 
 class Config(Strict):
-    """What is simulated, which estimators are tried on it, and where γ is swept."""
+    """The simulated fine-tunings, the estimators tried on them, and the sweep of γ."""
 
     draws: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds; each draws its batches and directions")
     batch_size: int = Field(8, gt=0, description="examples of L_FT and of L_harm, frozen")
@@ -65,12 +65,12 @@ class Config(Strict):
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Modules of the solvers, which no import names."""
+        """Solver modules, which are loaded by name."""
         return tuple(f"resalign.{FAMILY}.{name}" for name in dict.fromkeys((FIRST_ORDER, "minres", *self.solvers)))
 
     @property
     def sweep_gammas(self) -> tuple[float, ...]:
-        """Every γ of the sweep, to twelve digits: 1 is 1."""
+        """γ values of the sweep, rounded to 12 digits, so that 1.0 is exact."""
         ratio = math.log10(self.sweep_to / self.sweep_from) / (self.sweep_points - 1)
         return tuple(float(f"{self.sweep_from * 10 ** (i * ratio):.12g}") for i in range(self.sweep_points))
 
@@ -164,7 +164,7 @@ def audit_draw(
     rows: list[Row] = []
     sweep: list[SweepRow] = []
     for steps in config.simulated_steps:
-        tuned = _fine_tuned(outer_loss, inner_loss, start, directions, config, steps, draw)
+        tuned = _FineTuning(outer_loss, inner_loss, start, directions, config, steps, draw)
         rows += [tuned.reference_row(), tuned.row(FIRST_ORDER, 0, NO_RULE, math.nan)]
         rules = [(MATCHED, math.nan), (MATCHED_DISPLACEMENT, math.nan), *((FIXED, gamma) for gamma in config.gammas)]
         rows += [
@@ -178,33 +178,41 @@ def audit_draw(
     return rows, sweep
 
 
-@dataclass(frozen=True)
 class _FineTuning:
-    """One simulated fine-tuning, differentiated through, and what is known of its end.
+    """One simulated fine-tuning, with both references and H on the Krylov space of g, all at θ_T."""
 
-    Attributes:
-        draw, steps, lr: See :class:`Row`.
-        unrolled: h, over the stacked weights (N,).
-        directions, differences: V (D, N) and s (D,).
-        envelope: Scalars of the displacement.
-        krylov: H on the Krylov space of g, both at θ_T.
-    """
-
-    draw: int
-    steps: int
-    lr: float
-    unrolled: torch.Tensor
-    directions: torch.Tensor
-    differences: torch.Tensor
-    envelope: Envelope
-    krylov: Krylov
+    def __init__(
+        self,
+        outer_loss: Loss,
+        inner_loss: Loss,
+        start: Named,
+        directions: Sequence[Named],
+        config: Config,
+        steps: int,
+        draw: int,
+    ) -> None:
+        """Fine-tunes, differentiates through it in both ways, and spans one Krylov dimension more than products."""
+        self.draw, self.steps, self.lr = draw, steps, config.lr
+        adapted, value = unrolled_hypergradient(outer_loss, inner_loss, start, lr=config.lr, steps=steps)
+        differences = directional_differences(
+            outer_loss, inner_loss, start, directions, lr=config.lr, steps=steps, length=config.difference_length
+        )
+        self.unrolled = stacked(value)  # h, (N,)
+        self.directions = torch.stack([stacked(direction) for direction in directions])  # V, (D, N)
+        self.differences = torch.tensor(differences, dtype=self.unrolled.dtype, device=self.unrolled.device)  # s, (D,)
+        self.envelope = envelope_at(inner_loss, adapted, add(adapted, start, -1.0))
+        leaves = detached(adapted, requires_grad=True)
+        g = gradient(outer_loss(leaves), leaves)
+        swept = steps == config.sweep_simulated_steps
+        products = [*config.solver_steps, *((config.sweep_solver_steps, config.reference_steps) if swept else ())]
+        self.krylov = krylov_space(lambda v: hessian_vector_product(inner_loss, adapted, v), g, max(products) + 1)
 
     def reference_row(self) -> Row:
         """The unrolled hypergradient held against the central differences."""
         return Row(**self._record(UNROLLED, 0, NO_RULE, math.nan, self.unrolled, math.nan, "reference"))
 
     def row(self, name: str, k: int, rule: str, gamma: float) -> Row:
-        """One estimate; a solver or a rule of γ that gives up is a row too."""
+        """One estimate; a solver or a rule of γ that gives up gives a row, too."""
         return Row(**self._estimate(name, k, rule, gamma)[0])
 
     def sweep_rows(self, gamma: float, config: Config) -> list[SweepRow]:
@@ -223,20 +231,17 @@ class _FineTuning:
                 printed_system = self.krylov.system(1 / gamma)
                 left = add(printed_system.rhs, printed_system.matvec(solution.x), -gamma)
                 printed = norm(left) / self.krylov.rhs_norm
-            rows.append(
-                SweepRow(
-                    **record,
-                    converged_error=error,
-                    converged_residual=converged.relative_residual,
-                    printed_residual=printed,
-                )
-            )
+            reference_errors: dict[str, Any] = {
+                "converged_error": error,
+                "converged_residual": converged.relative_residual,
+            }
+            rows.append(SweepRow(**record, **reference_errors, printed_residual=printed))
         return rows
 
     def _estimate(self, name: str, k: int, rule: str, gamma: float) -> tuple[dict[str, Any], Solution | None]:
         try:
             gamma = self._gamma(rule, gamma)
-            # The solver's name is its own rule where it uses no γ; a system needs one all the same.
+            # A first-order estimate uses no γ, but a system needs a value.
             system = self.krylov.system(1.0 if rule == NO_RULE else gamma)
             solution = solve(system, solver_config(name, k))
         except DivergenceError:
@@ -275,34 +280,3 @@ class _FineTuning:
             "smallest_curvature": gamma * low,
             "largest_curvature": gamma * high,
         }
-
-
-def _fine_tuned(
-    outer_loss: Loss,
-    inner_loss: Loss,
-    start: Named,
-    directions: Sequence[Named],
-    config: Config,
-    steps: int,
-    draw: int,
-) -> _FineTuning:
-    """Both references, and the Krylov space that the solvers need: one dimension more than products."""
-    adapted, value = unrolled_hypergradient(outer_loss, inner_loss, start, lr=config.lr, steps=steps)
-    differences = directional_differences(
-        outer_loss, inner_loss, start, directions, lr=config.lr, steps=steps, length=config.difference_length
-    )
-    leaves = detached(adapted, requires_grad=True)
-    g = gradient(outer_loss(leaves), leaves)
-    swept = steps == config.sweep_simulated_steps
-    products = [*config.solver_steps, *((config.sweep_solver_steps, config.reference_steps) if swept else ())]
-    unrolled = stacked(value)
-    return _FineTuning(
-        draw=draw,
-        steps=steps,
-        lr=config.lr,
-        unrolled=unrolled,
-        directions=torch.stack([stacked(direction) for direction in directions]),
-        differences=torch.tensor(differences, dtype=unrolled.dtype, device=unrolled.device),
-        envelope=envelope_at(inner_loss, adapted, add(adapted, start, -1.0)),
-        krylov=krylov_space(lambda v: hessian_vector_product(inner_loss, adapted, v), g, max(products) + 1),
-    )

@@ -1,4 +1,4 @@
-"""How a loss bends: trace and Frobenius norm of its Hessian, and what a displacement does to it.
+"""Curvature of a loss: trace and Frobenius norm of its Hessian, with the loss's change under displacements.
 
 Proposition 1 of ResAlign replaces E L(θ + ξ) − L(θ) by (σ²/2d)·Tr(H) for E ξ = 0, E ξξᵀ = (σ²/d)·I. For a loss that is
 bounded above and not below, such as a negated one, the signed trace falls also where the loss bends more, downwards;
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from resalign.bilevel.hvp import Loss, Mode, hessian_vector_product
 from resalign.lazy import torch
@@ -85,7 +84,7 @@ class FrozenLoss:
 
     @property
     def _losses(self) -> list[Loss]:
-        return [partial(_batch_loss, batch) for batch in self._batches]
+        return [lambda point, batch=batch: batch(point).mean() for batch in self._batches]  # type: ignore[misc]
 
 
 def sharpness(
@@ -105,9 +104,9 @@ def sharpness(
     Args:
         loss: L.
         point: θ.
-        probes: How many z.
-        generator: Of the probes; an equal one gives every model the same.
-        mode: How products are made.
+        probes: Number of z.
+        generator: Random stream of the probes; equal streams give every model the same probes.
+        mode: How Hessian products are taken.
         progress: Wraps the range of probes.
 
     Raises:
@@ -144,15 +143,15 @@ def change(loss: FrozenLoss, point: Named, displacement: Named) -> Estimate:
 def isotropic_change(loss: FrozenLoss, point: Named, length: float, pairs: int, generator: torch.Generator) -> Estimate:
     """E L(θ + ξ) − L(θ) over ξ uniform on the sphere of radius σ, the standard error over the drawn pairs.
 
-    Each direction is taken forwards and backwards, which leaves the mean as it is and takes out of the error what is
-    odd in ξ: the gradient, whose part would drown that of the curvature.
+    Each direction is taken forwards and backwards, which leaves the mean unchanged and removes from the error the terms
+    that are odd in ξ: the gradient's, which would exceed the curvature's.
 
     Args:
         loss: L.
         point: θ.
         length: σ.
-        pairs: Directions.
-        generator: Of the directions.
+        pairs: Number of directions.
+        generator: Random stream of the directions.
     """
     before = loss.examples(point).mean()
     changes = []
@@ -200,15 +199,10 @@ def random_direction(like: Named, length: float, generator: torch.Generator) -> 
     return scaled(drawn, length / norm(drawn))
 
 
-def _batch_loss(batch: ExampleLosses, point: Named) -> torch.Tensor:
-    return batch(point).mean()
-
-
 def _mean(parts: Iterable[Named]) -> dict[str, torch.Tensor]:
     """The mean of named vectors, added up one at a time."""
-    count = 0
     total: dict[str, torch.Tensor] = {}
-    for part in parts:
-        total = add(total, part) if count else dict(part)
-        count += 1
+    count = 0
+    for count, part in enumerate(parts, start=1):  # noqa: B007
+        total = add(total, part) if total else dict(part)
     return scaled(total, 1 / count)

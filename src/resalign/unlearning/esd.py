@@ -1,4 +1,4 @@
-"""ESD: erases a concept by steering the model away from what it would paint for the concept's own prompts.
+"""ESD: erases a concept by steering the model away from its own predictions for the concept's prompts.
 
 Source: Gandikota 2023, arXiv 2303.07345. Variants: x trains cross-attention, u all but cross-attention, all everything.
 """
@@ -20,7 +20,7 @@ from resalign.objectives.erasure import erasure_loss
 from resalign.tensors.named import detached
 from resalign.tensors.steps import clipped_step
 
-# Cross-attention is what its variants are about, and DDIM what gives x_t.
+# Its variants are defined by cross-attention, and x_t is sampled by DDIM.
 ARCHITECTURES = ("stable_diffusion", "stable_diffusion_xl")
 SCOPES: dict[str, Scope] = {"x": "cross_attention", "u": "not_cross_attention", "all": "full"}
 

@@ -1,4 +1,4 @@
-"""A released checkpoint as it is: for baselines whose authors published weights, as the paper itself used them."""
+"""A released checkpoint, unchanged, for baselines whose authors published weights, as the paper used them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from resalign.tensors.weights import WeightsError
 
 
 class Config(Strict):
-    """Which checkpoint.
+    """Settings for importing a released checkpoint.
 
     Attributes:
         checkpoint: Asset, or ``asset/file`` or ``asset/folder``: a state dict (safetensors, or ``torch.save``'s), a
             pipeline's or a component's folder, or a LoRA, named as diffusers names them.
         covers: ``all`` if the checkpoint holds every tensor of its components, as a whole UNet does; ``some`` if it
-            holds the changed part only, as UCE's and a LoRA do. What it does not hold stays the base model's.
-        lora_scale: What a LoRA's change is multiplied by when it is merged.
+            holds only the changed part, as UCE's and a LoRA do. All other tensors stay the base model's.
+        lora_scale: Factor of a LoRA's change when it is merged.
     """
 
     checkpoint: str
@@ -38,7 +38,7 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
         WeightsError: If it cannot be read, is of another architecture, incomplete, or the base model itself.
     """
     if data.checkpoint is None:
-        raise WeightsError(f"checkpoint '{config.checkpoint}' was not handed to the method")
+        raise WeightsError(f"checkpoint '{config.checkpoint}' was not given to the method")
     found = read_checkpoint(data.checkpoint, models.pipeline, covers=config.covers, lora_scale=config.lora_scale)
     run.history.record(
         0, imported_tensors=len(found.weights), differing_tensors=found.differing, covered_share=found.share

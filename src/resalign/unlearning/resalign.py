@@ -1,7 +1,7 @@
-"""ResAlign: unlearning that stays, by descending through simulated fine-tuning.
+"""ResAlign: unlearning that resists fine-tuning, by gradient descent through simulated fine-tunings.
 
-Source: Li 2025, NeurIPS, Algorithms 1 and 2. The published configuration is the default; what the released code does
-otherwise (LoRA outer weights, AdamW, gradient clipping, truncation) is a field.
+Source: Li 2025, NeurIPS, Algorithms 1 and 2. The published configuration is the default; where the released code
+differs (LoRA outer weights, AdamW, gradient clipping, truncation), a field selects it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.models import Models
-from resalign.diffusion.parametrisation import Direct, Parametrisation, Scope, lora, named_weights, pull_back, select
+from resalign.diffusion.parametrisation import FullRank, Parametrisation, Scope, lora, named_weights, select, vjp
 from resalign.lazy import torch
 from resalign.objectives.denoising import harmful_loss
 from resalign.objectives.distillation import distillation_loss
@@ -72,12 +72,13 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
             outer_loss = partial(harmful_loss, denoiser, batch=harmful_batch, truncation=config.truncation)
             where = f"outer step {i}, draw {j}"
             estimate, logged = simulated_hypergradient(config, simulated, theta, outer_loss, where=where)
-            total = add(total, pull_back(outer, original, variables, estimate.value), config.beta / config.draws)
+            total = add(total, vjp(outer, original, variables, estimate.value), config.beta / config.draws)
             run.history.record(i, **logged)
         for name, variable in variables.items():
             variable.grad = total[name]
         grad_norm = apply_gradients(optimizer, config.max_grad_norm, what=f"resalign at outer step {i}")
-        run.history.record(i, harmful_loss=harmful.item(), retain_loss=retain.item(), grad_norm=grad_norm)
+        losses = {"neg_harmful_denoising_loss": harmful.item(), "retain_loss": retain.item()}
+        run.history.record(i, **losses, grad_norm=grad_norm)
     final = detached(outer.weights(original, variables))
     return models.named({name: tensor for name, tensor in final.items() if not torch.equal(tensor, original[name])})
 
@@ -87,4 +88,4 @@ def _outer_parametrisation(config: Config, weights: Named) -> Parametrisation:
     if config.trained == "lora":
         return lora(weights, config.lora_rank, down_std=0.008, up_std=0.002)
     scope: Scope = "full" if config.trained == "full" else "attention"
-    return Direct(tuple(select(weights, scope)))
+    return FullRank(tuple(select(weights, scope)))

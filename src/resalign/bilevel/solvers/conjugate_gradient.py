@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from resalign.bilevel.ritz import of_hessian, tridiagonal_extremes
-from resalign.bilevel.solution import Solution, System, state_of
+from resalign.bilevel.ritz import tridiagonal_extremes
+from resalign.bilevel.solution import Solution, System
 from resalign.config.strict import Strict
 from resalign.lazy import torch
 from resalign.tensors.named import add, dot, norm, zeros_like
@@ -27,7 +27,7 @@ def solve(system: System, config: Config) -> Solution:
 
     Raises:
         DivergenceError: If a direction p has pᵀ(I + γH)p ≤ 0 up to rounding: then H has an eigenvalue with γλ ≤ −1,
-            the system is not positive definite and what conjugate gradients would return is no solution.
+            the system is not positive definite, and conjugate gradients would not return a solution.
 
     Source: Saad 2003, Iterative Methods for Sparse Linear Systems, Algorithm 6.18; Ritz values by Section 6.7.3.
     """
@@ -59,5 +59,4 @@ def solve(system: System, config: Config) -> Solution:
         beta = squared / previous
         beside.append(beta**0.5 / alpha)
         direction = add(residual, direction, beta)
-    curvature = of_hessian(tridiagonal_extremes(diagonal, beside))
-    return Solution(x, relative, system.products - start, state_of(relative, config.rtol), curvature)
+    return Solution.of(x, relative, system.products - start, config.rtol, tridiagonal_extremes(diagonal, beside))

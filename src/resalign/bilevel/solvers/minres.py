@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from resalign.bilevel.ritz import of_hessian, tridiagonal_extremes
-from resalign.bilevel.solution import Solution, System, state_of
+from resalign.bilevel.ritz import tridiagonal_extremes
+from resalign.bilevel.solution import Solution, System
 from resalign.config.strict import Strict
 from resalign.lazy import torch
 from resalign.tensors.named import add, dot, norm, scaled, zeros_like
@@ -25,8 +25,8 @@ class Config(Strict):
 def solve(system: System, config: Config) -> Solution:
     """The vector of least residual in each Krylov space, from zero; SciPy's is ``scipy.sparse.linalg.minres``.
 
-    The residual never grows, so that no solve diverges; of a singular system it finds a least-squares solution, whose
-    residual says that it solves nothing.
+    The residual never grows, so no solve diverges. For a singular system the result is a least-squares solution, whose
+    residual stays large.
 
     Source: Paige and Saunders 1975, SIAM J. Numer. Anal. 12(4), Section 6.
     """
@@ -51,7 +51,7 @@ def solve(system: System, config: Config) -> Solution:
             break
         diagonal.append(alpha)
         beside.append(beta_next)
-        # The two last rotations on the new column of the tridiagonal matrix, and a new one that removes β_{k+1}.
+        # Apply the last two rotations to the tridiagonal matrix's new column, then one that removes β_{k+1}.
         above_two, turned = sine_before * beta, cosine_before * beta
         above, corner = cosine * turned + sine * alpha, cosine * alpha - sine * turned
         scale = max(map(abs, diagonal + beside))
@@ -67,5 +67,4 @@ def solve(system: System, config: Config) -> Solution:
         if not relative > config.rtol or beta_next <= rounding * scale:
             break
         v, v_before, beta = scaled(w, 1 / beta_next), v, beta_next
-    curvature = of_hessian(tridiagonal_extremes(diagonal, beside))
-    return Solution(x, relative, system.products - start, state_of(relative, config.rtol), curvature)
+    return Solution.of(x, relative, system.products - start, config.rtol, tridiagonal_extremes(diagonal, beside))

@@ -1,4 +1,4 @@
-"""Richardson iteration x ← x + ω (g − A x), with A = I + γH: for ω = 1 it is x ← g − γHx."""
+"""Richardson iteration x ← x + ω (g − (I + γH) x), which for ω = 1 is x ← g − γHx [ResAlign, Eq. 6 times γ]."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from resalign.bilevel.solution import Solution, System
-from resalign.bilevel.stationary import sum_of_powers
+from resalign.bilevel.ritz import RitzPairs
+from resalign.bilevel.solution import Residual, Solution, System
 from resalign.config.strict import Strict
-from resalign.tensors.named import scaled
+from resalign.tensors.named import add, scaled, zeros_like
 
 
 class Config(Strict):
@@ -27,13 +27,20 @@ class Config(Strict):
 def solve(system: System, config: Config) -> Solution:
     """K steps of Richardson iteration from zero.
 
-    It converges only if |1 − ω(1 + γλ)| < 1 for every eigenvalue λ of H; for ω = 1 that is γ|λ| < 1. The relative
-    residual tells: above 1 the iteration has left zero behind in the wrong direction. Dense equivalent:
+    It converges only if |1 − ω(1 + γλ)| < 1 for every eigenvalue λ of H; for ω = 1 that is γ|λ| < 1. A relative
+    residual above 1 shows divergence: the iterate is further from the solution than zero is. Dense equivalent:
     ``numpy.linalg.solve(I + γH, g)``.
 
     Source: [ResAlign, Alg. 1, Eq. 6]. Deviation: Eq. 7 as printed has another fixed point unless γ = 1; it is the
-    solver ``richardson_printed``.
+    solver ``richardson_printed``, whose loop differs from this one in its last line.
     """
-    omega = config.relaxation
-    steps = math.ceil(config.steps / omega)
-    return sum_of_powers(system, scaled(system.rhs, omega), 1.0, -omega, steps=steps, rtol=config.rtol)
+    omega, ritz, residual = config.relaxation, RitzPairs(1.0, -config.relaxation), Residual(system)
+    x, step = zeros_like(system.rhs), scaled(system.rhs, omega)
+    for _ in range(math.ceil(config.steps / omega)):
+        if not residual.relative > config.rtol:  # NaN stops the iteration too
+            break
+        x = add(x, step)
+        product = residual.matvec(step)  # (I + γH) step, the only product of this iteration
+        ritz.observe(step, product)
+        step = add(step, product, -omega)  # next step = ω (g − (I + γH) x): for ω = 1, x ← g − γHx [Eq. 6]
+    return residual.solution(x, config.rtol, ritz.extremes)

@@ -1,4 +1,4 @@
-"""Under-relaxation of a hypergradient whose solve diverges."""
+"""Under-relaxation of a hypergradient whose linear solve diverges."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from resalign.tensors.steps import DivergenceError
 from resalign.tracking import log
 
 
-def damped(
+def under_relaxed(
     estimate: Callable[[SolverConfig], Hypergradient],
     solver: SolverConfig,
     *,
@@ -20,17 +20,17 @@ def damped(
     halvings: int,
     where: str,
 ) -> tuple[Hypergradient, float]:
-    """An estimate whose solve has not diverged, halving the relaxation (and raising K with it) where that is allowed.
+    """Estimates a hypergradient, halving the solver's relaxation ω (which raises K) until the solve does not diverge.
 
     Args:
         estimate: The hypergradient by a given solver.
-        solver: The solver to begin with; one that is to be damped has a field ``relaxation``.
+        solver: The solver of the first attempt; only one with a field ``relaxation`` can be retried.
         max_residual: Relative residual above which a solve counts as diverged.
         halvings: Most halvings of the relaxation; 0 for none.
-        where: What is estimated, for messages.
+        where: Name of the estimate, for messages.
 
     Returns:
-        The estimate and the relaxation that it took, 1 for a solver without one.
+        The estimate and its relaxation, 1 for a solver without one.
 
     Raises:
         DivergenceError: If the estimate is not finite or its residual too large, and no halving is left.

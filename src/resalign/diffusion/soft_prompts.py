@@ -1,4 +1,4 @@
-"""Prompts that begin with mixtures of words, differentiable in the shares of each mixture."""
+"""Soft prompts: prompts that begin with mixtures of words, differentiable in the shares of each mixture."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ENDS_A_WORD = "</w>"  # in an entry of CLIP's vocabulary, whose letters are smal
 
 @dataclass(frozen=True)
 class Words:
-    """Words of letters that are one entry each of the vocabulary that a pipeline's CLIP tokenizers share.
+    """Alphabetic words that are single tokens in the vocabulary shared by a pipeline's CLIP tokenizers.
 
     Attributes:
-        words: As text, W of them; joined by blanks, they are read as just these entries.
+        words: The words as text, W of them; joined by spaces, they are tokenized as just these tokens.
         tables: Each CLIP text encoder's embeddings of them, (W, width), by the component's name.
     """
 
@@ -30,11 +30,11 @@ class Words:
 
     @classmethod
     def of(cls, models: Models, forbidden: Sequence[str] = ()) -> Words:
-        """All words of letters that the tokenizers read as one entry.
+        """All alphabetic words that the tokenizers read as one token.
 
         Args:
             models: The pipeline.
-            forbidden: What no word may contain, in small or capital letters.
+            forbidden: Strings that no word may contain, in either case.
 
         Raises:
             ConfigError: If the pipeline's CLIP tokenizers have different vocabularies, or no word is left.
@@ -57,20 +57,20 @@ class Words:
         return len(self.words)
 
     def text(self, chosen: torch.Tensor, prompt: str) -> str:
-        """A prompt behind the words at ``chosen`` (N,)."""
+        """The words at ``chosen`` (N,), followed by a prompt."""
         return " ".join([*(self.words[index] for index in chosen.tolist()), *([prompt] if prompt else [])])
 
     def embed(self, models: Models, chosen: torch.Tensor, shares: torch.Tensor, prompt: str) -> Conditioning:
-        """One embedded prompt behind the words at ``chosen``, with the gradient that mixtures in their place have.
+        """Embeds the words at ``chosen`` and a prompt, with the gradient of mixtures in the words' places.
 
         The value is that of the chosen words, the derivative that of ``shares`` times the words' embeddings
         (straight-through, Bengio 2013, arXiv 1308.3432). A T5 encoder reads the chosen words, without a derivative.
 
         Args:
-            models: The pipeline that the words are of.
+            models: The pipeline of these words.
             chosen: Indices of words, (N,).
             shares: Of each word at each place, (N, W).
-            prompt: What follows them.
+            prompt: The prompt after the words.
         """
         with contextlib.ExitStack() as stack:
             for name, table in self.tables.items():
@@ -87,7 +87,7 @@ def _embedding(models: Models, component: str) -> torch.nn.Embedding:
 
 @functools.lru_cache(maxsize=1)
 def _whole_words(tokenizer: Any) -> dict[str, int]:
-    """Entry of each word of letters that the tokenizer reads as one entry."""
+    """Token ids of the alphabetic words that the tokenizer reads as one token."""
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     by_text = {entry.removesuffix(ENDS_A_WORD): index for entry, index in vocabulary.items() if ENDS_A_WORD in entry}
     found = {text: by_text[text] for text in sorted(by_text) if text.isascii() and text.isalpha()}
@@ -97,7 +97,7 @@ def _whole_words(tokenizer: Any) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _replacing(embedding: torch.nn.Embedding, words: torch.Tensor) -> Iterator[None]:
-    """Within the block the embeddings (N, width) stand behind the token that begins a prompt."""
+    """Within the block the embeddings (N, width) replace those after a prompt's start token."""
 
     def replace(_module: torch.nn.Module, _arguments: Any, output: torch.Tensor) -> torch.Tensor:
         rest = output[:, 1 + len(words) :]

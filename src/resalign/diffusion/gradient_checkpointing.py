@@ -1,4 +1,4 @@
-"""Recomputation: a function's inputs are kept instead of its inside, and the inside is computed again when needed."""
+"""Gradient checkpointing: a function keeps its inputs and recomputes its activations when a derivative needs them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from resalign.lazy import torch
 
 
 def recomputed(function: Callable[..., Any], *inputs: torch.Tensor) -> Any:
-    """``function(*inputs)``, of which the inputs alone are kept for the backward pass, and for a backward pass of that.
+    """``function(*inputs)``, keeping only the inputs for the backward pass, and for a backward pass of that.
 
     Args:
         function: Of tensors, to a tensor or several (None among them); without random numbers of its own.
-        inputs: Everything that a gradient may be asked for; what the function closes over is constant.
+        inputs: Every tensor that may need a gradient; closed-over values are constant.
     """
     return _recomputed()(function, *inputs)
 
 
 def checkpointed(block: torch.nn.Module, *arguments: Any) -> Any:
-    """One block of a network; what ``enable_gradient_checkpointing`` of diffusers takes.
+    """One block of a network, in the form that diffusers' ``enable_gradient_checkpointing`` takes.
 
     The block's weights are inputs, those that ``functional_call`` has put in place of its own: torch's checkpointing
     would find the module's own in the backward pass.
@@ -60,7 +60,7 @@ def _recomputed() -> Callable[..., Any]:
         def backward(ctx: Any, *slopes: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
             wanted = [index for index, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
             given = [index for index, slope in enumerate(slopes) if slope is not None]
-            function = functools.partial(_pulled_back, ctx.function, wanted, given)
+            function = functools.partial(_vjp, ctx.function, wanted, given)
             inputs = (*ctx.saved_tensors, *(slope for slope in slopes if slope is not None))
             found = dict(zip(wanted, Recomputed.apply(function, *inputs), strict=True))
             return (None, *(found.get(index) for index in range(len(ctx.saved_tensors))))
@@ -68,7 +68,7 @@ def _recomputed() -> Callable[..., Any]:
     return Recomputed.apply
 
 
-def _pulled_back(
+def _vjp(
     function: Callable[..., Any], wanted: Sequence[int], given: Sequence[int], *tensors: torch.Tensor
 ) -> tuple[torch.Tensor | None, ...]:
     """Jᵀv of ``function``, J its Jacobian with respect to the inputs ``wanted``, v at its outputs ``given``.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from resalign.diffusion.models import Models
-from resalign.diffusion.relaxed_words import Words
+from resalign.diffusion.soft_prompts import Words
 from tests.nearness import assert_near
 from tests.pipelines import WITH_T5
 
