@@ -17,7 +17,8 @@ from typing import Any
 from resalign import pipes
 from resalign.config import registry
 from resalign.config.strict import ConfigError, read_yaml, typed
-from resalign.tracking import log
+from resalign.library.training import ATTACK_SETS, UNLEARNING_SETS
+from resalign.tracking import log, tracked
 
 ROOT = Path(__file__).resolve().parents[2]  # of a clone
 SNAKEMAKE = (sys.executable, "-m", "snakemake")
@@ -93,9 +94,9 @@ def parser() -> argparse.ArgumentParser:
     export = _command(commands, "export", _export, "write an unlearned model of an experiment, with a model card")
     for name, (_, text) in SCRIPTS.items():
         commands.add_parser(name, help=text, add_help=False)
-    _training(unlearn, "method", "unlearning", "resalign", ("forget", "retain", "pool"))
+    _training(unlearn, "method", "unlearning", "resalign", UNLEARNING_SETS)
     unlearn.add_argument("--concept", action="append", default=[], metavar="PROMPT", help="a prompt; repeatable")
-    _training(attack, "attack", "attacks", "full", ("train", "heldout", "prior", "harmful"))
+    _training(attack, "attack", "attacks", "full", ATTACK_SETS)
     attack.add_argument("--base", type=Path, metavar="PIPELINE", help="before unlearning, for attacks that use it")
     audit.add_argument("pipeline", type=Path, nargs="?", help="pipeline folder; by default every model of CONFIGFILE")
     export.add_argument("model", nargs="?", help="a method of CONFIGFILE; by default every one, as a delta")
@@ -134,53 +135,48 @@ def _training(command: argparse.ArgumentParser, kind: str, family: str, default:
 
 
 def _unlearn(options: argparse.Namespace) -> int:
-    from resalign.library.weights import train_unlearned
+    from resalign.library.weights import unlearn
 
-    return _train(train_unlearned, options, options.method, prompts=options.concept)
+    sets = {name: getattr(options, name) for name in UNLEARNING_SETS}
+    return _train(partial(unlearn, **sets, prompts=options.concept), options, "unlearning", options.method)
 
 
 def _attack(options: argparse.Namespace) -> int:
-    from resalign.library.weights import train_attacked
+    from resalign.library.weights import attack
 
     if options.train is None or options.heldout is None:
         raise ConfigError("attack: give --train and --heldout, two image folders")
-    return _train(train_attacked, options, options.attack, base=options.base)
+    sets = {name: getattr(options, name) for name in ATTACK_SETS}
+    return _train(partial(attack, **sets, base=options.base), options, "attacks", options.attack)
 
 
-def _train(train: Callable[..., Any], options: argparse.Namespace, member: str, **arguments: Any) -> int:
-    """Trains, then writes a pipeline folder with the history and the resolved settings in it."""
+def _train(train: Callable[..., Any], options: argparse.Namespace, family: str, name: str) -> int:
+    """Trains, then writes a pipeline folder that has the history and the resolved settings in it."""
     from importlib.metadata import version
 
     from resalign.config.closure import import_closure, source_hash
     from resalign.diffusion.export import write_pipeline
-    from resalign.library.training import ATTACK_SETS, UNLEARNING_SETS
+    from resalign.diffusion.models import trainable_tensors
     from resalign.library.weights import Computing
     from resalign.running.devices import lease
     from resalign.running.stage import progress_bar, write_json
     from resalign.tensors.weights import WeightsError, save_weights
 
-    output: Path = options.output
+    output, settings = options.output, settings_of(options.set)
     if output.exists():
         raise WeightsError(f"{output}: is there already; name a folder that is not")
-    sets = {name: getattr(options, name) for name in (*UNLEARNING_SETS, *ATTACK_SETS) if hasattr(options, name)}
-    computing = Computing(device=lease(options.device).device, progress=progress_bar(f"{options.command} {member}"))
-    trained = train(
-        options.pipeline,
-        member,
-        **sets,
-        **arguments,
-        seed=options.seed,
-        computing=computing,
-        **settings_of(options.set),
-    )
+    config = registry.config_class(family, name).parse(settings, where=f"--set, {options.command} '{name}'")
+    history = tracked(str(output))
+    computing = Computing(lease(options.device).device, progress=progress_bar(f"{options.command} {name}"))
+    pipeline = train(options.pipeline, name, seed=options.seed, computing=computing, history=history, **settings)
     with tempfile.TemporaryDirectory(prefix="resalign-") as folder:
-        save_weights(Path(folder) / "weights.safetensors", trained.states[max(trained.states)])
-        write_pipeline(options.pipeline, Path(folder) / "weights.safetensors", output)
-    trained.run.history.write(output / "history.csv")
-    record = {"name": member, **trained.config.model_dump(mode="json")}
-    source = source_hash(import_closure("resalign.cli", f"{type(trained.config).__module__}"))
-    made = {"version": version("resalign"), options.command: record, "seed": options.seed, "source_sha256": source}
-    write_json(output / "resalign.json", made)
+        weights = Path(folder) / "weights.safetensors"
+        save_weights(weights, trainable_tensors(pipeline))
+        write_pipeline(options.pipeline, weights, output)
+    history.write(output / "history.csv")
+    source = source_hash(import_closure("resalign.cli", f"resalign.{family}.{name}"))
+    made = {options.command: {"name": name, **config.model_dump(mode="json")}, "seed": options.seed}
+    write_json(output / "resalign.json", {**made, "source_sha256": source, "version": version("resalign")})
     log.info("wrote %s", output)
     return 0
 

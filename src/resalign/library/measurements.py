@@ -20,7 +20,7 @@ from resalign.diffusion.sampling import sample_images
 from resalign.lazy import torch
 from resalign.library.inputs import Images, Pipeline, Prompts, captioned, open_pipeline, prompt_list
 from resalign.library.scoring import score_batch
-from resalign.library.weights import Computing, deterministic, put, train_attacked
+from resalign.library.weights import Computing, attack, deterministic, put
 from resalign.scorers._scorer import load_scorer
 
 if TYPE_CHECKING:
@@ -115,9 +115,9 @@ def evaluate(
     from resalign.analysis.frames import long_table
 
     settings = ReportConfig.parse(dict(report or {}), where="report")
-    measure = _Measure(prompts, scorers, metrics, images_per_prompt, reference, device, sampling)
-    models = open_pipeline(pipeline, device=device, precision=measure.sampling.precision)
-    measurements = measure.measurements([measure.state(models, model=MODEL)], [], [MODEL])
+    given = {"prompts": prompts, "scorers": scorers, "metrics": metrics, "reference": reference}
+    measure = _Measure(**given, images_per_prompt=images_per_prompt, device=device, **sampling)
+    measurements = measure.measurements([measure.state(pipeline, model=MODEL)], [], [MODEL])
     return long_table(measurements, settings)[["metric", "mean", "low", "high", "n"]]
 
 
@@ -127,16 +127,11 @@ def audit(
     train: Images,
     heldout: Images,
     attacks: Mapping[str, Mapping[str, Any]],
-    prompts: Prompts | Mapping[str, Prompts],
-    scorers: Mapping[str, Mapping[str, Any]],
-    metrics: Mapping[str, Mapping[str, Any]],
     base: Pipeline | None = None,
-    images_per_prompt: int = 1,
-    reference: Images | None = None,
     seed: int = 0,
     computing: Computing | None = None,
     report: Mapping[str, Any] | None = None,
-    **sampling: Any,
+    **evaluation: Any,
 ) -> Audit:
     """Evaluates a pipeline before and along attacks, and judges whether its safety rates hold.
 
@@ -144,21 +139,16 @@ def audit(
     :func:`resalign.analysis.verdicts.judge`.
 
     Args:
-        pipeline: The pipeline to audit, or its folder; it is not changed.
+        pipeline: The pipeline to audit, or its folder; neither is changed.
         train: Image set that the attacks fine-tune on; see :func:`resalign.library.weights.unlearn`.
         heldout: Images like those, for the held-out loss.
         attacks: Settings of each attack by label, which is the attack's name unless ``attack`` gives it:
             ``{"full": {"steps": 200, "checkpoints": [50]}, "gentle": {"attack": "full", "lr": 1e-6}}``.
-        prompts: See :func:`evaluate`, as for scorers, metrics, images_per_prompt, reference, report and sampling.
-        scorers: As there.
-        metrics: As there; at least one of them must be a safety metric.
         base: The pipeline before unlearning, to be attacked and evaluated too; None to leave it out.
-        images_per_prompt: As there.
-        reference: As there.
         seed: Training seed of the attacks.
-        computing: Where and how the attacks are trained.
-        report: As there.
-        **sampling: As there.
+        computing: Where and how to train and sample.
+        report: Settings of ``report`` in a configuration.
+        **evaluation: Further arguments of :func:`evaluate`. At least one metric must be a safety metric.
 
     Raises:
         ConfigError: If a setting or a name is unknown.
@@ -169,32 +159,24 @@ def audit(
     from resalign.analysis.verdicts import judge, overall
 
     computing, settings = computing or Computing(), ReportConfig.parse(dict(report or {}), where="report")
-    measure = _Measure(prompts, scorers, metrics, images_per_prompt, reference, computing.device, sampling)
+    measure = _Measure(device=computing.device, **evaluation)
     entries = {label: {"attack": label, **entry} for label, entry in attacks.items()}
-    for entry in entries.values():  # before any work
-        registry.config_class("attacks", entry["attack"]).parse(
-            {key: value for key, value in entry.items() if key != "attack"}, where=f"attack '{entry['attack']}'"
-        )
-    pipelines = {MODEL: pipeline, **({BASE: base} if base is not None else {})}
-    frames = []
+    for entry in entries.values():  # before any long work
+        own = {key: value for key, value in entry.items() if key != "attack"}
+        registry.config_class("attacks", entry["attack"]).parse(own, where=f"attack '{entry['attack']}'")
+    pipelines, frames = {MODEL: pipeline, **({} if base is None else {BASE: base})}, []
+    sets = {"train": train, "heldout": heldout, "base": base}
     for name, given in pipelines.items():
-        models = open_pipeline(given, device=computing.device, precision=measure.sampling.precision)
-        frames.append(measure.state(models, model=name))
+        frames.append(measure.state(given, model=name))
         for label, entry in entries.items():
-            sets = {"train": train, "heldout": heldout, "base": base}
-            trained = train_attacked(given, **entry, **sets, seed=seed, computing=computing)
-            for step, weights in sorted(trained.states.items()):
-                if step:
-                    models = open_pipeline(given, device=computing.device, precision=measure.sampling.precision)
-                    put(models, weights)
-                    frames.append(measure.state(models, model=name, attack=label, dataset=DATASET, steps=step))
+            states: dict[int, Mapping[str, torch.Tensor]] = {}
+            attack(given, **entry, **sets, seed=seed, computing=computing, on_checkpoint=states.__setitem__)
+            for step, weights in sorted(states.items()):
+                frames.append(measure.state(given, weights, model=name, attack=label, dataset=DATASET, steps=step))
     measurements = measure.measurements(frames, [*entries], [*pipelines])
-    judged = judge(long_table(measurements, settings), measurements, MODEL, settings.most_after).drop(
-        columns=["dataset", "seeds"]
-    )
-    if base is None:
-        judged = judged[[column for column in judged if not column.startswith("base_")]]
-    return Audit(overall(judged), judged.reset_index(drop=True))
+    judged = judge(long_table(measurements, settings), measurements, MODEL, settings.most_after)
+    unused = ["dataset", "seeds", *(name for name in judged if base is None and name.startswith("base_"))]
+    return Audit(overall(judged), judged.drop(columns=unused).reset_index(drop=True))
 
 
 class _Measure:
@@ -202,22 +184,23 @@ class _Measure:
 
     def __init__(
         self,
+        *,
         prompts: Prompts | Mapping[str, Prompts],
         scorers: Mapping[str, Mapping[str, Any]],
         metrics: Mapping[str, Mapping[str, Any]],
-        images_per_prompt: int,
-        reference: Images | None,
-        device: str | None,
-        sampling: Mapping[str, Any],
+        images_per_prompt: int = 1,
+        reference: Images | None = None,
+        device: str | None = None,
+        **sampling: Any,
     ) -> None:
         """Validates every setting, then loads the scorers; the arguments are those of :func:`evaluate`."""
-        self.sampling = SamplingConfig.parse(dict(sampling), where="sampling")
+        self.sampling = SamplingConfig.parse(sampling, where="sampling")
         lists = prompts if isinstance(prompts, Mapping) else {LIST: prompts}
         self.wanted = {name: _wanted(given, images_per_prompt) for name, given in lists.items()}
         self.metrics = {label: self._metric(label, dict(entry)) for label, entry in metrics.items()}
         entries = {label: _scorer_entry(label, dict(entry)) for label, entry in scorers.items()}
         self.scorers = {label: load_scorer(label, entry, device or "cpu") for label, entry in entries.items()}
-        self.reference = reference
+        self.reference, self.device = reference, device
 
     def _metric(self, label: str, entry: dict[str, Any]) -> tuple[Any, Any, MetricInfo]:
         """A metric's module, settings and description."""
@@ -231,14 +214,27 @@ class _Measure:
             raise ConfigError(
                 f"metrics.{label}: no prompt list '{config.prompts}'{nearest(config.prompts, self.wanted)}"
             )
+        if getattr(config, "reference", None):
+            raise ConfigError(
+                f"metrics.{label}: a reference of its own is for workflows; give reference to this function"
+            )
         return module, config, MetricInfo.of(module, label, config.prompts)
 
     def state(
-        self, models: Models, *, model: str, attack: str = NOT_ATTACKED, dataset: str = "", steps: int = 0
+        self,
+        pipeline: Pipeline,
+        weights: Mapping[str, torch.Tensor] | None = None,
+        *,
+        model: str,
+        attack: str = NOT_ATTACKED,
+        dataset: str = "",
+        steps: int = 0,
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Values of one state: those of single images, and those of sets."""
+        """Values of one state, a pipeline and changed weights: those of single images, and those of sets."""
         import pandas as pd
 
+        models = open_pipeline(pipeline, device=self.device, precision=self.sampling.precision)
+        put(models, weights or {})
         names = {"model": model, "attack": attack, "dataset": dataset, "steps": steps, "seed": 0}
         with deterministic():
             scores = {name: self._scores(models, wanted) for name, wanted in self.wanted.items()}

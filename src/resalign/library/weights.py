@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from resalign.config import registry
 from resalign.config.precision import TrainingPrecision
-from resalign.config.strict import ConfigError, Strict
+from resalign.config.strict import ConfigError
 from resalign.contracts import Run
 from resalign.data.overlap import check_apart
-from resalign.data.prompts import Prompt
-from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.micro_batches import micro_batches
 from resalign.diffusion.models import Models, trainable_tensors
 from resalign.diffusion.precision import training_precision
@@ -24,7 +22,7 @@ from resalign.lazy import diffusers, torch
 from resalign.library.inputs import Images, Pipeline, captioned, open_pipeline
 from resalign.library.training import run_attack, unlearned_weights
 from resalign.tensors.weights import WeightsError
-from resalign.tracking import tracked
+from resalign.tracking import History, tracked
 
 
 @dataclass(frozen=True)
@@ -45,94 +43,14 @@ class Computing:
     gradient_checkpointing: bool = False
     progress: Any = None
 
-    def run(self, seed: int, name: str) -> Run:
-        """The run of a seed; ``name`` is its name for TensorBoard or Weights & Biases."""
-        history = tracked(name)
+    def run(self, seed: int, history: History) -> Run:
+        """The run of a seed."""
         return Run(seed, history) if self.progress is None else Run(seed, history, progress=self.progress)
 
 
-@dataclass
-class Trained:
-    """A pipeline and the weights that a method or an attack found.
-
-    Attributes:
-        models: The pipeline as it was before.
-        config: The resolved settings.
-        run: Seed and history.
-        states: Changed weights by step, named ``component.parameter``.
-    """
-
-    models: Models
-    config: Strict
-    run: Run
-    states: dict[int, Mapping[str, torch.Tensor]] = field(default_factory=dict)
-
-    def pipeline(self, step: int | None = None) -> diffusers.DiffusionPipeline:
-        """The pipeline with the weights of a step, the last by default; each call changes the same object."""
-        put(self.models, self.states[max(self.states) if step is None else step])
-        pipeline = self.models.pipeline
-        denoiser = getattr(pipeline, self.models.architecture.denoiser)
-        if denoiser.is_gradient_checkpointing:
-            denoiser.disable_gradient_checkpointing()
-        pipeline.set_progress_bar_config(disable=False)
-        return pipeline
-
-
-def unlearn(pipeline: Pipeline, method: str = "resalign", **arguments: Any) -> diffusers.DiffusionPipeline:
-    """Unlearns a concept.
-
-    Equal arguments and an equal seed give equal bits on one kind of machine with one number of threads. The given
-    pipeline is not changed. Neither is its folder.
-
-    Args:
-        pipeline: A diffusers pipeline, or the folder of one.
-        method: A member of :mod:`resalign.unlearning`, such as ``resalign``, ``esd`` or ``graddiff``.
-        **arguments: ``forget``, ``retain`` and ``pool`` (image sets, as far as the method uses them: images of the
-            concept, images to preserve, harmless images for simulated users; each a folder with a table of captions, a
-            ``datasets.Dataset``, or pairs of a PIL image and its caption), ``prompts`` (texts that name the concept; by
-            default the captions of ``forget``), ``seed`` (0), ``computing`` (a :class:`Computing`), and the method's
-            own settings.
-
-    Returns:
-        A pipeline in float32, without a safety checker.
-
-    Raises:
-        ConfigError: If a setting or the method is unknown, or an image set is missing that the method uses.
-        DataError: If an image set cannot be read.
-        WeightsError: If the pipeline cannot be used.
-        DivergenceError: If a loss or gradient is not finite.
-    """
-    return train_unlearned(pipeline, method, **arguments).pipeline()
-
-
-def attack(pipeline: Pipeline, attack: str = "full", **arguments: Any) -> diffusers.DiffusionPipeline:
-    """Fine-tunes a pipeline, as a user who downloads it might.
-
-    The given pipeline is not changed; for seeds and bits see :func:`unlearn`.
-
-    Args:
-        pipeline: A diffusers pipeline, or the folder of one.
-        attack: A member of :mod:`resalign.attacks` that changes weights, such as ``full`` or ``lora``.
-        **arguments: ``train`` (image set to fine-tune on), ``heldout`` (images like it, for the held-out loss),
-            ``prior`` and ``harmful`` (as far as the attack uses them), ``base`` (the pipeline before unlearning, for
-            attacks that use its weights), ``seed`` (0), ``computing`` (a :class:`Computing`), and the attack's own
-            settings. Image sets are as for :func:`unlearn`.
-
-    Returns:
-        A pipeline in float32, without a safety checker.
-
-    Raises:
-        ConfigError: If a setting or the attack is unknown, or the attack changes prompts instead of weights.
-        DataError: If an image set cannot be read, or ``heldout`` shares images with ``train``.
-        WeightsError: If the pipeline cannot be used.
-        DivergenceError: If a loss or gradient is not finite.
-    """
-    return train_attacked(pipeline, attack, **arguments).pipeline()
-
-
-def train_unlearned(
+def unlearn(
     pipeline: Pipeline,
-    method: str,
+    method: str = "resalign",
     *,
     forget: Images | None = None,
     retain: Images | None = None,
@@ -140,9 +58,35 @@ def train_unlearned(
     prompts: Sequence[str] = (),
     seed: int = 0,
     computing: Computing | None = None,
+    history: History | None = None,
     **settings: Any,
-) -> Trained:
-    """See :func:`unlearn`; gives the weights too."""
+) -> diffusers.DiffusionPipeline:
+    """Unlearns a concept.
+
+    Equal arguments, the seed among them, give equal bits on one kind of machine with one number of threads.
+
+    Args:
+        pipeline: A diffusers pipeline, or the folder of one; neither is changed.
+        method: A member of :mod:`resalign.unlearning`, such as ``resalign``, ``esd`` or ``graddiff``.
+        forget: Images of the concept: a folder with a table of captions, a ``datasets.Dataset`` with an image and a
+            caption column, or pairs of a PIL image and its caption. Methods that use prompts only need no images.
+        retain: Images that the model should keep drawing.
+        pool: Harmless images that simulated users fine-tune on.
+        prompts: Texts that name the concept; by default the captions of ``forget``.
+        seed: Training seed.
+        computing: Where and how to train.
+        history: Receives the quantities that the method records at each step.
+        **settings: The method's own settings, as in a configuration.
+
+    Returns:
+        A new pipeline in float32, without a safety checker.
+
+    Raises:
+        ConfigError: If a setting or the method is unknown, or an image set is missing that the method uses.
+        DataError: If an image set cannot be read.
+        WeightsError: If the pipeline cannot be used.
+        DivergenceError: If a loss or gradient is not finite.
+    """
     computing = computing or Computing()
     member = registry.member("unlearning", method)
     config = member.Config.parse(settings, where=f"method '{method}'")
@@ -150,17 +94,17 @@ def train_unlearned(
     if isinstance(prompts, str):
         raise ConfigError(f"prompts: expected a list of texts, got one text; give [{prompts!r}]")
     with _training(pipeline, computing) as models:
-        with captioned({"forget": forget, "retain": retain, "pool": pool}, models.pixels) as images:
-            run = computing.run(seed, f"unlearn/{method}/seed-{seed}")
-            weights = unlearned_weights(
-                models, member, config, images, run, prompts=tuple(prompts), checkpoint=checkpoint
-            )
-    return Trained(models, config, run, {0: weights})
+        sets = captioned({"forget": forget, "retain": retain, "pool": pool}, models.pixels)
+        with sets as images:
+            run = computing.run(seed, history or tracked(f"unlearn/{method}/seed-{seed}"))
+            given = {"prompts": tuple(prompts), "checkpoint": checkpoint}
+            put(models, unlearned_weights(models, member, config, images, run, **given))
+    return models.pipeline
 
 
-def train_attacked(
+def attack(
     pipeline: Pipeline,
-    attack: str,
+    attack: str = "full",
     *,
     train: Images,
     heldout: Images,
@@ -169,30 +113,57 @@ def train_attacked(
     base: Pipeline | None = None,
     seed: int = 0,
     computing: Computing | None = None,
+    history: History | None = None,
+    on_checkpoint: Callable[[int, Mapping[str, torch.Tensor]], None] | None = None,
     **settings: Any,
-) -> Trained:
-    """See :func:`attack`; gives the weights of every checkpoint."""
+) -> diffusers.DiffusionPipeline:
+    """Fine-tunes a pipeline, as a user who downloads it might; for image sets and bits see :func:`unlearn`.
+
+    Args:
+        pipeline: A diffusers pipeline, or the folder of one; neither is changed.
+        attack: A member of :mod:`resalign.attacks` that changes weights, such as ``full`` or ``lora``.
+        train: Images to fine-tune on.
+        heldout: Images like them, for the held-out loss.
+        prior: Images of the class at large, for attacks with prior preservation.
+        harmful: Images of the concept, for attacks by somebody who has some.
+        base: The pipeline before unlearning, for attacks that use its weights.
+        seed: Training seed.
+        computing: Where and how to train.
+        history: Receives the quantities that the attack records.
+        on_checkpoint: Called with the step and the changed weights at every checkpoint and at the end.
+        **settings: The attack's own settings, as in a configuration.
+
+    Returns:
+        A new pipeline in float32, without a safety checker.
+
+    Raises:
+        ConfigError: If a setting or the attack is unknown, or the attack changes prompts instead of weights.
+        DataError: If an image set cannot be read, or ``heldout`` shares images with another one.
+        WeightsError: If the pipeline cannot be used.
+        DivergenceError: If a loss or gradient is not finite.
+    """
     computing = computing or Computing()
     member = registry.member("attacks", attack)
     config = member.Config.parse(settings, where=f"attack '{attack}'")
-    states: dict[int, Mapping[str, torch.Tensor]] = {}
-
-    def save(
-        step: int, changed: Mapping[str, torch.Tensor], lora: Lora | None = None, attacked: Sequence[Prompt] = (), /
-    ) -> None:
-        states[step] = changed
-
     if "prompts" in member.Config.model_fields:
         raise ConfigError(f"attack '{attack}' changes prompts, not weights; run it in a workflow, under 'attacks'")
+    last: dict[str, torch.Tensor] = {}
+
+    def save(step: int, changed: Mapping[str, torch.Tensor], *_: object) -> None:
+        last.update(changed)
+        if on_checkpoint:
+            on_checkpoint(step, changed)
+
     with _training(pipeline, computing) as models:
         if hasattr(member, "start"):
             put(models, _started(models, partial(member.start, config), base, attack))
-        sets = {"train": train, "heldout": heldout, "prior": prior, "harmful": harmful}
-        with captioned(sets, models.pixels) as images:
+        sets = captioned({"train": train, "heldout": heldout, "prior": prior, "harmful": harmful}, models.pixels)
+        with sets as images:
             check_apart(images, label=f"attack '{attack}'")
-            run = computing.run(seed, f"attack/{attack}/seed-{seed}")
+            run = computing.run(seed, history or tracked(f"attack/{attack}/seed-{seed}"))
             run_attack(models, member, config, images, run, save)
-    return Trained(models, config, run, states)
+        put(models, last)
+    return models.pipeline
 
 
 def put(models: Models, weights: Mapping[str, torch.Tensor]) -> None:
@@ -219,8 +190,13 @@ def deterministic() -> Iterator[None]:
 def _training(pipeline: Pipeline, computing: Computing) -> Iterator[Models]:
     """An opened pipeline, in the block's precision and micro-batches."""
     parts, precision = micro_batches(computing.micro_batch_size), training_precision(computing.precision)
+    saving = computing.gradient_checkpointing
     with deterministic(), parts, precision:
-        yield open_pipeline(pipeline, device=computing.device, gradient_checkpointing=computing.gradient_checkpointing)
+        models = open_pipeline(pipeline, device=computing.device, gradient_checkpointing=saving)
+        yield models
+    if saving:
+        getattr(models.pipeline, models.architecture.denoiser).disable_gradient_checkpointing()
+    models.pipeline.set_progress_bar_config(disable=False)
 
 
 def _started(models: Models, start: Any, base: Pipeline | None, attack: str) -> dict[str, torch.Tensor]:
