@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         options.passed_on = passed_on
         run = partial(options.run, options)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO)
     pipes.end_with_the_reader()
     try:
         return run()
@@ -256,10 +257,9 @@ def _script(name: str, arguments: Sequence[str]) -> int:
     if name == "verify" and not [word for word in arguments if not word.startswith("-") or word in ("-h", "--help")]:
         script = "scripts/check_results.py"
     start = [script] if script.endswith(".py") else ["-m", script]
-    here = [
-        str(Path(word).resolve()) if not word.startswith("-") and Path(word).exists() else word for word in arguments
-    ]
-    return _call([sys.executable, *start, *here])
+    if Path.cwd() != ROOT:
+        arguments = [str(Path(word).resolve()) if Path(word).exists() else word for word in arguments]
+    return _call([sys.executable, *start, *arguments])
 
 
 def _call(command: Sequence[str]) -> int:
