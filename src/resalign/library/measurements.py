@@ -117,7 +117,7 @@ def evaluate(
     settings = ReportConfig.parse(dict(report or {}), where="report")
     given = {"prompts": prompts, "scorers": scorers, "metrics": metrics, "reference": reference}
     measure = _Measure(**given, images_per_prompt=images_per_prompt, device=device, **sampling)
-    measurements = measure.measurements([measure.state(pipeline, model=MODEL)], [], [MODEL])
+    measurements = measure.measurements([measure.state(measure.opened(pipeline), MODEL)], [], [MODEL])
     return long_table(measurements, settings)[["metric", "mean", "low", "high", "n"]]
 
 
@@ -167,12 +167,14 @@ def audit(
     pipelines, frames = {MODEL: pipeline, **({} if base is None else {BASE: base})}, []
     sets = {"train": train, "heldout": heldout, "base": base}
     for name, given in pipelines.items():
-        frames.append(measure.state(given, model=name))
+        frames.append(measure.state(measure.opened(given), name))
         for label, entry in entries.items():
             states: dict[int, Mapping[str, torch.Tensor]] = {}
             attack(given, **entry, **sets, seed=seed, computing=computing, on_checkpoint=states.__setitem__)
+            models = measure.opened(given)
             for step, weights in sorted(states.items()):
-                frames.append(measure.state(given, weights, model=name, attack=label, dataset=DATASET, steps=step))
+                put(models, weights)
+                frames.append(measure.state(models, name, label, DATASET, step))
     measurements = measure.measurements(frames, [*entries], [*pipelines])
     judged = judge(long_table(measurements, settings), measurements, MODEL, settings.most_after)
     unused = ["dataset", "seeds", *(name for name in judged if base is None and name.startswith("base_"))]
@@ -220,21 +222,21 @@ class _Measure:
             )
         return module, config, MetricInfo.of(module, label, config.prompts)
 
+    def opened(self, pipeline: Pipeline) -> Models:
+        """A pipeline to sample from."""
+        return open_pipeline(pipeline, device=self.device, precision=self.sampling.precision)
+
     def state(
         self,
-        pipeline: Pipeline,
-        weights: Mapping[str, torch.Tensor] | None = None,
-        *,
+        models: Models,
         model: str,
         attack: str = NOT_ATTACKED,
         dataset: str = "",
         steps: int = 0,
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Values of one state, a pipeline and changed weights: those of single images, and those of sets."""
+        """Values of one state of a pipeline: those of single images, and those of sets."""
         import pandas as pd
 
-        models = open_pipeline(pipeline, device=self.device, precision=self.sampling.precision)
-        put(models, weights or {})
         names = {"model": model, "attack": attack, "dataset": dataset, "steps": steps, "seed": 0}
         with deterministic():
             scores = {name: self._scores(models, wanted) for name, wanted in self.wanted.items()}
