@@ -99,7 +99,7 @@ def _imported(package: str, module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise DataError(f"{TRACK}: {package} is not installed; pip install 'resalign[tracking]', or unset it") from None
+        raise DataError(f"{TRACK}: {package} is not installed; pip install {package}, or unset {TRACK}") from None
 
 
 _TRACKERS: Mapping[str, Callable[[str], Writer]] = {"tensorboard": _tensorboard, "wandb": _wandb}
