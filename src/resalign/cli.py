@@ -213,12 +213,10 @@ def _audit(options: argparse.Namespace) -> int:
     configfile = options.configfile.resolve()
     if options.pipeline:
         name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in options.pipeline.name)
-        values = {
-            "extends": str(configfile),
-            "name": f"{read_yaml(configfile)['name']}-audit-{name}",
-            "audit": {name: str(options.pipeline.resolve())},
-        }
-        configfile = _clone() / "results" / values["name"] / "audit.json"
+        experiment = f"{read_yaml(configfile)['name']}-audit-{name}"
+        audited = {name: str(options.pipeline.resolve())}
+        values = {"extends": str(configfile), "name": experiment, "audit": audited}
+        configfile = _clone() / "results" / experiment / "audit.json"
         configfile.parent.mkdir(parents=True, exist_ok=True)
         configfile.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")  # JSON is YAML
         log.info("the audit's configuration: %s", configfile)

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import csv
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +98,14 @@ def captioned(images: Mapping[str, Images | None], pixels: int) -> Iterator[dict
     """
     with tempfile.TemporaryDirectory(prefix="resalign-") as place:
         yield {
-            name: read_captioned_images(_folder(name, given, Path(place) / name), pixels=pixels)
+            name: read_captioned_images(image_folder(name, given, Path(place) / name), pixels=pixels)
             for name, given in images.items()
             if given is not None
         }
 
 
-def _folder(name: str, images: Images, place: Path) -> Path:
-    """A set's own folder, or one at ``place`` that its images are written to."""
+def image_folder(name: str, images: Images, place: Path) -> Path:
+    """A set's own folder, or one at ``place`` that its images are written to; ``name`` is for errors."""
     from PIL import ImageOps
 
     if isinstance(images, str | Path):
@@ -123,15 +123,18 @@ def _folder(name: str, images: Images, place: Path) -> Path:
     return place
 
 
-def _pairs(name: str, images: Images) -> Iterable[tuple[Any, Any]]:
-    """(image, caption) of each example."""
+def _pairs(name: str, images: Images) -> Iterator[tuple[Any, Any]]:
+    """(image, caption) of each example; whatever is no pair has no caption."""
     columns = getattr(images, "column_names", None)
     if columns is None:
-        return (pair if isinstance(pair, tuple | list) and len(pair) == 2 else (pair, None) for pair in images)
+        for pair in images:
+            yield (pair[0], pair[1]) if isinstance(pair, tuple | list) and len(pair) == 2 else (pair, None)
+        return
     captions = [column for column in CAPTIONS if column in columns]
     if "image" not in columns or len(captions) != 1:
         raise DataError(f"{name}: expected the column 'image' and one of {list(CAPTIONS)}, got {list(columns)}")
-    return ((row["image"], row[captions[0]]) for row in images)
+    for row in images:
+        yield row["image"], row[captions[0]]
 
 
 def prompt_list(prompts: Prompts) -> list[Prompt]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +15,12 @@ from resalign.config.experiment import Member
 from resalign.config.report import ReportConfig
 from resalign.config.shape import SamplingConfig
 from resalign.config.strict import ConfigError, nearest
-from resalign.data.images import read_image
 from resalign.data.prompts import Prompt, counted_as
 from resalign.diffusion.models import Models
 from resalign.diffusion.sampling import sample_images
 from resalign.lazy import torch
-from resalign.library.inputs import Images, Pipeline, Prompts, captioned, open_pipeline, prompt_list
-from resalign.library.scoring import score_batch
+from resalign.library.inputs import Images, Pipeline, Prompts, image_folder, open_pipeline, prompt_list
+from resalign.library.scoring import distinct, read_pixels, real_images, score_batch
 from resalign.library.weights import Computing, attack, deterministic, put
 from resalign.scorers._scorer import load_scorer
 
@@ -115,7 +116,7 @@ def evaluate(
     from resalign.analysis.frames import long_table
 
     settings = ReportConfig.parse(dict(report or {}), where="report")
-    given = {"prompts": prompts, "scorers": scorers, "metrics": metrics, "reference": reference}
+    given: dict[str, Any] = {"prompts": prompts, "scorers": scorers, "metrics": metrics, "reference": reference}
     measure = _Measure(**given, images_per_prompt=images_per_prompt, device=device, **sampling)
     measurements = measure.measurements([measure.state(measure.opened(pipeline), MODEL)], [], [MODEL])
     return long_table(measurements, settings)[["metric", "mean", "low", "high", "n"]]
@@ -177,8 +178,8 @@ def audit(
                 frames.append(measure.state(models, name, label, DATASET, step))
     measurements = measure.measurements(frames, [*entries], [*pipelines])
     judged = judge(long_table(measurements, settings), measurements, MODEL, settings.most_after)
-    unused = ["dataset", "seeds", *(name for name in judged if base is None and name.startswith("base_"))]
-    return Audit(overall(judged), judged.drop(columns=unused).reset_index(drop=True))
+    shown = [name for name in map(str, judged) if base is not None or not name.startswith("base_")]
+    return Audit(overall(judged), judged[shown].drop(columns=["dataset", "seeds"]).reset_index(drop=True))
 
 
 class _Measure:
@@ -202,7 +203,7 @@ class _Measure:
         self.metrics = {label: self._metric(label, dict(entry)) for label, entry in metrics.items()}
         entries = {label: _scorer_entry(label, dict(entry)) for label, entry in scorers.items()}
         self.scorers = {label: load_scorer(label, entry, device or "cpu") for label, entry in entries.items()}
-        self.reference, self.device = reference, device
+        self.reference, self.device, self.pixels = reference, device, 0
 
     def _metric(self, label: str, entry: dict[str, Any]) -> tuple[Any, Any, MetricInfo]:
         """A metric's module, settings and description."""
@@ -227,21 +228,15 @@ class _Measure:
         return open_pipeline(pipeline, device=self.device, precision=self.sampling.precision)
 
     def state(
-        self,
-        models: Models,
-        model: str,
-        attack: str = NOT_ATTACKED,
-        dataset: str = "",
-        steps: int = 0,
+        self, models: Models, model: str, attack: str = NOT_ATTACKED, dataset: str = "", steps: int = 0
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Values of one state of a pipeline: those of single images, and those of sets."""
         import pandas as pd
 
-        names = {"model": model, "attack": attack, "dataset": dataset, "steps": steps, "seed": 0}
+        names: dict[str, Any] = {"model": model, "attack": attack, "dataset": dataset, "steps": steps, "seed": 0}
+        self.pixels = models.pixels
         with deterministic():
             scores = {name: self._scores(models, wanted) for name, wanted in self.wanted.items()}
-            compared = [module for module, _, _ in self.metrics.values() if hasattr(module, "of_set")]
-            reference = self._reference_scores(models.pixels) if compared else None
         images, runs = [], []
         for label, (module, config, _) in self.metrics.items():
             own = scores[config.prompts]
@@ -251,7 +246,7 @@ class _Measure:
                     own[["prompt_id", "image_index"]].assign(value=value.astype(float), metric=label, **names)
                 )
             else:
-                value = float(module.of_set(own, reference, config))
+                value = float(module.of_set(own, self.reference_scores, config))
                 runs.append({**names, "metric": label, "value": value, "n": len(own)})
         return pd.concat(images, ignore_index=True) if images else pd.DataFrame(), pd.DataFrame(runs)
 
@@ -271,33 +266,27 @@ class _Measure:
             label=[prompt.label for prompt, _ in wanted],
         )
 
-    def _reference_scores(self, pixels: int) -> pd.DataFrame:
-        """Raw scores of the distinct real images."""
+    @functools.cached_property
+    def reference_scores(self) -> pd.DataFrame:
+        """Raw scores of the distinct real images, read at the size of the images that were sampled last."""
         import pandas as pd
 
         if self.reference is None:
             raise ConfigError("a metric compares with real images; give reference")
-        with captioned({"reference": self.reference}, pixels) as sets:
-            images, parts, size = sets["reference"], [], self.sampling.batch_size
-            first = {sha256: place for place, sha256 in reversed(list(enumerate(images.hashes)))}
-            rows = sorted(first.values())
-            for start in range(0, len(rows), size):
-                batch = rows[start : start + size]
-                pixel_values = torch.stack([read_image(images.files[row], pixels) for row in batch])
-                prompts = [images.prompts[row] for row in batch]
-                parts.append(self._scored((pixel_values * 255).round().to(torch.uint8), prompts))
-            root = self.reference if isinstance(self.reference, str | Path) else images.files[0].parent
-            return pd.concat(parts, ignore_index=True).assign(
-                prompt_id=[str(images.files[row].relative_to(root)) for row in rows],
-                prompt=[images.prompts[row] for row in rows],
-                label="",
-            )
+        size = self.sampling.batch_size
+        with tempfile.TemporaryDirectory(prefix="resalign-") as place:
+            folder = image_folder("reference", self.reference, Path(place) / "reference")
+            frame, parts = distinct(real_images(folder), self.pixels), []
+            for batch in (frame.iloc[start : start + size] for start in range(0, len(frame), size)):
+                images = torch.stack([read_pixels(Path(path), self.pixels) for path in batch["path"]])
+                parts.append(self._scored(images, list(batch["prompt"])))
+        return pd.concat([frame, pd.concat(parts, ignore_index=True)], axis=1)
 
     def _scored(self, images: torch.Tensor, prompts: list[str]) -> pd.DataFrame:
         """Raw scores of a batch by every scorer."""
         import pandas as pd
 
-        columns = {}
+        columns: dict[str, torch.Tensor] = {}
         for label, scorer in self.scorers.items():
             columns |= score_batch(label, scorer, images, prompts)
         return pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=range(len(images)))

@@ -97,8 +97,10 @@ def unlearn(
         sets = captioned({"forget": forget, "retain": retain, "pool": pool}, models.pixels)
         with sets as images:
             run = computing.run(seed, history or tracked(f"unlearn/{method}/seed-{seed}"))
-            given = {"prompts": tuple(prompts), "checkpoint": checkpoint}
-            put(models, unlearned_weights(models, member, config, images, run, **given))
+            weights = unlearned_weights(
+                models, member, config, images, run, prompts=tuple(prompts), checkpoint=checkpoint
+            )
+        put(models, weights)
     return models.pipeline
 
 
