@@ -167,7 +167,7 @@ def test_without_a_clone_the_workflows_commands_say_so(
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
-        (["demo", "--cores", "1", "-n"], 0, "rule demo"),
+        pytest.param(["demo", "--cores", "1", "-n"], 0, "rule demo", marks=pytest.mark.slow),
         (["doctor", "--configfile", DEMO], 0, "assets are here"),
         (["costs", "--configfile", DEMO], 0, "demo"),
         (["verify", "no-such.zip"], 1, "no such file"),

@@ -178,7 +178,7 @@ RGB = Image.new("RGB", (16, 16))
         (("unlearn", "esd", {"forget": [(GREY, "one")]}), DataError, "example 0: expected a PIL image in RGB"),
         (("unlearn", "esd", {"forget": Table([{"image": RGB}])}), DataError, "expected the column 'image' and one of"),
         (("attack", "unlearndiffatk", {"prompts": "x"}), ConfigError, "changes prompts, not weights"),
-        (("attack", "interpolation", {}), ConfigError, "give base, that pipeline"),
+        (("attack", "interpolation", {"heldout": [(RGB, "one")]}), ConfigError, "give base, that pipeline"),
         (("attack", "full", {"train": "images", "heldout": "images"}), DataError, "are in 'heldout' too"),
     ],
 )

@@ -70,7 +70,9 @@ def open_pipeline(
     parts = {name: part for name, part in pipeline.components.items() if name not in LEFT_OUT}
     lacking = {name: None for name in LEFT_OUT if name in pipeline.components}
     settings = {key: value for key, value in known[kind].settings.items() if key not in LEFT_OUT}
-    copied = type(pipeline)(**copy.deepcopy(parts), **lacking, **settings)
+    # Tokenizers are shared: none of them is changed here, and copying one takes seconds.
+    own = {name: part if name.startswith("tokenizer") else copy.deepcopy(part) for name, part in parts.items()}
+    copied = type(pipeline)(**own, **lacking, **settings)
     copied.register_to_config(_name_or_path=pipeline.config.get("_name_or_path", ""))
     for name in parts:
         part = getattr(copied, name)

@@ -43,10 +43,6 @@ class Computing:
     gradient_checkpointing: bool = False
     progress: Any = None
 
-    def run(self, seed: int, history: History) -> Run:
-        """The run of a seed."""
-        return Run(seed, history) if self.progress is None else Run(seed, history, progress=self.progress)
-
 
 def unlearn(
     pipeline: Pipeline,
@@ -87,19 +83,15 @@ def unlearn(
         WeightsError: If the pipeline cannot be used.
         DivergenceError: If a loss or gradient is not finite.
     """
-    computing = computing or Computing()
     member = registry.member("unlearning", method)
     config = member.Config.parse(settings, where=f"method '{method}'")
     checkpoint = Path(settings["checkpoint"]) if "checkpoint" in settings else None
     if isinstance(prompts, str):
         raise ConfigError(f"prompts: expected a list of texts, got one text; give [{prompts!r}]")
-    with _training(pipeline, computing) as models:
-        sets = captioned({"forget": forget, "retain": retain, "pool": pool}, models.pixels)
-        with sets as images:
-            run = computing.run(seed, history or tracked(f"unlearn/{method}/seed-{seed}"))
-            weights = unlearned_weights(
-                models, member, config, images, run, prompts=tuple(prompts), checkpoint=checkpoint
-            )
+    sets = {"forget": forget, "retain": retain, "pool": pool}
+    with _training(pipeline, computing) as models, captioned(sets, models.pixels) as images:
+        run = _run(computing, seed, history or tracked(f"unlearn/{method}/seed-{seed}"))
+        weights = unlearned_weights(models, member, config, images, run, prompts=tuple(prompts), checkpoint=checkpoint)
         put(models, weights)
     return models.pipeline
 
@@ -144,7 +136,6 @@ def attack(
         WeightsError: If the pipeline cannot be used.
         DivergenceError: If a loss or gradient is not finite.
     """
-    computing = computing or Computing()
     member = registry.member("attacks", attack)
     config = member.Config.parse(settings, where=f"attack '{attack}'")
     if "prompts" in member.Config.model_fields:
@@ -156,14 +147,13 @@ def attack(
         if on_checkpoint:
             on_checkpoint(step, changed)
 
-    with _training(pipeline, computing) as models:
+    sets = {"train": train, "heldout": heldout, "prior": prior, "harmful": harmful}
+    with _training(pipeline, computing) as models, captioned(sets, models.pixels) as images:
+        check_apart(images, label=f"attack '{attack}'")
         if hasattr(member, "start"):
             put(models, _started(models, partial(member.start, config), base, attack))
-        sets = captioned({"train": train, "heldout": heldout, "prior": prior, "harmful": harmful}, models.pixels)
-        with sets as images:
-            check_apart(images, label=f"attack '{attack}'")
-            run = computing.run(seed, history or tracked(f"attack/{attack}/seed-{seed}"))
-            run_attack(models, member, config, images, run, save)
+        run = _run(computing, seed, history or tracked(f"attack/{attack}/seed-{seed}"))
+        run_attack(models, member, config, images, run, save)
         put(models, last)
     return models.pipeline
 
@@ -189,8 +179,9 @@ def deterministic() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _training(pipeline: Pipeline, computing: Computing) -> Iterator[Models]:
+def _training(pipeline: Pipeline, computing: Computing | None) -> Iterator[Models]:
     """An opened pipeline, in the block's precision and micro-batches."""
+    computing = computing or Computing()
     parts, precision = micro_batches(computing.micro_batch_size), training_precision(computing.precision)
     saving = computing.gradient_checkpointing
     with deterministic(), parts, precision:
@@ -199,6 +190,11 @@ def _training(pipeline: Pipeline, computing: Computing) -> Iterator[Models]:
     if saving:
         getattr(models.pipeline, models.architecture.denoiser).disable_gradient_checkpointing()
     models.pipeline.set_progress_bar_config(disable=False)
+
+
+def _run(computing: Computing | None, seed: int, history: History) -> Run:
+    progress = computing.progress if computing else None
+    return Run(seed, history) if progress is None else Run(seed, history, progress=progress)
 
 
 def _started(models: Models, start: Any, base: Pipeline | None, attack: str) -> dict[str, torch.Tensor]:
