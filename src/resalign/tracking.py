@@ -1,14 +1,22 @@
-"""What a stage records while it runs: quantities by step."""
+"""The record of a running stage, quantities by step, which TensorBoard or Weights & Biases may follow."""
 
 from __future__ import annotations
 
+import importlib
 import logging
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from resalign.errors import DataError
 from resalign.files import whole
 
 log = logging.getLogger("resalign")
+
+Writer = Callable[[int, Mapping[str, float]], None]
+TRACK, FOLDER = "RESALIGN_TRACK", "RESALIGN_TRACK_FOLDER"  # environment variables
 
 
 @dataclass
@@ -17,13 +25,17 @@ class History:
 
     Attributes:
         rows: (step, quantity, value).
+        writers: Each receives a step and its quantities as they are recorded.
     """
 
     rows: list[tuple[int, str, float]] = field(default_factory=list)
+    writers: tuple[Writer, ...] = ()
 
     def record(self, step: int, **quantities: float) -> None:
         """Adds the values of some quantities at a step."""
         self.rows += [(step, name, float(value)) for name, value in quantities.items()]
+        for write in self.writers:
+            write(step, quantities)
 
     def last(self, quantity: str) -> float:
         """The latest value of a quantity."""
@@ -42,3 +54,52 @@ class History:
         lines = ["step,quantity,value", *(f"{step},{name},{value:.9g}" for step, name, value in self.rows)]
         with whole(path) as part:
             part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def tracked(name: str) -> History:
+    """A history that the trackers named in ``RESALIGN_TRACK`` follow: ``tensorboard``, ``wandb``, or both with a comma.
+
+    Args:
+        name: The run's name there; a folder such as ``results/runs/unlearn/esd/seed-0`` will do.
+
+    Raises:
+        DataError: If a tracker is unknown, or its package is not installed.
+    """
+    wanted = [tracker.strip() for tracker in os.environ.get(TRACK, "").split(",") if tracker.strip()]
+    if unknown := sorted({*wanted} - {*_TRACKERS}):
+        raise DataError(f"{TRACK}: no tracker named {unknown[0]!r}; expected some of {sorted(_TRACKERS)}")
+    return History(writers=tuple(_TRACKERS[tracker](name) for tracker in wanted))
+
+
+def _tensorboard(name: str) -> Writer:
+    """Writes event files below the folder of ``RESALIGN_TRACK_FOLDER``."""
+    folder = Path(os.environ.get(FOLDER, "logs/tracking")) / name
+    writer = _imported("tensorboard", "torch.utils.tensorboard").SummaryWriter(str(folder))
+
+    def write(step: int, quantities: Mapping[str, float]) -> None:
+        for quantity, value in quantities.items():
+            writer.add_scalar(quantity, value, step)
+        writer.flush()
+
+    return write
+
+
+def _wandb(name: str) -> Writer:
+    """Logs to a run of the project that wandb's own variables name; ``resalign`` by default."""
+    run = _imported("wandb", "wandb").init(
+        project=os.environ.get("WANDB_PROJECT", "resalign"),
+        name=name,
+        dir=os.environ.get(FOLDER, "logs"),
+        reinit="create_new",
+    )
+    return lambda step, quantities: run.log({**quantities, "step": step})
+
+
+def _imported(package: str, module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise DataError(f"{TRACK}: {package} is not installed; pip install {package}, or unset {TRACK}") from None
+
+
+_TRACKERS: Mapping[str, Callable[[str], Writer]] = {"tensorboard": _tensorboard, "wandb": _wandb}

@@ -1,0 +1,112 @@
+"""The training of a stage, from image sets to changed weights; the workflow's scripts and the library share it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn, cast
+
+from resalign.config.strict import ConfigError, Strict
+from resalign.contracts import AttackData, Run, Save, UnlearningData, check_architecture
+from resalign.data.images import CaptionedImages
+from resalign.data.prompts import Prompt
+from resalign.diffusion.batches import EncodedImages, encode
+from resalign.diffusion.models import Models
+from resalign.lazy import torch
+
+UNLEARNING_SETS = ("forget", "retain", "pool")
+ATTACK_SETS = ("train", "heldout", "prior", "harmful")  # the last two for some attacks only
+
+
+class NotGiven:
+    """Takes the place of an image set that was not given: the first use of it is an error."""
+
+    def __init__(self, name: str, user: str) -> None:
+        """Remembers the set's ``name``, and the ``user`` that the error names."""
+        self._message = f"{user} uses the images '{name}', which were not given; give {name}"
+
+    def __getattr__(self, attribute: str) -> NoReturn:
+        """Raises ConfigError, whatever is asked for."""
+        raise ConfigError(self._message)
+
+    def __len__(self) -> int:
+        """Raises ConfigError."""
+        raise ConfigError(self._message)
+
+
+def unlearned_weights(
+    models: Models,
+    method: ModuleType,
+    config: Strict,
+    images: Mapping[str, CaptionedImages],
+    run: Run,
+    *,
+    prompts: Sequence[str] = (),
+    checkpoint: Path | None = None,
+) -> dict[str, torch.Tensor]:
+    """Encodes the image sets and runs an unlearning method on them.
+
+    Args:
+        models: The pipeline; its own weights stay as they are.
+        method: A member of :mod:`resalign.unlearning`.
+        config: The method's settings.
+        images: Image sets by name, some of :data:`UNLEARNING_SETS`; a method that uses another one fails.
+        run: Seed and records.
+        prompts: Prompts that name the concept; by default the captions of ``forget``.
+        checkpoint: A released weight file or folder, for the method ``imported``.
+
+    Returns:
+        The changed weights, by their names in a weight file.
+
+    Raises:
+        ConfigError: If the method does not support the pipeline, or uses images that are not given.
+    """
+    check_architecture(method, models.architecture.name)
+    name = f"method '{method.__name__.rpartition('.')[2]}'"
+    if not (prompts or "forget" in images or checkpoint):
+        raise ConfigError(f"{name}: nothing names the concept; give prompts, or the images forget")
+    sets = {key: encode(models, images[key], run.generator("encode", key)) for key in images}
+    given = {key: sets[key] if key in sets else cast(EncodedImages, NotGiven(key, name)) for key in UNLEARNING_SETS}
+    wanted = tuple(prompts) or tuple(sorted(set(images["forget"].prompts) if "forget" in images else ()))
+    weights: dict[str, torch.Tensor] = method.unlearn(
+        models, UnlearningData(**given, prompts=wanted, checkpoint=checkpoint), config, run
+    )
+    return weights
+
+
+def run_attack(
+    models: Models,
+    member: ModuleType,
+    config: Any,
+    images: Mapping[str, CaptionedImages],
+    run: Run,
+    save: Save,
+    *,
+    prompts: Sequence[Prompt] = (),
+) -> None:
+    """Encodes the image sets and runs an attack on them.
+
+    Args:
+        models: The pipeline under attack; its own weights stay as they are.
+        member: A member of :mod:`resalign.attacks`.
+        config: The attack's settings.
+        images: Image sets by name, ``train`` and ``heldout`` and some others of :data:`ATTACK_SETS`.
+        run: Seed and records.
+        save: Receives the weights of every checkpoint; see :class:`resalign.contracts.Save`.
+        prompts: The prompts that an attack on prompts changes.
+
+    Raises:
+        ConfigError: If the attack does not support the pipeline.
+    """
+    check_architecture(member, models.architecture.name)
+    # Held-out latents are the same for every seed and model, as the noise of the held-out loss is. So are harmful ones,
+    # by which a search is judged.
+    fixed = Run(seed=0)
+    streams = {name: fixed if name in ("heldout", "harmful") else run for name in ATTACK_SETS}
+    sets = {
+        name: encode(models, images[name], streams[name].generator("encode", name))
+        for name in ATTACK_SETS
+        if name in images
+    }
+    member.attack(models, AttackData(**sets, prompts=tuple(prompts)), config, run, save)

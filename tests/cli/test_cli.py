@@ -1,0 +1,302 @@
+"""The command line: one command of each kind, its help, its errors and its completion."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import resalign
+from resalign import cli
+from resalign.diffusion.models import load_models, trainable_tensors
+from tests.conftest import write_captioned_images
+from tests.scripts.conftest import settings_put_back
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = ("demo", "unlearn", "attack", "audit", "export", "doctor", "costs", "verify", "recover")
+DEMO = "config/demo.yaml"
+
+
+def run(*arguments: str) -> int:
+    """Runs a command in this process."""
+    with settings_put_back():
+        return cli.main([str(argument) for argument in arguments])
+
+
+def run_apart(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a process of its own, from another folder than the clone's."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.run(
+        [sys.executable, "-m", "resalign.cli", *arguments], capture_output=True, text=True, cwd="/", env=environment
+    )
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The processes that a command starts, which are not started."""
+    found: list[list[str]] = []
+    monkeypatch.setattr(cli, "_call", lambda command: found.append([*command]) or 0)
+    return found
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("--help")
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("    ") and line[4] != " "] == [
+        "COMMAND"[:0] or name for name in COMMANDS
+    ]
+    assert run() == 2
+
+
+@pytest.mark.parametrize("command", ["demo", "unlearn", "attack", "audit", "export"])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(command, "--help")
+    assert ended.value.code == 0
+    assert "usage: resalign " + command in capsys.readouterr().out
+
+
+def test_unlearn_writes_a_pipeline_and_attack_goes_on_from_it(
+    pipeline_folder: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    output, settings = tmp_path / "unlearned", {"steps": 1, "num_inference_steps": 2, "lr": 1e-3}
+    pairs = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    given = ("--method", "esd", "--concept", "a red seven", "--seed", "3", *pairs, "--output", str(output))
+    assert run("unlearn", str(pipeline_folder), *given) == 0
+    wanted = resalign.unlearn(pipeline_folder, "esd", prompts=["a red seven"], seed=3, **settings)
+    found = trainable_tensors(load_models(output).pipeline)
+    assert all(torch.equal(tensor, found[name]) for name, tensor in trainable_tensors(wanted).items())
+    assert (output / "history.csv").read_text().startswith("step,quantity,value\n0,erasure_loss,")
+    record = json.loads((output / "resalign.json").read_text())
+    assert (record["unlearn"]["name"], record["unlearn"]["num_inference_steps"], record["seed"]) == ("esd", 2, 3)
+    assert len(record["source_sha256"]) == 64
+
+    heldout = write_captioned_images(tmp_path / "heldout", ["a red two"], seed=5)
+    attacked = ("--attack", "full", "--train", str(image_folder), "--heldout", str(heldout), "--set", "steps=1")
+    assert run("attack", str(output), *attacked, "--output", str(tmp_path / "attacked")) == 0
+    changed = load_file(tmp_path / "attacked" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert any(not torch.equal(tensor, found[f"unet.{name}"]) for name, tensor in changed.items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["unlearn", "no-such", "--method", "esd", "--concept", "x", "--output", "new"], "no diffusers pipeline here"),
+        (["unlearn", "no-such", "--method", "edd", "--output", "new"], "did you mean 'esd'"),
+        (["unlearn", "no-such", "--set", "stpes=2", "--output", "new"], "did you mean 'steps'"),
+        (["unlearn", "no-such", "--set", "steps", "--output", "new"], "expected KEY=VALUE"),
+        (["unlearn", "no-such", "--output", str(ROOT)], "is there already"),
+        (["attack", "no-such", "--output", "new"], "give --train and --heldout"),
+        (["export", "--configfile", DEMO, "--push", "me/mine"], "name the model to upload"),
+        (["audit", "mine", "--configfile", "no-such.yaml"], "no such file"),
+    ],
+)
+def test_an_error_that_the_user_can_mend_is_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_settings_may_be_nested() -> None:
+    assert cli.settings_of(["lr=1e-3", "simulation.steps=[5, 10]"]) == {"lr": 0.001, "simulation": {"steps": [5, 10]}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "end"),
+    [
+        (["demo", "--cores", "2", "--", "--config", "tier=smoke"], ["--config", "tier=smoke", "--", "demo"]),
+        (["audit", "--configfile", DEMO, "-n"], ["--dry-run", "--", "audit"]),
+        (["export", "--configfile", DEMO], ["--", "export"]),
+        (
+            ["export", "esd", "--configfile", DEMO, "--form", "delta"],
+            ["--", "results/demo/export/esd/seed-0/delta/model"],
+        ),
+        (["doctor", "--configfile", DEMO], ["--configfile", DEMO]),
+        (["verify"], ["scripts/check_results.py"]),
+        (["verify", "a.zip", "--run-its-code"], ["scripts/verify.py", "a.zip", "--run-its-code"]),
+        (["recover", "--", "--profile", "slurm"], ["scripts/recover.py", "--", "--profile", "slurm"]),
+    ],
+)
+def test_what_each_command_starts(
+    started: list[list[str]], arguments: list[str], end: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert run(*arguments) == 0
+    (command,) = started
+    assert command[0] == sys.executable
+    assert command[-len(end) :] == end
+
+
+def test_an_audit_of_a_folder_extends_the_experiment(
+    started: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "workflow").mkdir()
+    (tmp_path / "workflow" / "Snakefile").touch()
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    assert run("audit", "some/my model", "--configfile", str(ROOT / DEMO)) == 0
+    file = Path(started[0][started[0].index("--configfile") + 1])
+    assert json.loads(file.read_text()) == {
+        "extends": str(ROOT / DEMO),
+        "name": "demo-audit-my-model",
+        "audit": {"my-model": str(Path("some/my model").resolve())},
+    }
+
+
+def test_without_a_clone_the_workflows_commands_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    assert run("demo") == 1
+    assert "clone the repository" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        pytest.param(["demo", "--cores", "1", "-n"], 0, "rule demo", marks=pytest.mark.slow),
+        (["doctor", "--configfile", DEMO], 0, "assets are here"),
+        (["costs", "--configfile", DEMO], 0, "demo"),
+        (["verify", "no-such.zip"], 1, "no such file"),
+        (["recover", "--help"], 0, "usage"),
+        (["export", "esd", "--configfile", "no-such.yaml"], 1, "error: "),
+        (["nonsense"], 2, "invalid choice"),
+    ],
+)
+def test_commands_of_the_workflow_run_from_any_folder(arguments: list[str], status: int, text: str) -> None:
+    finished = run_apart(*arguments)
+    assert finished.returncode == status, finished.stderr
+    assert text in finished.stdout + finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [(["un"], ["unlearn"]), (["unlearn", "--con"], ["--concept"]), (["audit", "--dr"], ["--dry-run"])],
+)
+def test_bash_completes_commands_and_options(words: list[str], wanted: list[str]) -> None:
+    line = f'COMP_WORDS=(resalign {" ".join(words)}); COMP_CWORD={len(words)}; _resalign; echo "${{COMPREPLY[@]}}"'
+    shown = subprocess.run(["bash", "-c", f"{cli.completion('bash')}\n{line}"], capture_output=True, text=True)
+    assert shown.stdout.split() == wanted, shown.stderr
+    assert cli.completion("zsh").startswith("autoload -U +X bashcompinit")
+
+
+# --- upload -----------------------------------------------------------------------------------------------------------
+
+
+class Hub(ThreadingHTTPServer):
+    """A hub on the loopback device that takes small files; it keeps what it was sent, by path."""
+
+    def __init__(self, status: int = 200) -> None:
+        self.received: dict[str, Any] = {}
+        self.status = status
+        super().__init__(("127.0.0.1", 0), Answers)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Answers(BaseHTTPRequestHandler):
+    """The answers of the few addresses that an upload asks."""
+
+    server: Hub
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        lines = [json.loads(line) for line in body.splitlines()]
+        path = self.path.partition("?")[0]
+        self.server.received[path] = lines
+        files = lines[0].get("files", []) if lines else []
+        answer = {
+            "/api/repos/create": {"url": f"{self.server.address}/me/mine"},
+            "/api/validate-yaml": {"errors": [], "warnings": []},
+            "/api/models/me/mine/preupload/main": {
+                "files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]
+            },
+            "/api/models/me/mine/commit/main": {
+                "commitUrl": f"{self.server.address}/me/mine/commit/1",
+                "commitOid": "1",
+            },
+        }.get(path)
+        content = json.dumps(answer).encode()
+        self.send_response(self.server.status if answer else 404)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        """Keeps the tests' output clean."""
+
+
+@pytest.fixture
+def hub(request: pytest.FixtureRequest) -> Iterator[Hub]:
+    with Hub(getattr(request, "param", 200)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def exported(root: Path, hub: Hub, *more: str) -> subprocess.CompletedProcess[str]:
+    """Runs ``export --push`` in a clone whose workflow has nothing left to do."""
+    (root / "workflow").mkdir()
+    (root / "workflow" / "Snakefile").touch()
+    command = ["export", "esd", "--configfile", str(ROOT / DEMO), "--push", "me/mine", *more]
+    code = (
+        f"import sys; from pathlib import Path; from resalign import cli; cli.ROOT = Path({str(root)!r}); "
+        f"cli._call = lambda command: 0; sys.exit(cli.main({command!r}))"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment |= {"HF_ENDPOINT": hub.address, "HF_TOKEN": "hf_none", "HF_HUB_DISABLE_XET": "1"}
+    environment |= {"PYTHONPATH": str(ROOT / "src"), "HF_HOME": str(root / "hub")}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
+
+
+def write_export(root: Path) -> None:
+    folder = root / "results/demo/export/esd/seed-0/whole/model"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nA card.\n")
+    (folder / "model_index.json").write_text("{}\n")
+
+
+@pytest.mark.parametrize("more", [(), ("--public",)])
+def test_an_export_is_uploaded_in_one_commit(tmp_path: Path, hub: Hub, more: tuple[str, ...]) -> None:
+    write_export(tmp_path)
+    finished = exported(tmp_path, hub, *more)
+    assert finished.returncode == 0, finished.stderr
+    assert f"uploaded to {hub.address}/me/mine/commit/1" in finished.stderr
+    assert hub.received["/api/repos/create"][0]["visibility"] == ("public" if more else "private")
+    commit = hub.received["/api/models/me/mine/commit/main"]
+    assert {line["value"]["path"] for line in commit if line["key"] == "file"} == {"README.md", "model_index.json"}
+
+
+def test_nothing_is_uploaded_of_an_export_that_is_not_complete(tmp_path: Path, hub: Hub) -> None:
+    finished = exported(tmp_path, hub)
+    assert finished.returncode == 1
+    assert "no complete export" in finished.stderr
+    assert not hub.received
+
+
+@pytest.mark.parametrize("hub", [403], indirect=True)
+def test_a_hub_that_refuses_ends_the_command_in_one_line(tmp_path: Path, hub: Hub) -> None:
+    write_export(tmp_path)
+    finished = exported(tmp_path, hub)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("error: me/mine: the hub refused the upload (")
+    assert finished.stderr.count("\n") == 1
