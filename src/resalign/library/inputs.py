@@ -16,8 +16,8 @@ from resalign.data.images import CaptionedImages, read_captioned_images
 from resalign.data.prompts import Prompt, read_prompts
 from resalign.diffusion.architectures import ARCHITECTURES
 from resalign.diffusion.forward_process import forward_process_of
+from resalign.diffusion.gradient_checkpointing import checkpointed
 from resalign.diffusion.models import Models, load_models, trainable_tensors
-from resalign.diffusion.recomputation import checkpointed
 from resalign.errors import DataError
 from resalign.lazy import torch
 from resalign.tensors.weights import WeightsError

@@ -13,7 +13,7 @@ from resalign.analysis.measurements import IMAGE_COLUMNS, NOT_ATTACKED, RUN_COLU
 from resalign.config import registry
 from resalign.config.experiment import Member
 from resalign.config.report import ReportConfig
-from resalign.config.shape import SamplingConfig
+from resalign.config.sampling import SamplingConfig
 from resalign.config.strict import ConfigError, nearest
 from resalign.data.prompts import Prompt, counted_as
 from resalign.diffusion.models import Models
