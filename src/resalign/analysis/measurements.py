@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
+from resalign.config.registry import sentence
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -78,7 +80,8 @@ class MetricInfo:
     def of(cls, module: ModuleType, title: str, prompt_set: str, decimals: int = 2) -> MetricInfo:
         """What a metric's module says of it."""
         known = title, module.BETTER, module.KIND, module.GROUP, prompt_set, decimals
-        return cls(*known, range=getattr(module, "RANGE", (None, None)))
+        _, family, name = module.__name__.split(".")
+        return cls(*known, description=sentence(family, name), range=getattr(module, "RANGE", (None, None)))
 
 
 @dataclass(frozen=True, kw_only=True)
