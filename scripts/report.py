@@ -31,7 +31,7 @@ def main() -> None:
             values=measured.frame("values"),
             per_run=measured.frame("per_run"),
             histories=measured.frame("histories"),
-            gallery=measured.gallery(job.gallery),
+            gallery=measured.gallery(job.gallery, job.report.gallery_retained),
             timings=Timings(tuple(read_job_records(job.timings))),
         )
         context = ReportContext(
@@ -44,6 +44,7 @@ def main() -> None:
             command=job.command,
             folder=f"{RESULTS}/{job.name}",
             caveats=(*overlap.caveats(job.overlap), *scorer_check.caveats(job.scorer_check)),
+            definitions=job.definitions,
             methods=tuple(label for label, own in job.config["unlearning"].items() if own["name"] == FOCUS),
         )
         build_report(results, context, arguments.output)

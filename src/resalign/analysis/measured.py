@@ -144,10 +144,22 @@ class MeasuredFolder:
         """Names with the values of every image and run."""
         return measurements_of(self.names, self.frame("images"), self.frame("sets"))
 
-    def gallery(self, prompts: str | None) -> pd.DataFrame:
-        """The samples of one prompt list; no rows for None."""
+    def gallery(self, prompts: str | None, retained: int = 0) -> pd.DataFrame:
+        """The samples of one prompt list, then those of a few retained prompts; no rows for None.
+
+        Args:
+            prompts: Name of the list.
+            retained: Number of prompts of the first utility metric's list.
+        """
         rows = self.frame("samples")
-        return rows[rows["prompt_set"] == prompts][[*GALLERY_COLUMNS]].reset_index(drop=True)
+        own = rows[rows["prompt_set"] == prompts]
+        names = self.measurements()
+        utility = names.headline("utility") if len(own) else None
+        kept = rows[rows["prompt_set"] == names.metrics[utility].prompt_set] if utility else rows.head(0)
+        if utility and names.metrics[utility].prompt_set != prompts:
+            first = kept["prompt_id"].drop_duplicates().head(retained)
+            own = pd.concat([own, kept[kept["prompt_id"].isin(first)]])
+        return own[[*GALLERY_COLUMNS]].reset_index(drop=True)
 
     @property
     def provenance(self) -> dict[str, str]:

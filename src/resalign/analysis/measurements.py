@@ -9,6 +9,8 @@ from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
+from resalign.config.registry import sentence
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -79,7 +81,8 @@ class MetricInfo:
     def of(cls, module: ModuleType, title: str, prompt_set: str, decimals: int = 2) -> MetricInfo:
         """The properties that a metric's module declares."""
         known = title, module.BETTER, module.KIND, module.GROUP, prompt_set, decimals
-        return cls(*known, range=getattr(module, "RANGE", (None, None)))
+        _, family, name = module.__name__.split(".")
+        return cls(*known, description=sentence(family, name), range=getattr(module, "RANGE", (None, None)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -155,7 +155,7 @@ def _interval(row: Mapping[Any, Any], info: MetricInfo, prefix: str = "") -> str
 
 
 def _attacks(table: pd.DataFrame, judged: pd.DataFrame, measurements: Measurements) -> list[list[str]]:
-    """One row an attack and safety metric: before, at the step that decides, the base model's, regained, verdict."""
+    """One row an attack and safety metric: verdict, before, at the step that decides, the base model's, regained."""
     final = final_states(table)
     before = judged[judged["attack"] == NOT_ATTACKED].set_index("metric")
     rows = []
@@ -167,12 +167,12 @@ def _attacks(table: pd.DataFrame, judged: pd.DataFrame, measurements: Measuremen
         rows.append(
             [
                 target_title(measurements, final, row["attack"]),
+                row["verdict"] or "–",
                 info.title,
                 _interval(own, info) if own else MISSING,
                 f"{_interval(row, info)}{at}",
                 _interval(row, info, "base_"),
                 _regained(row, info) if own else MISSING,
-                row["verdict"] or "–",
             ]
         )
     return rows
@@ -186,7 +186,7 @@ def _states(judged: pd.DataFrame, measurements: Measurements) -> list[list[str]]
         attacked = row["attack"] != NOT_ATTACKED
         state = f"{measurements.target(row['attack'])}, step {row['steps']:,}" if attacked else "before fine-tuning"
         own, base = _interval(row, info), _interval(row, info, "base_")
-        rows.append([state, info.title, own, base, f"{row['n']:,}", str(row["seeds"]), row["verdict"] or "–"])
+        rows.append([state, row["verdict"] or "–", info.title, own, base, f"{row['n']:,}", str(row["seeds"])])
     return rows
 
 

@@ -143,6 +143,14 @@ class Experiment:
         """Every model, in the order of the tables."""
         return (BASE, *self.config.pipelines, *self.unlearning)
 
+    @property
+    def titles(self) -> dict[str, str]:
+        """Display names by label: the configured ones, and a method's own name, with which its docstring begins."""
+        labels = [label for label, member in self.unlearning.items() if member.name == label]
+        names = {label: registry.sentence("unlearning", label).partition(":")[0] for label in labels}
+        own = {label: name for label, name in names.items() if name.lower() == label}
+        return {BASE: "Base model", **own, **self.config.titles}
+
     def resources(self, stage: str) -> ResourcesConfig:
         """Resources of a stage's job."""
         by_stage: dict[Any, ResourcesConfig] = self.config.resources
@@ -256,6 +264,11 @@ class Experiment:
                 self._require(f"metrics.{label}", need.scorer, self.scorers, "scorer")
         for name in config.main:
             self._require("main", name, self.attacks, "attack")
+        datasets = {data.dataset for data in self.attack_data.values()}
+        for key, named in (("titles", config.titles), ("about", config.about)):
+            for name in named:
+                what = "model, attack, data set or prompt list"
+                self._require(f"{key}.{name}", name, {*self.models, *self.attacks, *datasets, *config.prompts}, what)
         for label, sweep in config.sweeps.items():
             for name in sweep.metrics:
                 self._require(f"sweeps.{label}.metrics", name, self.metrics, "metric")

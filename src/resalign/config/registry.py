@@ -52,6 +52,11 @@ def configured(family: str, values: dict[str, Any], *, where: str) -> tuple[Modu
     return module, module.Config.parse({key: value for key, value in values.items() if key != "name"}, where=where)
 
 
+def sentence(family: str, name: str) -> str:
+    """The sentence that a member's docstring begins with, which defines the member for a reader."""
+    return " ".join((member(family, name).__doc__ or "").split("\n\n")[0].split())
+
+
 def config_class(family: str, name: str) -> type[Strict]:
     """The ``Config`` of one member."""
     found: type[Strict] = member(family, name).Config

@@ -79,8 +79,8 @@ class Grid:
 def sample_grid(gallery: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> Grid | None:
     """Chooses and prepares the samples.
 
-    Columns are the first ``gallery_prompts`` pairs of prompt and image index, in the order of the rows given; rows are
-    the models before and after the most steps of each attack. All are of the lowest training seed.
+    Columns are the first ``gallery_prompts + gallery_retained`` pairs of prompt and image index, in the order of the
+    rows given; rows are the models before and after the most steps of each attack. All are of the lowest training seed.
 
     Args:
         gallery: Columns model, attack, dataset, steps, seed, prompt_id, prompt, image_index, path, flagged.
@@ -105,7 +105,8 @@ def sample_grid(gallery: pd.DataFrame, measurements: Measurements, settings: Rep
     )
     if lost:
         raise ValueError(f"gallery: no samples of training seed {seed} for {sorted(lost)}; give every state one seed")
-    columns = chosen[["prompt_id", "image_index"]].drop_duplicates().head(settings.gallery_prompts)
+    most = settings.gallery_prompts + settings.gallery_retained
+    columns = chosen[["prompt_id", "image_index"]].drop_duplicates().head(most)
     keys = list(columns.itertuples(index=False, name=None))
     prompts = chosen.drop_duplicates("prompt_id").set_index("prompt_id")["prompt"]
     rows = []

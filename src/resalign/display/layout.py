@@ -115,6 +115,33 @@ def lay_out(table: pd.DataFrame, measurements: Measurements, settings: ReportCon
     return ResultTable(tuple(columns), table_rows(cells, measurements), caption)
 
 
+def split(table: ResultTable, measurements: Measurements) -> tuple[ResultTable, ResultTable]:
+    """The main table in two: safety and one utility in each state, and every other metric.
+
+    Columns of the first are grouped by state, those of the second are in the order of the metrics.
+
+    Args:
+        table: From :func:`lay_out`.
+        measurements: Names and titles.
+    """
+    states, metrics = [NOT_ATTACKED, *measurements.attacks], list(measurements.metrics)
+    groups = {c.attack: c.group for c in table.columns if measurements.metrics[c.metric].group != "utility"}
+    first = [measurements.headline(group) for group in ("safety", "utility")]
+    places = range(len(table.columns))
+    state = {place: states.index(table.columns[place].attack) for place in places}
+    metric = {place: metrics.index(table.columns[place].metric) for place in places}
+    main = sorted((p for p in places if table.columns[p].metric in first), key=lambda p: (state[p], metric[p]))
+    rest = sorted(set(places) - set(main), key=lambda p: (metric[p], state[p]))
+
+    def part(chosen: Sequence[int]) -> ResultTable:
+        columns = (table.columns[place] for place in chosen)
+        grouped = (replace(c, group=groups.get(c.attack, c.group), detail="") for c in columns)
+        rows = (replace(row, cells=tuple(row.cells[place] for place in chosen)) for row in table.rows)
+        return replace(table, columns=tuple(grouped), rows=tuple(rows))
+
+    return part(main), part(rest)
+
+
 def table_rows(cells: Sequence[Mapping[str, Cell]], measurements: Measurements) -> tuple[TableRow, ...]:
     """The rows of those models that any column has a cell of.
 

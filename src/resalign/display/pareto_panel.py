@@ -29,12 +29,14 @@ def pareto_panel(
         settings: Sizes and colours.
         weighed: From :func:`resalign.analysis.pareto.weighed_metrics`.
     """
-    front = [measurements.title(model) for model in points.loc[points["dominated_by"] == "", "model"]]
+    is_front = points["dominated_by"] == ""
+    front, behind = ([measurements.title(model) for model in points.loc[own, "model"]] for own in (is_front, ~is_front))
     values = "; ".join(
         f"{measurements.title(str(row['model']))} {row['safety']:.3f}, {row['utility']:.3f}"
         for row in points.to_dict("records")
     )
-    title = f"On the front: {', '.join(front)}"
+    title = f"On the front: {', '.join(front)}" if len(front) <= len(behind) else f"Dominated: {', '.join(behind)}"
+    title = title if behind else "No model is dominated by another"
     label = f"Safety after and utility before fine-tuning. {values}. {title}."
     return Panel(title, label, partial(_draw_points, points, measurements, settings, weighed))
 

@@ -151,6 +151,7 @@ def measured(plan: Plan) -> dict[str, Any]:
     return {
         "models": tuple(experiment.models),
         "base": BASE,
+        "titles": experiment.titles,
         "attacks": tuple((label, data.dataset) for label, data in experiment.attack_data.items()),
         "sweeps": tuple(
             (

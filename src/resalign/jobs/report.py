@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from resalign.config import registry
 from resalign.config.plan import NOT_ATTACKED, Plan
 from resalign.config.report import ReportConfig
 from resalign.jobs import check_scorers, measure, overlap
@@ -69,6 +70,7 @@ class ReportJob(Checks):
         command: Begins a command that makes files of the experiment.
         config: The resolved configuration.
         report: Settings of the report.
+        definitions: Attacks and prompt lists: how each is shown, and a sentence that defines it.
         gallery: Prompt list of the samples; None in an archive without images.
         timings: Jobs behind the report.
     """
@@ -82,6 +84,7 @@ class ReportJob(Checks):
     command: str
     config: dict[str, Any]
     report: ReportConfig
+    definitions: tuple[tuple[str, str], ...] = ()
     gallery: str | None = None
     timings: tuple[Timing, ...]
 
@@ -101,6 +104,7 @@ class ReportJob(Checks):
             command=plan.command("", tier=plan.tier),
             config=plan.experiment.resolved(),
             report=config.report,
+            definitions=definitions(plan),
             gallery=config.gallery,
             timings=(*report_timings(plan), *references),
         )
@@ -108,6 +112,24 @@ class ReportJob(Checks):
     def inputs(self) -> list[str]:
         """The measured frames, the checks' records, and the times of all jobs."""
         return [*super().inputs(), *(f"{folder}/timing.json" for *_, folder in self.timings)]
+
+
+def definitions(plan: Plan) -> tuple[tuple[str, str], ...]:
+    """Attacks of the main table, then prompt lists: how each is shown, and a sentence that defines it."""
+    experiment, config = plan.experiment, plan.experiment.config
+    titles, found = experiment.titles, []
+    for label in config.main or config.attacks:
+        attack, dataset = experiment.attacks[label], experiment.attack_data[label].dataset
+        own = config.about.get(label) or config.about.get(dataset)
+        sentence = registry.sentence("attacks", attack.name)
+        title = titles.get(label, titles.get(dataset, label))
+        found.append((title, " ".join(filter(None, (sentence, own))) or label))
+    for label, prompts in config.prompts.items():
+        count = experiment.tier.prompts[label]
+        size = f"{count.prompts or 'all'} prompts, {count.images} image{'s' if count.images > 1 else ''} each"
+        own = config.about.get(label, f"Prompts of {prompts.source if isinstance(prompts.source, str) else label}.")
+        found.append((titles.get(label, label), f"{own} ({size} and training seed)"))
+    return tuple(found)
 
 
 def report_timings(plan: Plan) -> list[Timing]:

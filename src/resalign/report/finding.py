@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +26,13 @@ class Finding:
     """The first sentences of the page.
 
     Attributes:
+        headline: One sentence: what each model shows after fine-tuning, at worst.
         result: Sentences on what comes back.
         kept: Sentences on what the best models, and the method, still do.
         paired: The comparisons that ``result`` states: columns :data:`PAIRED_COLUMNS`, one row a pair of models.
     """
 
+    headline: str
     result: tuple[str, ...]
     kept: tuple[str, ...]
     paired: pd.DataFrame
@@ -66,6 +68,7 @@ def write_finding(
     plain = _ranked(select(final, metric=metric), info)
     if plain.empty:
         raise ValueError(f"metric '{metric}' was not measured before any fine-tuning; evaluate the models themselves")
+    tested: list[pd.DataFrame] = []
     result = _before(plain, measurements, settings, info, concept)
     kept: dict[str, None] = {}
     paired: list[dict[str, object]] = []
@@ -76,6 +79,7 @@ def write_finding(
         if (lost := _lost(final, rows, measurements, settings, concept)) is not None:
             result.append(lost)
             continue
+        tested.append(rows)
         first, second = _leaders(rows, measurements)
         compared = _compared(first, second, rows, measurements, settings, metric)
         paired += compared
@@ -85,7 +89,43 @@ def write_finding(
         result.append("With one training seed, the intervals say nothing about how training varies.")
     kept |= dict.fromkeys(model for model in measurements.models if model in methods)
     said = tuple(text for model in kept for text in _kept(final, measurements, model))
-    return Finding(tuple(result), said, pd.DataFrame(paired, columns=PAIRED_COLUMNS))
+    headline = _headline(plain, tested, measurements, settings, info, concept)
+    return Finding(headline, tuple(result), said, pd.DataFrame(paired, columns=PAIRED_COLUMNS))
+
+
+def _headline(
+    plain: pd.DataFrame,
+    tested: list[pd.DataFrame],
+    measurements: Measurements,
+    settings: ReportConfig,
+    info: MetricInfo,
+    concept: str,
+) -> str:
+    """One sentence: each model at its worst after fine-tuning, best model first, and the base before unlearning."""
+    after = pd.concat(tested or [plain])
+    after = _ranked(after[after["model"] != measurements.base], info)
+    rows = after.groupby("model", sort=False).tail(1) if len(after) else plain
+    rows = rows if len(rows) <= settings.finding_models else rows.iloc[[0, -1]]
+    is_rate, at_most = info.kind == "rate", "at worst " if len(tested) > 1 else ""
+    values = [(measurements.title(str(row["model"])), _mean_text(row, info)) for row in rows.to_dict("records")]
+    (first, value), *others = values
+    if is_rate:
+        text = f"{first} shows {concept} in {at_most}{value} of its images"
+        listed = [f"{model} in {value}" for model, value in others]
+    else:
+        text = f"the {info.title} of {first} for {concept} is {at_most}{value}"
+        listed = [f"that of {model} {value}" for model, value in others]
+    text = ("After fine-tuning, " if tested else "Before any fine-tuning, ") + _joined([text, *listed])
+    base = plain[plain["model"] == measurements.base].to_dict("records") if len(after) else []
+    for row in base:
+        verb = "shows it in" if is_rate else "has"
+        text += f"; before unlearning, {measurements.title(measurements.base)} {verb} {_mean_text(row, info)}"
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _mean_text(row: Mapping[Hashable, Any], info: MetricInfo) -> str:
+    """A mean without its interval."""
+    return value_text({**row, "low": math.nan, "high": math.nan}, info)
 
 
 def base_has_lost(mean: float, measurements: Measurements, settings: ReportConfig) -> bool:

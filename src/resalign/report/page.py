@@ -18,7 +18,7 @@ from resalign.config.report import ReportConfig
 from resalign.display import curves, drawing
 from resalign.display.drawing import Panel
 from resalign.display.gallery import Grid
-from resalign.display.layout import ResultTable
+from resalign.display.layout import ResultTable, split
 from resalign.display.templates import template
 from resalign.jobs import report as files
 from resalign.report.finding import Finding
@@ -40,6 +40,7 @@ class ReportContext:
         command: What a person types to make a file, up to the file's name.
         folder: The report's, as that command names it.
         caveats: What a reader of the table must know of the data behind it, a paragraph each; optional.
+        definitions: Attacks and prompt lists: how each is shown, and a sentence that defines it.
         methods: Models of the method that the experiment is about; the finding always states what they keep.
     """
 
@@ -52,6 +53,7 @@ class ReportContext:
     command: str
     folder: str
     caveats: tuple[str, ...] = ()
+    definitions: tuple[tuple[str, str], ...] = ()
     methods: tuple[str, ...] = ()
 
 
@@ -96,12 +98,18 @@ def render_page(page: Page) -> str:
     context, measurements, settings = page.context, page.measurements, page.context.settings
     figures = {name: drawing.inlined(panels, settings, name) for name, panels in page.figures.items()}
     training = curves.curve_panels(page.histories, measurements, settings)
+    main_table, other_metrics = split(page.main_table, measurements)
     steps = {name: measurements.safety_metric for name in figures if name == "steps"}
     steps |= {name: name.removeprefix("steps-") for name in figures if name.startswith("steps-")}
     return template("report/page.html.j2").render(
         context=context,
+        prompts_of=lambda info: measurements.title(info.prompt_set),
+        headline_sentence=page.finding.headline,
         finding=[" ".join(sentences) for sentences in (page.finding.result, page.finding.kept)],
-        main_table=page.main_table,
+        main_table=main_table,
+        other_metrics=other_metrics,
+        caption=page.main_table.caption,
+        definitions=context.definitions,
         metrics=measurements.metrics,
         headline=measurements.metrics[measurements.safety_metric],
         figures=figures,
