@@ -25,7 +25,7 @@ GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-bbbb-1)
 HOLDER = """
 import logging, os, sys
 from types import SimpleNamespace
-from resalign import devices
+from resalign.running import devices
 logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
 devices.POLL_SECONDS = 0.05
 devices.torch = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True, is_initialized=lambda: False))

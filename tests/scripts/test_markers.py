@@ -215,7 +215,7 @@ def test_a_process_of_its_own_in_the_folder(world: tuple[Path, dict[str, Any]], 
 # --- standard input ---------------------------------------------------------------------------------------------------
 
 ASKING = """
-from resalign.stage import parse_arguments, run_stage
+from resalign.running.stage import parse_arguments, run_stage
 
 def main():
     assert parse_arguments("").job == {"a": 1}

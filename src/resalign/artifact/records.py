@@ -19,6 +19,7 @@ from resalign.config.plan import NOT_ATTACKED, RESULTS, Plan
 from resalign.config.references import is_inside
 from resalign.config.shape import TIERS
 from resalign.config.strict import ConfigError
+from resalign.disclosure import values_without_places
 from resalign.jobs import parts
 
 Job = dict[str, Any]
@@ -135,7 +136,8 @@ def plan_of(config: Mapping[str, Any]) -> Plan:
             }
         plan = Plan(Experiment(written, where=where))
         again = json.loads(json.dumps({**plan.experiment.resolved(), "extends": None}))
-        _same(where, "configuration", {**resolved, "extends": None}, again)
+        # A path in the packer's home folder begins with '~', which is another folder here.
+        _same(where, "configuration", *map(values_without_places, ({**resolved, "extends": None}, again)))
     return plan
 
 
