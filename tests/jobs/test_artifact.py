@@ -70,7 +70,7 @@ def test_a_configuration_with_a_comma_in_its_name_is_packed(tmp_path: Path) -> N
     assert inputs(f"{two}, {two}") == [str(two), str(two)]
     assert inputs("tiny.yaml") == []
     with pytest.raises(ConfigError, match=r"no file '.*/lost\.yaml'"):
-        inputs(f"{tmp_path}/lost.yaml, {one}")
+        inputs(f"{tmp_path}/lost.yaml, {two}")
 
 
 TOKEN = "hf" + "_" + "abcdefghijklmnopqrstuvwxyzABCDEFGH"

@@ -301,7 +301,7 @@ RECORDS = [
     (
         "ablation",
         in_record(lambda job: other_threshold(job["variants"][0]["measured"]), f"{ABLATION}/run.json"),
-        f"{ABLATION}/run.json: 'metrics.ip' is ",
+        f"{ABLATION}/run.json: 'metrics.ip.rules.0.threshold' is 0.99",
     ),
     ("configurations", copied(CONFIG, "config/other.yaml"), "config/: has ['config/other.yaml', 'config/tiny.yaml']"),
     ("aliases", aliases, f"{CONFIG}: has an alias, '*…'; a resolved configuration"),

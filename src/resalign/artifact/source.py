@@ -17,21 +17,7 @@ from resalign.config.strict import ConfigError
 MAX_UNTRACKED_BYTES = 20 << 20
 # Where the source of a run lies, and what it is made of: of files that git does not track, these alone are packed.
 RUN_FOLDERS = ("config", "envs", "scripts", "slurm", "src", "workflow")
-RUN_SUFFIXES = (
-    ".csv",
-    ".j2",
-    ".json",
-    ".jsonl",
-    ".lock",
-    ".py",
-    ".rst",
-    ".sh",
-    ".smk",
-    ".tsv",
-    ".txt",
-    ".yaml",
-    ".yml",
-)
+RUN_SUFFIXES = tuple(".csv .j2 .json .jsonl .lock .py .rst .sh .smk .tsv .txt .yaml .yml".split())
 # Beside them, of a folder that is no git checkout.
 ROOT_FILES = ("CITATION.cff", "LICENSE", "Makefile", "README.md", "pyproject.toml", "workflow/Snakefile")
 _NEVER_SOURCE = ("__pycache__", ".egg-info", ".ipynb_checkpoints", "_cache")  # ends of folders' names

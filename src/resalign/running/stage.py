@@ -182,9 +182,9 @@ def running(
         stack.enter_context(_stopped_by_signals(attempt))
         with memory.explained(Path(sys.argv[0]).stem, arguments.job):
             yield attempt
-        times = _times(attempt, created_at, begun_at - created_at - lease.waited_seconds)
+        start_seconds = begun_at - created_at - lease.waited_seconds
         write_json(arguments.output / "run.json", record)
-        write_json(arguments.output / "timing.json", {**times, **_machine(arguments, lease)})
+        write_json(arguments.output / "timing.json", _timing(attempt, arguments, lease, created_at, start_seconds))
         hashes.seal(arguments.output, made)
         if folder:
             folder.clear()
@@ -277,9 +277,14 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def _times(attempt: Attempt, created_at: float, start_seconds: float) -> dict[str, Any]:
-    """How long a stage has taken, and what of it was work."""
-    return {
+def _timing(
+    attempt: Attempt, arguments: StageArguments, lease: devices.Lease, created_at: float, start_seconds: float
+) -> dict[str, Any]:
+    """How long a stage has taken, what part of it was work, and the machine that it ran on."""
+    import resource
+
+    memory_unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes on Linux
+    timing = {
         "seconds": round(attempt.seconds, 3),
         "start_seconds": round(start_seconds, 3),
         "started_at": round(created_at, 3),
@@ -287,27 +292,12 @@ def _times(attempt: Attempt, created_at: float, start_seconds: float) -> dict[st
         "attempts": attempt.number,
         "steps": attempt.steps_taken,
         "step_seconds": round(attempt.step_seconds, 3),
-    }
-
-
-def _machine(arguments: StageArguments, lease: devices.Lease) -> dict[str, Any]:
-    """What a stage has run on, and how much of it."""
-    on_gpu = (
-        {"peak_gpu_memory_mb": round(torch.cuda.max_memory_allocated() / 2**20, 1)} if lease.device == "cuda" else {}
-    )
-    return {
-        **on_gpu,
         "device": lease.name,
-        "peak_memory_mb": _peak_memory_mb(),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / memory_unit, 1),
         "threads": arguments.threads,
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
     }
-
-
-def _peak_memory_mb() -> float:
-    """Largest resident memory of this process so far."""
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1 if sys.platform == "darwin" else 1024) / (1024 if sys.platform == "darwin" else 1), 1)
+    if lease.device == "cuda":
+        timing["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return timing
