@@ -78,7 +78,7 @@ def gather(job: Job, source: Source, root: Path) -> Members:
 
 
 def _told(folder: Path) -> Job:
-    """The job of the stage that wrote a folder, as its record has it."""
+    """The job of the stage that wrote a folder, from its record."""
     told: Job = json.loads(_existing(folder / "run.json").read_text(encoding="utf-8"))["job"]
     return told
 
@@ -118,7 +118,7 @@ def _result_files(job: Job, settings: ArtifactConfig, root: Path) -> Iterator[Pa
 
 
 def _records(folders: list[str], root: Path) -> Iterator[Path]:
-    """What every job left beside its weights and images: raw scores, records, histories, image lists."""
+    """Files of every job besides weights and images: raw scores, records, histories, image lists."""
     for folder in dict.fromkeys(folders):
         _existing(root / folder / "run.json")
         is_asset = folder.startswith(_ASSETS)  # of which the archive has hashes, and whose licence is its owner's
@@ -155,7 +155,7 @@ def _hashed(name: str, asset: dict[str, Any], root: Path) -> dict[str, Any]:
 
 
 def _provenance(job: Job, settings: ArtifactConfig, folders: list[str], root: Path) -> Members:
-    """What differs between two runs: logs, the page with its times, this machine and its packages."""
+    """Members that differ between two runs: logs, the page with its times, this machine and its packages."""
     page = _linked(_existing(root / job["result"] / "report.html").read_bytes(), job["result"])
     found: Members = {
         layout.PAGE: page if settings.images else _PICTURE.sub(_NO_PICTURE, page),

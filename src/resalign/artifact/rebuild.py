@@ -1,7 +1,7 @@
-"""What the verifier makes again of an archive's raw scores: every table, figure and frame, each by a script of its own.
+"""The jobs that make an archive's tables, figures and frames again from its raw scores.
 
-No list of the archive says what is made or compared. What there is, is known by its place; the jobs are derived from
-the report's record, which :mod:`resalign.artifact.records` holds to the configuration.
+No list in the archive decides which files are made or compared: a file is known by its place. The jobs are derived
+from the report's record, which :mod:`resalign.artifact.records` compares with the configuration.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _Listed(Strict):
 
 
 class Words(Strict):
-    """What an exhibit says beside its frames, of which no record has more than this."""
+    """Words of an exhibit that are in none of its frames."""
 
     another_world: str
     series: dict[str, _Series]
@@ -85,7 +85,7 @@ def rebuilds(
         members: Names of the archive's members.
 
     Raises:
-        RecordError: If a record says otherwise than the configuration, or leads elsewhere; naming it.
+        RecordError: If a record contradicts the configuration, or leads elsewhere; naming it.
         ConfigError: If an exhibit's words are none.
     """
     with records.reading(f"{RESULTS}/{config['name']}"):
@@ -125,7 +125,7 @@ def _rebuilds(
 
 
 def held_out_of(report: Job, ablations: Collection[Job]) -> dict[str, str]:
-    """Where the archive has the held-out tables of the report and of ablations; see :func:`records.held_out_names`."""
+    """Members of the held-out tables of the report and of ablations; see :func:`records.held_out_names`."""
     return records.held_out_names([report, *(v["measured"] for job in ablations for v in job["variants"])])
 
 
@@ -175,7 +175,7 @@ def _exhibits(
 
 
 def _check_words(exhibit: str, words: Words, report: Job, ablations: Collection[str], members: Collection[str]) -> None:
-    """What can be known of an exhibit's words without the plan."""
+    """Checks an exhibit's words, as far as that is possible without the ablations' declarations."""
     where = f"{REBUILD}: {exhibit}"
     is_papers = report["report"]["published"] == "comparable" and report["tier"] == "paper"
     if not (words.another_world or is_papers):

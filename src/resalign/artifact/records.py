@@ -1,7 +1,7 @@
-"""What an archive's records say was done, held to its configuration: others wrote both, and nothing is obeyed unseen.
+"""Compares the records of an archive with its configuration; both come from others, and neither is trusted.
 
-A record may name only what its stage reads, in the place where the plan puts it: raw scores of the model and attack
-that a row is of, never another file of the archive, and no file of this machine.
+A record may name only the inputs of its stage, in the places where the plan puts them: the raw scores of a row's own
+model and attack, never another file of the archive, and no file of this machine.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _SHOWN_CHARACTERS = 100
 
 
 class RecordError(ValueError):
-    """A record that says what its configuration does not, or that is none."""
+    """A record contradicts the configuration, or is none."""
 
 
 def content(path: Path, where: str, most_bytes: int = MOST_RECORD_BYTES) -> bytes:
-    """What others have written, unless it is longer than it can be: values take many times their text's memory.
+    """Bytes of a file of others, unless there are too many: parsed values take many times their text's memory.
 
     Args:
         path: Of the file.
@@ -53,7 +53,7 @@ def content(path: Path, where: str, most_bytes: int = MOST_RECORD_BYTES) -> byte
 
 
 def told(root: Path, folder: str) -> Job:
-    """The job of the stage that wrote a folder, as its record has it.
+    """The job of the stage that wrote a folder, from its record.
 
     Raises:
         RecordError: If there is none.
@@ -195,7 +195,7 @@ def check_states(parts: Sequence[str], report: Job) -> list[str]:
 
 
 def held_out_names(jobs: Sequence[Job]) -> dict[str, str]:
-    """Where the archive has the held-out tables that jobs name, by their path, which may lead anywhere.
+    """Members of the held-out tables that jobs name, by their path, which may lead anywhere.
 
     Each is in a folder named by its label, numbered where an ablation's is another table than the experiment's: beside
     it lie the tables of the folders inside its own.

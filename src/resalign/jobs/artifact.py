@@ -1,4 +1,4 @@
-"""What the rule artifact tells its script, and where the archive lies. Imports no torch: the Snakefile calls it."""
+"""The job of the rule artifact, and the place of the archive. Imports no torch: the Snakefile calls it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROMPTS = "inputs/prompts"  # lists of the user's own
 
 
 def folder(plan: Plan) -> str:
-    """Where the archive lies."""
+    """Folder of the archive."""
     return f"{RESULTS}/{plan.experiment.config.name}/artifact"
 
 
@@ -49,7 +49,7 @@ def result_files(plan: Plan) -> list[str]:
 
 
 def artifact_job(plan: Plan, ablations: Ablations) -> str:
-    """What scripts/artifact.py needs; what the report and others were told stands in their own records."""
+    """The job of scripts/artifact.py; the jobs of the report and other stages are in their own records."""
     config = plan.experiment.config
     return jobs.as_json(
         {
@@ -72,7 +72,7 @@ def artifact_job(plan: Plan, ablations: Ablations) -> str:
 
 
 def _own_inputs(plan: Plan) -> dict[str, str]:
-    """Member to file: what the experiment was told by, wherever the user has it: configurations, prompt lists."""
+    """Files that the user wrote, by member: configurations and prompt lists, wherever they lie."""
     told = _files_in(plan.experiment.where)
     for path in told:  # which grows by what each extends
         other = read_yaml(path).get("extends")
@@ -141,7 +141,7 @@ def _has_theory(plan: Plan) -> bool:
 
 
 def _assets(plan: Plan, ablations: Ablations) -> dict[str, Any]:
-    """The experiment's, then those that a variant alone has, under its name."""
+    """The experiment's assets, then those that only a variant has, under its name."""
     found = {name: _described(plan, name) for name in plan.assets}
     known = {asset["folder"] for asset in found.values()}
     for ablation in _ablations(plan):

@@ -1,4 +1,4 @@
-"""What every stage's script shares: its arguments, its threads, its records."""
+"""The frame of every stage's script: arguments, threads, saved state, records."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SMALL_BYTES = 1_000_000  # files up to this size are inputs by their contents, a
 
 @dataclass(frozen=True)
 class StageArguments:
-    """What the workflow tells a stage.
+    """Arguments that the workflow gives a stage.
 
     Attributes:
         job: Resolved settings and folders, as the plan wrote them.
@@ -60,7 +60,7 @@ class StageArguments:
 def run_stage(main: Callable[[], None]) -> None:
     """Runs a script's main; an error that the user can mend ends it with one line, not with a traceback.
 
-    The exit status of a job that was told to stop is 75 where a time limit is near, 128 + n after signal n. It has
+    The exit status of a job that was asked to stop is 75 where a time limit is near, 128 + n after signal n. It has
     saved its state, and the same command goes on from there.
     """
     hand_over()
@@ -115,7 +115,7 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
 
 
 def parse_arguments(description: str) -> StageArguments:
-    """What this process's command line says."""
+    """This process's arguments."""
     found = argument_parser(description).parse_args()
     limit = found.limit_minutes if os.environ.get("RESALIGN_ENFORCE_LIMIT") else None
     return StageArguments(found.job, found.seed, found.threads, found.output, tuple(found.modules), limit)
@@ -150,7 +150,7 @@ def running(
     (seconds, memory, machine: apart, as no two runs have the same) and, when all is written, ``hashes.json``.
 
     Args:
-        arguments: What the workflow tells the stage.
+        arguments: Arguments from the workflow.
         resumes: Whether an attempt goes on from an earlier one's saved steps, or from the pieces that it has made.
         inputs: Files and folders that the stage reads, as their jobs have written them; with others it starts afresh.
         made: The stage's own files and folders in the output folder, where those of other stages lie beside them.
@@ -280,7 +280,7 @@ def _versions() -> dict[str, str]:
 def _timing(
     attempt: Attempt, arguments: StageArguments, lease: devices.Lease, created_at: float, start_seconds: float
 ) -> dict[str, Any]:
-    """How long a stage has taken, what part of it was work, and the machine that it ran on."""
+    """Times of a stage, and the machine that it ran on."""
     import resource
 
     memory_unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes on Linux
