@@ -159,6 +159,17 @@ def test_paths_in_the_packers_home_folder_are_others_here(tmp_path: Path, monkey
     records.check_report(record, config)
 
 
+def test_defaults_that_were_added_since_are_no_difference(demo: Plan) -> None:
+    job, config = as_packed(demo)
+    for older in (job["config"], config):
+        del older["artifact"]["images"], older["unlearning"]["esd"]["start_guidance"], older["report"]["replicates"]
+    del job["report"]["replicates"]
+    records.check_report(job, config)
+    del job["report"]["resurgence_threshold"]
+    with pytest.raises(RecordError, match="report.resurgence_threshold' is None"):
+        records.check_report(job, config)
+
+
 def test_no_other_configuration_is_read(demo: Plan) -> None:
     _, config = as_packed(demo)
     assert records.plan_of({**config, "extends": "/dev/full"}).unlearn.keys() == demo.unlearn.keys()

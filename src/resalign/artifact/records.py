@@ -108,8 +108,11 @@ def check_report(job: Job, config: Mapping[str, Any]) -> None:
     where = f"{RESULTS}/{config['name']}/run.json"
     planned = plan_of(config)
     with reading(where):
-        expected = _comparable({**json.loads(parts.report_job(planned)), "config": config})
-        found = _comparable(job)
+        expected: Job = json.loads(parts.report_job(planned))
+        # An older version's settings lack the defaults that were added since.
+        expected |= {"config": config, "report": config["report"]}
+        expected["metrics"] = [[label, config["metrics"][label]] for label, _ in expected["metrics"]]
+        found, expected = _comparable(job), _comparable(expected)
         for key in (*expected, *found.keys() - expected.keys()):
             _same(where, key, found.get(key), expected.get(key))
         _same(where, "heldout", sorted(job["heldout"]), sorted(planned.experiment.attacks))
@@ -120,7 +123,7 @@ def plan_of(config: Mapping[str, Any]) -> Plan:
     """The plan of a resolved configuration, in which members have a name and sweeps have added their attacks.
 
     Raises:
-        RecordError: If it is not as an experiment resolves its configuration.
+        RecordError: If an experiment would resolve it otherwise.
         ConfigError: If it is none.
     """
     where = f"config/{config['name']}.yaml"
@@ -135,10 +138,17 @@ def plan_of(config: Mapping[str, Any]) -> Plan:
                 if not (family == "attacks" and label in made)
             }
         plan = Plan(Experiment(written, where=where))
-        again = json.loads(json.dumps({**plan.experiment.resolved(), "extends": None}))
         # A path in the packer's home folder begins with '~', which is another folder here.
-        _same(where, "configuration", *map(values_without_places, ({**resolved, "extends": None}, again)))
+        resolved, again = map(values_without_places, (resolved, plan.experiment.resolved()))
+        _same(where, "configuration", resolved, _cut_to(again, resolved))
     return plan
+
+
+def _cut_to(values: Any, known: Any) -> Any:
+    """Values without the keys that an older version did not know: they have their defaults."""
+    if not (isinstance(values, dict) and isinstance(known, dict)):
+        return values
+    return {key: _cut_to(value, known[key]) for key, value in values.items() if key in known}
 
 
 def _comparable(job: Job) -> Job:
