@@ -13,7 +13,7 @@ from resalign.tracking import log
 
 
 def main() -> None:
-    """Has Snakemake count as made what agrees with the plan; says what does not."""
+    """Marks results that agree with the plan as made; prints which do not, and why."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--configfile", nargs="+", default=["config/config.yaml"], help="the experiment's files")
     parser.add_argument("--config", nargs="*", default=[], help="further values, as for Snakemake: tier=smoke")

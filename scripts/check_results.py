@@ -1,4 +1,4 @@
-"""Holds every file below results/ against what its job has written; names each that differs, and the job."""
+"""Compares every file below results/ with the hashes of its job; names each that differs, and the job."""
 
 from __future__ import annotations
 

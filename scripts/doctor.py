@@ -1,4 +1,4 @@
-"""Says what is missing for which table, how large, under which licence, and whether this machine suffices."""
+"""Lists missing assets by table, with size and licence, and checks whether this machine suffices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks an archive of a result to the byte, makes its tables and figures again, and says what differs."""
+"""Checks an archive of a result to the byte, makes its tables and figures again, and prints every difference."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import random
 from pathlib import Path
 
 import pytest
@@ -139,18 +138,6 @@ def test_the_state_of_jobs_is_no_result(made: Path) -> None:
     kept.mkdir(parents=True)
     hashes.write(kept, {"gone": Entry(1, "0" * 64)})
     assert kept not in hashes.sealed_folders(results)
-
-
-def test_random_flips_of_a_large_file_are_all_seen(tmp_path: Path) -> None:
-    chosen = random.Random(0)
-    (tmp_path / "run.json").write_text(RECORD)
-    (tmp_path / "scores.parquet").write_bytes(chosen.randbytes(1 << 16))
-    hashes.seal(tmp_path)
-    for _ in range(100):
-        bit = chosen.randrange(8 << 16)
-        flip(tmp_path / "scores.parquet", bit)
-        assert len(list(hashes.problems(tmp_path))) == 1
-        flip(tmp_path / "scores.parquet", bit)
 
 
 def test_a_file_of_that_name_of_the_users_own_is_no_list(tmp_path: Path) -> None:

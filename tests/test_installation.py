@@ -1,7 +1,5 @@
 """An installation that is killed at any moment is whole after the next `make`: mostly with a tiny lock, offline."""
 
-import base64
-import csv
 import hashlib
 import os
 import shutil
@@ -9,7 +7,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -186,46 +183,3 @@ def test_two_at_once(project: Path) -> None:
     assert len(outputs) == 2, [log.read_text() for log in logs]
     assert sum("Installing the locked packages" in output for output in outputs) == 1
     check_whole(project, "1.0")
-
-
-def check_records(packages: Path) -> int:
-    """Holds every file of every package's RECORD against its size and sha256; how many there are."""
-    count = 0
-    for record in packages.glob("*.dist-info/RECORD"):
-        for name, digest, size in csv.reader(record.read_text().splitlines()):
-            path, count = packages / name, count + 1
-            assert path.is_file(), f"{record.parent.name} lacks {name}"
-            assert not size or path.stat().st_size == int(size), path
-            if digest:
-                with path.open("rb") as stream:
-                    found = hashlib.file_digest(stream, "sha256").digest()
-                assert digest == f"sha256={base64.urlsafe_b64encode(found).decode().rstrip('=')}", path
-    return count
-
-
-@pytest.mark.large
-def test_the_locked_environment_at_ten_moments(tmp_path: Path) -> None:
-    """With the network, or a full cache of uv's: half an hour."""
-    clone = tmp_path / "clone"
-    subprocess.run(["git", "clone", "--quiet", "--local", ROOT, clone], check=True)
-    command = ["make", ".venv/.installed"]
-    began = time.monotonic()
-    subprocess.run(command, cwd=clone, check=True)
-    seconds = time.monotonic() - began
-    [packages] = (clone / ".venv" / "lib").glob("python3*/site-packages")
-    files = check_records(packages)
-    for number in range(1, 11):
-        shutil.rmtree(clone / ".venv")
-        process = subprocess.Popen(command, cwd=clone, start_new_session=True)
-        time.sleep(seconds * number / 11)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        ended, left = (clone / ".venv" / ".installed").exists(), len(list(packages.glob("*.dist-info")))
-        subprocess.run(command, cwd=clone, check=True)
-        assert check_records(packages) == files
-        imports = "import torch, diffusers, peft, transformers, resalign"
-        subprocess.run([clone / ".venv" / "bin" / "python", "-c", imports], cwd=tmp_path, check=True)
-        told = (
-            f"killed after {seconds * number / 11:.0f} of {seconds:.0f} s, with {left} packages there (ended: {ended})"
-        )
-        print(f"{told}: {files} files whole")  # noqa: T201

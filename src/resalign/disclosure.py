@@ -1,4 +1,4 @@
-"""What must not be published: secrets, which are refused, and this machine's own folders, which are written shorter.
+"""Finds what must not be published: secrets, which are refused, and paths of this machine, which are shortened.
 
 Sources: the rules of gitleaks 8 (config/gitleaks.toml: aws-access-token, gcp-api-key, generic-api-key, github-*,
 gitlab-pat, huggingface-access-token, jwt, openai-api-key, private-key, slack-*); GitHub's documentation, "About
@@ -51,7 +51,7 @@ def secret_name(path: str) -> bool:
 
 
 def secrets(text: str, *, is_prose: bool = False) -> Iterator[tuple[int, str]]:
-    """(number, kind) of each line that holds what looks like a secret; what it is, is not said again.
+    """(number, kind) of each line that holds what looks like a secret; the secret itself is not repeated.
 
     Args:
         text: Any.
@@ -80,5 +80,5 @@ def without_places(text: str, here: Iterable[Path] = ()) -> str:
 
 
 def values_without_places(values: Any) -> Any:
-    """Plain values with their texts as :func:`without_places` has them: in YAML a home folder alone would be null."""
+    """Plain values with their texts as :func:`without_places` has them: in YAML a bare ``~`` would be null."""
     return json.loads(without_places(json.dumps(values)))

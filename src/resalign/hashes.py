@@ -1,4 +1,4 @@
-"""What a job's files held when they were written: size and sha256 of each, checked wherever another job reads them.
+"""Size and sha256 of every file at the time when its job wrote it, checked wherever another job reads it.
 
 A disk, a copy or a person may change a file later, and most formats do not notice. So every stage, when all else is
 written, lists its files in ``hashes.json`` beside them, and every reader asks :func:`verified` before it reads. Sizes
@@ -188,7 +188,7 @@ def check_listed(path: Path, sha256: str, manifest: str) -> None:
 
 
 def read(folder: Path) -> dict[str, Entry] | None:
-    """What is listed of a folder; None if there is no list.
+    """The list of a folder; None if there is none.
 
     Raises:
         DamagedError: If the list itself is damaged.

@@ -1,4 +1,4 @@
-"""How a command ends whose output nobody reads to its end."""
+"""Commands that end quietly when their reader closes the pipe."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def end_with_the_reader() -> None:
-    """Has this process end without a word, as other commands do, when it prints what nobody reads any more."""
+    """Ends this process quietly, as other commands do, when nobody reads its output any more."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)

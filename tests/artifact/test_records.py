@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from resalign import disclosure
 from resalign.artifact import rebuild, records
 from resalign.artifact.records import RecordError
 from resalign.config.ablations import Ablations
@@ -155,6 +156,27 @@ def test_a_configuration_that_is_none_is_refused(changes: dict[str, Any], demo: 
     job, config = as_packed(demo)
     with pytest.raises((RecordError, ConfigError)):
         check(job, {**config, **changes})
+
+
+def test_paths_in_the_packers_home_folder_are_others_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, values = plan_of("demo")
+    values = {**values, "assets": {**values["assets"], "mine": {"path": "~/mine"}}, "pipelines": {"other": "mine"}}
+    monkeypatch.setenv("HOME", str(tmp_path / "packer"))
+    record, config = map(disclosure.values_without_places, as_packed(Plan(Experiment(values, where="mine"))))
+    assert config["assets"]["mine"]["path"] == "~/mine"
+    monkeypatch.setenv("HOME", str(tmp_path / "verifier"))
+    records.check_report(record, config)
+
+
+def test_defaults_that_were_added_since_are_no_difference(demo: Plan) -> None:
+    job, config = as_packed(demo)
+    for older in (job["config"], config):
+        del older["artifact"]["images"], older["unlearning"]["esd"]["start_guidance"], older["report"]["replicates"]
+    del job["report"]["replicates"]
+    records.check_report(job, config)
+    del job["report"]["resurgence_threshold"]
+    with pytest.raises(RecordError, match="report.resurgence_threshold' is None"):
+        records.check_report(job, config)
 
 
 def test_no_other_configuration_is_read(demo: Plan) -> None:

@@ -66,10 +66,11 @@ def test_a_configuration_with_a_comma_in_its_name_is_packed(tmp_path: Path) -> N
         plan = Plan(Experiment(values, where=where))
         return list(artifact.ArtifactJob.of(plan, Ablations(plan, values)).own_inputs.values())
 
-    assert inputs(f"{one}, {two}") == [str(one), str(two), f"{ROOT}/config/demo.yaml"]
+    assert inputs(str(one)) == [str(one), f"{ROOT}/config/demo.yaml"]
+    assert inputs(f"{two}, {two}") == [str(two), str(two)]
     assert inputs("tiny.yaml") == []
     with pytest.raises(ConfigError, match=r"no file '.*/lost\.yaml'"):
-        inputs(f"{tmp_path}/lost.yaml, {one}")
+        inputs(f"{tmp_path}/lost.yaml, {two}")
 
 
 TOKEN = "hf" + "_" + "abcdefghijklmnopqrstuvwxyzABCDEFGH"

@@ -25,7 +25,7 @@ GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-bbbb-1)
 HOLDER = """
 import logging, os, sys
 from types import SimpleNamespace
-from resalign import devices
+from resalign.running import devices
 logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
 devices.POLL_SECONDS = 0.05
 devices.torch = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True, is_initialized=lambda: False))
@@ -174,11 +174,6 @@ def test_without_a_gpu_cuda_is_refused_and_auto_is_the_cpu(
     assert caplog.messages == [f"no GPU is visible ({reason}): running on the CPU"]
 
 
-def test_auto_takes_the_gpu_that_is_there(here: None, two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "torch", cuda(available=True))
-    assert lease("auto") == Lease("cuda", "NVIDIA H100 80GB HBM3")
-
-
 @pytest.mark.parametrize("names", [("bfloat16", None), (None, "bfloat16"), ("float32", "float16")])
 def test_a_precision_that_a_gpu_would_emulate_is_refused(
     names: tuple[str | None, ...], monkeypatch: pytest.MonkeyPatch
@@ -207,29 +202,31 @@ def test_the_cpu_needs_no_lease(here: None, monkeypatch: pytest.MonkeyPatch) -> 
     assert lease("cpu") == Lease("cpu", "cpu")
 
 
-def test_a_process_leases_once(here: None, two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("requested", ["auto", "cuda"])
+def test_a_process_leases_once(here: None, two_gpus: None, monkeypatch: pytest.MonkeyPatch, requested: str) -> None:
     monkeypatch.setattr(devices, "torch", cuda(available=True))
-    assert lease("cuda") is lease("cuda")
-    assert lease("cuda") == Lease("cuda", "NVIDIA H100 80GB HBM3")
+    assert lease(requested) is lease(requested)
+    assert lease(requested) == Lease("cuda", "NVIDIA H100 80GB HBM3")
     assert os.environ[VISIBLE] == "GPU-aaaa-0"
 
 
-def test_a_gpu_that_torch_cannot_use_is_an_error(here: None, two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "torch", cuda(available=False))
-    with pytest.raises(DeviceError, match=r"torch 2\.0 cannot use NVIDIA H100 .*update the driver"):
-        lease("cuda")
-
-
-def test_a_gpu_that_cannot_be_told_from_others_is_an_error(here: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nonexistent")
-    monkeypatch.setattr(devices, "torch", cuda(available=True))
-    with pytest.raises(DeviceError, match="is nvidia-smi on the PATH"):
-        lease("cuda")
-
-
-def test_a_driver_that_fails_is_told(
-    two_gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("driver", "available", "said"),
+    [
+        (None, False, r"torch 2\.0 cannot use NVIDIA H100 .*update the driver"),
+        ("#!/bin/sh\nexit 0\n", True, "is nvidia-smi on the PATH"),
+        (
+            "#!/bin/sh\necho 'Driver/library version mismatch'; exit 18\n",
+            True,
+            r"nvidia-smi -L failed \(Driver/library version mismatch\); repair",
+        ),
+    ],
+)
+def test_a_gpu_that_is_of_no_use_is_an_error(
+    here: None, two_gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: str, available: bool, said: str
 ) -> None:
-    (tmp_path / "bin" / "nvidia-smi").write_text("#!/bin/sh\necho 'Driver/library version mismatch'; exit 18\n")
-    with pytest.raises(DeviceError, match=r"nvidia-smi -L failed \(Driver/library version mismatch\); repair"):
-        visible()
+    if driver:
+        (tmp_path / "bin" / "nvidia-smi").write_text(driver)
+    monkeypatch.setattr(devices, "torch", cuda(available=available))
+    with pytest.raises(DeviceError, match=said):
+        lease("cuda")

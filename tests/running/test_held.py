@@ -92,11 +92,6 @@ def test_histories_and_plain_dictionaries_are_replaced() -> None:
     assert kept == {"1": "step-1.safetensors"}
 
 
-def test_what_cannot_be_saved_is_refused() -> None:
-    with pytest.raises(TypeError, match="a function cannot be saved"):
-        capture({"save": capture})
-
-
 class Holder:
     """Something with a state of numpy's, as a schedule may have."""
 
@@ -104,7 +99,7 @@ class Holder:
         return {"rate": np.float64(0.1)}
 
 
-@pytest.mark.parametrize("held", [3, "text", None, [1, 2], np.float64(0.5), Holder()])
+@pytest.mark.parametrize("held", [3, "text", None, [1, 2], np.float64(0.5), Holder(), {"save": capture}])
 def test_what_could_not_be_put_back_is_refused_when_it_is_saved(held: object) -> None:
     with pytest.raises(TypeError, match="cannot be saved between steps|would not be read back"):
         capture(held)

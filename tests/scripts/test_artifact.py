@@ -107,18 +107,6 @@ def with_last_mean(table: str, value: str) -> str:
     return "".join(",".join(row) + "\n" for row in rows)
 
 
-@pytest.mark.slow
-def test_a_stale_table_and_a_missing_one_are_named(packed: Packed, tmp_path: Path) -> None:
-    members = packed.members()
-    members["results/tiny/tables/old.csv"] = b"a\n1\n"
-    del members["results/tiny/tables/per_run.csv"]
-    problems = verify(repacked(without_exhibits(members), tmp_path / "tiny.zip"), tmp_path / "folder")
-    assert problems == [
-        "results/tiny/tables/old.csv: is in the archive, and is not made of its raw scores",
-        "results/tiny/tables/per_run.csv: is made of the archive's raw scores, and is not in it",
-    ]
-
-
 def test_times_are_of_the_job_that_made_a_file_and_of_every_run_once(packed: Packed) -> None:
     members = packed.members()
     rows = list(csv.DictReader(bytes(members[layout.TIMES]).decode().splitlines()))  # type: ignore[arg-type]

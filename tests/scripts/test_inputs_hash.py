@@ -9,6 +9,7 @@ import pytest
 
 from resalign import hashes
 from resalign.config.plan import Plan
+from resalign.running.folder import StateFolder
 from resalign.running.stage import SMALL_BYTES, inputs_hash
 
 from .conftest import Workshop
@@ -48,19 +49,26 @@ def test_small_files_that_were_written_again_are_the_same_inputs(inputs: list[Pa
         assert inputs_hash(inputs) == before
 
 
-@pytest.mark.parametrize("changed", ["manifest", "image", "record", "weights"])
-def test_other_contents_are_other_inputs(inputs: list[Path], changed: str) -> None:
-    manifest, image, network = inputs
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [
+        (0, lambda manifest: manifest.write_text(manifest.read_text().replace("0,", "1,", 1))),
+        (1, lambda image: image.write_bytes(b"another one")),
+        (2, lambda network: (network / "run.json").write_text("[]")),
+        (2, lambda network: touch(network / "model.safetensors")),
+    ],
+    ids=["manifest", "image", "record", "weights"],
+)
+def test_other_contents_are_other_inputs(inputs: list[Path], place: int, change: Callable[[Path], object]) -> None:
     before = inputs_hash(inputs)
-    if changed == "manifest":
-        manifest.write_text(manifest.read_text().replace("0,", "1,", 1))
-    elif changed == "image":
-        image.write_bytes(b"another one")
-    elif changed == "record":
-        (network / "run.json").write_text("[]")
-    else:
-        touch(network / "model.safetensors")
+    change(inputs[place])
     assert inputs_hash(inputs) != before
+
+
+@pytest.fixture
+def _keeps_what_is_known_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else an ended job leaves no fingerprint."""
+    monkeypatch.setattr(StateFolder, "clear", lambda self: None)
 
 
 def saved_fingerprint(folder: Path, output: Path) -> dict[str, object]:
@@ -69,6 +77,7 @@ def saved_fingerprint(folder: Path, output: Path) -> dict[str, object]:
     return found
 
 
+@pytest.mark.usefixtures("_keeps_what_is_known_of_a_job")
 def test_a_prompt_is_never_taken_for_a_path(workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan]) -> None:
     shop = workshop()
     concept = {"name": "the seven", "forget": "images", "retain": "retain", "pool": "pool"}
@@ -79,6 +88,7 @@ def test_a_prompt_is_never_taken_for_a_path(workshop: Callable[[], Workshop], ti
     assert with_slashes["inputs"] == plain["inputs"]
 
 
+@pytest.mark.usefixtures("_keeps_what_is_known_of_a_job")
 def test_what_a_stage_reads_are_its_inputs(workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan]) -> None:
     """Other weights behind an equal list of checkpoints, another image behind an equal manifest: other inputs."""
     shop, plan = workshop(), tiny_plan()

@@ -1,1 +1,1 @@
-"""What jobs take: time, memory, disk; planned and measured."""
+"""Cost of jobs: time, memory, disk; estimated and measured."""

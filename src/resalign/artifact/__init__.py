@@ -1,1 +1,1 @@
-"""The archive of a result that somebody else can verify: what goes in, how it is written, how it is held to account."""
+"""The archive of a result that somebody else can verify: packing, and verification."""

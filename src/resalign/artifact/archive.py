@@ -1,4 +1,4 @@
-"""A zip archive whose bytes depend on its members alone, with its digest in a file beside it."""
+"""A zip archive whose bytes depend only on its members, with its digest in a file beside it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def sidecar(path: Path) -> Path:
 
 
 def sidecar_problem(path: Path) -> str | None:
-    """What is wrong with the archive's digest; None if nothing is."""
+    """Describes a wrong or missing digest of the archive; None if it is right."""
     beside = sidecar(path)
     if not beside.is_file():
         return f"{beside.name}: missing; the archive is to be handed on with it"
@@ -89,7 +89,7 @@ def sidecar_problem(path: Path) -> str | None:
 
 
 def open_archive(path: Path) -> zipfile.ZipFile:
-    """Opens an archive, of which nothing but the list of members is read.
+    """Opens an archive; only its list of members is read.
 
     Raises:
         ArchiveError: If there is something before, behind or between its parts, or its list is too long to be read.

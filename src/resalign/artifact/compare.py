@@ -1,6 +1,6 @@
-"""Whether a file that was made again is the one that was handed on: bytes first, then numbers, line by line.
+"""Compares a file of an archive with the one made again: bytes first, then numbers, line by line.
 
-What is handed on may be made to deceive: whatever is not plainly the same is a difference.
+An archive may be made to deceive: whatever is not plainly the same is a difference.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def differences(label: str, expected: Path, found: Path) -> list[str]:
-    """What differs, a line each; empty if the files are equal, or equal within the tolerances.
+    """Differences, one line each; empty if the files are equal, or equal within the tolerances.
 
     Args:
         label: What to call the file.

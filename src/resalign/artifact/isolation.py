@@ -1,6 +1,6 @@
-"""Code of others, run without network, without the caller's environment, and with one folder alone to write to.
+"""Runs code of others without network, without the caller's environment, and with one writable folder.
 
-Linux alone: a process in namespaces of its own (unshare(1)), for which every file system is read-only but one folder.
+Linux only: a process in namespaces of its own (unshare(1)), for which every file system is read-only but one folder.
 It may read what the user may read; nothing of that can leave. As a program of its own, ``python isolation.py FOLDER
 COMMAND …``, this module makes the mounts and becomes the command: it imports nothing of the package.
 """
@@ -24,7 +24,7 @@ from typing import BinaryIO
 _NAMESPACES = "--user --map-root-user --net --mount --pid --fork --kill-child --mount-proc --ipc --uts".split()
 # Where services listen on sockets that lie in the file system, which no network namespace cuts off.
 _HIDDEN = ("/run", "/tmp", "/var/tmp", "/dev")  # noqa: S108
-# Of devices these alone stay: a disk's would be written to past its file system, where root verifies.
+# Only these devices stay: where root verifies, a disk could be written to past its file system.
 _DEVICES = tuple(f"/dev/{name}" for name in ("null", "zero", "random", "urandom"))
 _POLL_SECONDS = 0.2
 _SAID_BYTES = 4000  # of what a command printed, from its end
@@ -111,7 +111,7 @@ def run(
 
 
 def _waited(process: subprocess.Popen[bytes], folder: Path, limit_seconds: float, limit_bytes: int) -> str | None:
-    """Waits; says which limit was passed, if one was."""
+    """Waits for the end; returns the limit that was passed, if one was."""
     end = time.monotonic() + limit_seconds
     while process.poll() is None:
         if time.monotonic() > end:

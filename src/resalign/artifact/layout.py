@@ -1,4 +1,4 @@
-"""Where things lie in the archive."""
+"""Names and places of the archive's members."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def config_name(name: str) -> str:
 
 
 def place(path: str) -> str:
-    """Where a file of the results goes: below ``provenance/`` if it holds times."""
+    """Member name of a file of the results: below ``provenance/`` if it holds times."""
     return f"{PROVENANCE}{path}" if PurePosixPath(path).name == TIMING else path
 
 

@@ -31,7 +31,7 @@ def packages() -> str:
 
 
 def _processor() -> str:
-    """The processor's own name, where the system says it (Linux); a GPU job's is in the job's timing.json."""
+    """Name of the processor, if the system knows it (Linux); a GPU job's is in the job's timing.json."""
     described = Path("/proc/cpuinfo")
     lines = described.read_text(encoding="utf-8").splitlines() if described.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""Who makes an archive's tables and figures again: this checkout's own code, or the archive's if that is asked for."""
+"""Runs the scripts that make an archive's files again: this checkout's, or the archive's own if that is requested."""
 
 from __future__ import annotations
 

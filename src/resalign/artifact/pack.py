@@ -118,7 +118,7 @@ def _result_files(job: ArtifactJob, settings: ArtifactConfig, root: Path) -> Ite
 
 
 def _records(folders: list[str], root: Path) -> Iterator[Path]:
-    """What every job left beside its weights and images: raw scores, records, histories, image lists."""
+    """Files of every job besides weights and images: raw scores, records, histories, image lists."""
     for folder in dict.fromkeys(folders):
         _existing(root / folder / "run.json")
         is_asset = folder.startswith(_ASSETS)  # of which the archive has hashes, and whose licence is its owner's

@@ -1,4 +1,4 @@
-"""What of the members leaves this machine: nothing where one holds a secret, and none of this machine's folders."""
+"""Prepares members for publication: secrets are refused, and paths of this machine are shortened."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _text(content: bytes | Path) -> str | None:
 
 
 def listing(members: Mapping[str, bytes | Path], source: Source) -> Iterator[str]:
-    """What is packed with sizes, a line a folder, and each file that git does not track; then what is left out."""
+    """Log lines: packed folders with sizes, packed files that git does not track, files that are left out."""
     sizes = {name: len(c) if isinstance(c, bytes) else c.stat().st_size for name, c in members.items()}
     counts, totals = Counter[str](), Counter[str]()
     for name, size in sizes.items():

@@ -86,7 +86,7 @@ def times(job: ArtifactJob, found: list[Claim], root: Path) -> str:
 
 
 def _seconds(folder: Path) -> float | None:
-    """Of a job from its process's start to its record, over all attempts."""
+    """Seconds of a job from its process's start to its record, over all attempts."""
     timing = folder / layout.TIMING
     if not timing.is_file():
         return None

@@ -1,7 +1,7 @@
-"""What the verifier makes again of an archive's raw scores: every table, figure and frame, each by a script of its own.
+"""The jobs that make an archive's tables, figures and frames again from its raw scores.
 
-No list of the archive says what is made or compared. What there is, is known by its place; the jobs are derived from
-the report's record, which :mod:`resalign.artifact.records` holds to the configuration.
+No list in the archive decides which files are made or compared: a file is known by its place. The jobs are derived
+from the report's record, which :mod:`resalign.artifact.records` compares with the configuration.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def rebuilds(
         members: Names of the archive's members.
 
     Raises:
-        RecordError: If a record says otherwise than the configuration, or leads elsewhere; naming it.
+        RecordError: If a record contradicts the configuration, or leads elsewhere; naming it.
         ConfigError: If an exhibit's words are none.
     """
     with records.reading(f"{RESULTS}/{config['name']}"):

@@ -1,7 +1,7 @@
-"""What an archive's records say was done, held to its configuration: others wrote both, and nothing is obeyed unseen.
+"""Compares the records of an archive with its configuration; both come from others, and neither is trusted.
 
-A record may name only what its stage reads, in the place where the plan puts it: raw scores of the model and attack
-that a row is of, never another file of the archive, and no file of this machine.
+A record may name only the inputs of its stage, in the places where the plan puts them: the raw scores of a row's own
+model and attack, never another file of the archive, and no file of this machine.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from resalign.config.plan import NOT_ATTACKED, RESULTS, Plan
 from resalign.config.references import is_inside
 from resalign.config.shape import TIERS
 from resalign.config.strict import ConfigError
+from resalign.disclosure import values_without_places
 from resalign.jobs.measure import MeasureJob
 from resalign.jobs.report import ReportJob
 
@@ -33,11 +34,11 @@ _SHOWN_CHARACTERS = 100
 
 
 class RecordError(ValueError):
-    """A record that says what its configuration does not, or that is none."""
+    """A record contradicts the configuration, or is none."""
 
 
 def content(path: Path, where: str, most_bytes: int = MOST_RECORD_BYTES) -> bytes:
-    """What others have written, unless it is longer than it can be: values take many times their text's memory.
+    """Bytes of a file of others, unless there are too many: parsed values take many times their text's memory.
 
     Args:
         path: Of the file.
@@ -53,7 +54,7 @@ def content(path: Path, where: str, most_bytes: int = MOST_RECORD_BYTES) -> byte
 
 
 def told(root: Path, folder: str) -> Job:
-    """The job of the stage that wrote a folder, as its record has it.
+    """The job of the stage that wrote a folder, from its record.
 
     Raises:
         RecordError: If there is none.
@@ -113,6 +114,10 @@ def check_report(report: Job, measured: Job, planned: Plan, config: Mapping[str,
     }
     for where, (job, expected) in jobs.items():
         with reading(where):
+            # An older version's settings lack the defaults that were added since.
+            expected["report"] = config["report"]
+            if "metrics" in expected:
+                expected["metrics"] = [[label, config["metrics"][label]] for label, _ in expected["metrics"]]
             found, wanted = _comparable(job), _comparable(expected)
             for key in (*wanted, *found.keys() - wanted.keys()):
                 _same(where, key, found.get(key), wanted.get(key))
@@ -125,7 +130,7 @@ def plan_of(config: Mapping[str, Any]) -> Plan:
     """The plan of a resolved configuration, in which members have a name and sweeps have added their attacks.
 
     Raises:
-        RecordError: If it is not as an experiment resolves its configuration.
+        RecordError: If an experiment would resolve it otherwise.
         ConfigError: If it is none.
     """
     where = f"config/{config['name']}.yaml"
@@ -140,9 +145,17 @@ def plan_of(config: Mapping[str, Any]) -> Plan:
                 if not (family == "attacks" and label in made)
             }
         plan = Plan(Experiment(written, where=where))
-        again = json.loads(json.dumps({**plan.experiment.resolved(), "extends": None}))
-        _same(where, "configuration", {**resolved, "extends": None}, again)
+        # A path in the packer's home folder begins with '~', which is another folder here.
+        resolved, again = map(values_without_places, (resolved, plan.experiment.resolved()))
+        _same(where, "configuration", resolved, _cut_to(again, resolved))
     return plan
+
+
+def _cut_to(values: Any, known: Any) -> Any:
+    """Values without the keys that an older version did not know: they have their defaults."""
+    if not (isinstance(values, dict) and isinstance(known, dict)):
+        return values
+    return {key: _cut_to(value, known[key]) for key, value in values.items() if key in known}
 
 
 def _comparable(job: Job) -> Job:
@@ -199,7 +212,7 @@ def check_states(parts: Sequence[str], measured: Job) -> list[str]:
 
 
 def held_out_names(jobs: Sequence[Job]) -> dict[str, str]:
-    """Where the archive has the held-out tables that jobs name, by their path, which may lead anywhere.
+    """Members of the held-out tables that jobs name, by their path, which may lead anywhere.
 
     Each is in a folder named by its label, numbered where an ablation's is another table than the experiment's: beside
     it lie the tables of the folders inside its own.

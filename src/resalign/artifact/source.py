@@ -15,23 +15,9 @@ from resalign.config.strict import ConfigError
 
 # A note or a configuration is small; weights beside the code are to be ignored by git, and no part of the source.
 MAX_UNTRACKED_BYTES = 20 << 20
-# Where the source of a run lies, and what it is made of: of files that git does not track, these alone are packed.
+# Folders and suffixes of a run's source: of the files that git does not track, only these are packed.
 RUN_FOLDERS = ("config", "envs", "scripts", "slurm", "src", "workflow")
-RUN_SUFFIXES = (
-    ".csv",
-    ".j2",
-    ".json",
-    ".jsonl",
-    ".lock",
-    ".py",
-    ".rst",
-    ".sh",
-    ".smk",
-    ".tsv",
-    ".txt",
-    ".yaml",
-    ".yml",
-)
+RUN_SUFFIXES = tuple(".csv .j2 .json .jsonl .lock .py .rst .sh .smk .tsv .txt .yaml .yml".split())
 # Beside them, of a folder that is no git checkout.
 ROOT_FILES = ("CITATION.cff", "LICENSE", "Makefile", "README.md", "pyproject.toml", "workflow/Snakefile")
 _NEVER_SOURCE = ("__pycache__", ".egg-info", ".ipynb_checkpoints", "_cache")  # ends of folders' names
@@ -42,7 +28,7 @@ _DIFF += ["--diff-algorithm=myers", "--src-prefix=a/", "--dst-prefix=b/"]
 
 @dataclass(frozen=True)
 class Source:
-    """What the results were made by.
+    """The source code that made the results.
 
     Attributes:
         revision: The commit; None where the folder is no git checkout, and ``files`` is simply what lies there.
@@ -117,7 +103,7 @@ def fingerprint(root: Path) -> str:
 
 
 def apply_patch(patch: Path, root: Path) -> None:
-    """Changes the files below ``root``, which is no git checkout, as a patch says.
+    """Applies a patch to the files below ``root``, which is no git checkout.
 
     Raises:
         ConfigError: If it does not fit.

@@ -1,7 +1,7 @@
-"""Holds an archive to account: every byte, and what this checkout's own code makes of its raw scores.
+"""Verifies an archive: every byte, and every file that this checkout's code makes again from its raw scores.
 
-The archive is data. Which of its files must be made again, by which script, and how exactly, is said here and in
-:mod:`resalign.artifact.rebuild`; its own code runs only where that is asked for.
+The archive is data. This module and :mod:`resalign.artifact.rebuild` decide which of its files must be made again, by
+which script, and how exactly; its own code runs only on request.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def _texts_in(value: Any) -> Iterator[str]:
 
 
 def lock_note(unpacked: Path, root: Path) -> str | None:
-    """What to know of the packages that verify: whether they are those that the archive locks."""
+    """A warning if this checkout locks other packages than the archive."""
     name = "envs/requirements.lock"
     if _same_file(unpacked / layout.SOURCE / name, root / name):
         return None
@@ -201,7 +201,7 @@ def lock_note(unpacked: Path, root: Path) -> str | None:
 
 
 def version_note(unpacked: Path, root: Path, config: Mapping[str, Any]) -> str | None:
-    """Whether the archive was made by this checkout's code, as far as it makes tables and figures."""
+    """A warning if other code than this checkout's made the archive's tables and figures."""
     metrics = {metric["name"] for metric in config["metrics"].values()} & {*registry.members("metrics")}
     modules = [f"resalign.metrics.{metric}" for metric in sorted(metrics)]
     modules += [f"resalign.{exhibit.FAMILY}.{name}" for name in registry.members(exhibit.FAMILY)]

@@ -19,8 +19,6 @@ TARGET = "TARGET"  # stands in a command for what is to be made
 CONFIGURATIONS = "inputs/configuration"  # as they were written, in the order in which they lead to one another
 PROMPTS = "inputs/prompts"  # lists of the user's own
 
-_BETWEEN = ", "  # two configuration files of one experiment
-
 
 class PackedAblation(Part):
     """A measured ablation."""
@@ -70,7 +68,7 @@ class ArtifactJob(Job):
 
 
 def folder(plan: Plan) -> str:
-    """Where the archive lies."""
+    """Folder of the archive."""
     return f"{RESULTS}/{plan.experiment.config.name}/artifact"
 
 
@@ -97,7 +95,7 @@ def result_files(plan: Plan) -> list[str]:
 
 
 def _own_inputs(plan: Plan) -> dict[str, str]:
-    """Member to file: what the experiment was told by, wherever the user has it: configurations, prompt lists."""
+    """Files that the user wrote, by member: configurations and prompt lists, wherever they lie."""
     told = _files_in(plan.experiment.where)
     for path in told:  # which grows by what each extends
         other = read_yaml(path).get("extends")
@@ -112,25 +110,20 @@ def _own_inputs(plan: Plan) -> dict[str, str]:
 
 
 def _files_in(where: str) -> list[Path]:
-    """The configuration files of a text that names them, a comma between two, and none of a text that names no file.
-
-    A file's own name may have a comma: the longest part that is a file is taken.
+    """The configuration files that a text names, a comma between two; none of a text that names no file.
 
     Raises:
         ConfigError: If one part is a file, and another one is not.
     """
-    parts, found, lost = where.split(_BETWEEN), list[Path](), list[str]()
-    while parts:
-        names = [_BETWEEN.join(parts[:count]) for count in range(len(parts), 0, -1)]
-        name = next((name for name in names if Path(name).is_file()), None)
-        if name is None:
-            lost.append(parts[0])
-        else:
-            found.append(Path(name))
-        parts = parts[1 if name is None else name.count(_BETWEEN) + 1 :]
-    if found and lost:
+    if Path(where).is_file():  # its own name may have a comma
+        return [Path(where)]
+    paths = [Path(part) for part in where.split(", ")]
+    lost = [path for path in paths if not path.is_file()]
+    if len(lost) == len(paths):
+        return []
+    if lost:
         raise ConfigError(f"{where}: no file '{lost[0]}'; the archive packs every configuration")
-    return found
+    return paths
 
 
 def _exhibits(plan: Plan) -> list[str]:
@@ -165,7 +158,7 @@ def _has_theory(plan: Plan) -> bool:
 
 
 def _assets(plan: Plan, ablations: Ablations) -> dict[str, Any]:
-    """The experiment's, then those that a variant alone has, under its name."""
+    """The experiment's assets, then those that only a variant has, under its name."""
     found = {name: _described(plan, name) for name in plan.assets}
     known = {asset["folder"] for asset in found.values()}
     for ablation in _ablations(plan):

@@ -1,7 +1,7 @@
-"""Results that another folder has made: which of them this one would make as well.
+"""Takes over results that another folder has made, if this one would make the same.
 
-Snakemake goes by the times of files and by its own notes, which stay behind where results are copied: it would make all
-of them again. A run's record says of what it is the result; where that is what the plan here says, it is the plan's.
+Snakemake compares file times and its own notes. Both are lost when results are copied, so that it would make all of
+them again. A run's record names its job, seed and code: where they equal the plan's here, the result is the plan's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PlannedJob:
     Attributes:
         rule: Its rule.
         inputs, outputs: Its files.
-        command: What its shell would be told.
+        command: Its shell command.
     """
 
     rule: str
@@ -102,7 +102,7 @@ def _told(words: list[str]) -> tuple[str, Any]:
 
 
 def adopt_command(files: Iterable[str | Path], config: Mapping[str, Any]) -> str:
-    """What a person types to take results over.
+    """The command by which a person takes results over.
 
     Args:
         files: The experiment's, the first of them first.
@@ -116,7 +116,7 @@ def adopt_command(files: Iterable[str | Path], config: Mapping[str, Any]) -> str
 
 
 def foreign_runs(plan: Plan) -> int:
-    """How many of a plan's runs have ended somewhere, of which Snakemake has no note in this folder."""
+    """Counts the finished runs of a plan for which Snakemake has no note in this folder."""
     stages = (plan.unlearn, plan.attack)
     folders = [run.folder(seed) for stage in stages for run in stage.values() for seed in plan.seeds(run)]
     return sum(Path(folder, "run.json").is_file() and not note_of(f"{folder}/run.json").is_file() for folder in folders)

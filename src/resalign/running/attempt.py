@@ -1,4 +1,4 @@
-"""One attempt at a job: it continues from the saved state, saves its own, and stops when it is told to."""
+"""One attempt at a job: it continues from the saved state, saves its own, and stops when it is asked to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TIME_LIMIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: run again
 
 
 class Interrupted(BaseException):
-    """A job was told to stop, has saved its state and ends; no ``except Exception`` may swallow it."""
+    """A job was asked to stop, has saved its state and ends; no ``except Exception`` may swallow it."""
 
     def __init__(self, reason: str, status: int, where: str) -> None:
         """Args: why it stops, its exit status, and how far it has come."""
@@ -96,7 +96,7 @@ class Attempt:
                 :func:`resalign.running.held.capture`. The process's own random states are saved too.
 
         Raises:
-            Interrupted: After a step, when the job was told to stop.
+            Interrupted: After a step, when the job was asked to stop.
             StateError: If the state cannot be saved.
             ValueError: If two loops of one job have the same name: the second would be taken for the first.
         """
@@ -119,7 +119,7 @@ class Attempt:
         """Indices of pieces of work whose results are kept as they are made: only the seconds are saved beside them.
 
         Raises:
-            Interrupted: After a piece, when the job was told to stop.
+            Interrupted: After a piece, when the job was asked to stop.
         """
         with self._deferring_signals():
             for index in progress(range(count)):

@@ -25,7 +25,7 @@ LISTED = re.compile(r"^(?:GPU \d+: |\s+)(?P<name>.+?):? *\(UUID: (?P<uuid>(?:GPU
 
 
 class DeviceError(RuntimeError):
-    """A GPU that is asked for and not there, or there and of no use; the message says what to try."""
+    """A requested GPU is missing or cannot be used; the message names a remedy."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Gpu:
 
 @functools.cache
 def lease(requested: str) -> Lease:
-    """The device that a process works on; a GPU is its own, for another process of this user waits for another one.
+    """The device that a process works on; a GPU belongs to one process of this user at a time.
 
     A GPU is held by a lock that the kernel frees with the process, however it ends. Taking one sets
     CUDA_VISIBLE_DEVICES to it alone, so that ``cuda`` means it everywhere; CUDA must not have been used before.
@@ -93,7 +93,7 @@ def lease(requested: str) -> Lease:
 
 
 def none_visible() -> str:
-    """Says that there is no GPU, and where it was looked for."""
+    """Error text: there is no GPU, and where it was looked for."""
     looked = f"{VISIBLE} is '{os.environ[VISIBLE]}'" if VISIBLE in os.environ else "nvidia-smi lists none"
     return f"no GPU is visible ({looked})"
 
@@ -112,7 +112,7 @@ def check_precision(device: str, *names: str | None) -> None:
 
 
 def warn_of_threads(threads: int) -> None:
-    """Says in the log that a stage was given more threads than this process may use cores."""
+    """Logs a warning if a stage has more threads than this process may use cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if threads > cores:
         log.warning("%d threads on %d cores are slower than %d; lower --cores", threads, cores, cores)
@@ -155,7 +155,7 @@ def _installed() -> dict[str, str]:
 
 
 def lock_folder() -> Path:
-    """Where this user's locks lie: one file for each GPU."""
+    """Folder of this user's locks: one file for each GPU."""
     return Path(tempfile.gettempdir()) / f"resalign-gpus-{os.getuid()}"
 
 

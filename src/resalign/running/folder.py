@@ -24,7 +24,7 @@ class StateError(RuntimeError):
 
 
 def state_folder(output: Path) -> Path:
-    """Where the state of a job lies, whose results go to ``output``: Snakemake removes outputs, never this.
+    """Folder of the state of a job whose results go to ``output``: Snakemake removes outputs, never this.
 
     >>> state_folder(Path("results/runs/unlearn/esd/seed-0")).as_posix()
     'results/.state/runs/unlearn/esd/seed-0'

@@ -79,7 +79,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _readable(state: Any, owner: str) -> Any:
-    """A state_dict of tensors and plain values alone: nothing else is read back from a file.
+    """A state_dict of tensors and plain values only: nothing else is read back from a file.
 
     Raises:
         TypeError: Naming the owner, if it holds anything else, such as a number of numpy's.

@@ -15,7 +15,7 @@ SETTINGS = {
     "sample": ("sampling.batch_size", "sampling.batch_size"),
     "score": ("scoring_batch_size", "batch_size"),
 }
-# What torch says where it has no error class of its own: its CPU allocator, the CUDA runtime and CUDA's libraries.
+# Messages of torch without an error class of their own: its CPU allocator, the CUDA runtime and CUDA's libraries.
 SIGNS = (
     "DefaultCPUAllocator: ",
     "CUDA error: out of memory",
@@ -25,7 +25,7 @@ SIGNS = (
 
 
 class MemoryExhausted(RuntimeError):
-    """A stage that does not fit into memory; the message says what to lower."""
+    """A stage does not fit into memory; the message names the setting to lower."""
 
 
 @contextlib.contextmanager
@@ -48,7 +48,7 @@ def explained(stage: str, job: dict[str, Any]) -> Iterator[None]:
 
 
 def is_exhaustion(error: BaseException) -> bool:
-    """Whether an error says that memory, of the GPU or of the host, has run out."""
+    """Whether an error means that memory, of the GPU or of the host, has run out."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in str(error) for sign in SIGNS)
 
 
@@ -63,7 +63,7 @@ def explanation(stage: str, job: dict[str, Any], error: BaseException) -> str:
 
 
 def sizes(values: Any, where: str = "") -> Iterator[tuple[str, int]]:
-    """(dotted key, value) of what a job says about sizes: pixels, batches, numbers of images and prompts."""
+    """(dotted key, value) of every size in a job: pixels, batches, numbers of images and prompts."""
     if not isinstance(values, dict):
         return
     for key, value in values.items():

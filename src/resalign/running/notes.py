@@ -12,11 +12,11 @@ from resalign import hashes
 
 METADATA, INCOMPLETE = Path(".snakemake/metadata"), Path(".snakemake/incomplete")
 LONGEST_NAME = 254  # a note is named by its output; Snakemake breaks longer names into folders
-MARK = "damaged"  # tells our notes from Snakemake's own, which are of jobs that were killed
+MARK = "damaged"  # distinguishes our notes from Snakemake's own, which are of killed jobs
 
 
 def note_of(output: Path | str, notes: Path = METADATA) -> Path:
-    """Where Snakemake has its note of an output [snakemake/persistence/file.py, 9.27]."""
+    """Path of Snakemake's note of an output [snakemake/persistence/file.py, 9.27]."""
     name = urlsafe_b64encode(str(output).encode()).decode()
     *folders, last = (name[start : start + LONGEST_NAME] for start in range(0, len(name), LONGEST_NAME))
     return notes.joinpath(*(f"@{folder}" for folder in folders), last)

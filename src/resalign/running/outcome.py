@@ -1,4 +1,4 @@
-"""What is said last when a run of the workflow has ended: where its products are, or what its jobs failed of."""
+"""The last lines of a workflow run: where its products are, or why its jobs failed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-# Of a folder's files a reader opens the first of these.
+# The file of a folder that a reader opens, by preference.
 PAGES = (".html", ".zip", ".md")
 MOST_PLACES = 3  # of a target, the others are counted
 
@@ -26,7 +26,7 @@ def failures(logs: Iterable[str]) -> list[str]:
 
 
 def products(target: str, files: Iterable[str]) -> str:
-    """A line that says where a target's files are: in each folder its page, or else the folder."""
+    """One line with the places of a target's files: the page of each folder, or else the folder."""
     folders: dict[str, list[str]] = {}
     for file in files:
         folders.setdefault(file if os.path.isdir(file) else os.path.dirname(file) or ".", []).append(file)
@@ -39,5 +39,5 @@ def products(target: str, files: Iterable[str]) -> str:
 
 
 def say_last(lines: Iterable[str]) -> None:
-    """Prints lines when this process ends: below everything that Snakemake has to say."""
+    """Prints lines when this process ends, below all of Snakemake's own output."""
     atexit.register(sys.stderr.write, "".join(f"{line}\n" for line in lines))

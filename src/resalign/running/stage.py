@@ -1,4 +1,4 @@
-"""What every stage's script shares: its arguments, its threads, its records."""
+"""The frame of every stage's script: arguments, threads, saved state, records."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class StageArguments(Generic[JobT]):
 def run_stage(main: Callable[[], None]) -> None:
     """Runs a script's main; an error that the user can mend ends it with one line, not with a traceback.
 
-    The exit status of a job that was told to stop is 75 where a time limit is near, 128 + n after signal n. It has
+    The exit status of a job that was asked to stop is 75 where a time limit is near, 128 + n after signal n. It has
     saved its state, and the same command goes on from there.
     """
     hand_over()
@@ -162,7 +162,7 @@ def running(
     (seconds, memory, machine: apart, as no two runs have the same) and, when all is written, ``hashes.json``.
 
     Args:
-        arguments: What the workflow tells the stage.
+        arguments: Arguments from the workflow.
         resumes: Whether an attempt goes on from an earlier one's saved steps, or from the pieces that it has made.
         inputs: Files and folders that the stage reads, as their jobs have written them; with others it starts afresh.
         made: The stage's own files and folders in the output folder, where those of other stages lie beside them.
@@ -192,9 +192,9 @@ def running(
         stack.enter_context(_stopped_by_signals(attempt))
         with memory.explained(Path(sys.argv[0]).stem, job):
             yield attempt
-        times = _times(attempt, created_at, begun_at - created_at - lease.waited_seconds)
+        start_seconds = begun_at - created_at - lease.waited_seconds
         write_json(arguments.output / "run.json", record)
-        write_json(arguments.output / "timing.json", {**times, **_machine(arguments, lease)})
+        write_json(arguments.output / "timing.json", _timing(attempt, arguments, lease, created_at, start_seconds))
         hashes.seal(arguments.output, made)
         if folder:
             folder.clear()
@@ -290,9 +290,14 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def _times(attempt: Attempt, created_at: float, start_seconds: float) -> dict[str, Any]:
-    """How long a stage has taken, and what of it was work."""
-    return {
+def _timing(
+    attempt: Attempt, arguments: StageArguments[Any], lease: devices.Lease, created_at: float, start_seconds: float
+) -> dict[str, Any]:
+    """Times of a stage, and the machine that it ran on."""
+    import resource
+
+    memory_unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes on Linux
+    timing = {
         "seconds": round(attempt.seconds, 3),
         "start_seconds": round(start_seconds, 3),
         "started_at": round(created_at, 3),
@@ -300,27 +305,12 @@ def _times(attempt: Attempt, created_at: float, start_seconds: float) -> dict[st
         "attempts": attempt.number,
         "steps": attempt.steps_taken,
         "step_seconds": round(attempt.step_seconds, 3),
-    }
-
-
-def _machine(arguments: StageArguments[Any], lease: devices.Lease) -> dict[str, Any]:
-    """What a stage has run on, and how much of it."""
-    on_gpu = (
-        {"peak_gpu_memory_mb": round(torch.cuda.max_memory_allocated() / 2**20, 1)} if lease.device == "cuda" else {}
-    )
-    return {
-        **on_gpu,
         "device": lease.name,
-        "peak_memory_mb": _peak_memory_mb(),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / memory_unit, 1),
         "threads": arguments.threads,
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
     }
-
-
-def _peak_memory_mb() -> float:
-    """Largest resident memory of this process so far."""
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1 if sys.platform == "darwin" else 1024) / (1024 if sys.platform == "darwin" else 1), 1)
+    if lease.device == "cuda":
+        timing["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return timing

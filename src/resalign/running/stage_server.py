@@ -98,7 +98,7 @@ def stage_server() -> Iterator[dict[str, str]]:
             [sys.executable, "-m", "resalign.running.stage_server", "--serve", str(listener.fileno())],
             stdin=subprocess.PIPE,  # closed when this process ends, however it ends
             pass_fds=[listener.fileno()],
-            start_new_session=True,  # a terminal's Ctrl-C reaches stages through their own processes alone
+            start_new_session=True,  # a terminal's Ctrl-C reaches stages only through their own processes
             env=environment,
         )
         listener.close()
