@@ -8,19 +8,20 @@ from functools import partial
 from pathlib import Path
 
 from resalign.config import registry
-from resalign.contracts import AttackData, Run, check_architecture
+from resalign.contracts import Run
 from resalign.data.images import read_captioned_images
 from resalign.data.overlap import check_apart, describe
 from resalign.data.prompts import Prompt, read_prompts, write_prompts
-from resalign.diffusion.batches import encode
 from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.micro_batches import micro_batches
 from resalign.diffusion.models import load_models, trainable_tensors
 from resalign.diffusion.precision import training_precision
 from resalign.jobs.attack import AttackJob
 from resalign.lazy import torch
+from resalign.library.training import run_attack
 from resalign.running.stage import parse_arguments, progress_bar, run_stage, running, write_json
 from resalign.tensors.weights import kept_states, save_weights, tensor_shapes
+from resalign.tracking import tracked
 
 
 def main() -> None:
@@ -42,16 +43,8 @@ def main() -> None:
             device=arguments.job.device,
             gradient_checkpointing=job.gradient_checkpointing,
         )
-        check_architecture(member, models.architecture.name)
         progress = progress_bar(f"attack {job.label} seed {arguments.seed}")
-        run = Run(arguments.seed, progress=progress, attempt=attempt)
-        train = encode(models, images["train"], run.generator("encode", "train"))
-        # Held-out latents are the same for every seed and model, as the noise of the held-out loss is; so are harmful
-        # ones, by which a search is judged.
-        fixed = Run(seed=0)
-        heldout = encode(models, images["heldout"], fixed.generator("encode", "heldout"))
-        streams = {"prior": run.generator("encode", "prior"), "harmful": fixed.generator("encode", "harmful")}
-        others = {k: encode(models, images[k], stream) for k, stream in streams.items() if k in images}
+        run = Run(arguments.seed, tracked(str(output)), progress=progress, attempt=attempt)
 
         # A checkpoint is whole: what unlearning changed and the attack does not train, a text encoder say, is in it.
         inherited = tensor_shapes(weights) if weights else {}
@@ -74,7 +67,7 @@ def main() -> None:
             if attacked:
                 write_prompts(output / f"step-{step}-prompts.csv", attacked)
 
-        member.attack(models, AttackData(train, heldout, prompts=tuple(prompts), **others), config, run, save)
+        run_attack(models, member, config, images, run, save, prompts=prompts)
         run.history.write(output / "history.csv")
         described = {name: describe(found, Path(job.images[name])) for name, found in images.items()}
         write_json(output / "data.json", described)

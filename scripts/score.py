@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from resalign.config.captions import CAPTION_TABLES
-from resalign.data.image_files import open_image
-from resalign.data.images import CaptionedImages, read_folder_captions, read_image
 from resalign.files import whole
 from resalign.hashes import check_listed, verified
 from resalign.jobs.score import ScoreJob
 from resalign.lazy import torch
+from resalign.library.scoring import distinct, read_pixels, real_images, score_batch
 from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
 from resalign.scorers._scorer import load_scorer
-from resalign.tracking import log
 
 
 def main() -> None:
@@ -34,16 +32,12 @@ def main() -> None:
         columns, size = Columns(), job.batch_size
         for label, entry in job.scorers.items():
             scorer = load_scorer(label, entry.model_dump(), arguments.job.device)
-            names = [f"{label}.{quantity}" for quantity in scorer.quantities]
-            columns.add(names, len(frame))
+            columns.add([f"{label}.{quantity}" for quantity in scorer.quantities], len(frame))
             bar, starts = progress_bar(f"score {job.label} {label}"), range(0, len(frame), size)
             for start in attempt.steps(starts, phase=label, progress=bar, columns=columns):
                 part = frame.iloc[start : start + size]
                 images = torch.stack([read_pixels(Path(path), job.pixels) for path in part["path"]])
-                scores = scorer.score(images, list(part["prompt"])).double()
-                if not torch.isfinite(scores).all():
-                    raise FloatingPointError(f"scorer '{label}' gave values that are not finite")
-                for name, values in zip(names, scores.T, strict=True):
+                for name, values in score_batch(label, scorer, images, list(part["prompt"])).items():
                     columns.values[name][start : start + size] = values
         scored = pd.DataFrame({name: values.numpy() for name, values in columns.values.items()}, index=frame.index)
         with whole(output / "scores.parquet") as path:
@@ -76,36 +70,7 @@ def read_manifest(path: Path) -> Any:
 
     if path.name not in CAPTION_TABLES:
         return pd.read_csv(verified(path), dtype={"prompt_id": str, "prompt": str, "label": str}, keep_default_na=False)
-    captions = read_folder_captions(path.parent)
-    return pd.DataFrame(
-        {
-            "prompt_set": "reference",
-            "steps": 0,
-            "prompt_id": [caption.image for caption in captions],
-            "image_index": 0,
-            "prompt": [caption.text for caption in captions],
-            "label": "",
-            "path": [str(path.parent / caption.image) for caption in captions],
-        }
-    )
-
-
-def distinct(frame: Any, pixels: int) -> Any:
-    """The real images without those that show again what an earlier one shows, pixel by pixel: once each they count."""
-    images = CaptionedImages(tuple(map(Path, frame["path"])), tuple(frame["prompt"]), pixels)
-    again = frame.assign(pixels=images.hashes).duplicated("pixels")
-    if again.any():
-        log.warning("%d of %d real images repeat an earlier one and count once", again.sum(), len(frame))
-    return frame[~again].reset_index(drop=True)
-
-
-def read_pixels(path: Path, pixels: int | None) -> torch.Tensor:
-    """An image file as (3, H, W), uint8; a real one, with ``pixels``, as training reads it: upright and square."""
-    if pixels is not None:
-        return (read_image(path, pixels) * 255).round().to(torch.uint8)
-    import numpy as np
-
-    return torch.from_numpy(np.array(open_image(path))).permute(2, 0, 1)
+    return real_images(path.parent)
 
 
 if __name__ == "__main__":

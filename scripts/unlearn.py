@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from resalign.config import registry
-from resalign.contracts import Run, UnlearningData, check_architecture
+from resalign.contracts import Run
 from resalign.data.images import read_captioned_images
-from resalign.diffusion.batches import encode
 from resalign.diffusion.micro_batches import micro_batches
 from resalign.diffusion.models import load_models
 from resalign.diffusion.precision import training_precision
 from resalign.jobs.unlearn import UnlearnJob
+from resalign.library.training import unlearned_weights
 from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
 from resalign.tensors.weights import save_weights
+from resalign.tracking import tracked
 
 
 def main() -> None:
@@ -27,15 +28,10 @@ def main() -> None:
         models = load_models(
             Path(job.model), device=arguments.job.device, gradient_checkpointing=job.gradient_checkpointing
         )
-        check_architecture(method, models.architecture.name)
         progress = progress_bar(f"unlearn {job.label} seed {arguments.seed}")
-        run = Run(arguments.seed, progress=progress, attempt=attempt)
-        data = UnlearningData(
-            **{name: encode(models, images[name], run.generator("encode", name)) for name in images},
-            prompts=job.prompts or tuple(sorted(set(images["forget"].prompts))),
-            checkpoint=Path(job.checkpoint) if job.checkpoint else None,
-        )
-        weights = method.unlearn(models, data, config, run)
+        run = Run(arguments.seed, tracked(str(output)), progress=progress, attempt=attempt)
+        checkpoint = Path(job.checkpoint) if job.checkpoint else None
+        weights = unlearned_weights(models, method, config, images, run, prompts=job.prompts, checkpoint=checkpoint)
         save_weights(output / "weights.safetensors", weights)
         run.history.write(output / "history.csv")
 
