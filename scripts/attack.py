@@ -12,9 +12,9 @@ from resalign.contracts import Run
 from resalign.data.images import read_captioned_images
 from resalign.data.overlap import check_apart, describe
 from resalign.data.prompts import Prompt, read_prompts, write_prompts
+from resalign.diffusion.loaded_pipeline import load_pipeline, trainable_tensors
 from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.micro_batches import micro_batches
-from resalign.diffusion.models import load_models, trainable_tensors
 from resalign.diffusion.precision import training_precision
 from resalign.jobs.attack import AttackJob
 from resalign.lazy import torch
@@ -36,7 +36,7 @@ def main() -> None:
         images = {name: read_captioned_images(Path(path), pixels=job.pixels) for name, path in job.images.items()}
         check_apart(images, label=job.label)
         prompts = read_prompts(*job.prompts.arguments(job.prompts.path)) if job.prompts else []
-        models = load_models(
+        loaded = load_pipeline(
             Path(job.model),
             weights,
             start=partial(member.start, config) if hasattr(member, "start") else None,
@@ -57,7 +57,7 @@ def main() -> None:
             /,
         ) -> None:
             if changed:
-                before = trainable_tensors(models.pipeline)
+                before = trainable_tensors(loaded.pipeline)
                 run.kept[str(step)] = f"step-{step}.safetensors"
                 save_weights(output / run.kept[str(step)], {**{name: before[name] for name in inherited}, **changed})
             else:  # the weights that it started from, where they lie
@@ -67,7 +67,7 @@ def main() -> None:
             if attacked:
                 write_prompts(output / f"step-{step}-prompts.csv", attacked)
 
-        run_attack(models, member, config, images, run, save, prompts=prompts)
+        run_attack(loaded, member, config, images, run, save, prompts=prompts)
         run.history.write(output / "history.csv")
         described = {name: describe(found, Path(job.images[name])) for name, found in images.items()}
         write_json(output / "data.json", described)

@@ -10,7 +10,7 @@ from resalign.data.images import read_captioned_images
 from resalign.data.prompts import read_prompts
 from resalign.diffusion.architectures import architecture_in
 from resalign.diffusion.checkpoints import check_checkpoint
-from resalign.diffusion.models import check_pipeline_folder
+from resalign.diffusion.loaded_pipeline import check_pipeline_folder
 from resalign.jobs.check_inputs import CheckInputsJob
 from resalign.running.stage import parse_arguments, run_stage, write_json
 

@@ -11,7 +11,7 @@ from resalign.config import registry
 from resalign.config.closure import import_closure, source_hash
 from resalign.data.prompts import Prompt
 from resalign.diffusion.images import ImageStore, folder_hash
-from resalign.diffusion.models import load_models
+from resalign.diffusion.loaded_pipeline import load_pipeline
 from resalign.diffusion.sampling import fill
 from resalign.files import empty
 from resalign.jobs.prepare import SETS, PrepareJob
@@ -31,9 +31,9 @@ def main() -> None:
         store.open({"set": job.set, "model": folder_hash(Path(config.model)), "code": source})
 
         def draw(wanted: Sequence[tuple[Prompt, int]]) -> Iterator[bytes]:
-            models = load_models(Path(config.model), device=str(arguments.job.device))
+            loaded = load_pipeline(Path(config.model), device=str(arguments.job.device))
             bar = progress_bar(f"generate {job.name}")
-            fill(models, store, wanted, job.set, partial(attempt.pieces, progress=bar))
+            fill(loaded, store, wanted, job.set, partial(attempt.pieces, progress=bar))
             return (store.path(*image).read_bytes() for image in wanted)
 
         member.generate(config, output, draw)

@@ -12,7 +12,7 @@ from resalign.config.closure import import_closure, source_hash
 from resalign.data.images import DataError
 from resalign.data.prompts import Prompt, counted_as, read_prompts, same_text
 from resalign.diffusion.images import ImageStore, folder_hash
-from resalign.diffusion.models import apply_weights, load_models
+from resalign.diffusion.loaded_pipeline import apply_weights, load_pipeline
 from resalign.diffusion.sampling import fill
 from resalign.files import whole
 from resalign.hashes import IMAGES, file_hash
@@ -32,14 +32,14 @@ def main() -> None:
     inputs: list[str | Path] = [*job.paths(), *(weights for weights in states.values() if weights)]
     with running(arguments, resumes="pieces", inputs=inputs) as attempt:
         prompts = {name: images_of(listed, where=f"prompts.{name}") for name, listed in job.prompts.items()}
-        models = load_models(Path(job.model), device=arguments.job.device, precision=job.sampling.precision)
+        loaded = load_pipeline(Path(job.model), device=arguments.job.device, precision=job.sampling.precision)
         source, sampling = source_hash(import_closure("scripts/sample.py")), job.sampling.model_dump()
         origin = {"sampling": sampling, "model": folder_hash(Path(job.model)), "code": source}
         rows: list[dict[str, Any]] = []
         last = max(states)
         for steps, weights in sorted(states.items()):
             if weights is not None:
-                apply_weights(models.pipeline, weights)
+                apply_weights(loaded.pipeline, weights)
             for name, wanted in prompts.items():
                 if steps == last or job.prompts[name].along_the_way:
                     store = ImageStore(output.parent / IMAGES / name / f"step-{steps}")
@@ -48,7 +48,7 @@ def main() -> None:
                     shown = wanted
                     if name == job.attacked_prompts:  # of an attack, which has checkpoints
                         shown = attacked_texts(wanted, Path(str(job.checkpoints)), steps)
-                    fill(models, store, shown, sampling, partial(attempt.pieces, progress=bar))
+                    fill(loaded, store, shown, sampling, partial(attempt.pieces, progress=bar))
                     rows += [
                         row(name, steps, prompt, counted, store.path(prompt, index), store.sha256(prompt, index))
                         for (prompt, index), counted in zip(shown, counted_as(wanted), strict=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from resalign.contracts import Run
 from resalign.data.images import read_captioned_images
 from resalign.diffusion.batches import EncodedImages, encode
-from resalign.diffusion.models import Models, load_models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline
 from resalign.diffusion.parametrisation import named_weights
 from resalign.display import drawing
 from resalign.jobs.second_order import SecondOrderJob
@@ -33,10 +33,10 @@ def main() -> None:
     job, output, settings = arguments.job, arguments.output, arguments.job.report
     config = Config.parse(job.audit, where="second order audit")
     with running(arguments, inputs=job.paths()):
-        models = load_models(Path(job.model), device=arguments.job.device)
+        loaded = load_pipeline(Path(job.model), device=arguments.job.device)
         folders = {"forget": job.forget, "pool": job.pool}
-        data = {name: encoded(models, Path(folder), job.pixels, name) for name, folder in folders.items()}
-        denoiser = models.denoiser.double()
+        data = {name: encoded(loaded, Path(folder), job.pixels, name) for name, folder in folders.items()}
+        denoiser = loaded.denoiser.double()
         start = named_weights(denoiser)
         audits, sweeps = [], []
         for position in progress_bar("second-order audit")(range(len(config.draws))):
@@ -61,9 +61,9 @@ def main() -> None:
         drawing.save(gamma_figure(gamma, settings), output / "gamma", settings)
 
 
-def encoded(models: Models, folder: Path, pixels: int, name: str) -> EncodedImages:
+def encoded(loaded: LoadedPipeline, folder: Path, pixels: int, name: str) -> EncodedImages:
     """An image folder in latent space, in float64; the autoencoder itself is the pipeline's own."""
-    images = encode(models, read_captioned_images(folder, pixels=pixels), Run(0).generator("encode", name))
+    images = encode(loaded, read_captioned_images(folder, pixels=pixels), Run(0).generator("encode", name))
     return replace(images, latents=images.latents.double(), conditioning=images.conditioning.to(torch.float64))
 
 

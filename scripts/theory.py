@@ -15,13 +15,13 @@ from typing import Any
 from resalign.contracts import Run
 from resalign.data.images import read_captioned_images
 from resalign.diffusion.batches import NoisyBatch, encode
-from resalign.diffusion.models import Models, load_models, trainable_tensors
+from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline, trainable_tensors
 from resalign.diffusion.parametrisation import named_weights
 from resalign.jobs.theory import StateJob
 from resalign.lazy import torch
 from resalign.objectives.denoising import per_example_error
 from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 from resalign.tensors.weights import kept_states, load_weights
 from resalign.theory.landscape import (
     DisplacementRow,
@@ -48,10 +48,10 @@ def main() -> None:
     with running(arguments, inputs=[arguments.job.model, arguments.job.forget, *weights]):
         job: StateJob = arguments.job
         config = job.theory
-        models = load_models(Path(job.model), Path(job.weights) if job.weights else None, device=job.device)
-        original = {name: tensor.detach().clone() for name, tensor in trainable_tensors(models.pipeline).items()}
-        frozen = list(frozen_batches(models, job))
-        denoiser = models.denoiser.double() if config.precision == "float64" else models.denoiser
+        loaded = load_pipeline(Path(job.model), Path(job.weights) if job.weights else None, device=job.device)
+        original = {name: tensor.detach().clone() for name, tensor in trainable_tensors(loaded.pipeline).items()}
+        frozen = list(frozen_batches(loaded, job))
+        denoiser = loaded.denoiser.double() if config.precision == "float64" else loaded.denoiser
         loss = FrozenLoss([partial(example_losses, denoiser, batch) for batch in frozen])
         point = named_weights(denoiser)
         found = sharpness(
@@ -64,7 +64,7 @@ def main() -> None:
         )
         rows: dict[str, list[Any]] = {name: [] for name in ROWS}
         rows["sharpness"].append(sharpness_row(job.label, arguments.seed, found))
-        for tuning in fine_tunings(job, original, f"{models.architecture.denoiser}.", point):
+        for tuning in fine_tunings(job, original, f"{loaded.architecture.denoiser}.", point):
             rows["displacement"] += displacement_rows(loss, point, tuning, found, config)
             if tuning.is_last:
                 rows["slices"] += slice_rows(loss, point, tuning, config)
@@ -73,23 +73,23 @@ def main() -> None:
             table.to_csv(output / f"{name}.csv", index=False, float_format="%.8g")
 
 
-def example_losses(denoiser: torch.nn.Module, batch: NoisyBatch, weights: Named) -> torch.Tensor:
+def example_losses(denoiser: torch.nn.Module, batch: NoisyBatch, weights: Params) -> torch.Tensor:
     """L_harm of each example (B,): the negative denoising loss [ResAlign, Eq. 3]."""
     return -per_example_error(denoiser, weights, batch)
 
 
-def frozen_batches(models: Models, job: StateJob) -> Iterator[NoisyBatch]:
+def frozen_batches(loaded: LoadedPipeline, job: StateJob) -> Iterator[NoisyBatch]:
     """The batches that L_harm is the mean of, in the precision of the measurement."""
     config = job.theory
     dtype = getattr(torch, config.precision)
     folder, stream = Path(job.forget), FIXED.generator("encode", "forget")
-    images = encode(models, read_captioned_images(folder, pixels=job.pixels), stream)
+    images = encode(loaded, read_captioned_images(folder, pixels=job.pixels), stream)
     images = replace(images, latents=images.latents.to(dtype), conditioning=images.conditioning.to(dtype))
     for index in range(config.batches):
         yield images.draw_stratified(config.batch_size, FIXED.generator("theory", "batch", index))
 
 
-def fine_tunings(job: StateJob, original: Named, prefix: str, point: Named) -> Iterator[FineTuning]:
+def fine_tunings(job: StateJob, original: Params, prefix: str, point: Params) -> Iterator[FineTuning]:
     """Every kept state of every attack that started from this model, as a displacement.
 
     A state's file is whole: a tensor that it lacks is the model's own.

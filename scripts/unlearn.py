@@ -7,8 +7,8 @@ from pathlib import Path
 from resalign.config import registry
 from resalign.contracts import Run
 from resalign.data.images import read_captioned_images
+from resalign.diffusion.loaded_pipeline import load_pipeline
 from resalign.diffusion.micro_batches import micro_batches
-from resalign.diffusion.models import load_models
 from resalign.diffusion.precision import training_precision
 from resalign.jobs.unlearn import UnlearnJob
 from resalign.library.training import unlearned_weights
@@ -25,13 +25,13 @@ def main() -> None:
     in_parts, computing = micro_batches(job.micro_batch_size), training_precision(job.precision)
     with running(arguments, resumes="steps", inputs=job.paths()) as attempt, in_parts, computing:
         images = {name: read_captioned_images(Path(path), pixels=job.pixels) for name, path in job.images.items()}
-        models = load_models(
+        loaded = load_pipeline(
             Path(job.model), device=arguments.job.device, gradient_checkpointing=job.gradient_checkpointing
         )
         progress = progress_bar(f"unlearn {job.label} seed {arguments.seed}")
         run = Run(arguments.seed, tracked(str(output)), progress=progress, attempt=attempt)
         checkpoint = Path(job.checkpoint) if job.checkpoint else None
-        weights = unlearned_weights(models, method, config, images, run, prompts=job.prompts, checkpoint=checkpoint)
+        weights = unlearned_weights(loaded, method, config, images, run, prompts=job.prompts, checkpoint=checkpoint)
         save_weights(output / "weights.safetensors", weights)
         run.history.write(output / "history.csv")
 

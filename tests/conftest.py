@@ -16,7 +16,7 @@ from resalign.contracts import AttackData, Run, UnlearningData
 from resalign.data.images import read_captioned_images
 from resalign.data.prompts import Prompt, write_prompts
 from resalign.diffusion.batches import EncodedImages, encode
-from resalign.diffusion.models import Models, load_models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline
 from resalign.lazy import torch
 from tests.pipelines import PIXELS, write_pipeline
 
@@ -48,9 +48,9 @@ def pipeline_folder(pipeline_kind: str, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
-def models(pipeline_folder: Path) -> Models:
+def loaded(pipeline_folder: Path) -> LoadedPipeline:
     """The tiny pipeline, loaded; shared, and so never to be changed."""
-    return load_models(pipeline_folder)
+    return load_pipeline(pipeline_folder)
 
 
 def write_captioned_images(folder: Path, captions: Sequence[str], *, pixels: int = PIXELS, seed: int = 0) -> Path:
@@ -82,21 +82,21 @@ def prompts_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def encoded_images(models: Models, image_folder: Path) -> EncodedImages:
+def encoded_images(loaded: LoadedPipeline, image_folder: Path) -> EncodedImages:
     """The captioned images in latent space."""
-    return encode(models, read_captioned_images(image_folder, pixels=PIXELS), Run(seed=0).generator("encode"))
+    return encode(loaded, read_captioned_images(image_folder, pixels=PIXELS), Run(seed=0).generator("encode"))
 
 
 @pytest.fixture(scope="session")
 def unlearning_data(
-    models: Models, encoded_images: EncodedImages, tmp_path_factory: pytest.TempPathFactory
+    loaded: LoadedPipeline, encoded_images: EncodedImages, tmp_path_factory: pytest.TempPathFactory
 ) -> UnlearningData:
     """What a method may use; the checkpoint holds the tiny UNet's weights, a little moved."""
     from resalign.diffusion.parametrisation import named_weights
     from resalign.tensors.weights import save_weights
 
     checkpoint = tmp_path_factory.mktemp("checkpoint")
-    moved = {name: tensor + 0.01 for name, tensor in named_weights(models.denoiser).items()}
+    moved = {name: tensor + 0.01 for name, tensor in named_weights(loaded.denoiser).items()}
     save_weights(checkpoint / "weights.safetensors", moved)
     forget, retain = torch.tensor([0, 1, 4, 5]), torch.tensor([2, 3, 6, 7])
     return UnlearningData(

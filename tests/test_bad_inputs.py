@@ -8,7 +8,7 @@ import pytest
 
 from resalign.config.strict import ConfigError
 from resalign.data.images import DataError, read_captioned_images
-from resalign.diffusion.models import check_pipeline_folder, load_models
+from resalign.diffusion.loaded_pipeline import check_pipeline_folder, load_pipeline
 from resalign.running.stage import run_stage
 from resalign.tensors.steps import DivergenceError
 from resalign.tensors.weights import WeightsError
@@ -46,7 +46,7 @@ def test_captions_broken(tmp_path: Path, text: str | None, expected: list[str]) 
     [
         (lambda folder: read_captioned_images(folder, pixels=PIXELS), DataError, ["no such folder", TABLE]),
         (check_pipeline_folder, WeightsError, ["model_index.json is missing", "save_pretrained"]),
-        (load_models, WeightsError, ["model_index.json is missing", "save_pretrained"]),
+        (load_pipeline, WeightsError, ["model_index.json is missing", "save_pretrained"]),
     ],
 )
 def test_missing_folder(

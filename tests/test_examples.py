@@ -37,7 +37,7 @@ def test_an_audit_takes_a_checkpoint(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     import resalign
-    from resalign.diffusion.models import trainable_tensors
+    from resalign.diffusion.loaded_pipeline import trainable_tensors
     from resalign.tensors.weights import save_weights
     from tests.pipelines import write_pipeline
 

@@ -157,7 +157,7 @@ def _train(train: Callable[..., Any], options: argparse.Namespace, family: str, 
 
     from resalign.config.closure import import_closure, source_hash
     from resalign.diffusion.export import write_pipeline
-    from resalign.diffusion.models import trainable_tensors
+    from resalign.diffusion.loaded_pipeline import trainable_tensors
     from resalign.library.weights import Computing
     from resalign.running.devices import lease
     from resalign.running.stage import progress_bar, write_json

@@ -15,7 +15,7 @@ from resalign.diffusion.batches import EncodedImages
 from resalign.diffusion.lora_files import Lora
 from resalign.lazy import torch
 from resalign.running.attempt import Attempt
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 from resalign.tensors.seeds import generator
 from resalign.tracking import History
 
@@ -75,7 +75,7 @@ class AttackData:
 class Save(Protocol):
     """The callback by which an attack saves a step's weights or prompts."""
 
-    def __call__(self, step: int, weights: Named, lora: Lora | None = None, prompts: Sequence[Prompt] = (), /) -> None:
+    def __call__(self, step: int, weights: Params, lora: Lora | None = None, prompts: Sequence[Prompt] = (), /) -> None:
         """Saves changed weights, by their names in a weight file, with the LoRA that was merged into them, if any.
 
         An attack on prompts changes no weights and gives the prompts that replace those of the same ids.

@@ -7,12 +7,12 @@ from typing import Any
 
 from resalign.contracts import AttackData, Run
 from resalign.data.prompts import Prompt
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.lora_files import Lora
-from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
 from resalign.lazy import torch
 from resalign.running.attempt import Attempt
-from resalign.tensors.named import Named, add
+from resalign.tensors.params import Params, add
 from tests.example_config import smallest
 from tests.weight_names import of_denoiser
 
@@ -21,13 +21,13 @@ from tests.weight_names import of_denoiser
 class Recorded:
     """The weights, prompts and LoRAs that an attack saved, by step, with its run."""
 
-    models: Models
+    loaded: LoadedPipeline
     run: Run
     saved: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
     prompts: dict[int, tuple[Prompt, ...]] = field(default_factory=dict)
     loras: list[Lora] = field(default_factory=list)
 
-    def save(self, step: int, weights: Named, lora: Lora | None = None, prompts: Sequence[Prompt] = (), /) -> None:
+    def save(self, step: int, weights: Params, lora: Lora | None = None, prompts: Sequence[Prompt] = (), /) -> None:
         self.saved[step], self.prompts[step] = dict(weights), tuple(prompts)
         self.loras += [lora] if lora else []
 
@@ -52,7 +52,7 @@ class Recorded:
 
 def attacked(
     module: ModuleType,
-    models: Models,
+    loaded: LoadedPipeline,
     data: AttackData,
     run: Run | None = None,
     *,
@@ -60,6 +60,6 @@ def attacked(
     **settings: Any,
 ) -> Recorded:
     """Runs an attack at the smallest settings that it accepts, and those given."""
-    recorded = Recorded(models, run or Run(0, attempt=attempt or Attempt()))
-    module.attack(models, data, smallest(module.Config, **settings), recorded.run, recorded.save)
+    recorded = Recorded(loaded, run or Run(0, attempt=attempt or Attempt()))
+    module.attack(loaded, data, smallest(module.Config, **settings), recorded.run, recorded.save)
     return recorded

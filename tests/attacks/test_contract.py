@@ -12,7 +12,7 @@ from resalign.config import registry
 from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run
 from resalign.diffusion import architectures
-from resalign.diffusion.models import Models, trainable_tensors
+from resalign.diffusion.loaded_pipeline import LoadedPipeline, trainable_tensors
 from resalign.running.attempt import Attempt
 from tests.example_config import smallest
 from tests.nearness import differing
@@ -27,11 +27,11 @@ ATTACKS = registry.members("attacks")
 STEPS, CHECKPOINTS = 3, [1, 2]
 
 
-def attack(name: str, models: Models, data: AttackData, seed: int = 0, **settings: Any) -> Recorded:
+def attack(name: str, loaded: LoadedPipeline, data: AttackData, seed: int = 0, **settings: Any) -> Recorded:
     """An attack of a few steps, at its defaults otherwise."""
     few = {"steps": STEPS, "checkpoints": CHECKPOINTS}
     attempt = settings.pop("attempt", None) or Attempt()
-    return attacked(registry.member("attacks", name), models, data, Run(seed, attempt=attempt), **{**few, **settings})
+    return attacked(registry.member("attacks", name), loaded, data, Run(seed, attempt=attempt), **{**few, **settings})
 
 
 def equal(first: Recorded, step: int, second: Recorded, other_step: int | None = None) -> bool:
@@ -43,31 +43,31 @@ def equal(first: Recorded, step: int, second: Recorded, other_step: int | None =
 
 
 @pytest.fixture(scope="module", params=ATTACKS)
-def name(request: pytest.FixtureRequest, models: Models) -> str:
+def name(request: pytest.FixtureRequest, loaded: LoadedPipeline) -> str:
     supported = getattr(registry.member("attacks", request.param), "ARCHITECTURES", architectures.NAMES)
-    if models.architecture.name not in supported:
+    if loaded.architecture.name not in supported:
         pytest.skip(f"declares that it supports {list(supported)} alone")
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def before(models: Models) -> dict[str, torch.Tensor]:
-    return {n: t.clone() for n, t in trainable_tensors(models.pipeline).items()}
+def before(loaded: LoadedPipeline) -> dict[str, torch.Tensor]:
+    return {n: t.clone() for n, t in trainable_tensors(loaded.pipeline).items()}
 
 
 @pytest.fixture(scope="module")
-def result(name: str, models: Models, attack_data: AttackData, before: dict[str, torch.Tensor]) -> Recorded:
-    return attack(name, models, attack_data)
+def result(name: str, loaded: LoadedPipeline, attack_data: AttackData, before: dict[str, torch.Tensor]) -> Recorded:
+    return attack(name, loaded, attack_data)
 
 
 @pytest.fixture(scope="module")
-def of_no_steps(name: str, models: Models, attack_data: AttackData) -> Recorded:
-    return attack(name, models, attack_data, steps=0, checkpoints=[])
+def of_no_steps(name: str, loaded: LoadedPipeline, attack_data: AttackData) -> Recorded:
+    return attack(name, loaded, attack_data, steps=0, checkpoints=[])
 
 
 @pytest.fixture(scope="module")
-def of_another_seed(name: str, models: Models, attack_data: AttackData) -> Recorded:
-    return attack(name, models, attack_data, seed=1)
+def of_another_seed(name: str, loaded: LoadedPipeline, attack_data: AttackData) -> Recorded:
+    return attack(name, loaded, attack_data, seed=1)
 
 
 def test_signature(name: str) -> None:
@@ -75,9 +75,9 @@ def test_signature(name: str) -> None:
     assert list(parameters) == ["models", "data", "config", "run", "save"]
 
 
-def test_weights_are_kept_at_every_checkpoint_and_at_the_end(models: Models, result: Recorded) -> None:
+def test_weights_are_kept_at_every_checkpoint_and_at_the_end(loaded: LoadedPipeline, result: Recorded) -> None:
     assert list(result.saved) == [*CHECKPOINTS, STEPS]
-    expected = trainable_tensors(models.pipeline)
+    expected = trainable_tensors(loaded.pipeline)
     for step, weights in result.saved.items():
         assert weights or result.prompts[step]
         for n, tensor in weights.items():
@@ -105,35 +105,37 @@ def test_heldout_loss_is_recorded_on_the_same_examples_for_every_seed(
     assert not equal(of_another_seed, STEPS, result)
 
 
-def test_zero_steps_change_nothing(models: Models, attack_data: AttackData, of_no_steps: Recorded) -> None:
+def test_zero_steps_change_nothing(loaded: LoadedPipeline, attack_data: AttackData, of_no_steps: Recorded) -> None:
     [(step, weights)] = of_no_steps.saved.items()
-    original = trainable_tensors(models.pipeline)
+    original = trainable_tensors(loaded.pipeline)
     assert step == 0
     assert of_no_steps.prompts[0] in ((), attack_data.prompts)
     assert not differing(original, weights)
 
 
 def test_the_models_own_weights_are_left_alone(
-    models: Models, before: dict[str, torch.Tensor], result: Recorded
+    loaded: LoadedPipeline, before: dict[str, torch.Tensor], result: Recorded
 ) -> None:
-    after = trainable_tensors(models.pipeline)
+    after = trainable_tensors(loaded.pipeline)
     assert not differing(after, before)
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in after.values())
 
 
-def test_equal_seeds_give_equal_bits(name: str, models: Models, attack_data: AttackData, result: Recorded) -> None:
+def test_equal_seeds_give_equal_bits(
+    name: str, loaded: LoadedPipeline, attack_data: AttackData, result: Recorded
+) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(12345)  # no attack may draw from the global stream
-        again = attack(name, models, attack_data)
+        again = attack(name, loaded, attack_data)
     assert list(again.saved) == list(result.saved)
     assert all(equal(again, step, result) for step in result.saved)
     assert again.run.history.rows == result.run.history.rows
 
 
 def test_a_stopped_attack_goes_on_to_equal_bits(
-    name: str, models: Models, attack_data: AttackData, result: Recorded, tmp_path: Path
+    name: str, loaded: LoadedPipeline, attack_data: AttackData, result: Recorded, tmp_path: Path
 ) -> None:
-    resumed = stopped_after_a_step(tmp_path, lambda attempt: attack(name, models, attack_data, attempt=attempt))
+    resumed = stopped_after_a_step(tmp_path, lambda attempt: attack(name, loaded, attack_data, attempt=attempt))
     # What was saved in the first step lies on the disk already.
     assert resumed.saved.keys() >= {step for step in result.saved if step > 1}
     assert all(equal(resumed, step, result) for step in resumed.saved)
@@ -141,9 +143,9 @@ def test_a_stopped_attack_goes_on_to_equal_bits(
 
 
 def test_checkpoints_do_not_change_the_outcome(
-    name: str, models: Models, attack_data: AttackData, result: Recorded
+    name: str, loaded: LoadedPipeline, attack_data: AttackData, result: Recorded
 ) -> None:
-    without = attack(name, models, attack_data, checkpoints=[])
+    without = attack(name, loaded, attack_data, checkpoints=[])
     assert list(without.saved) == [STEPS]
     assert equal(without, STEPS, result)
 

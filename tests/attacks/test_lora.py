@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from resalign.attacks import lora
 from resalign.contracts import AttackData
 from resalign.data.prompts import Prompt
+from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline
 from resalign.diffusion.lora_files import FILE_NAME, Lora, lora_changes, lora_metadata
-from resalign.diffusion.models import Models, load_models
 from resalign.diffusion.parametrisation import LORA_TARGETS, named_weights
 from resalign.diffusion.sampling import sample_images
 from resalign.lazy import diffusers
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 from resalign.tensors.weights import save_weights
 from tests.nearness import assert_near
 from tests.pipelines import ONE_QUICKLY
@@ -27,47 +27,47 @@ every_pipeline = pytest.mark.parametrize("pipeline_kind", ONE_QUICKLY, indirect=
 STRONG = {"steps": 3, "lr": 0.3, "rank": 2, "alpha": 3.0}
 
 
-def trained(models: Models, data: AttackData, **settings: Any) -> tuple[Named, Lora]:
-    found = attacked(lora, models, data, **{**STRONG, **settings})
+def trained(loaded: LoadedPipeline, data: AttackData, **settings: Any) -> tuple[Params, Lora]:
+    found = attacked(lora, loaded, data, **{**STRONG, **settings})
     return found.weights, found.loras[-1]
 
 
-def images(models: Models) -> torch.Tensor:
+def images(loaded: LoadedPipeline) -> torch.Tensor:
     prompts = [(Prompt("0", "a red seven"), 0), (Prompt("1", "a blue two"), 0)]
-    return sample_images(models, prompts, sampling_seed=0, num_inference_steps=3, guidance_scale=2.0).int()
+    return sample_images(loaded, prompts, sampling_seed=0, num_inference_steps=3, guidance_scale=2.0).int()
 
 
 @every_pipeline
 def test_the_file_gives_a_plain_pipeline_the_merged_models_images(
-    models: Models, pipeline_folder: Path, attack_data: AttackData, tmp_path: Path
+    loaded: LoadedPipeline, pipeline_folder: Path, attack_data: AttackData, tmp_path: Path
 ) -> None:
-    weights, found = trained(models, attack_data)
+    weights, found = trained(loaded, attack_data)
     save_weights(tmp_path / "merged.safetensors", weights)
-    merged = load_models(pipeline_folder, tmp_path / "merged.safetensors")
+    merged = load_pipeline(pipeline_folder, tmp_path / "merged.safetensors")
     found.write(tmp_path / "lora")
-    lacking = dict.fromkeys(models.architecture.without)
+    lacking = dict.fromkeys(loaded.architecture.without)
     plain = diffusers.DiffusionPipeline.from_pretrained(pipeline_folder, **lacking)
     plain.set_progress_bar_config(disable=True)
     plain.load_lora_weights(tmp_path / "lora")
-    unmerged = Models(plain, models.noise_scheduler)
-    before, after = images(models), images(merged)
+    unmerged = LoadedPipeline(plain, loaded.noise_scheduler)
+    before, after = images(loaded), images(merged)
     assert (after - before).abs().max() > 16
     assert (images(unmerged) - after).abs().max() <= 1
     # The networks agree too, layer by layer: what diffusers itself merges is what the attack has saved.
     plain.fuse_lora()
     plain.unload_lora_weights()
-    fused = models.named(named_weights(unmerged.denoiser))
-    for name, tensor in models.named(named_weights(merged.denoiser)).items():
+    fused = loaded.named(named_weights(unmerged.denoiser))
+    for name, tensor in loaded.named(named_weights(merged.denoiser)).items():
         assert_near(tensor, fused[name], 1e-5)
 
 
 @every_pipeline
-def test_the_file_reads_back_as_the_change(models: Models, attack_data: AttackData, tmp_path: Path) -> None:
-    weights, found = trained(models, attack_data)
+def test_the_file_reads_back_as_the_change(loaded: LoadedPipeline, attack_data: AttackData, tmp_path: Path) -> None:
+    weights, found = trained(loaded, attack_data)
     found.write(tmp_path)
     path = tmp_path / FILE_NAME
     changes = lora_changes(load_file(path), lora_metadata(path), str(path))
-    original = models.named(named_weights(models.denoiser))
+    original = loaded.named(named_weights(loaded.denoiser))
     assert changes.keys() == weights.keys() == {name for name in original if name.endswith(LORA_TARGETS)}
     # A projection whose result the network does not use has no gradient: the text's queries in SD 3's last block.
     ranks = [int(torch.linalg.matrix_rank(change, rtol=1e-4)) for change in changes.values()]
@@ -79,16 +79,16 @@ def test_the_file_reads_back_as_the_change(models: Models, attack_data: AttackDa
 
 @pytest.mark.parametrize(("alpha", "scale"), [(None, 1.0), (6.0, 1.5)])
 def test_the_change_is_alpha_over_rank(
-    models: Models, attack_data: AttackData, alpha: float | None, scale: float
+    loaded: LoadedPipeline, attack_data: AttackData, alpha: float | None, scale: float
 ) -> None:
-    weights, found = trained(models, attack_data, rank=4, alpha=alpha)
-    original = models.named(named_weights(models.denoiser))
+    weights, found = trained(loaded, attack_data, rank=4, alpha=alpha)
+    original = loaded.named(named_weights(loaded.denoiser))
     for name, tensor in weights.items():
         layer = name.removeprefix("unet.")
         up, down = found.variables[f"lora_up.{layer}"], found.variables[f"lora_down.{layer}"]
         assert_near(tensor - original[name], scale * up @ down, 1e-6, scale=tensor)
 
 
-def test_the_loras_of_earlier_steps_are_kept_as_they_were(models: Models, attack_data: AttackData) -> None:
-    first, last = (found.variables for found in attacked(lora, models, attack_data, **STRONG, checkpoints=[1]).loras)
+def test_the_loras_of_earlier_steps_are_kept_as_they_were(loaded: LoadedPipeline, attack_data: AttackData) -> None:
+    first, last = (found.variables for found in attacked(lora, loaded, attack_data, **STRONG, checkpoints=[1]).loras)
     assert all(not torch.equal(first[name], last[name]) for name in first if name.startswith("lora_up"))

@@ -5,15 +5,15 @@ import torch
 
 from resalign.attacks import svdiff
 from resalign.contracts import AttackData
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
 from tests.nearness import assert_near
 
 from .recorded import attacked
 
 
-def test_no_shift_gives_the_model_back(models: Models) -> None:
-    matrices = {name: weight for name, weight in named_weights(models.denoiser).items() if weight.dim() > 1}
+def test_no_shift_gives_the_model_back(loaded: LoadedPipeline) -> None:
+    matrices = {name: weight for name, weight in named_weights(loaded.denoiser).items() if weight.dim() > 1}
     assert {weight.dim() for weight in matrices.values()} == {2, 4}
     for weight in matrices.values():
         spectrum = svdiff.Spectrum.of(weight)
@@ -34,9 +34,11 @@ def test_shifts_move_singular_values_and_nothing_else(shape: tuple[int, ...]) ->
     assert_near(found, expected.reshape(shape), 1e-12, scale=values)
 
 
-def test_an_attack_keeps_singular_vectors_and_one_dimensional_weights(models: Models, attack_data: AttackData) -> None:
-    saved = attacked(svdiff, models, attack_data, steps=3, lr=0.05).denoiser
-    original = named_weights(models.denoiser)
+def test_an_attack_keeps_singular_vectors_and_one_dimensional_weights(
+    loaded: LoadedPipeline, attack_data: AttackData
+) -> None:
+    saved = attacked(svdiff, loaded, attack_data, steps=3, lr=0.05).denoiser
+    original = named_weights(loaded.denoiser)
     assert saved.keys() == {name for name, weight in original.items() if weight.dim() > 1}
     for name, weight in saved.items():
         left, values, right = torch.linalg.svd(original[name].flatten(1), full_matrices=False)

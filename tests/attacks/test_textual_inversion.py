@@ -13,7 +13,7 @@ from resalign.contracts import AttackData, Run
 from resalign.data.images import DataError
 from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import EncodedImages
-from resalign.diffusion.models import Models, load_models, trainable_tensors
+from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline, trainable_tensors
 from resalign.diffusion.sampling import sample_images
 from resalign.objectives.denoising import denoising_loss
 from resalign.tensors.weights import save_weights
@@ -29,14 +29,16 @@ every_text_encoder = pytest.mark.parametrize(
 TOKEN, ID = "two", 1237
 
 
-def inverted(models: Models, data: AttackData, **settings: Any) -> Recorded:
-    return attacked(textual_inversion, models, data, **{"token": TOKEN, "lr": 0.1, **settings})
+def inverted(loaded: LoadedPipeline, data: AttackData, **settings: Any) -> Recorded:
+    return attacked(textual_inversion, loaded, data, **{"token": TOKEN, "lr": 0.1, **settings})
 
 
 @every_text_encoder
-def test_the_tokens_row_of_every_clip_text_encoder_alone_is_trained(models: Models, attack_data: AttackData) -> None:
-    saved = inverted(models, attack_data, weight_decay=0.5).weights
-    original = trainable_tensors(models.pipeline)
+def test_the_tokens_row_of_every_clip_text_encoder_alone_is_trained(
+    loaded: LoadedPipeline, attack_data: AttackData
+) -> None:
+    saved = inverted(loaded, attack_data, weight_decay=0.5).weights
+    original = trainable_tensors(loaded.pipeline)
     assert saved.keys() == {
         name for name in original if name.startswith("text_encoder") and name.endswith("token_embedding.weight")
     }
@@ -45,11 +47,11 @@ def test_the_tokens_row_of_every_clip_text_encoder_alone_is_trained(models: Mode
 
 
 @pytest.fixture
-def double(pipeline_folder: Path) -> Models:
+def double(pipeline_folder: Path) -> LoadedPipeline:
     """A copy of the tiny pipeline in float64, to be changed."""
-    models = load_models(pipeline_folder)
-    models.pipeline.to(torch.float64)
-    return models
+    loaded = load_pipeline(pipeline_folder)
+    loaded.pipeline.to(torch.float64)
+    return loaded
 
 
 def in_double(images: EncodedImages) -> EncodedImages:
@@ -57,7 +59,7 @@ def in_double(images: EncodedImages) -> EncodedImages:
 
 
 @every_text_encoder
-def test_a_step_is_along_the_gradient_of_the_denoising_loss(double: Models, attack_data: AttackData) -> None:
+def test_a_step_is_along_the_gradient_of_the_denoising_loss(double: LoadedPipeline, attack_data: AttackData) -> None:
     train = in_double(attack_data.train)
     data = AttackData(train, in_double(attack_data.heldout))
     saved = inverted(double, data, steps=1, lr=0.5, optimizer="sgd", batch_size=5).weights
@@ -78,33 +80,33 @@ def test_a_step_is_along_the_gradient_of_the_denoising_loss(double: Models, atta
         assert_near(gradient @ direction, slope, 1e-5, scale=gradient.norm() * direction.norm())
 
 
-def test_it_learns_what_it_is_trained_on(models: Models, attack_data: AttackData) -> None:
-    found = inverted(models, AttackData(attack_data.train, attack_data.train), steps=30, batch_size=4)
+def test_it_learns_what_it_is_trained_on(loaded: LoadedPipeline, attack_data: AttackData) -> None:
+    found = inverted(loaded, AttackData(attack_data.train, attack_data.train), steps=30, batch_size=4)
     assert found.history("heldout_loss")[30] < found.history("heldout_loss")[0]
 
 
-def test_training_starts_from_the_initializers_embedding(models: Models, attack_data: AttackData) -> None:
-    original = trainable_tensors(models.pipeline)
+def test_training_starts_from_the_initializers_embedding(loaded: LoadedPipeline, attack_data: AttackData) -> None:
+    original = trainable_tensors(loaded.pipeline)
     [table] = (tensor for name, tensor in original.items() if name.endswith("token_embedding.weight"))
-    other = models.pipeline.tokenizer("seven", add_special_tokens=False).input_ids[0]
-    untouched = inverted(models, attack_data).history("heldout_loss")[0]
+    other = loaded.pipeline.tokenizer("seven", add_special_tokens=False).input_ids[0]
+    untouched = inverted(loaded, attack_data).history("heldout_loss")[0]
     for initializer, row in ((None, ID), ("seven", other)):
-        found = inverted(models, attack_data, initializer_token=initializer, steps=1, lr=1e-7)
+        found = inverted(loaded, attack_data, initializer_token=initializer, steps=1, lr=1e-7)
         assert_near(next(iter(found.weights.values()))[ID], table[row], 1e-4)
         assert found.history("heldout_loss")[0] == untouched
     # Without a step the model is given back.
-    assert not differing(original, inverted(models, attack_data, initializer_token="seven", steps=0).weights)
+    assert not differing(original, inverted(loaded, attack_data, initializer_token="seven", steps=0).weights)
 
 
 def test_images_with_the_token_change_and_others_keep_every_bit(
-    models: Models, pipeline_folder: Path, attack_data: AttackData, tmp_path: Path
+    loaded: LoadedPipeline, pipeline_folder: Path, attack_data: AttackData, tmp_path: Path
 ) -> None:
-    saved = inverted(models, attack_data, steps=3, lr=0.3).weights
+    saved = inverted(loaded, attack_data, steps=3, lr=0.3).weights
     save_weights(tmp_path / "w.safetensors", saved)
     prompts = [(Prompt("0", "a red seven"), 0), (Prompt("1", "a blue two"), 0)]
     before, after = (
         sample_images(m, prompts, sampling_seed=0, num_inference_steps=3, guidance_scale=2.0)
-        for m in (models, load_models(pipeline_folder, tmp_path / "w.safetensors"))
+        for m in (loaded, load_pipeline(pipeline_folder, tmp_path / "w.safetensors"))
     )
     assert torch.equal(before[0], after[0])
     assert not torch.equal(before[1], after[1])
@@ -112,15 +114,17 @@ def test_images_with_the_token_change_and_others_keep_every_bit(
 
 @pytest.mark.parametrize("key", ["token", "initializer_token"])
 @pytest.mark.parametrize("word", ["resalign", "two sevens", "<|endoftext|>", " "])
-def test_a_token_is_one_word_of_the_vocabulary(models: Models, attack_data: AttackData, key: str, word: str) -> None:
+def test_a_token_is_one_word_of_the_vocabulary(
+    loaded: LoadedPipeline, attack_data: AttackData, key: str, word: str
+) -> None:
     with pytest.raises(ConfigError, match=r"must be one word of the vocabulary of text_encoder, .* such as 'sks'"):
-        inverted(models, attack_data, **{key: word})
+        inverted(loaded, attack_data, **{key: word})
 
 
 @pytest.mark.parametrize("part", ["train", "heldout"])
 @pytest.mark.parametrize("caption", ["a red seven", "a a a a a a a a a a a a two"])  # twelve tokens are read
-def test_captions_have_the_token(models: Models, attack_data: AttackData, part: str, caption: str) -> None:
+def test_captions_have_the_token(loaded: LoadedPipeline, attack_data: AttackData, part: str, caption: str) -> None:
     images = getattr(attack_data, part)
     without = replace(images, prompts=(caption,) * len(images))
     with pytest.raises(DataError, match=f"{part}: no caption has the token 'two'"):
-        inverted(models, replace(attack_data, **{part: without}))
+        inverted(loaded, replace(attack_data, **{part: without}))

@@ -11,11 +11,11 @@ import torch
 from resalign.attacks import full, worst_case
 from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.objectives.denoising import denoising_loss
 from resalign.running.attempt import Attempt
 from resalign.running.folder import StateFolder
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
 from tests.nearness import differing
 from tests.weight_names import of_denoiser
@@ -43,7 +43,7 @@ class Killed(BaseException):
 
 
 def searched(
-    models: Models,
+    loaded: LoadedPipeline,
     data: AttackData,
     attempt: Attempt | None = None,
     clock: Clock | None = None,
@@ -63,23 +63,23 @@ def searched(
             yield step
             taken += 1
 
-    def save(step: int, weights: Named, _lora: object = None, /) -> None:
-        saved[step] = of_denoiser(models, weights)
+    def save(step: int, weights: Params, _lora: object = None, /) -> None:
+        saved[step] = of_denoiser(loaded, weights)
 
     run = Run(0, progress=counted, attempt=attempt or Attempt())
-    worst_case.attack(models, data, worst_case.Config.parse({**SETTINGS, **settings}, where="test"), run, save)
+    worst_case.attack(loaded, data, worst_case.Config.parse({**SETTINGS, **settings}, where="test"), run, save)
     return saved, run, taken
 
 
-def one_by_one(models: Models, data: AttackData) -> dict[tuple[float, int], dict[str, Any]]:
+def one_by_one(loaded: LoadedPipeline, data: AttackData) -> dict[tuple[float, int], dict[str, Any]]:
     """Each candidate as an attack of its own, with its harmful error."""
     assert data.harmful is not None
     batch = data.harmful.draw_stratified(8, Run(0).generator("attack", "harmful"))
     candidates = {}
     for lr, steps in itertools.product(RATES, COUNTS):
-        alone = attacked(full, models, data, **OTHER, lr=lr, steps=steps)
+        alone = attacked(full, loaded, data, **OTHER, lr=lr, steps=steps)
         with torch.no_grad():
-            error = denoising_loss(models.denoiser, alone.denoiser, batch).item()
+            error = denoising_loss(loaded.denoiser, alone.denoiser, batch).item()
         heldout = alone.history("heldout_loss")[steps]
         candidates[lr, steps] = {"weights": alone.denoiser, "error": error, "heldout": heldout}
     return candidates
@@ -94,15 +94,15 @@ def same(first: Saved, second: Saved) -> bool:
 
 
 @pytest.fixture(scope="module")
-def whole(models: Models, attack_data: AttackData) -> tuple[Saved, Run, int]:
-    return searched(models, attack_data)
+def whole(loaded: LoadedPipeline, attack_data: AttackData) -> tuple[Saved, Run, int]:
+    return searched(loaded, attack_data)
 
 
 def test_the_worst_of_the_candidates_and_their_mean(
-    models: Models, attack_data: AttackData, whole: tuple[Saved, Run, int]
+    loaded: LoadedPipeline, attack_data: AttackData, whole: tuple[Saved, Run, int]
 ) -> None:
     saved, run, taken = whole
-    candidates, told = one_by_one(models, attack_data), recorded(run)
+    candidates, told = one_by_one(loaded, attack_data), recorded(run)
     assert list(saved) == [1, 3]
     assert taken == 9
     for steps in COUNTS:
@@ -120,9 +120,9 @@ def test_the_worst_of_the_candidates_and_their_mean(
     assert told["worst_harmful_error", 3] < told["harmful_error", 0]
 
 
-def test_a_longer_candidate_that_is_worse_off_does_not_win(models: Models, attack_data: AttackData) -> None:
+def test_a_longer_candidate_that_is_worse_off_does_not_win(loaded: LoadedPipeline, attack_data: AttackData) -> None:
     # At this rate every step after the first one raises the error.
-    saved, run, _ = searched(models, attack_data, learning_rates=[6.0])
+    saved, run, _ = searched(loaded, attack_data, learning_rates=[6.0])
     told = recorded(run)
     assert told["harmful_error_lr_6", 3] > told["harmful_error_lr_6", 1]
     assert told["winner_steps", 3] == 1
@@ -138,22 +138,22 @@ def test_of_equal_candidates_the_first_one_wins() -> None:
 
 @pytest.mark.parametrize(("done", "left"), [(0, 9), (2, 7), (3, 6), (5, 4), (8, 1)])
 def test_a_killed_search_goes_on_without_repeating_what_is_done(
-    models: Models, attack_data: AttackData, whole: tuple[Saved, Run, int], tmp_path: Path, done: int, left: int
+    loaded: LoadedPipeline, attack_data: AttackData, whole: tuple[Saved, Run, int], tmp_path: Path, done: int, left: int
 ) -> None:
     clock = Clock()
     # After 3 steps, and after 6, it is killed between two learning rates.
     with StateFolder(tmp_path, {}) as folder, pytest.raises(Killed):
-        searched(models, attack_data, Attempt(folder, clock=clock), clock, kill_after=done)
+        searched(loaded, attack_data, Attempt(folder, clock=clock), clock, kill_after=done)
     with StateFolder(tmp_path, {}) as folder:
-        saved, run, taken = searched(models, attack_data, Attempt(folder, clock=clock), clock)
+        saved, run, taken = searched(loaded, attack_data, Attempt(folder, clock=clock), clock)
     assert taken == left
     assert same(saved, whole[0])
     assert run.history.rows == whole[1].history.rows
 
 
-def test_another_attacks_own_images_reach_it(models: Models, attack_data: AttackData) -> None:
+def test_another_attacks_own_images_reach_it(loaded: LoadedPipeline, attack_data: AttackData) -> None:
     candidate = {**OTHER, "attack": "dreambooth", "prior_weight": 1.0}
-    plain, beside = (searched(models, attack_data, candidate=c, learning_rates=[1e-2])[0] for c in (OTHER, candidate))
+    plain, beside = (searched(loaded, attack_data, candidate=c, learning_rates=[1e-2])[0] for c in (OTHER, candidate))
     assert not same(plain, beside)
 
 
@@ -201,7 +201,7 @@ def test_resolved_settings_are_whole_and_read_back() -> None:
     ],
 )
 def test_candidates_that_cannot_be_judged_raise(
-    models: Models,
+    loaded: LoadedPipeline,
     attack_data: AttackData,
     settings: dict[str, Any],
     data: dict[str, Any],
@@ -209,4 +209,4 @@ def test_candidates_that_cannot_be_judged_raise(
     message: str,
 ) -> None:
     with pytest.raises(error, match=message):
-        searched(models, replace(attack_data, **data), **settings)
+        searched(loaded, replace(attack_data, **data), **settings)

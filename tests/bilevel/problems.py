@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 
 Vector = npt.NDArray[np.float64]
-Loss = Callable[[Named], torch.Tensor]
+Loss = Callable[[Params], torch.Tensor]
 
 # Two tensors of different shapes, so that a test fails where names or shapes are mixed up.
 SHAPES = {"weight": (2, 2), "bias": (3,)}
@@ -23,12 +23,12 @@ def named(vector: Vector) -> dict[str, torch.Tensor]:
     return {n: torch.from_numpy(p.copy()).reshape(s) for (n, s), p in zip(SHAPES.items(), parts, strict=True)}
 
 
-def stacked(tensors: Named) -> torch.Tensor:
+def stacked(tensors: Params) -> torch.Tensor:
     """Named tensors as one vector, differentiable."""
     return torch.cat([tensors[name].reshape(-1) for name in tensors])
 
 
-def vector(tensors: Named) -> Vector:
+def vector(tensors: Params) -> Vector:
     """Named tensors as one NumPy vector."""
     values: Vector = stacked(tensors).detach().numpy()
     return values
@@ -45,7 +45,7 @@ def quadratic(hessian: Vector, centre: Vector) -> Loss:
     """½ (θ − c)ᵀ H (θ − c)."""
     matrix, middle = torch.from_numpy(hessian), torch.from_numpy(centre)
 
-    def loss(weights: Named) -> torch.Tensor:
+    def loss(weights: Params) -> torch.Tensor:
         shift = stacked(weights) - middle
         return 0.5 * shift @ matrix @ shift
 

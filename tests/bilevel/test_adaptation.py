@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from resalign.bilevel.adaptation import adapt
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
 from tests.nearness import assert_near
 
@@ -58,7 +58,7 @@ def test_the_optimizers_state_is_new_at_each_call(optimizer: Optimizer) -> None:
 def test_start_is_left_alone_and_the_result_is_outside_every_graph(optimizer: Optimizer) -> None:
     start, seen = {name: tensor.requires_grad_() for name, tensor in named(START).items()}, []
 
-    def loss(step: int, variables: Named) -> torch.Tensor:
+    def loss(step: int, variables: Params) -> torch.Tensor:
         seen.append(step)
         return LOSS(variables)
 
@@ -72,7 +72,7 @@ def test_start_is_left_alone_and_the_result_is_outside_every_graph(optimizer: Op
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_raises(optimizer: Optimizer, value: float) -> None:
-    def loss(step: int, variables: Named) -> torch.Tensor:
+    def loss(step: int, variables: Params) -> torch.Tensor:
         return LOSS(variables) * (value if step == 2 else 1.0)
 
     with pytest.raises(DivergenceError, match=rf"diverged at step 2 with {optimizer}, lr 0\.1"):
@@ -81,7 +81,7 @@ def test_a_loss_that_is_not_finite_raises(optimizer: Optimizer, value: float) ->
 
 def test_a_last_step_that_leaves_the_numbers_raises() -> None:
     # The loss is finite where it is taken, but its gradient is not: √0.
-    def loss(step: int, variables: Named) -> torch.Tensor:
+    def loss(step: int, variables: Params) -> torch.Tensor:
         return (stacked(variables) - stacked(named(START))).abs().sum().sqrt()
 
     with pytest.raises(DivergenceError):

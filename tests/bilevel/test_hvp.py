@@ -8,10 +8,10 @@ import torch
 
 from resalign.bilevel.hvp import Loss, Mode, hessian_vector_product
 from resalign.diffusion.batches import EncodedImages, NoisyBatch
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
 from resalign.objectives.denoising import denoising_loss
-from resalign.tensors.named import Named, add, dot, norm
+from resalign.tensors.params import Params, add, dot, norm
 from tests.nearness import assert_near
 
 from .problems import SIZE, Vector, named, quadratic, stacked, symmetric, vector
@@ -24,7 +24,7 @@ MODES: tuple[Mode, ...] = ("exact", "finite_difference")
 QUARTIC_HESSIAN = HESSIAN + 3 * np.diag(POINT**2)
 
 
-def quartic(weights: Named) -> torch.Tensor:
+def quartic(weights: Params) -> torch.Tensor:
     return quadratic(HESSIAN, np.zeros(SIZE))(weights) + 0.25 * (stacked(weights) ** 4).sum()
 
 
@@ -64,7 +64,7 @@ def test_zero_vector_gives_zero(mode: Mode) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_loss_without_curvature_gives_zero(mode: Mode) -> None:
-    def loss(weights: Named) -> torch.Tensor:
+    def loss(weights: Params) -> torch.Tensor:
         return (stacked(weights) * torch.from_numpy(OTHER)).sum()
 
     found = hessian_vector_product(loss, named(POINT), named(DIRECTION), mode=mode)
@@ -86,7 +86,7 @@ def test_blocks(mode: Mode, rows: str, block: slice) -> None:
 def test_float32_is_good_to_three_digits(mode: Mode) -> None:
     single = [{n: t.float() for n, t in named(v).items()} for v in (POINT, DIRECTION)]
 
-    def loss(weights: Named) -> torch.Tensor:
+    def loss(weights: Params) -> torch.Tensor:
         v = stacked(weights)
         return 0.5 * v @ torch.from_numpy(HESSIAN).float() @ v + 0.25 * (v**4).sum()
 
@@ -104,9 +104,9 @@ def test_nan_stays_visible(mode: Mode) -> None:
 # --- a diffusion model's UNet -----------------------------------------------------------------------------------------
 
 
-def unet_case(models: Models, images: EncodedImages, dtype: torch.dtype) -> tuple[Loss, Named, Named, Named]:
+def unet_case(loaded: LoadedPipeline, images: EncodedImages, dtype: torch.dtype) -> tuple[Loss, Params, Params, Params]:
     """The denoising loss of the tiny UNet on a frozen batch, its weights, and two random directions."""
-    unet = copy.deepcopy(models.denoiser).to(dtype)
+    unet = copy.deepcopy(loaded.denoiser).to(dtype)
     batch = images.draw_stratified(4, torch.Generator().manual_seed(0))
     batch = NoisyBatch(
         batch.noisy_latents.to(dtype),
@@ -125,16 +125,16 @@ def unet_case(models: Models, images: EncodedImages, dtype: torch.dtype) -> tupl
 # Measured: 5e-10 and 3.4e-4.
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-3)], ids=str)
 def test_products_agree_on_a_unet(
-    models: Models, encoded_images: EncodedImages, dtype: torch.dtype, tolerance: float
+    loaded: LoadedPipeline, encoded_images: EncodedImages, dtype: torch.dtype, tolerance: float
 ) -> None:
-    loss, weights, direction, _ = unet_case(models, encoded_images, dtype)
+    loss, weights, direction, _ = unet_case(loaded, encoded_images, dtype)
     exact, difference = (hessian_vector_product(loss, weights, direction, mode=mode) for mode in MODES)
     assert norm(add(difference, exact, -1.0)) < tolerance * norm(exact)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_symmetric_on_a_unet(models: Models, encoded_images: EncodedImages, mode: Mode) -> None:
-    loss, weights, first, second = unet_case(models, encoded_images, torch.float64)
+def test_symmetric_on_a_unet(loaded: LoadedPipeline, encoded_images: EncodedImages, mode: Mode) -> None:
+    loss, weights, first, second = unet_case(loaded, encoded_images, torch.float64)
     left, right = (hessian_vector_product(loss, weights, v, mode=mode) for v in (first, second))
     scale = norm(second) * norm(left)
     assert abs(float(dot(second, left) - dot(first, right))) < 1e-6 * scale

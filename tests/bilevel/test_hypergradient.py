@@ -12,7 +12,7 @@ from resalign.bilevel.envelope import envelope_at, matched
 from resalign.bilevel.hvp import Mode
 from resalign.bilevel.hypergradient import FineTuned, Hypergradient, exact_hypergradient, merged_hypergradient
 from resalign.bilevel.solvers import identity, richardson
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
 from tests.nearness import assert_near
 
@@ -108,7 +108,7 @@ def test_quadratic_is_the_unrolled_proximal_problem(gamma: float) -> None:
     problem = QuadraticBilevel.random(gamma)
     inner, outer = quadratic(problem.inner, problem.inner_centre), quadratic(problem.outer, problem.outer_centre)
     theta = {n: t.requires_grad_() for n, t in named(problem.start).items()}
-    point: Named = dict(theta)
+    point: Params = dict(theta)
     for _ in range(150):
         pull = sum(((point[n] - theta[n]) ** 2).sum() for n in theta) / (2 * gamma)
         slopes = torch.autograd.grad(inner(point) + pull, list(point.values()), create_graph=True)
@@ -205,19 +205,19 @@ class LowRankDraw:
         self.start = {"up": torch.zeros(4, 1, dtype=torch.float64), "down": draw(1, 3)}
         self.adapted = self.proximal(self.theta, self.start)
 
-    def inner_loss(self, weights: Named) -> torch.Tensor:
+    def inner_loss(self, weights: Params) -> torch.Tensor:
         output = torch.tanh(self.inputs @ weights["weight"].T + weights["bias"])
         return (output - self.targets).square().sum(dim=1).mean()
 
-    def outer_loss(self, weights: Named) -> torch.Tensor:
+    def outer_loss(self, weights: Params) -> torch.Tensor:
         output = torch.tanh(self.harmful_inputs @ weights["weight"].T + weights["bias"])
         return -(output - self.harmful_targets).square().sum(dim=1).mean()
 
     @staticmethod
-    def weights(theta: Named, variables: Named) -> dict[str, torch.Tensor]:
+    def weights(theta: Params, variables: Params) -> dict[str, torch.Tensor]:
         return {**theta, "weight": theta["weight"] + variables["up"] @ variables["down"]}
 
-    def proximal(self, theta: Named, guess: Named) -> dict[str, torch.Tensor]:
+    def proximal(self, theta: Params, guess: Params) -> dict[str, torch.Tensor]:
         """ψ* = argmin L_FT(θ + T(ψ)) + ‖ψ − ψ₀‖²/2γ, by Newton steps to rounding."""
 
         def unpacked(flat: torch.Tensor) -> dict[str, torch.Tensor]:

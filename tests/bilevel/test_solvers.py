@@ -12,7 +12,7 @@ import torch
 from resalign.bilevel import solvers
 from resalign.bilevel.solution import Solution, System
 from resalign.config.strict import ConfigError
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
 from tests.nearness import assert_near
 
@@ -38,7 +38,7 @@ class Hessian:
     def __init__(self, curvature: Vector, gamma: float = GAMMA) -> None:
         self.matrix, self.calls = curvature / gamma, 0
 
-    def __call__(self, v: Named) -> dict[str, torch.Tensor]:
+    def __call__(self, v: Params) -> dict[str, torch.Tensor]:
         self.calls += 1
         return named(self.matrix @ vector(v))
 

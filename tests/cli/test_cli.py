@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import resalign
 from resalign import cli
-from resalign.diffusion.models import load_models, trainable_tensors
+from resalign.diffusion.loaded_pipeline import load_pipeline, trainable_tensors
 from tests.conftest import write_captioned_images
 from tests.scripts.conftest import settings_put_back
 
@@ -74,7 +74,7 @@ def test_unlearn_writes_a_pipeline_and_attack_goes_on_from_it(
     given = ("--method", "esd", "--concept", "a red seven", "--seed", "3", *pairs, "--output", str(output))
     assert run("unlearn", str(pipeline_folder), *given) == 0
     wanted = resalign.unlearn(pipeline_folder, "esd", prompts=["a red seven"], seed=3, **settings)
-    found = trainable_tensors(load_models(output).pipeline)
+    found = trainable_tensors(load_pipeline(output).pipeline)
     assert all(torch.equal(tensor, found[name]) for name, tensor in trainable_tensors(wanted).items())
     assert (output / "history.csv").read_text().startswith("step,quantity,value\n0,erasure_loss,")
     record = json.loads((output / "resalign.json").read_text())

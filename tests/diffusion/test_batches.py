@@ -9,7 +9,7 @@ import torch
 from resalign.contracts import Run
 from resalign.data.images import DataError, read_captioned_images
 from resalign.diffusion.batches import EncodedImages, encode
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.lazy import diffusers
 from tests.nearness import assert_near
 
@@ -56,11 +56,13 @@ def test_stratified_batches_take_every_image_once_and_a_timestep_from_each_part(
         assert sorted(distances.argmin(dim=1).tolist()) == list(range(8))
 
 
-def test_every_image_keeps_its_own_prompt(models: Models, encoded_images: EncodedImages, image_folder: Path) -> None:
+def test_every_image_keeps_its_own_prompt(
+    loaded: LoadedPipeline, encoded_images: EncodedImages, image_folder: Path
+) -> None:
     prompts = read_captioned_images(image_folder, pixels=16).prompts
     batch = encoded_images.at(ALL.flip(0), torch.full((8,), 500), stream())
     assert batch.prompts == prompts[::-1]
-    expected = models.encode_prompts(prompts[::-1]).encoder_hidden_states
+    expected = loaded.encode_prompts(prompts[::-1]).encoder_hidden_states
     assert_near(batch.conditioning.encoder_hidden_states, expected, 1e-5)
 
 
@@ -76,15 +78,15 @@ def test_subset_keeps_image_and_prompt_together(encoded_images: EncodedImages) -
 
 
 def test_encoding_is_a_function_of_its_stream(
-    models: Models, image_folder: Path, encoded_images: EncodedImages
+    loaded: LoadedPipeline, image_folder: Path, encoded_images: EncodedImages
 ) -> None:
     images = read_captioned_images(image_folder, pixels=16)
-    again, other = (encode(models, images, Run(seed=seed).generator("encode")) for seed in (0, 1))
+    again, other = (encode(loaded, images, Run(seed=seed).generator("encode")) for seed in (0, 1))
     assert torch.equal(again.latents, encoded_images.latents)
     assert not torch.equal(other.latents, encoded_images.latents)
 
 
-def test_images_of_another_size_than_the_models_are_refused(models: Models, image_folder: Path) -> None:
+def test_images_of_another_size_than_the_models_are_refused(loaded: LoadedPipeline, image_folder: Path) -> None:
     images = read_captioned_images(image_folder, pixels=8)
     with pytest.raises(DataError, match="the model has 16 pixels, the images are read at 8; set pixels"):
-        encode(models, images, stream())
+        encode(loaded, images, stream())

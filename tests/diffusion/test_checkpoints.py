@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from resalign.diffusion.checkpoints import Checkpoint, Covers, check_checkpoint, read_checkpoint
-from resalign.diffusion.models import Models, trainable_tensors
+from resalign.diffusion.loaded_pipeline import LoadedPipeline, trainable_tensors
 from resalign.diffusion.parametrisation import named_weights
 from resalign.tensors.weights import WeightsError, load_pickled
 from tests.nearness import assert_near, differing
@@ -28,34 +28,34 @@ SOME: dict[str, Any] = {"covers": "some"}
 
 
 @pytest.fixture(scope="module")
-def moved(models: Models) -> Weights:
+def moved(loaded: LoadedPipeline) -> Weights:
     """A UNet's state dict that differs from the base model's everywhere, by an amount of its own in each tensor."""
-    return {n: t + 0.01 * (k + 1) for k, (n, t) in enumerate(named_weights(models.denoiser).items())}
+    return {n: t + 0.01 * (k + 1) for k, (n, t) in enumerate(named_weights(loaded.denoiser).items())}
 
 
 @pytest.fixture(scope="module")
-def moved_text(models: Models) -> Weights:
-    return {n: t - 0.02 for n, t in named_weights(models.pipeline.text_encoder).items()}
+def moved_text(loaded: LoadedPipeline) -> Weights:
+    return {n: t - 0.02 for n, t in named_weights(loaded.pipeline.text_encoder).items()}
 
 
 @pytest.fixture
-def read(models: Models, pipeline_folder: Path) -> Callable[..., Checkpoint]:
+def read(loaded: LoadedPipeline, pipeline_folder: Path) -> Callable[..., Checkpoint]:
     """Reads a checkpoint after the check that loads nothing, which must take what is taken."""
 
     def reading(path: Path, covers: Covers = "all", **settings: Any) -> Checkpoint:
         check_checkpoint(path, pipeline_folder, covers)
-        return read_checkpoint(path, models.pipeline, covers=covers, **settings)
+        return read_checkpoint(path, loaded.pipeline, covers=covers, **settings)
 
     return reading
 
 
 @pytest.fixture
-def refused(models: Models, pipeline_folder: Path) -> Callable[..., str]:
+def refused(loaded: LoadedPipeline, pipeline_folder: Path) -> Callable[..., str]:
     """The words with which reading a checkpoint fails, and already the check of headers where those can tell."""
 
     def refusing(path: Path, *expected: str, by_header: bool = True, **settings: Any) -> str:
         with pytest.raises(WeightsError) as caught:
-            read_checkpoint(path, models.pipeline, **settings)
+            read_checkpoint(path, loaded.pipeline, **settings)
         message = str(caught.value)
         assert "\n" not in message
         for part in (str(path), *expected):
@@ -153,10 +153,10 @@ def test_tensors_that_share_memory_are_parted(tmp_path: Path, moved: Weights, re
     assert len({t.untyped_storage().data_ptr() for t in weights.values()}) == len(weights)
 
 
-def test_the_base_model_is_left_alone(models: Models, tmp_path: Path, moved: Weights) -> None:
-    before = {n: t.detach().clone() for n, t in trainable_tensors(models.pipeline).items()}
-    read_checkpoint(saved(tmp_path / "released.pt", moved), models.pipeline)
-    assert not differing(before, trainable_tensors(models.pipeline))
+def test_the_base_model_is_left_alone(loaded: LoadedPipeline, tmp_path: Path, moved: Weights) -> None:
+    before = {n: t.detach().clone() for n, t in trainable_tensors(loaded.pipeline).items()}
+    read_checkpoint(saved(tmp_path / "released.pt", moved), loaded.pipeline)
+    assert not differing(before, trainable_tensors(loaded.pipeline))
 
 
 # --- a part only ------------------------------------------------------------------------------------------------------
@@ -175,9 +175,9 @@ def test_a_part_is_taken_where_it_is_announced(
 
 
 def test_how_many_differ_is_counted(
-    models: Models, tmp_path: Path, moved: Weights, read: Callable[..., Checkpoint]
+    loaded: LoadedPipeline, tmp_path: Path, moved: Weights, read: Callable[..., Checkpoint]
 ) -> None:
-    edited = {**named_weights(models.denoiser), CROSS: moved[CROSS]}
+    edited = {**named_weights(loaded.denoiser), CROSS: moved[CROSS]}
     found = read(saved(tmp_path / "released.pt", edited))
     assert found.differing == 1
     assert len(found.weights) == len(moved)
@@ -202,13 +202,13 @@ def test_of_a_pipeline_all_that_differs_is_taken(
 
 
 def test_half_of_the_base_model_is_the_base_model(
-    models: Models, pipeline_copy: Path, moved: Weights, read: Callable[..., Checkpoint]
+    loaded: LoadedPipeline, pipeline_copy: Path, moved: Weights, read: Callable[..., Checkpoint]
 ) -> None:
     saved(pipeline_copy / "unet" / "diffusion_pytorch_model.safetensors", moved)
-    text = named_weights(models.pipeline.text_encoder)
+    text = named_weights(loaded.pipeline.text_encoder)
     saved(pipeline_copy / "text_encoder" / "model.safetensors", {n: t.half() for n, t in text.items()})
-    models.pipeline.vae.save_pretrained(pipeline_copy / "vae")
-    half = {n: t.half() for n, t in models.pipeline.vae.state_dict().items()}
+    loaded.pipeline.vae.save_pretrained(pipeline_copy / "vae")
+    half = {n: t.half() for n, t in loaded.pipeline.vae.state_dict().items()}
     saved(pipeline_copy / "vae" / "diffusion_pytorch_model.safetensors", half)
     assert read(pipeline_copy).weights.keys() == full(moved).keys()
 
@@ -238,10 +238,10 @@ def test_a_component_in_shards(tmp_path: Path, moved: Weights, read: Callable[..
 
 
 def test_a_base_model_of_older_names_is_held_against(
-    models: Models, pipeline_copy: Path, tmp_path: Path, moved_text: Weights
+    loaded: LoadedPipeline, pipeline_copy: Path, tmp_path: Path, moved_text: Weights
 ) -> None:
     # SD v1.4's own file has the prefix and the position ids.
-    text = {f"text_model.{n}": t for n, t in named_weights(models.pipeline.text_encoder).items()}
+    text = {f"text_model.{n}": t for n, t in named_weights(loaded.pipeline.text_encoder).items()}
     text["text_model.embeddings.position_ids"] = torch.arange(12)[None]
     saved(pipeline_copy / "text_encoder" / "model.safetensors", text)
     for prefix in ("", "text_model."):
@@ -253,7 +253,7 @@ def test_a_base_model_of_older_names_is_held_against(
 
 
 @pytest.fixture
-def adapted(models: Models) -> diffusers.UNet2DConditionModel:
+def adapted(loaded: LoadedPipeline) -> diffusers.UNet2DConditionModel:
     """A UNet with a LoRA of several ranks and α, on a convolution too."""
     config = peft.LoraConfig(
         r=4,
@@ -263,7 +263,7 @@ def adapted(models: Models) -> diffusers.UNet2DConditionModel:
         alpha_pattern={"to_k": 5},
         init_lora_weights=False,
     )
-    unet = copy.deepcopy(models.denoiser)
+    unet = copy.deepcopy(loaded.denoiser)
     with torch.random.fork_rng():
         torch.manual_seed(3)
         unet.add_adapter(config, adapter_name="default")
@@ -304,9 +304,9 @@ LORA_ENDS = ("to_q.weight", "to_k.weight", "to_out.0.weight", "conv_in.weight")
 @pytest.mark.parametrize("names", [("lora_A", "lora_B"), ("lora.down", "lora.up"), ("processor",)])
 @pytest.mark.parametrize("alpha", [None, 3.0])
 def test_a_lora_is_the_formula(
-    models: Models, tmp_path: Path, read: Callable[..., Checkpoint], names: tuple[str, ...], alpha: float | None
+    loaded: LoadedPipeline, tmp_path: Path, read: Callable[..., Checkpoint], names: tuple[str, ...], alpha: float | None
 ) -> None:
-    base, generator = named_weights(models.denoiser)[CROSS], torch.Generator().manual_seed(0)
+    base, generator = named_weights(loaded.denoiser)[CROSS], torch.Generator().manual_seed(0)
     down = torch.randn((2, base.shape[1]), generator=generator)
     up = torch.randn((base.shape[0], 2), generator=generator)
     layer = f"unet.{CROSS.removesuffix('.weight')}"
@@ -324,8 +324,8 @@ def test_a_lora_is_the_formula(
     assert (expected - base).abs().max() > 0.1
 
 
-def test_a_rank_stabilised_lora(models: Models, tmp_path: Path, read: Callable[..., Checkpoint]) -> None:
-    unet = copy.deepcopy(models.denoiser)
+def test_a_rank_stabilised_lora(loaded: LoadedPipeline, tmp_path: Path, read: Callable[..., Checkpoint]) -> None:
+    unet = copy.deepcopy(loaded.denoiser)
     unet.add_adapter(peft.LoraConfig(r=4, lora_alpha=3, target_modules=["to_q"], use_rslora=True))
     for name, parameter in unet.named_parameters():
         if "lora_" in name:
@@ -337,14 +337,14 @@ def test_a_rank_stabilised_lora(models: Models, tmp_path: Path, read: Callable[.
         assert_near(tensor, named_weights(unet)[name.removeprefix("unet.")], 1e-6)
 
 
-def test_a_lora_of_both_components(models: Models, tmp_path: Path, read: Callable[..., Checkpoint]) -> None:
+def test_a_lora_of_both_components(loaded: LoadedPipeline, tmp_path: Path, read: Callable[..., Checkpoint]) -> None:
     ones = {"lora_A": torch.ones(1, 16), "lora_B": torch.ones(16, 1)}
     query = "encoder.layers.0.self_attn.q_proj"
     tensors = {f"text_encoder.text_model.{query}.{end}.weight": t for end, t in ones.items()}
     layer = CROSS.removesuffix(".weight")
     tensors |= {f"unet.{layer}.{end}.weight": t for end, t in ones.items()}
     found = read(saved(tmp_path / LORA_FILE, tensors), "some").weights
-    base = trainable_tensors(models.pipeline)
+    base = trainable_tensors(loaded.pipeline)
     assert found.keys() == {f"text_encoder.{query}.weight", f"unet.{CROSS}"}
     for name, tensor in found.items():
         assert_near(tensor, base[name] + 1, 1e-6)
@@ -463,19 +463,27 @@ def test_a_file_that_does_not_fit_is_refused(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, None], ids=str)
 def test_the_base_model_itself(
-    models: Models, pipeline_folder: Path, tmp_path: Path, refused: Callable[..., str], dtype: torch.dtype | None
+    loaded: LoadedPipeline,
+    pipeline_folder: Path,
+    tmp_path: Path,
+    refused: Callable[..., str],
+    dtype: torch.dtype | None,
 ) -> None:
     if dtype:
-        own = {n: t.to(dtype) for n, t in named_weights(models.denoiser).items()}
+        own = {n: t.to(dtype) for n, t in named_weights(loaded.denoiser).items()}
     path = saved(tmp_path / "a.pt", own) if dtype else pipeline_folder
     refused(path, "the base model's own weights", by_header=False)
 
 
 def test_an_autoencoder_of_its_own(
-    models: Models, pipeline_copy: Path, moved: Weights, read: Callable[..., Checkpoint], refused: Callable[..., str]
+    loaded: LoadedPipeline,
+    pipeline_copy: Path,
+    moved: Weights,
+    read: Callable[..., Checkpoint],
+    refused: Callable[..., str],
 ) -> None:
     saved(pipeline_copy / "unet" / "diffusion_pytorch_model.safetensors", moved)
-    vae = {n: t + 0.5 for n, t in models.pipeline.vae.state_dict().items()}
+    vae = {n: t + 0.5 for n, t in loaded.pipeline.vae.state_dict().items()}
     saved(pipeline_copy / "vae" / "diffusion_pytorch_model.safetensors", vae)
     refused(pipeline_copy, "its autoencoder is not the base model's", by_header=False)
     assert_same_bits(read(pipeline_copy / "unet").weights, full(moved))
@@ -551,15 +559,15 @@ def test_a_path_that_does_not_tell_one_checkpoint(
 
 
 @pytest.mark.parametrize("pipeline_kind", [*KINDS, WITH_T5], indirect=True, scope="session")
-def test_a_whole_pipeline_of_every_kind(models: Models, pipeline_folder: Path, tmp_path: Path) -> None:
+def test_a_whole_pipeline_of_every_kind(loaded: LoadedPipeline, pipeline_folder: Path, tmp_path: Path) -> None:
     """Files hold more than parameters: a transformer's table of positions, T5's tied embedding."""
     copy = shutil.copytree(pipeline_folder, tmp_path / "pipeline")
     changed = {}
-    for name in models.architecture.trainable:
-        part = getattr(models.pipeline, name)
+    for name in loaded.architecture.trainable:
+        part = getattr(loaded.pipeline, name)
         if part is None:
             continue
-        stem = "diffusion_pytorch_model" if name == models.architecture.denoiser else "model"
+        stem = "diffusion_pytorch_model" if name == loaded.architecture.denoiser else "model"
         parameters = dict(part.named_parameters())
         tensors = {n: t + 0.01 if n in parameters else t for n, t in part.state_dict().items()}
         if "encoder.embed_tokens.weight" in tensors:  # as torch.save writes it
@@ -568,25 +576,25 @@ def test_a_whole_pipeline_of_every_kind(models: Models, pipeline_folder: Path, t
             {n: t.contiguous() for n, t in tensors.items()}, copy / name / f"{stem}.safetensors"
         )
         changed |= {f"{name}.{n}": tensors[n] for n in parameters}
-    found = read_checkpoint(copy, models.pipeline)
+    found = read_checkpoint(copy, loaded.pipeline)
     assert_same_bits(found.weights, changed)
 
 
 @pytest.mark.parametrize("pipeline_kind", ["stable_diffusion_3"], indirect=True, scope="session")
-def test_a_buffer_of_its_own(models: Models, pipeline_folder: Path, tmp_path: Path) -> None:
-    tensors = {n: t + 0.01 for n, t in models.denoiser.state_dict().items()}
+def test_a_buffer_of_its_own(loaded: LoadedPipeline, pipeline_folder: Path, tmp_path: Path) -> None:
+    tensors = {n: t + 0.01 for n, t in loaded.denoiser.state_dict().items()}
     safetensors.torch.save_file(tensors, tmp_path / "transformer.safetensors")
     with pytest.raises(WeightsError, match=r"'transformer\.pos_embed\.pos_embed' is no parameter, and another"):
-        read_checkpoint(tmp_path / "transformer.safetensors", models.pipeline)
+        read_checkpoint(tmp_path / "transformer.safetensors", loaded.pipeline)
 
 
 @pytest.mark.parametrize("pipeline_kind", [WITH_T5], indirect=True, scope="session")
-def test_two_values_of_one_tied_parameter(models: Models, tmp_path: Path) -> None:
-    tensors = {n: t.clone() for n, t in models.pipeline.text_encoder_3.state_dict().items()}
+def test_two_values_of_one_tied_parameter(loaded: LoadedPipeline, tmp_path: Path) -> None:
+    tensors = {n: t.clone() for n, t in loaded.pipeline.text_encoder_3.state_dict().items()}
     tensors["shared.weight"] += 0.01  # and its second name has the base model's value still
     safetensors.torch.save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(WeightsError, match=r"'text_encoder_3\.encoder\.embed_tokens\.weight' is no parameter"):
-        read_checkpoint(tmp_path / "model.safetensors", models.pipeline)
+        read_checkpoint(tmp_path / "model.safetensors", loaded.pipeline)
 
 
 def test_a_noise_schedule_of_its_own(pipeline_copy: Path, moved: Weights, refused: Callable[..., str]) -> None:

@@ -11,13 +11,13 @@ from resalign.contracts import Run, UnlearningData
 from resalign.data.images import read_captioned_images
 from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import EncodedImages, encode
+from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline
 from resalign.diffusion.micro_batches import micro_batches
-from resalign.diffusion.models import Models, load_models
 from resalign.diffusion.parametrisation import named_weights
 from resalign.diffusion.precision import training_precision
 from resalign.diffusion.sampling import sample_images
 from resalign.objectives.denoising import denoising_loss
-from resalign.tensors.named import Named, add, detached, gradient, norm
+from resalign.tensors.params import Params, add, detached, gradient, norm
 from resalign.unlearning import resalign
 from tests.example_config import smallest
 from tests.nearness import differing
@@ -35,41 +35,41 @@ def deterministic() -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def on_gpu(folder: Path, *, gradient_checkpointing: bool = False) -> Models:
-    return load_models(folder, device="cuda", gradient_checkpointing=gradient_checkpointing)
+def on_gpu(folder: Path, *, gradient_checkpointing: bool = False) -> LoadedPipeline:
+    return load_pipeline(folder, device="cuda", gradient_checkpointing=gradient_checkpointing)
 
 
-def encoded(models: Models, folder: Path) -> EncodedImages:
-    return encode(models, read_captioned_images(folder, pixels=PIXELS), Run(seed=0).generator("encode"))
+def encoded(loaded: LoadedPipeline, folder: Path) -> EncodedImages:
+    return encode(loaded, read_captioned_images(folder, pixels=PIXELS), Run(seed=0).generator("encode"))
 
 
-def loss_of(models: Models, images: EncodedImages, weights: Named) -> torch.Tensor:
-    return denoising_loss(models.denoiser, weights, images.draw_stratified(4, torch.Generator().manual_seed(0)))
+def loss_of(loaded: LoadedPipeline, images: EncodedImages, weights: Params) -> torch.Tensor:
+    return denoising_loss(loaded.denoiser, weights, images.draw_stratified(4, torch.Generator().manual_seed(0)))
 
 
-def derivatives(models: Models, images: EncodedImages) -> dict[str, torch.Tensor]:
+def derivatives(loaded: LoadedPipeline, images: EncodedImages) -> dict[str, torch.Tensor]:
     """∇L and H∇L as one vector."""
-    weights = named_weights(models.denoiser)
+    weights = named_weights(loaded.denoiser)
     leaves = detached(weights, requires_grad=True)
-    first = gradient(loss_of(models, images, leaves), leaves)
-    second = hessian_vector_product(partial(loss_of, models, images), weights, first)
+    first = gradient(loss_of(loaded, images, leaves), leaves)
+    second = hessian_vector_product(partial(loss_of, loaded, images), weights, first)
     return {**first, **{f"second {name}": tensor for name, tensor in second.items()}}
 
 
-def relative(found: Named, expected: Named) -> float:
+def relative(found: Params, expected: Params) -> float:
     found = {name: tensor.to(expected[name]) for name, tensor in found.items()}
     return norm(add(found, expected, -1.0)) / norm(expected)
 
 
-def test_images_are_the_cpus(pipeline_folder: Path, models: Models) -> None:
+def test_images_are_the_cpus(pipeline_folder: Path, loaded: LoadedPipeline) -> None:
     wanted = [(Prompt("a", "a red seven"), index) for index in range(4)]
     settings = {"sampling_seed": 3, "num_inference_steps": 4, "guidance_scale": 2.0}
-    cpu, gpu = (sample_images(m, wanted, **settings).int() for m in (models, on_gpu(pipeline_folder)))  # type: ignore[arg-type]
+    cpu, gpu = (sample_images(m, wanted, **settings).int() for m in (loaded, on_gpu(pipeline_folder)))  # type: ignore[arg-type]
     assert (cpu - gpu).abs().max() <= 1
 
 
-def test_derivatives_are_the_cpus(pipeline_folder: Path, image_folder: Path, models: Models) -> None:
-    expected = derivatives(models, encoded(models, image_folder))
+def test_derivatives_are_the_cpus(pipeline_folder: Path, image_folder: Path, loaded: LoadedPipeline) -> None:
+    expected = derivatives(loaded, encoded(loaded, image_folder))
     gpu = on_gpu(pipeline_folder)
     assert relative(derivatives(gpu, encoded(gpu, image_folder)), expected) < 5e-3  # convolutions in TF32
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from resalign.diffusion.export import apply_delta, changed_tensors, write_delta, write_pipeline
-from resalign.diffusion.models import Models, load_models, trainable_tensors
+from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline, trainable_tensors
 from resalign.lazy import diffusers
 from resalign.tensors.weights import WeightsError, save_weights
 from tests import pipelines
@@ -18,9 +18,9 @@ from tests.nearness import differing
 
 
 @pytest.fixture(scope="module")
-def weights(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(loaded: LoadedPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As unlearning writes them: every tensor of the UNet, of which the first half has changed."""
-    own = {name: t.detach() for name, t in trainable_tensors(models.pipeline).items() if name.startswith("unet.")}
+    own = {name: t.detach() for name, t in trainable_tensors(loaded.pipeline).items() if name.startswith("unet.")}
     changed = {name: t + 0.05 * (place < len(own) // 2) for place, (name, t) in enumerate(own.items())}
     path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
     save_weights(path, changed)
@@ -56,14 +56,14 @@ def drawn(pipeline: Any) -> torch.Tensor:
 @pytest.mark.slow
 def test_diffusers_alone_loads_it_and_draws_the_same_images(whole: Path, pipeline_folder: Path, weights: Path) -> None:
     loaded = diffusers.StableDiffusionPipeline.from_pretrained(whole, local_files_only=True)
-    unlearned = drawn(load_models(pipeline_folder, weights).pipeline)
+    unlearned = drawn(load_pipeline(pipeline_folder, weights).pipeline)
     assert (drawn(loaded) - unlearned).abs().max() <= 1 / 255
-    assert (drawn(load_models(pipeline_folder).pipeline) - unlearned).abs().max() > 1 / 255
+    assert (drawn(load_pipeline(pipeline_folder).pipeline) - unlearned).abs().max() > 1 / 255
 
 
 def test_either_form_has_the_weights_bit_by_bit(whole: Path, delta: Path, pipeline_folder: Path, weights: Path) -> None:
-    expected = trainable_tensors(load_models(pipeline_folder, weights).pipeline)
-    for found in (load_models(whole), load_models(pipeline_folder, delta / "delta.safetensors")):
+    expected = trainable_tensors(load_pipeline(pipeline_folder, weights).pipeline)
+    for found in (load_pipeline(whole), load_pipeline(pipeline_folder, delta / "delta.safetensors")):
         tensors = trainable_tensors(found.pipeline)
         assert tensors.keys() == expected.keys()
         assert not differing(tensors, expected)
@@ -82,7 +82,7 @@ def test_exports_are_a_function_of_their_input_byte_by_byte(
 @pytest.mark.parametrize("kind", ["stable_diffusion_xl", "stable_diffusion_3"])
 def test_other_architectures_and_text_encoders_too(kind: str, tmp_path: Path) -> None:
     base = pipelines.write_pipeline(kind, tmp_path / "base")
-    loaded = load_models(base)
+    loaded = load_pipeline(base)
     parts = (f"{loaded.architecture.denoiser}.", "text_encoder.")
     own = {name: t.detach() for name, t in trainable_tensors(loaded.pipeline).items() if name.startswith(parts)}
     save_weights(tmp_path / "weights.safetensors", {name: tensor + 0.05 for name, tensor in own.items()})
@@ -90,14 +90,14 @@ def test_other_architectures_and_text_encoders_too(kind: str, tmp_path: Path) ->
     write_delta(base, tmp_path / "weights.safetensors", tmp_path / "delta", "a base")
     apply_delta(tmp_path / "delta", base, tmp_path / "applied")
     assert files(tmp_path / "applied") == files(tmp_path / "whole")
-    expected = trainable_tensors(load_models(base, tmp_path / "weights.safetensors").pipeline)
-    found = trainable_tensors(load_models(tmp_path / "whole").pipeline)
+    expected = trainable_tensors(load_pipeline(base, tmp_path / "weights.safetensors").pipeline)
+    found = trainable_tensors(load_pipeline(tmp_path / "whole").pipeline)
     assert found.keys() == expected.keys()
     assert not differing(found, expected)
 
 
 def test_either_form_has_only_what_changed(delta: Path, whole: Path, pipeline_folder: Path, weights: Path) -> None:
-    held, base = load_file(delta / "delta.safetensors"), trainable_tensors(load_models(pipeline_folder).pipeline)
+    held, base = load_file(delta / "delta.safetensors"), trainable_tensors(load_pipeline(pipeline_folder).pipeline)
     assert all(not torch.equal(tensor, base[name]) for name, tensor in held.items())
     assert len(held) == len(load_file(weights)) // 2
     manifest = json.loads((delta / "delta.json").read_text())
@@ -149,9 +149,9 @@ def test_a_damaged_delta_is_refused(delta: Path, pipeline_folder: Path, tmp_path
 
 
 def test_the_bases_own_weights_and_a_full_folder_are_refused(
-    models: Models, weights: Path, pipeline_folder: Path, tmp_path: Path
+    loaded: LoadedPipeline, weights: Path, pipeline_folder: Path, tmp_path: Path
 ) -> None:
-    own = {name: t.detach() for name, t in trainable_tensors(models.pipeline).items() if name.startswith("unet.")}
+    own = {name: t.detach() for name, t in trainable_tensors(loaded.pipeline).items() if name.startswith("unet.")}
     save_weights(tmp_path / "own.safetensors", own)
     with pytest.raises(WeightsError, match="nothing to export"):
         changed_tensors(pipeline_folder, tmp_path / "own.safetensors")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from resalign.diffusion.forward_process import difference, forward_process_in, noised
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.lazy import diffusers
 from resalign.tensors.weights import WeightsError
 from tests.nearness import assert_near
@@ -26,8 +26,8 @@ def draw() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @every_kind
-def test_against_the_formulas(pipeline_kind: str, models: Models) -> None:
-    scheduler = models.noise_scheduler
+def test_against_the_formulas(pipeline_kind: str, loaded: LoadedPipeline) -> None:
+    scheduler = loaded.noise_scheduler
     latents, noise = draw()
     noisy, timesteps, target = noised(scheduler, latents, noise, POSITIONS)
     if pipeline_kind == "stable_diffusion_3":
@@ -46,33 +46,33 @@ def test_against_the_formulas(pipeline_kind: str, models: Models) -> None:
 
 
 @every_kind
-def test_a_perfect_prediction_leads_back_to_the_latents(pipeline_kind: str, models: Models) -> None:
+def test_a_perfect_prediction_leads_back_to_the_latents(pipeline_kind: str, loaded: LoadedPipeline) -> None:
     """One step of the pipeline's own sampler from full noise: sign and scale of the target are the sampler's."""
-    sampler = models.pipeline.scheduler
+    sampler = loaded.pipeline.scheduler
     scheduler = sampler.from_config(sampler.config, timestep_spacing="trailing")  # one step of others begins at 0
     latents, noise = draw()
-    noisy, _, target = noised(models.noise_scheduler, latents, noise, torch.full((3,), 999))
+    noisy, _, target = noised(loaded.noise_scheduler, latents, noise, torch.full((3,), 999))
     scheduler.set_timesteps(1)
     t = scheduler.timesteps[0]
     given = noisy
     if pipeline_kind == "stable_diffusion_xl":  # Euler's samples are scaled by 1/√ᾱ
-        given = noisy / models.noise_scheduler.alphas_cumprod[999].sqrt()
+        given = noisy / loaded.noise_scheduler.alphas_cumprod[999].sqrt()
     found = scheduler.step(target, t, given).prev_sample
     assert torch.corrcoef(torch.stack([found.flatten(), latents.flatten()]))[0, 1] > 0.99
 
 
 @every_kind
-def test_sampling_leaves_the_forward_process_alone(models: Models) -> None:
+def test_sampling_leaves_the_forward_process_alone(loaded: LoadedPipeline) -> None:
     latents, noise = draw()
-    before = noised(models.noise_scheduler, latents, noise, POSITIONS)
-    models.pipeline("a red seven", num_inference_steps=2, output_type="latent")
-    after = noised(models.noise_scheduler, latents, noise, POSITIONS)
+    before = noised(loaded.noise_scheduler, latents, noise, POSITIONS)
+    loaded.pipeline("a red seven", num_inference_steps=2, output_type="latent")
+    after = noised(loaded.noise_scheduler, latents, noise, POSITIONS)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 @every_kind
-def test_a_folders_settings_tell_what_its_pipeline_has(pipeline_folder: Path, models: Models) -> None:
-    assert difference(forward_process_in(pipeline_folder), models.noise_scheduler) is None
+def test_a_folders_settings_tell_what_its_pipeline_has(pipeline_folder: Path, loaded: LoadedPipeline) -> None:
+    assert difference(forward_process_in(pipeline_folder), loaded.noise_scheduler) is None
 
 
 def scheduler_folder(folder: Path, scheduler: Any, **changes: Any) -> Path:

@@ -20,11 +20,11 @@ from resalign.contracts import Run, UnlearningData
 from resalign.data.images import read_captioned_images
 from resalign.diffusion.batches import EncodedImages, NoisyBatch, encode
 from resalign.diffusion.gradient_checkpointing import checkpointed
+from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline
 from resalign.diffusion.micro_batches import in_parts, micro_batches
-from resalign.diffusion.models import Models, load_models
 from resalign.diffusion.parametrisation import named_weights
 from resalign.objectives.denoising import denoising_loss, harmful_loss
-from resalign.tensors.named import Named, add, detached, gradient, norm
+from resalign.tensors.params import Params, add, detached, gradient, norm
 from tests.conftest import PIXELS
 from tests.nearness import assert_near
 
@@ -32,7 +32,7 @@ BATCH = 5
 SIZES = [1, 2, BATCH, 64]
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 Weights = dict[str, torch.Tensor]
-Derivative = Callable[[Loss, Loss, Named], Weights]
+Derivative = Callable[[Loss, Loss, Params], Weights]
 
 
 class Kept:
@@ -68,21 +68,21 @@ class _Kept:
 
 
 @pytest.fixture(scope="module")
-def double(pipeline_folder: Path) -> Models:
+def double(pipeline_folder: Path) -> LoadedPipeline:
     """The tiny pipeline in float64."""
-    models = load_models(pipeline_folder)
-    models.pipeline.to(torch.float64)
-    return models
+    loaded = load_pipeline(pipeline_folder)
+    loaded.pipeline.to(torch.float64)
+    return loaded
 
 
 @pytest.fixture(scope="module")
-def images(double: Models, image_folder: Path) -> EncodedImages:
+def images(double: LoadedPipeline, image_folder: Path) -> EncodedImages:
     return encode(double, read_captioned_images(image_folder, pixels=PIXELS), Run(0).generator("encode"))
 
 
 @pytest.fixture
-def of_dtype(models: Models, double: Models) -> Callable[[torch.dtype], Models]:
-    return lambda dtype: double if dtype == torch.float64 else models
+def of_dtype(loaded: LoadedPipeline, double: LoadedPipeline) -> Callable[[torch.dtype], LoadedPipeline]:
+    return lambda dtype: double if dtype == torch.float64 else loaded
 
 
 def batch_of(images: EncodedImages, dtype: torch.dtype) -> NoisyBatch:
@@ -92,27 +92,27 @@ def batch_of(images: EncodedImages, dtype: torch.dtype) -> NoisyBatch:
     )
 
 
-def first(loss: Loss, other: Loss, weights: Named) -> Weights:
+def first(loss: Loss, other: Loss, weights: Params) -> Weights:
     """∇L."""
     leaves = detached(weights, requires_grad=True)
     return gradient(loss(leaves), leaves)
 
 
-def second(loss: Loss, other: Loss, weights: Named) -> Weights:
+def second(loss: Loss, other: Loss, weights: Params) -> Weights:
     """Hv."""
     generator = torch.Generator().manual_seed(0)
     vector = {n: torch.randn(t.shape, generator=generator, dtype=t.dtype) for n, t in weights.items()}
     return hessian_vector_product(loss, weights, vector)
 
 
-def mixed(loss: Loss, other: Loss, weights: Named) -> Weights:
+def mixed(loss: Loss, other: Loss, weights: Params) -> Weights:
     """A block of H off its diagonal."""
     vector = {n: t for n, t in weights.items() if ".attn2." in n}
     rows = {n: t for n, t in weights.items() if ".attn1." in n}
     return hessian_vector_product(loss, weights, vector, wrt=rows)
 
 
-def unrolled(loss: Loss, other: Loss, weights: Named) -> Weights:
+def unrolled(loss: Loss, other: Loss, weights: Params) -> Weights:
     """A gradient through two steps of gradient descent."""
     return unrolled_hypergradient(other, loss, weights, lr=1e-2, steps=2)[1]
 
@@ -121,7 +121,7 @@ def unrolled(loss: Loss, other: Loss, weights: Named) -> Weights:
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("derivative", [first, second, mixed, unrolled])
 def test_derivatives_are_those_of_the_whole_batch(
-    of_dtype: Callable[[torch.dtype], Models],
+    of_dtype: Callable[[torch.dtype], LoadedPipeline],
     images: EncodedImages,
     derivative: Derivative,
     dtype: torch.dtype,
@@ -139,7 +139,7 @@ def test_derivatives_are_those_of_the_whole_batch(
 
 @pytest.mark.parametrize("derivative", [first, second])
 def test_what_is_kept_for_backward_passes_falls_with_the_size(
-    double: Models, images: EncodedImages, derivative: Derivative
+    double: LoadedPipeline, images: EncodedImages, derivative: Derivative
 ) -> None:
     losses = (partial(denoising_loss, double.denoiser, batch=batch_of(images, torch.float64)),) * 2
 
@@ -149,7 +149,7 @@ def test_what_is_kept_for_backward_passes_falls_with_the_size(
         assert not kept.bytes
         return kept.peak
 
-    def nothing(loss: Loss, other: Loss, weights: Named) -> Weights:
+    def nothing(loss: Loss, other: Loss, weights: Params) -> Weights:
         leaves = detached(weights, requires_grad=True)
         sum((t * t).sum() for t in leaves.values()).backward()
         return {}
@@ -159,7 +159,7 @@ def test_what_is_kept_for_backward_passes_falls_with_the_size(
     assert one < whole / 3
 
 
-def test_no_network_sees_more_examples_at_once(double: Models, unlearning_data: UnlearningData) -> None:
+def test_no_network_sees_more_examples_at_once(double: LoadedPipeline, unlearning_data: UnlearningData) -> None:
     # Where no gradient is asked for, too: held-out losses, targets of distillation, latents of images.
     seen: list[int] = []
     hook = double.denoiser.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
@@ -175,7 +175,9 @@ def test_no_network_sees_more_examples_at_once(double: Models, unlearning_data: 
     assert seen == [3, 3, 1] + [3, 1] + [3, 1] + [1, 3]  # the last: computed again, from the last part to the first
 
 
-def test_latents_are_those_of_the_whole_batch(double: Models, image_folder: Path, images: EncodedImages) -> None:
+def test_latents_are_those_of_the_whole_batch(
+    double: LoadedPipeline, image_folder: Path, images: EncodedImages
+) -> None:
     with micro_batches(3):
         again = encode(double, read_captioned_images(image_folder, pixels=PIXELS), Run(0).generator("encode"))
     assert_near(again.latents, images.latents, 1e-12)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from resalign.contracts import Run
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import FullRank, LowRank, Parametrisation, lora, named_weights, select, vjp
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 from tests.nearness import assert_near, differing
 
 NAMES = ("a.to_q.weight", "b.to_v.weight")
@@ -76,7 +76,7 @@ def test_low_rank_initial_deviations() -> None:
 def test_vjp_is_the_gradient_in_the_variables(parametrisation: Parametrisation) -> None:
     start, variables = weights(), random_variables(parametrisation)
 
-    def loss(moved: Named) -> torch.Tensor:
+    def loss(moved: Params) -> torch.Tensor:
         return torch.stack([(index + 1) * tensor.square().sum() for index, tensor in enumerate(moved.values())]).sum()
 
     moved = {n: t.detach().requires_grad_() for n, t in parametrisation.weights(start, variables).items()}
@@ -98,17 +98,17 @@ def test_vjp_is_the_gradient_in_the_variables(parametrisation: Parametrisation) 
 # --- scopes on the tiny UNet ------------------------------------------------------------------------------------------
 
 
-def test_cross_attention_reads_the_text(models: Models) -> None:
+def test_cross_attention_reads_the_text(loaded: LoadedPipeline) -> None:
     # attn2 is where the text comes in: its keys are as wide as the text, attn1's as wide as the network.
-    weights = named_weights(models.denoiser)
+    weights = named_weights(loaded.denoiser)
     names = [name for name in select(weights, "cross_attention") if name.endswith("to_k.weight")]
     assert names
-    processors = {n for n, m in models.denoiser.named_modules() if getattr(m, "is_cross_attention", False)}
+    processors = {n for n, m in loaded.denoiser.named_modules() if getattr(m, "is_cross_attention", False)}
     assert {name.removesuffix(".to_k.weight") for name in names} == processors
 
 
-def test_attention_is_both_kinds_and_lora_adapts_all_its_projections(models: Models) -> None:
-    weights = named_weights(models.denoiser)
+def test_attention_is_both_kinds_and_lora_adapts_all_its_projections(loaded: LoadedPipeline) -> None:
+    weights = named_weights(loaded.denoiser)
     attention, adapted = select(weights, "attention"), lora(weights, 4)
     assert {name.split(".attn")[1][0] for name in attention} == {"1", "2"}
     assert len(adapted.names) == 4 * len({name.split(".to_")[0] for name in attention})

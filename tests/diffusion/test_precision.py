@@ -8,13 +8,13 @@ import torch
 from resalign.contracts import Run, UnlearningData
 from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import EncodedImages
-from resalign.diffusion.models import Models, load_models, trainable_tensors
+from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline, trainable_tensors
 from resalign.diffusion.parametrisation import named_weights
 from resalign.diffusion.precision import training_precision
 from resalign.diffusion.prediction import predict
 from resalign.diffusion.sampling import sample_images
 from resalign.objectives.denoising import denoising_loss
-from resalign.tensors.named import add, detached, gradient, norm
+from resalign.tensors.params import add, detached, gradient, norm
 from resalign.unlearning import resalign
 from tests.example_config import smallest
 from tests.pipelines import KINDS, ONE_QUICKLY, WITH_T5
@@ -23,19 +23,21 @@ every_kind = pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scop
 
 
 @every_kind
-def test_networks_compute_in_bfloat16_and_all_else_does_not(models: Models, encoded_images: EncodedImages) -> None:
+def test_networks_compute_in_bfloat16_and_all_else_does_not(
+    loaded: LoadedPipeline, encoded_images: EncodedImages
+) -> None:
     batch = encoded_images.draw_stratified(4, torch.Generator().manual_seed(0))
-    weights = named_weights(models.denoiser)
+    weights = named_weights(loaded.denoiser)
     seen = []
-    linear = next(module for module in models.denoiser.modules() if isinstance(module, torch.nn.Linear))
+    linear = next(module for module in loaded.denoiser.modules() if isinstance(module, torch.nn.Linear))
     hook = linear.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
     with training_precision("bfloat16"):
-        low = predict(models.denoiser, weights, batch)
+        low = predict(loaded.denoiser, weights, batch)
         leaves = detached(weights, requires_grad=True)
-        slope = gradient(denoising_loss(models.denoiser, leaves, batch), leaves)
+        slope = gradient(denoising_loss(loaded.denoiser, leaves, batch), leaves)
     with pytest.raises(KeyError), training_precision("bfloat16"):
         raise KeyError
-    full = predict(models.denoiser, weights, batch)  # the precision holds only within its block
+    full = predict(loaded.denoiser, weights, batch)  # the precision holds only within its block
     hook.remove()
     assert seen == [torch.bfloat16, torch.bfloat16, torch.float32]
     assert low.dtype == full.dtype == torch.float32
@@ -45,7 +47,7 @@ def test_networks_compute_in_bfloat16_and_all_else_does_not(models: Models, enco
 
 @pytest.mark.parametrize("pipeline_kind", ONE_QUICKLY, indirect=True, scope="session")
 def test_hypergradients_are_float32s_up_to_the_outer_gradients_rounding(
-    models: Models, unlearning_data: UnlearningData
+    loaded: LoadedPipeline, unlearning_data: UnlearningData
 ) -> None:
     """Curvature in bfloat16 would be off by half on a CPU, and noise in differences."""
 
@@ -55,8 +57,8 @@ def test_hypergradients_are_float32s_up_to_the_outer_gradients_rounding(
         hypergradient = {"beta": 1.0, "alpha": 0.0, "gamma": 1.0, "solver": "minres", "hessian_products": mode}
         config = smallest(resalign.Config, **plain, **hypergradient, simulation={**draw, "images": 4, "batch_size": 2})
         with training_precision(precision):  # type: ignore[arg-type]
-            weights = resalign.unlearn(models, unlearning_data, config, Run(0))  # type: ignore[arg-type]
-        base = trainable_tensors(models.pipeline)
+            weights = resalign.unlearn(loaded, unlearning_data, config, Run(0))  # type: ignore[arg-type]
+        base = trainable_tensors(loaded.pipeline)
         return {name: weights.get(name, base[name]) - base[name] for name in base if name in weights}
 
     for mode in ("exact", "finite_difference"):
@@ -68,18 +70,18 @@ def test_hypergradients_are_float32s_up_to_the_outer_gradients_rounding(
 
 @every_kind
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_a_pipeline_samples_in_half_precision(pipeline_folder: Path, models: Models, precision: str) -> None:
-    half = load_models(pipeline_folder, precision=precision)  # type: ignore[arg-type]
+def test_a_pipeline_samples_in_half_precision(pipeline_folder: Path, loaded: LoadedPipeline, precision: str) -> None:
+    half = load_pipeline(pipeline_folder, precision=precision)  # type: ignore[arg-type]
     assert {t.dtype for t in half.denoiser.parameters()} == {getattr(torch, precision)}
     wanted = [(Prompt("a", "a red seven"), 0)]
     settings = {"sampling_seed": 3, "num_inference_steps": 3, "guidance_scale": 2.0}
-    low, full = (sample_images(m, wanted, **settings).float() for m in (half, models))  # type: ignore[arg-type]
+    low, full = (sample_images(m, wanted, **settings).float() for m in (half, loaded))  # type: ignore[arg-type]
     assert 0 < (low - full).abs().mean() < 8  # of 255
 
 
 @pytest.mark.parametrize("pipeline_kind", [WITH_T5], indirect=True, scope="session")
 def test_what_transformers_keeps_in_float32_stays_there(pipeline_folder: Path) -> None:
-    half = load_models(pipeline_folder, precision="float16")
+    half = load_pipeline(pipeline_folder, precision="float16")
     kept = {n for n, p in half.pipeline.text_encoder_3.named_parameters() if p.dtype == torch.float32}
     assert kept == {"encoder.block.0.layer.1.DenseReluDense.wo.weight"}
     settings = {"sampling_seed": 3, "num_inference_steps": 2, "guidance_scale": 2.0}

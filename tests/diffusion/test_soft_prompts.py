@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.soft_prompts import Words
 from tests.nearness import assert_near
 from tests.pipelines import WITH_T5
@@ -15,15 +15,15 @@ KINDS = ["stable_diffusion", WITH_T5]
 
 
 @pytest.fixture(scope="module")
-def words(models: Models) -> Words:
-    return Words.of(models)
+def words(loaded: LoadedPipeline) -> Words:
+    return Words.of(loaded)
 
 
 @pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session")
-def test_words_embed_as_the_text_that_they_are(models: Models, words: Words) -> None:
+def test_words_embed_as_the_text_that_they_are(loaded: LoadedPipeline, words: Words) -> None:
     shares = torch.full((3, len(words)), 1 / len(words), requires_grad=True)
-    found = words.embed(models, CHOSEN, shares, "a red two")
-    expected = models.encode_prompts([words.text(CHOSEN, "a red two")])
+    found = words.embed(loaded, CHOSEN, shares, "a red two")
+    expected = loaded.encode_prompts([words.text(CHOSEN, "a red two")])
     assert found.encoder_hidden_states.requires_grad
     # With a gradient, attention may take another kernel.
     assert_near(found.encoder_hidden_states, expected.encoder_hidden_states, 1e-5)
@@ -31,27 +31,27 @@ def test_words_embed_as_the_text_that_they_are(models: Models, words: Words) -> 
     for name, tensor in expected.added.items():
         assert_near(found.added[name], tensor, 1e-5)
     # No hook stays behind.
-    again = models.encode_prompts([words.text(CHOSEN, "a red two")]).encoder_hidden_states
+    again = loaded.encode_prompts([words.text(CHOSEN, "a red two")]).encoder_hidden_states
     assert torch.equal(again, expected.encoder_hidden_states)
 
 
-def test_every_word_is_read_as_its_own_entry(models: Models, words: Words) -> None:
-    tokenizer, vocabulary = models.pipeline.tokenizer, models.pipeline.tokenizer.get_vocab()
+def test_every_word_is_read_as_its_own_entry(loaded: LoadedPipeline, words: Words) -> None:
+    tokenizer, vocabulary = loaded.pipeline.tokenizer, loaded.pipeline.tokenizer.get_vocab()
     assert len(words) > 30_000  # of CLIP's 49,408 entries
     for rows in torch.arange(len(words)).split(5000):
         ids = tokenizer(words.text(rows, "two"), add_special_tokens=False, truncation=False, verbose=False).input_ids
         assert ids == [vocabulary[f"{words.words[row]}</w>"] for row in rows.tolist()] + [vocabulary["two</w>"]]
-    table = models.pipeline.text_encoder.get_input_embeddings().weight
+    table = loaded.pipeline.text_encoder.get_input_embeddings().weight
     row = words.words.index("seven")
     assert torch.equal(words.tables["text_encoder"][row], table[vocabulary["seven</w>"]])
 
 
-def test_the_gradient_is_that_of_mixing_embeddings(models: Models, words: Words) -> None:
+def test_the_gradient_is_that_of_mixing_embeddings(loaded: LoadedPipeline, words: Words) -> None:
     place, other = 1, 123
     direction = torch.randn(1, 12, 16, generator=torch.Generator().manual_seed(0))
 
     def value(words: Words, shares: torch.Tensor) -> torch.Tensor:
-        return (words.embed(models, CHOSEN, shares, "a red two").encoder_hidden_states * direction).sum()
+        return (words.embed(loaded, CHOSEN, shares, "a red two").encoder_hidden_states * direction).sum()
 
     shares = torch.nn.functional.one_hot(CHOSEN, len(words)).float().requires_grad_()
     (gradient,) = torch.autograd.grad(value(words, shares), shares)

@@ -6,7 +6,7 @@ import torch
 
 from resalign.config.digits import DIGITS, DigitsConfig
 from resalign.data.prompts import Prompt
-from resalign.diffusion.models import load_models
+from resalign.diffusion.loaded_pipeline import load_pipeline
 from resalign.diffusion.sampling import sample_images
 from resalign.digits.autoencoder import train_autoencoder
 from resalign.digits.clip import train_clip
@@ -25,9 +25,9 @@ IMAGES = torch.randint(0, 256, (2, 3, PIXELS, PIXELS), dtype=torch.uint8, genera
 def test_the_model_is_a_pipeline(tmp_path: Path) -> None:
     train_autoencoder(CONFIG, tmp_path / "autoencoder", Attempt())
     train_generator(CONFIG, tmp_path / "autoencoder", tmp_path / "model", Attempt())
-    models = load_models(tmp_path / "model")
+    loaded = load_pipeline(tmp_path / "model")
     images = sample_images(
-        models, [(Prompt("a", "a red seven"), 0)], sampling_seed=0, num_inference_steps=2, guidance_scale=2.0
+        loaded, [(Prompt("a", "a red seven"), 0)], sampling_seed=0, num_inference_steps=2, guidance_scale=2.0
     )
     assert images.shape == (1, 3, PIXELS, PIXELS)
 

@@ -14,7 +14,7 @@ import resalign
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
 from resalign.data.images import DataError
-from resalign.diffusion.models import Models, load_models, trainable_tensors
+from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline, trainable_tensors
 from resalign.tensors.weights import WeightsError
 from resalign.tracking import History
 from tests.scripts.conftest import Workshop
@@ -82,7 +82,7 @@ def assert_equal(pipeline: Any, weights: Mapping[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_unlearning_repeats_the_scripts_bits(stages: Stages, form: str) -> None:
     sets = {name: FORMS[form](folder) for name, folder in stages.sets("forget", "retain", "pool").items()}
-    base = stages.base if form == "folder" else load_models(stages.base).pipeline
+    base = stages.base if form == "folder" else load_pipeline(stages.base).pipeline
     history = History()
     found = resalign.unlearn(base, "graddiff", **sets, steps=2, lr=1e-3, history=history)
     weights = load_file(stages.unlearned / "weights.safetensors")
@@ -92,12 +92,12 @@ def test_unlearning_repeats_the_scripts_bits(stages: Stages, form: str) -> None:
         assert not torch.are_deterministic_algorithms_enabled()
         assert all(
             torch.equal(t, trainable_tensors(base)[n])
-            for n, t in trainable_tensors(load_models(stages.base).pipeline).items()
+            for n, t in trainable_tensors(load_pipeline(stages.base).pipeline).items()
         )
 
 
 def test_an_attack_repeats_the_scripts_bits_at_every_checkpoint(stages: Stages) -> None:
-    unlearned = load_models(stages.base, stages.unlearned / "weights.safetensors").pipeline
+    unlearned = load_pipeline(stages.base, stages.unlearned / "weights.safetensors").pipeline
     states: dict[int, Mapping[str, torch.Tensor]] = {}
     settings = {"steps": 2, "checkpoints": [1], "lr": 1e-3}
     found = resalign.attack(
@@ -110,10 +110,10 @@ def test_an_attack_repeats_the_scripts_bits_at_every_checkpoint(stages: Stages) 
 
 
 def test_an_attack_that_begins_with_the_base_is_given_it(stages: Stages) -> None:
-    unlearned = load_models(stages.base, stages.unlearned / "weights.safetensors").pipeline
+    unlearned = load_pipeline(stages.base, stages.unlearned / "weights.safetensors").pipeline
     arguments: dict[str, Any] = {**stages.sets("train", "heldout"), "steps": 0, "base": stages.base}
     whole = resalign.attack(unlearned, "interpolation", amount=1.0, **arguments)
-    assert_equal(whole, dict(trainable_tensors(load_models(stages.base).pipeline)))
+    assert_equal(whole, dict(trainable_tensors(load_pipeline(stages.base).pipeline)))
     assert_equal(resalign.attack(unlearned, "interpolation", amount=0.0, **arguments), trainable_tensors(unlearned))
 
 
@@ -127,7 +127,7 @@ def test_esd_needs_prompts_only_and_a_seed_decides(pipeline_folder: Path) -> Non
 def test_a_safety_checker_is_left_out_and_half_precision_is_widened(pipeline_folder: Path) -> None:
     from resalign.library.inputs import open_pipeline
 
-    pipeline = load_models(pipeline_folder, precision="float16").pipeline
+    pipeline = load_pipeline(pipeline_folder, precision="float16").pipeline
     pipeline.safety_checker = pipeline.vae  # any module will do
     opened = open_pipeline(pipeline).pipeline
     assert opened.safety_checker is None
@@ -135,11 +135,11 @@ def test_a_safety_checker_is_left_out_and_half_precision_is_widened(pipeline_fol
     assert {tensor.dtype for tensor in trainable_tensors(pipeline).values()} == {torch.float16}
 
 
-def spoiled(models: Models, fault: str) -> Any:
+def spoiled(loaded: LoadedPipeline, fault: str) -> Any:
     """A pipeline that cannot be copied."""
     if fault == "unknown":
         return type("StableDiffusionImg2ImgPipeline", (), {})()
-    pipeline = load_models(Path(models.pipeline.config["_name_or_path"])).pipeline
+    pipeline = load_pipeline(Path(loaded.pipeline.config["_name_or_path"])).pipeline
     if fault == "offloaded":
         pipeline.unet.to("meta")
     else:
@@ -157,9 +157,9 @@ def spoiled(models: Models, fault: str) -> Any:
         ("offloaded", "offloaded"),
     ],
 )
-def test_a_pipeline_that_cannot_be_copied_is_refused(models: Models, fault: str, message: str) -> None:
+def test_a_pipeline_that_cannot_be_copied_is_refused(loaded: LoadedPipeline, fault: str, message: str) -> None:
     with pytest.raises(WeightsError, match=message):
-        resalign.unlearn(spoiled(models, fault), "esd", prompts=["a red seven"])
+        resalign.unlearn(spoiled(loaded, fault), "esd", prompts=["a red seven"])
 
 
 GREY = Image.new("F", (16, 16))

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from resalign.config.plan import Plan
 from resalign.data.prompts import read_prompts
+from resalign.diffusion.loaded_pipeline import LoadedPipeline, trainable_tensors
 from resalign.diffusion.lora_files import FILE_NAME, lora_changes, lora_metadata
-from resalign.diffusion.models import Models, trainable_tensors
 from resalign.tensors.weights import kept_states
 from tests.conftest import write_captioned_images
 from tests.nearness import assert_near, differing
@@ -22,11 +22,11 @@ DATA = {"train": "images", "heldout": "heldout", "steps": 2, "checkpoints": [1],
 
 
 def test_a_loras_own_file_lies_beside_each_checkpoint(
-    workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan], models: Models
+    workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan], loaded: LoadedPipeline
 ) -> None:
     plan, shop = tiny_plan(unlearning={}, attacks={"mine": {"attack": "lora", **DATA}}), workshop()
     (stage,) = plan.attack.values()
-    folder, original = shop.attack(plan, stage, 0), trainable_tensors(models.pipeline)
+    folder, original = shop.attack(plan, stage, 0), trainable_tensors(loaded.pipeline)
     assert sorted(path.name for path in folder.glob("step-*-lora")) == ["step-1-lora", "step-2-lora"]
     for step in (1, 2):
         path, merged = folder / f"step-{step}-lora" / FILE_NAME, load_file(folder / f"step-{step}.safetensors")
@@ -49,7 +49,7 @@ def test_prior_images_reach_the_attack(workshop: Callable[[], Workshop], tiny_pl
 
 @pytest.mark.slow
 def test_an_interpolation_begins_between_the_unlearned_model_and_the_base(
-    workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan], models: Models
+    workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan], loaded: LoadedPipeline
 ) -> None:
     zero = {**DATA, "steps": 0, "checkpoints": [], "attack": "interpolation"}
     attacks = {f"at-{amount}": {**zero, "amount": amount} for amount in (0.0, 0.5, 1.0)}
@@ -57,7 +57,7 @@ def test_an_interpolation_begins_between_the_unlearned_model_and_the_base(
     plan, shop = tiny_plan(attacks=attacks), workshop()
     (method,) = plan.unlearn.values()
     unlearned = load_file(shop.unlearn(plan, method, 0) / "weights.safetensors")
-    original = trainable_tensors(models.pipeline)
+    original = trainable_tensors(loaded.pipeline)
     stages = {stage.attack: stage for stage in plan.attack.values() if stage.model == method.model}
     folders = {label: shop.attack(plan, stage, 0) for label, stage in stages.items()}
     found = {

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from resalign.config.plan import Plan
-from resalign.diffusion.models import load_models
+from resalign.diffusion.loaded_pipeline import load_pipeline
 from resalign.jobs import cards
 from resalign.tensors.weights import save_weights
 
@@ -29,9 +29,9 @@ def audited(
     other = tmp_path_factory.mktemp("audited") / "pipeline"
     shutil.copytree(pipeline_folder, other)
     file = other / "vae" / "diffusion_pytorch_model.safetensors"
-    vae = load_models(other).pipeline.vae
+    vae = load_pipeline(other).pipeline.vae
     save_weights(file, {name: 1.5 * tensor for name, tensor in vae.state_dict().items()})
-    moved = {name: tensor + 0.1 for name, tensor in load_models(pipeline_folder).pipeline.unet.state_dict().items()}
+    moved = {name: tensor + 0.1 for name, tensor in load_pipeline(pipeline_folder).pipeline.unet.state_dict().items()}
     save_weights(other.parent / "checkpoint" / "weights.safetensors", moved)
     entries = {"folder": str(other), "weights": {"checkpoint": str(other.parent / "checkpoint")}}
     plan, shop = tiny_plan(audit=entries), workshop()

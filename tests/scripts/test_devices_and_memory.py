@@ -15,7 +15,7 @@ from resalign.diffusion import prediction
 from resalign.jobs.unlearn import UnlearnJob
 from resalign.running import devices, stage
 from resalign.running.memory import MemoryExhausted
-from resalign.tensors.named import add, norm
+from resalign.tensors.params import add, norm
 from resalign.tensors.weights import load_weights, tensor_shapes
 
 from .conftest import Workshop

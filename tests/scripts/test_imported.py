@@ -11,7 +11,7 @@ import torch
 
 from resalign.config import own_inputs
 from resalign.config.plan import Plan
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
 from resalign.jobs.unlearn import UnlearnJob
 from resalign.tensors.weights import WeightsError
@@ -41,9 +41,9 @@ def checked(plan: Plan, folder: Path) -> dict[str, Any]:
 
 
 def test_a_text_encoder_outlasts_an_attack(
-    planned: Callable[..., Plan], workshop: Callable[[], Workshop], models: Models, tmp_path: Path
+    planned: Callable[..., Plan], workshop: Callable[[], Workshop], loaded: LoadedPipeline, tmp_path: Path
 ) -> None:
-    moved = {f"text_model.{n}": t * 1.1 for n, t in named_weights(models.pipeline.text_encoder).items()}
+    moved = {f"text_model.{n}": t * 1.1 for n, t in named_weights(loaded.pipeline.text_encoder).items()}
     safetensors.torch.save_file(moved, tmp_path / "model.safetensors")
     plan, shop = planned(checkpoint="mine"), workshop()
     checked(plan, shop.folder)
@@ -60,7 +60,7 @@ def test_a_text_encoder_outlasts_an_attack(
 
 
 def test_a_checkpoint_is_held_against_the_model_before_any_work(
-    planned: Callable[..., Plan], models: Models, tmp_path: Path
+    planned: Callable[..., Plan], loaded: LoadedPipeline, tmp_path: Path
 ) -> None:
     torch.save({"unet": {"conv_in.bias": torch.zeros(8)}}, tmp_path / "part.pt")
     found = checked(planned(checkpoint="mine/part.pt", covers="some"), tmp_path)

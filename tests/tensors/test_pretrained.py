@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from resalign.diffusion.models import autoencoder_difference, check_pipeline_folder, load_models
+from resalign.diffusion.loaded_pipeline import autoencoder_difference, check_pipeline_folder, load_pipeline
 from resalign.lazy import diffusers, transformers
 from resalign.scorers import clip, dino, image_classification, sd_safety_checker
 from resalign.tensors.pretrained import OPEN_CLIP_NAMES, OPEN_CLIP_SUFFIXES, difference, load_network, load_tensors
@@ -229,9 +229,9 @@ def test_pipelines_are_checked_by_their_headers(pipeline: Path, component: str, 
     [file] = (pipeline / component).glob("*.safetensors")
     edited(file, edit)
     told(lambda: check_pipeline_folder(pipeline), str(pipeline / component), "fetch or convert it again")
-    told(lambda: load_models(pipeline), str(pipeline / component), "fetch or convert it again")
+    told(lambda: load_pipeline(pipeline), str(pipeline / component), "fetch or convert it again")
     file.write_bytes(file.read_bytes()[:-50])
-    for call in (check_pipeline_folder, load_models):
+    for call in (check_pipeline_folder, load_pipeline):
         told(lambda call=call: call(pipeline), str(file), "truncated", "fetch or make it again")
 
 
@@ -280,7 +280,7 @@ def test_a_rounding_is_no_difference_and_a_small_change_is() -> None:
 def test_a_noise_schedule_is_not_guessed(pipeline: Path, key: str) -> None:
     file = pipeline / "scheduler" / "scheduler_config.json"
     edit_json(file, without=[key])
-    for call in (check_pipeline_folder, load_models):
+    for call in (check_pipeline_folder, load_pipeline):
         told(lambda call=call: call(pipeline), str(file), f"does not say ['{key}']", "a guess")
 
 
@@ -312,7 +312,7 @@ READERS = {
         "load_checkpoint",
     },
     "src/resalign/tensors/tokenizers.py": {"from_pretrained", "get_tokenizer"},
-    "src/resalign/diffusion/models.py": {"from_pretrained"},  # a pipeline of parts that are loaded already
+    "src/resalign/diffusion/loaded_pipeline.py": {"from_pretrained"},  # a pipeline of parts that are loaded already
     # A job's own saved state, whose file has its hash in its name.
     "src/resalign/running/folder.py": {"torch.load"},
     "src/resalign/running/held.py": {"load_state_dict"},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resalign.diffusion.models import check_pipeline_folder, load_models
+from resalign.diffusion.loaded_pipeline import check_pipeline_folder, load_pipeline
 from resalign.lazy import open_clip, transformers
 from resalign.scorers._clip_model import ClipModel
 from resalign.tensors.tokenizers import load_tokenizer
@@ -30,7 +30,7 @@ def keep(folder: Path, *names: str) -> None:
 def both_ways(folder: Path, *expected: str) -> None:
     """The check before long work says it, and so does loading."""
     told(lambda: check_pipeline_folder(folder), str(folder / "tokenizer"), *expected)
-    told(lambda: load_models(folder), str(folder / "tokenizer"), *expected)
+    told(lambda: load_pipeline(folder), str(folder / "tokenizer"), *expected)
 
 
 def test_without_its_vocabulary(pipeline: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_whole_one_from_its_oldest_form(pipeline: Path) -> None:
     keep(pipeline / "tokenizer", "tokenizer_config.json", "vocab.json", "merges.txt")
     check_pipeline_folder(pipeline)
     expected = [49406, 320, 736, 1929, 49407]
-    assert load_models(pipeline).pipeline.tokenizer("a red dog").input_ids == expected
+    assert load_pipeline(pipeline).pipeline.tokenizer("a red dog").input_ids == expected
 
 
 def test_more_tokens_than_the_encoder_embeds(pipeline_folder: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from resalign.config.theory import TheoryConfig
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 from resalign.theory.landscape import (
     CHANGE,
     ISOTROPIC,
@@ -28,7 +28,7 @@ POINT, SHIFT = named(np.arange(SIZE)), named(0.1 * np.ones(SIZE))
 TUNING = FineTuning("esd", "pages", 4, 200, True, SHIFT, 3)
 
 
-def examples(weights: Named) -> torch.Tensor:
+def examples(weights: Params) -> torch.Tensor:
     return quadratic(HESSIAN, np.zeros(SIZE))(weights).reshape(1)
 
 

@@ -14,7 +14,7 @@ from resalign.bilevel.solution import System
 from resalign.bilevel.solving import solve
 from resalign.bilevel.unrolled import directional_differences, unrolled_hypergradient
 from resalign.config.strict import ConfigError
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
 from resalign.theory.second_order import Config, Row, SweepRow, audit_draw, solver_config
 from tests.bilevel.problems import SIZE, Vector, named, quadratic, symmetric, vector
@@ -84,7 +84,7 @@ def test_both_references_agree_where_the_loss_is_no_quadratic() -> None:
     generator = torch.Generator().manual_seed(3)
     inputs, targets = (torch.randn(20, 2, generator=generator, dtype=torch.float64) for _ in range(2))
 
-    def loss(weights: Named, sign: float) -> torch.Tensor:
+    def loss(weights: Params, sign: float) -> torch.Tensor:
         output = torch.tanh(inputs @ weights["weight"].T).sum(dim=1) * weights["bias"].prod()
         return sign * (output - targets[:, 0]).square().mean()
 
@@ -107,7 +107,7 @@ def test_a_projected_solve_is_the_solvers_own(name: str, steps: int, gamma: floa
     hessian = torch.from_numpy(symmetric(np.linspace(-0.6, 2.0, 40), seed=8))
     g = {"only": torch.from_numpy(np.random.default_rng(9).normal(size=40))}
 
-    def hvp(v: Named) -> dict[str, torch.Tensor]:
+    def hvp(v: Params) -> dict[str, torch.Tensor]:
         return {"only": hessian @ v["only"]}
 
     space = krylov_space(hvp, g, steps + 1)

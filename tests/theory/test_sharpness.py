@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from resalign.bilevel.hvp import Mode
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
 from resalign.theory import sharpness as measure
 from resalign.theory.sharpness import Estimate, ExampleLosses, FrozenLoss
@@ -118,7 +118,7 @@ def test_isotropic_displacements_meet_the_prediction_on_a_quadratic() -> None:
 
 
 def test_isotropic_displacements_of_an_affine_loss_change_nothing() -> None:
-    def affine(weights: Named) -> torch.Tensor:
+    def affine(weights: Params) -> torch.Tensor:
         return 1e3 * torch.cat([weights[name].reshape(-1) for name in weights]).sum().reshape(1)
 
     found = measure.isotropic_change(FrozenLoss([affine]), named(POINT), 0.5, 5, stream())
@@ -138,7 +138,7 @@ def test_a_change_has_the_error_of_its_examples_own_differences() -> None:
     """Two examples of very different losses, equally changed: the paired error is 0."""
     far = 1000 * np.ones(SIZE)
 
-    def examples(weights: Named) -> torch.Tensor:
+    def examples(weights: Params) -> torch.Tensor:
         value = quadratic(HESSIAN, np.zeros(SIZE))(weights)
         return torch.stack([value, value + 1e3])
 

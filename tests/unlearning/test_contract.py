@@ -9,7 +9,7 @@ import torch
 from resalign.config import registry
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion import architectures
-from resalign.diffusion.models import Models, trainable_tensors
+from resalign.diffusion.loaded_pipeline import LoadedPipeline, trainable_tensors
 from resalign.running.attempt import Attempt
 from tests.example_config import smallest
 from tests.nearness import differing
@@ -25,30 +25,30 @@ Weights = dict[str, torch.Tensor]
 
 
 def unlearn(
-    name: str, models: Models, data: UnlearningData, seed: int = 0, attempt: Attempt | None = None
+    name: str, loaded: LoadedPipeline, data: UnlearningData, seed: int = 0, attempt: Attempt | None = None
 ) -> tuple[Weights, Run]:
     """A method's weights after very few steps, at its defaults otherwise."""
     module = registry.member("unlearning", name)
     run = Run(seed, attempt=attempt or Attempt())
-    return module.unlearn(models, data, smallest(module.Config), run), run
+    return module.unlearn(loaded, data, smallest(module.Config), run), run
 
 
 @pytest.fixture(scope="module", params=METHODS)
-def name(request: pytest.FixtureRequest, models: Models) -> str:
+def name(request: pytest.FixtureRequest, loaded: LoadedPipeline) -> str:
     supported = getattr(registry.member("unlearning", request.param), "ARCHITECTURES", architectures.NAMES)
-    if models.architecture.name not in supported:
+    if loaded.architecture.name not in supported:
         pytest.skip(f"declares that it supports {list(supported)} alone")
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def before(models: Models) -> Weights:
-    return {n: t.clone() for n, t in models.denoiser.state_dict().items()}
+def before(loaded: LoadedPipeline) -> Weights:
+    return {n: t.clone() for n, t in loaded.denoiser.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
-def result(name: str, models: Models, unlearning_data: UnlearningData, before: Weights) -> tuple[Weights, Run]:
-    return unlearn(name, models, unlearning_data)
+def result(name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData, before: Weights) -> tuple[Weights, Run]:
+    return unlearn(name, loaded, unlearning_data)
 
 
 def test_signature(name: str) -> None:
@@ -57,16 +57,16 @@ def test_signature(name: str) -> None:
 
 
 def test_changed_weights_are_finite_and_fit_the_model_whose_own_are_left_alone(
-    models: Models, before: Weights, result: tuple[Weights, Run]
+    loaded: LoadedPipeline, before: Weights, result: tuple[Weights, Run]
 ) -> None:
-    original = trainable_tensors(models.pipeline)
+    original = trainable_tensors(loaded.pipeline)
     for n, tensor in result[0].items():
         assert (tensor.shape, tensor.dtype, tensor.requires_grad) == (original[n].shape, original[n].dtype, False)
         assert torch.isfinite(tensor).all()
     assert any(not torch.equal(tensor, original[n]) for n, tensor in result[0].items())
-    assert not differing(models.denoiser.state_dict(), before)
-    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in models.denoiser.parameters())
-    assert not models.denoiser.training
+    assert not differing(loaded.denoiser.state_dict(), before)
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in loaded.denoiser.parameters())
+    assert not loaded.denoiser.training
 
 
 def test_a_history_of_finite_numbers_is_kept(result: tuple[Weights, Run]) -> None:
@@ -79,12 +79,12 @@ def test_a_history_of_finite_numbers_is_kept(result: tuple[Weights, Run]) -> Non
 
 
 def test_equal_seeds_give_equal_bits(
-    name: str, models: Models, unlearning_data: UnlearningData, result: tuple[Weights, Run]
+    name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData, result: tuple[Weights, Run]
 ) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(12345)  # no method may draw from the global stream
         state = torch.get_rng_state()
-        again, run = unlearn(name, models, unlearning_data)
+        again, run = unlearn(name, loaded, unlearning_data)
         assert torch.equal(torch.get_rng_state(), state)
     assert again.keys() == result[0].keys()
     assert not differing(again, result[0])
@@ -93,10 +93,10 @@ def test_equal_seeds_give_equal_bits(
 
 @pytest.mark.parametrize("name", TRAINING, indirect=True)
 def test_a_stopped_run_goes_on_to_equal_bits(
-    name: str, models: Models, unlearning_data: UnlearningData, result: tuple[Weights, Run], tmp_path: Path
+    name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData, result: tuple[Weights, Run], tmp_path: Path
 ) -> None:
     resumed, run = stopped_after_a_step(
-        tmp_path, lambda attempt: unlearn(name, models, unlearning_data, attempt=attempt)
+        tmp_path, lambda attempt: unlearn(name, loaded, unlearning_data, attempt=attempt)
     )
     assert resumed.keys() == result[0].keys()
     assert not differing(resumed, result[0])
@@ -105,14 +105,14 @@ def test_a_stopped_run_goes_on_to_equal_bits(
 
 @pytest.mark.parametrize("name", TRAINING, indirect=True)
 def test_another_seed_gives_other_weights(
-    name: str, models: Models, unlearning_data: UnlearningData, result: tuple[Weights, Run]
+    name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData, result: tuple[Weights, Run]
 ) -> None:
-    other, _ = unlearn(name, models, unlearning_data, seed=1)
+    other, _ = unlearn(name, loaded, unlearning_data, seed=1)
     assert other.keys() != result[0].keys() or any(not torch.equal(other[n], t) for n, t in result[0].items())
 
 
 @pytest.mark.parametrize("name", TRAINING, indirect=True)
-def test_progress_is_told(name: str, models: Models, unlearning_data: UnlearningData) -> None:
+def test_progress_is_told(name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:
     module = registry.member("unlearning", name)
     told: list[range] = []
 
@@ -121,6 +121,6 @@ def test_progress_is_told(name: str, models: Models, unlearning_data: Unlearning
         return steps
 
     config = smallest(module.Config)
-    module.unlearn(models, unlearning_data, config, Run(0, progress=progress))
+    module.unlearn(loaded, unlearning_data, config, Run(0, progress=progress))
     assert told
     assert len(told[0]) == config.steps

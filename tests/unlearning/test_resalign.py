@@ -12,11 +12,11 @@ from resalign.bilevel.adaptation import adapt
 from resalign.config import registry
 from resalign.config.strict import ConfigError
 from resalign.contracts import Run, UnlearningData
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights, select
 from resalign.objectives.denoising import denoising_loss, harmful_loss
 from resalign.objectives.distillation import distillation_loss
-from resalign.tensors.named import Named, add, detached, gradient, norm
+from resalign.tensors.params import Params, add, detached, gradient, norm
 from resalign.tensors.steps import DivergenceError
 from resalign.unlearning import resalign
 from tests.nearness import differing
@@ -57,26 +57,26 @@ class Step:
 
 
 @pytest.fixture(scope="module")
-def descend(models: Models, unlearning_data: UnlearningData) -> Callable[..., Step]:
+def descend(loaded: LoadedPipeline, unlearning_data: UnlearningData) -> Callable[..., Step]:
     def outer(**settings: Any) -> Step:
-        run, original = Run(0), named_weights(models.denoiser)
-        changed = of_denoiser(models, resalign.unlearn(models, unlearning_data, config_of(**settings), run))
+        run, original = Run(0), named_weights(loaded.denoiser)
+        changed = of_denoiser(loaded, resalign.unlearn(loaded, unlearning_data, config_of(**settings), run))
         return Step({n: original[n] - changed.get(n, original[n]) for n in original}, changed, run)
 
     return outer
 
 
-def relative_error(found: Named | Step, expected: Named | Step) -> float:
+def relative_error(found: Params | Step, expected: Params | Step) -> float:
     found, expected = (of.gradient if isinstance(of, Step) else of for of in (found, expected))
     return norm(add(found, expected, -1.0)) / norm(expected)
 
 
-def two_terms(models: Models, data: UnlearningData) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def two_terms(loaded: LoadedPipeline, data: UnlearningData) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """∇L_harm(θ) and ∇R(θ) on the batches of the first outer step; R is taken a little off the original."""
-    stream, original = Run(0).generator("resalign", "batches"), named_weights(models.denoiser)
+    stream, original = Run(0).generator("resalign", "batches"), named_weights(loaded.denoiser)
     weights = detached(original, requires_grad=True)
-    harmful = harmful_loss(models.denoiser, weights, data.forget.draw(3, stream))
-    retain = distillation_loss(models.denoiser, weights, original, data.retain.draw(4, stream))
+    harmful = harmful_loss(loaded.denoiser, weights, data.forget.draw(3, stream))
+    retain = distillation_loss(loaded.denoiser, weights, original, data.retain.draw(4, stream))
     return gradient(harmful, weights), gradient(retain, weights)
 
 
@@ -84,10 +84,10 @@ def two_terms(models: Models, data: UnlearningData) -> tuple[dict[str, torch.Ten
 
 
 def test_without_beta_no_hypergradient_takes_part(
-    descend: Callable[..., Step], models: Models, unlearning_data: UnlearningData
+    descend: Callable[..., Step], loaded: LoadedPipeline, unlearning_data: UnlearningData
 ) -> None:
     found = descend(beta=0.0)
-    harmful, retain = two_terms(models, unlearning_data)
+    harmful, retain = two_terms(loaded, unlearning_data)
     assert norm(retain) == 0  # R and its gradient vanish at the original weights
     assert relative_error(found, harmful) < 1e-4
     other = descend(beta=0.0, draws=2, solver="identity", simulation=LORA_DRAW)
@@ -95,16 +95,16 @@ def test_without_beta_no_hypergradient_takes_part(
 
 
 def test_two_steps_without_beta_are_two_steps_of_the_two_terms(
-    descend: Callable[..., Step], models: Models, unlearning_data: UnlearningData
+    descend: Callable[..., Step], loaded: LoadedPipeline, unlearning_data: UnlearningData
 ) -> None:
     # The second step is taken away from the original weights, where R pulls back with weight α.
-    original, lr, alpha = named_weights(models.denoiser), 0.05, 3.0
+    original, lr, alpha = named_weights(loaded.denoiser), 0.05, 3.0
     stream, weights = Run(0).generator("resalign", "batches"), original
     for _ in range(2):
         leaves = detached(weights, requires_grad=True)
-        harmful = harmful_loss(models.denoiser, leaves, unlearning_data.forget.draw(3, stream))
+        harmful = harmful_loss(loaded.denoiser, leaves, unlearning_data.forget.draw(3, stream))
         retain = gradient(
-            distillation_loss(models.denoiser, leaves, original, unlearning_data.retain.draw(4, stream)), leaves
+            distillation_loss(loaded.denoiser, leaves, original, unlearning_data.retain.draw(4, stream)), leaves
         )
         weights = add(weights, add(gradient(harmful, leaves), retain, alpha), -lr)
     found = descend(beta=0.0, steps=2, lr=lr, alpha=alpha)
@@ -116,11 +116,11 @@ def test_two_steps_without_beta_are_two_steps_of_the_two_terms(
 
 @pytest.mark.parametrize("draws", [1, 3])
 def test_draws_are_averaged_with_weight_beta(
-    descend: Callable[..., Step], models: Models, unlearning_data: UnlearningData, draws: int
+    descend: Callable[..., Step], loaded: LoadedPipeline, unlearning_data: UnlearningData, draws: int
 ) -> None:
     # A first-order hypergradient through a fine-tuning that moves nothing is ∇L_harm(θ): (1 − β) and β add to 1.
     found = descend(beta=0.7, draws=draws, solver="identity", simulation={**FULL_DRAW, "lr": [1e-12]})
-    assert relative_error(found, two_terms(models, unlearning_data)[0]) < 1e-4
+    assert relative_error(found, two_terms(loaded, unlearning_data)[0]) < 1e-4
 
 
 def test_affine_in_beta(descend: Callable[..., Step]) -> None:
@@ -160,23 +160,23 @@ def test_hessian_products_agree(descend: Callable[..., Step], simulation: dict[s
 
 @pytest.mark.slow
 def test_makes_the_harmful_loss_hard_to_recover_by_fine_tuning(
-    descend: Callable[..., Step], models: Models, unlearning_data: UnlearningData
+    descend: Callable[..., Step], loaded: LoadedPipeline, unlearning_data: UnlearningData
 ) -> None:
     # With β = 1 and α = 0 the harmful error AFTER fine-tuning is all that is trained; a wrong sign would lower it.
-    original, pool = named_weights(models.denoiser), unlearning_data.pool
+    original, pool = named_weights(loaded.denoiser), unlearning_data.pool
     changed = descend(beta=1.0, alpha=0.0, steps=6, lr=0.1, max_grad_norm=1.0).changed
     harmful = unlearning_data.forget.draw_stratified(32, Run(5).generator("test"))
 
-    def error_after_fine_tuning(weights: Named) -> float:
+    def error_after_fine_tuning(weights: Params) -> float:
         stream = Run(6).generator("test")
         tuned, _ = adapt(
-            lambda step, w: denoising_loss(models.denoiser, w, pool.draw(4, stream)),
+            lambda step, w: denoising_loss(loaded.denoiser, w, pool.draw(4, stream)),
             weights,
             lr=1e-2,
             steps=5,
             optimizer="sgd",
         )
-        return float(denoising_loss(models.denoiser, tuned, harmful))
+        return float(denoising_loss(loaded.denoiser, tuned, harmful))
 
     assert error_after_fine_tuning({**original, **changed}) > 1.1 * error_after_fine_tuning(original)
 
@@ -184,14 +184,14 @@ def test_makes_the_harmful_loss_hard_to_recover_by_fine_tuning(
 # --- which weights are trained ----------------------------------------------------------------------------------------
 
 
-def test_attention_only(descend: Callable[..., Step], models: Models) -> None:
+def test_attention_only(descend: Callable[..., Step], loaded: LoadedPipeline) -> None:
     changed = descend(trained="attention", lr=0.1).changed
-    assert set(changed) <= set(select(named_weights(models.denoiser), "attention"))
+    assert set(changed) <= set(select(named_weights(loaded.denoiser), "attention"))
     assert len(changed) > 10
 
 
-def test_low_rank_changes(descend: Callable[..., Step], models: Models) -> None:
-    original, changed = named_weights(models.denoiser), descend(trained="lora", lora_rank=2, lr=10.0).changed
+def test_low_rank_changes(descend: Callable[..., Step], loaded: LoadedPipeline) -> None:
+    original, changed = named_weights(loaded.denoiser), descend(trained="lora", lora_rank=2, lr=10.0).changed
     assert changed
     for name, tensor in changed.items():
         singular = torch.linalg.svdvals((tensor - original[name]).double())

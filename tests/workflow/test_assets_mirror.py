@@ -16,7 +16,7 @@ from resalign.config.strict import read_yaml
 from resalign.data.images import read_captioned_images
 from resalign.data.prompts import read_prompts
 from resalign.data.source import Source
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
 from resalign.tensors.weights import save_weights
 from tests.data.pictures import diffusiondb, dreambench_zip, names, picture, rows_of, write_table, write_zip
@@ -49,14 +49,14 @@ NETWORKS = {
 }
 
 
-def small_assets(folder: Path, pipeline_folder: Path, models: Models) -> None:
+def small_assets(folder: Path, pipeline_folder: Path, loaded: LoadedPipeline) -> None:
     """Files of every asset of the paper's configuration, by its name: real ones, but for their size."""
     shutil.copytree(pipeline_folder, folder / "sd-v1-4")
     (folder / "sd-v1-4" / "feature_extractor").mkdir()
     (folder / "sd-v1-4" / "feature_extractor" / "preprocessor_config.json").write_text("{}")
     unet, encoder = (
         {name: tensor + 0.01 for name, tensor in named_weights(network).items()}
-        for network in (models.denoiser, models.pipeline.text_encoder)
+        for network in (loaded.denoiser, loaded.pipeline.text_encoder)
     )
     for name in ("lcfdsd-ng", "lcfdsd-lt"):
         (folder / name).mkdir()
@@ -136,12 +136,14 @@ def reduced(values: dict[str, Any], catalogue: dict[str, Any]) -> dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def mirrored(tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path, models: Models) -> tuple[Checkout, Path]:
+def mirrored(
+    tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path, loaded: LoadedPipeline
+) -> tuple[Checkout, Path]:
     """A checkout of the paper's configuration whose catalogue pins the small files of a mirror."""
     root = copy_repository(tmp_path_factory.mktemp("paper") / "repository")
     mirror = tmp_path_factory.mktemp("mirror")
     plan = load_plan(root / "config" / "config.yaml")
-    small_assets(mirror, pipeline_folder, models)
+    small_assets(mirror, pipeline_folder, loaded)
     catalogue = make_mirror(mirror, read_yaml(root / CATALOGUE), plan)
     (root / CATALOGUE).write_text(yaml.safe_dump(catalogue, sort_keys=False))
     small = reduced(read_yaml(root / "config" / "config.yaml"), catalogue)

@@ -78,7 +78,7 @@ def gather(job: ArtifactJob, source: Source, root: Path) -> Members:
 
 
 def _told(folder: Path) -> dict[str, Any]:
-    """The job of the stage that wrote a folder, as its record has it."""
+    """The job of the stage that wrote a folder, from its record."""
     told: dict[str, Any] = json.loads(_existing(folder / "run.json").read_text(encoding="utf-8"))["job"]
     return told
 
@@ -155,7 +155,7 @@ def _hashed(name: str, asset: dict[str, Any], root: Path) -> dict[str, Any]:
 
 
 def _provenance(job: ArtifactJob, settings: ArtifactConfig, folders: list[str], root: Path) -> Members:
-    """What differs between two runs: logs, the page with its times, this machine and its packages."""
+    """Members that differ between two runs: logs, the page with its times, this machine and its packages."""
     page = _linked(_existing(root / job.result / "report.html").read_bytes(), job.result)
     found: Members = {
         layout.PAGE: page if settings.images else _PICTURE.sub(_NO_PICTURE, page),

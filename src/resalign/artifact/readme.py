@@ -95,7 +95,7 @@ def _seconds(folder: Path) -> float | None:
 
 
 def readme(job: ArtifactJob, source: Source, found: list[Claim], settings: ArtifactConfig) -> str:
-    """The README as Markdown; it says nothing that differs between two runs of one commit."""
+    """The README as Markdown; it is the same for two runs of one commit."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     template = environment.from_string(Path(__file__).with_name("readme.md.j2").read_text(encoding="utf-8"))
     where = {name.lower(): getattr(layout, name) for name in ("SOURCE", "PATCH", "UNTRACKED", "ASSETS", "REBUILD")}

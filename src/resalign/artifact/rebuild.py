@@ -96,7 +96,7 @@ def _rebuilds(
 
 
 def held_out_of(measured: Job, ablations: Collection[Job]) -> dict[str, str]:
-    """Where the archive has the held-out tables of frames and of ablations; see :func:`records.held_out_names`."""
+    """Members of the held-out tables of frames and of ablations; see :func:`records.held_out_names`."""
     return records.held_out_names([measured, *(v["measured"] for job in ablations for v in job["variants"])])
 
 
@@ -143,7 +143,7 @@ def _exhibits(
 
 
 def _check_words(name: str, words: Words, report: Job, series: Collection[str], members: Collection[str]) -> None:
-    """What can be known of an exhibit's words without the plan."""
+    """Checks an exhibit's words, as far as that is possible without the ablations' declarations."""
     where = f"{REBUILD}: {name}"
     is_papers = report["report"]["published"] == "comparable" and report["tier"] == "paper"
     if not (words.another_world or is_papers):

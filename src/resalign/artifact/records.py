@@ -109,15 +109,15 @@ def check_report(report: Job, measured: Job, planned: Plan, config: Mapping[str,
     """
     result = f"{RESULTS}/{config['name']}"
     jobs = {
-        f"{result}/run.json": (report, {**ReportJob.of(planned).plain(), "config": config}),
+        f"{result}/run.json": (report, ReportJob.of(planned).plain()),
         f"{result}/measured/run.json": (measured, MeasureJob.of(planned).plain()),
     }
     for where, (job, expected) in jobs.items():
         with reading(where):
             # An older version's settings lack the defaults that were added since.
-            expected["report"] = config["report"]
-            if "metrics" in expected:
-                expected["metrics"] = [[label, config["metrics"][label]] for label, _ in expected["metrics"]]
+            metrics = [[label, config["metrics"][label]] for label, _ in expected.get("metrics", ())]
+            older = {"config": config, "report": config["report"], "metrics": metrics}
+            expected |= {key: older[key] for key in older.keys() & expected.keys()}
             found, wanted = _comparable(job), _comparable(expected)
             for key in (*wanted, *found.keys() - wanted.keys()):
                 _same(where, key, found.get(key), wanted.get(key))
@@ -261,9 +261,11 @@ def _check_measured(
             raise RecordError(f"{where}: rows of {model}, {attack}: {_short(row['seeds'])} are no seeds")
     for reference, path in job["references"].items():
         _path(where, f"references.{reference}", path, rf"{RESULTS}/runs/score/reference-{_HASH}/scores\.parquet")
-    for of in job["compared"].values():
+    metrics, shown = dict(job["metrics"]), {row["attack"] for row in job["rows"]}
+    for metric, of in job["compared"].items():
         _known(where, "compared", of, {NOT_ATTACKED, *attacks})
-        _known(where, "compared", of.values(), job["references"])
+        read = [reference for attack, reference in of.items() if metric in metrics and attack in shown]
+        _known(where, "compared", read, job["references"])
     _known(where, "heldout", job["heldout"], attacks)
     _check_heldout(job, where)
 

@@ -14,16 +14,16 @@ from resalign.config.strict import ConfigError, Strict
 from resalign.contracts import AttackData, Run, Save
 from resalign.data.images import DataError
 from resalign.diffusion.batches import NoisyBatch, embedded_with
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.lora_files import Lora
-from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
 from resalign.diffusion.token_embedding import TokenEmbedding, token_embedding
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss, prior_preserving_loss
-from resalign.tensors.named import Named, detached
+from resalign.tensors.params import Params, detached
 from resalign.tensors.steps import apply_gradients
 
-Loss = Callable[[Named, NoisyBatch], "torch.Tensor"]
+Loss = Callable[[Params, NoisyBatch], "torch.Tensor"]
 
 
 class StepsConfig(Strict):
@@ -94,27 +94,29 @@ class Tuning:
     """
 
     attack: str
-    variables: Named
-    weights: Callable[[Named], Named] = lambda variables: variables
+    variables: Params
+    weights: Callable[[Params], Params] = lambda variables: variables
     loss: Loss | None = None
-    text_weights: Callable[[Named], Named] | None = None
-    lora: Callable[[Named], Lora] | None = None
+    text_weights: Callable[[Params], Params] | None = None
+    lora: Callable[[Params], Lora] | None = None
     streams: Mapping[str, torch.Generator] = field(default_factory=dict)
     measured: Mapping[str, float] = field(default_factory=dict)
 
 
-def all_weights(models: Models) -> dict[str, torch.Tensor]:
+def all_weights(loaded: LoadedPipeline) -> dict[str, torch.Tensor]:
     """The variables of full-parameter fine-tuning: every weight of the denoiser."""
-    return detached(named_weights(models.denoiser), requires_grad=True)
+    return detached(named_weights(loaded.denoiser), requires_grad=True)
 
 
-def fine_tune(models: Models, data: AttackData, config: FineTuningConfig, run: Run, save: Save, tuning: Tuning) -> None:
+def fine_tune(
+    loaded: LoadedPipeline, data: AttackData, config: FineTuningConfig, run: Run, save: Save, tuning: Tuning
+) -> None:
     """Trains an attack's variables and saves the weights at every checkpoint and at the end.
 
     All attacks of one seed see the same examples at the same noise, in the same order.
 
     Args:
-        models: The model under attack; its own weights are left alone.
+        loaded: The model under attack; its own weights are left alone.
         data: Training images, and held-out images whose loss measures learning.
         config: The attack's settings.
         run: Seed and records; ``heldout_loss`` is recorded at step 0, at every checkpoint and at the end.
@@ -130,16 +132,16 @@ def fine_tune(models: Models, data: AttackData, config: FineTuningConfig, run: R
     stream = run.generator("attack", "full")
     # The same examples for every model and seed, so that held-out losses can be compared.
     heldout = data.heldout.draw_stratified(config.heldout_batch_size, Run(seed=0).generator("attack", "heldout"))
-    plain_loss = partial(denoising_loss, models.denoiser)
+    plain_loss = partial(denoising_loss, loaded.denoiser)
     loss_of = tuning.loss or plain_loss
 
-    def text_weights() -> Named:
+    def text_weights() -> Params:
         return tuning.text_weights(variables) if tuning.text_weights else {}
 
-    def embedded(batch: NoisyBatch, text: Named) -> NoisyBatch:
-        return embedded_with(models, text, batch) if tuning.text_weights else batch
+    def embedded(batch: NoisyBatch, text: Params) -> NoisyBatch:
+        return embedded_with(loaded, text, batch) if tuning.text_weights else batch
 
-    def record_heldout(step: int, weights: Named, text: Named) -> None:
+    def record_heldout(step: int, weights: Params, text: Params) -> None:
         with torch.no_grad():
             run.history.record(step, heldout_loss=plain_loss(weights, embedded(heldout, text)).item())
 
@@ -147,7 +149,7 @@ def fine_tune(models: Models, data: AttackData, config: FineTuningConfig, run: R
         with torch.no_grad():
             weights, text = detached(tuning.weights(variables)), detached(text_weights())
         record_heldout(step, weights, text)
-        save(step, {**models.named(weights), **text}, tuning.lora(detached(variables)) if tuning.lora else None)
+        save(step, {**loaded.named(weights), **text}, tuning.lora(detached(variables)) if tuning.lora else None)
 
     if config.steps:
         record_heldout(0, {}, {})  # of the model as it is, wherever the variables start
@@ -171,7 +173,7 @@ def fine_tune(models: Models, data: AttackData, config: FineTuningConfig, run: R
 
 
 def prior_preservation(
-    models: Models, data: AttackData, config: PriorPreservingConfig, run: Run
+    loaded: LoadedPipeline, data: AttackData, config: PriorPreservingConfig, run: Run
 ) -> tuple[Loss | None, dict[str, torch.Generator]]:
     """The loss of an attack with prior preservation, which adds a batch of ``data.prior``, and its random stream.
 
@@ -186,21 +188,21 @@ def prior_preservation(
         raise ConfigError("prior_weight is above 0 and there are no images for it; give 'prior', or prior_weight: 0")
     prior, stream = data.prior, run.generator("attack", "prior")
 
-    def loss(weights: Named, batch: NoisyBatch) -> torch.Tensor:
+    def loss(weights: Params, batch: NoisyBatch) -> torch.Tensor:
         beside = prior.draw(config.batch_size, stream)
-        return prior_preserving_loss(models.denoiser, weights, batch, beside, config.prior_weight)
+        return prior_preserving_loss(loaded.denoiser, weights, batch, beside, config.prior_weight)
 
     return loss, {"prior_stream": stream}
 
 
-def trained_token(models: Models, data: AttackData, token: str) -> TokenEmbedding:
+def trained_token(loaded: LoadedPipeline, data: AttackData, token: str) -> TokenEmbedding:
     """The embedding of a token that an attack trains.
 
     Raises:
         ConfigError: If the token is not one entry of the vocabulary.
         DataError: If no caption of ``train`` or ``heldout`` has it.
     """
-    found = token_embedding(models, token)
+    found = token_embedding(loaded, token)
     for key, images in {"train": data.train, "heldout": data.heldout}.items():
         if not found.is_in(images.prompts):
             raise DataError(

@@ -16,9 +16,9 @@ from pydantic import Field
 from resalign.attacks._fine_tuning import PriorPreservingConfig, Tuning, fine_tune, prior_preservation, trained_token
 from resalign.contracts import AttackData, Run, Save
 from resalign.data.images import DataError
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
-from resalign.tensors.named import detached
+from resalign.tensors.params import detached
 
 # Families whose denoiser has cross-attention to the text; Stable Diffusion 3's has joint attention.
 ARCHITECTURES = ("stable_diffusion", "stable_diffusion_xl")
@@ -33,7 +33,7 @@ class Config(PriorPreservingConfig):
     )
 
 
-def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
+def attack(loaded: LoadedPipeline, data: AttackData, config: Config, run: Run, save: Save) -> None:
     """Fine-tunes keys and values of cross-attention; see :func:`resalign.attacks._fine_tuning.fine_tune`.
 
     Raises:
@@ -41,12 +41,12 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
             vocabulary.
         DataError: If no caption of ``train`` or ``heldout`` has the token, or one of ``prior`` does.
     """
-    token = trained_token(models, data, config.token) if config.token else None
-    loss, streams = prior_preservation(models, data, config, run)
+    token = trained_token(loaded, data, config.token) if config.token else None
+    loss, streams = prior_preservation(loaded, data, config, run)
     # Prior prompts are embedded once, which holds as long as the token is not in them.
     if token and loss and data.prior and token.is_in(data.prior.prompts):
         raise DataError(f"prior: a caption has the token '{config.token}'; let these captions name the class alone")
-    original = named_weights(models.denoiser)
+    original = named_weights(loaded.denoiser)
     targets = {name: weight for name, weight in original.items() if name.endswith(TARGETS)}
     tuning = Tuning(
         "custom_diffusion",
@@ -56,4 +56,4 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
         loss=loss,
         streams=streams,
     )
-    fine_tune(models, data, config, run, save, tuning)
+    fine_tune(loaded, data, config, run, save, tuning)

@@ -17,11 +17,11 @@ from pydantic import Field
 from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, all_weights, fine_tune
 from resalign.contracts import AttackData, Run, Save
 from resalign.diffusion.batches import NoisyBatch
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
 from resalign.lazy import torch
 from resalign.objectives.distillation import reversed_distillation_loss
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 
 
 class Config(FineTuningConfig):
@@ -31,14 +31,14 @@ class Config(FineTuningConfig):
     truncation: float = Field(1.0, gt=0, description="distance at which an example is pushed no further")
 
 
-def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
+def attack(loaded: LoadedPipeline, data: AttackData, config: Config, run: Run, save: Save) -> None:
     """Fine-tunes all weights of the denoiser; see :func:`resalign.attacks._fine_tuning.fine_tune`."""
-    unlearned = named_weights(models.denoiser)
+    unlearned = named_weights(loaded.denoiser)
 
-    def loss(weights: Named, batch: NoisyBatch) -> torch.Tensor:
+    def loss(weights: Params, batch: NoisyBatch) -> torch.Tensor:
         return reversed_distillation_loss(
-            models.denoiser, weights, unlearned, batch, weight=config.weight, truncation=config.truncation
+            loaded.denoiser, weights, unlearned, batch, weight=config.weight, truncation=config.truncation
         )
 
-    tuning = Tuning("distillation_reversed", all_weights(models), loss=loss if config.weight else None)
-    fine_tune(models, data, config, run, save, tuning)
+    tuning = Tuning("distillation_reversed", all_weights(loaded), loss=loss if config.weight else None)
+    fine_tune(loaded, data, config, run, save, tuning)

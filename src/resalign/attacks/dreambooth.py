@@ -15,7 +15,7 @@ from pydantic import Field
 
 from resalign.attacks._fine_tuning import PriorPreservingConfig, Tuning, all_weights, fine_tune, prior_preservation
 from resalign.contracts import AttackData, Run, Save
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 
 
 class Config(PriorPreservingConfig):
@@ -24,7 +24,7 @@ class Config(PriorPreservingConfig):
     lr: float = Field(5e-6, gt=0)
 
 
-def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
+def attack(loaded: LoadedPipeline, data: AttackData, config: Config, run: Run, save: Save) -> None:
     """Fine-tunes all weights of the denoiser; with ``prior_weight`` 0 this is ``full``.
 
     See :func:`resalign.attacks._fine_tuning.fine_tune`.
@@ -32,5 +32,5 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
     Raises:
         ConfigError: If ``prior_weight`` is above 0 and there are no prior images.
     """
-    loss, streams = prior_preservation(models, data, config, run)
-    fine_tune(models, data, config, run, save, Tuning("dreambooth", all_weights(models), loss=loss, streams=streams))
+    loss, streams = prior_preservation(loaded, data, config, run)
+    fine_tune(loaded, data, config, run, save, Tuning("dreambooth", all_weights(loaded), loss=loss, streams=streams))

@@ -19,12 +19,12 @@ from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, all_weights,
 from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run, Save
 from resalign.diffusion.batches import NoisyBatch
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss
 from resalign.objectives.simulated_hypergradient import HypergradientConfig, simulated_hypergradient
 from resalign.objectives.simulation import Simulation, SimulationConfig
-from resalign.tensors.named import Named, detached
+from resalign.tensors.params import Params, detached
 
 
 class BenignSimulation(SimulationConfig):
@@ -44,7 +44,7 @@ class Config(FineTuningConfig, HypergradientConfig):
         return {"harmful": True, **({"prior": True} if "prior_preserving" in self.simulation.loss else {})}
 
 
-def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
+def attack(loaded: LoadedPipeline, data: AttackData, config: Config, run: Run, save: Save) -> None:
     """Trains all weights of the denoiser; see :func:`resalign.attacks._fine_tuning.fine_tune`.
 
     ``train_loss`` is the denoising loss of the harmful batch before the simulated fine-tuning.
@@ -60,10 +60,10 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
     stream, prior = run.generator("attack", "simulation"), data.prior or data.train
     measured: dict[str, float] = {}
 
-    def loss(weights: Named, harmful: NoisyBatch) -> torch.Tensor:
+    def loss(weights: Params, harmful: NoisyBatch) -> torch.Tensor:
         fixed = run.generator("attack", "fixed data")
-        simulated = Simulation(models.denoiser, data.train, prior, config.simulation, stream, fixed)
-        outer_loss = partial(denoising_loss, models.denoiser, batch=harmful)
+        simulated = Simulation(loaded.denoiser, data.train, prior, config.simulation, stream, fixed)
+        outer_loss = partial(denoising_loss, loaded.denoiser, batch=harmful)
         estimate, logged = simulated_hypergradient(
             config, simulated, detached(weights), outer_loss, where="attack 'hypergradient_relearning'"
         )
@@ -76,5 +76,5 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
         return value + (pairing - pairing.detach())
 
     streams = {"simulation_stream": stream}
-    tuning = Tuning("hypergradient_relearning", all_weights(models), loss=loss, streams=streams, measured=measured)
-    fine_tune(models, replace(data, train=data.harmful), config, run, save, tuning)
+    tuning = Tuning("hypergradient_relearning", all_weights(loaded), loss=loss, streams=streams, measured=measured)
+    fine_tune(loaded, replace(data, train=data.harmful), config, run, save, tuning)

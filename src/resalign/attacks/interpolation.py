@@ -13,9 +13,9 @@ from pydantic import Field
 
 from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, all_weights, fine_tune
 from resalign.contracts import AttackData, Run, Save
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.lazy import torch
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 
 
 class Config(FineTuningConfig):
@@ -24,12 +24,12 @@ class Config(FineTuningConfig):
     amount: float = Field(0.5, ge=0, le=1, description="0 is the unlearned model, and so `full`; 1 is the original")
 
 
-def start(config: Config, unlearned: Named, original: Named) -> dict[str, torch.Tensor]:
+def start(config: Config, unlearned: Params, original: Params) -> dict[str, torch.Tensor]:
     """The weights that the attacker begins with; at either end of the line they are bit-equal to that model's."""
     # torch.lerp counts from the nearer end, so that rounding spoils neither.
     return {n: torch.lerp(tensor.to(original[n]), original[n], config.amount) for n, tensor in unlearned.items()}
 
 
-def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
+def attack(loaded: LoadedPipeline, data: AttackData, config: Config, run: Run, save: Save) -> None:
     """Fine-tunes all weights of the denoiser of a model that has been loaded by :func:`start`."""
-    fine_tune(models, data, config, run, save, Tuning("interpolation", all_weights(models)))
+    fine_tune(loaded, data, config, run, save, Tuning("interpolation", all_weights(loaded)))

@@ -11,10 +11,10 @@ from pydantic import Field
 
 from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, fine_tune
 from resalign.contracts import AttackData, Run, Save
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.lora_files import Lora
-from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import lora, named_weights
-from resalign.tensors.named import detached
+from resalign.tensors.params import detached
 
 
 class Config(FineTuningConfig):
@@ -25,7 +25,7 @@ class Config(FineTuningConfig):
     alpha: float | None = Field(None, gt=0, description="the change is alpha / rank · B A; null for the rank")
 
 
-def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
+def attack(loaded: LoadedPipeline, data: AttackData, config: Config, run: Run, save: Save) -> None:
     """Trains a LoRA; keeps merged weights, and the LoRA itself.
 
     See :func:`resalign.attacks._fine_tuning.fine_tune`.
@@ -33,7 +33,7 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
     Raises:
         ValueError: If the denoiser has no attention projections.
     """
-    original = named_weights(models.denoiser)
+    original = named_weights(loaded.denoiser)
     scale = 1.0 if config.alpha is None else config.alpha / config.rank
     adapted = replace(lora(original, config.rank), scale=scale)
     start = {name: original[name] for name in adapted.names}
@@ -42,6 +42,6 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
         "lora",
         detached(initial, requires_grad=True),
         weights=lambda variables: adapted.weights(start, variables),
-        lora=lambda variables: Lora(models.architecture.denoiser, adapted, variables),
+        lora=lambda variables: Lora(loaded.architecture.denoiser, adapted, variables),
     )
-    fine_tune(models, data, config, run, save, tuning)
+    fine_tune(loaded, data, config, run, save, tuning)

@@ -14,10 +14,10 @@ from pydantic import Field
 
 from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, fine_tune
 from resalign.contracts import AttackData, Run, Save
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
 from resalign.lazy import torch
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 
 
 class Config(FineTuningConfig):
@@ -56,13 +56,13 @@ class Spectrum:
         return self.weight + ((self.left * change) @ self.right).reshape(self.weight.shape)
 
 
-def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
+def attack(loaded: LoadedPipeline, data: AttackData, config: Config, run: Run, save: Save) -> None:
     """Trains shifts of singular values, beginning at 0; see :func:`resalign.attacks._fine_tuning.fine_tune`."""
-    matrices = {name: weight for name, weight in named_weights(models.denoiser).items() if weight.dim() > 1}
+    matrices = {name: weight for name, weight in named_weights(loaded.denoiser).items() if weight.dim() > 1}
     spectra = {name: Spectrum.of(weight) for name, weight in matrices.items()}
     shifts = {name: torch.zeros_like(spectrum.values).requires_grad_() for name, spectrum in spectra.items()}
 
-    def weights(shifts: Named) -> Named:
+    def weights(shifts: Params) -> Params:
         return {name: spectrum.shifted(shifts[name]) for name, spectrum in spectra.items()}
 
-    fine_tune(models, data, config, run, save, Tuning("svdiff", shifts, weights))
+    fine_tune(loaded, data, config, run, save, Tuning("svdiff", shifts, weights))

@@ -16,9 +16,9 @@ from pydantic import Field
 
 from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, fine_tune, trained_token
 from resalign.contracts import AttackData, Run, Save
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.token_embedding import token_embedding
-from resalign.tensors.named import detached
+from resalign.tensors.params import detached
 
 
 class Config(FineTuningConfig):
@@ -35,17 +35,17 @@ class Config(FineTuningConfig):
     max_grad_norm: float | None = Field(None, gt=0)
 
 
-def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
+def attack(loaded: LoadedPipeline, data: AttackData, config: Config, run: Run, save: Save) -> None:
     """Trains the token's embedding; see :func:`resalign.attacks._fine_tuning.fine_tune`.
 
     Raises:
         ConfigError: If a token is not one entry of the vocabulary.
         DataError: If no caption of ``train`` or ``heldout`` has the token.
     """
-    token = trained_token(models, data, config.token)
-    initializer = token_embedding(models, config.initializer_token or config.token)
+    token = trained_token(loaded, data, config.token)
+    initializer = token_embedding(loaded, config.initializer_token or config.token)
     # Without a step the attack returns the model unchanged.
     start = initializer if config.steps else token
     variables = detached(start.row, requires_grad=True)
     tuning = Tuning("textual_inversion", variables, weights=lambda _: {}, text_weights=token.weights)
-    fine_tune(models, data, config, run, save, tuning)
+    fine_tune(loaded, data, config, run, save, tuning)

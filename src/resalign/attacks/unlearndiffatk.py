@@ -31,7 +31,7 @@ from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run, Save
 from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import EncodedImages, NoisyBatch
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.soft_prompts import Words
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss
@@ -55,7 +55,7 @@ class Config(StepsConfig):
     heldout_batch_size: int = Field(64, gt=0, description="(image, noise, timestep) of the held-out loss")
 
 
-def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
+def attack(loaded: LoadedPipeline, data: AttackData, config: Config, run: Run, save: Save) -> None:
     """Finds the words before each prompt, and keeps the prompts with them.
 
     ``heldout_loss`` is the denoising loss on ``data.heldout``, each example behind one of the prompts in turn: whether
@@ -67,8 +67,8 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
     """
     if not data.prompts:
         raise ConfigError("unlearndiffatk attacks prompts and was given none; name a list that has some as 'prompts'")
-    words = Words.of(models, config.forbidden)
-    room = models.pipeline.tokenizer.model_max_length - 2  # start and end token
+    words = Words.of(loaded, config.forbidden)
+    room = loaded.pipeline.tokenizer.model_max_length - 2  # start and end token
     if config.tokens >= room:
         raise ConfigError(
             f"tokens: {config.tokens} leave no room for a prompt: the text encoder reads {room}; lower it"
@@ -83,7 +83,7 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
     losses = {str(step): 0.0 for step in range(1, config.steps + 1)}
 
     if config.steps:
-        run.history.record(0, heldout_loss=heldout_loss(models, data.prompts, heldout))
+        run.history.record(0, heldout_loss=heldout_loss(loaded, data.prompts, heldout))
     every = range(len(data.prompts) * config.steps)
     held: dict[str, Any] = {"shares": shares, "optimizer": optimizer, "best": best, "found": found, "losses": losses}
     for position in run.steps(every, **held):
@@ -94,7 +94,7 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
             shares.data.fill_(1 / len(words))
         batch = target_of(prompt, data, run).draw_stratified(config.batch_size, stream_of(prompt, run, "noise"))
         chosen = drawn(shares, stream_of(prompt, run, step))
-        loss = descend(models, batch, words, shares, chosen, prompt.text, optimizer)
+        loss = descend(loaded, batch, words, shares, chosen, prompt.text, optimizer)
         losses[str(step)] += loss / len(data.prompts)
         if not best or loss < best["loss"]:
             best |= {"loss": loss, "text": words.text(chosen, prompt.text)}
@@ -104,7 +104,7 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
         run.history.record(step, train_loss=losses[str(step)])
     for step in kept:
         prompts = [replace(prompt, text=found[str(step)].get(prompt.id, prompt.text)) for prompt in data.prompts]
-        run.history.record(step, heldout_loss=heldout_loss(models, prompts, heldout))
+        run.history.record(step, heldout_loss=heldout_loss(loaded, prompts, heldout))
         save(step, {}, None, prompts)
 
 
@@ -127,7 +127,7 @@ def drawn(shares: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def descend(
-    models: Models,
+    loaded: LoadedPipeline,
     batch: NoisyBatch,
     words: Words,
     shares: torch.Tensor,
@@ -140,8 +140,8 @@ def descend(
     Raises:
         DivergenceError: If the loss or its gradient is not finite.
     """
-    conditioning = words.embed(models, chosen, shares, text).expand(len(batch.target))
-    loss = denoising_loss(models.denoiser, {}, replace(batch, conditioning=conditioning))
+    conditioning = words.embed(loaded, chosen, shares, text).expand(len(batch.target))
+    loss = denoising_loss(loaded.denoiser, {}, replace(batch, conditioning=conditioning))
     clipped_step(optimizer, loss, None, what=f"attack 'unlearndiffatk' on prompt {text!r}")
     shares.data.copy_(project(shares.data))
     return loss.item()
@@ -159,10 +159,10 @@ def project(shares: torch.Tensor) -> torch.Tensor:
     return (shares - thresholds.gather(1, support - 1)).clamp(min=0)
 
 
-def heldout_loss(models: Models, prompts: Sequence[Prompt], batch: NoisyBatch) -> float:
+def heldout_loss(loaded: LoadedPipeline, prompts: Sequence[Prompt], batch: NoisyBatch) -> float:
     """The denoising loss of a batch whose examples take the prompts in turn."""
     rows = [example % len(prompts) for example in range(len(batch.conditioning))]
     texts = [prompt.text for prompt in prompts[: max(rows) + 1]]
     with torch.no_grad():
-        conditioning = models.encode_prompts(texts)[rows]
-        return denoising_loss(models.denoiser, {}, replace(batch, conditioning=conditioning)).item()
+        conditioning = loaded.encode_prompts(texts)[rows]
+        return denoising_loss(loaded.denoiser, {}, replace(batch, conditioning=conditioning)).item()

@@ -27,12 +27,12 @@ from resalign.config import registry
 from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run, Save, check_architecture
 from resalign.diffusion.batches import NoisyBatch
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.lora_files import Lora
-from resalign.diffusion.models import Models
 from resalign.diffusion.parametrisation import named_weights
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
 
 SEARCHED = ("steps", "checkpoints", "lr")
@@ -169,14 +169,14 @@ class CandidateRun(Run):
         return super().steps(steps, phase=f"{_label(self.lr)}, {phase}", search=self.search, **held)
 
 
-def start(config: Config, unlearned: Named, original: Named) -> Named:
+def start(config: Config, unlearned: Params, original: Params) -> Params:
     """The weights that the candidates begin with."""
     member = registry.member("attacks", _name(config.candidate))
     begun = getattr(member, "start", lambda _, unlearned, original: unlearned)
     return dict(begun(config.candidate, unlearned, original))
 
 
-def attack(models: Models, data: AttackData, config: Config, run: Run, save: Save) -> None:
+def attack(loaded: LoadedPipeline, data: AttackData, config: Config, run: Run, save: Save) -> None:
     """Runs every candidate, then saves the winners; a resumed search continues with the interrupted learning rate.
 
     Raises:
@@ -187,35 +187,35 @@ def attack(models: Models, data: AttackData, config: Config, run: Run, save: Sav
     if data.harmful is None:
         raise ConfigError("attack 'worst_case' was given no harmful images to judge candidates by; give 'harmful'")
     member = registry.member("attacks", _name(config.candidate))
-    check_architecture(member, models.architecture.name)
+    check_architecture(member, loaded.architecture.name)
     batch = data.harmful.draw_stratified(config.harmful_batch_size, Run(seed=0).generator("attack", "harmful"))
     search, left = Search(), run.attempt.unfinished or ""
     at = next((i for i, lr in enumerate(config.learning_rates) if left.startswith(f"{_label(lr)}, ")), 0)
     for lr in config.learning_rates[at:]:
         own = CandidateRun(run.seed, progress=run.progress, attempt=run.attempt, kept=run.kept, lr=lr, search=search)
 
-        def judge(steps: int, weights: Named, _lora: Lora | None = None, /, own: CandidateRun = own) -> None:
-            error = _error(models, weights, batch, what=f"{_label(own.lr)} after {steps} steps")
+        def judge(steps: int, weights: Params, _lora: Lora | None = None, /, own: CandidateRun = own) -> None:
+            error = _error(loaded, weights, batch, what=f"{_label(own.lr)} after {steps} steps")
             own.history.record(steps, harmful_error=error)
             heldout_loss = own.history.last("heldout_loss")
             search.add(config.step_counts, Winner(error, heldout_loss, own.lr, steps, dict(weights)))
 
-        member.attack(models, data, config.of(lr), own, judge)
+        member.attack(loaded, data, config.of(lr), own, judge)
         search.rows += [(lr, *row) for row in own.history.rows]
-    _record(config, search, run, _error(models, models.named(named_weights(models.denoiser)), batch, what="untouched"))
+    _record(config, search, run, _error(loaded, loaded.named(named_weights(loaded.denoiser)), batch, what="untouched"))
     for steps in config.step_counts:
         save(steps, search.winners[steps].weights)
 
 
-def _error(models: Models, weights: Named, batch: NoisyBatch, *, what: str) -> float:
+def _error(loaded: LoadedPipeline, weights: Params, batch: NoisyBatch, *, what: str) -> float:
     """The denoising loss by which a candidate is judged; raises if it is not finite or cannot see the change."""
-    prefix = f"{models.architecture.denoiser}."
+    prefix = f"{loaded.architecture.denoiser}."
     unseen = [name for name in weights if not name.startswith(prefix)]
     if unseen:
         raise ConfigError(f"attack 'worst_case' judges only denoisers, its candidate trains {unseen[0]}; take another")
     with torch.no_grad():
         own = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
-        error = denoising_loss(models.denoiser, own, batch).item()
+        error = denoising_loss(loaded.denoiser, own, batch).item()
     if not math.isfinite(error):
         raise DivergenceError(f"attack 'worst_case', {what}: the harmful error is {error}; lower learning_rates")
     return error

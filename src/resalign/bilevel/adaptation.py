@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Literal
 
 from resalign.lazy import torch
-from resalign.tensors.named import Named, detached
+from resalign.tensors.params import Params, detached
 from resalign.tensors.steps import DivergenceError
 
 
 def adapt(
-    loss_at: Callable[[int, Named], torch.Tensor],
-    variables: Named,
+    loss_at: Callable[[int, Params], torch.Tensor],
+    variables: Params,
     *,
     lr: float,
     steps: int,

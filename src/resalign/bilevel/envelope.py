@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from resalign.bilevel.hvp import Loss
-from resalign.tensors.named import Named, detached, dot, gradient, norm
+from resalign.tensors.params import Params, detached, dot, gradient, norm
 from resalign.tensors.steps import DivergenceError
 
 
@@ -58,7 +58,7 @@ def matched(envelope: Envelope, unmatched: float | None = None) -> float:
     return unmatched
 
 
-def envelope_at(inner_loss: Loss, point: Named, displacement: Named) -> Envelope:
+def envelope_at(inner_loss: Loss, point: Params, displacement: Params) -> Envelope:
     """Measures the scalars, at the cost of one gradient.
 
     Args:

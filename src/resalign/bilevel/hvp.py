@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Literal
 
 from resalign.lazy import torch
-from resalign.tensors.named import Named, add, detached, gradient, norm
+from resalign.tensors.params import Params, add, detached, gradient, norm
 
-Loss = Callable[[Named], "torch.Tensor"]
+Loss = Callable[[Params], "torch.Tensor"]
 Mode = Literal["exact", "finite_difference"]
 
 
 def hessian_vector_product(
-    loss: Loss, point: Named, vector: Named, *, mode: Mode = "exact", wrt: Named | None = None
+    loss: Loss, point: Params, vector: Params, *, mode: Mode = "exact", wrt: Params | None = None
 ) -> dict[str, torch.Tensor]:
     """∇²L(point) · vector, or a mixed block of it.
 
@@ -51,7 +51,7 @@ def hessian_vector_product(
     return {name: (ends[0][name] - ends[1][name]) / (2 * step) for name in rows}
 
 
-def difference_step(point: Named, vector: Named) -> float:
+def difference_step(point: Params, vector: Params) -> float:
     """The step of the central difference: ε^(1/3)(1 + rms(point))/‖vector‖, ε the dtype's machine precision.
 
     Source: Nocedal and Wright 2006, Numerical Optimization, Eq. 8.4 and 8.7, for directional differences. Deviation:

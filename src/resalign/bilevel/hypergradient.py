@@ -9,7 +9,7 @@ from resalign.bilevel.envelope import Envelope, envelope_at
 from resalign.bilevel.hvp import Loss, Mode, hessian_vector_product
 from resalign.bilevel.solution import Solution, System
 from resalign.lazy import torch
-from resalign.tensors.named import Named, add, detached, gradient, norm
+from resalign.tensors.params import Params, add, detached, gradient, norm
 
 Gamma = float | Callable[[Envelope], float]
 Solve = Callable[[System], Solution]
@@ -29,10 +29,10 @@ class FineTuned:
         gamma_hint: γ of the proximal step that the fine-tuning amounts to, where its settings determine it.
     """
 
-    theta: Named
-    start: Named
-    adapted: Named
-    weights: Callable[[Named, Named], Named]
+    theta: Params
+    start: Params
+    adapted: Params
+    weights: Callable[[Params, Params], Params]
     loss: Loss
     losses: tuple[float, ...] = ()
     gamma_hint: float | None = None
@@ -123,6 +123,6 @@ def exact_hypergradient(
     return Hypergradient(value, norm(g_theta), used, envelope, solution, products)
 
 
-def _gradient_at(loss: Loss, point: Named) -> dict[str, torch.Tensor]:
+def _gradient_at(loss: Loss, point: Params) -> dict[str, torch.Tensor]:
     leaves = detached(point, requires_grad=True)
     return gradient(loss(leaves), leaves)

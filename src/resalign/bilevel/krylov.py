@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from resalign.bilevel.solution import Product, System
 from resalign.lazy import torch
-from resalign.tensors.named import Named, norm
+from resalign.tensors.params import Params, norm
 
 _NAME = "krylov"
 
@@ -35,7 +35,7 @@ class Krylov:
         rhs[0] = self.rhs_norm
         return System(lambda v: {_NAME: self.projected @ v[_NAME]}, {_NAME: rhs}, gamma)
 
-    def lifted(self, x: Named) -> torch.Tensor:
+    def lifted(self, x: Params) -> torch.Tensor:
         """A solution of such a system over the stacked weights, (N,)."""
         return x[_NAME] @ self.basis
 
@@ -46,7 +46,7 @@ class Krylov:
         return float(values[0]), float(values[-1])
 
 
-def krylov_space(hvp: Product, rhs: Named, size: int) -> Krylov:
+def krylov_space(hvp: Product, rhs: Params, size: int) -> Krylov:
     """Lanczos' process from g, each vector orthogonalised twice against all before it.
 
     Args:
@@ -87,7 +87,7 @@ def krylov_space(hvp: Product, rhs: Named, size: int) -> Krylov:
     return Krylov(basis[: len(diagonal)], projected, length)
 
 
-def stacked(tensors: Named) -> torch.Tensor:
+def stacked(tensors: Params) -> torch.Tensor:
     """Named tensors as one vector, (N,)."""
     return torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from resalign.bilevel.hypergradient import Hypergradient
 from resalign.bilevel.solving import SolverConfig
-from resalign.tensors.named import norm
+from resalign.tensors.params import norm
 from resalign.tensors.steps import DivergenceError
 from resalign.tracking import log
 

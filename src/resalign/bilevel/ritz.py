@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from resalign.lazy import torch
-from resalign.tensors.named import Named, dot
+from resalign.tensors.params import Params, dot
 
 _SMALLEST = 1e-200  # a squared length below which a recurrence has vanished
 
@@ -23,7 +23,7 @@ class RitzPairs:
         self._values: list[float] = []
         self._last: tuple[float, float, float] | None = None
 
-    def observe(self, v: Named, av: Named) -> None:
+    def observe(self, v: Params, av: Params) -> None:
         """Takes the next v and Av."""
         vv, vav, avav = (float(dot(a, b)) for a, b in ((v, v), (v, av), (av, av)))
         if vv > _SMALLEST and math.isfinite(avav):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from resalign.lazy import torch
-from resalign.tensors.named import Named, add, norm
+from resalign.tensors.params import Params, add, norm
 from resalign.tensors.steps import DivergenceError
 
 Product = Callable[[Mapping[str, "torch.Tensor"]], dict[str, "torch.Tensor"]]
@@ -24,7 +24,7 @@ class System:
         products: Products with H taken so far.
     """
 
-    def __init__(self, hvp: Product, rhs: Named, gamma: float) -> None:
+    def __init__(self, hvp: Product, rhs: Params, gamma: float) -> None:
         """Takes v ↦ Hv, g and γ.
 
         Raises:
@@ -34,7 +34,7 @@ class System:
             raise DivergenceError("the right-hand side of the hypergradient's system, ∇L_harm(θ*), is not finite")
         self._hvp, self.rhs, self.gamma, self.products = hvp, rhs, gamma, 0
 
-    def matvec(self, v: Named) -> dict[str, torch.Tensor]:
+    def matvec(self, v: Params) -> dict[str, torch.Tensor]:
         """(I + γH) v."""
         self.products += 1
         return add(v, self._hvp(v), self.gamma)
@@ -84,7 +84,7 @@ class Residual:
         self._size = norm(system.rhs)
         self.relative = 1.0 if self._size else 0.0
 
-    def matvec(self, step: Named) -> dict[str, torch.Tensor]:
+    def matvec(self, step: Params) -> dict[str, torch.Tensor]:
         """(I + γH) step, by which the residual of x + step differs from that of x."""
         product = self._system.matvec(step)
         self._vector = add(self._vector, product, -1.0)

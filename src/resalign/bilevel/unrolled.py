@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from resalign.bilevel.adaptation import adapt
 from resalign.bilevel.hvp import Loss
 from resalign.lazy import torch
-from resalign.tensors.named import Named, add, detached, gradient, norm
+from resalign.tensors.params import Params, add, detached, gradient, norm
 
 
 def unrolled_hypergradient(
-    outer_loss: Loss, inner_loss: Loss, start: Named, *, lr: float, steps: int
+    outer_loss: Loss, inner_loss: Loss, start: Params, *, lr: float, steps: int
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """d/dθ L_harm(θ_T(θ)) by reverse-mode differentiation, θ_T being ``steps`` steps of gradient descent on L_FT.
 
@@ -47,8 +47,8 @@ def unrolled_hypergradient(
 def directional_differences(
     outer_loss: Loss,
     inner_loss: Loss,
-    start: Named,
-    directions: Sequence[Named],
+    start: Params,
+    directions: Sequence[Params],
     *,
     lr: float,
     steps: int,
@@ -71,7 +71,7 @@ def directional_differences(
         DivergenceError: If a fine-tuning diverges.
     """
 
-    def fine_tuned(shift: Named, size: float) -> float:
+    def fine_tuned(shift: Params, size: float) -> float:
         moved = add(start, shift, size)
         adapted, _ = adapt(lambda _, weights: inner_loss(weights), moved, lr=lr, steps=steps, optimizer="sgd")
         with torch.no_grad():

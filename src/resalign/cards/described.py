@@ -7,7 +7,7 @@ from pathlib import Path
 
 from resalign.diffusion.forward_process import difference, forward_process_in
 from resalign.diffusion.images import folder_hash
-from resalign.diffusion.models import autoencoder_difference
+from resalign.diffusion.loaded_pipeline import autoencoder_difference
 from resalign.disclosure import without_places
 from resalign.hashes import RECORDS, file_hash, verified
 from resalign.jobs.cards import CardSource

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from resalign.config.prompts import LABEL, Choice, PromptColumns
 from resalign.data.images import check_prompt
@@ -129,15 +128,6 @@ def counted_as(images: Sequence[tuple[Prompt, int]]) -> list[tuple[str, int]]:
         found.append((first.setdefault(text, prompt.id), so_far[text]))
         so_far[text] += 1
     return found
-
-
-def read_prompt_set(settings: Mapping[str, Any], *, where: str) -> list[Prompt]:
-    """The prompts of a job's list: its ``path``, its ``columns``, the number of its ``prompts``, and their ``choice``.
-
-    None as their number means all; without ``choice``, the first are taken.
-    """
-    columns = PromptColumns.parse(dict(settings["columns"]), where=where)
-    return read_prompts(Path(settings["path"]), settings["prompts"], columns, settings.get("choice", "first"))
 
 
 def _numbers(count: int) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from resalign.config.strict import nearest
 from resalign.diffusion.conditioning import Conditioning
 from resalign.lazy import diffusers, torch
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 from resalign.tensors.settings import SHOWN, check_settings, read_json
 from resalign.tensors.weights import WeightsError
 
@@ -51,7 +51,7 @@ class Architecture:
         return (self.denoiser, *self.text_encoders)
 
     def encode_prompts(
-        self, pipeline: diffusers.DiffusionPipeline, prompts: Sequence[str], weights: Named | None = None
+        self, pipeline: diffusers.DiffusionPipeline, prompts: Sequence[str], weights: Params | None = None
     ) -> Conditioning:
         """Embeds prompts as the pipeline itself does.
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from resalign.data.images import CaptionedImages, DataError
 from resalign.diffusion.conditioning import Conditioning, concatenate
 from resalign.diffusion.forward_process import noised
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.lazy import diffusers, torch
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 
 
 @dataclass(frozen=True)
@@ -88,34 +88,34 @@ class EncodedImages:
         return int(self.noise_scheduler.config.num_train_timesteps)
 
 
-def encode(models: Models, images: CaptionedImages, generator: torch.Generator) -> EncodedImages:
+def encode(loaded: LoadedPipeline, images: CaptionedImages, generator: torch.Generator) -> EncodedImages:
     """Encodes an image set once: latents are sampled from the posterior, prompts embedded.
 
     Raises:
         DataError: If the images' size is not the model's.
     """
-    if images.pixels != models.pixels:
-        raise DataError(f"the model has {models.pixels} pixels, the images are read at {images.pixels}; set pixels")
+    if images.pixels != loaded.pixels:
+        raise DataError(f"the model has {loaded.pixels} pixels, the images are read at {images.pixels}; set pixels")
     distinct = sorted(set(images.prompts))
     rows = {prompt: row for row, prompt in enumerate(distinct)}
-    conditioning = concatenate(models.encode_prompts(distinct[i : i + 64]) for i in range(0, len(distinct), 64))
+    conditioning = concatenate(loaded.encode_prompts(distinct[i : i + 64]) for i in range(0, len(distinct), 64))
     return EncodedImages(
-        models.encode_images(images.load(), generator),
+        loaded.encode_images(images.load(), generator),
         conditioning,
         torch.tensor([rows[prompt] for prompt in images.prompts]),
-        models.noise_scheduler,
+        loaded.noise_scheduler,
         tuple(images.prompts),
     )
 
 
-def embedded_with(models: Models, weights: Named, batch: NoisyBatch) -> NoisyBatch:
+def embedded_with(loaded: LoadedPipeline, weights: Params, batch: NoisyBatch) -> NoisyBatch:
     """The batch, its prompts embedded by text encoders with the given weights in place of their own; differentiable.
 
     Args:
-        models: The model.
+        loaded: The model.
         weights: Text encoders' weights, named ``component.parameter``.
         batch: Drawn from an image set.
     """
     distinct = sorted(set(batch.prompts))
-    conditioning = models.encode_prompts(distinct, weights)
+    conditioning = loaded.encode_prompts(distinct, weights)
     return replace(batch, conditioning=conditioning[[distinct.index(prompt) for prompt in batch.prompts]])

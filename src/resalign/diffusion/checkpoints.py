@@ -12,8 +12,8 @@ from typing import Any, Literal
 from resalign.config.assets import WEIGHT_SUFFIXES
 from resalign.diffusion.architectures import architecture_in, architecture_of
 from resalign.diffusion.forward_process import difference, forward_process_in, forward_process_of
+from resalign.diffusion.loaded_pipeline import load_networks, trainable_tensors
 from resalign.diffusion.lora_files import is_lora, lora_changes, lora_metadata
-from resalign.diffusion.models import load_networks, trainable_tensors
 from resalign.lazy import diffusers, torch
 from resalign.tensors.pretrained import difference as network_difference
 from resalign.tensors.pretrained import load_network

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from resalign.diffusion.architectures import architecture_in
-from resalign.diffusion.models import Models, load_models, trainable_tensors
+from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline, trainable_tensors
 from resalign.files import whole_folder
 from resalign.hashes import file_hash
 from resalign.lazy import torch
@@ -38,8 +38,8 @@ def write_pipeline(base: Path, weights: Path, output: Path) -> None:
         WeightsError: If weights and base do not fit, no tensor differs, or the folder has files.
     """
     _check_empty(output)
-    models, changed = changed_tensors(base, weights)
-    tensors = trainable_tensors(models.pipeline)
+    loaded, changed = changed_tensors(base, weights)
+    tensors = trainable_tensors(loaded.pipeline)
     for name, tensor in changed.items():
         tensors[name].data.copy_(tensor)
     replaced = {name.split(".")[0] for name in changed}
@@ -54,7 +54,7 @@ def write_pipeline(base: Path, weights: Path, output: Path) -> None:
             for file in own:
                 shutil.copyfile(file, part / component / file.name)
             if component in replaced:
-                _save(getattr(models.pipeline, component), part / component)
+                _save(getattr(loaded.pipeline, component), part / component)
         _write_json(part / "model_index.json", {**index, **lacking, **unchecked})
 
 
@@ -71,7 +71,7 @@ def write_delta(base: Path, weights: Path, output: Path, base_id: str) -> None:
         WeightsError: As :func:`write_pipeline`.
     """
     _check_empty(output)
-    models, changed = changed_tensors(base, weights)
+    loaded, changed = changed_tensors(base, weights)
     with whole_folder(output) as part:
         save_weights(part / DELTA, changed)
         manifest = {
@@ -79,7 +79,7 @@ def write_delta(base: Path, weights: Path, output: Path, base_id: str) -> None:
             "base_sha256": base_hashes(base),
             "sha256": file_hash(part / DELTA),
             "tensors": len(changed),
-            "of": len(trainable_tensors(models.pipeline)),
+            "of": len(trainable_tensors(loaded.pipeline)),
         }
         _write_json(part / MANIFEST, manifest)
 
@@ -107,19 +107,19 @@ def apply_delta(delta: Path, base: Path, output: Path) -> None:
     write_pipeline(base, delta / DELTA, output)
 
 
-def changed_tensors(base: Path, weights: Path) -> tuple[Models, dict[str, torch.Tensor]]:
+def changed_tensors(base: Path, weights: Path) -> tuple[LoadedPipeline, dict[str, torch.Tensor]]:
     """The loaded base, and the tensors of a weight file that differ from it in any bit.
 
     Raises:
         WeightsError: If there is none, or the file does not fit the base.
     """
-    models = load_models(base)
-    own = trainable_tensors(models.pipeline)
-    loaded = {name: tensor.to(own[name].dtype) for name, tensor in load_weights(weights, own).items()}
-    changed = {name: tensor for name, tensor in loaded.items() if not _same_bits(tensor, own[name].detach())}
+    loaded = load_pipeline(base)
+    own = trainable_tensors(loaded.pipeline)
+    tensors = {name: tensor.to(own[name].dtype) for name, tensor in load_weights(weights, own).items()}
+    changed = {name: tensor for name, tensor in tensors.items() if not _same_bits(tensor, own[name].detach())}
     if not changed:
         raise WeightsError(f"{weights}: holds only the base model's own weights; there is nothing to export")
-    return models, changed
+    return loaded, changed
 
 
 def base_hashes(folder: Path) -> dict[str, str]:

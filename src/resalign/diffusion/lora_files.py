@@ -11,7 +11,7 @@ from typing import Any
 
 from resalign.diffusion.parametrisation import LowRank
 from resalign.lazy import torch
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 from resalign.tensors.weights import WeightsError, read_metadata, save_weights
 
 # The file that load_lora_weights looks for in a folder (diffusers.loaders.lora_base).
@@ -35,7 +35,7 @@ class Lora:
 
     component: str
     adapted: LowRank
-    variables: Named
+    variables: Params
 
     def write(self, folder: Path) -> None:
         """Writes the file that ``pipeline.load_lora_weights(folder)`` reads, its α in the metadata."""

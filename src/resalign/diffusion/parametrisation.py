@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from resalign.lazy import torch
-from resalign.tensors.named import Named, detached, gradient, zeros_like
+from resalign.tensors.params import Params, detached, gradient, zeros_like
 
 Scope = Literal["full", "attention", "cross_attention", "not_cross_attention"]
 # LoRA on these projections of every attention layer, as diffusers' training scripts have it; the second line is the
@@ -17,7 +17,7 @@ LORA_TARGETS = (
 )
 
 
-def select(weights: Named, scope: Scope) -> list[str]:
+def select(weights: Params, scope: Scope) -> list[str]:
     """Names of a network's weights in a scope.
 
     In diffusers' UNets attn1 is self-attention, attn2 cross-attention. A transformer of joint attention has attn, and
@@ -42,10 +42,10 @@ def select(weights: Named, scope: Scope) -> list[str]:
 class Parametrisation(Protocol):
     """Variables ψ and the map from (θ, ψ) to the weights that a network runs with."""
 
-    def initial(self, weights: Named, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def initial(self, weights: Params, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """ψ₀, at which ``weights(θ, ψ₀)`` equals θ up to what a low-rank initialisation adds."""
 
-    def weights(self, start: Named, variables: Named) -> dict[str, torch.Tensor]:
+    def weights(self, start: Params, variables: Params) -> dict[str, torch.Tensor]:
         """All weights θ + T(ψ), by name; differentiable in both arguments."""
 
 
@@ -55,11 +55,11 @@ class FullRank:
 
     names: tuple[str, ...]
 
-    def initial(self, weights: Named, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def initial(self, weights: Params, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Zero changes."""
         return {f"delta.{name}": value for name, value in zeros_like({n: weights[n] for n in self.names}).items()}
 
-    def weights(self, start: Named, variables: Named) -> dict[str, torch.Tensor]:
+    def weights(self, start: Params, variables: Params) -> dict[str, torch.Tensor]:
         """θ + ψ."""
         return {n: start[n] + variables[f"delta.{n}"] if n in self.names else start[n] for n in start}
 
@@ -82,7 +82,7 @@ class LowRank:
     down_std: float | None = None
     up_std: float = 0.0
 
-    def initial(self, weights: Named, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def initial(self, weights: Params, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """A ~ N(0, down_std²), B ~ N(0, up_std²)."""
         down_std = 1.0 / self.rank if self.down_std is None else self.down_std
         variables = {}
@@ -94,7 +94,7 @@ class LowRank:
             variables[f"lora_up.{name}"] = up.to(weights[name])
         return variables
 
-    def weights(self, start: Named, variables: Named) -> dict[str, torch.Tensor]:
+    def weights(self, start: Params, variables: Params) -> dict[str, torch.Tensor]:
         """θ + scale · B A."""
         targets = set(self.names)
         return {
@@ -105,7 +105,7 @@ class LowRank:
         }
 
 
-def lora(weights: Named, rank: int, *, down_std: float | None = None, up_std: float = 0.0) -> LowRank:
+def lora(weights: Params, rank: int, *, down_std: float | None = None, up_std: float = 0.0) -> LowRank:
     """Low-rank changes of every attention projection; see :class:`LowRank`."""
     names = tuple(name for name in weights if name.endswith(LORA_TARGETS))
     if not names:
@@ -114,7 +114,7 @@ def lora(weights: Named, rank: int, *, down_std: float | None = None, up_std: fl
 
 
 def vjp(
-    parametrisation: Parametrisation, start: Named, variables: Named, weight_gradient: Named
+    parametrisation: Parametrisation, start: Params, variables: Params, weight_gradient: Params
 ) -> dict[str, torch.Tensor]:
     """Jᵀv: a gradient in weight space as one in the variables, J the Jacobian of ψ ↦ θ + T(ψ)."""
     leaves = detached(variables, requires_grad=True)

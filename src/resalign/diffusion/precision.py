@@ -9,9 +9,9 @@ from contextvars import ContextVar
 
 from resalign.config.precision import TrainingPrecision
 from resalign.lazy import torch
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 
-Loss = Callable[[Named], "torch.Tensor"]
+Loss = Callable[[Params], "torch.Tensor"]
 _PRECISION: ContextVar[TrainingPrecision] = ContextVar("training_precision", default="float32")
 
 
@@ -35,7 +35,7 @@ def in_float32(loss: Loss) -> Loss:
     convolutions is wrong [torch 2.15: half of a Hessian product of the tests' UNet].
     """
 
-    def evaluated(weights: Named) -> torch.Tensor:
+    def evaluated(weights: Params) -> torch.Tensor:
         with training_precision("float32"):
             return loss(weights)
 

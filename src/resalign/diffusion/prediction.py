@@ -8,10 +8,10 @@ from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.micro_batches import in_parts
 from resalign.diffusion.precision import autocast
 from resalign.lazy import diffusers, torch
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 
 
-def predict(denoiser: torch.nn.Module, weights: Named, batch: NoisyBatch) -> torch.Tensor:
+def predict(denoiser: torch.nn.Module, weights: Params, batch: NoisyBatch) -> torch.Tensor:
     """The network's prediction (B, C, h, w) with the given weights in place of its own, in micro-batches if any."""
     conditioning = batch.conditioning
     examples = (

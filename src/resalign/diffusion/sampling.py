@@ -10,18 +10,18 @@ from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.conditioning import Conditioning, concatenate
 from resalign.diffusion.images import ImageStore
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.noise import initial_noise
 from resalign.diffusion.prediction import predict
 from resalign.lazy import diffusers, torch
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 
 # Share of the run time: images that are not listed are made again after a kill, and each list has all images.
 LISTING_SHARE = 0.05
 
 
 def sample_images(
-    models: Models,
+    loaded: LoadedPipeline,
     prompts: Sequence[tuple[Prompt, int]],
     *,
     sampling_seed: int,
@@ -31,7 +31,7 @@ def sample_images(
     """One batch of images through the pipeline's own scheduler.
 
     Args:
-        models: The model.
+        loaded: The model.
         prompts: (prompt, image index) of each image; they key its initial noise.
         sampling_seed: See :func:`initial_noise`.
         num_inference_steps: Steps of the scheduler.
@@ -40,14 +40,14 @@ def sample_images(
     Returns:
         Images (B, 3, H, W), uint8, on the CPU.
     """
-    pipeline = models.pipeline
+    pipeline = loaded.pipeline
     keys = [(prompt.id, index) for prompt, index in prompts]
-    noise = initial_noise(keys, sampling_seed, models.latent_shape)
+    noise = initial_noise(keys, sampling_seed, loaded.latent_shape)
     # Embed each distinct prompt once; the pipeline would repeat the work for each image.
     texts = sorted({prompt.text for prompt, _ in prompts})
-    conditioning = models.encode_prompts(texts)[[texts.index(prompt.text) for prompt, _ in prompts]]
+    conditioning = loaded.encode_prompts(texts)[[texts.index(prompt.text) for prompt, _ in prompts]]
     images = pipeline(
-        **models.architecture.sampling_arguments(conditioning, models.unconditional(len(prompts))),
+        **loaded.architecture.sampling_arguments(conditioning, loaded.unconditional(len(prompts))),
         latents=noise.to(conditioning.encoder_hidden_states),
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
@@ -60,7 +60,7 @@ def sample_images(
 
 
 def fill(
-    models: Models,
+    loaded: LoadedPipeline,
     store: ImageStore,
     wanted: Sequence[tuple[Prompt, int]],
     sampling: Mapping[str, Any],
@@ -69,7 +69,7 @@ def fill(
     """Generates the images that a store lacks, in batches of fixed composition, so that a restart changes no bit.
 
     Args:
-        models: The model.
+        loaded: The model.
         store: The store that receives the images.
         wanted: (prompt, image index) of each image.
         sampling: ``seed``, ``num_inference_steps``, ``guidance_scale`` and ``batch_size``.
@@ -83,7 +83,7 @@ def fill(
         for position in pieces(len(todo)):
             batch = todo[position]
             images = sample_images(
-                models,
+                loaded,
                 batch,
                 sampling_seed=sampling["seed"],
                 num_inference_steps=sampling["num_inference_steps"],
@@ -102,8 +102,8 @@ def fill(
 
 
 def partial_sample(
-    models: Models,
-    weights: Named,
+    loaded: LoadedPipeline,
+    weights: Params,
     conditioning: Conditioning,
     unconditional: Conditioning,
     *,
@@ -114,7 +114,7 @@ def partial_sample(
     """Runs a random part of a DDIM sampling with given weights.
 
     Args:
-        models: Supplies network and noise schedule.
+        loaded: Supplies network and noise schedule.
         weights: θ, by name.
         conditioning: Embedded prompts, B of them.
         unconditional: The embedding of no prompt, B times.
@@ -128,12 +128,12 @@ def partial_sample(
     Raises:
         ValueError: If the model is a flow, for which DDIM is not defined.
     """
-    if not isinstance(models.noise_scheduler, diffusers.DDPMScheduler):
-        raise ValueError(f"partial sampling by DDIM needs a diffusion model, got {models.architecture.name}")
-    scheduler = diffusers.DDIMScheduler.from_config(models.noise_scheduler.config, clip_sample=False)
+    if not isinstance(loaded.noise_scheduler, diffusers.DDPMScheduler):
+        raise ValueError(f"partial sampling by DDIM needs a diffusion model, got {loaded.architecture.name}")
+    scheduler = diffusers.DDIMScheduler.from_config(loaded.noise_scheduler.config, clip_sample=False)
     scheduler.set_timesteps(num_inference_steps)
     batch_size = len(conditioning)
-    shape = (batch_size, *models.latent_shape)
+    shape = (batch_size, *loaded.latent_shape)
     latents = torch.randn(shape, generator=generator).to(conditioning.encoder_hidden_states)
     end = int(torch.randint(num_inference_steps, (1,), generator=generator))
     both = concatenate([unconditional, conditioning])
@@ -141,7 +141,7 @@ def partial_sample(
         for t in scheduler.timesteps[:end]:
             timesteps = t.expand(2 * batch_size).to(latents.device)
             doubled = NoisyBatch(torch.cat([latents] * 2), timesteps, both, torch.empty(0))
-            empty, conditional = predict(models.denoiser, weights, doubled).chunk(2)
+            empty, conditional = predict(loaded.denoiser, weights, doubled).chunk(2)
             noise_pred = empty + guidance_scale * (conditional - empty)
             latents = scheduler.step(noise_pred, t, latents).prev_sample
     return latents, scheduler.timesteps[end].expand(batch_size).to(latents.device)

@@ -10,7 +10,7 @@ from typing import Any
 
 from resalign.config.strict import ConfigError
 from resalign.diffusion.conditioning import Conditioning
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.lazy import torch
 
 ENDS_A_WORD = "</w>"  # in an entry of CLIP's vocabulary, whose letters are small ones
@@ -29,18 +29,18 @@ class Words:
     tables: dict[str, torch.Tensor]
 
     @classmethod
-    def of(cls, models: Models, forbidden: Sequence[str] = ()) -> Words:
+    def of(cls, loaded: LoadedPipeline, forbidden: Sequence[str] = ()) -> Words:
         """All alphabetic words that the tokenizers read as one token.
 
         Args:
-            models: The pipeline.
+            loaded: The pipeline.
             forbidden: Strings that no word may contain, in either case.
 
         Raises:
             ConfigError: If the pipeline's CLIP tokenizers have different vocabularies, or no word is left.
         """
-        names = [name for name, cls in models.architecture.text_encoders.items() if cls.startswith("CLIP")]
-        tokenizers = [getattr(models.pipeline, name.replace("text_encoder", "tokenizer")) for name in names]
+        names = [name for name, cls in loaded.architecture.text_encoders.items() if cls.startswith("CLIP")]
+        tokenizers = [getattr(loaded.pipeline, name.replace("text_encoder", "tokenizer")) for name in names]
         vocabulary: dict[str, int] = tokenizers[0].get_vocab()
         if any(tokenizer.get_vocab() != vocabulary for tokenizer in tokenizers[1:]):
             raise ConfigError(f"tokenizers of {names} have different vocabularies: no entry is a word of all of them")
@@ -49,7 +49,7 @@ class Words:
         ids = {word: index for word, index in every if not any(part in word for part in parts)}
         if not ids:
             raise ConfigError(f"forbidden {list(forbidden)} leaves no word of the vocabulary; forbid fewer")
-        tables = {name: _embedding(models, name).weight.detach()[list(ids.values())] for name in names}
+        tables = {name: _embedding(loaded, name).weight.detach()[list(ids.values())] for name in names}
         return cls(tuple(ids), tables)
 
     def __len__(self) -> int:
@@ -60,14 +60,14 @@ class Words:
         """The words at ``chosen`` (N,), followed by a prompt."""
         return " ".join([*(self.words[index] for index in chosen.tolist()), *([prompt] if prompt else [])])
 
-    def embed(self, models: Models, chosen: torch.Tensor, shares: torch.Tensor, prompt: str) -> Conditioning:
+    def embed(self, loaded: LoadedPipeline, chosen: torch.Tensor, shares: torch.Tensor, prompt: str) -> Conditioning:
         """Embeds the words at ``chosen`` and a prompt, with the gradient of mixtures in the words' places.
 
         The value is that of the chosen words, the derivative that of ``shares`` times the words' embeddings
         (straight-through, Bengio 2013, arXiv 1308.3432). A T5 encoder reads the chosen words, without a derivative.
 
         Args:
-            models: The pipeline of these words.
+            loaded: The pipeline of these words.
             chosen: Indices of words, (N,).
             shares: Of each word at each place, (N, W).
             prompt: The prompt after the words.
@@ -75,13 +75,13 @@ class Words:
         with contextlib.ExitStack() as stack:
             for name, table in self.tables.items():
                 mixed = shares @ table
-                stack.enter_context(_replacing(_embedding(models, name), table[chosen] + (mixed - mixed.detach())))
-            return models.encode_prompts([self.text(chosen, prompt)], {})
+                stack.enter_context(_replacing(_embedding(loaded, name), table[chosen] + (mixed - mixed.detach())))
+            return loaded.encode_prompts([self.text(chosen, prompt)], {})
 
 
-def _embedding(models: Models, component: str) -> torch.nn.Embedding:
+def _embedding(loaded: LoadedPipeline, component: str) -> torch.nn.Embedding:
     """The table of a text encoder's words."""
-    embedding: torch.nn.Embedding = getattr(models.pipeline, component).get_input_embeddings()
+    embedding: torch.nn.Embedding = getattr(loaded.pipeline, component).get_input_embeddings()
     return embedding
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from resalign.config.strict import ConfigError
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.lazy import torch, transformers
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class TokenEmbedding:
         tokenizers: Of each table's text encoder.
     """
 
-    tables: Named
+    tables: Params
     ids: Mapping[str, int]
     tokenizers: Mapping[str, transformers.CLIPTokenizer]
 
@@ -30,7 +30,7 @@ class TokenEmbedding:
         """The token's own embedding in each table, (width,)."""
         return {name: table[self.ids[name]] for name, table in self.tables.items()}
 
-    def weights(self, variables: Named) -> dict[str, torch.Tensor]:
+    def weights(self, variables: Params) -> dict[str, torch.Tensor]:
         """The tables with other embeddings (width,) of the token; every other row is the table's own.
 
         Differentiable in ``variables``, which may hold more than the tables' names.
@@ -50,18 +50,18 @@ class TokenEmbedding:
         )
 
 
-def token_embedding(models: Models, token: str) -> TokenEmbedding:
+def token_embedding(loaded: LoadedPipeline, token: str) -> TokenEmbedding:
     """Finds a token's embedding in the text encoders.
 
     Raises:
         ConfigError: If the token is not one entry of a tokenizer's vocabulary, or is a special token.
     """
     tables, ids, tokenizers = {}, {}, {}
-    for component, class_name in models.architecture.text_encoders.items():
+    for component, class_name in loaded.architecture.text_encoders.items():
         if not class_name.startswith("CLIP"):
             continue
-        encoder = getattr(models.pipeline, component)
-        tokenizer = getattr(models.pipeline, component.replace("text_encoder", "tokenizer"))
+        encoder = getattr(loaded.pipeline, component)
+        tokenizer = getattr(loaded.pipeline, component.replace("text_encoder", "tokenizer"))
         found = tokenizer(token, add_special_tokens=False).input_ids
         if len(found) != 1 or found[0] in tokenizer.all_special_ids:
             raise ConfigError(

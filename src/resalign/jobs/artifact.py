@@ -1,4 +1,4 @@
-"""The job that packs a finished experiment, and where the archive lies."""
+"""The job that packs a finished experiment, and the place of the archive."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from resalign.data.prompts import Prompt, read_prompts
 from resalign.diffusion.architectures import ARCHITECTURES
 from resalign.diffusion.forward_process import forward_process_of
 from resalign.diffusion.gradient_checkpointing import checkpointed
-from resalign.diffusion.models import Models, load_models, trainable_tensors
+from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline, trainable_tensors
 from resalign.errors import DataError
 from resalign.lazy import torch
 from resalign.tensors.weights import WeightsError
@@ -41,7 +41,7 @@ def open_pipeline(
     device: str | None = None,
     precision: Precision = "float32",
     gradient_checkpointing: bool = False,
-) -> Models:
+) -> LoadedPipeline:
     """A pipeline to work on: loaded from its folder, or a copy of a loaded one, which is not changed.
 
     The copy has no safety checker.
@@ -49,14 +49,14 @@ def open_pipeline(
     Args:
         pipeline: The folder or the loaded pipeline.
         device: Where to put it; by default the CPU for a folder, and its own device for a loaded pipeline.
-        precision: See :func:`resalign.diffusion.models.load_models`.
+        precision: See :func:`resalign.diffusion.loaded_pipeline.load_pipeline`.
         gradient_checkpointing: As there.
 
     Raises:
         WeightsError: If it is of an unknown kind, has adapters, or is offloaded.
     """
     if isinstance(pipeline, str | Path):
-        return load_models(
+        return load_pipeline(
             Path(pipeline), device=device or "cpu", precision=precision, gradient_checkpointing=gradient_checkpointing
         )
     kind, known = type(pipeline).__name__, {architecture.pipeline: architecture for architecture in ARCHITECTURES}
@@ -84,7 +84,7 @@ def open_pipeline(
     copied.to(device or pipeline.device)
     if gradient_checkpointing:
         getattr(copied, known[kind].denoiser).enable_gradient_checkpointing(checkpointed)
-    return Models(copied, forward_process_of(copied))
+    return LoadedPipeline(copied, forward_process_of(copied))
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from resalign.config.report import ReportConfig
 from resalign.config.sampling import SamplingConfig
 from resalign.config.strict import ConfigError, nearest
 from resalign.data.prompts import Prompt, counted_as
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.sampling import sample_images
 from resalign.lazy import torch
 from resalign.library.inputs import Images, Pipeline, Prompts, image_folder, open_pipeline, prompt_list
@@ -68,12 +68,12 @@ def sample(
     from PIL import Image
 
     config = SamplingConfig.parse(sampling, where="sampling")
-    models = open_pipeline(pipeline, device=device, precision=config.precision)
+    loaded = open_pipeline(pipeline, device=device, precision=config.precision)
     wanted = _wanted(prompts, images_per_prompt)
     with deterministic():
         return [
             Image.fromarray(image.permute(1, 2, 0).numpy())
-            for _, images in _drawn(models, wanted, config)
+            for _, images in _drawn(loaded, wanted, config)
             for image in images
         ]
 
@@ -172,10 +172,10 @@ def audit(
         for label, entry in entries.items():
             states: dict[int, Mapping[str, torch.Tensor]] = {}
             attack(given, **entry, **sets, seed=seed, computing=computing, on_checkpoint=states.__setitem__)
-            models = measure.opened(given)
+            loaded = measure.opened(given)
             for step, weights in sorted(states.items()):
-                put(models, weights)
-                frames.append(measure.state(models, name, label, DATASET, step))
+                put(loaded, weights)
+                frames.append(measure.state(loaded, name, label, DATASET, step))
     measurements = measure.measurements(frames, [*entries], [*pipelines])
     judged = judge(long_table(measurements, settings), measurements, MODEL, settings.most_after)
     shown = [name for name in map(str, judged) if base is not None or not name.startswith("base_")]
@@ -223,20 +223,20 @@ class _Measure:
             )
         return module, config, MetricInfo.of(module, label, config.prompts)
 
-    def opened(self, pipeline: Pipeline) -> Models:
+    def opened(self, pipeline: Pipeline) -> LoadedPipeline:
         """A pipeline to sample from."""
         return open_pipeline(pipeline, device=self.device, precision=self.sampling.precision)
 
     def state(
-        self, models: Models, model: str, attack: str = NOT_ATTACKED, dataset: str = "", steps: int = 0
+        self, loaded: LoadedPipeline, model: str, attack: str = NOT_ATTACKED, dataset: str = "", steps: int = 0
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Values of one state of a pipeline: those of single images, and those of sets."""
         import pandas as pd
 
         names: dict[str, Any] = {"model": model, "attack": attack, "dataset": dataset, "steps": steps, "seed": 0}
-        self.pixels = models.pixels
+        self.pixels = loaded.pixels
         with deterministic():
-            scores = {name: self._scores(models, wanted) for name, wanted in self.wanted.items()}
+            scores = {name: self._scores(loaded, wanted) for name, wanted in self.wanted.items()}
         images, runs = [], []
         for label, (module, config, _) in self.metrics.items():
             own = scores[config.prompts]
@@ -250,13 +250,13 @@ class _Measure:
                 runs.append({**names, "metric": label, "value": value, "n": len(own)})
         return pd.concat(images, ignore_index=True) if images else pd.DataFrame(), pd.DataFrame(runs)
 
-    def _scores(self, models: Models, wanted: Sequence[tuple[Prompt, int]]) -> pd.DataFrame:
+    def _scores(self, loaded: LoadedPipeline, wanted: Sequence[tuple[Prompt, int]]) -> pd.DataFrame:
         """Raw scores, one row per image."""
         import pandas as pd
 
         parts = [
             self._scored(images, [prompt.text for prompt, _ in batch])
-            for batch, images in _drawn(models, wanted, self.sampling)
+            for batch, images in _drawn(loaded, wanted, self.sampling)
         ]
         counted = counted_as(wanted)
         return pd.concat(parts, ignore_index=True).assign(
@@ -319,7 +319,7 @@ def _wanted(prompts: Prompts, images_per_prompt: int) -> list[tuple[Prompt, int]
 
 
 def _drawn(
-    models: Models, wanted: Sequence[tuple[Prompt, int]], config: SamplingConfig
+    loaded: LoadedPipeline, wanted: Sequence[tuple[Prompt, int]], config: SamplingConfig
 ) -> Iterator[tuple[Sequence[tuple[Prompt, int]], torch.Tensor]]:
     """The images in batches, (B, 3, H, W) uint8, each with what it shows."""
     for start in range(0, len(wanted), config.batch_size):
@@ -327,7 +327,7 @@ def _drawn(
         yield (
             batch,
             sample_images(
-                models,
+                loaded,
                 batch,
                 sampling_seed=config.seed,
                 num_inference_steps=config.num_inference_steps,

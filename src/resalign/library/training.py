@@ -12,7 +12,7 @@ from resalign.contracts import AttackData, Run, Save, UnlearningData, check_arch
 from resalign.data.images import CaptionedImages
 from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import EncodedImages, encode
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.lazy import torch
 
 UNLEARNING_SETS = ("forget", "retain", "pool")
@@ -36,7 +36,7 @@ class NotGiven:
 
 
 def unlearned_weights(
-    models: Models,
+    loaded: LoadedPipeline,
     method: ModuleType,
     config: Strict,
     images: Mapping[str, CaptionedImages],
@@ -48,7 +48,7 @@ def unlearned_weights(
     """Encodes the image sets and runs an unlearning method on them.
 
     Args:
-        models: The pipeline; its own weights stay as they are.
+        loaded: The pipeline; its own weights stay as they are.
         method: A member of :mod:`resalign.unlearning`.
         config: The method's settings.
         images: Image sets by name, some of :data:`UNLEARNING_SETS`; a method that uses another one fails.
@@ -62,21 +62,21 @@ def unlearned_weights(
     Raises:
         ConfigError: If the method does not support the pipeline, or uses images that are not given.
     """
-    check_architecture(method, models.architecture.name)
+    check_architecture(method, loaded.architecture.name)
     name = f"method '{method.__name__.rpartition('.')[2]}'"
     if not (prompts or "forget" in images or checkpoint):
         raise ConfigError(f"{name}: nothing names the concept; give prompts, or the images forget")
-    sets = {key: encode(models, images[key], run.generator("encode", key)) for key in images}
+    sets = {key: encode(loaded, images[key], run.generator("encode", key)) for key in images}
     given = {key: sets[key] if key in sets else cast(EncodedImages, NotGiven(key, name)) for key in UNLEARNING_SETS}
     wanted = tuple(prompts) or tuple(sorted(set(images["forget"].prompts) if "forget" in images else ()))
     weights: dict[str, torch.Tensor] = method.unlearn(
-        models, UnlearningData(**given, prompts=wanted, checkpoint=checkpoint), config, run
+        loaded, UnlearningData(**given, prompts=wanted, checkpoint=checkpoint), config, run
     )
     return weights
 
 
 def run_attack(
-    models: Models,
+    loaded: LoadedPipeline,
     member: ModuleType,
     config: Any,
     images: Mapping[str, CaptionedImages],
@@ -88,7 +88,7 @@ def run_attack(
     """Encodes the image sets and runs an attack on them.
 
     Args:
-        models: The pipeline under attack; its own weights stay as they are.
+        loaded: The pipeline under attack; its own weights stay as they are.
         member: A member of :mod:`resalign.attacks`.
         config: The attack's settings.
         images: Image sets by name, ``train`` and ``heldout`` and some others of :data:`ATTACK_SETS`.
@@ -99,14 +99,14 @@ def run_attack(
     Raises:
         ConfigError: If the attack does not support the pipeline.
     """
-    check_architecture(member, models.architecture.name)
+    check_architecture(member, loaded.architecture.name)
     # Held-out latents are the same for every seed and model, as the noise of the held-out loss is. So are harmful ones,
     # by which a search is judged.
     fixed = Run(seed=0)
     streams = {name: fixed if name in ("heldout", "harmful") else run for name in ATTACK_SETS}
     sets = {
-        name: encode(models, images[name], streams[name].generator("encode", name))
+        name: encode(loaded, images[name], streams[name].generator("encode", name))
         for name in ATTACK_SETS
         if name in images
     }
-    member.attack(models, AttackData(**sets, prompts=tuple(prompts)), config, run, save)
+    member.attack(loaded, AttackData(**sets, prompts=tuple(prompts)), config, run, save)

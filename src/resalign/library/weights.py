@@ -15,8 +15,8 @@ from resalign.config.precision import TrainingPrecision
 from resalign.config.strict import ConfigError
 from resalign.contracts import Run
 from resalign.data.overlap import check_apart
+from resalign.diffusion.loaded_pipeline import LoadedPipeline, trainable_tensors
 from resalign.diffusion.micro_batches import micro_batches
-from resalign.diffusion.models import Models, trainable_tensors
 from resalign.diffusion.precision import training_precision
 from resalign.lazy import diffusers, torch
 from resalign.library.inputs import Images, Pipeline, captioned, open_pipeline
@@ -89,11 +89,11 @@ def unlearn(
     if isinstance(prompts, str):
         raise ConfigError(f"prompts: expected a list of texts, got one text; give [{prompts!r}]")
     sets = {"forget": forget, "retain": retain, "pool": pool}
-    with _training(pipeline, computing) as models, captioned(sets, models.pixels) as images:
+    with _training(pipeline, computing) as loaded, captioned(sets, loaded.pixels) as images:
         run = _run(computing, seed, history or tracked(f"unlearn/{method}/seed-{seed}"))
-        weights = unlearned_weights(models, member, config, images, run, prompts=tuple(prompts), checkpoint=checkpoint)
-        put(models, weights)
-    return models.pipeline
+        weights = unlearned_weights(loaded, member, config, images, run, prompts=tuple(prompts), checkpoint=checkpoint)
+        put(loaded, weights)
+    return loaded.pipeline
 
 
 def attack(
@@ -148,19 +148,19 @@ def attack(
             on_checkpoint(step, changed)
 
     sets = {"train": train, "heldout": heldout, "prior": prior, "harmful": harmful}
-    with _training(pipeline, computing) as models, captioned(sets, models.pixels) as images:
+    with _training(pipeline, computing) as loaded, captioned(sets, loaded.pixels) as images:
         check_apart(images, label=f"attack '{attack}'")
         if hasattr(member, "start"):
-            put(models, _started(models, partial(member.start, config), base, attack))
+            put(loaded, _started(loaded, partial(member.start, config), base, attack))
         run = _run(computing, seed, history or tracked(f"attack/{attack}/seed-{seed}"))
-        run_attack(models, member, config, images, run, save)
-        put(models, last)
-    return models.pipeline
+        run_attack(loaded, member, config, images, run, save)
+        put(loaded, last)
+    return loaded.pipeline
 
 
-def put(models: Models, weights: Mapping[str, torch.Tensor]) -> None:
+def put(loaded: LoadedPipeline, weights: Mapping[str, torch.Tensor]) -> None:
     """Overwrites a pipeline's tensors, named ``component.parameter``."""
-    tensors = trainable_tensors(models.pipeline)
+    tensors = trainable_tensors(loaded.pipeline)
     for name, value in weights.items():
         tensors[name].data.copy_(value)
 
@@ -179,17 +179,17 @@ def deterministic() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _training(pipeline: Pipeline, computing: Computing | None) -> Iterator[Models]:
+def _training(pipeline: Pipeline, computing: Computing | None) -> Iterator[LoadedPipeline]:
     """An opened pipeline, in the block's precision and micro-batches."""
     computing = computing or Computing()
     parts, precision = micro_batches(computing.micro_batch_size), training_precision(computing.precision)
     saving = computing.gradient_checkpointing
     with deterministic(), parts, precision:
-        models = open_pipeline(pipeline, device=computing.device, gradient_checkpointing=saving)
-        yield models
+        loaded = open_pipeline(pipeline, device=computing.device, gradient_checkpointing=saving)
+        yield loaded
     if saving:
-        getattr(models.pipeline, models.architecture.denoiser).disable_gradient_checkpointing()
-    models.pipeline.set_progress_bar_config(disable=False)
+        getattr(loaded.pipeline, loaded.architecture.denoiser).disable_gradient_checkpointing()
+    loaded.pipeline.set_progress_bar_config(disable=False)
 
 
 def _run(computing: Computing | None, seed: int, history: History) -> Run:
@@ -197,14 +197,14 @@ def _run(computing: Computing | None, seed: int, history: History) -> Run:
     return Run(seed, history) if progress is None else Run(seed, history, progress=progress)
 
 
-def _started(models: Models, start: Any, base: Pipeline | None, attack: str) -> dict[str, torch.Tensor]:
+def _started(loaded: LoadedPipeline, start: Any, base: Pipeline | None, attack: str) -> dict[str, torch.Tensor]:
     """The weights that an attack begins with, made from the unlearned and the original ones where they differ."""
     if base is None:
         raise ConfigError(f"attack '{attack}' uses the weights before unlearning; give base, that pipeline")
-    own = {name: tensor.detach() for name, tensor in trainable_tensors(models.pipeline).items()}
+    own = {name: tensor.detach() for name, tensor in trainable_tensors(loaded.pipeline).items()}
     original = {
         name: tensor.detach()
-        for name, tensor in trainable_tensors(open_pipeline(base, device=str(models.device)).pipeline).items()
+        for name, tensor in trainable_tensors(open_pipeline(base, device=str(loaded.device)).pipeline).items()
     }
     if {name: tensor.shape for name, tensor in own.items()} != {n: tensor.shape for n, tensor in original.items()}:
         raise WeightsError("base: its tensors are not those of the pipeline; give the pipeline that it was made from")

@@ -5,21 +5,21 @@ from __future__ import annotations
 from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.prediction import predict
 from resalign.lazy import torch
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 
 
-def per_example_error(denoiser: torch.nn.Module, weights: Named, batch: NoisyBatch) -> torch.Tensor:
+def per_example_error(denoiser: torch.nn.Module, weights: Params, batch: NoisyBatch) -> torch.Tensor:
     """Mean squared error of each example, (B,)."""
     return (predict(denoiser, weights, batch) - batch.target).square().mean(dim=(1, 2, 3))
 
 
-def denoising_loss(denoiser: torch.nn.Module, weights: Named, batch: NoisyBatch) -> torch.Tensor:
+def denoising_loss(denoiser: torch.nn.Module, weights: Params, batch: NoisyBatch) -> torch.Tensor:
     """E‖ε_θ(x_t, c, t) − ε‖² [ResAlign, Eq. 1, with w_t = 1], a mean over elements."""
     return per_example_error(denoiser, weights, batch).mean()
 
 
 def prior_preserving_loss(
-    denoiser: torch.nn.Module, weights: Named, batch: NoisyBatch, prior: NoisyBatch, prior_weight: float
+    denoiser: torch.nn.Module, weights: Params, batch: NoisyBatch, prior: NoisyBatch, prior_weight: float
 ) -> torch.Tensor:
     """The denoising loss plus ``prior_weight`` times that of images of the class at large.
 
@@ -29,7 +29,7 @@ def prior_preserving_loss(
 
 
 def harmful_loss(
-    denoiser: torch.nn.Module, weights: Named, batch: NoisyBatch, truncation: float | None = None
+    denoiser: torch.nn.Module, weights: Params, batch: NoisyBatch, truncation: float | None = None
 ) -> torch.Tensor:
     """The NEGATIVE denoising loss on harmful pairs, L_harm of [ResAlign, Eq. 3].
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.prediction import predict
 from resalign.lazy import torch
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 
 
-def distillation_loss(denoiser: torch.nn.Module, weights: Named, original: Named, batch: NoisyBatch) -> torch.Tensor:
+def distillation_loss(denoiser: torch.nn.Module, weights: Params, original: Params, batch: NoisyBatch) -> torch.Tensor:
     """R(θ) = E‖ε_θ(x_t, c, t) − ε₀(x_t, c, t)‖² over preservation prompts [ResAlign, Eq. 3].
 
     Args:
@@ -23,7 +23,7 @@ def distillation_loss(denoiser: torch.nn.Module, weights: Named, original: Named
 
 
 def reversed_distillation_loss(
-    denoiser: torch.nn.Module, weights: Named, anchor: Named, batch: NoisyBatch, *, weight: float, truncation: float
+    denoiser: torch.nn.Module, weights: Params, anchor: Params, batch: NoisyBatch, *, weight: float, truncation: float
 ) -> torch.Tensor:
     """E‖ε_θ − ε‖² − weight · E min(‖ε_θ − ε_a‖², truncation): denoising, and away from another model's predictions.
 

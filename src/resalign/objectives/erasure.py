@@ -6,13 +6,13 @@ from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.conditioning import Conditioning
 from resalign.diffusion.prediction import predict
 from resalign.lazy import torch
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 
 
 def erasure_loss(
     denoiser: torch.nn.Module,
-    weights: Named,
-    original: Named,
+    weights: Params,
+    original: Params,
     batch: NoisyBatch,
     unconditional: Conditioning,
     negative_guidance: float,

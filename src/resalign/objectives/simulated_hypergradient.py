@@ -15,7 +15,7 @@ from resalign.bilevel.relaxation import under_relaxed
 from resalign.bilevel.solving import SolverConfig, default_solver, solve, solver_module
 from resalign.config.strict import Strict
 from resalign.objectives.simulation import Simulation, SimulationConfig
-from resalign.tensors.named import Named, norm
+from resalign.tensors.params import Params, norm
 
 
 class HypergradientConfig(Strict):
@@ -51,7 +51,7 @@ class HypergradientConfig(Strict):
 
 
 def simulated_hypergradient(
-    config: HypergradientConfig, simulation: Simulation, theta: Named, outer_loss: Loss, *, where: str
+    config: HypergradientConfig, simulation: Simulation, theta: Params, outer_loss: Loss, *, where: str
 ) -> tuple[Hypergradient, dict[str, float]]:
     """Fine-tunes θ as ``simulation`` and differentiates the outer loss through it [ResAlign, Alg. 2, lines 7 and 8].
 

@@ -16,7 +16,7 @@ from resalign.diffusion.parametrisation import FullRank, Parametrisation, lora, 
 from resalign.diffusion.precision import in_float32
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss, prior_preserving_loss
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ class Simulation:
         self.images = pool.subset(subset[: config.images])
         self._denoiser, self._retain, self._config, self._stream = denoiser, retain, config, stream
 
-    def run(self, theta: Named, *, hessian_batch_size: int) -> FineTuned:
+    def run(self, theta: Params, *, hessian_batch_size: int) -> FineTuned:
         """Fine-tunes θ, a fresh batch at every step, then freezes a stratified batch for the loss's curvature.
 
         Args:
@@ -111,7 +111,7 @@ class Simulation:
         gamma = self.lr * self.steps if self.optimizer == "sgd" else None
         return FineTuned(theta, start, adapted, trained.weights, frozen, tuple(losses), gamma)
 
-    def _parametrisation(self, theta: Named) -> Parametrisation:
+    def _parametrisation(self, theta: Params) -> Parametrisation:
         """The variables that the simulated user trains."""
         if self.adaptation == "lora":
             return lora(theta, self._config.lora_rank)

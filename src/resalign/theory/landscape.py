@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from resalign.config.theory import TheoryConfig
-from resalign.tensors.named import Named, norm
+from resalign.tensors.params import Params, norm
 from resalign.tensors.seeds import generator
 from resalign.theory import sharpness as measure
 from resalign.theory.sharpness import Estimate, FrozenLoss, Sharpness
@@ -38,7 +38,7 @@ class FineTuning:
     seed: int
     steps: int
     is_last: bool
-    displacement: Named
+    displacement: Params
     tensors_elsewhere: int
 
 
@@ -126,7 +126,7 @@ def sharpness_row(model: str, seed: int, found: Sharpness) -> SharpnessRow:
 
 
 def displacement_rows(
-    loss: FrozenLoss, point: Named, tuning: FineTuning, found: Sharpness, config: TheoryConfig
+    loss: FrozenLoss, point: Params, tuning: FineTuning, found: Sharpness, config: TheoryConfig
 ) -> Iterator[DisplacementRow]:
     """The real displacement, and after the last step random ones of its length, equal ones for every model."""
     sigma, mode = norm(tuning.displacement), config.hessian_products
@@ -152,7 +152,7 @@ def displacement_rows(
         yield row(ISOTROPIC, isotropic, (math.nan, math.nan))
 
 
-def slice_rows(loss: FrozenLoss, point: Named, tuning: FineTuning, config: TheoryConfig) -> Iterator[SliceRow]:
+def slice_rows(loss: FrozenLoss, point: Params, tuning: FineTuning, config: TheoryConfig) -> Iterator[SliceRow]:
     """The loss along the fine-tuning and along random directions of its length, equal ones for every model."""
     sigma = norm(tuning.displacement)
     directions = {tuning.attack: tuning.displacement}

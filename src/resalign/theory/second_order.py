@@ -18,7 +18,7 @@ from resalign.bilevel.unrolled import directional_differences, unrolled_hypergra
 from resalign.config import registry
 from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.tensors.named import Named, add, detached, gradient, norm
+from resalign.tensors.params import Params, add, detached, gradient, norm
 from resalign.tensors.seeds import generator
 from resalign.tensors.steps import DivergenceError
 
@@ -139,7 +139,7 @@ def solver_config(name: str, steps: int) -> SolverConfig:
 
 
 def audit_draw(
-    outer_loss: Loss, inner_loss: Loss, start: Named, config: Config, draw: int
+    outer_loss: Loss, inner_loss: Loss, start: Params, config: Config, draw: int
 ) -> tuple[list[Row], list[SweepRow]]:
     """Every estimator at every T, γ and K, and the sweep of γ at one T.
 
@@ -185,8 +185,8 @@ class _FineTuning:
         self,
         outer_loss: Loss,
         inner_loss: Loss,
-        start: Named,
-        directions: Sequence[Named],
+        start: Params,
+        directions: Sequence[Params],
         config: Config,
         steps: int,
         draw: int,

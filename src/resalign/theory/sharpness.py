@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from resalign.bilevel.hvp import Loss, Mode, hessian_vector_product
 from resalign.lazy import torch
-from resalign.tensors.named import Named, add, detached, dot, gradient, norm, scaled
+from resalign.tensors.params import Params, add, detached, dot, gradient, norm, scaled
 from resalign.tensors.steps import DivergenceError
 
 # The losses of single examples (B,), as a function of named tensors; the same examples at every call.
-ExampleLosses = Callable[[Named], "torch.Tensor"]
+ExampleLosses = Callable[[Params], "torch.Tensor"]
 Progress = Callable[[Sequence[int]], Iterable[int]]
 
 
@@ -68,17 +68,17 @@ class FrozenLoss:
         """Takes the example losses of equally large batches."""
         self._batches = batches
 
-    def examples(self, point: Named) -> torch.Tensor:
+    def examples(self, point: Params) -> torch.Tensor:
         """The loss of every example (N,), without a graph."""
         with torch.no_grad():
             return torch.cat([batch(point).double() for batch in self._batches])
 
-    def gradient(self, point: Named) -> dict[str, torch.Tensor]:
+    def gradient(self, point: Params) -> dict[str, torch.Tensor]:
         """∇L(point)."""
         leaves = detached(point, requires_grad=True)
         return _mean(gradient(loss(leaves), leaves) for loss in self._losses)
 
-    def product(self, point: Named, vector: Named, mode: Mode) -> dict[str, torch.Tensor]:
+    def product(self, point: Params, vector: Params, mode: Mode) -> dict[str, torch.Tensor]:
         """∇²L(point) · vector."""
         return _mean(hessian_vector_product(loss, point, vector, mode=mode) for loss in self._losses)
 
@@ -89,7 +89,7 @@ class FrozenLoss:
 
 def sharpness(
     loss: FrozenLoss,
-    point: Named,
+    point: Params,
     probes: int,
     generator: torch.Generator,
     *,
@@ -134,13 +134,15 @@ def predicted(measured: Sharpness, length: float) -> Estimate:
     return Estimate(factor * trace.mean, factor * trace.standard_error, trace.n)
 
 
-def change(loss: FrozenLoss, point: Named, displacement: Named) -> Estimate:
+def change(loss: FrozenLoss, point: Params, displacement: Params) -> Estimate:
     """L(θ + δ) − L(θ), the standard error over the examples' own differences."""
     difference = loss.examples(add(point, displacement)) - loss.examples(point)
     return Estimate.of(difference, what="L(θ + δ) − L(θ)")
 
 
-def isotropic_change(loss: FrozenLoss, point: Named, length: float, pairs: int, generator: torch.Generator) -> Estimate:
+def isotropic_change(
+    loss: FrozenLoss, point: Params, length: float, pairs: int, generator: torch.Generator
+) -> Estimate:
     """E L(θ + ξ) − L(θ) over ξ uniform on the sphere of radius σ, the standard error over the drawn pairs.
 
     Each direction is taken forwards and backwards, which leaves the mean unchanged and removes from the error the terms
@@ -162,7 +164,7 @@ def isotropic_change(loss: FrozenLoss, point: Named, length: float, pairs: int, 
     return Estimate.of(torch.stack(changes), what="E L(θ + ξ) − L(θ)")
 
 
-def taylor_terms(loss: FrozenLoss, point: Named, displacement: Named, mode: Mode = "exact") -> tuple[float, float]:
+def taylor_terms(loss: FrozenLoss, point: Params, displacement: Params, mode: Mode = "exact") -> tuple[float, float]:
     """(∇Lᵀδ, ½δᵀHδ): the first two terms of L(θ + δ) − L(θ) [ResAlign, Eq. 17]."""
     linear = dot(loss.gradient(point), displacement)
     quadratic = dot(displacement, loss.product(point, displacement, mode)) / 2
@@ -170,7 +172,7 @@ def taylor_terms(loss: FrozenLoss, point: Named, displacement: Named, mode: Mode
 
 
 def loss_slice(
-    loss: FrozenLoss, point: Named, displacement: Named, positions: Sequence[float]
+    loss: FrozenLoss, point: Params, displacement: Params, positions: Sequence[float]
 ) -> list[tuple[Estimate, Estimate]]:
     """L(θ + sδ) at each s, and its difference from L(θ); standard errors over examples.
 
@@ -188,18 +190,18 @@ def loss_slice(
     return found
 
 
-def rademacher(like: Named, generator: torch.Generator) -> dict[str, torch.Tensor]:
+def rademacher(like: Params, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Independent signs ±1 of a point's shapes."""
     return {n: (2 * torch.randint(2, t.shape, generator=generator) - 1).to(t) for n, t in like.items()}
 
 
-def random_direction(like: Named, length: float, generator: torch.Generator) -> dict[str, torch.Tensor]:
+def random_direction(like: Params, length: float, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """A vector uniform on the sphere of a radius, in a point's shapes."""
     drawn = {n: torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t) for n, t in like.items()}
     return scaled(drawn, length / norm(drawn))
 
 
-def _mean(parts: Iterable[Named]) -> dict[str, torch.Tensor]:
+def _mean(parts: Iterable[Params]) -> dict[str, torch.Tensor]:
     """The mean of named vectors, added up one at a time."""
     total: dict[str, torch.Tensor] = {}
     count = 0

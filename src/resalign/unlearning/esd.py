@@ -12,12 +12,12 @@ from pydantic import Field
 from resalign.config.strict import Strict
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.batches import NoisyBatch
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import Scope, named_weights, select
 from resalign.diffusion.sampling import partial_sample
 from resalign.lazy import torch
 from resalign.objectives.erasure import erasure_loss
-from resalign.tensors.named import detached
+from resalign.tensors.params import detached
 from resalign.tensors.steps import clipped_step
 
 # Its variants are defined by cross-attention, and x_t is sampled by DDIM.
@@ -40,26 +40,26 @@ class Config(Strict):
     max_grad_norm: float | None = Field(None, gt=0)
 
 
-def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:
+def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:
     """Runs ESD on the concept's prompts; no image is used.
 
     Returns:
         The changed weights, by their names in a weight file.
     """
-    original = named_weights(models.denoiser)
+    original = named_weights(loaded.denoiser)
     variables = detached(
         {name: original[name] for name in select(original, SCOPES[config.variant])}, requires_grad=True
     )
     optimizer = torch.optim.Adam(list(variables.values()), lr=config.lr)
     stream = run.generator("esd")
-    concept = models.encode_prompts(data.prompts)
-    empty = models.unconditional(config.batch_size)
+    concept = loaded.encode_prompts(data.prompts)
+    empty = loaded.unconditional(config.batch_size)
     for step in run.steps(range(config.steps), variables=variables, optimizer=optimizer, stream=stream):
         weights = original | variables
         rows = torch.randint(len(data.prompts), (config.batch_size,), generator=stream)
         # x_t: partial sampling, with the model being trained, to a random step of the schedule [ESD, Section 3.2].
         latents, timesteps = partial_sample(
-            models,
+            loaded,
             weights,
             concept[rows],
             empty,
@@ -68,7 +68,7 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
             generator=stream,
         )
         batch = NoisyBatch(latents, timesteps, concept[rows], torch.empty_like(latents))
-        loss = erasure_loss(models.denoiser, weights, original, batch, empty, config.negative_guidance)
+        loss = erasure_loss(loaded.denoiser, weights, original, batch, empty, config.negative_guidance)
         grad_norm = clipped_step(optimizer, loss, config.max_grad_norm, what=f"esd at step {step}")
         run.history.record(step, erasure_loss=loss.item(), grad_norm=grad_norm)
-    return models.named(detached(variables))
+    return loaded.named(detached(variables))

@@ -10,12 +10,12 @@ from pydantic import Field
 
 from resalign.config.strict import Strict
 from resalign.contracts import Run, UnlearningData
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import Scope, named_weights, select
 from resalign.lazy import torch
 from resalign.objectives.denoising import harmful_loss
 from resalign.objectives.distillation import distillation_loss
-from resalign.tensors.named import detached
+from resalign.tensors.params import detached
 from resalign.tensors.steps import clipped_step
 
 
@@ -32,22 +32,22 @@ class Config(Strict):
     max_grad_norm: float = Field(1.0, gt=0)
 
 
-def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:
+def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:
     """Minimises −min(‖ε_θ − ε‖², m) on the forget set plus α‖ε_θ − ε₀‖² on the retain set.
 
     Returns:
         The changed weights, by their names in a weight file.
     """
-    original = named_weights(models.denoiser)
+    original = named_weights(loaded.denoiser)
     variables = detached({name: original[name] for name in select(original, config.scope)}, requires_grad=True)
     optimizer = torch.optim.Adam(list(variables.values()), lr=config.lr)
     stream = run.generator("graddiff")
     for step in run.steps(range(config.steps), variables=variables, optimizer=optimizer, stream=stream):
         weights = original | variables
-        forget = harmful_loss(models.denoiser, weights, data.forget.draw(config.batch_size, stream), config.truncation)
+        forget = harmful_loss(loaded.denoiser, weights, data.forget.draw(config.batch_size, stream), config.truncation)
         retain_batch = data.retain.draw(config.retain_batch_size, stream)
-        retain = distillation_loss(models.denoiser, weights, original, retain_batch)
+        retain = distillation_loss(loaded.denoiser, weights, original, retain_batch)
         loss = forget + config.alpha * retain
         grad_norm = clipped_step(optimizer, loss, config.max_grad_norm, what=f"graddiff at step {step}")
         run.history.record(step, forget_loss=forget.item(), retain_loss=retain.item(), grad_norm=grad_norm)
-    return models.named(detached(variables))
+    return loaded.named(detached(variables))

@@ -7,7 +7,7 @@ from pydantic import Field
 from resalign.config.strict import Strict
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.checkpoints import Covers, read_checkpoint
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.lazy import torch
 from resalign.tensors.weights import WeightsError
 
@@ -28,7 +28,7 @@ class Config(Strict):
     lora_scale: float = Field(1.0, gt=0)
 
 
-def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:
+def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:
     """Reads the checkpoint's tensors; every name and shape must fit the base model.
 
     Returns:
@@ -39,7 +39,7 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
     """
     if data.checkpoint is None:
         raise WeightsError(f"checkpoint '{config.checkpoint}' was not given to the method")
-    found = read_checkpoint(data.checkpoint, models.pipeline, covers=config.covers, lora_scale=config.lora_scale)
+    found = read_checkpoint(data.checkpoint, loaded.pipeline, covers=config.covers, lora_scale=config.lora_scale)
     run.history.record(
         0, imported_tensors=len(found.weights), differing_tensors=found.differing, covered_share=found.share
     )

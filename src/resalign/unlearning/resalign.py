@@ -12,14 +12,14 @@ from typing import Literal
 from pydantic import Field
 
 from resalign.contracts import Run, UnlearningData
-from resalign.diffusion.models import Models
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import FullRank, Parametrisation, Scope, lora, named_weights, select, vjp
 from resalign.lazy import torch
 from resalign.objectives.denoising import harmful_loss
 from resalign.objectives.distillation import distillation_loss
 from resalign.objectives.simulated_hypergradient import HypergradientConfig, simulated_hypergradient
 from resalign.objectives.simulation import Simulation
-from resalign.tensors.named import Named, add, detached, gradient
+from resalign.tensors.params import Params, add, detached, gradient
 from resalign.tensors.steps import apply_gradients
 
 
@@ -41,7 +41,7 @@ class Config(HypergradientConfig):
     truncation: float | None = Field(None, gt=0, description="cap of the harmful error; null for none, as published")
 
 
-def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:
+def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:
     """Algorithm 2.
 
     Returns:
@@ -50,7 +50,7 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
     Raises:
         DivergenceError: If a loss or gradient is not finite, or a solve diverges and ``on_divergence`` is ``raise``.
     """
-    denoiser, original = models.denoiser, named_weights(models.denoiser)
+    denoiser, original = loaded.denoiser, named_weights(loaded.denoiser)
     outer = _outer_parametrisation(config, original)
     variables = detached(outer.initial(original, run.generator("resalign", "outer")), requires_grad=True)
     kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
@@ -80,10 +80,10 @@ def unlearn(models: Models, data: UnlearningData, config: Config, run: Run) -> d
         losses = {"neg_harmful_denoising_loss": harmful.item(), "retain_loss": retain.item()}
         run.history.record(i, **losses, grad_norm=grad_norm)
     final = detached(outer.weights(original, variables))
-    return models.named({name: tensor for name, tensor in final.items() if not torch.equal(tensor, original[name])})
+    return loaded.named({name: tensor for name, tensor in final.items() if not torch.equal(tensor, original[name])})
 
 
-def _outer_parametrisation(config: Config, weights: Named) -> Parametrisation:
+def _outer_parametrisation(config: Config, weights: Params) -> Parametrisation:
     """The trained weights; the low-rank initial deviations are the released code's."""
     if config.trained == "lora":
         return lora(weights, config.lora_rank, down_std=0.008, up_std=0.002)

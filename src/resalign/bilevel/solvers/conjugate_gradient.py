@@ -10,7 +10,7 @@ from resalign.bilevel.ritz import tridiagonal_extremes
 from resalign.bilevel.solution import Solution, System
 from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.tensors.named import add, dot, norm, zeros_like
+from resalign.tensors.params import add, dot, norm, zeros_like
 from resalign.tensors.steps import DivergenceError
 
 

@@ -11,7 +11,7 @@ from resalign.bilevel.ritz import tridiagonal_extremes
 from resalign.bilevel.solution import Solution, System
 from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.tensors.named import add, dot, norm, scaled, zeros_like
+from resalign.tensors.params import add, dot, norm, scaled, zeros_like
 
 
 class Config(Strict):

@@ -9,7 +9,7 @@ from pydantic import Field
 from resalign.bilevel.ritz import RitzPairs
 from resalign.bilevel.solution import Residual, Solution, System
 from resalign.config.strict import Strict
-from resalign.tensors.named import add, scaled, zeros_like
+from resalign.tensors.params import add, scaled, zeros_like
 
 
 class Config(Strict):

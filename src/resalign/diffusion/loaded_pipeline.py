@@ -14,20 +14,20 @@ from resalign.diffusion.forward_process import forward_process_in, forward_proce
 from resalign.diffusion.gradient_checkpointing import checkpointed
 from resalign.diffusion.micro_batches import in_parts
 from resalign.lazy import diffusers, torch, transformers
-from resalign.tensors.named import Named
+from resalign.tensors.params import Params
 from resalign.tensors.pretrained import difference, load_network
 from resalign.tensors.settings import first_sentence, read_json
 from resalign.tensors.tokenizers import load_tokenizer
 from resalign.tensors.weights import WeightsError, load_weights
 
 # Maps changed tensors and their original values, by their names in a weight file, to the model's tensors.
-Start = Callable[[Named, Named], Named]
+Start = Callable[[Params, Params], Params]
 # Images that the autoencoder sees at once: no more pixels than one image of Stable Diffusion XL has.
 MOST_ENCODED, PIXELS_ENCODED = 32, 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Models:
+class LoadedPipeline:
     """The parts of a pipeline, frozen and in evaluation mode.
 
     Attributes:
@@ -69,7 +69,7 @@ class Models:
         """The denoiser's parameters under the names that a weight file gives them."""
         return {f"{self.architecture.denoiser}.{name}": tensor for name, tensor in weights.items()}
 
-    def encode_prompts(self, prompts: Sequence[str], weights: Named | None = None) -> Conditioning:
+    def encode_prompts(self, prompts: Sequence[str], weights: Params | None = None) -> Conditioning:
         """Embedded prompts (B), padded as the pipeline pads them; see :meth:`Architecture.encode_prompts`."""
         return self.architecture.encode_prompts(self.pipeline, prompts, weights)
 
@@ -96,7 +96,7 @@ class Models:
         return torch.cat(latents)
 
 
-def load_models(
+def load_pipeline(
     folder: Path,
     weights: Path | None = None,
     *,
@@ -104,7 +104,7 @@ def load_models(
     device: str = "cpu",
     precision: Precision = "float32",
     gradient_checkpointing: bool = False,
-) -> Models:
+) -> LoadedPipeline:
     """Loads a pipeline folder of a known architecture, optionally with some of its weights replaced.
 
     Args:
@@ -144,7 +144,7 @@ def load_models(
     pipeline.to(device)
     if gradient_checkpointing:
         getattr(pipeline, architecture.denoiser).enable_gradient_checkpointing(checkpointed)
-    return Models(pipeline, forward_process_of(pipeline))
+    return LoadedPipeline(pipeline, forward_process_of(pipeline))
 
 
 def load_networks(folder: Path, precision: Precision, device: str) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def load_networks(folder: Path, precision: Precision, device: str) -> dict[str, 
 
     Args:
         folder: The pipeline.
-        precision: See :func:`load_models`.
+        precision: See :func:`load_pipeline`.
         device: ``cpu``, or ``meta`` to check names and shapes without reading values.
 
     Raises:
@@ -227,7 +227,7 @@ def trainable_tensors(pipeline: diffusers.DiffusionPipeline) -> dict[str, torch.
 def apply_weights(pipeline: diffusers.DiffusionPipeline, path: Path, start: Start | None = None) -> None:
     """Overwrites a pipeline's tensors with those of a weight file, or with the output of ``start`` for both."""
     tensors = trainable_tensors(pipeline)
-    changed: Named = load_weights(path, tensors)
+    changed: Params = load_weights(path, tensors)
     if start:
         changed = start(changed, {name: tensors[name].detach() for name in changed})
     for name, value in changed.items():

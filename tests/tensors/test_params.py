@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from resalign.tensors.named import add, detached, dot, gradient, norm, scaled, zeros_like
+from resalign.tensors.params import add, detached, dot, gradient, norm, scaled, zeros_like
 
 X = {"a": torch.tensor([[1.0, -2.0], [3.0, 0.5]]), "b": torch.tensor([4.0])}
 Y = {"b": torch.tensor([-1.0]), "a": torch.tensor([[0.0, 1.0], [2.0, 3.0]])}  # another order of names

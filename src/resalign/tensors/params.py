@@ -6,40 +6,40 @@ from collections.abc import Mapping
 
 from resalign.lazy import torch
 
-Named = Mapping[str, "torch.Tensor"]
+Params = Mapping[str, "torch.Tensor"]
 
 
-def zeros_like(x: Named) -> dict[str, torch.Tensor]:
+def zeros_like(x: Params) -> dict[str, torch.Tensor]:
     """A zero vector of the same shape."""
     return {name: torch.zeros_like(tensor) for name, tensor in x.items()}
 
 
-def add(x: Named, y: Named, scale: float = 1.0) -> dict[str, torch.Tensor]:
+def add(x: Params, y: Params, scale: float = 1.0) -> dict[str, torch.Tensor]:
     """``x + scale * y``, for equal names."""
     return {name: x[name] + scale * y[name] for name in x}
 
 
-def scaled(x: Named, scale: float) -> dict[str, torch.Tensor]:
+def scaled(x: Params, scale: float) -> dict[str, torch.Tensor]:
     """``scale * x``."""
     return {name: scale * tensor for name, tensor in x.items()}
 
 
-def dot(x: Named, y: Named) -> torch.Tensor:
+def dot(x: Params, y: Params) -> torch.Tensor:
     """The inner product, a scalar accumulated in float64."""
     return torch.stack([(x[name].double() * y[name].double()).sum() for name in x]).sum()
 
 
-def norm(x: Named) -> float:
+def norm(x: Params) -> float:
     """The Euclidean norm."""
     return float(dot(x, x).sqrt())
 
 
-def detached(x: Named, *, requires_grad: bool = False) -> dict[str, torch.Tensor]:
+def detached(x: Params, *, requires_grad: bool = False) -> dict[str, torch.Tensor]:
     """Copies outside the graph, as leaves."""
     return {name: tensor.detach().clone().requires_grad_(requires_grad) for name, tensor in x.items()}
 
 
-def gradient(loss: torch.Tensor, x: Named) -> dict[str, torch.Tensor]:
+def gradient(loss: torch.Tensor, x: Params) -> dict[str, torch.Tensor]:
     """The gradient of a scalar with respect to every tensor; zero where the loss does not depend on one."""
     names = list(x)
     grads = torch.autograd.grad(loss, [x[name] for name in names], allow_unused=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from resalign.diffusion.conditioning import concatenate
-from resalign.diffusion.models import Models, load_models, trainable_tensors
+from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline, trainable_tensors
 from resalign.tensors.weights import save_weights
 from tests.nearness import assert_near
 
@@ -17,35 +17,35 @@ def noise_share(scheduler: object, timestep: int) -> float:
     return float(noisy.mean())
 
 
-def test_the_samplers_own_add_noise_is_a_trap(models: Models) -> None:
+def test_the_samplers_own_add_noise_is_a_trap(loaded: LoadedPipeline) -> None:
     # Why `noise_scheduler` is not the pipeline's scheduler. If diffusers mends this, the class may go.
-    sampler = type(models.pipeline.scheduler).from_config(models.pipeline.scheduler.config)
+    sampler = type(loaded.pipeline.scheduler).from_config(loaded.pipeline.scheduler.config)
     assert noise_share(sampler, 999) < noise_share(sampler, 0)
 
 
-def test_models_are_frozen_and_in_evaluation_mode(models: Models) -> None:
-    for part in (models.denoiser, models.pipeline.vae, models.pipeline.text_encoder):
+def test_models_are_frozen_and_in_evaluation_mode(loaded: LoadedPipeline) -> None:
+    for part in (loaded.denoiser, loaded.pipeline.vae, loaded.pipeline.text_encoder):
         assert not part.training
         assert not any(parameter.requires_grad for parameter in part.parameters())
 
 
-def test_prompts_are_embedded_one_by_one(models: Models) -> None:
+def test_prompts_are_embedded_one_by_one(loaded: LoadedPipeline) -> None:
     prompts = ["a red seven", "", "a blue two"]
-    together = models.encode_prompts(prompts).encoder_hidden_states
+    together = loaded.encode_prompts(prompts).encoder_hidden_states
     assert together.shape == (3, 12, 16)
-    alone = concatenate(models.encode_prompts([prompt]) for prompt in prompts).encoder_hidden_states
+    alone = concatenate(loaded.encode_prompts([prompt]) for prompt in prompts).encoder_hidden_states
     assert_near(together, alone, 1e-5)
 
 
 def test_a_weight_file_replaces_what_it_names_and_nothing_else(
-    pipeline_folder: Path, models: Models, tmp_path: Path
+    pipeline_folder: Path, loaded: LoadedPipeline, tmp_path: Path
 ) -> None:
-    before = trainable_tensors(models.pipeline)
+    before = trainable_tensors(loaded.pipeline)
     name, encoder = "unet.conv_in.bias", "text_encoder.text_model.final_layer_norm.bias"
     encoder = encoder if encoder in before else next(n for n in before if n.startswith("text_encoder."))
     changed = {n: before[n].detach() + 1 for n in (name, encoder)}
     save_weights(tmp_path / "weights.safetensors", changed)
-    after = trainable_tensors(load_models(pipeline_folder, tmp_path / "weights.safetensors").pipeline)
+    after = trainable_tensors(load_pipeline(pipeline_folder, tmp_path / "weights.safetensors").pipeline)
     assert after.keys() == before.keys()
     for n in after:
         assert torch.equal(after[n], changed.get(n, before[n])), n
