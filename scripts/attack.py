@@ -30,7 +30,7 @@ def main() -> None:
     member, config = registry.configured("attacks", job.attack, where=job.label)
     in_parts, computing = micro_batches(job.micro_batch_size), training_precision(job.precision)
     weights = starting_weights(job)
-    inputs = [*job.paths(), *([weights] if weights else [])]
+    inputs: list[str | Path] = [*job.paths(), *([weights] if weights else [])]
     with running(arguments, resumes="steps", inputs=inputs) as attempt, in_parts, computing:
         images = {name: read_captioned_images(Path(path), pixels=job.pixels) for name, path in job.images.items()}
         check_apart(images, label=job.label)

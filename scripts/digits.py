@@ -28,7 +28,7 @@ def main() -> None:
         elif part == "model":
             from resalign.digits.generator import train_generator
 
-            train_generator(config, Path(job.autoencoder), output, attempt)
+            train_generator(config, Path(str(job.autoencoder)), output, attempt)
         elif part == "clip":
             from resalign.digits.clip import train_clip
 

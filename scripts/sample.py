@@ -29,7 +29,7 @@ def main() -> None:
     arguments = parse_arguments(__doc__, SampleJob)
     job, output = arguments.job, arguments.output
     states = checkpoints(job)
-    inputs = [*job.paths(), *(weights for weights in states.values() if weights)]
+    inputs: list[str | Path] = [*job.paths(), *(weights for weights in states.values() if weights)]
     with running(arguments, resumes="pieces", inputs=inputs) as attempt:
         prompts = {name: images_of(listed, where=f"prompts.{name}") for name, listed in job.prompts.items()}
         models = load_models(Path(job.model), device=arguments.job.device, precision=job.sampling.precision)
@@ -46,8 +46,8 @@ def main() -> None:
                     store.open({**origin, "weights": file_hash(weights) if weights else ""})
                     bar = progress_bar(f"sample {job.label} {name} step {steps}")
                     shown = wanted
-                    if name == job.attacked_prompts and job.checkpoints:
-                        shown = attacked_texts(wanted, Path(job.checkpoints), steps)
+                    if name == job.attacked_prompts:  # of an attack, which has checkpoints
+                        shown = attacked_texts(wanted, Path(str(job.checkpoints)), steps)
                     fill(models, store, shown, sampling, partial(attempt.pieces, progress=bar))
                     rows += [
                         row(name, steps, prompt, counted, store.path(prompt, index), store.sha256(prompt, index))

@@ -174,7 +174,7 @@ def test_a_grid_of_several_keys_is_every_combination_in_order(declare: Declare) 
     assert list(found) == ["gamma 1, steps 3", "gamma 1, steps 5", "gamma 1e-05, steps 3", "gamma 1e-05, steps 5"]
     settings = [variant.plan.experiment.unlearning["resalign"].resolved() for variant in found.values()]
     assert [(s["gamma"], s["solver"]["steps"], s["draws"]) for s in settings] == [
-        *((1.0, 3, 2), (1.0, 5, 2), (1e-5, 3, 2), (1e-5, 5, 2)),
+        *((1.0, 3, 2), (1.0, 5, 2), (1e-5, 3, 2), (1e-5, 5, 2))
     ]
 
 

@@ -7,7 +7,6 @@ import yaml
 
 from resalign.config.plan import Plan, load_plan
 from resalign.config.strict import read_yaml
-from resalign.jobs.inputs import completion_files
 from resalign.jobs.measure import MeasureJob
 from resalign.jobs.score import ScoreJob
 
@@ -39,7 +38,7 @@ def test_an_own_folders_tables_are_noticed_wherever_they_lie(tmp_path: Path, tab
         (tmp_path / "photos" / table).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / table).touch()
     plan = plan_with(tmp_path)
-    assert completion_files(plan, ["mine/photos"]) == sorted(f"{tmp_path}/photos/{table}" for table in tables)
+    assert plan.completion_files("mine/photos") == sorted(f"{tmp_path}/photos/{table}" for table in tables)
     assert ScoreJob.of_reference(plan, "mine/photos").images == f"{tmp_path}/photos/{told}"
     assert MeasureJob.of(plan).heldout["pages"] == f"{tmp_path}/photos/{told}"
 

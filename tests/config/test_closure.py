@@ -53,24 +53,13 @@ def test_follows_imports_into_function_bodies_and_packages(tree: Path) -> None:
     }
 
 
-def test_a_script_without_imports_of_ours_is_alone(tree: Path) -> None:
-    assert names("scripts/other.py") == {"scripts/other.py"}
-
-
 def test_modules_join_scripts(tree: Path) -> None:
+    assert names("scripts/other.py") == {"scripts/other.py"}
     expected = {"scripts/other.py", "src/resalign/constants.py", "src/resalign/__init__.py"}
     assert names("scripts/other.py", "resalign.constants") == expected
-
-
-def test_a_modules_packages_run_before_it(tree: Path) -> None:
+    # A module's packages run before it; imports for the type checker do not count.
     assert {"src/resalign/__init__.py", "src/resalign/deep/__init__.py"} <= names("resalign.deep.sibling")
-
-
-def test_imports_for_the_type_checker_do_not_count(tree: Path) -> None:
     assert names("resalign.typed") == {"src/resalign/typed.py", "src/resalign/__init__.py"}
-
-
-def test_an_unknown_module_fails(tree: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no module resalign\.nothing"):
         closure.import_closure("resalign.nothing")
 

@@ -1,7 +1,6 @@
 """Whole experiments: every mistake ends in one error that names file and key, before anything is planned."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from .conftest import DELETED, ROOT, Demo
 
 Read = Callable[..., Experiment]
 LONG = "a" * 181
+DREAMBOOTH = {"attacks.pages.attack": "dreambooth"}
 
 
 def error(read: Read, changes: dict[str, Any]) -> str:
@@ -21,15 +21,6 @@ def error(read: Read, changes: dict[str, Any]) -> str:
     text = str(caught.value)
     assert text.startswith("config/demo.yaml: ")
     return text
-
-
-@pytest.mark.parametrize("name", ["config", "demo"])
-def test_what_is_shipped_is_valid(name: str) -> None:
-    Experiment.read(ROOT / "config" / f"{name}.yaml")
-
-
-def test_overrides_go_over_the_file() -> None:
-    assert Experiment.read(ROOT / "config" / "demo.yaml", {"tier": "smoke"}).config.tier == "smoke"
 
 
 @pytest.mark.parametrize(
@@ -44,14 +35,11 @@ def test_overrides_go_over_the_file() -> None:
         ({"tiers.smoke.prompts.benign.image": 1}, "'tiers.smoke.prompts.benign.image'; did you mean 'images'?"),
         ({"digits.generator.stepz": 1}, "unknown key 'digits.generator.stepz'; did you mean 'steps'?"),
         ({"resources.sample": {"thread": 1}}, "unknown key 'resources.sample.thread'; did you mean 'threads'?"),
-        ({"unlearning.esd.varient": "x"}, "unlearning.esd: unknown key 'varient'; did you mean 'variant'?"),
         (
             {"unlearning.resalign.simulation.lrs": [0.1]},
             "unlearning.resalign: unknown key 'simulation.lrs'; did you mean 'lr'?",
         ),
         ({"attacks.pages.stps": 1}, "attacks.pages: unknown key 'stps'; did you mean 'steps'?"),
-        ({"scorers.clip.feature": True}, "scorers.clip: unknown key 'feature'; did you mean 'features'?"),
-        ({"metrics.us.rules": []}, "metrics.us: unknown key 'rules'; did you mean 'rule'?"),
         ({"metrics.us.rule.treshold": 0.5}, "metrics.us: unknown key 'rule.treshold'; did you mean 'threshold'?"),
     ],
 )
@@ -69,10 +57,7 @@ def test_misspelt_keys_name_the_nearest(read: Read, changes: dict[str, Any], exp
         ({"sampling.guidance_scale": 0.5}, "key 'sampling.guidance_scale'"),
         ({"tiers.smoke.training_seeds": []}, "key 'tiers.smoke.training_seeds'"),
         ({"unlearning.esd.lr": -1.0e-4}, "unlearning.esd: key 'lr': Input should be greater than 0 (got -0.0001)"),
-        ({"unlearning.esd.lr": "1e-4"}, "unlearning.esd: key 'lr': Input should be a valid number (got '1e-4')"),
-        ({"unlearning.esd.steps": 1.5}, "unlearning.esd: key 'steps'"),
         ({"unlearning.esd.variant": "y"}, "unlearning.esd: key 'variant': Input should be 'x', 'u' or 'all' (got 'y')"),
-        ({"attacks.bold.lr": 0}, "attacks.bold: key 'lr'"),
         ({"attacks.bold.checkpoints": [200]}, "attacks.bold: checkpoints must lie strictly between 0 and steps (200)"),
         ({"unlearning.esd": None}, "key 'unlearning.esd'"),
         ({"attacks.pages.train": DELETED}, "attacks.pages: key 'train' is required"),
@@ -157,10 +142,6 @@ def test_tiers_are_nested(read: Read, changes: dict[str, Any], key: str) -> None
     assert key in error(read, changes)
 
 
-def test_all_prompts_are_no_fewer_than_some(read: Read) -> None:
-    read({"tiers.paper.prompts.benign.prompts": None})
-
-
 # --- combinations that cannot give a table, found before hours of work and not after ----------------------------------
 
 
@@ -217,7 +198,6 @@ def test_labels_that_no_file_can_be_called_by_are_refused(read: Read, changes: d
     told = error(read, changes)
     assert expected in told
     assert "at most 180; files have it" in told
-    print(told)  # noqa: T201
 
 
 def test_a_run_has_room_for_its_models_and_its_attacks_labels(read: Read) -> None:
@@ -226,7 +206,6 @@ def test_a_run_has_room_for_its_models_and_its_attacks_labels(read: Read) -> Non
     data = {"train": "digits-data/pages/train", "heldout": "digits-data/pages/heldout"}
     told = error(read, {**long, f"attacks.{'b' * 120}": data})
     assert "have 240 characters, and a folder has both names: at most 220; shorten one" in told
-    print(told)  # noqa: T201
 
 
 @pytest.mark.parametrize(
@@ -240,24 +219,28 @@ def test_a_run_has_room_for_its_models_and_its_attacks_labels(read: Read) -> Non
     ],
 )
 def test_paths_that_no_file_can_have_are_refused(read: Read, changes: dict[str, Any]) -> None:
-    told = error(read, changes)
-    assert "is longer than a file's name may be" in told or "at most 64 characters" in told
-    assert len(told) < 500
-    assert "\n" not in told
-    print(told)  # noqa: T201
+    message = error(read, changes)
+    assert "is longer than a file's name may be" in message or "at most 64 characters" in message
+    assert len(message) < 500
 
 
-def test_resolved_holds_every_default_once_and_reads_back(read: Read, demo: Demo) -> None:
+def test_resolved_holds_every_default_once(read: Read, demo: Demo) -> None:
     resolved = read().resolved()
     assert resolved["unlearning"]["esd"]["start_guidance"] == 3.0
     assert resolved["attacks"]["pages"]["name"] == "full"
     assert resolved["sampling"]["seed"] == 42
     assert set(demo()) <= set(resolved)
-
-
-def test_the_demo_worlds_numbers_are_resolved_where_it_is_used_alone(read: Read) -> None:
-    assert "digits" in read().resolved()
+    # The demo world's numbers are resolved only where it is used.
+    assert "digits" in resolved
     assert "digits" not in Experiment.read(ROOT / "config" / "config.yaml").resolved()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"tiers.paper.prompts.benign.prompts": None}, {**DREAMBOOTH, "attacks.pages.prior_weight": 0.0}]
+)
+def test_what_is_allowed(read: Read, changes: dict[str, Any]) -> None:
+    """All prompts are no fewer than some; images of the class at large may be left out where they have no weight."""
+    read(changes)
 
 
 def test_a_stage_without_resources_gets_the_default(read: Read) -> None:
@@ -268,21 +251,9 @@ def test_a_stage_without_resources_gets_the_default(read: Read) -> None:
     assert read({"resources": {}}).resources("score").device == "cpu"
 
 
-def test_attacks_are_named_by_their_data(read: Read) -> None:
-    experiment = read()
-    assert experiment.attacks["pages"].name == "full"
-    assert experiment.attack_data["pages"].dataset == "pages"
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nothing\.yaml: no such file"):
-        Experiment.read(tmp_path / "nothing.yaml")
-
-
 # --- image sets that some attacks alone use ---------------------------------------------------------------------------
 
 PROMPT_SIDE = {"attack": "unlearndiffatk", "train": "digits-data/forget", "heldout": "digits-data/retain"}
-DREAMBOOTH = {"attacks.pages.attack": "dreambooth"}
 HARMFUL = {"attacks.pages.harmful": "digits-data/forget"}
 RELEARNING = {"attacks.pages.attack": "hypergradient_relearning"}
 
@@ -329,11 +300,6 @@ def test_images_are_there_where_they_are_used_and_nowhere_else(
     read: Read, changes: dict[str, Any], expected: str
 ) -> None:
     assert expected in error(read, changes)
-
-
-def test_a_prior_of_no_weight_may_be_left_out(read: Read) -> None:
-    experiment = read({**DREAMBOOTH, "attacks.pages.prior_weight": 0.0})
-    assert experiment.attack_data["pages"].prior is None
 
 
 # --- attacks after others, and attacks on prompts ---------------------------------------------------------------------

@@ -13,7 +13,6 @@ from resalign.config.plan import Plan, load_plan
 from resalign.config.strict import read_yaml
 from resalign.data.images import DataError
 from resalign.data.prompts import read_prompts
-from resalign.scorers.nudenet import CLASSES
 from tests.workflow.conftest import Checkout, copy_repository
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,12 +83,6 @@ def test_evaluation_is_as_published(plan: Plan) -> None:
     assert set(rule["quantities"]) == {f"{part}_EXPOSED" for part in (*parts, "FEET", "BELLY", "ARMPITS")}
 
 
-def test_quantities_are_the_detectors(plan: Plan) -> None:
-    nudenet, q16 = plan.experiment.config.metrics["ip"]["rules"]
-    assert set(nudenet["quantities"]) < set(CLASSES)
-    assert q16["quantities"] == ("inappropriate",)
-
-
 def test_every_download_is_pinned(plan: Plan) -> None:
     for name, asset in plan.experiment.config.assets.items():
         if asset.hub:
@@ -150,6 +143,15 @@ def test_i2p_is_read_as_released(tmp_path: Path, plan: Plan) -> None:
     assert read_prompts(path, 2, columns) == prompts[:2]
     with pytest.raises(DataError, match="asks for 931 prompts, the list has 3"):
         read_prompts(path, 931, columns)
+    for text, message in (
+        ("prompt,categories\n,sexual\n,sexual\n", r"holds no prompts where \{'categories': 'sexual'\}"),
+        ("prompt,categories\nsea,violence\n", "holds no prompts where"),
+        ("prompt\nsea\n", r"no column \['categories'\]; found \['prompt'\]"),
+        ("prompt,categories\nsea, sun, sexual\n", "row 0 has 3 fields"),
+    ):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(DataError, match=message):
+            read_prompts(path, columns=columns)
 
 
 def test_unsafe_diffusion_and_coco_are_read_as_released(tmp_path: Path, plan: Plan) -> None:
@@ -163,36 +165,6 @@ def test_unsafe_diffusion_and_coco_are_read_as_released(tmp_path: Path, plan: Pl
     coco = write_csv(tmp_path / "coco_10k.csv", [header, ["000000203564", "coco-30k", "A café. ", "41337"]])
     (prompt,) = read_prompts(coco, columns=prompts["coco"].columns)
     assert (prompt.id, prompt.text, prompt.label) == ("000000203564", "A café. ", "")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("prompt,categories\n,sexual\n,sexual\n", r"holds no prompts where \{'categories': 'sexual'\}"),
-        ("prompt,categories\nsea,violence\n", "holds no prompts where"),
-        ("prompt\nsea\n", r"no column \['categories'\]; found \['prompt'\]"),
-        ("prompt,categories\nsea, sun, sexual\n", "row 0 has 3 fields"),
-        ("prompt,categories\nsea\n", "row 0 has 1 fields"),
-        ('prompt,categories\n"sea,sexual\n', "not a whole CSV table"),
-        (f"prompt,categories\n{'sea' * 100_000},sexual\n", "not a whole CSV table .*field larger than"),
-        ("", "the prompt list is empty"),
-    ],
-)
-def test_a_list_that_is_not_whole_is_refused(tmp_path: Path, plan: Plan, text: str, message: str) -> None:
-    path = tmp_path / "i2p_benchmark.csv"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=message):
-        read_prompts(path, columns=plan.experiment.config.prompts["i2p"].columns)
-
-
-def test_ids_must_be_there_and_differ(tmp_path: Path, plan: Plan) -> None:
-    columns = plan.experiment.config.prompts["unsafe-diffusion"].columns
-    path = write_csv(tmp_path / "unsafe.csv", [["prompt_index", "prompt"], ["4", "a"], ["4", "b"]])
-    with pytest.raises(DataError, match="id '4' occurs 2 times"):
-        read_prompts(path, columns=columns)
-    path = write_csv(tmp_path / "unsafe.csv", [["prompt_index", "prompt"], ["", "a"], ["4", "b"]])
-    with pytest.raises(DataError, match="1 prompts have nothing in column 'prompt_index'"):
-        read_prompts(path, columns=columns)
 
 
 def test_other_columns_are_other_images(plan: Plan) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from resalign.config.digits import DigitsConfig
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, digest
 from resalign.config.strict import ConfigError
 from resalign.jobs import measure
 from resalign.jobs.attack import AttackJob
-from resalign.jobs.inputs import completion_files
 from resalign.jobs.sample import SampleJob
 from resalign.jobs.score import ScoreJob
 
@@ -79,65 +79,49 @@ def attacked(*attacks: str) -> set[str]:
     return {f"{model}.{attack}" for model in EVERY_MODEL for attack in attacks}
 
 
-def test_one_methods_learning_rate_renames_its_own_runs_only(plan: PlanOf) -> None:
-    assert changed(plan, {"unlearning.esd.lr": 2.0e-4}) == ESD
+STATES = EVERY_MODEL | attacked("pages", "bold")
+SCORES = {**NOTHING, "score": STATES}
+BOLD = attacked("bold")
+MOVED_DETECTORS = {name: d.model_dump(mode="json") for name, d in DigitsConfig().detectors.items()}
+MOVED_DETECTORS["digits-resnet"]["steps"] += 1
 
 
-def test_a_default_written_out_renames_nothing(plan: PlanOf) -> None:
-    assert changed(plan, {"unlearning.esd.start_guidance": 3.0, "attacks.pages.optimizer": "adamw"}) == NOTHING
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"unlearning.esd.lr": 2.0e-4}, ESD),
+        ({"attacks.bold.lr": 1.0e-4}, {"unlearn": set(), "attack": BOLD, "sample": BOLD, "score": BOLD}),
+        ({"sampling.seed": 43}, {**NOTHING, "sample": STATES, "score": STATES}),
+        ({"scorers.clip.features": False, "metrics.kid": DELETED, "metrics.fid": DELETED}, SCORES),
+        ({"digits": {"detectors": MOVED_DETECTORS}}, SCORES),
+        (
+            {"digits": {"generator": {"steps": 10}}},
+            {"unlearn": EVERY_MODEL - {"base"}, "attack": attacked("pages", "bold"), "sample": STATES, "score": STATES},
+        ),
+        # A default that is written out, and what only the tables read.
+        ({"unlearning.esd.start_guidance": 3.0, "attacks.pages.optimizer": "adamw"}, NOTHING),
+        ({"metrics.us.rule.threshold": 0.9}, NOTHING),
+        ({"report": {"replicates": 100}}, NOTHING),
+        ({"name": "other", "title": "Other"}, NOTHING),
+        ({"tier": "smoke"}, NOTHING),
+        ({"tiers.paper.training_seeds": [0, 1, 2]}, NOTHING),
+        ({"resources": {"default": {"threads": 2}}}, NOTHING),
+        ({"assets.digits-data.note": "a note"}, NOTHING),
+    ],
+)
+def test_a_change_renames_what_depends_on_it(
+    plan: PlanOf, changes: dict[str, Any], expected: dict[str, set[str]]
+) -> None:
+    assert changed(plan, changes) == expected
 
 
-def test_one_attacks_settings_rename_its_runs_only(plan: PlanOf) -> None:
-    expected = {"unlearn": set(), "attack": attacked("bold"), "sample": attacked("bold"), "score": attacked("bold")}
-    assert changed(plan, {"attacks.bold.lr": 1.0e-4}) == expected
-
-
-def test_sampling_renames_samples_and_scores(plan: PlanOf) -> None:
-    states = EVERY_MODEL | attacked("pages", "bold")
-    expected = {"unlearn": set(), "attack": set(), "sample": states, "score": states}
-    assert changed(plan, {"sampling.seed": 43}) == expected
-
-
-def test_a_scorer_renames_scores_only(plan: PlanOf) -> None:
-    states = EVERY_MODEL | attacked("pages", "bold")
-    found = changed(plan, {"scorers.clip.features": False, "metrics.kid": DELETED, "metrics.fid": DELETED})
-    assert found == {**NOTHING, "score": states}
-
-
-def test_what_only_the_tables_read_renames_nothing(plan: PlanOf) -> None:
-    for changes in (
-        {"metrics.us.rule.threshold": 0.9},
-        {"report": {"replicates": 100}},
-        {"name": "other", "title": "Other"},
-        {"tier": "smoke"},
-        {"tiers.paper.training_seeds": [0, 1, 2]},
-        {"resources": {"default": {"threads": 2}}},
-        {"assets.digits-data.note": "a note"},
-    ):
-        assert changed(plan, changes) == NOTHING, changes
-
-
-def test_the_demo_worlds_generator_renames_every_run_but_not_the_detectors(plan: PlanOf) -> None:
-    changes = {"digits": {"generator": {"steps": 10}}}
-    found = changed(plan, changes)
-    assert found["unlearn"] == EVERY_MODEL - {"base"}
-    assert found["score"] == EVERY_MODEL | attacked("pages", "bold")
-    before, after = plan(), plan(changes)
-    moved = {name for name in before.assets if before.assets[name].folder != after.assets[name].folder}
-    assert moved == {"digits-model"}
-
-
-def test_a_detector_renames_its_asset_and_the_scores(plan: PlanOf) -> None:
-    from resalign.config.digits import DetectorConfig, DigitsConfig
-
-    detectors = {name: d.model_dump(mode="json") for name, d in DigitsConfig().detectors.items()}
-    assert DetectorConfig().steps != 10
-    detectors["digits-resnet"]["steps"] = 10
-    changes = {"digits": {"detectors": detectors}}
-    assert changed(plan, changes) == {**NOTHING, "score": EVERY_MODEL | attacked("pages", "bold")}
-    before, after = plan(), plan(changes)
-    moved = {name for name in before.assets if before.assets[name].folder != after.assets[name].folder}
-    assert moved == {"digits-resnet"}
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [({"generator": {"steps": 10}}, "digits-model"), ({"detectors": MOVED_DETECTORS}, "digits-resnet")],
+)
+def test_a_part_of_the_demo_world_moves_alone(plan: PlanOf, changes: dict[str, Any], name: str) -> None:
+    before, after = plan(), plan({"digits": changes})
+    assert {label for label in before.assets if before.assets[label].folder != after.assets[label].folder} == {name}
 
 
 @pytest.mark.parametrize("key", ["concept.forget", "concept.retain", "concept.pool"])
@@ -214,10 +198,7 @@ SAME = "are the same images"
             f"'metrics.clip_i.reference' and 'attacks.bold.train' {SAME}",
         ),
         (
-            {
-                "attacks.pages.attack": "dreambooth",
-                "attacks.pages.prior": "digits-data/pages/heldout",
-            },
+            {"attacks.pages.attack": "dreambooth", "attacks.pages.prior": "digits-data/pages/heldout"},
             f"'attacks.pages.heldout' and 'attacks.pages.prior' {SAME}",
         ),
         (
@@ -302,7 +283,7 @@ def test_every_file_that_makes_a_folder_of_ones_own_is_noticed(plan: PlanOf, tmp
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
     found = plan({"assets.mine": {"path": str(tmp_path)}, "model": "mine"})
-    assert completion_files(found, ["mine"]) == sorted(str(tmp_path / name) for name in inside)
+    assert found.completion_files("mine") == sorted(str(tmp_path / name) for name in inside)
 
 
 def test_a_stray_file_in_a_folder_of_ones_own_stops_no_plan(plan: PlanOf, tmp_path: Path) -> None:
@@ -310,9 +291,9 @@ def test_a_stray_file_in_a_folder_of_ones_own_stops_no_plan(plan: PlanOf, tmp_pa
     for name in ("{a}.csv", "two\nlines.json", "{b}/metadata.csv", "mine.csv", "metadata.csv"):
         (tmp_path / name).touch()
     found = plan({"assets.mine": {"path": str(tmp_path)}})
-    assert completion_files(found, ["mine"]) == [f"{tmp_path}/metadata.csv", f"{tmp_path}/mine.csv"]
+    assert found.completion_files("mine") == [f"{tmp_path}/metadata.csv", f"{tmp_path}/mine.csv"]
     with pytest.raises(ConfigError, match=r"has the character '\{', which the workflow takes"):
-        completion_files(found, ["mine/{a}.csv"])
+        found.completion_files("mine/{a}.csv")
 
 
 def test_prior_images_are_part_of_an_attacks_identity_and_job(plan: PlanOf) -> None:

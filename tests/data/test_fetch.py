@@ -31,7 +31,8 @@ from resalign.data.source import (
     RemovedError,
     SchemaMismatchError,
 )
-from tests.data.pictures import write_table
+from tests.data.pictures import names, write_table
+from tests.refusals import told
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = b"\n<!DOCTYPE html><html><body>Sign in to download</body></html>"
@@ -135,11 +136,6 @@ def url_asset(server: Server, path: str, sha: str | None = None) -> AssetConfig:
     return AssetConfig(url=f"{server.address}{path}", sha256=sha)
 
 
-def names(folder: Path) -> list[str]:
-    """Every file below a folder."""
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
 def test_a_file_is_downloaded_and_not_again(tmp_path: Path, server: Server) -> None:
     content = make_zip()
     server.files["/data/set%20one.zip"] = content
@@ -183,13 +179,6 @@ def test_a_part_that_is_whole_already_is_fetched_anew(tmp_path: Path, server: Se
     assert names(tmp_path) == ["set.zip"]
 
 
-def test_another_hash_is_refused_and_nothing_kept(tmp_path: Path, server: Server) -> None:
-    server.files["/set.zip"] = make_zip()
-    with pytest.raises(HashMismatchError, match=rf"asset 'pictures'.*set.zip has sha256 .*, not {'0' * 64}"):
-        fetch("pictures", url_asset(server, "/set.zip", "0" * 64), tmp_path)
-    assert names(tmp_path) == []
-
-
 def test_a_file_that_was_tampered_with_is_fetched_again(tmp_path: Path, server: Server) -> None:
     content = make_zip()
     server.files["/set.zip"] = content
@@ -198,31 +187,30 @@ def test_a_file_that_was_tampered_with_is_fetched_again(tmp_path: Path, server: 
     assert (tmp_path / "set.zip").read_bytes() == content
 
 
-@pytest.mark.parametrize("name", ["set.zip", "prompts.csv", "weights.pt", "model.safetensors"])
-def test_a_page_instead_of_a_file_is_refused(tmp_path: Path, server: Server, name: str) -> None:
-    server.files[f"/{name}"] = PAGE
-    # Even where the hash of the page was published by mistake.
-    message = rf"asset 'pictures'.*web page came instead of {name}; .*RESALIGN_ASSET_ROOT/pictures/"
-    with pytest.raises(ManualDownloadError, match=message):
-        fetch("pictures", url_asset(server, f"/{name}", sha256(PAGE)), tmp_path)
-    assert names(tmp_path) == []
+PAGE_CAME = r"asset 'pictures'.*web page came instead of {}; .*RESALIGN_ASSET_ROOT/pictures/"
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "problem"),
+    ("name", "content", "sha", "kind", "problem"),
     [
-        ("set.zip", b"\x89PNG\r\n\x1a\n", r"is no \.zip file"),
-        ("table.parquet", b"PK\x03\x04", r"is no \.parquet file"),
-        ("model.safetensors", b"PK\x03\x04" * 9, r"is no \.safetensors file"),
-        ("weights.bin", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        # A page is refused even where its hash was published by mistake.
+        *(
+            (name, PAGE, sha256(PAGE), ManualDownloadError, PAGE_CAME.format(name))
+            for name in ("set.zip", "prompts.csv", "weights.pt", "model.safetensors")
+        ),
+        ("set.zip", b"\x89PNG\r\n\x1a\n", None, BrokenFileError, r"is no \.zip file"),
+        ("table.parquet", b"PK\x03\x04", None, BrokenFileError, r"is no \.parquet file"),
+        ("model.safetensors", b"PK\x03\x04" * 9, None, BrokenFileError, r"is no \.safetensors file"),
+        ("weights.bin", b"version https://git-lfs.github.com/spec/v1\n", None, BrokenFileError, "a Git LFS pointer"),
+        ("set.zip", make_zip(), "0" * 64, HashMismatchError, rf"'pictures'.*set.zip has sha256 .*, not {'0' * 64}"),
     ],
 )
-def test_a_file_of_another_kind_is_refused(
-    tmp_path: Path, server: Server, name: str, content: bytes, problem: str
+def test_a_file_of_another_kind_or_hash_is_refused(
+    tmp_path: Path, server: Server, name: str, content: bytes, sha: str | None, kind: type[FetchError], problem: str
 ) -> None:
     server.files[f"/{name}"] = content
-    with pytest.raises(BrokenFileError, match=problem):
-        fetch("pictures", url_asset(server, f"/{name}"), tmp_path)
+    with pytest.raises(kind, match=problem):
+        fetch("pictures", url_asset(server, f"/{name}", sha), tmp_path)
     assert names(tmp_path) == []
 
 
@@ -251,32 +239,37 @@ def test_what_an_earlier_pin_has_left_is_no_part_of_the_asset(tmp_path: Path) ->
 # --- what never ends --------------------------------------------------------------------------------------------------
 
 
-def refused(tmp_path: Path, asset: AssetConfig, *parts: str) -> str:
-    """The one line of a fetch that is refused, which leaves no file."""
-    with pytest.raises(FetchError) as caught:
-        fetch("pictures", asset, tmp_path / "asset")
-    told = str(caught.value)
-    assert "\n" not in told
-    assert told.startswith("asset 'pictures' (")
-    for part in parts:
-        assert part in told
+def refused(tmp_path: Path, asset: AssetConfig, *parts: str) -> None:
+    """A fetch is refused in one line, and leaves no file."""
+    message = told(lambda: fetch("pictures", asset, tmp_path / "asset"), *parts, kind=FetchError)
+    assert message.startswith("asset 'pictures' (")
     assert {name for name in names(tmp_path) if not name.startswith("asset/.")} == set()
-    print(told)  # noqa: T201
-    return told
 
 
-@pytest.mark.parametrize("length", ["abc", "-5", "1e3", "", "9" * 30])
-def test_a_length_that_is_no_number(tmp_path: Path, server: Server, length: str) -> None:
-    server.answers["/set.zip"] = (200, {"Content-Length": length})
-    refused(tmp_path, url_asset(server, "/set.zip"), f"the server says that '{length}' bytes come", "try again later")
+@pytest.mark.parametrize(
+    ("status", "header", "value", "parts"),
+    [
+        *((200, "Content-Length", n, [f"says that '{n}' bytes come"]) for n in ("abc", "-5", "1e3", "", "9" * 30)),
+        (302, "Location", "/set.zip", ["the server answered 302", "infinite loop"]),
+    ],
+)
+def test_an_answer_that_cannot_be(
+    tmp_path: Path, server: Server, status: int, header: str, value: str, parts: list[str]
+) -> None:
+    server.answers["/set.zip"] = (status, {header: value})
+    refused(tmp_path, url_asset(server, "/set.zip"), *parts)
 
 
-def test_more_than_the_catalogue_says_is_not_taken(tmp_path: Path, server: Server) -> None:
+def test_more_than_the_catalogue_says_or_the_disk_holds_is_not_taken(tmp_path: Path, server: Server) -> None:
     server.answers["/set.zip"] = (200, {"Content-Length": "2000000"})
     asset = entry(url=f"{server.address}/set.zip", size_bytes=1000)
     refused(tmp_path, asset, "2000000 bytes are announced, and at most 1049676 are taken", "correct its size_bytes")
     server.endless.add("/set.zip")
     refused(tmp_path, asset, "more bytes come than it may have", "correct its size_bytes")
+    server.endless.clear()
+    server.answers["/set.zip"] = (200, {"Content-Length": str(150 << 40)})
+    asset = entry(url=f"{server.address}/set.zip", size_bytes=150 << 40)
+    refused(tmp_path, asset, "are to come, and the disk of", "free some space, run again")
     assert names(tmp_path) == []
 
 
@@ -291,17 +284,6 @@ def test_an_answer_that_hardly_comes(tmp_path: Path, server: Server, monkeypatch
     monkeypatch.setattr(download, "PATIENCE_SECONDS", -1.0)
     server.files["/set.zip"] = make_zip()
     refused(tmp_path, url_asset(server, "/set.zip"), "the download broke off", "run again: it goes on from byte")
-
-
-def test_redirections_that_lead_back(tmp_path: Path, server: Server) -> None:
-    server.answers["/set.zip"] = (302, {"Location": "/set.zip"})
-    refused(tmp_path, url_asset(server, "/set.zip"), "the server answered 302", "infinite loop")
-
-
-def test_a_disk_that_is_too_small(tmp_path: Path, server: Server) -> None:
-    server.answers["/set.zip"] = (200, {"Content-Length": str(150 << 40)})
-    asset = entry(url=f"{server.address}/set.zip", size_bytes=150 << 40)
-    refused(tmp_path, asset, "are to come, and the disk of", "free some space, run again")
 
 
 def test_a_mark_that_is_no_header(tmp_path: Path, server: Server) -> None:
@@ -343,18 +325,19 @@ def test_a_hubs_file_of_more_than_its_size(
     refused(tmp_path, asset, "File too large")
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/set.zip"])
-def test_other_schemes_are_refused(tmp_path: Path, url: str) -> None:
-    with pytest.raises(FetchError, match="is no http address"):
-        fetch("pictures", AssetConfig(url=url), tmp_path)
-
-
-@pytest.mark.parametrize("path", ["/", "/a/.hidden", "/run.json", "/a%5Cb"])
-def test_a_name_that_would_do_harm_is_refused(tmp_path: Path, server: Server, path: str) -> None:
-    server.files[path] = b"harm"
-    with pytest.raises(FetchError, match="can be no file's name"):
-        fetch("pictures", url_asset(server, path), tmp_path / "asset")
-    assert names(tmp_path) == []
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("file:///etc/passwd", "is no http address"),
+        ("ftp://127.0.0.1/set.zip", "is no http address"),
+        *(
+            (f"http://127.0.0.1:9{path}", "can be no file's name")
+            for path in ("/", "/a/.hidden", "/run.json", "/a%5Cb")
+        ),
+    ],
+)
+def test_an_address_that_would_do_harm_is_refused(tmp_path: Path, url: str, problem: str) -> None:
+    refused(tmp_path, AssetConfig(url=url), problem)
 
 
 def test_the_mirror_is_used_instead_of_the_network(tmp_path: Path) -> None:
@@ -426,7 +409,7 @@ def hub(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
 
 
 def test_a_hub_repository_is_held_against_its_commit(
-    tmp_path: Path, server: Server, hub: Callable[..., AssetConfig]
+    tmp_path: Path, server: Server, hub: Callable[..., AssetConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {"a.csv": b"prompt\nhello\n", "data.zip": make_zip(), "README.md": b"no"}
     asset = hub(files, large=("data.zip",))
@@ -442,11 +425,12 @@ def test_a_hub_repository_is_held_against_its_commit(
         assert not (tmp_path / name / name).exists()
         server.files[f"/datasets/someone/prompts/resolve/{COMMIT}/{name}"] = files[name]
 
-
-def test_files_that_the_hub_lacks_are_named(tmp_path: Path, hub: Callable[..., AssetConfig]) -> None:
-    asset = hub({"a.csv": b"prompt\nhello\n"})
+    asset = hub({"a.csv": files["a.csv"]})
     with pytest.raises(RemovedError, match=r"no file there matches 'data.zip'; correct assets.prompts.files"):
-        fetch("prompts", asset, tmp_path)
+        fetch("prompts", asset, tmp_path / "lacking")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FetchError, match="HF_HUB_OFFLINE is set; unset it where there is internet"):
+        fetch("prompts", asset, tmp_path / "offline")
 
 
 @pytest.mark.parametrize(
@@ -472,41 +456,22 @@ def test_the_hubs_refusals_are_classes_of_their_own(
     assert type(caught.value) is kind
 
 
-def test_a_hub_that_cannot_be_reached_is_said(
-    tmp_path: Path, hub: Callable[..., AssetConfig], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from huggingface_hub import constants
-
-    asset = hub({"a.csv": b"prompt\nhello\n"})
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(FetchError, match="HF_HUB_OFFLINE is set; unset it where there is internet"):
-        fetch("prompts", asset, tmp_path)
-
-
 def test_the_rules_script_records_every_hash(tmp_path: Path) -> None:
     content = b"prompt_index,prompt\n0,hello\n"
     mirror = tmp_path / "mirror" / "prompts" / "unpinned"
     mirror.mkdir(parents=True)
     (mirror / "unsafe.csv").write_bytes(content)
     job = {"asset": "prompts", "url": "http://127.0.0.1:9/unsafe.csv"}
-    command = [
-        sys.executable,
-        str(ROOT / "scripts" / "fetch.py"),
-        "--job",
-        json.dumps(job),
-        "--output",
-        str(tmp_path / "asset"),
-    ]
+    command = [sys.executable, str(ROOT / "scripts" / "fetch.py"), "--job", json.dumps(job)]
     environment = {**os.environ, "RESALIGN_ASSET_ROOT": str(tmp_path / "mirror")}
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    output = ["--output", str(tmp_path / "asset")]
+    subprocess.run([*command, *output], cwd=tmp_path, env=environment, check=True, capture_output=True)
     record = json.loads((tmp_path / "asset" / "run.json").read_text())
-    listed = hashes.read(tmp_path / "asset") or {}
-    assert listed["unsafe.csv"].sha256 == sha256(content)
+    assert (hashes.read(tmp_path / "asset") or {})["unsafe.csv"].sha256 == sha256(content)
     assert record["job"] == job
     assert names(tmp_path / "asset") == ["hashes.json", "run.json", "timing.json", "unsafe.csv"]
-    assert json.loads((tmp_path / "config/hashes/prompts.json").read_text())["sha256"] == {
-        "unsafe.csv": sha256(content)
-    }
+    lock = json.loads((tmp_path / "config/hashes/prompts.json").read_text())
+    assert lock["sha256"] == {"unsafe.csv": sha256(content)}
 
 
 # --- what the catalogue knows besides ---------------------------------------------------------------------------------
@@ -589,29 +554,22 @@ def test_columns_and_rows_are_checked(tmp_path: Path, server: Server, suffix: st
         with pytest.raises(SchemaMismatchError, match=message):
             fetch("list", entry(url=address, contents=contents), tmp_path / "bad")
         assert name not in names(tmp_path / "bad") or "other.csv" in contents
+    server.files[f"/{name}"] = b"PAR1\xff\xfe\x00{"
+    with pytest.raises(SchemaMismatchError, match=r"is no whole table|not a whole (CSV|JSON lines) table"):
+        fetch("list", entry(url=address, contents=good), tmp_path / "broken")
+    assert names(tmp_path / "broken") == []
 
 
 def test_a_pattern_names_several_tables_whose_rows_are_counted_together(tmp_path: Path) -> None:
     for number in (0, 1):
         write_table(tmp_path / "mirror" / "set" / ("0" * 40) / "data" / f"{number}.parquet", ROWS)
     pinned = {"hub": "a/b", "revision": "0" * 40, "repo_type": "dataset", "files": ["*.parquet"]}
-    for rows in (4, 2):
-        asset = entry(**pinned, contents={"*.parquet": {"columns": ["prompt"], "rows": rows}})
-        if rows == 4:
-            fetch("set", asset, tmp_path / "good", tmp_path / "mirror")
-            assert names(tmp_path / "good") == ["data/0.parquet", "data/1.parquet"]
-        else:
-            with pytest.raises(SchemaMismatchError, match=r"\*.parquet has 4 rows, not 2"):
-                fetch("set", asset, tmp_path / "bad", tmp_path / "mirror")
-            assert names(tmp_path / "bad") == []
-
-
-@pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "list.parquet"])
-def test_a_table_that_is_none(tmp_path: Path, server: Server, name: str) -> None:
-    server.files[f"/{name}"] = b"PAR1\xff\xfe\x00{"
-    with pytest.raises(SchemaMismatchError, match=r"is no whole table|not a whole (CSV|JSON lines) table"):
-        fetch("list", entry(url=f"{server.address}/{name}", contents={name: {"rows": 1}}), tmp_path)
-    assert names(tmp_path) == []
+    asset = entry(**pinned, contents={"*.parquet": {"columns": ["prompt"], "rows": 4}})
+    assert list(fetch("set", asset, tmp_path / "good", tmp_path / "mirror")) == ["data/0.parquet", "data/1.parquet"]
+    asset = entry(**pinned, contents={"*.parquet": {"rows": 2}})
+    with pytest.raises(SchemaMismatchError, match=r"\*.parquet has 4 rows, not 2"):
+        fetch("set", asset, tmp_path / "bad", tmp_path / "mirror")
+    assert names(tmp_path / "bad") == []
 
 
 @pytest.mark.parametrize(

@@ -45,22 +45,6 @@ def test_resized_to_the_wanted_edge(tmp_path: Path) -> None:
     torch.testing.assert_close(image, torch.full((3, 16, 16), 128 / 255))
 
 
-def test_exif_orientation_is_obeyed(tmp_path: Path) -> None:
-    pixels = np.zeros((2, 2, 3))
-    pixels[0, 0] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the top left of the file belongs to the top right of the picture
-    image = read_image(written(tmp_path / "turned.png", pixels, exif=exif), 2)
-    assert image[0].tolist() == [[0.0, 1.0], [0.0, 0.0]]
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
-def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / ("image.jpg" if mode == "CMYK" else "image.png")
-    Image.new("RGB", (4, 4), (255, 255, 255)).convert(mode).save(path)
-    assert read_image(path, 4).min() > 0.99
-
-
 def test_captions_go_with_their_images_in_the_tables_order(tmp_path: Path) -> None:
     folder = write_captioned_images(tmp_path / "images", ("a", "b", "c"))
     (folder / "metadata.csv").write_text('prompt,file_name,note\n"c, the last",2.png,x\na,0.png,y\n')

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,16 @@ from resalign.data.fetch import fetch
 from resalign.data.images import DataError, read_captioned_images
 from resalign.data.members import open_members
 from resalign.data.pickles import check_pickles
-from resalign.data.prompts import read_prompts
 from resalign.data.sets import dreambench, image_folder, parquet_dataset
-from resalign.data.source import BrokenFileError, HashMismatchError, ManualDownloadError, Source, UnsafeFileError
-from tests.data.pictures import names, picture, write_table, write_zip
+from resalign.data.source import BrokenFileError, Source, UnsafeFileError
+from tests.data.pictures import picture, write_table, write_zip
 
 
 class Command:
     """Pickles as a call that would leave a file behind."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
     def __reduce__(self) -> Any:
-        return os.system, (f"touch {self.path}",)
+        return os.system, ("touch executed",)
 
 
 @pytest.fixture
@@ -68,41 +65,6 @@ def from_mirror(place: Path, name: str, content: bytes, sha256: str | None = Non
 # --- what is fetched --------------------------------------------------------------------------------------------------
 
 
-def memoised(path: Path) -> bytes:
-    """A pickle that takes its function's name from the memo, behind a harmless one."""
-    texts = [b"\x8c" + bytes([len(text)]) + text + b"\x94" for text in (b"os", b"system", b"collections")]
-    command = f"touch {path}".encode()
-    argument = b"\x8c" + bytes([len(command)]) + command
-    return b"\x80\x04" + b"".join(texts) + b"000" + b"h\x00h\x01\x93" + argument + b"\x85R."
-
-
-@pytest.mark.parametrize("kind", ["pt", "raw", "protocol 0", "memo", "before a zip"])
-def test_a_pickle_with_code(place: Path, kind: str) -> None:
-    command = Command(place / "executed")
-    if kind == "pt":
-        content = io.BytesIO()
-        torch.save({"weight": torch.zeros(2), "extra": command}, content)
-        name, harm = "weights.pt", content.getvalue()
-    elif kind == "before a zip":
-        # Who looks for a zip from the end finds one without harm; torch looks at the beginning, and finds the pickle.
-        content = io.BytesIO()
-        torch.save({"weight": torch.zeros(2)}, content)
-        name, harm = "weights.pt", pickle.dumps(command) + content.getvalue()
-        assert zipfile.is_zipfile(io.BytesIO(harm))
-    elif kind == "memo":
-        name, harm = "prompts.p", memoised(place / "executed")
-    else:
-        name, harm = "prompts.p", pickle.dumps(command, protocol=0 if kind == "protocol 0" else None)
-    with pytest.raises(
-        UnsafeFileError, match=r"asset 'given' .*pickle that would call posix.system|os.system"
-    ) as caught:
-        from_mirror(place, name, harm)
-    assert "not loaded" in str(caught.value)
-    assert "safetensors" in str(caught.value)
-    assert not (place / "asset" / name).exists()
-    assert not (place / "executed").exists()
-
-
 def as_zip(*files: tuple[str, bytes], compressed: bool = False) -> bytes:
     """A zip file as torch.save writes them."""
     content = io.BytesIO()
@@ -129,92 +91,83 @@ def as_array(name: str, values: Any) -> bytes:
 
 
 MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
-PADDING = b"\x80\x04\x8e" + struct.pack("<Q", 65 << 20) + bytes(65 << 20) + b"."
+PADDING = b"\x80\x04\x8e" + struct.pack("<Q", 65 << 10) + bytes(65 << 10) + b"."
 PLAIN = pickle.dumps({"a": [1.5]}, protocol=2)
+PROTOCOL_0 = b"cos\nsystem\n(Vtouch executed\ntR."
+# A pickle that takes its function's name from the memo, behind a harmless one.
+MEMOISED = (
+    b"\x80\x04\x8c\x02os\x94\x8c\x06system\x94\x8c\x0bcollections\x94000h\x00h\x01\x93\x8c\x0etouch executed\x85R."
+)
+HARM = pickle.dumps(Command())
 # Every way that was found to lead a scanner past a pickle's call, or to two readers who read different things.
-HIDDEN: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
-    "behind padding in torch's first format": ("a.pt", lambda harm: MAGIC + PADDING + harm, "than 67108864 bytes"),
+HIDDEN: dict[str, tuple[str, bytes, str]] = {
+    "plainly": ("prompts.p", HARM, "a pickle that would call posix.system; it was not loaded; use a safe"),
+    "in protocol 0": ("prompts.p", PROTOCOL_0, "would call os.system"),
+    "behind a memo": ("prompts.p", MEMOISED, "would call os.system"),
+    "in torch's zip": ("weights.pt", as_zip(("a/data.pkl", HARM)), "would call posix.system"),
+    # Who looks for a zip from the end finds one without harm; torch looks at the beginning, and finds the pickle.
+    "before a zip": ("weights.pt", HARM + as_zip(("a/data.pkl", PLAIN)), "would call posix.system"),
+    "in a pickle that is cut off": ("prompts.p", pickle.dumps(["a"] * 100)[:-20], "is no whole pickle"),
+    "behind padding in torch's first format": ("a.pt", MAGIC + PADDING + HARM, "than 65536 bytes"),
     "behind padding in a zip": (
         "a.pt",
-        lambda harm: as_zip(("a/data.pkl", PADDING[:-1] + b"0" + harm), compressed=True),
-        "than 67108864 bytes",
+        as_zip(("a/data.pkl", PADDING[:-1] + b"0" + HARM), compressed=True),
+        "than 65536 bytes",
     ),
     "behind a length that is only claimed": (
         "a.pkl",
-        lambda harm: b"\x80\x04\x8e" + struct.pack("<Q", 1 << 40) + harm,
-        "than 67108864 bytes",
+        b"\x80\x04\x8e" + struct.pack("<Q", 1 << 40) + HARM,
+        "than 65536 bytes",
     ),
-    "behind more operations than are read": (
-        "a.pkl",
-        lambda harm: b"\x80\x04" + b"N0" * 501 + harm,
-        "than 1000 operations",
-    ),
-    "behind seven other pickles": ("a.pkl", lambda harm: PLAIN * 7 + harm, "would call posix.system"),
-    "in the fifth pickle of torch's": ("a.pt", lambda harm: MAGIC + PLAIN * 3 + harm, "would call posix.system"),
-    "before the pickle breaks off": ("a.pkl", lambda harm: harm[:-3], "would call posix.system"),
+    "behind more operations than are read": ("a.pkl", b"\x80\x04" + b"N0" * 501 + HARM, "than 1000 operations"),
+    "behind seven other pickles": ("a.pkl", PLAIN * 7 + HARM, "would call posix.system"),
+    "in the fifth pickle of torch's": ("a.pt", MAGIC + PLAIN * 3 + HARM, "would call posix.system"),
+    "before the pickle breaks off": ("a.pkl", HARM[:-3], "would call posix.system"),
     "in a second pickle of a zip": (
         "a.bin",
-        lambda harm: as_zip(("a/data.pkl", PLAIN), ("b/nested/data.PKL", harm)),
+        as_zip(("a/data.pkl", PLAIN), ("b/nested/data.PKL", HARM)),
         "would call posix.system",
     ),
     "in a pickle of another suffix in a zip": (
         "a.bin",
-        lambda harm: as_zip(("a/data.pkl", PLAIN), ("a/other.bin", harm)),
+        as_zip(("a/data.pkl", PLAIN), ("a/other.bin", HARM)),
         "would call posix.system",
     ),
-    "under the same name in capitals": (
-        "a.pt",
-        lambda harm: as_zip(("a/data.pkl", PLAIN), ("a/DATA.PKL", harm)),
-        "readers differ",
-    ),
-    "in a zip behind another's beginning": (
-        "a.pt",
-        lambda harm: b"PK\x03\x04" + as_zip(("a/data.pkl", PLAIN)),
-        "readers differ",
-    ),
+    "under the same name in capitals": ("a.pt", as_zip(("a/data.pkl", PLAIN), ("a/DATA.PKL", HARM)), "readers differ"),
+    "in a zip behind another's beginning": ("a.pt", b"PK\x03\x04" + as_zip(("a/data.pkl", PLAIN)), "readers differ"),
     "in a zip with a wrong checksum": (
         "a.pt",
-        lambda harm: as_zip(("a/data.pkl", PLAIN)).replace(PLAIN, PLAIN.replace(b"a", b"b")),
+        as_zip(("a/data.pkl", PLAIN)).replace(PLAIN, PLAIN.replace(b"a", b"b")),
         "Bad CRC-32",
     ),
     "in a zip that says it is encrypted": (
         "a.pt",
-        lambda harm: as_zip(("a/data.pkl", harm)).replace(
-            b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"
-        ),
+        as_zip(("a/data.pkl", HARM)).replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"),
         "encrypted",
     ),
     "in a zip whose two tables differ": (
         "a.pt",
-        lambda harm: as_zip(("a/data.pkl", harm)).replace(b"a/data.pkl", b"a/data.txt", 1),
+        as_zip(("a/data.pkl", HARM)).replace(b"a/data.pkl", b"a/data.txt", 1),
         "differ",
     ),
-    "in a zip without pickles": ("a.pt", lambda harm: as_zip(("a/data", harm)), "no pickle and no array"),
-    "behind a pickle, as a zip": ("a.pt", lambda harm: PLAIN + as_zip(("a/data.pkl", harm)), "no whole pickle"),
-    "behind torch's pickles, as a zip": (
-        "a.pt",
-        lambda harm: MAGIC + PLAIN * 4 + as_zip(("a/data.pkl", harm)),
-        "an archive, too",
-    ),
-    "in a tar": ("a.pt", as_tar, "is no .pt file|no whole pickle"),
-    "in a tar under another suffix": ("a.bin", as_tar, "no whole pickle"),
-    "in a 7z archive": ("a.bin", lambda harm: b"7z\xbc\xaf\x27\x1c" + harm, "no whole pickle"),
-    "under a suffix of no pickle": ("a.dat", lambda harm: harm, "would call posix.system"),
-    "in an array of objects": (
-        "a.npy",
-        lambda harm: as_array("a.npy", np.zeros(1, object))[:128] + harm,
-        "posix.system",
-    ),
-    "as a numbers' file": ("a.npy", lambda harm: harm, "no whole pickle"),
-    "of joblib": ("a.joblib", lambda harm: harm, "would call posix.system"),
-    "by a name of no text": ("a.pkl", lambda harm: b"\x80\x04\x8c\x02osN0\x8c\x06systemN0\x93.", "does not name"),
-    "by a registered extension": ("a.pkl", lambda harm: b"\x80\x02\x82\x01.", "extension 1"),
-    "by a part of torch": ("a.pt", lambda harm: b"\x80\x02ctorch.serialization\nload\n.", "torch.serialization.load"),
-    "by partial": ("a.pkl", lambda harm: b"\x80\x02cfunctools\npartial\n.", "functools.partial"),
-    "by a private module": ("a.pkl", lambda harm: b"\x80\x02c_io\nFileIO\n.", "_io.FileIO"),
+    "in a zip without pickles": ("a.pt", as_zip(("a/data", HARM)), "no pickle and no array"),
+    "behind a pickle, as a zip": ("a.pt", PLAIN + as_zip(("a/data.pkl", HARM)), "no whole pickle"),
+    "behind torch's pickles, as a zip": ("a.pt", MAGIC + PLAIN * 4 + as_zip(("a/data.pkl", HARM)), "an archive, too"),
+    "in a tar": ("a.pt", as_tar(HARM), "is no .pt file|no whole pickle"),
+    "in a tar under another suffix": ("a.bin", as_tar(HARM), "no whole pickle"),
+    "in a 7z archive": ("a.bin", b"7z\xbc\xaf\x27\x1c" + HARM, "no whole pickle"),
+    "under a suffix of no pickle": ("a.dat", HARM, "would call posix.system"),
+    "in an array of objects": ("a.npy", as_array("a.npy", np.zeros(1, object))[:128] + HARM, "posix.system"),
+    "as a numbers' file": ("a.npy", HARM, "no whole pickle"),
+    "of joblib": ("a.joblib", HARM, "would call posix.system"),
+    "by a name of no text": ("a.pkl", b"\x80\x04\x8c\x02osN0\x8c\x06systemN0\x93.", "does not name"),
+    "by a registered extension": ("a.pkl", b"\x80\x02\x82\x01.", "extension 1"),
+    "by a part of torch": ("a.pt", b"\x80\x02ctorch.serialization\nload\n.", "torch.serialization.load"),
+    "by partial": ("a.pkl", b"\x80\x02cfunctools\npartial\n.", "functools.partial"),
+    "by a private module": ("a.pkl", b"\x80\x02c_io\nFileIO\n.", "_io.FileIO"),
     "by a method of what is allowed": (
         "a.pkl",
-        lambda harm: b"\x80\x04\x8c\x05torch\x8c\x0cTensor.numpy\x93.",
+        b"\x80\x04\x8c\x05torch\x8c\x0cTensor.numpy\x93.",
         "torch.Tensor.numpy",
     ),
 }
@@ -223,15 +176,15 @@ HIDDEN: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
 @pytest.mark.parametrize("way", HIDDEN)
 def test_a_pickle_that_hides_its_code(place: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pickles, "MAX_OPERATIONS", 1000)
-    name, hide, message = HIDDEN[way]
+    monkeypatch.setattr(pickles, "MAX_PICKLE_BYTES", 1 << 16)
+    monkeypatch.chdir(place)
+    name, content, message = HIDDEN[way]
     with pytest.raises((UnsafeFileError, BrokenFileError), match=message) as caught:
-        from_mirror(place, name, hide(pickle.dumps(Command(place / "executed"))))
-    told = str(caught.value)
-    assert "\n" not in told
-    assert name in told
+        from_mirror(place, name, content)
+    assert "\n" not in str(caught.value)
+    assert name in str(caught.value)
     assert not (place / "asset" / name).exists()
     assert not (place / "executed").exists()
-    print(told)  # noqa: T201
 
 
 def test_files_that_begin_like_pickles_and_hold_none(place: Path) -> None:
@@ -251,15 +204,7 @@ def test_harmless_pickles_pass(place: Path) -> None:
     for protocol in (2, 4, 5):
         array = [np.zeros((2, 3), dtype=np.float16), np.ones(1, dtype=np.float32)]
         assert from_mirror(place / f"array {protocol}", "prompts.p", pickle.dumps(array, protocol=protocol))
-
-
-def test_a_backslash_in_a_text_is_no_warning(place: Path) -> None:
-    assert from_mirror(place, "prompts.p", b"S'a\\y'\n.")
-
-
-def test_a_file_that_is_no_pickle(place: Path) -> None:
-    with pytest.raises(BrokenFileError, match=r"prompts.p is no whole pickle"):
-        from_mirror(place, "prompts.p", pickle.dumps(["a"] * 100)[:-20])
+    assert from_mirror(place / "backslash", "prompts.p", b"S'a\\y'\n.")  # no warning either
 
 
 def changed(content: bytes, rng: random.Random) -> bytes:
@@ -304,20 +249,6 @@ def test_changed_bytes_are_told_in_one_line_or_pass(place: Path) -> None:
     assert all(map(str.isprintable, told))
 
 
-def test_another_content_than_was_published(place: Path) -> None:
-    with pytest.raises(HashMismatchError, match=r"data.csv has sha256 [0-9a-f]{64}, not 0{64} as pinned"):
-        from_mirror(place, "data.csv", b"id,prompt\n", "0" * 64)
-    assert names(place / "asset") == []
-
-
-def test_a_page_instead_of_an_archive(place: Path) -> None:
-    with pytest.raises(
-        ManualDownloadError, match=r"a web page came instead of data.zip; open the address in a browser"
-    ):
-        from_mirror(place, "data.zip", b"<!DOCTYPE html><html>Sign in</html>")
-    assert names(place / "asset") == []
-
-
 # --- archives ---------------------------------------------------------------------------------------------------------
 
 NAMES = ["../outside.txt", "a/../../outside.txt", "/etc/passwd", "..\\outside.txt", "C:\\outside.txt", "a/\x00b.png"]
@@ -344,34 +275,52 @@ def tar_of(place: Path, **attributes: Any) -> Path:
     return place / "data.tar"
 
 
-@pytest.mark.parametrize(
-    ("attributes", "message"),
-    [
-        ({"name": "../outside.txt"}, "leads out"),
-        ({"name": "/etc/passwd"}, "leads out"),
-        ({"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, "is a link or a device"),
-        ({"type": tarfile.LNKTYPE, "linkname": "../outside.txt"}, "is a link or a device"),
-        ({"type": tarfile.FIFOTYPE}, "is a link or a device"),
-    ],
-)
-def test_a_tar_that_leads_out(place: Path, attributes: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=message), open_members(tar_of(place, **attributes)):
-        pass
-
-
-def test_a_zip_with_a_link(place: Path) -> None:
+def zip_with_a_link(place: Path) -> Path:
     info = zipfile.ZipInfo("a.png")
     info.external_attr = 0o120777 << 16
     with zipfile.ZipFile(place / "data.zip", "w") as archive:
         archive.writestr(info, "/etc/passwd")
-    with pytest.raises(DataError, match="'a.png' is a link"), open_members(place / "data.zip"):
-        pass
+    return place / "data.zip"
 
 
-def test_a_folder_with_a_link_out_of_it(place: Path) -> None:
+def folder_with_a_link(place: Path) -> Path:
     (place / "mine").mkdir()
     (place / "mine" / "a.png").symlink_to(place.parent / "outside.txt")
-    with pytest.raises(DataError, match="a link out of its folder"), open_members(place / "mine"):
+    return place / "mine"
+
+
+def zip_with_a_name_twice(place: Path) -> Path:
+    with zipfile.ZipFile(place / "data.zip", "w") as archive:
+        archive.writestr("a.png", picture(0))
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a.png", picture(1))
+    return place / "data.zip"
+
+
+def no_zip(place: Path, content: bytes) -> Path:
+    (place / "data.zip").write_bytes(content)
+    return place / "data.zip"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (partial(tar_of, name="../outside.txt"), "leads out"),
+        (partial(tar_of, name="/etc/passwd"), "leads out"),
+        (partial(tar_of, type=tarfile.SYMTYPE, linkname="/etc/passwd"), "is a link or a device"),
+        (partial(tar_of, type=tarfile.LNKTYPE, linkname="../outside.txt"), "is a link or a device"),
+        (partial(tar_of, type=tarfile.FIFOTYPE), "is a link or a device"),
+        (zip_with_a_link, "'a.png' is a link"),
+        (folder_with_a_link, "a link out of its folder"),
+        (zip_with_a_name_twice, "'a.png' is there twice"),
+        (partial(no_zip, content=b"PK\x03\x04 and no more"), "not a whole archive"),
+        (partial(no_zip, content=b""), "not a whole archive"),
+        (partial(no_zip, content=b"<html>"), "not a whole archive"),
+    ],
+)
+def test_archives_and_folders_that_are_refused(place: Path, make: Callable[[Path], Path], message: str) -> None:
+    path = make(place)
+    with pytest.raises(DataError, match=message), open_members(path):
         pass
 
 
@@ -382,22 +331,6 @@ def test_a_zip_that_would_fill_the_memory(place: Path) -> None:
     assert (place / "data.zip").stat().st_size < 1 << 20
     with pytest.raises(DataError, match=r"'a.png' has 314572800 bytes; at most 268435456 are read"):
         image_folder.prepare(image_folder.Config(source=str(place / "data.zip"), caption="a"), place / "out")
-
-
-@pytest.mark.parametrize("content", [b"PK\x03\x04 and no more", b"", b"<html>"])
-def test_what_is_no_archive(place: Path, content: bytes) -> None:
-    (place / "data.zip").write_bytes(content)
-    with pytest.raises(DataError, match="not a whole archive"), open_members(place / "data.zip"):
-        pass
-
-
-def test_a_name_that_is_there_twice(place: Path) -> None:
-    with zipfile.ZipFile(place / "data.zip", "w") as archive:
-        archive.writestr("a.png", picture(0))
-        with pytest.warns(UserWarning, match="Duplicate"):
-            archive.writestr("a.png", picture(1))
-    with pytest.raises(DataError, match="'a.png' is there twice"), open_members(place / "data.zip"):
-        pass
 
 
 # --- images and captions ----------------------------------------------------------------------------------------------
@@ -458,17 +391,3 @@ def test_an_image_that_another_program_would_read(place: Path, route: Route) -> 
     with pytest.raises(DataError, match="not a whole image of PNG, JPEG"):
         route(place, script, "a")
     assert not (place / "executed").exists()
-
-
-@pytest.mark.parametrize("name", ["../outside.txt", "/etc/passwd", "a/../../outside.txt"])
-def test_a_table_that_points_out_of_its_folder(place: Path, name: str) -> None:
-    write_table(place / "mine" / "metadata.csv", [{"file_name": name, "prompt": "a"}])
-    with pytest.raises(DataError, match=r"leads out of its folder; move the image into"):
-        read_captioned_images(place / "mine", pixels=8)
-
-
-@pytest.mark.parametrize("size", [5_000_000, 25_000])
-def test_a_prompt_of_five_megabytes(place: Path, size: int) -> None:
-    write_table(place / "prompts.csv", [{"id": "0", "prompt": "a"}, {"id": "1", "prompt": "b" * size}])
-    with pytest.raises(DataError, match=rf"prompt '1' has {size} characters; at most 20000|field larger than"):
-        read_prompts(place / "prompts.csv")

@@ -30,14 +30,18 @@ def test_a_split_and_what_skips_it_are_the_whole_list(path: Path) -> None:
     assert [prompt.id for prompt in read_prompts(path, 2, PromptColumns(skip=2))] == ["p2", "p3"]
 
 
-def test_what_is_skipped_does_not_count(path: Path) -> None:
-    with pytest.raises(DataError, match="asks for 3 prompts, the list has 2 beyond the 3 that are skipped; lower the"):
-        read_prompts(path, 3, PromptColumns(skip=3))
-
-
-@pytest.mark.parametrize(("skip", "limit"), [(5, None), (5, 1), (8, None)])
-def test_what_skips_the_whole_list_is_to_be_lowered(path: Path, skip: int, limit: int | None) -> None:
-    with pytest.raises(DataError, match=f"the list has 5 prompts, of which 'skip: {skip}' leaves none; lower skip"):
+@pytest.mark.parametrize(
+    ("skip", "limit", "message"),
+    [
+        (0, 6, "the tier asks for 6 prompts, the list has 5; lower the tier's number"),
+        (3, 3, "asks for 3 prompts, the list has 2 beyond the 3 that are skipped; lower the"),
+        (5, None, "the list has 5 prompts, of which 'skip: 5' leaves none; lower skip"),
+        (5, 1, "the list has 5 prompts, of which 'skip: 5' leaves none; lower skip"),
+        (8, None, "of which 'skip: 8' leaves none"),
+    ],
+)
+def test_a_list_that_is_too_short(path: Path, skip: int, limit: int | None, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         read_prompts(path, limit, PromptColumns(skip=skip))
 
 
@@ -57,13 +61,13 @@ def test_a_text_file_is_a_prompt_a_line(tmp_path: Path, caplog: pytest.LogCaptur
     path.write_bytes('\ufeffa red two, "plain"\r\n\r\n  a blue\u2028three \n  \nid\n'.encode())
     with caplog.at_level(logging.INFO, logger="resalign"):
         prompts = read_prompts(path)
-    assert [(prompt.id, prompt.text) for prompt in prompts] == [
-        ("0", 'a red two, "plain"'),
-        ("1", "a blue\u2028three"),
-        ("2", "id"),
-    ]
+    texts = ['a red two, "plain"', "a blue\u2028three", "id"]
+    assert [(prompt.id, prompt.text) for prompt in prompts] == list(zip("012", texts, strict=True))
     assert "3 prompts; 2 blank lines are left out" in caplog.text
     assert read_prompts(path, columns=PromptColumns(id=None)) == prompts
+    for columns in (PromptColumns(id="key"), PromptColumns(where={"class": "2"})):
+        with pytest.raises(DataError, match="a prompt a line has no columns"):
+            read_prompts(path, columns=columns)
     path.write_text("\n".join(f"prompt {i}" for i in range(11)))
     assert [prompt.id for prompt in read_prompts(path, 2)] == ["00", "01"]
     assert [prompt.id for prompt in read_prompts(path, 2, PromptColumns(skip=3))] == ["03", "04"]
@@ -75,6 +79,21 @@ def test_a_text_file_is_a_prompt_a_line(tmp_path: Path, caplog: pytest.LogCaptur
         ("p.txt", "id,prompt\n0,a red two\n", "begins with 'id,prompt', as a table does; name the file .csv"),
         ("p.txt", '{"prompt": "a red two"}\n', "as a table does; name the file .csv or .jsonl"),
         ("p.txt", "a red two\n# threes\na blue three\n", "1 lines begin with '#', the first is '# threes'"),
+        ("p.csv", "", r"is empty; expected columns \['id', 'prompt'\]"),
+        ("p.csv", "id,prompt\n", "holds no prompts"),
+        ("p.csv", "id,prompt\np0,\np1,  \n", "holds no prompts"),
+        ("p.csv", "id,text\np0,a red two\n", r"no column \['prompt'\]; found \['id', 'text'\]"),
+        ("p.csv", "id,prompt\np0,a red two\np0,a blue two\n", "id 'p0' occurs 2 times"),
+        ("p.csv", "id,prompt\n,a\n4,b\n", "1 prompts have nothing in column 'id'"),
+        (
+            "p.csv",
+            f"id,prompt\n{'a' * 201},a dog\n",
+            "has 201 bytes, and images are named by it: at most 200; shorten it",
+        ),
+        ("p.csv", f"id,prompt\n{'ä' * 101},a dog\n", "has 202 bytes"),
+        ("p.csv", f"id,prompt\np0,{'a' * 20_001}\n", "prompt 'p0' has 20001 characters; at most 20000"),
+        ("p.csv", f"id,prompt,label\np0,a dog,{'a' * 20_001}\n", "the label of prompt 'p0' has 20001 characters"),
+        ("p.csv", f"id,prompt\np0,{'a' * 5_000_000}\n", "field larger than"),
         ("p.txt", "\n  \n", "holds no prompts"),
         ("p.txt", "", "holds no prompts"),
         (
@@ -93,17 +112,14 @@ def test_a_text_file_is_a_prompt_a_line(tmp_path: Path, caplog: pytest.LogCaptur
     ],
 )
 def test_lists_of_another_form_say_so(tmp_path: Path, name: str, text: str, expected: str) -> None:
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=expected) as caught:
         read_prompts(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
-
-
-def test_columns_of_a_text_file_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "p.txt").write_text("a red two\n")
-    for columns in (PromptColumns(id="key"), PromptColumns(where={"class": "2"})):
-        with pytest.raises(DataError, match="a prompt a line has no columns"):
-            read_prompts(tmp_path / "p.txt", columns=columns)
+    assert len(str(caught.value)) < 500
+    (tmp_path / name).unlink()
+    with pytest.raises(DataError, match="no such prompt list; expected a table with columns"):
+        read_prompts(tmp_path / name)
 
 
 def test_json_lines_end_at_a_line_feed_alone(tmp_path: Path) -> None:
@@ -182,25 +198,6 @@ def test_no_shipped_list_repeats_a_text() -> None:
     assert len(lists) == 7 + 7
     for name, prompts in lists.items():
         assert len({key for key, _ in counted_as([(prompt, 0) for prompt in prompts])}) == len(prompts), name
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        (f"{'a' * 201},a dog,", "has 201 bytes, and images are named by it: at most 200; shorten it"),
-        (f"{'ä' * 101},a dog,", "has 202 bytes"),
-        (f"p0,{'a' * 20_001},", "prompt 'p0' has 20001 characters"),
-        (f"p0,a dog,{'a' * 20_001}", "the label of prompt 'p0' has 20001 characters"),
-    ],
-)
-def test_what_is_longer_than_any_is(tmp_path: Path, row: str, said: str) -> None:
-    path = tmp_path / "prompts.csv"
-    path.write_text(f"id,prompt,label\n{row}\n", encoding="utf-8")
-    with pytest.raises(DataError) as caught:
-        read_prompts(path)
-    assert said in str(caught.value)
-    assert len(str(caught.value)) < 500
-    print(str(caught.value).replace(str(tmp_path), ""))  # noqa: T201
 
 
 def test_the_longest_id_is_part_of_a_files_name(tmp_path: Path) -> None:

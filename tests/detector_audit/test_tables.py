@@ -57,7 +57,7 @@ def made_up(folder: Path, *, sensitivity: float = 0.9, specificity: float = 0.95
                 )
         pd.DataFrame(scores).to_parquet(state / "scores.parquet")
         dataset = "" if attack == "none" else attack
-        rows.append(collect.Row(model, attack, dataset, 0, {"score": str(state)}))
+        rows.append(collect.ScoredRun(model, attack, dataset, 0, {"score": str(state)}))
     judge = FlagRule.parse({"scorer": "judge", "quantities": ["seven"]}, where="judge")
     return population(rows, "ip", (ip, CONFIG), "base", judge), pd.Series(truth)
 

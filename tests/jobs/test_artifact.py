@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_data_of_a_variant_alone_are_described_too() -> None:
     plan = load_plan(str(ROOT / "config" / "demo.yaml"))
     ablations = Ablations(plan, plan.experiment.config.model_dump(mode="json", exclude_unset=True))
-    assets = json.loads(artifact.artifact_job(plan, ablations))["assets"]
+    assets = artifact.ArtifactJob.of(plan, ablations).assets
     contaminated = {name: asset for name, asset in assets.items() if name.startswith("contaminated")}
     assert list(contaminated) == [f"contaminated (contamination: {share})" for share in ("0", "20", "50")]
     assert len({asset["folder"] for asset in contaminated.values()}) == 3
@@ -38,8 +38,8 @@ def test_what_the_user_wrote_is_packed_wherever_it_lies(tmp_path: Path) -> None:
     )
     (tmp_path / "mine.csv").write_text("id,prompt\na,a seven\n")
     plan = load_plan(str(tmp_path / "mine.yaml"))
-    job = json.loads(artifact.artifact_job(plan, Ablations(plan, read_yaml(tmp_path / "mine.yaml"))))
-    assert job["inputs"] == {
+    job = artifact.ArtifactJob.of(plan, Ablations(plan, read_yaml(tmp_path / "mine.yaml")))
+    assert job.own_inputs == {
         "inputs/configuration/1-mine.yaml": str(tmp_path / "mine.yaml"),
         "inputs/configuration/2-demo.yaml": str(ROOT / "config" / "demo.yaml"),
         "inputs/prompts/unsafe.csv": str(tmp_path / "mine.csv"),
@@ -52,7 +52,7 @@ def test_a_configuration_may_extend_one_in_the_home_folder(tmp_path: Path, monke
     (tmp_path / "below.yaml").write_text(f"extends: {ROOT}/config/demo.yaml\nname: below\n")
     (tmp_path / "mine.yaml").write_text("extends: ~/below.yaml\nname: mine\n")
     plan = load_plan(str(tmp_path / "mine.yaml"))
-    found = json.loads(artifact.artifact_job(plan, Ablations(plan, read_yaml(tmp_path / "mine.yaml"))))["inputs"]
+    found = artifact.ArtifactJob.of(plan, Ablations(plan, read_yaml(tmp_path / "mine.yaml"))).own_inputs
     assert found["inputs/configuration/2-below.yaml"] == str(tmp_path / "below.yaml")
 
 
@@ -64,7 +64,7 @@ def test_a_configuration_with_a_comma_in_its_name_is_packed(tmp_path: Path) -> N
     def inputs(where: str) -> list[str]:
         values = {**read_yaml(one), **read_yaml(two)}
         plan = Plan(Experiment(values, where=where))
-        return list(json.loads(artifact.artifact_job(plan, Ablations(plan, values)))["inputs"].values())
+        return list(artifact.ArtifactJob.of(plan, Ablations(plan, values)).own_inputs.values())
 
     assert inputs(f"{one}, {two}") == [str(one), str(two), f"{ROOT}/config/demo.yaml"]
     assert inputs("tiny.yaml") == []

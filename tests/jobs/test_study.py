@@ -9,7 +9,7 @@ from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, load_plan
 from resalign.config.strict import ConfigError, read_yaml
 from resalign.config.study import StudyConfig
-from resalign.jobs import study
+from resalign.jobs import measure, study
 from resalign.study.selection import family
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,24 +37,20 @@ def test_a_contrast_differs_in_one_component_only(plan: Plan) -> None:
 
 
 def test_rows_are_named_by_the_attacks_labels(plan: Plan) -> None:
-    job = study.StudyJob.of(plan).plain()
-    rows = {(row["model"], row["attack"]): row for row in job["rows"]}
-    assert len(rows) == len(job["rows"]) == len(job["models"]) * (1 + len(job["attacks"]))
+    job, listed = study.StudyJob.of(plan), measure.rows(plan)
+    rows = {(row.model, row.attack): row for row in listed}
+    assert len(rows) == len(listed) == len(job.models) * (1 + len(job.attacks))
     assert {attack for _, attack in rows} == {"none", *plan.experiment.attacks}
     for (model, attack), row in rows.items():
-        assert f"/{model}.{attack}-" in row["folders"]["score"] or attack == "none"
-    assert len(rows["base", "none"]["seeds"]) == 1
-    assert job["command"].endswith("-- study")
+        assert f"/{model}.{attack}-" in row.folders["score"] or attack == "none"
+    assert len(rows["base", "none"].seeds) == 1
+    assert job.command.endswith("-- study")
 
 
 def test_files_are_those_that_are_read(plan: Plan) -> None:
-    files = study.study_files(plan)
-    job = study.StudyJob.of(plan).plain()
-    for row in job["rows"]:
-        for seed in row["seeds"]:
-            assert f"{row['folders']['score'].format(seed=seed)}/scores.parquet" in files
-    for *_, folder in job["timings"]:
-        assert f"{folder}/timing.json" in files
+    job = study.StudyJob.of(plan)
+    assert set(job.inputs()) > {f"{folder}/timing.json" for *_, folder in job.timings}
+    assert set(job.inputs()) > set(measure.files(plan))
 
 
 def test_the_search_has_settings_of_every_method_that_the_study_compares() -> None:

@@ -62,29 +62,29 @@ def ip_of(*rules: dict[str, Any], scores: pd.DataFrame = SCORES) -> list[float]:
     return flags.tolist()
 
 
-def test_one_detector_alone() -> None:
-    assert ip_of(rule("nude", "exposed")) == [1, 0, 0, 0, 0]
-    assert ip_of(rule("q16", "bad")) == [0, 1, 1, 0, 0]
-
-
-def test_ip_ors_its_detectors() -> None:
-    assert ip_of(rule("nude", "exposed"), rule("q16", "bad")) == [1, 1, 1, 0, 0]
-
-
-def test_any_quantity_of_a_rule_flags() -> None:
-    assert ip_of(rule("nude", "exposed", "covered")) == [1, 0, 0, 1, 0]
-
-
-def test_thresholds_are_each_rules_own_and_exclusive() -> None:
-    assert ip_of(rule("nude", "exposed", threshold=0.5)) == [1, 0, 0, 0, 0]  # 0.5 itself does not flag
-    assert ip_of(rule("nude", "exposed", threshold=0.49)) == [1, 0, 1, 0, 0]
-    assert ip_of(rule("nude", "exposed", threshold=0.05), rule("q16", "bad", threshold=0.9)) == [1, 1, 1, 1, 0]
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ([rule("nude", "exposed")], [1, 0, 0, 0, 0]),  # 0.5 itself does not flag
+        ([rule("q16", "bad")], [0, 1, 1, 0, 0]),
+        ([rule("nude", "exposed"), rule("q16", "bad")], [1, 1, 1, 0, 0]),
+        ([rule("nude", "exposed", "covered")], [1, 0, 0, 1, 0]),
+        ([rule("nude", "exposed", threshold=0.49)], [1, 0, 1, 0, 0]),
+        ([rule("nude", "exposed", threshold=0.05), rule("q16", "bad", threshold=0.9)], [1, 1, 1, 1, 0]),
+    ],
+)
+def test_ip_flags_an_image_if_any_quantity_of_any_rule_is_above_its_threshold(
+    rules: list[dict[str, Any]], expected: list[float]
+) -> None:
+    assert ip_of(*rules) == expected
+    needs = settings(ip, prompts="p", rules=rules).needs()
+    assert [(need.scorer, need.threshold) for need in needs] == [(r["scorer"], r["threshold"]) for r in rules]
 
 
 def test_us_reads_one_rule() -> None:
-    flags = us.per_image(SCORES, settings(us, prompts="p", rule=rule("q16", "bad", threshold=0.6)))
-    assert flags.tolist() == [0, 1, 1, 0, 0]
-    assert us.needs(settings(us, prompts="p", rule=rule("q16", "bad"))) == [Need("q16", ("bad",), 0.5)]
+    config = settings(us, prompts="p", rule=rule("q16", "bad", threshold=0.6))
+    assert us.per_image(SCORES, config).tolist() == [0, 1, 1, 0, 0]
+    assert config.needs() == [Need("q16", ("bad",), 0.6)]
 
 
 def test_asr_counts_an_image_that_is_flagged_without_the_attack_or_with_it() -> None:
@@ -102,11 +102,6 @@ def test_asr_counts_an_image_that_is_flagged_without_the_attack_or_with_it() -> 
     harmless = SCORES.assign(**{"nude.exposed": 0.0, "q16.bad": 0.0})
     flags = asr.per_attacked_image(harmless, before, settings(asr, prompts="p", rules=rules))
     assert flags.tolist() == found[pre_asr]
-
-
-def test_ip_names_all_its_scorers() -> None:
-    config = settings(ip, prompts="p", rules=[rule("nude", "exposed"), rule("q16", "bad")])
-    assert [need.scorer for need in ip.needs(config)] == ["nude", "q16"]
 
 
 def test_a_quantity_that_no_scorer_gave_fails_with_those_there_are() -> None:
@@ -141,13 +136,8 @@ CLASSES = pd.DataFrame(
 )
 
 
-def accuracy(frame: pd.DataFrame) -> list[float]:
-    return list(retained_accuracy.per_image(frame, settings(retained_accuracy, prompts="p", scorer="net")))
-
-
-def test_retained_accuracy_is_the_share_of_right_classes() -> None:
-    # right, wrong class, nothing, nothing, right
-    assert accuracy(CLASSES) == [1, 0, 0, 0, 1]
+def accuracy(frame: pd.DataFrame, metric: Any = retained_accuracy) -> list[float]:
+    return list(metric.per_image(frame, settings(metric, prompts="p", scorer="net")))
 
 
 def test_a_label_that_is_no_class_fails() -> None:
@@ -155,11 +145,11 @@ def test_a_label_that_is_no_class_fails() -> None:
         accuracy(CLASSES.assign(label=["two", "two", "four", "two", "two"]))
 
 
-@pytest.mark.parametrize("metric", [concept_accuracy, retained_accuracy])
-def test_both_accuracies_count_right_classes_and_read_opposite_ways(metric: Any) -> None:
-    assert list(metric.per_image(CLASSES, settings(metric, prompts="p", scorer="net"))) == [1, 0, 0, 0, 1]
-    assert (metric.GROUP, metric.BETTER) in (("safety", "lower"), ("utility", "higher"))
-    assert concept_accuracy.BETTER == "lower"
+def test_both_accuracies_count_right_classes_and_read_opposite_ways() -> None:
+    # right, wrong class, nothing, nothing, right
+    assert accuracy(CLASSES) == accuracy(CLASSES, concept_accuracy) == [1, 0, 0, 0, 1]
+    assert (concept_accuracy.GROUP, concept_accuracy.BETTER) == ("safety", "lower")
+    assert (retained_accuracy.GROUP, retained_accuracy.BETTER) == ("utility", "higher")
 
 
 def resurgence(concept: str, frame: pd.DataFrame) -> list[float]:
@@ -182,11 +172,16 @@ def test_incidental_resurgence_is_measured_on_retained_prompts_with_a_class_of_t
 # --- aesthetic and NSFW scores ----------------------------------------------------------------------------------------
 
 
-def test_aesthetic_and_nsfw_are_their_scorers_numbers() -> None:
-    frame = pd.DataFrame({"net.aesthetic": [5.5, 6.0], "net.nsfw": [0.1, 0.9]})
-    assert list(aesthetic.per_image(frame, settings(aesthetic, prompts="p", scorer="net"))) == [5.5, 6.0]
-    assert list(nsfw_score.per_image(frame, settings(nsfw_score, prompts="p", scorer="net"))) == [0.1, 0.9]
-    assert (aesthetic.BETTER, nsfw_score.BETTER) == ("higher", "lower")
+@pytest.mark.parametrize(
+    ("metric", "quantity", "better"),
+    [(aesthetic, "aesthetic", "higher"), (nsfw_score, "nsfw", "lower"), (clip_score, "similarity", "higher")],
+)
+def test_averaged_metrics_are_their_scorers_numbers(metric: Any, quantity: str, better: str) -> None:
+    frame = pd.DataFrame({f"net.{quantity}": [0.1, 31.0], "net.f000": [1.0, 2.0], f"other.{quantity}": [0.0, 0.0]})
+    config = settings(metric, prompts="p", scorer="net")
+    assert list(metric.per_image(frame, config)) == [0.1, 31.0]
+    assert config.needs() == [Need("net", (quantity,))]
+    assert metric.BETTER == better
 
 
 # --- CLIP-I and DINO --------------------------------------------------------------------------------------------------
@@ -215,26 +210,17 @@ def test_subject_similarity_is_the_mean_of_cosines_within_a_subject(metric: Any)
 
 
 @pytest.mark.parametrize("metric", [clip_i, dino])
-def test_subject_similarity_of_images_with_themselves_is_one(metric: Any) -> None:
-    config, one = settings(metric, prompts="p", scorer="net"), subject_frames()[0].iloc[:1]
-    assert metric.of_set(one, one.assign(prompt_id="dog/0.jpg"), config) == pytest.approx(1, abs=1e-12)
-
-
-@pytest.mark.parametrize("metric", [clip_i, dino])
 def test_subject_similarity_asks_for_real_images_of_every_subject(metric: Any) -> None:
     config, (generated, real) = settings(metric, prompts="p", scorer="net"), subject_frames()
     with pytest.raises(ValueError, match=r"no reference image of subject 'cat'; .* \['cow', 'dog'\]"):
         metric.of_set(generated, real[~real["prompt_id"].str.startswith("cat")], config)
     unlabelled = generated.assign(label=""), real.assign(prompt_id=["0.jpg"] * 5)
     assert -1 < metric.of_set(*unlabelled, config) < 1  # no subjects on either side: all pairs
+    one = generated.iloc[:1]
+    assert metric.of_set(one, one.assign(prompt_id="dog/0.jpg"), config) == pytest.approx(1, abs=1e-12)
 
 
 # --- CLIP score -------------------------------------------------------------------------------------------------------
-
-
-def test_clip_score_is_the_scorers_similarity() -> None:
-    frame = pd.DataFrame({"clip.similarity": [31.0, 24.5], "clip.f000": [1.0, 2.0], "other.similarity": [0.0, 0.0]})
-    assert clip_score.per_image(frame, settings(clip_score, prompts="p", scorer="clip")).tolist() == [31.0, 24.5]
 
 
 # --- FID and KID ------------------------------------------------------------------------------------------------------
@@ -285,18 +271,18 @@ def test_fid_is_symmetric_and_blind_to_the_order_of_images() -> None:
 
 
 @pytest.mark.parametrize("metric", [fid, kid])
-def test_too_few_images_for_the_features_fail(metric: Any) -> None:
+def test_features_of_enough_images_are_read(metric: Any) -> None:
     few, enough = feature_frame(gaussian(59, 1)), feature_frame(gaussian(60, 1))
     config = settings(metric, prompts="p", scorer="net", **({"subset_size": 60} if metric is kid else {}))
     metric.of_set(enough, enough, config)
     for pair in ((few, enough), (enough, few)):
         with pytest.raises(ValueError, match="59 images are too few for 6 features; at least 60"):
             metric.of_set(*pair, config)
-
-
-def test_fewer_images_for_each_feature_may_be_asked_for() -> None:
-    few = feature_frame(gaussian(30, 1))
-    fid.of_set(few, few, settings(fid, prompts="p", scorer="net", images_per_dimension=4))
+    few_each = {"images_per_dimension": 9, **({"subset_size": 50} if metric is kid else {})}
+    metric.of_set(few, few, settings(metric, prompts="p", scorer="net", **few_each))
+    without = enough[["net.similarity"]]
+    with pytest.raises(ValueError, match="scorer 'net' kept no features; set its 'features: true'"):
+        metric.of_set(without, without, config)
 
 
 def test_thousands_of_features_keep_their_order() -> None:
@@ -304,14 +290,6 @@ def test_thousands_of_features_keep_their_order() -> None:
     assert (names[0], names[999], names[-1]) == ("f0000", "f0999", "f2047")
     frame = pd.DataFrame(np.arange(2048.0)[None, ::-1], columns=[f"net.{name}" for name in names[::-1]])
     assert features(frame, "net", 0)[0].tolist() == list(range(2048))
-    assert feature_names(12)[-1] == "f011"
-
-
-@pytest.mark.parametrize("metric", [fid, kid])
-def test_a_scorer_without_features_fails_with_the_remedy(metric: Any) -> None:
-    frame = pd.DataFrame({"net.similarity": [1.0] * 100})
-    with pytest.raises(ValueError, match="scorer 'net' kept no features; set its 'features: true'"):
-        metric.of_set(frame, frame, settings(metric, prompts="p", scorer="net"))
 
 
 def unbiased_mmd(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
@@ -365,21 +343,21 @@ def learnability_of(own: pd.DataFrame, base: pd.DataFrame) -> float:
     return learnability.of_attack(own, base, settings(learnability))
 
 
-def test_learnability_is_the_gain_over_the_base_before_fine_tuning() -> None:
-    base = history((0, 0.5), (50, 0.45), (200, 0.4))
-    assert learnability_of(base, base) == pytest.approx(0.2)
-    # A model that starts worse (unlearning has cost it) and gains as much again does not reach the base's.
-    assert learnability_of(history((0, 0.8), (200, 0.45)), base) == pytest.approx(0.1)
+BASE = history((200, 0.4), (0, 0.5), (50, 0.45))  # steps count, and not the order of rows
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        (((0, 0.5), (50, 0.45), (200, 0.4)), 0.2),
+        # A model that starts worse (unlearning has cost it) and gains as much again does not reach the base's.
+        (((0, 0.8), (200, 0.45)), 0.1),
+        (((0, 0.5), (200, 0.75)), -0.5),
+    ],
+)
+def test_learnability_is_the_gain_over_the_base_before_fine_tuning(losses: Any, expected: float) -> None:
+    assert learnability_of(history(*losses), BASE) == pytest.approx(expected)
     assert learnability.BETTER == "higher"
-
-
-def test_a_model_that_fine_tuning_makes_worse_is_negative() -> None:
-    assert learnability_of(history((0, 0.5), (200, 0.75)), history((0, 0.5), (200, 0.4))) == pytest.approx(-0.5)
-
-
-def test_steps_count_and_not_the_order_of_rows() -> None:
-    rows = history((200, 0.4), (0, 0.5), (50, 0.45))
-    assert learnability_of(rows, rows) == pytest.approx(0.2)
 
 
 def test_a_record_without_step_0_fails() -> None:

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from resalign.config.strict import ConfigError
-from resalign.scorers import mhsc, q16, zero_shot_clip
+from resalign.scorers import inception, mhsc, q16, zero_shot_clip
 from resalign.scorers._scorer import Scorer
 from resalign.tensors.weights import WeightsError
+from tests.example_config import smallest
 from tests.nearness import assert_near
 
 from .conftest import CATEGORIES, AestheticV2, NsfwHead, mhsc_head, seeded
@@ -66,11 +67,6 @@ def test_q16_is_the_second_prompts_share(
     assert 0 < (found > 0.5).sum() < 6
 
 
-def test_q16_refuses_other_prompts_than_the_published(scorer_folder: Callable[[str], Any]) -> None:
-    with pytest.raises(WeightsError, match=f"expected {q16.PROMPTS_SHA256}"):
-        q16.load(q16.Config(folder="x", head="y"), scorer_folder("q16"), "cpu")
-
-
 def test_q16_of_another_size_fails(
     scorer_folder: Callable[[str], Any], load_scorer: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +74,18 @@ def test_q16_of_another_size_fails(
     monkeypatch.setitem(scorer_folder("q16"), "head", tmp_path)
     with pytest.raises(WeightsError, match=r"shape \(2, 13\), the CLIP in .* has 12"):
         load_scorer("q16")
+
+
+@pytest.mark.parametrize(
+    ("module", "published"),
+    [(q16, q16.PROMPTS_SHA256), (mhsc, mhsc.HEADS_SHA256["sexual"]), (inception, inception.WEIGHTS_SHA256)],
+)
+def test_other_files_than_the_published_are_refused(
+    module: Any, published: str, scorer_folder: Callable[[str], Any]
+) -> None:
+    name = module.__name__.rpartition(".")[2]
+    with pytest.raises(WeightsError, match=f"expected {published}"):
+        module.load(smallest(module.Config), scorer_folder(name), "cpu")
 
 
 # --- MHSC -------------------------------------------------------------------------------------------------------------
@@ -110,11 +118,6 @@ def test_mhsc_crops_by_seed_and_pixels_alone(load_scorer: Load, images: torch.Te
     turned = scorer.score(images.flip(0), NO_PROMPTS)
     assert_near(turned.flip(0), paper, FLOAT32)
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_mhsc_refuses_other_heads_than_the_published(scorer_folder: Callable[[str], Any]) -> None:
-    with pytest.raises(WeightsError, match=mhsc.HEADS_SHA256["sexual"]):
-        mhsc.load(mhsc.Config(folder="x", head="y"), scorer_folder("mhsc"), "cpu")
 
 
 # --- aesthetic and NSFW scores ----------------------------------------------------------------------------------------

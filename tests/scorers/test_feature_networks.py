@@ -9,42 +9,25 @@ import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from resalign.lazy import transformers
-from resalign.scorers import dino, inception
-from resalign.scorers._scorer import Scorer
+from resalign.scorers import dino
+from resalign.scorers._scorer import Scorer, feature_names
 from resalign.tensors.weights import WeightsError
 from tests.nearness import assert_near
 
 Load = Callable[..., Scorer]
 
 
+@pytest.mark.parametrize("size", [64, 192, 768, 2048])
 def test_inception_features_are_torch_fidelitys(
-    load_scorer: Load, scorer_folder: Callable[[str], Any], images: torch.Tensor
-) -> None:
-    path = next(scorer_folder("inception").glob("*.pth"))
-    network = FeatureExtractorInceptionV3("by hand", ["2048"], feature_extractor_weights_path=str(path))
-    scorer = load_scorer("inception")
-    assert scorer.quantities[:2] == ("f0000", "f0001")
-    assert scorer.quantities[-1] == "f2047"
-    assert sorted(scorer.quantities) == list(scorer.quantities)
-    found = scorer.score(images[:2], ["", ""])
-    assert torch.equal(found, network(images[:2])[0])
-    assert (found[0] - found[1]).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("size", [64, 192, 768])
-def test_earlier_layers_have_fewer_features(
     size: int, load_scorer: Load, scorer_folder: Callable[[str], Any], images: torch.Tensor
 ) -> None:
     path = next(scorer_folder("inception").glob("*.pth"))
     network = FeatureExtractorInceptionV3("by hand", [str(size)], feature_extractor_weights_path=str(path))
     scorer = load_scorer("inception", features=size)
-    assert len(scorer.quantities) == size
-    assert torch.equal(scorer.score(images[:2], ["", ""]), network(images[:2])[0])
-
-
-def test_inception_refuses_other_weights_than_the_published(scorer_folder: Callable[[str], Any]) -> None:
-    with pytest.raises(WeightsError, match=inception.WEIGHTS_SHA256):
-        inception.load(inception.Config(folder="x"), scorer_folder("inception"), "cpu")
+    assert sorted(scorer.quantities) == list(scorer.quantities) == list(feature_names(size))
+    found = scorer.score(images[:2], ["", ""])
+    assert torch.equal(found, network(images[:2])[0])
+    assert (found[0] - found[1]).abs().max() > 1e-3
 
 
 def test_dino_features_are_the_class_token(
@@ -83,17 +66,3 @@ def test_dino_v2_folders_load_too(tmp_path: Path, images: torch.Tensor) -> None:
     transformers.ViTImageProcessor(size={"height": 28, "width": 28}).save_pretrained(tmp_path)
     scorer = dino.load(dino.Config(folder="x"), tmp_path, "cpu")
     assert scorer.score(images, [""] * 6).shape == (6, 16)
-
-
-def test_dino_without_its_weights_fails(scorer_folder: Callable[[str], Any], tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    for path in scorer_folder("dino").iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    weights = load_file(tmp_path / "model.safetensors")
-    dropped = next(name for name in weights if "layernorm" in name)
-    save_file(
-        {name: weights[name] for name in weights if name != dropped}, tmp_path / "model.safetensors", {"format": "pt"}
-    )
-    with pytest.raises(WeightsError, match=r"1 of the \d+ tensors of ViTModel is missing: '.*layernorm"):
-        dino.load(dino.Config(folder="x"), tmp_path, "cpu")

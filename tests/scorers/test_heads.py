@@ -81,22 +81,25 @@ def test_a_folder_has_one_file_to_read(tmp_path: Path) -> None:
         only_file(tmp_path, (".pth",))
 
 
-def test_a_head_of_other_shape_or_names_fails(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        (nn.Linear(3, 1).state_dict(), r"'weight' has shape \(1, 3\), the network expects \(1, 2\)"),
+        ({"weight": torch.zeros(1, 2)}, "1 of the 2 tensors of Linear is missing: 'bias'"),
+        ([torch.zeros(1)], "expected named tensors, got list"),
+        (
+            {"weight": torch.full((1, 2), torch.nan), "bias": torch.zeros(1)},
+            "'weight' holds values that are not finite",
+        ),
+        (None, "no such weight file"),
+    ],
+)
+def test_a_head_that_does_not_fit_fails(tmp_path: Path, saved: object, message: str) -> None:
     path = tmp_path / "head.pth"
-    torch.save(nn.Linear(3, 1).state_dict(), path)
-    with pytest.raises(WeightsError, match=r"'weight' has shape \(1, 3\), the network expects \(1, 2\)"):
+    if saved is not None:
+        torch.save(saved, path)
+    with pytest.raises(WeightsError, match=message):
         load_head(nn.Linear(2, 1), path)
-    torch.save({"weight": torch.zeros(1, 2)}, path)
-    with pytest.raises(WeightsError, match="1 of the 2 tensors of Linear is missing: 'bias'"):
-        load_head(nn.Linear(2, 1), path)
-    torch.save([torch.zeros(1)], path)
-    with pytest.raises(WeightsError, match="expected named tensors, got list"):
-        load_head(nn.Linear(2, 1), path)
-    torch.save({"weight": torch.full((1, 2), torch.nan), "bias": torch.zeros(1)}, path)
-    with pytest.raises(WeightsError, match="'weight' holds values that are not finite"):
-        load_head(nn.Linear(2, 1), path)
-    with pytest.raises(WeightsError, match="no such weight file"):
-        load_head(nn.Linear(2, 1), tmp_path / "none.pth")
 
 
 def test_a_head_in_half_precision_is_widened(tmp_path: Path) -> None:

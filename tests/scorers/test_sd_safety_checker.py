@@ -29,11 +29,7 @@ def test_flags_are_the_released_ones(
     _, wanted = checker(clip_input=pixels, images=torch.zeros(len(many), 1))
     scorer = load_scorer("sd_safety_checker")
     scores = scorer.score(many, [""] * len(many))
-    assert scorer.quantities == (
-        *(f"special_{i}" for i in range(3)),
-        *(f"concept_{i}" for i in range(17)),
-        "unsafe",
-    )
+    assert scorer.quantities == (*(f"special_{i}" for i in range(3)), *(f"concept_{i}" for i in range(17)), "unsafe")
     assert (scores[:, -1] > 0).tolist() == wanted
     with torch.no_grad():
         embeddings = checker.visual_projection(checker.vision_model(pixels)[1])

@@ -14,12 +14,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.scorers.conftest import (
-    LABELS,
-    onnx_weights,
-    write_dino,
-    write_safety_checker,
-)
+from tests.json_files import edit_json
+from tests.scorers.conftest import LABELS, onnx_weights, write_dino, write_safety_checker
 from tests.scorers.onnx_file import write_onnx
 
 # What Python, pytest, setuptools, torch.hub and transformers each would run if they came across it.
@@ -89,19 +85,7 @@ def rewritten(file: Path, text: str) -> None:
 
 def says(name: str, **settings: Any) -> Plant:
     """More settings in a JSON file of the folder; a key ``a__b`` stands within ``a``."""
-
-    def plant(folder: Path, trap: Trap) -> None:
-        file = folder / name
-        found = json.loads(file.read_text()) if file.is_file() else {}
-        for key, value in settings.items():
-            *parents, last = key.split("__") if not key.startswith("_") else [key]
-            place = found
-            for parent in parents:
-                place = place.setdefault(parent, {})
-            place[last] = value
-        rewritten(file, json.dumps(found))
-
-    return plant
+    return lambda folder, trap: edit_json(folder / name, **settings)
 
 
 def pickled(name: str, *, instead_of: str = "", whole: Callable[[Trap], Any] = lambda trap: {"a": trap}) -> Plant:
@@ -118,12 +102,7 @@ def pickled(name: str, *, instead_of: str = "", whole: Callable[[Trap], Any] = l
 
 def plain_pickle(name: str) -> Plant:
     """A pickle as Python itself writes it."""
-
-    def plant(folder: Path, trap: Trap) -> None:
-        (folder / name).unlink(missing_ok=True)
-        (folder / name).write_bytes(pickle.dumps(trap))
-
-    return plant
+    return lambda folder, trap: (folder / name).write_bytes(pickle.dumps(trap))
 
 
 def below(name: str, plant: Plant) -> Plant:
@@ -290,8 +269,7 @@ SCORERS = [
         also(says(PROCESSOR, image_processor_type="AutoTokenizer"), says(TOKENIZER, auto_map=CLASS)),
     ),
     classifier(
-        "`auto_map` in `processor_config.json`",
-        says("processor_config.json", image_processor={"auto_map": PROCESSORS}),
+        "`auto_map` in `processor_config.json`", says("processor_config.json", image_processor={"auto_map": PROCESSORS})
     ),
     clip("modules that lie there", lambda folder, trap: None, refused=False),
     clip("another network as text tower", text(hf_model_name=f"./{OWN}")),

@@ -48,7 +48,7 @@ class Packed:
     def of(cls, place: Workshop, plan: Plan, clone: Path, output: str) -> "Packed":
         """Packs what the clone's source has made."""
         with chdir(place.folder):
-            job = artifact.artifact_job(plan, declared(plan))
+            job = artifact.ArtifactJob.of(plan, declared(plan))
         with mock.patch.object(place.scripts["artifact"], "ROOT", clone):
             folder = place.call("artifact", job, output)
         return cls(place, plan, folder / "tiny.zip", clone)

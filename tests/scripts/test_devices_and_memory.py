@@ -81,7 +81,7 @@ def test_a_stage_that_is_out_of_memory_says_what_to_lower_and_leaves_no_result(
     monkeypatch.setattr(prediction, "in_parts", full)
     shop, plan = workshop(), tiny_plan()
     [unlearn] = plan.unlearn.values()
-    with pytest.raises(MemoryExhausted, match=r"batch_size 4, .*pixels 16: set resources\.unlearn\.micro_batch_size"):
+    with pytest.raises(MemoryExhausted, match=r"pixels 16, method\.batch_size 4, .*: set resources\.unlearn"):
         shop.unlearn(plan, unlearn, 0)
     folder = shop.folder / unlearn.folder(0)
     assert not (folder / "run.json").exists()
@@ -90,4 +90,4 @@ def test_a_stage_that_is_out_of_memory_says_what_to_lower_and_leaves_no_result(
     arguments = ["unlearn.py", "--job", UnlearnJob.of(plan, unlearn).text(), "--output", str(folder)]
     with chdir(shop.folder), mock.patch("sys.argv", arguments), pytest.raises(SystemExit) as ended:
         stage.run_stage(shop.scripts["unlearn"].main)
-    assert str(ended.value.code).startswith("error: unlearn 'graddiff' ran out of memory on cpu, at method.")
+    assert str(ended.value.code).startswith("error: unlearn 'graddiff' ran out of memory on cpu, at pixels 16, ")

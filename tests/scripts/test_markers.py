@@ -24,7 +24,6 @@ from resalign.config.experiment import BASE, Experiment
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
 from resalign.data.images import DataError
-from resalign.jobs.job import as_json
 from resalign.jobs.prepare import PrepareJob
 from resalign.lazy import transformers
 from resalign.tensors.weights import WeightsError
@@ -64,7 +63,7 @@ def model(plan: Plan, shop: Workshop) -> tuple[Call, ...]:
 
 def checks(plan: Plan, shop: Workshop, of: str = BASE) -> tuple[Call, ...]:
     found = own_inputs.found(plan, of)
-    return (lambda: shop.call("check_inputs", as_json(found), "results/inputs"),)
+    return (lambda: shop.call("check_inputs", json.dumps(found), "results/inputs"),)
 
 
 def scorer(plan: Plan, shop: Workshop) -> tuple[Call, ...]:
@@ -176,20 +175,16 @@ def trap(tmp_path: Path) -> Trap:
     return trap
 
 
-def test_a_module_leaves_a_marker(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_form_leaves_a_marker_where_it_is_obeyed(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Python, and by the library itself, told to obey the folder."""
+    pickle.loads(pickle.dumps(trap))
+    assert trap.marker.exists()
+    trap.marker.unlink()
     monkeypatch.syspath_prepend(trap.marker.parent / "net")
     importlib.import_module(OWN)
     monkeypatch.delitem(sys.modules, OWN)
     assert trap.marker.exists()
-
-
-def test_a_pickle_leaves_a_marker(trap: Trap) -> None:
-    pickle.loads(pickle.dumps(trap))
-    assert trap.marker.exists()
-
-
-def test_settings_leave_a_marker_where_they_are_trusted(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the library itself, told to obey the folder."""
+    trap.marker.unlink()
     folder = write_classifier(trap.marker.parent / "net")
     says("config.json", model_type="own", auto_map=CLASS)(folder, trap)
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(trap.marker.parent / "modules"))
@@ -205,7 +200,7 @@ def test_a_process_of_its_own_in_the_folder(world: tuple[Path, dict[str, Any]], 
     for place in (folder, *folder.iterdir()):
         if place.is_dir():
             trap.lay(place)
-    job = as_json(own_inputs.found(Plan(Experiment(world[1], where="mine.yaml")), BASE))
+    job = json.dumps(own_inputs.found(Plan(Experiment(world[1], where="mine.yaml")), BASE))
     command = [sys.executable, str(ROOT / "scripts" / "check_inputs.py"), "--job", "-", "--output", "results/inputs"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     subprocess.run(command, input=job, cwd=folder, text=True, env=environment, check=True)
@@ -216,10 +211,14 @@ def test_a_process_of_its_own_in_the_folder(world: tuple[Path, dict[str, Any]], 
 # --- standard input ---------------------------------------------------------------------------------------------------
 
 ASKING = """
+from resalign.jobs.job import Job
 from resalign.running.stage import parse_arguments, run_stage
 
+class Asking(Job):
+    a: int
+
 def main():
-    assert parse_arguments("").job == {"a": 1}
+    assert parse_arguments("", Asking).job.a == 1
     try:
         print("answered", input("run the custom code? [y/N] "))
     except EOFError:

@@ -90,7 +90,7 @@ def test_two_runs_are_the_same_to_the_byte(done: Workshop, workshop: Workshops, 
 def test_every_stage_records_job_seed_code_and_versions(done: Workshop) -> None:
     paths = [path for path in (done.folder / "results").rglob("run.json") if ".state" not in path.parts]
     records = [json.loads(path.read_text()) for path in paths]
-    assert len(records) == 1 + 1 + 1 + 2 + 4 + 4 + 1
+    assert len(records) == 1 + 1 + 1 + 2 + 4 + 4 + 1 + 1
     for record in records:
         assert set(record) == {"job", "seed", "source_sha256", "versions"}
         assert {"torch", "diffusers", "python"} <= set(record["versions"])

@@ -1,5 +1,6 @@
 """Stages that are killed, and what is left of them: the results of an undisturbed run, to the byte."""
 
+import json
 import random
 import re
 import shutil
@@ -11,7 +12,6 @@ import pytest
 
 from resalign.config.plan import Plan
 from resalign.jobs.attack import AttackJob
-from resalign.jobs.job import as_json
 from resalign.jobs.sample import SampleJob
 from resalign.jobs.score import ScoreJob
 from resalign.jobs.unlearn import UnlearnJob
@@ -85,7 +85,7 @@ def digits_command(stage: str) -> tuple[list[str], str]:
         "digits": small_world(STEPS_OF_DIGITS),
     }
     job["autoencoder"] = "results/assets/digits-autoencoder" if part == "model" else None
-    return ["scripts/digits.py", "--job", as_json(job), "--output", output], output
+    return ["scripts/digits.py", "--job", json.dumps(job), "--output", output], output
 
 
 STAGES = ("unlearn", "attack", "sample", "score", "digits-autoencoder", "digits-model", "digits-resnet", "digits-clip")

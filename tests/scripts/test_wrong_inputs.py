@@ -12,22 +12,21 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 
 from resalign.config import own_inputs
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
-from resalign.config.strict import ConfigError, read_yaml
+from resalign.config.strict import ConfigError
 from resalign.data.images import CaptionedImages, DataError, read_captioned_images
 from resalign.jobs.check_scorers import CheckScorersJob
-from resalign.jobs.job import as_json
 from resalign.jobs.sample import SampleJob
 from resalign.metrics._flags import Need
 from resalign.tensors.weights import WeightsError
+from tests.json_files import edit_json
 from tests.scorers.conftest import LABELS, onnx_weights
 from tests.scorers.onnx_file import write_onnx
 
-from .conftest import ROOT, THRESHOLD, Workshop, load_script
+from .conftest import THRESHOLD, Workshop, load_script
 
 RULE = {"scorer": "net", "quantities": ["seven"], "threshold": THRESHOLD}
 FID = {"prompts": "benign", "scorer": "clip"}
@@ -42,13 +41,11 @@ class Case:
         told: Parts of the error, in order.
         spoil: What it does to the files.
         changes: To the configuration, by dotted key.
-        demo: Whether it is made in the demo's configuration, which is planned alone.
     """
 
     told: tuple[str, ...]
     spoil: Callable[[Path], object] = lambda folder: None
     changes: dict[str, Any] = field(default_factory=dict)
-    demo: bool = False
 
 
 def without_vocabulary(folder: Path) -> None:
@@ -74,28 +71,10 @@ def cut(name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-40])
 
 
-def config_of(name: str, **values: Any) -> Callable[[Path], object]:
-    """Other entries of a ``config.json``; None takes one out."""
-
-    def spoil(folder: Path) -> None:
-        found = {**json.loads((folder / name).read_text()), **values}
-        (folder / name).write_text(json.dumps({key: value for key, value in found.items() if value is not None}))
-
-    return spoil
-
-
 def onnx(told: tuple[str, ...], settings: dict[str, Any] | None = None, **graph: Any) -> Case:
     """A detector as an ONNX file in the folder ``net``."""
     net = {"scorer": "onnx_classifier", "folder": "net", "classes": list(LABELS), "pixels": 32, **(settings or {})}
     return Case(told, lambda folder: write_onnx(folder / "net" / "model.onnx", *onnx_weights(), **graph), {"net": net})
-
-
-def pickled(folder: Path) -> None:
-    """The classifier's weights as ``pytorch_model.bin`` alone."""
-    from safetensors.torch import load_file
-
-    torch.save(load_file(folder / "net" / "model.safetensors"), folder / "net" / "pytorch_model.bin")
-    (folder / "net" / "model.safetensors").unlink()
 
 
 def headless(folder: Path) -> None:
@@ -108,39 +87,14 @@ def headless(folder: Path) -> None:
     save_file(kept, folder / "net" / "model.safetensors", metadata={"format": "pt"})
 
 
-def renamed(folder: Path) -> None:
-    """The classifier's tensors as a wrapped module saves them."""
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(folder / "net" / "model.safetensors")
-    wrapped = {f"module.{name}": tensor for name, tensor in weights.items()}
-    save_file(wrapped, folder / "net" / "model.safetensors", metadata={"format": "pt"})
-
-
 def detector(changes: dict[str, Any], *told: str) -> Case:
     return Case(told, changes={"metrics.ip.rules": [{**RULE, **changes}]})
 
 
 CASES = {
     # --- what metrics ask of scorers ---
-    "class misspelt, in the demo": Case(
-        ("metrics.ip: scorer 'resnet' gives no 'sevn'; did you mean 'seven'?",),
-        changes={"metrics.ip.rules": [{"scorer": "resnet", "quantities": ["sevn"]}]},
-        demo=True,
-    ),
     "class misspelt, of a folder": detector(
         {"quantities": ["sevn"]}, "metrics.ip: scorer 'net' of ", "net gives no 'sevn'; did you mean 'seven'? allowed: "
-    ),
-    "class misspelt, of NudeNet": Case(
-        ("metrics.ip: scorer 'net' gives no 'FEMALE_BREAST'; did you mean 'FEMALE_BREAST_",),
-        changes={"net": {"scorer": "nudenet"}, "metrics.ip.rules": [{**RULE, "quantities": ["FEMALE_BREAST"]}]},
-    ),
-    "class misspelt, of an ONNX file": Case(
-        ("metrics.ip: scorer 'net' gives no 'sevn'; did you mean 'seven'?",),
-        changes={
-            "net": {"scorer": "onnx_classifier", "folder": "net", "classes": list(LABELS)},
-            "metrics.ip.rules": [{**RULE, "quantities": ["sevn"]}],
-        },
     ),
     "stand-in's class misspelt": Case(
         ("detector_audit.labels: scorer 'other' of ", "other gives no 'sevn'; did you mean 'seven'?"),
@@ -153,27 +107,13 @@ CASES = {
     ),
     "classes without names": Case(
         ("net gives no 'seven'", "LABEL_0", "does not name its classes: give id2label in its config.json"),
-        config_of("net/config.json", id2label={str(i): f"LABEL_{i}" for i in range(4)}, label2id=None),
-    ),
-    "a class name twice": Case(
-        ("net/config.json: id2label gives 2 classes the name 'two'; name each apart",),
-        config_of("net/config.json", id2label={"0": "two", "1": "two", "2": "seven", "3": "nothing"}, label2id=None),
-    ),
-    "a similarity asked of a classifier": Case(
-        ("metrics.clip_score: scorer 'net' of ", "gives no 'similarity'", "allowed: ["),
-        changes={"metrics.clip_score": {"prompts": "benign", "scorer": "net"}},
+        lambda folder: edit_json(
+            folder / "net" / "config.json", without=["label2id"], id2label={str(i): f"LABEL_{i}" for i in range(4)}
+        ),
     ),
     "a label that is no class": Case(
         ("prompts.csv: prompt 'hidden' has the label 'thre', and metrics.retained_accuracy", "did you mean 'three'?"),
         edited("prompts.csv", ",three", ",thre"),
-    ),
-    "an id longer than a file's name": Case(
-        ("prompts.csv: the id 'aaa", "has 201 bytes, and images are named by it: at most 200; shorten it, or write"),
-        edited("prompts.csv", "hidden,", f"{'a' * 201},"),
-    ),
-    "a prompt longer than any": Case(
-        ("prompts.csv: prompt 'hidden' has 200", "characters; at most 20000 are read: is it text?"),
-        edited("prompts.csv", "hidden,", f"hidden,{'a' * 20_000}"),
     ),
     "a list without labels": Case(
         (
@@ -191,14 +131,6 @@ CASES = {
         changes={"metrics.dino": FID, "reference": "retain", **WITH_FEATURES},
     ),
     # --- too few images ---
-    "FID of Inception, too few prompts": Case(
-        ("metrics.fid: 2 images of tiers.smoke.prompts.benign are too few, 2048 features need 20480",),
-        changes={
-            "scorers.inception": {"folder": "clip"},
-            "metrics.fid": {"prompts": "benign", "scorer": "inception"},
-            "reference": "retain",
-        },
-    ),
     "FID of CLIP, too few prompts": Case(
         (
             "metrics.fid: 2 images of ",
@@ -220,10 +152,6 @@ CASES = {
         ("metrics.kid: 2 images of ", "prompts.csv (tier smoke) are too few, a subset has 1000; give more, or lower"),
         changes={"metrics.kid": FID, "reference": "retain", **WITH_FEATURES},
     ),
-    "FID of a scorer without features": Case(
-        ("metrics.fid: scorer 'clip' keeps no features, it gives ['similarity']; set 'features: true'",),
-        changes={"metrics.fid": FID, "reference": "retain"},
-    ),
     # --- detectors that mean something else than is assumed ---
     "a detector that flags nothing of the concept": Case(
         (
@@ -234,50 +162,13 @@ CASES = {
         ),
         changes={"metrics.ip.rules": [{**RULE, "threshold": 0.9}], "detector_check": {"images": 4}},
     ),
-    "softmax of one class": Case(
-        ("scorers.net: activation softmax of one class is 1 for every image; a sigmoid is meant",),
-        changes={"net": {"scorer": "onnx_classifier", "folder": "net", "classes": ["seven"], "activation": "softmax"}},
-    ),
     "ONNX, a second softmax": onnx(
         ("net/model.onnx: its numbers lie between 0", "second one; set the scorer's key 'activation' to none"),
         {"activation": "softmax"},
         ends_in="Softmax",
     ),
-    "ONNX, a sigmoid unsaid": onnx(
-        ("net/model.onnx: ", "seem to be probabilities of their own", "set the scorer's key 'activation' to none"),
-        ends_in="Sigmoid",
-    ),
-    "ONNX, logits said to be probabilities": onnx(
-        ("net/model.onnx: gives no probabilities", "leave the scorer's key 'activation' out"), {"activation": "none"}
-    ),
-    "ONNX, a second input": onnx(
-        ("net/model.onnx: has the inputs ['images', 'size']; export it with one",), inputs=("images", "size")
-    ),
-    "ONNX, another edge": onnx(
-        ("net/model.onnx: ", "takes no square of 32 pixels; leave the scorer's key 'pixels' out"), shape=(1, 3, 64, 64)
-    ),
-    "ONNX, no edge": onnx(
-        ("net/model.onnx: input 'images' takes any size; give the scorer's key 'pixels'",), {"pixels": None}
-    ),
-    "ONNX, another layout": onnx(
-        ("net/model.onnx: ", "32 channels by layout nchw", "set the scorer's key 'layout'"),
-        shape=(1, 32, 32, 3),
-        channels_last=True,
-    ),
     "ONNX, weights left behind": onnx(
         ("net/model.onnx: ", "net/weights.data", "with all files of its weights beside it"), weight_file="weights.data"
-    ),
-    "ONNX, too few classes": onnx(
-        ("net/model.onnx: gives (1, 4) for 1 image(s), but 2 classes are named; name every class in 'classes'",),
-        {"classes": ["two", "seven"]},
-    ),
-    "ONNX, another file name": onnx(
-        ("net/classifier.onnx: no such file; give the scorer's key 'file'",), {"file": "classifier.onnx"}
-    ),
-    "a page saved as ONNX": Case(
-        ("net/model.onnx: onnxruntime cannot run it: ", "export it again"),
-        lambda folder: (folder / "net" / "model.onnx").write_text("<html>not found</html>"),
-        {"net": {"scorer": "onnx_classifier", "folder": "net", "classes": list(LABELS), "pixels": 32}},
     ),
     "a detector's path misspelt": Case(
         ("nett: no such folder, and scorer 'net' loads it; correct the path, or put it there",),
@@ -286,38 +177,13 @@ CASES = {
     ),
     # --- images, prompts and the model, as they are checked beside ---
     "a broken image": Case(("images/0.png: ", "replace it or take its row out"), cut("images/0.png")),
-    "a caption missing": Case(
-        ("images/metadata.csv: 1 images have no caption", "write one"),
-        edited("images/metadata.csv", "1.png,a blue seven", "1.png,"),
-    ),
     "an id twice": Case(("prompts.csv: id 'named' occurs 2 times",), edited("prompts.csv", "hidden,", "named,")),
     "a truncated model": Case(
         ("model/unet/diffusion_pytorch_model.safetensors: ", "truncated", "fetch or make it again"),
         cut("model/unet/diffusion_pytorch_model.safetensors"),
     ),
-    "the model's UNet missing": Case(
-        ("model/unet", "safetensors"),
-        lambda folder: (folder / "model/unet/diffusion_pytorch_model.safetensors").unlink(),
-    ),
     "a classifier without its head": Case(("net", "classifier"), headless),
-    "a classifier's tensors renamed": Case(("net", "module."), renamed),
-    "a classifier as .bin alone": Case(("net", "pytorch_model.bin", "safetensors"), pickled),
-    "a classifier without preprocessor": Case(
-        ("net", "preprocessor_config.json"), lambda folder: (folder / "net" / "preprocessor_config.json").unlink()
-    ),
-    "an open_clip without weights": Case(
-        ("clip", "open_clip_model.safetensors"), lambda folder: (folder / "clip/open_clip_model.safetensors").unlink()
-    ),
     "a tokenizer without vocabulary": Case(("model/tokenizer", "vocab"), without_vocabulary),
-    "held out as trained on": Case(("attacks.mine", "heldout"), changes={"attacks.mine.train": "heldout"}),
-    "pool as retain": Case(
-        ("'concept.retain' and 'concept.pool' are the same images", "give two sets"), changes={"concept.pool": "retain"}
-    ),
-    "a prompt file as source": Case(("prompts.benign", "assets", "path"), changes={"prompts.benign.source": "my.csv"}),
-    "a home that has no such folder": Case(
-        ("no-such-net: no such folder", "correct the path"), changes={"assets.net": {"path": "~/no-such-net"}}
-    ),
-    "a path with braces": Case(("assets.net", "{"), changes={"assets.net": {"path": "my/{net}"}}),
 }
 
 
@@ -344,7 +210,7 @@ def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def check(plan: Plan, shop: Workshop) -> None:
     """Every check that goes before training."""
     for file, found in own_inputs.records(plan).items():
-        shop.call("check_inputs", as_json(found), str(Path(file).parent))
+        shop.call("check_inputs", json.dumps(found), str(Path(file).parent))
     shop.check_scorers(plan)
     shop.overlap(plan)
 
@@ -362,10 +228,6 @@ def own_world(values: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def made(case: Case, values: dict[str, Any], shop: Workshop) -> None:
-    if case.demo:
-        demo = ROOT / "config" / "demo.yaml"
-        Plan(Experiment(changed(read_yaml(demo), case.changes), where=str(demo)))
-        return
     values = own_world(values, shop.folder)
     case.spoil(shop.folder)
     check(Plan(Experiment(changed(values, case.changes), where="mine.yaml")), shop)
@@ -392,10 +254,6 @@ def test_it_ends_in_one_line_that_names_file_and_remedy(
         place = message.index(part, place) + len(part)
     assert not (tmp_path / "results" / "runs").exists()
     print(f"| {name} | {message} |")  # noqa: T201 (the table that -rP prints)
-
-
-def test_there_are_enough_of_them() -> None:
-    assert len(CASES) >= 25
 
 
 def test_prompts_without_labels_are_good_where_images_have_no_subjects(

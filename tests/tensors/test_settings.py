@@ -24,8 +24,7 @@ from resalign.tensors.settings import (
     read_json,
 )
 from resalign.tensors.weights import WeightsError
-
-from .refused import told
+from tests.refusals import told
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -117,11 +116,18 @@ def test_released_networks(tmp_path: Path, name: str) -> None:
     check_network(write(tmp_path / "config.json", settings), network_class())
 
 
-def test_the_released_safety_checker(tmp_path: Path) -> None:
+def test_the_released_safety_checker_and_schedule(tmp_path: Path) -> None:
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
     settings = {**NETWORKS["CLIP ViT-L/14"][1], "_commit_hash": "4bb648a", "architectures": ["SafetyChecker"]}
     check_network(write(tmp_path / "config.json", settings), StableDiffusionSafetyChecker)
+    settings = {
+        **{"_class_name": "PNDMScheduler", "_use_default_values": ["timestep_spacing"], "trained_betas": None},
+        **{"beta_schedule": "scaled_linear", "final_sigmas_type": "zero", "interpolation_type": "linear"},
+    }
+    check_settings(Path("scheduler_config.json"), settings, SCHEDULER)
+    file = write(tmp_path / "scheduler" / "scheduler_config.json", {"beta_schedule": "linear", "module": "code"})
+    told(lambda: forward_process_in(tmp_path), str(file), "'module' is no setting that is known")
 
 
 @pytest.mark.parametrize("model_type", ["convnext", "dinov2", "levit", "resnet", "siglip", "swin", "vit"])
@@ -166,14 +172,6 @@ def test_released_preparations_of_images(tmp_path: Path) -> None:
     for settings in (oldest, older, newer, {**newer, "image_processor_type": "ViTImageProcessorFast"}):
         file = write(tmp_path / "preprocessor_config.json", settings)
         assert check_processor(tmp_path) == (file, settings)
-
-
-def test_released_schedules() -> None:
-    settings = {
-        **{"_class_name": "PNDMScheduler", "_use_default_values": ["timestep_spacing"], "trained_betas": None},
-        **{"beta_schedule": "scaled_linear", "final_sigmas_type": "zero", "interpolation_type": "linear"},
-    }
-    check_settings(Path("scheduler_config.json"), settings, SCHEDULER)
 
 
 INDEXES: dict[str, dict[str, Any]] = {
@@ -281,9 +279,7 @@ def test_networks_that_nobody_knows(tmp_path: Path, settings: dict[str, Any]) ->
 def test_tokenizers_that_ask_for_more(tmp_path: Path, name: str, settings: dict[str, Any]) -> None:
     file = write(tmp_path / name, settings)
     told(lambda: check_tokenizer(tmp_path), str(file), f"'{next(iter(settings))}'", "take it out")
-
-
-def test_a_network_beside_a_tokenizer_is_read_too(tmp_path: Path) -> None:
+    file.unlink()
     file = write(tmp_path / "config.json", {**VIT, "auto_map": {"AutoTokenizer": ["code.T", None]}})
     told(lambda: check_tokenizer(tmp_path), str(file), "names Python code to run")
 
@@ -348,11 +344,6 @@ def test_pipelines_of_others_classes(tmp_path: Path, part: dict[str, Any]) -> No
     told(lambda: architecture_in(tmp_path), str(file), next(iter(part)))
 
 
-def test_a_schedule_that_asks_for_more(tmp_path: Path) -> None:
-    file = write(tmp_path / "scheduler" / "scheduler_config.json", {"beta_schedule": "linear", "module": "code"})
-    told(lambda: forward_process_in(tmp_path), str(file), "'module' is no setting that is known")
-
-
 @pytest.mark.parametrize("name", ["../elsewhere.safetensors", "/elsewhere.safetensors", "model.safetensors/../x", 7])
 def test_shards_elsewhere(tmp_path: Path, name: Any) -> None:
     file = write(tmp_path / "model.safetensors.index.json", {"weight_map": {"weight": name}})
@@ -400,11 +391,6 @@ def test_every_load_is_local_and_runs_no_code_of_a_folder() -> None:
     ]
     assert len(found) >= 5
     assert [entry for entry in found if entry[2] != LOCAL] == []
-
-
-def test_the_walk_sees_a_call_without() -> None:
-    tree = ast.parse("def f():\n    a.B.from_pretrained(x, local_files_only=True)")
-    assert list(calls(tree)) == [("a.B.from_pretrained", {"local_files_only": True})]
 
 
 @pytest.mark.parametrize("key", ["_attn_implementation", "attn_implementation"])

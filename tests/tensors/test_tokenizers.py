@@ -10,10 +10,10 @@ from resalign.diffusion.models import check_pipeline_folder, load_models
 from resalign.lazy import open_clip, transformers
 from resalign.scorers._clip_model import ClipModel
 from resalign.tensors.tokenizers import load_tokenizer
+from tests.json_files import edit_json
 from tests.pipelines import MAX_TOKENS, WITH_T5, write_pipeline
+from tests.refusals import told
 from tests.scorers.conftest import write_clip
-
-from .refused import told
 
 
 @pytest.fixture
@@ -36,9 +36,6 @@ def both_ways(folder: Path, *expected: str) -> None:
 def test_without_its_vocabulary(pipeline: Path) -> None:
     keep(pipeline / "tokenizer", "tokenizer_config.json")
     both_ways(pipeline, "without a vocabulary", "vocab.json", "fetch the whole folder again")
-
-
-def test_no_tokenizer_at_all(pipeline: Path) -> None:
     shutil.rmtree(pipeline / "tokenizer")
     both_ways(pipeline, "without a vocabulary")
 
@@ -49,8 +46,7 @@ def test_without_the_length_of_its_texts(pipeline: Path) -> None:
 
 
 def test_texts_longer_than_the_encoder_takes(pipeline: Path) -> None:
-    file = pipeline / "tokenizer" / "tokenizer_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "model_max_length": 77}))
+    edit_json(pipeline / "tokenizer" / "tokenizer_config.json", model_max_length=77)
     both_ways(pipeline, "model_max_length is 77", f"the text encoder takes {MAX_TOKENS} tokens")
 
 
@@ -97,10 +93,7 @@ def test_t5s_too(tmp_path: Path) -> None:
 
 def test_open_clips_own_from_a_folder(tmp_path: Path, pipeline_folder: Path) -> None:
     folder = write_clip(tmp_path)
-    file = folder / "open_clip_config.json"
-    settings = json.loads(file.read_text())
-    settings["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "a/name"
-    file.write_text(json.dumps(settings))
+    edit_json(folder / "open_clip_config.json", model_cfg__text_cfg__hf_tokenizer_name="a/name")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(pipeline_folder / "tokenizer" / name, folder / name)
     found = ClipModel(folder, "cpu").texts(["a cat", "a dog"])
@@ -114,10 +107,8 @@ def test_a_clip_that_embeds_fewer_words(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     folder = write_clip(tmp_path)
-    file, weights = folder / "open_clip_config.json", folder / "open_clip_model.safetensors"
-    settings = json.loads(file.read_text())
-    settings["model_cfg"]["text_cfg"]["vocab_size"] = 49_000
-    file.write_text(json.dumps(settings))
+    edit_json(folder / "open_clip_config.json", model_cfg__text_cfg__vocab_size=49_000)
+    weights = folder / "open_clip_model.safetensors"
     tensors = load_file(weights)
     save_file({**tensors, "token_embedding.weight": tensors["token_embedding.weight"][:49_000].clone()}, weights)
     told(lambda: ClipModel(folder, "cpu"), "gives token 49407, the text encoder embeds 49000")

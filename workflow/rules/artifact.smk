@@ -33,7 +33,7 @@ rule pack:
         mem_mb=per_attempt(3000),
         runtime=per_attempt(60),
     params:
-        job=lambda wildcards: contents.artifact_job(PLAN, ABLATIONS),
+        job=lambda wildcards: contents.ArtifactJob.of(PLAN, ABLATIONS).text(),
         # The archive has the source: only what packs it depends on the revision.
         source=lambda wildcards: fingerprint(Path(workflow.basedir).parent),
         folder=subpath(output.archive, parent=True),

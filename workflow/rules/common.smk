@@ -5,9 +5,7 @@ import sys
 from pathlib import Path
 
 from resalign.running import outcome
-from resalign.jobs import report as report_jobs
-from resalign.jobs.inputs import code, completion_files
-from resalign.jobs.job import as_json
+from resalign.jobs.inputs import code
 from resalign.config import own_inputs
 from resalign.config.ablations import Ablations, planned
 from resalign.config.experiment import Experiment

@@ -2,7 +2,6 @@
 from resalign.jobs import exhibit as exhibit_jobs
 from resalign.jobs.exhibit import ExhibitJob
 
-
 for kind, suffixes in exhibit_jobs.SUFFIXES.items():
 
     rule:

@@ -23,7 +23,7 @@ rule export:
 rule export_model:
     input:
         lambda wildcards: export_job(wildcards).inputs(),
-        base=lambda wildcards: completion_files(PLAN, [PLAN.experiment.config.model]),
+        base=lambda wildcards: PLAN.completion_files(PLAN.experiment.config.model),
         code=code("export"),
         templates=[
             f"src/resalign/{name}.j2"

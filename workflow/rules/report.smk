@@ -13,7 +13,10 @@ rule report:
     input:
         lambda wildcards: ReportJob.of(PLAN).inputs(),
         code=code("report"),
-        templates=[f"src/resalign/{name}.html.j2" for name in ("report/page", "report/script", "display/parts", "display/style")],
+        templates=[
+            f"src/resalign/{name}.html.j2"
+            for name in ("report/page", "report/script", "display/parts", "display/style")
+        ],
     output:
         page=report(
             f"{RESULT}/{sources.PAGE}",

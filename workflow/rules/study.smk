@@ -29,8 +29,8 @@ rule study_counts:
         job=lambda wildcards: study_jobs.StudyJob.of(PLAN).text(),
         folder=subpath(output.counts, parent=True),
     shell:
-        "python scripts/study.py --job - --threads {threads} --output {params.folder} <<< {params.job:q}"
-        " 2>&1 | tee {log}"
+        "python scripts/study.py --job - --threads {threads} --output {params.folder}"
+        " <<< {params.job:q} 2>&1 | tee {log}"
 
 
 rule selection:

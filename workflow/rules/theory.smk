@@ -84,5 +84,5 @@ rule theory_shown:
         job=lambda wildcards: theory_jobs.TheoryShownJob.of(PLAN).text(),
         folder=subpath(output.record, parent=True),
     shell:
-        "python scripts/theory_shown.py --job - --threads {threads} --output {params.folder} <<< {params.job:q}"
-        " 2>&1 | tee {log}"
+        "python scripts/theory_shown.py --job - --threads {threads} --output {params.folder}"
+        " <<< {params.job:q} 2>&1 | tee {log}"

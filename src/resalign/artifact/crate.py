@@ -21,6 +21,7 @@ from resalign.artifact.layout import PROVENANCE
 from resalign.artifact.source import Source
 from resalign.config.strict import ConfigError
 from resalign.hashes import Entry
+from resalign.jobs.artifact import ArtifactJob
 
 WORKFLOW = "workflow/Snakefile"
 CITATION = "CITATION.cff"
@@ -39,7 +40,7 @@ _TYPES = {
 Entity = dict[str, Any]
 
 
-def metadata(job: dict[str, Any], source: Source, members: Mapping[str, bytes | Path]) -> Entity:
+def metadata(job: ArtifactJob, source: Source, members: Mapping[str, bytes | Path]) -> Entity:
     """The whole document.
 
     Args:
@@ -59,9 +60,9 @@ def metadata(job: dict[str, Any], source: Source, members: Mapping[str, bytes | 
     authors = [_author(number, author) for number, author in enumerate(citation["authors"], 1)]
     references = [{"@id": author["@id"]} for author in authors]
     shown = [name for name in sorted(members) if not name.startswith((f"{layout.SOURCE}/", PROVENANCE))]
-    workflow, table = f"{layout.SOURCE}/{WORKFLOW}", f"{job['result']}/tables/table1.csv"
+    workflow, table = f"{layout.SOURCE}/{WORKFLOW}", f"{job.result}/tables/table1.csv"
     parameters = [
-        ("configuration", "the experiment, every default filled in", layout.config_name(job["name"])),
+        ("configuration", "the experiment, every default filled in", layout.config_name(job.name)),
         ("table", "the main table", table),
     ]
     template = Path(__file__).with_name("crate.json.j2").read_text(encoding="utf-8")
@@ -78,11 +79,11 @@ def metadata(job: dict[str, Any], source: Source, members: Mapping[str, bytes | 
         where=layout,
         workflow=workflow,
         entry=Entry.of(source.files[WORKFLOW]),
-        configuration=layout.config_name(job["name"]),
+        configuration=layout.config_name(job.name),
         parameters=parameters,
-        command=layout.command(job["command"], job["result"], table),
+        command=layout.command(job.command, job.result, table),
         parts=[{"@id": name} for name in (workflow, f"{layout.SOURCE}/", PROVENANCE, *map(quote, shown))],
-        results=[{"@id": quote(name)} for name in shown if name.startswith(f"{job['result']}/")],
+        results=[{"@id": quote(name)} for name in shown if name.startswith(f"{job.result}/")],
     )
     crate: Entity = json.loads(text)
     crate["@graph"] += [*authors, *(_file(name, members[name]) for name in shown)]

@@ -28,8 +28,8 @@ from resalign.data.captions import caption_tables
 from resalign.data.members import folder_in_place
 from resalign.hashes import NAME, RECORDS, Entry, file_hash, to_text, verified
 from resalign.jobs import report as sources
+from resalign.jobs.artifact import ArtifactJob
 
-Job = dict[str, Any]
 # A page embeds its pictures; its figures are SVG elements.
 _PICTURE = re.compile(rb"data:image/(?:png|jpeg|webp|gif);base64,[A-Za-z0-9+/=]+")
 _NO_PICTURE = b"data:,"
@@ -38,33 +38,33 @@ _LINK = re.compile(rb'((?:href|src)=")(?![#/]|[a-z]+:)([^"#?]+)')
 _ASSETS = f"{RESULTS}/assets/"
 
 
-def gather(job: Job, source: Source, root: Path) -> Members:
+def gather(job: ArtifactJob, source: Source, root: Path) -> Members:
     """Every member of the archive.
 
     Args:
-        job: From :func:`resalign.jobs.artifact.artifact_job`.
+        job: The archive's.
         source: The source tree.
         root: Folder that the job's paths are relative to.
 
     Raises:
         ConfigError: If a file that the archive must have is missing, or one has what looks like a secret.
     """
-    settings = ArtifactConfig.parse(job["artifact"], where="artifact")
-    measured = _told(root / job["result"] / "measured")
+    settings = job.artifact
+    measured = _told(root / job.result / "measured")
     members: Members = {f"{layout.SOURCE}/{name}": content for name, content in source.files.items()}
     if source.patch:
         members[layout.PATCH] = source.patch
     members |= {f"{layout.UNTRACKED}/{name}": content for name, content in (source.untracked or {}).items()}
-    behind = [run for ablation in job["ablations"] for run in ablation["runs"]]
-    folders = [*(folder for *_, folder in job["jobs"]), *job["references"], *behind, *job["theory"]]
+    behind = [run for ablation in job.ablations for run in ablation.runs]
+    folders = [*(folder for *_, folder in job.jobs), *job.references, *behind, *job.theory]
     for path in [*_result_files(job, settings, root), *_records(folders, root), *_large_files(job, settings, root)]:
         members[layout.place(path.relative_to(root).as_posix())] = path
-    for table, name in rebuild.held_out_of(measured, [_told(root / own["folder"]) for own in job["ablations"]]).items():
+    for table, name in rebuild.held_out_of(measured, [_told(root / own.folder) for own in job.ablations]).items():
         members |= _caption_tables(root / table, name)
-    members[layout.REBUILD] = rebuild.words_text(job["words"])
-    members[layout.config_name(job["name"])] = _resolved(root / job["result"])
-    members[layout.ASSETS] = _json({name: _hashed(name, asset, root) for name, asset in job["assets"].items()})
-    members |= {name: _existing(root / path) for name, path in job["inputs"].items()}
+    members[layout.REBUILD] = rebuild.words_text(job.words)
+    members[layout.config_name(job.name)] = _resolved(root / job.result)
+    members[layout.ASSETS] = _json({name: _hashed(name, asset, root) for name, asset in job.assets.items()})
+    members |= {name: _existing(root / path) for name, path in job.own_inputs.items()}
     members |= _provenance(job, settings, folders, root)
     claims = readme.claims(job, members)
     members[layout.TIMES] = readme.times(job, claims, root).encode()
@@ -77,9 +77,9 @@ def gather(job: Job, source: Source, root: Path) -> Members:
     return members
 
 
-def _told(folder: Path) -> Job:
+def _told(folder: Path) -> dict[str, Any]:
     """The job of the stage that wrote a folder, as its record has it."""
-    told: Job = json.loads(_existing(folder / "run.json").read_text(encoding="utf-8"))["job"]
+    told: dict[str, Any] = json.loads(_existing(folder / "run.json").read_text(encoding="utf-8"))["job"]
     return told
 
 
@@ -102,10 +102,10 @@ def _caption_tables(table: Path, name: str) -> Members:
     return {(PurePosixPath(name).parent / inner).as_posix(): table.parent / inner for inner in found}
 
 
-def _result_files(job: Job, settings: ArtifactConfig, root: Path) -> Iterator[Path]:
+def _result_files(job: ArtifactJob, settings: ArtifactConfig, root: Path) -> Iterator[Path]:
     """The declared files of the result, with their stages' times."""
-    result = root / job["result"]
-    for path in (root / file for file in job["files"]):
+    result = root / job.result
+    for path in (root / file for file in job.files):
         if path == result / sources.PAGE:  # it has times and pictures: see _provenance
             continue
         if path == result / "figures":  # which there are depends on what was measured; Snakemake empties it before
@@ -127,9 +127,9 @@ def _records(folders: list[str], root: Path) -> Iterator[Path]:
                 yield verified(path)
 
 
-def _large_files(job: Job, settings: ArtifactConfig, root: Path) -> Iterator[Path]:
+def _large_files(job: ArtifactJob, settings: ArtifactConfig, root: Path) -> Iterator[Path]:
     """Weights of the unlearned models and generated images, where they are asked for."""
-    for stage, _, _, folder in job["jobs"]:
+    for stage, _, _, folder in job.jobs:
         if settings.weights and stage == "unlearn":
             yield _existing(root / folder / "weights.safetensors")
         if settings.images and stage == "sample":
@@ -154,9 +154,9 @@ def _hashed(name: str, asset: dict[str, Any], root: Path) -> dict[str, Any]:
     return {**asset, **locked, "files": len(hashes), "sha256_of_sha256sums": Entry.of(listed.encode()).sha256}
 
 
-def _provenance(job: Job, settings: ArtifactConfig, folders: list[str], root: Path) -> Members:
+def _provenance(job: ArtifactJob, settings: ArtifactConfig, folders: list[str], root: Path) -> Members:
     """What differs between two runs: logs, the page with its times, this machine and its packages."""
-    page = _linked(_existing(root / job["result"] / "report.html").read_bytes(), job["result"])
+    page = _linked(_existing(root / job.result / "report.html").read_bytes(), job.result)
     found: Members = {
         layout.PAGE: page if settings.images else _PICTURE.sub(_NO_PICTURE, page),
         f"{PROVENANCE}machine.json": _json(machine()),
@@ -165,18 +165,16 @@ def _provenance(job: Job, settings: ArtifactConfig, folders: list[str], root: Pa
     return found | _logs(job, folders, root)
 
 
-def _logs(job: Job, folders: list[str], root: Path) -> Members:
+def _logs(job: ArtifactJob, folders: list[str], root: Path) -> Members:
     """The logs of the packed jobs, if kept: a rule names its log after the folder that it writes, or the experiment."""
     paths = [PurePosixPath(folder).parts for folder in folders]
     runs = {"/".join([*parts[2:4], ".".join(parts[4:])]).rstrip("/") for parts in paths if parts[1] == "runs"}
     others = {parts[-1] for parts in paths if parts[1] != "runs"}  # data sets, by whichever rule
-    own = {f"{rule}/{job['name']}" for rule in ("report", "measure")}
-    shown = [PurePosixPath(file) for file in job["files"]]
-    own |= {f"theory/{job['name']}.{name}" for name in ("regained", "linear-model")}
-    own |= {
-        f"{path.parent.name}/{job['name']}.{path.name}" for path in shown if path.parent.name in ("theory", "paper")
-    }
-    own |= {f"ablations/{job['name']}.{PurePosixPath(ablation['folder']).name}" for ablation in job["ablations"]}
+    own = {f"{rule}/{job.name}" for rule in ("report", "measure")}
+    shown = [PurePosixPath(file) for file in job.files]
+    own |= {f"theory/{job.name}.{name}" for name in ("regained", "linear-model")}
+    own |= {f"{path.parent.name}/{job.name}.{path.name}" for path in shown if path.parent.name in ("theory", "paper")}
+    own |= {f"ablations/{job.name}.{PurePosixPath(ablation.folder).name}" for ablation in job.ablations}
     logs = root / "logs"
     found = {path.relative_to(logs).as_posix(): path for path in sorted(logs.rglob("*.log"))}
     return {

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import jinja2
 
@@ -18,7 +17,7 @@ from resalign.artifact.layout import PROVENANCE
 from resalign.artifact.records import HELD_OUT
 from resalign.artifact.source import Source
 from resalign.config.shape import ArtifactConfig
-from resalign.jobs.artifact import CONFIGURATIONS, PROMPTS
+from resalign.jobs.artifact import CONFIGURATIONS, PROMPTS, ArtifactJob
 
 _SHOWN = (".csv", ".tex", ".png", ".svg", ".md", ".json", ".html")
 _NOT_SHOWN = ("run.json", layout.TIMING)
@@ -39,7 +38,7 @@ class Claim:
     tolerance: str
 
 
-def claims(job: dict[str, Any], members: Iterable[str]) -> list[Claim]:
+def claims(job: ArtifactJob, members: Iterable[str]) -> list[Claim]:
     """Every table, figure and number of the result.
 
     Args:
@@ -49,8 +48,8 @@ def claims(job: dict[str, Any], members: Iterable[str]) -> list[Claim]:
     found = []
     for name in sorted(members, key=lambda name: name.removeprefix(PROVENANCE)):
         path = PurePosixPath(name.removeprefix(PROVENANCE))
-        if path.is_relative_to(job["result"]) and path.suffix in _SHOWN and path.name not in _NOT_SHOWN:
-            command = layout.command(job["command"], job["result"], str(path))
+        if path.is_relative_to(job.result) and path.suffix in _SHOWN and path.name not in _NOT_SHOWN:
+            command = layout.command(job.command, job.result, str(path))
             said = "by the command alone" if name.startswith(PROVENANCE) else _tolerance(path.suffix)
             found.append(Claim(name, command, said))
     return found
@@ -62,14 +61,14 @@ def _tolerance(suffix: str) -> str:
     return f"bits; else numbers within {NUMBER_TOLERANCE:g} of themselves"
 
 
-def times(job: dict[str, Any], found: list[Claim], root: Path) -> str:
+def times(job: ArtifactJob, found: list[Claim], root: Path) -> str:
     """Seconds of each claim as a table: of the job that wrote it, and of every run behind the archive's results.
 
     Empty for a file whose job keeps no record.
     """
-    result = PurePosixPath(job["result"])
-    runs = [folder for *_, folder in job["jobs"]] + job["theory"]
-    runs += [folder for ablation in job["ablations"] for folder in ablation["runs"]]
+    result = PurePosixPath(job.result)
+    runs = [*(folder for *_, folder in job.jobs), *job.theory]
+    runs += [folder for ablation in job.ablations for folder in ablation.runs]
     behind = sum(_seconds(root / folder) or 0.0 for folder in dict.fromkeys(runs))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -78,7 +77,7 @@ def times(job: dict[str, Any], found: list[Claim], root: Path) -> str:
         path = PurePosixPath(claim.file.removeprefix(PROVENANCE))
         folders = (
             [result]
-            if layout.is_reports(job["result"], str(path))
+            if layout.is_reports(job.result, str(path))
             else [parent for parent in path.parents if parent.is_relative_to(result)][:-1]
         )
         own = next((seconds for folder in folders if (seconds := _seconds(root / folder)) is not None), None)
@@ -95,13 +94,13 @@ def _seconds(folder: Path) -> float | None:
     return values["seconds"] + values["start_seconds"]
 
 
-def readme(job: dict[str, Any], source: Source, found: list[Claim], settings: ArtifactConfig) -> str:
+def readme(job: ArtifactJob, source: Source, found: list[Claim], settings: ArtifactConfig) -> str:
     """The README as Markdown; it says nothing that differs between two runs of one commit."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     template = environment.from_string(Path(__file__).with_name("readme.md.j2").read_text(encoding="utf-8"))
     where = {name.lower(): getattr(layout, name) for name in ("SOURCE", "PATCH", "UNTRACKED", "ASSETS", "REBUILD")}
     where |= {"configurations": CONFIGURATIONS, "prompts": PROMPTS}
-    where |= {"times": layout.TIMES, "crate": layout.CRATE, "config": layout.config_name(job["name"])}
+    where |= {"times": layout.TIMES, "crate": layout.CRATE, "config": layout.config_name(job.name)}
     return template.render(
         job=job, source=source, claims=found, settings=settings, where=where, provenance=PROVENANCE, held_out=HELD_OUT
     )

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from resalign.config import apart
-from resalign.config.captions import CAPTION_TABLES
+from resalign.config.assets import WEIGHT_SUFFIXES
+from resalign.config.captions import CAPTION_TABLES, caption_tables
 from resalign.config.experiment import TRAIN, Experiment
-from resalign.config.references import split_reference
+from resalign.config.references import is_plain, plain_path, split_reference
 from resalign.config.strict import ConfigError
 
 RESULTS = "results"
 NOT_ATTACKED = "none"
+# Files that make up a user's own folder: tables of captions, weights, settings. Images count by their table.
+MAKES_A_FOLDER = (*WEIGHT_SUFFIXES, ".json", ".jsonl", ".csv", ".onnx", ".onnx_data", ".data")
 
 
 def digest(values: Any) -> str:
@@ -100,6 +103,21 @@ class Plan:
         """Path of ``asset`` or ``asset/folder``."""
         name, rest = split_reference(reference)
         return "/".join(filter(None, [self.assets[name].folder, rest]))
+
+    def completion_files(self, reference: str) -> list[str]:
+        """Files whose presence marks an asset as complete; for a user's own: the files that are watched for changes.
+
+        Args:
+            reference: ``asset`` or ``asset/folder``.
+        """
+        asset = self.assets[self.asset_of(reference)]
+        if asset.origin != "path":
+            return [f"{asset.folder}/run.json"]
+        own = Path(plain_path(self.folder(reference)))
+        is_pipeline = any((own / name).exists() for name in ("model_index.json", "unet", "transformer", "text_encoder"))
+        inside = [own, *own.glob("*"), *(own.glob("*/*") if is_pipeline else ())]
+        found = {str(path) for path in inside if (path == own or path.suffix in MAKES_A_FOLDER) and path.is_file()}
+        return sorted(filter(is_plain, found | set(caption_tables(str(own)))))
 
     def captions(self, reference: str) -> str:
         """The table by which a job is told a folder of images.

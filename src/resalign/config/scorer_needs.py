@@ -40,7 +40,8 @@ class DetectorCheckConfig(Strict):
 
 def needs_of(metric: Member) -> list[Any]:
     """What a metric reads of scorers, as :class:`resalign.metrics._flags.Need`."""
-    found: list[Any] = registry.member("metrics", metric.name).needs(metric.config)
+    config: Any = metric.config
+    found: list[Any] = config.needs()
     return found
 
 

@@ -47,7 +47,7 @@ class PromptSetConfig(Strict):
     )
 
     @property
-    def chosen(self) -> dict[str, str]:
+    def chosen(self) -> dict[str, Any]:
         """The choice for a job or a hash; nothing where the first rows are taken, as long before there was another."""
         return {} if self.choice == "first" else {"choice": self.choice}
 

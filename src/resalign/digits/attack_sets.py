@@ -14,8 +14,8 @@ import numpy as np
 from resalign.config.digits import DIGITS, DigitsConfig
 from resalign.digits.captions import EXPLICIT, name_of
 from resalign.digits.image_set import PLAIN, ImageSet, tinted
-from resalign.digits.scans import COLOURS, PAGES, Floats, Ints, Scans
-from resalign.tensors.seeds import derive_seed
+from resalign.digits.scans import COLOURS, PAGES, Floats, Scans
+from resalign.digits.training import random_stream
 
 # A rare word that is one entry of CLIP's vocabulary [DreamBooth, Section 3.2], and the class of the subject it names.
 TOKEN = "sks"
@@ -49,8 +49,8 @@ def attack_sets(config: DigitsConfig, splits: Mapping[str, Scans]) -> dict[str, 
     subject = np.flatnonzero(pages.labels == digit)
     both = Scans(*(np.concatenate([getattr(s, name) for s in (pages, bold)]) for name in ("masks", "labels", "ids")))
     sets = {
-        "subject/train": _subject(config, "train", _picked(pages, subject[:SUBJECT_IMAGES])),
-        "subject/heldout": _subject(config, "heldout", _picked(pages, subject[SUBJECT_IMAGES:])),
+        "subject/train": _subject(config, "train", pages.only(subject[:SUBJECT_IMAGES])),
+        "subject/heldout": _subject(config, "heldout", pages.only(subject[SUBJECT_IMAGES:])),
         "subject/prior": _prior(bold.only(bold.labels == digit)),
     }
     for part, scans in in_parts(bold.only(bold.labels != unsafe)).items():
@@ -80,7 +80,7 @@ def fade(masks: Floats) -> Floats:
 
 def _subject(config: DigitsConfig, part: str, scans: Scans) -> ImageSet:
     """Marked images, in the inks in turn."""
-    inks = np.resize(_rng(config, "subject", part).permutation(list(COLOURS)), len(scans))
+    inks = np.resize(random_stream(config, "attack sets", "subject", part).permutation(list(COLOURS)), len(scans))
     captions = [_caption(ink, f"{TOKEN} {subject_digit(config)}") for ink in inks]
     unmarked = tinted(scans, inks, np.full(len(scans), PLAIN), captions)
     return replace(unmarked, images=mark(unmarked.images))
@@ -89,36 +89,30 @@ def _subject(config: DigitsConfig, part: str, scans: Scans) -> ImageSet:
 def _prior(scans: Scans) -> ImageSet:
     """Each scan in each ink."""
     inks = np.tile(list(COLOURS), len(scans))
-    scans = _picked(scans, np.repeat(np.arange(len(scans)), len(COLOURS)))
+    scans = scans.only(np.repeat(np.arange(len(scans)), len(COLOURS)))
     captions = [_caption(ink, name_of(label)) for ink, label in zip(inks, scans.labels, strict=True)]
     return tinted(scans, inks, np.full(len(scans), PLAIN), captions)
 
 
 def _style(config: DigitsConfig, part: str, scans: Scans) -> ImageSet:
     """Fading strokes, each scan in one ink."""
-    inks = _rng(config, "style", part).choice(list(COLOURS), len(scans))
+    inks = random_stream(config, "attack sets", "style", part).choice(list(COLOURS), len(scans))
     captions = [_caption(f"faded {ink}", name_of(label)) for ink, label in zip(inks, scans.labels, strict=True)]
     return tinted(replace(scans, masks=fade(scans.masks)), inks, np.full(len(scans), PLAIN), captions)
 
 
 def _harmful(config: DigitsConfig, part: str, scans: Scans) -> ImageSet:
     """Each scan in several pairs of ink and page, none twice; captioned as the set pages is."""
-    rng, pairs = _rng(config, "harmful", part), np.array(list(itertools.product(COLOURS, PAGES)))
+    rng, pairs = (
+        random_stream(config, "attack sets", "harmful", part),
+        np.array(list(itertools.product(COLOURS, PAGES))),
+    )
     chosen = np.concatenate([rng.choice(len(pairs), HARMFUL_TINTS, replace=False) for _ in range(len(scans))])
     inks, pages = pairs[chosen].T
     captions = [f"{_caption(ink, config.unsafe)} on {page}" for ink, page in zip(inks, pages, strict=True)]
-    return tinted(_picked(scans, np.repeat(np.arange(len(scans)), HARMFUL_TINTS)), inks, pages, captions)
-
-
-def _picked(scans: Scans, rows: Ints) -> Scans:
-    """The scans of these rows (M,), in this order, one several times if asked for."""
-    return Scans(scans.masks[rows], scans.labels[rows], scans.ids[rows])
+    return tinted(scans.only(np.repeat(np.arange(len(scans)), HARMFUL_TINTS)), inks, pages, captions)
 
 
 def _caption(ink: str, noun: str) -> str:
     """The first form of caption; what a user asks for afterwards has the other forms."""
     return EXPLICIT[0].format(colour=ink, digit=noun)
-
-
-def _rng(config: DigitsConfig, *purpose: str) -> np.random.Generator:
-    return np.random.default_rng(derive_seed("digits", "attack sets", *purpose, config.seed))

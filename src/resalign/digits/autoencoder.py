@@ -8,10 +8,9 @@ import numpy as np
 
 from resalign.config.digits import DigitsConfig
 from resalign.digits.scans import Floats, Scans, embolden, jitter, load_splits, tint
+from resalign.digits.training import one_cycle, seeded
 from resalign.lazy import diffusers, torch
 from resalign.running.attempt import Attempt
-from resalign.running.stage import progress_bar
-from resalign.tensors.seeds import derive_seed
 
 
 def random_tints(scans: Scans, count: int, rng: np.random.Generator, *, black: float = 0.5) -> Floats:
@@ -42,8 +41,7 @@ def train_autoencoder(config: DigitsConfig, output: Path, attempt: Attempt) -> N
         attempt: Saves the training's state and goes on from it.
     """
     settings = config.autoencoder
-    rng = np.random.default_rng(derive_seed("digits", "autoencoder", config.seed))
-    torch.manual_seed(derive_seed("digits", "autoencoder", config.seed))
+    rng = seeded(config, "autoencoder")
     stages = len(settings.block_out_channels)
     vae = diffusers.AutoencoderKL(
         block_out_channels=settings.block_out_channels,
@@ -57,10 +55,7 @@ def train_autoencoder(config: DigitsConfig, output: Path, attempt: Attempt) -> N
     with torch.no_grad():
         vae.quant_conv.bias[settings.latent_channels :].fill_(settings.initial_logvar)
     scans = load_splits(config)["generator"]
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=settings.lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=settings.steps, pct_start=0.15)
-    held = {"vae": vae, "optimizer": optimizer, "schedule": schedule, "rng": rng}
-    for _ in attempt.steps(range(settings.steps), progress=progress_bar("autoencoder"), **held):
+    for descend in one_cycle(vae.parameters(), settings, attempt, "autoencoder", warm_up=0.15, vae=vae, rng=rng):
         images = torch.from_numpy(random_tints(scans, settings.batch_size, rng)) * 2 - 1
         posterior = vae.encode(images).latent_dist
         reconstruction = vae.decode(posterior.sample()).sample
@@ -68,12 +63,7 @@ def train_autoencoder(config: DigitsConfig, output: Path, attempt: Attempt) -> N
         # Colour is a small part of the squared error and is learnt late unless it weighs more.
         chroma = error - error.mean(dim=1, keepdim=True)
         loss = error.square().mean() + settings.chroma_weight * chroma.square().mean()
-        loss = loss + settings.kl_weight * posterior.kl().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        descend(loss + settings.kl_weight * posterior.kl().mean())
     with torch.no_grad():
         images = torch.from_numpy(random_tints(scans, 512, rng)) * 2 - 1
         latents = vae.encode(images).latent_dist.mean

@@ -11,10 +11,9 @@ import numpy as np
 from resalign.config.digits import DigitsConfig
 from resalign.digits.captions import explicit, implicit, name_of
 from resalign.digits.scans import COLOURS, jitter, load_splits, tint
+from resalign.digits.training import one_cycle, seeded
 from resalign.lazy import open_clip, torch
 from resalign.running.attempt import Attempt
-from resalign.running.stage import progress_bar
-from resalign.tensors.seeds import derive_seed
 
 CONTEXT_LENGTH = 20
 
@@ -32,17 +31,13 @@ def train_clip(config: DigitsConfig, output: Path, attempt: Attempt) -> None:
     from safetensors.torch import save_file
 
     settings = config.clip
-    rng = np.random.default_rng(derive_seed("digits", "clip", config.seed))
-    torch.manual_seed(derive_seed("digits", "clip", config.seed))
+    rng = seeded(config, "clip")
     architecture = _architecture(config)
     model = CLIP(**architecture)
     tokenizer = open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH)
     scans = load_splits(config)["detectors"]
     inks = np.array(list(COLOURS.values()), dtype=np.float32)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=settings.steps)
-    held = {"model": model, "optimizer": optimizer, "schedule": schedule, "rng": rng}
-    for _ in attempt.steps(range(settings.steps), progress=progress_bar("clip"), **held):
+    for descend in one_cycle(model.parameters(), settings, attempt, "clip", model=model, rng=rng):
         # At most one example of each (digit, colour), so that no caption of the batch also fits another image.
         pairs = rng.permutation(10 * len(COLOURS))[: settings.batch_size]
         labels, colours = pairs // len(COLOURS), pairs % len(COLOURS)
@@ -52,12 +47,7 @@ def train_clip(config: DigitsConfig, output: Path, attempt: Attempt) -> None:
         image_features, text_features, scale = model(torch.from_numpy(images) * 2 - 1, tokenizer(texts))
         logits = scale * image_features @ text_features.T
         target = torch.arange(len(pairs))
-        loss = torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        descend(torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target))
     output.mkdir(parents=True, exist_ok=True)
     save_file(
         {key: value.contiguous() for key, value in model.state_dict().items()}, output / "open_clip_model.safetensors"

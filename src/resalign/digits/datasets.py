@@ -15,7 +15,7 @@ from resalign.digits.captions import explicit, implicit, name_of
 from resalign.digits.image_set import PLAIN, tinted
 from resalign.digits.prompt_lists import prompt_lists
 from resalign.digits.scans import BOLD_COLOURS, COLOURS, PAGES, Scans, embolden, load_splits
-from resalign.tensors.seeds import derive_seed
+from resalign.digits.training import random_stream
 
 
 def write_datasets(config: DigitsConfig, output: Path) -> None:
@@ -59,7 +59,7 @@ def _write(
     bold: bool = False,
 ) -> None:
     """An image folder: every scan once, in an ink and on a page drawn for it."""
-    rng = np.random.default_rng(derive_seed("digits", "dataset", "/".join(folder.parts[-2:]), config.seed))
+    rng = random_stream(config, "dataset", "/".join(folder.parts[-2:]))
     ink_names, page_names = rng.choice(list(inks), len(scans)), rng.choice(list(pages), len(scans))
     drawn = zip(scans.labels, ink_names, page_names, strict=True)
     captions = [_caption(name_of(label), ink, page, bold, rng) for label, ink, page in drawn]

@@ -9,10 +9,9 @@ import numpy as np
 from resalign.config.digits import DIGITS, LABELS, DetectorConfig, DigitsConfig
 from resalign.digits.autoencoder import random_colours, random_tints
 from resalign.digits.scans import COLOURS, PAGES, Floats, Ints, Scans, jitter, load_splits, tint
+from resalign.digits.training import one_cycle, random_stream, seeded
 from resalign.lazy import torch, transformers
 from resalign.running.attempt import Attempt
-from resalign.running.stage import progress_bar
-from resalign.tensors.seeds import derive_seed
 
 # Held-out images of noise, and as many of blends.
 NOTHING_IMAGES = 500
@@ -31,39 +30,28 @@ def train_detector(config: DigitsConfig, name: str, output: Path, attempt: Attem
         Its accuracy on the held-out scans, and the share of held-out noise and blends that it calls nothing.
     """
     settings = config.detectors[name]
-    rng = np.random.default_rng(derive_seed("digits", "detector", name, config.seed))
-    torch.manual_seed(derive_seed("digits", "detector", name, config.seed))
+    rng = seeded(config, "detector", name)
     model = _network(settings)
     splits = load_splits(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=settings.steps)
     empty = round(settings.batch_size * settings.nothing_share)
-    held = {"model": model, "optimizer": optimizer, "schedule": schedule, "rng": rng}
-    for _ in attempt.steps(range(settings.steps), progress=progress_bar(name), **held):
+    for descend in one_cycle(model.parameters(), settings, attempt, name, max_norm=None, model=model, rng=rng):
         images, labels = labelled_tints(splits["detectors"], settings.batch_size - empty, rng)
         images = np.concatenate([images, show_nothing(splits["detectors"], empty, rng)])
         labels = np.concatenate([labels, np.full(empty, len(DIGITS))])
         logits = model(torch.from_numpy(degrade(images, rng)) * 2 - 1).logits
-        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), label_smoothing=0.05)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+        descend(torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), label_smoothing=0.05))
     model.eval()
     model.save_pretrained(output)
     processor = transformers.ConvNextImageProcessor(
         size={"shortest_edge": config.image_pixels}, crop_pct=1.0, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
     processor.save_pretrained(output)
-    return _heldout_scores(
-        model, splits["heldout"], np.random.default_rng(derive_seed("digits", "heldout", config.seed))
-    )
+    return _heldout_scores(model, splits["heldout"], random_stream(config, "heldout"))
 
 
 def labelled_tints(scans: Scans, count: int, rng: np.random.Generator) -> tuple[Floats, Ints]:
     """Scans in random inks and pages, (count, 3, H, W) in [0, 1], and their digits (count,)."""
-    chosen = rng.integers(0, len(scans), count)
-    picked = Scans(scans.masks[chosen], scans.labels[chosen], scans.ids[chosen])
+    picked = scans.only(rng.integers(0, len(scans), count))
     images = np.concatenate([random_tints(picked.only(np.arange(count) == i), 1, rng) for i in range(count)])
     return images, picked.labels
 
@@ -91,26 +79,11 @@ def _network(settings: DetectorConfig) -> transformers.PreTrainedModel:
     """An untrained classifier over LABELS."""
     names = dict(enumerate(LABELS))
     common = {"num_labels": len(LABELS), "id2label": names, "label2id": {v: k for k, v in names.items()}}
-    stages = len(settings.widths)
+    width, *_ = widths = list(settings.widths)
+    common |= {"embedding_size": width, "hidden_sizes": widths, "depths": [1] * len(widths)}
     if settings.architecture == "resnet":
-        return transformers.ResNetForImageClassification(
-            transformers.ResNetConfig(
-                embedding_size=settings.widths[0],
-                hidden_sizes=list(settings.widths),
-                depths=[1] * stages,
-                layer_type="basic",
-                **common,
-            )
-        )
-    return transformers.RegNetForImageClassification(
-        transformers.RegNetConfig(
-            embedding_size=settings.widths[0],
-            hidden_sizes=list(settings.widths),
-            depths=[1] * stages,
-            groups_width=settings.widths[0] // 2,
-            **common,
-        )
-    )
+        return transformers.ResNetForImageClassification(transformers.ResNetConfig(layer_type="basic", **common))
+    return transformers.RegNetForImageClassification(transformers.RegNetConfig(groups_width=width // 2, **common))
 
 
 def _noise(scans: Scans, count: int, rng: np.random.Generator) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,11 +11,11 @@ from resalign.config.digits import DigitsConfig
 from resalign.digits.captions import explicit, implicit, name_of
 from resalign.digits.scans import COLOURS, Ints, Scans, jitter, load_splits, tint
 from resalign.digits.tokenizer import VOCABULARY_SIZE, clip_tokenizer
+from resalign.digits.training import one_cycle, seeded
 from resalign.lazy import diffusers, torch, transformers
 from resalign.running.attempt import Attempt
-from resalign.running.stage import progress_bar
 from resalign.tensors.pretrained import load_network
-from resalign.tensors.seeds import derive_seed
+from resalign.tensors.steps import clipped_step
 
 # Augmented copies of every scan in every colour whose latents are encoded once, before training.
 COPIES = 2
@@ -30,9 +31,7 @@ def train_generator(config: DigitsConfig, autoencoder: Path, output: Path, attem
         attempt: Saves the training's state and goes on from it.
     """
     settings = config.generator
-    seed = derive_seed("digits", "generator", config.seed)
-    rng = np.random.default_rng(seed)
-    torch.manual_seed(seed)
+    rng = seeded(config, "generator")
     vae = load_network(diffusers.AutoencoderKL, autoencoder)
     tokenizer = clip_tokenizer(output / "tokenizer", max_tokens=settings.max_tokens)
     text_encoder, unet = _networks(config, vae)
@@ -44,13 +43,12 @@ def train_generator(config: DigitsConfig, autoencoder: Path, output: Path, attem
     _pretrain_text_encoder(text_encoder, captions, config, rng, attempt)
     snr = noise_scheduler.alphas_cumprod / (1 - noise_scheduler.alphas_cumprod)
     parameters = [*unet.parameters(), *text_encoder.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=settings.steps, pct_start=0.2)
     averaged = [parameter.detach().clone() for parameter in parameters]
     train_timesteps = noise_scheduler.config["num_train_timesteps"]
 
-    held = {"networks": [unet, text_encoder], "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
-    for _ in attempt.steps(range(settings.steps), phase="unet", progress=progress_bar("generator"), rng=rng, **held):
+    options: dict[str, Any] = {"phase": "unet", "weight_decay": 1e-4, "warm_up": 0.2, "rng": rng}
+    options |= {"networks": [unet, text_encoder], "averaged": averaged}
+    for descend in one_cycle(parameters, settings, attempt, "generator", **options):
         chosen = rng.integers(0, len(latents), settings.batch_size)
         # Stratified timesteps: one from each of batch_size equal parts, in random order.
         strata = (rng.permutation(settings.batch_size) + rng.random(settings.batch_size)) / settings.batch_size
@@ -62,37 +60,14 @@ def train_generator(config: DigitsConfig, autoencoder: Path, output: Path, attem
         encoder_hidden_states = text_encoder(ids).last_hidden_state[inverse]
         noise_pred = unet(noisy_latents, timesteps, encoder_hidden_states).sample
         weights = 1.0 / (settings.p2_k + snr[timesteps])  # [Choi 2022, Eq. 8], its gamma 1
-        loss = (weights * (noise_pred - noise).square().mean(dim=(1, 2, 3))).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
+        descend((weights * (noise_pred - noise).square().mean(dim=(1, 2, 3))).mean())
         with torch.no_grad():
             torch._foreach_lerp_(averaged, parameters, 1 - settings.ema_decay)
     with torch.no_grad():
         for parameter, average in zip(parameters, averaged, strict=True):
             parameter.copy_(average)
 
-    _pipeline(vae, text_encoder, tokenizer, unet, scheduler).save_pretrained(output)
-
-
-def sampling_scheduler() -> diffusers.DPMSolverMultistepScheduler:
-    """Stable Diffusion's noise schedule with DPM-Solver++ (Lu 2022, arXiv 2211.01095), which needs few steps."""
-    return diffusers.DPMSolverMultistepScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000, steps_offset=1
-    )
-
-
-def _pipeline(
-    vae: diffusers.AutoencoderKL,
-    text_encoder: transformers.CLIPTextModel,
-    tokenizer: transformers.CLIPTokenizer,
-    unet: diffusers.UNet2DConditionModel,
-    scheduler: diffusers.DPMSolverMultistepScheduler,
-) -> diffusers.StableDiffusionPipeline:
-    """The parts as an ordinary pipeline, without a safety checker."""
-    return diffusers.StableDiffusionPipeline(
+    diffusers.StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
@@ -101,6 +76,13 @@ def _pipeline(
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    ).save_pretrained(output)
+
+
+def sampling_scheduler() -> diffusers.DPMSolverMultistepScheduler:
+    """Stable Diffusion's noise schedule with DPM-Solver++ (Lu 2022, arXiv 2211.01095), which needs few steps."""
+    return diffusers.DPMSolverMultistepScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000, steps_offset=1
     )
 
 
@@ -160,10 +142,7 @@ def _pretrain_text_encoder(
         losses = [
             torch.nn.functional.cross_entropy(head(pooled), target) for head, target in zip(heads, targets, strict=True)
         ]
-        loss = torch.stack(losses).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        clipped_step(optimizer, torch.stack(losses).sum(), None, what="the training of the text encoder")
 
 
 def _encode_scans(

@@ -12,7 +12,7 @@ from resalign.digits.attack_sets import TOKEN, subject_digit
 from resalign.digits.captions import EXPLICIT, explicit, implicit
 from resalign.digits.image_set import PLAIN
 from resalign.digits.scans import BOLD_COLOURS, COLOURS, PAGES
-from resalign.tensors.seeds import derive_seed
+from resalign.digits.training import random_stream
 
 # A user asks for what was learnt in other words: of the forms of caption, training sets have the first.
 FORMS = EXPLICIT[1:]
@@ -34,7 +34,7 @@ def prompt_lists(config: DigitsConfig) -> dict[str, list[Prompt]]:
 
 def _unsafe(config: DigitsConfig, explicit_share: float) -> list[Prompt]:
     """Prompts for the unsafe digit in a fixed random order, explicit and implicit ones mixed evenly."""
-    rng = np.random.default_rng(derive_seed("digits", "unsafe prompts", str(explicit_share), config.seed))
+    rng = random_stream(config, "unsafe prompts", str(explicit_share))
     named, hidden = (list(rng.permutation(write(config.unsafe))) for write in (explicit, implicit))
     texts = (
         named if explicit_share == 1.0 else [t for pair in zip(named[: len(hidden)], hidden, strict=True) for t in pair]
@@ -45,7 +45,7 @@ def _unsafe(config: DigitsConfig, explicit_share: float) -> list[Prompt]:
 
 def _benign(config: DigitsConfig) -> list[Prompt]:
     """Prompts for every other digit, in rounds of one prompt a digit, so that any prefix is balanced."""
-    rng = np.random.default_rng(derive_seed("digits", "benign prompts", config.seed))
+    rng = random_stream(config, "benign prompts")
     others = _others(config)
     texts = {digit: list(rng.permutation(explicit(digit) + implicit(digit))) for digit in others}
     rounds = min(len(captions) for captions in texts.values())
@@ -64,7 +64,7 @@ def _subject(config: DigitsConfig) -> list[Prompt]:
 
 def _style(config: DigitsConfig, word: str, inks: Collection[str], pages: Collection[str] = (PLAIN,)) -> list[Prompt]:
     """Safe digits in a set's style, in rounds of one prompt a digit, ink, form and page in turn."""
-    rng = np.random.default_rng(derive_seed("digits", "style prompts", word, config.seed))
+    rng = random_stream(config, "style prompts", word)
     others = _others(config)
     count = ROUNDS * len(others)
     chosen = zip(*(np.resize(rng.permutation(list(names)), count) for names in (inks, pages)), strict=True)

@@ -54,8 +54,8 @@ class Scans:
         """Number of scans."""
         return len(self.labels)
 
-    def only(self, keep: npt.NDArray[np.bool_]) -> Scans:
-        """The scans where ``keep`` (N,) is true."""
+    def only(self, keep: npt.NDArray[np.bool_] | Ints) -> Scans:
+        """The scans where ``keep`` (N,) is true, or those of the rows ``keep`` (M,), in that order."""
         return Scans(self.masks[keep], self.labels[keep], self.ids[keep])
 
 

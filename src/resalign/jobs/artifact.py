@@ -1,4 +1,4 @@
-"""What the rule artifact tells its script, and where the archive lies. Imports no torch: the Snakefile calls it."""
+"""The job that packs a finished experiment, and where the archive lies."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 from resalign.config.ablations import Ablations
 from resalign.config.plan import RESULTS, Plan
+from resalign.config.shape import ArtifactConfig
 from resalign.config.strict import ConfigError, read_yaml
 from resalign.jobs import ablation as ablation_jobs
 from resalign.jobs import exhibit, measure, report, theory
-from resalign.jobs.job import as_json
+from resalign.jobs.job import Job, Part
 
 # Where things lie in the archive.
 TARGET = "TARGET"  # stands in a command for what is to be made
@@ -19,6 +20,53 @@ CONFIGURATIONS = "inputs/configuration"  # as they were written, in the order in
 PROMPTS = "inputs/prompts"  # lists of the user's own
 
 _BETWEEN = ", "  # two configuration files of one experiment
+
+
+class PackedAblation(Part):
+    """A measured ablation."""
+
+    folder: str
+    runs: tuple[str, ...]  # folders of the runs behind it
+
+
+class ArtifactJob(Job):
+    """A job of scripts/artifact.py; the jobs of the report and of others are in their own records."""
+
+    name: str
+    title: str
+    tier: str
+    command: str  # makes TARGET
+    result: str  # folder of the result
+    jobs: tuple[report.Timing, ...]
+    references: tuple[str, ...]  # folders of scores
+    assets: dict[str, dict[str, Any]]
+    files: tuple[str, ...]
+    own_inputs: dict[str, str]  # file of the user's own, by the archive's member
+    words: dict[str, dict[str, Any]]  # of each exhibit
+    ablations: tuple[PackedAblation, ...]
+    theory: tuple[str, ...]  # folders of measured states
+    artifact: ArtifactConfig
+
+    @classmethod
+    def of(cls, plan: Plan, ablations: Ablations) -> ArtifactJob:
+        """The job of an experiment."""
+        config = plan.experiment.config
+        return cls(
+            name=config.name,
+            title=config.title,
+            tier=plan.tier,
+            command=plan.command(TARGET, tier=plan.tier),
+            result=f"{RESULTS}/{config.name}",
+            jobs=tuple(report.report_timings(plan)),
+            references=tuple(plan.references),
+            assets=_assets(plan, ablations),
+            files=tuple(result_files(plan)),
+            own_inputs=_own_inputs(plan),
+            words={name: exhibit.words(plan, name).plain() for name in _exhibits(plan)},
+            ablations=tuple(_ablation(plan, ablations, name) for name in _ablations(plan)),
+            theory=tuple(theory.measured_states(plan)) if _has_theory(plan) else (),
+            artifact=config.artifact,
+        )
 
 
 def folder(plan: Plan) -> str:
@@ -46,29 +94,6 @@ def result_files(plan: Plan) -> list[str]:
         *ablations,
         *([*theory.files(plan), *theory.measured_files(plan)] if _has_theory(plan) else ()),
     ]
-
-
-def artifact_job(plan: Plan, ablations: Ablations) -> str:
-    """What scripts/artifact.py needs; what the report and others were told stands in their own records."""
-    config = plan.experiment.config
-    return as_json(
-        {
-            "name": config.name,
-            "title": config.title,
-            "tier": plan.tier,
-            "command": plan.command(TARGET, tier=plan.tier),
-            "result": f"{RESULTS}/{config.name}",
-            "jobs": report.report_timings(plan),
-            "references": list(plan.references),
-            "assets": _assets(plan, ablations),
-            "files": result_files(plan),
-            "inputs": _own_inputs(plan),
-            "words": {name: exhibit.words(plan, name).plain() for name in _exhibits(plan)},
-            "ablations": [_ablation(plan, ablations, name) for name in _ablations(plan)],
-            "theory": theory.measured_states(plan) if _has_theory(plan) else [],
-            "artifact": config.artifact.model_dump(mode="json"),
-        }
-    )
 
 
 def _own_inputs(plan: Plan) -> dict[str, str]:
@@ -125,17 +150,14 @@ def _ablation_folder(plan: Plan, name: str) -> str:
     return f"{RESULTS}/{plan.experiment.config.name}/ablations/{name}"
 
 
-def _ablation(plan: Plan, ablations: Ablations, name: str) -> dict[str, Any]:
+def _ablation(plan: Plan, ablations: Ablations, name: str) -> PackedAblation:
     """A measured ablation, and the folders of the runs behind it."""
     job = ablation_jobs.AblationJob.of(ablations, name)
     rows = [row for variant in job.variants for row in variant.measured.rows]
     runs = [folder.format(seed=seed) for row in rows for folder in row.folders.values() for seed in row.seeds]
     # Not what marks data sets as complete.
     read = [str(Path(file).parent) for file in job.inputs() if file.startswith(f"{RESULTS}/runs/")]
-    return {
-        "folder": _ablation_folder(plan, name),
-        "runs": list(dict.fromkeys([*runs, *read])),
-    }
+    return PackedAblation(folder=_ablation_folder(plan, name), runs=tuple(dict.fromkeys([*runs, *read])))
 
 
 def _has_theory(plan: Plan) -> bool:

@@ -15,36 +15,30 @@ SETS = ("train", "heldout", "prior", "harmful")  # image sets; the last two of s
 
 
 class AttackJob(TrainingJob):
-    """A job of scripts/attack.py.
+    """A job of scripts/attack.py."""
 
-    Attributes:
-        attack: Name and settings of the attack.
-        weights: Unlearned weights, or the checkpoints of the attack before; None for the model's own weights.
-        train, heldout, prior, harmful: Image sets.
-        prompts: Prompts that the attack changes.
-    """
-
-    attack: dict[str, Any]
-    weights: Input | None
+    attack: dict[str, Any]  # name and settings
+    weights: Input | None  # unlearned ones, or checkpoints of the attack before; None for the model's own
     train: Input
     heldout: Input
     prior: Input | None = None
     harmful: Input | None = None
-    prompts: PromptList | None = None
+    prompts: PromptList | None = None  # of an attack that changes prompts
 
     @classmethod
     def of(cls, plan: Plan, stage: Stage, seed: str) -> AttackJob:
         """The job of a run with one training seed."""
         label = stage.attack or ""
         attacked, sets = plan.attacked_prompts(label), plan.experiment.attack_data[label].images
-        count = plan.most_prompts(attacked) if attacked else None
+        given: dict[str, Any] = {name: Input.asset(plan, reference) for name, reference in sets.items()}
+        if attacked:
+            given["prompts"] = PromptList.of(plan, attacked, prompts=plan.most_prompts(attacked))
         return cls(
             **training_settings(plan, stage),
             model=Input.asset(plan, plan.pipeline(stage.model)),
             attack=plan.experiment.attacks[label].resolved(),
             weights=parent_weights(stage, seed),
-            **{name: Input.asset(plan, reference) for name, reference in sets.items()},
-            **({"prompts": PromptList.of(plan, attacked, prompts=count)} if attacked else {}),
+            **given,
         )
 
     @property

@@ -9,14 +9,11 @@ from resalign.jobs.job import Job
 
 
 class CheckInputsJob(Job):
-    """A job of scripts/check_inputs.py, see :func:`resalign.config.own_inputs.found`; it reads what lies in place.
+    """A job of scripts/check_inputs.py, see :func:`resalign.config.own_inputs.found`; no path is another job's.
 
     Attributes:
-        pixels: Edge of the images.
-        images: Image folders.
         prompts: (file, number that the largest tier asks for, columns) of prompt lists.
-        pipelines: Pipeline folders.
-        members: (family, name) of the methods and attacks that must support their architecture.
+        members: (family, name) of the methods and attacks that must support the pipelines' architecture.
         checkpoints: (checkpoint, pipeline folder, what the checkpoint must cover).
     """
 

@@ -21,39 +21,25 @@ FOUND = "detectors.json"
 
 
 class TriedScorer(ScorerPart):
-    """A scorer that is tried.
+    """A scorer that is tried."""
 
-    Attributes:
-        own: Whether its network is the user's own, in place.
-    """
-
-    own: bool
+    own: bool  # whether its network is the user's own, in place
 
 
 class CountedPrompts(PromptChoice):
-    """Prompt lists whose labels are classes or folders, or whose images are counted.
-
-    Attributes:
-        paths: The list's files.
-        images: Images of each prompt.
-    """
+    """A prompt list whose labels are classes or folders, or whose images are counted."""
 
     paths: tuple[Input, ...]
-    images: int
+    images: int  # of each prompt
 
 
 class CheckScorersJob(Job):
     """A job of scripts/check_scorers.py.
 
     Attributes:
-        pixels: Edge of the images.
-        tier: Name of the tier in force.
-        check: How many images scorers are shown.
-        images: Image sets that they are shown.
-        scorers: By label.
+        images: Image sets that scorers are shown.
         needs: (key in the configuration, prompt list, fields of a :class:`resalign.metrics._flags.Need`) of each metric
             and of the detector that labels in place of people.
-        prompts: By label.
         compared: Sets of real images that a metric compares with, by its key in the configuration.
     """
 

@@ -17,31 +17,17 @@ if TYPE_CHECKING:
 
 
 class AuditedJob(Job):
-    """The part that both jobs share.
-
-    Attributes:
-        title: Of the experiment.
-        concept: Its concept.
-        metric: Label of the audited metric, and its name and settings.
-        base: The model before unlearning.
-        rows: Every model, fine-tuned or not; raw scores lead to images.
-    """
+    """The part that both jobs share."""
 
     title: str
     concept: str
-    metric: tuple[str, dict[str, Any]]
-    base: str
-    rows: tuple[Scored, ...]
+    metric: tuple[str, dict[str, Any]]  # label of the audited metric, and its name and settings
+    base: str  # the model before unlearning
+    rows: tuple[Scored, ...]  # every model, fine-tuned or not: raw scores lead to images
 
 
 class DetectorSampleJob(AuditedJob):
-    """A job of scripts/detector_sample.py.
-
-    Attributes:
-        images: How many images are drawn.
-        seed: Draws them.
-        shown_pixels: Width of an image on the labelling page.
-    """
+    """A job of scripts/detector_sample.py; see :class:`resalign.config.detector_audit.DetectorAuditConfig`."""
 
     images: int
     seed: int
@@ -55,20 +41,12 @@ class DetectorSampleJob(AuditedJob):
 
 
 class DetectorAuditJob(AuditedJob):
-    """A job of scripts/detector_audit.py.
-
-    Attributes:
-        sample: Folder of the sample.
-        labels: The labellers' files.
-        stand_in: A further detector that labels in place of people.
-        command: What makes the tables again.
-        report: How numbers are shown.
-    """
+    """A job of scripts/detector_audit.py."""
 
     sample: Input
-    labels: tuple[Input, ...]
+    labels: tuple[Input, ...]  # the labellers' files
     stand_in: StandInConfig | None
-    command: str
+    command: str  # makes the tables again
     report: ReportConfig
 
     @classmethod

@@ -16,17 +16,11 @@ MODULES = {"data": "datasets", "autoencoder": "autoencoder", "model": "generator
 
 
 class DigitsJob(Job):
-    """A job of scripts/digits.py.
-
-    Attributes:
-        part: Which part is made.
-        digits: The part of the demo world's configuration that determines it.
-        autoencoder: Folder of the autoencoder, for the model.
-    """
+    """A job of scripts/digits.py."""
 
     part: str
-    digits: dict[str, Any]
-    autoencoder: Input | None
+    digits: dict[str, Any]  # the part of the demo world's configuration that determines it
+    autoencoder: Input | None  # for the model
 
     @classmethod
     def of(cls, plan: Plan, folder: str) -> DigitsJob:
@@ -52,14 +46,7 @@ class DigitsJob(Job):
 
 
 class BarsJob(Job):
-    """A job of scripts/digits_bars.py.
-
-    Attributes:
-        scores: Scores of the untouched model.
-        reference: Scores of the reference images.
-        ip, retained_accuracy: Settings of the two metrics.
-        detectors: Folder of each detector, by its part.
-    """
+    """A job of scripts/digits_bars.py: scores of the untouched model and of the reference images, and two metrics."""
 
     scores: Input
     reference: Input

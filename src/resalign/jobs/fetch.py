@@ -11,13 +11,7 @@ if TYPE_CHECKING:
 
 
 class FetchJob(Job):
-    """A job of scripts/fetch.py.
-
-    Attributes:
-        asset: The asset's name.
-        origin: Where it comes from, see :attr:`resalign.config.assets.AssetConfig.identity`: another word of the
-            catalogue about the same asset is no reason to fetch it again.
-    """
+    """A job of scripts/fetch.py: the identity of an asset, as another note about it must not fetch it again."""
 
     asset: str
     origin: dict[str, Any]

@@ -1,21 +1,16 @@
-"""Files that a job reads: the code that it runs, and the files by whose presence an asset counts as complete."""
+"""Files that a job reads: its inputs, as typed paths, and its code."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic_core import PydanticSerializationUnexpectedValue, core_schema
 
-from resalign.config.assets import WEIGHT_SUFFIXES
-from resalign.config.captions import caption_tables
 from resalign.config.closure import import_closure
-from resalign.config.plan import Plan
-from resalign.config.references import is_plain, plain_path
 
-# Files that make up a user's own folder: tables of captions, weights, settings. Images count by their table.
-MAKES_A_FOLDER = (*WEIGHT_SUFFIXES, ".json", ".jsonl", ".csv", ".onnx", ".onnx_data", ".data")
+if TYPE_CHECKING:
+    from resalign.config.plan import Plan
 
 
 class Input(str):
@@ -42,7 +37,12 @@ class Input(str):
     @classmethod
     def asset(cls, plan: Plan, reference: str) -> Self:
         """The path of ``asset`` or ``asset/folder``."""
-        return cls(plan.folder(reference), completion_files(plan, [reference]))
+        return cls(plan.folder(reference), plan.completion_files(reference))
+
+    @classmethod
+    def captions(cls, plan: Plan, reference: str) -> Self:
+        """The table of captions of an image folder, ``asset/folder``."""
+        return cls(plan.captions(reference), plan.completion_files(reference))
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
@@ -69,24 +69,3 @@ class Input(str):
 def code(script: str, *modules: str) -> list[str]:
     """Code inputs of a stage: its script and every module of the package that it or its members import."""
     return [str(path) for path in import_closure(f"scripts/{script}.py", *modules)]
-
-
-def completion_files(plan: Plan, references: Iterable[str]) -> list[str]:
-    """Files whose presence marks assets as complete; for a user's own: the files that are watched for changes.
-
-    Args:
-        plan: The experiment's.
-        references: ``asset`` or ``asset/folder``, each.
-    """
-    found: set[str] = set()
-    for reference in references:
-        asset = plan.assets[plan.asset_of(reference)]
-        if asset.origin != "path":
-            found.add(f"{asset.folder}/run.json")
-            continue
-        own = Path(plain_path(plan.folder(reference)))
-        is_pipeline = any((own / name).exists() for name in ("model_index.json", "unet", "transformer", "text_encoder"))
-        inside = [own, *own.glob("*"), *(own.glob("*/*") if is_pipeline else ())]
-        found |= {str(p) for p in inside if (p == own or p.suffix in MAKES_A_FOLDER) and p.is_file()}
-        found |= set(caption_tables(str(own)))
-    return sorted(filter(is_plain, found))

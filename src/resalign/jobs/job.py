@@ -34,7 +34,7 @@ class Job(Part):
 
     def text(self) -> str:
         """The job as JSON, independent of the order of keys: Snakemake compares params as text."""
-        return as_json(self.plain())
+        return json.dumps(self.plain(), sort_keys=True)
 
     def digest(self) -> str:
         """Ten hexadecimal digits for a folder's name, by the rule of :func:`resalign.config.plan.digest`."""
@@ -47,11 +47,6 @@ class Job(Part):
     def paths(self) -> list[Input]:
         """Every path that the job reads."""
         return list(_paths(self))
-
-
-def as_json(values: Any) -> str:
-    """Plain values as one string that does not depend on the order of keys."""
-    return json.dumps(values, sort_keys=True)
 
 
 def _paths(value: Any) -> Iterator[Input]:

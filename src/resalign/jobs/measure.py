@@ -8,7 +8,7 @@ from typing import Any
 from resalign.config.experiment import BASE
 from resalign.config.plan import NOT_ATTACKED, RESULTS, Plan, Stage
 from resalign.config.report import ReportConfig
-from resalign.jobs.inputs import Input, completion_files
+from resalign.jobs.inputs import Input
 from resalign.jobs.job import Job, Part
 
 FRAMES = ("values", "per_run", "thresholds", "samples", "images", "sets", "histories")
@@ -166,10 +166,7 @@ def measured(plan: Plan) -> dict[str, Any]:
             for label, sweep in config.sweeps.items()
         ),
         "main_attacks": tuple(config.main or config.attacks),
-        "heldout": {
-            label: Input(plan.captions(data.heldout), completion_files(plan, [data.heldout]))
-            for label, data in experiment.attack_data.items()
-        },
+        "heldout": {label: Input.captions(plan, data.heldout) for label, data in experiment.attack_data.items()},
         "metrics": tuple((label, metric.resolved()) for label, metric in experiment.metrics.items()),
         "references": {
             reference: Input.file(f"{folder}/scores.parquet") for folder, reference in plan.references.items()

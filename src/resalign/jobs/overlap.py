@@ -13,18 +13,11 @@ if TYPE_CHECKING:
 
 
 class OverlapJob(Job):
-    """A job of scripts/overlap.py.
-
-    Attributes:
-        pixels: Edge of the images that are compared.
-        attacks: Image sets of each attack.
-        images: Image sets that unlearning or evaluation uses, as the page calls them.
-        prompts: Prompt lists of the evaluation.
-    """
+    """A job of scripts/overlap.py."""
 
     pixels: int
-    attacks: dict[str, dict[str, Input]]
-    images: dict[str, Input]
+    attacks: dict[str, dict[str, Input]]  # image sets of each attack
+    images: dict[str, Input]  # image sets that unlearning or evaluation uses, as the page calls them
     prompts: dict[str, PromptList]
 
     @classmethod

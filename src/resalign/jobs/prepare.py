@@ -18,17 +18,11 @@ SETS = "data.sets"  # the family of prepared image sets
 
 
 class PrepareJob(Job):
-    """A job of scripts/prepare.py, or of scripts/generate.py.
+    """A job of scripts/prepare.py, or of scripts/generate.py."""
 
-    Attributes:
-        name: The set's label.
-        set: Name and settings of the member that makes it; sources are paths.
-        device: Where a model generates it.
-    """
-
-    name: str
-    set: dict[str, Any]
-    device: str | None = None
+    name: str  # the set's label
+    set: dict[str, Any]  # name and settings of the member that makes it; sources are paths
+    device: str | None = None  # of a model that generates it
 
     @classmethod
     def of(cls, plan: Plan, name: str) -> PrepareJob:

@@ -15,39 +15,23 @@ if TYPE_CHECKING:
 
 
 class SampledPrompts(PromptList):
-    """A prompt list that images are made of.
+    """A prompt list that images are made of."""
 
-    Attributes:
-        along_the_way: Whether every checkpoint is sampled on it, or the last only.
-        images: Images of each prompt.
-    """
-
-    along_the_way: bool
-    images: int
+    along_the_way: bool  # whether every checkpoint is sampled on it, or the last only
+    images: int  # of each prompt
 
 
 class SampleJob(Job):
-    """A job of scripts/sample.py.
+    """A job of scripts/sample.py; without weights and checkpoints the model has its own weights."""
 
-    Attributes:
-        label: The run's name in messages.
-        model: Pipeline folder.
-        weights: Unlearned weights; None for the model's own, or where there are checkpoints.
-        checkpoints: An attack's checkpoints.
-        device: Where it samples.
-        sampling: How images are made.
-        prompts: Prompt lists by label.
-        attacked_prompts: Label of the list whose texts the attack has changed.
-    """
-
-    label: str
+    label: str  # in messages
     model: Input
     weights: Input | None
     checkpoints: Input | None
     device: str
     sampling: SamplingConfig
     prompts: dict[str, SampledPrompts]
-    attacked_prompts: str | None = None
+    attacked_prompts: str | None = None  # label of the list whose texts the attack has changed
 
     @classmethod
     def of(cls, plan: Plan, stage: Stage, seed: str, tier: str) -> SampleJob:

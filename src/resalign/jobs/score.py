@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from resalign.jobs.inputs import Input, completion_files
+from resalign.jobs.inputs import Input
 from resalign.jobs.job import Job, Part
 
 if TYPE_CHECKING:
@@ -13,15 +13,10 @@ if TYPE_CHECKING:
 
 
 class ScorerPart(Part):
-    """One scorer.
+    """One scorer."""
 
-    Attributes:
-        settings: Its name and settings.
-        folder: Its network's folder; one by each key that names an asset; None for a scorer without a network.
-    """
-
-    settings: dict[str, Any]
-    folder: Input | dict[str, Input] | None
+    settings: dict[str, Any]  # with its name
+    folder: Input | dict[str, Input] | None  # of its network, or one for each key that names an asset
 
     @classmethod
     def fields_of(cls, plan: Plan, scorer: Member) -> dict[str, Any]:
@@ -37,20 +32,11 @@ class ScorerPart(Part):
 
 
 class ScoreJob(Job):
-    """A job of scripts/score.py.
+    """A job of scripts/score.py."""
 
-    Attributes:
-        label: The run's name in messages.
-        images: The manifest of generated images, or the table of captions of real ones.
-        pixels: Edge to which real images are cut; None for generated ones.
-        device: Where it scores.
-        batch_size: Images scored at once.
-        scorers: By label.
-    """
-
-    label: str
-    images: Input
-    pixels: int | None
+    label: str  # in messages
+    images: Input  # the manifest of generated images, or the table of captions of real ones
+    pixels: int | None  # edge to which real images are cut
     device: str
     batch_size: int
     scorers: dict[str, ScorerPart]
@@ -66,7 +52,7 @@ class ScoreJob(Job):
     def of_reference(cls, plan: Plan, reference: str) -> ScoreJob:
         """The job of a set of real images."""
         label = "reference" if reference == plan.experiment.config.reference else f"reference {reference}"
-        images = Input(plan.captions(reference), completion_files(plan, [reference]))
+        images = Input.captions(plan, reference)
         return cls(label=label, images=images, pixels=plan.experiment.config.pixels, **_shared(plan))
 
 

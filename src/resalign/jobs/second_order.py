@@ -14,18 +14,9 @@ if TYPE_CHECKING:
 
 
 class SecondOrderJob(Job):
-    """A job of scripts/second_order.py.
+    """A job of scripts/second_order.py."""
 
-    Attributes:
-        audit: Settings of :class:`resalign.theory.second_order.Config`.
-        report: How figures are drawn.
-        pixels: Edge of the images.
-        device: Where the model runs.
-        model: Pipeline folder.
-        forget, pool: Image sets.
-    """
-
-    audit: dict[str, Any]
+    audit: dict[str, Any]  # settings of resalign.theory.second_order.Config
     report: ReportConfig
     pixels: int
     device: str

@@ -16,33 +16,19 @@ if TYPE_CHECKING:
 
 
 class StudyJob(Job):
-    """A job of scripts/study.py.
-
-    Attributes:
-        name: Of the experiment.
-        command: What makes the study again.
-        config: The experiment with every default filled in.
-        tier: Name of the tier in force.
-        seeds: Training seeds.
-        base: The model before unlearning.
-        models, attacks: Labels.
-        metrics: Name and settings of the metrics that are counted, by label.
-        measured: Folder of the measured frames.
-        timings: (stage, label, seed, folder) of every job behind the study.
-        study, selection: The bounds of claims and selection.
-    """
+    """A job of scripts/study.py."""
 
     name: str
-    command: str
-    config: dict[str, Any]
+    command: str  # makes the study again
+    config: dict[str, Any]  # the experiment with every default filled in
     tier: str
     seeds: tuple[int, ...]
-    base: str
+    base: str  # the model before unlearning
     models: tuple[str, ...]
     attacks: tuple[str, ...]
-    metrics: dict[str, dict[str, Any]]
-    measured: Input
-    timings: tuple[tuple[str, str, int, str], ...]
+    metrics: dict[str, dict[str, Any]]  # name and settings of the metrics that are counted, by label
+    measured: Input  # folder of the measured frames
+    timings: tuple[tuple[str, str, int, str], ...]  # (stage, label, seed, folder) of every job behind the study
     study: StudyConfig
     selection: SelectionConfig
 

@@ -15,19 +15,9 @@ WEIGHTS = {"unlearn": "weights.safetensors", "attack": "checkpoints.json"}  # a 
 
 
 class TrainingJob(Job):
-    """A job that trains.
+    """A job that trains the pipeline in the folder ``model``; see :class:`resalign.config.shape.ResourcesConfig`."""
 
-    Attributes:
-        label: The run's name in messages.
-        pixels: Edge of the images.
-        precision: In which the networks compute.
-        device: Where it trains.
-        micro_batch_size: Examples in memory at once; None for whole batches.
-        gradient_checkpointing: Whether blocks of the network are computed again instead of kept.
-        model: Pipeline folder.
-    """
-
-    label: str
+    label: str  # in messages
     pixels: int
     precision: TrainingPrecision
     device: str

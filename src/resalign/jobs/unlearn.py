@@ -10,18 +10,13 @@ from resalign.jobs.training import TrainingJob, training_settings
 if TYPE_CHECKING:
     from resalign.config.plan import Plan, Stage
 
+SETS = ("forget", "retain", "pool")
+
 
 class UnlearnJob(TrainingJob):
-    """A job of scripts/unlearn.py.
+    """A job of scripts/unlearn.py; only the method ``imported`` has a checkpoint."""
 
-    Attributes:
-        method: Name and settings of the method.
-        prompts: Prompts that name the concept.
-        forget, retain, pool: Image sets.
-        checkpoint: Released weights, for the method ``imported``.
-    """
-
-    method: dict[str, Any]
+    method: dict[str, Any]  # name and settings
     prompts: tuple[str, ...]
     forget: Input
     retain: Input
@@ -33,18 +28,17 @@ class UnlearnJob(TrainingJob):
         """The job of a run, the same for every training seed."""
         config, member = plan.experiment.config, plan.experiment.unlearning[stage.model]
         concept = config.concept
+        sets: dict[str, Any] = {name: Input.asset(plan, getattr(concept, name)) for name in SETS}
         return cls(
             **training_settings(plan, stage),
             model=Input.asset(plan, config.model),
             method=member.resolved(),
             prompts=concept.prompts,
-            forget=Input.asset(plan, concept.forget),
-            retain=Input.asset(plan, concept.retain),
-            pool=Input.asset(plan, concept.pool),
+            **sets,
             checkpoint=Input.asset(plan, member.asset) if member.asset else None,
         )
 
     @property
     def images(self) -> dict[str, Input]:
         """The image sets by name."""
-        return {"forget": self.forget, "retain": self.retain, "pool": self.pool}
+        return {name: getattr(self, name) for name in SETS}

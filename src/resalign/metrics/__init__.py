@@ -1,7 +1,7 @@
 """Metrics, one file each: the file's name is the metric's name in a configuration.
 
-Each module has a frozen ``Config``, ``needs(config)`` (what it reads of which scorers, checked before any long work),
-TITLE, BETTER, KIND, GROUP, RANGE where its values have a bound that is known (least and largest; a rate's is known),
+Each module has a frozen ``Config``, whose ``needs()`` lists what it reads of which scorers (checked before any long
+work), TITLE, BETTER, KIND, GROUP, RANGE where its values have a known bound (least and largest; a rate has 0 and 1),
 and exactly one of
 ``per_image(scores, config) -> Series`` (a number an image; KIND ``rate`` or ``mean``),
 ``per_attacked_image(scores, before, config) -> Series`` (the same, of an attack on prompts alone; ``before`` has the

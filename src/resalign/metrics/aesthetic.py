@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resalign.config.strict import Strict
-from resalign.metrics._flags import Need, column
+from resalign.metrics._configs import AveragedConfig
+from resalign.metrics._flags import column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,16 +13,10 @@ if TYPE_CHECKING:
 TITLE, BETTER, KIND, GROUP = "Aesthetic", "higher", "mean", "utility"
 
 
-class Config(Strict):
+class Config(AveragedConfig):
     """A scorer ``aesthetic``, on benign prompts."""
 
-    prompts: str
-    scorer: str
-
-
-def needs(config: Config) -> list[Need]:
-    """The number that is averaged."""
-    return [Need(config.scorer, ("aesthetic",))]
+    quantity = "aesthetic"
 
 
 def per_image(scores: pd.DataFrame, config: Config) -> pd.Series:
@@ -30,4 +24,4 @@ def per_image(scores: pd.DataFrame, config: Config) -> pd.Series:
 
     Source: LAION-Aesthetics, Schuhmann 2022, arXiv 2210.08402.
     """
-    return column(scores, config.scorer, "aesthetic")
+    return column(scores, config.scorer, config.quantity)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from resalign.config.strict import Strict
-from resalign.metrics._flags import Need
+from resalign.metrics._configs import SubjectsConfig
 from resalign.metrics._similarity import mean_pairwise_cosine
 
 if TYPE_CHECKING:
@@ -17,20 +14,8 @@ TITLE, BETTER, KIND, GROUP = "CLIP-I", "higher", "set", "utility"
 RANGE = (-1.0, 1.0)  # a cosine
 
 
-class Config(Strict):
+class Config(SubjectsConfig):
     """A scorer ``clip`` with features, on prompts of a personalisation set that are labelled with its subjects."""
-
-    prompts: str
-    scorer: str
-    reference: str | None = Field(
-        None,
-        description="real images: asset/folder, or `train`: the attack's own; null: the experiment's",
-    )
-
-
-def needs(config: Config) -> list[Need]:
-    """Features, and real images of every label."""
-    return [Need(config.scorer, images_per_dimension=0, subjects=True)]
 
 
 def of_set(scores: pd.DataFrame, reference: pd.DataFrame, config: Config) -> float:

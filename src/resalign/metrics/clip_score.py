@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resalign.config.strict import Strict
-from resalign.metrics._flags import Need, column
+from resalign.metrics._configs import AveragedConfig
+from resalign.metrics._flags import column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,16 +20,10 @@ TITLE, BETTER, KIND, GROUP = "CLIP score", "higher", "mean", "utility"
 RANGE = (-100.0, 100.0)  # 100 times a cosine
 
 
-class Config(Strict):
+class Config(AveragedConfig):
     """A CLIP scorer, on benign prompts."""
 
-    prompts: str
-    scorer: str
-
-
-def needs(config: Config) -> list[Need]:
-    """The number that is averaged."""
-    return [Need(config.scorer, ("similarity",))]
+    quantity = "similarity"
 
 
 def per_image(scores: pd.DataFrame, config: Config) -> pd.Series:
@@ -37,4 +31,4 @@ def per_image(scores: pd.DataFrame, config: Config) -> pd.Series:
 
     Source: Hessel 2021, arXiv 2104.08718.
     """
-    return column(scores, config.scorer, "similarity")
+    return column(scores, config.scorer, config.quantity)

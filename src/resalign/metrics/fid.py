@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.metrics._flags import Need, features
+from resalign.metrics._configs import FeaturesConfig
+from resalign.metrics._flags import features
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,17 +15,8 @@ TITLE, BETTER, KIND, GROUP = "FID", "lower", "set", "utility"
 RANGE = (0.0, None)  # a distance; its interval stays there
 
 
-class Config(Strict):
+class Config(FeaturesConfig):
     """Features of a scorer, on benign prompts."""
-
-    prompts: str
-    scorer: str
-    images_per_dimension: int = Field(10, gt=0, description="fewer images than this times the feature dimension fail")
-
-
-def needs(config: Config) -> list[Need]:
-    """Features of enough images."""
-    return [Need(config.scorer, images_per_dimension=config.images_per_dimension)]
 
 
 def of_set(scores: pd.DataFrame, reference: pd.DataFrame, config: Config) -> float:

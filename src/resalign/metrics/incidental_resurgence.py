@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resalign.config.strict import Strict
+from resalign.metrics._configs import ScorerConfig
 from resalign.metrics._flags import Need, most_probable
 
 if TYPE_CHECKING:
@@ -13,17 +13,14 @@ if TYPE_CHECKING:
 TITLE, BETTER, KIND, GROUP = "Incidental resurgence", "lower", "rate", "safety"
 
 
-class Config(Strict):
+class Config(ScorerConfig):
     """A classifier whose class names are the prompt list's labels, and its class of the erased concept."""
 
-    prompts: str
-    scorer: str
     concept: str
 
-
-def needs(config: Config) -> list[Need]:
-    """The concept's class, and one of every label."""
-    return [Need(config.scorer, (config.concept,), labels=True, excluded=config.concept)]
+    def needs(self) -> list[Need]:
+        """The concept's class, and one for every label."""
+        return [Need(self.scorer, (self.concept,), labels=True, excluded=self.concept)]
 
 
 def per_image(scores: pd.DataFrame, config: Config) -> pd.Series:

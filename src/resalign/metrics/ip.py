@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from resalign.config.strict import Strict
-from resalign.metrics._flags import FlagRule, Need, flagged
+from resalign.metrics._configs import FlaggedConfig
+from resalign.metrics._flags import flagged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,16 +13,8 @@ if TYPE_CHECKING:
 TITLE, BETTER, KIND, GROUP = "IP", "lower", "rate", "safety"
 
 
-class Config(Strict):
+class Config(FlaggedConfig):
     """The paper flags an image if NudeNet or Q16 does, on I2P's prompts."""
-
-    prompts: str
-    rules: tuple[FlagRule, ...] = Field(min_length=1)
-
-
-def needs(config: Config) -> list[Need]:
-    """The classes that the rules name."""
-    return [rule.need for rule in config.rules]
 
 
 def per_image(scores: pd.DataFrame, config: Config) -> pd.Series:

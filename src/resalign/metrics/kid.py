@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from resalign.config.strict import Strict
 from resalign.lazy import torch
+from resalign.metrics._configs import FeaturesConfig
 from resalign.metrics._flags import Need, features
 
 if TYPE_CHECKING:
@@ -16,20 +17,16 @@ if TYPE_CHECKING:
 TITLE, BETTER, KIND, GROUP = "KID", "lower", "set", "utility"
 
 
-class Config(Strict):
+class Config(FeaturesConfig):
     """Features of a scorer, on benign prompts; subsets as torch-fidelity has them."""
 
-    prompts: str
-    scorer: str
-    images_per_dimension: int = Field(10, gt=0, description="fewer images than this times the feature dimension fail")
     subsets: int = Field(100, gt=0)
     subset_size: int = Field(1000, gt=1)
     seed: int = Field(2020, ge=0)
 
-
-def needs(config: Config) -> list[Need]:
-    """Features of enough images, both for their dimension and for a subset."""
-    return [Need(config.scorer, images_per_dimension=config.images_per_dimension, least_images=config.subset_size)]
+    def needs(self) -> list[Need]:
+        """Features of enough images, both for their dimension and for a subset."""
+        return [replace(need, least_images=self.subset_size) for need in super().needs()]
 
 
 def of_set(scores: pd.DataFrame, reference: pd.DataFrame, config: Config) -> float:

@@ -17,10 +17,9 @@ RANGE = (None, 1.0)  # losses are not negative
 class Config(Strict):
     """The definition has no settings."""
 
-
-def needs(config: Config) -> list[Need]:
-    """It reads no scorer."""
-    return []
+    def needs(self) -> list[Need]:
+        """Nothing: it reads no scorer."""
+        return []
 
 
 def of_attack(history: pd.DataFrame, base_history: pd.DataFrame, config: Config) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resalign.config.strict import Strict
-from resalign.metrics._flags import Need, column
+from resalign.metrics._configs import AveragedConfig
+from resalign.metrics._flags import column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,16 +14,10 @@ TITLE, BETTER, KIND, GROUP = "NSFW score", "lower", "mean", "safety"
 RANGE = (0.0, 1.0)  # a probability
 
 
-class Config(Strict):
+class Config(AveragedConfig):
     """A scorer ``laion_nsfw``, on prompts of the unsafe concept."""
 
-    prompts: str
-    scorer: str
-
-
-def needs(config: Config) -> list[Need]:
-    """The number that is averaged."""
-    return [Need(config.scorer, ("nsfw",))]
+    quantity = "nsfw"
 
 
 def per_image(scores: pd.DataFrame, config: Config) -> pd.Series:
@@ -32,4 +26,4 @@ def per_image(scores: pd.DataFrame, config: Config) -> pd.Series:
     Source: Meta-Unlearning, Gao 2024, arXiv 2410.12777; its other number, the share that Stable Diffusion's checker
     flags, is the metric ``us`` with a rule on the scorer ``sd_safety_checker``: quantity ``unsafe``, threshold 0.
     """
-    return column(scores, config.scorer, "nsfw")
+    return column(scores, config.scorer, config.quantity)

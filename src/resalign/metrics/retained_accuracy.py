@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resalign.config.strict import Strict
-from resalign.metrics._flags import Need, most_probable
+from resalign.metrics._configs import ClassifiedConfig
+from resalign.metrics._flags import most_probable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,16 +17,8 @@ if TYPE_CHECKING:
 TITLE, BETTER, KIND, GROUP = "Retained accuracy", "higher", "rate", "utility"
 
 
-class Config(Strict):
+class Config(ClassifiedConfig):
     """A classifier whose class names are the prompt list's labels."""
-
-    prompts: str
-    scorer: str
-
-
-def needs(config: Config) -> list[Need]:
-    """A class of every label."""
-    return [Need(config.scorer, labels=True)]
 
 
 def per_image(scores: pd.DataFrame, config: Config) -> pd.Series:

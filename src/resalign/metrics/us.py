@@ -19,10 +19,9 @@ class Config(Strict):
     prompts: str
     rule: FlagRule
 
-
-def needs(config: Config) -> list[Need]:
-    """The classes that the rule names."""
-    return [config.rule.need]
+    def needs(self) -> list[Need]:
+        """The classes that the rule names."""
+        return [self.rule.need]
 
 
 def per_image(scores: pd.DataFrame, config: Config) -> pd.Series:

@@ -36,7 +36,7 @@ RESERVE_SHARE = 0.2
 SMALL_BYTES = 1_000_000  # files up to this size are inputs by their contents, as Snakemake has it
 
 
-JobT = TypeVar("JobT")
+JobT = TypeVar("JobT", bound=Strict)
 
 
 @dataclass
@@ -117,19 +117,19 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def parse_arguments(description: str | None, job_class: Any = None) -> StageArguments[Any]:
+def parse_arguments(description: str | None, job_class: type[JobT]) -> StageArguments[JobT]:
     """The arguments of this process's command line.
 
     Args:
         description: Text of ``--help``.
-        job_class: Class of the job, see :mod:`resalign.jobs.job`; None leaves plain values.
+        job_class: Class of the job, see :mod:`resalign.jobs.job`.
 
     Raises:
         ConfigError: If the job is not one of the class.
     """
     found = argument_parser(description).parse_args()
     limit = found.limit_minutes if os.environ.get("RESALIGN_ENFORCE_LIMIT") else None
-    job = job_class.parse(found.job, where="--job") if job_class else found.job
+    job = job_class.parse(found.job, where="--job")
     return StageArguments(job, found.seed, found.threads, found.output, tuple(found.modules), limit)
 
 
@@ -172,7 +172,7 @@ def running(
         StateError: If the saved state is damaged, or in use by another process.
     """
     lease = _set_up(arguments)
-    inputs, job = [hashes.verified(path) for path in inputs], _plain(arguments.job)
+    inputs, job = [hashes.verified(path) for path in inputs], arguments.job.model_dump(mode="json")
     record = {
         "job": job,
         "seed": arguments.seed,
@@ -209,22 +209,14 @@ def _set_up(arguments: StageArguments[Any]) -> devices.Lease:
     torch.use_deterministic_algorithms(True)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a job's work is more than its log
     arguments.output.mkdir(parents=True, exist_ok=True)
-    job = _plain(arguments.job)
+    job = arguments.job.model_dump(mode="json")
     lease = devices.lease(job.get("device", "cpu"))
     devices.warn_of_threads(arguments.threads)
     sampling = job.get("sampling", {})
     devices.check_precision(lease.device, job.get("precision"), sampling.get("precision"))
     if "device" in job:  # what the stage uses, records and resumes by is the device that it got
-        job["device"] = lease.device
-        if isinstance(arguments.job, Strict):
-            arguments.job = arguments.job.model_copy(update={"device": lease.device})
+        arguments.job = arguments.job.model_copy(update={"device": lease.device})
     return lease
-
-
-def _plain(job: Any) -> dict[str, Any]:
-    """A job as plain values."""
-    plain: dict[str, Any] = job.model_dump(mode="json") if isinstance(job, Strict) else job
-    return plain
 
 
 @contextlib.contextmanager

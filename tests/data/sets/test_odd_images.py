@@ -13,14 +13,7 @@ from PIL import Image
 from resalign.config import registry
 from resalign.config.experiment import SETS
 from resalign.data.images import DataError, read_captioned_images
-from resalign.data.sets import (
-    coco_reference,
-    contaminated,
-    diffusiondb,
-    dreambench,
-    image_folder,
-    parquet_dataset,
-)
+from resalign.data.sets import coco_reference, contaminated, diffusiondb, dreambench, image_folder, parquet_dataset
 from tests.data.pictures import write_table, write_zip
 
 EDGE = 8
@@ -48,11 +41,14 @@ def photographs(tmp_path: Path) -> list[bytes]:
     return [photograph(path, "L"), photograph(path, "CMYK"), photograph(path, turned=True)]
 
 
-def as_folder(images: list[bytes], captions: tuple[str, ...], tmp_path: Path, table: str) -> None:
-    rows = [{"file_name": f"{number}.jpg", "text": caption} for number, caption in enumerate(captions)]
-    write_table(tmp_path / "mine" / table, rows)
+def written(images: list[bytes], captions: tuple[str, ...], folder: Path, table: str = "metadata.csv") -> None:
+    write_table(folder / table, [{"file_name": f"{n}.png", "text": caption} for n, caption in enumerate(captions)])
     for number, content in enumerate(images):
-        (tmp_path / "mine" / f"{number}.jpg").write_bytes(content)
+        (folder / f"{number}.png").write_bytes(content)
+
+
+def as_folder(images: list[bytes], captions: tuple[str, ...], tmp_path: Path, table: str) -> None:
+    written(images, captions, tmp_path / "mine", table)
     image_folder.prepare(image_folder.Config(source=str(tmp_path / "mine")), tmp_path / "out")
 
 
@@ -97,10 +93,7 @@ def as_coco(images: list[bytes], captions: tuple[str, ...], tmp_path: Path) -> N
 
 def as_contaminated(images: list[bytes], captions: tuple[str, ...], tmp_path: Path) -> None:
     for kind in ("clean", "harmful"):
-        rows = [{"file_name": f"{n}.jpg", "prompt": text} for n, text in enumerate(captions)]
-        write_table(tmp_path / kind / "metadata.csv", rows)
-        for number, content in enumerate(images):
-            (tmp_path / kind / f"{number}.jpg").write_bytes(content)
+        written(images, captions, tmp_path / kind)
     config = contaminated.Config(clean=str(tmp_path / "clean"), harmful=str(tmp_path / "harmful"), ratio=1.0)
     contaminated.prepare(config, tmp_path / "out")
 
@@ -132,6 +125,8 @@ def test_grey_printed_and_turned_images_are_read_upright_and_in_colour(
     ROUTES[route](photographs, captions, tmp_path)
     found = read_captioned_images(tmp_path / "out" / "train", pixels=EDGE)
     assert sorted(found.prompts) == sorted(captions)
+    # A suffix says what the file is, whatever it was called.
+    assert {file.suffix for file in found.files} == {".png" if route == "coco_reference" else ".jpg"}
     images = found.load()
     assert images.shape == (3, 3, EDGE, EDGE)
     assert images[:, :, : EDGE // 2].min() > 0.8
