@@ -13,7 +13,7 @@ from resalign.analysis.thresholds import COLUMNS
 from resalign.exhibits._inputs import ExhibitInputs
 from resalign.jobs.exhibit import Listed, Words
 from resalign.jobs.series import SeriesWords
-from tests.analysis.experiment import SETTINGS, make_gallery, make_swept
+from tests.analysis.experiment import METRICS, SETTINGS, make_gallery, make_swept
 
 METHODS = {"base": "base", "graddiff": "graddiff", "esd": "esd", "resalign": "resalign"}
 
@@ -28,7 +28,7 @@ def write_frames(folder: Path, measurements: Measurements | None = None) -> dict
         "values": values,
         "per_run": per_run_table(found, SETTINGS),
         "thresholds": thresholds(values),
-        "samples": make_gallery(images).assign(prompt_set="benign"),
+        "samples": make_gallery(images).assign(prompt_set=METRICS["clip_score"].prompt_set),
         "slices": slices(found.models),
         "images": found.images,
         "sets": found.runs,

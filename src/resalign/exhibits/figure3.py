@@ -18,6 +18,7 @@ def make(inputs: ExhibitInputs) -> Drawn:
     Raises:
         FileNotFoundError: If an image has been deleted.
     """
+    import numpy as np
     from matplotlib.figure import Figure
 
     from resalign.analysis.measurements import NOT_ATTACKED
@@ -34,7 +35,7 @@ def make(inputs: ExhibitInputs) -> Drawn:
     kept = [s.drop_duplicates("prompt_id").head(each) for _, s in samples.groupby("prompt_set", sort=False)]
     chosen = {key for part in kept for key in zip(part["prompt_set"], part["prompt_id"], strict=True)}
     keys = list(zip(samples["prompt_set"], samples["prompt_id"], strict=True))
-    samples = samples[[key in chosen for key in keys]]
+    samples = samples.loc[np.array([key in chosen for key in keys], dtype=bool)]
     # Two lists may both have a prompt 0.
     ids = samples["prompt_set"] + "/" + samples["prompt_id"]
     grid = sample_grid(samples.assign(prompt_id=ids).drop(columns="prompt_set"), names, settings)

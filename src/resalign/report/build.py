@@ -24,7 +24,7 @@ from resalign.jobs.report import PAGE, PAIRED, PARETO, PER_RUN, STEPS, SURVIVAL,
 from resalign.report.attack_words import attack_markdown
 from resalign.report.finding import write_finding
 from resalign.report.page import Page, ReportContext, render_page
-from resalign.report.sweeps import sweep_results
+from resalign.report.sweeps import SweepResult, sweep_results
 
 
 @dataclass(frozen=True)
@@ -100,19 +100,24 @@ def build_report(results: Results, context: ReportContext, output: Path) -> None
     frames |= {TABLE: final_states(table), SURVIVAL: survival, PARETO: points}
     for name, frame in frames.items():
         write_csv(frame, output / name)
-    for sweep in sweeps:
-        stem = output / "tables" / f"sweep-{sweep.label}"
-        write(sweep.table, stem, settings)
-        write_csv(sweep.summary, stem.with_name(f"{stem.name}-summary.csv"))
-    if sweeps:
-        words = attack_markdown(results.values, sweeps, measurements, settings)
-        (output / WORDS).write_text(words, encoding="utf-8")
+    _write_sweeps(sweeps, results, settings, output)
     for name, shown in figures.items():
         if shown:
             drawing.save(drawing.figure_of(shown, settings), output / "figures" / name, settings)
     if grid is not None:
         drawing.save(grid_figure(grid, settings), output / "figures" / "samples", settings, formats=("png",))
     (output / PAGE).write_text(page, encoding="utf-8")
+
+
+def _write_sweeps(sweeps: list[SweepResult], results: Results, settings: ReportConfig, output: Path) -> None:
+    """Tables of every sweep, and the text on all of them where there are some."""
+    for sweep in sweeps:
+        stem = output / "tables" / f"sweep-{sweep.label}"
+        write(sweep.table, stem, settings)
+        write_csv(sweep.summary, stem.with_name(f"{stem.name}-summary.csv"))
+    if sweeps:
+        words = attack_markdown(results.values, sweeps, results.measurements, settings)
+        (output / WORDS).write_text(words, encoding="utf-8")
 
 
 def _over_fine_tuning(table: pd.DataFrame, main: Measurements, settings: ReportConfig) -> dict[str, list[Panel]]:
