@@ -72,7 +72,7 @@ def of_another_seed(name: str, loaded: LoadedPipeline, attack_data: AttackData) 
 
 def test_signature(name: str) -> None:
     parameters = inspect.signature(registry.member("attacks", name).attack).parameters
-    assert list(parameters) == ["models", "data", "config", "run", "save"]
+    assert list(parameters) == ["loaded", "data", "config", "run", "save"]
 
 
 def test_weights_are_kept_at_every_checkpoint_and_at_the_end(loaded: LoadedPipeline, result: Recorded) -> None:

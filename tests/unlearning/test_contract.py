@@ -53,7 +53,7 @@ def result(name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData, b
 
 def test_signature(name: str) -> None:
     parameters = inspect.signature(registry.member("unlearning", name).unlearn).parameters
-    assert list(parameters) == ["models", "data", "config", "run"]
+    assert list(parameters) == ["loaded", "data", "config", "run"]
 
 
 def test_changed_weights_are_finite_and_fit_the_model_whose_own_are_left_alone(

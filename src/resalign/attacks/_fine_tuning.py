@@ -127,16 +127,14 @@ def fine_tune(
         DivergenceError: If a loss or gradient is not finite.
         ConfigError: If the optimizer's library is not installed.
     """
-    variables = tuning.variables
+    variables, stream = tuning.variables, run.generator("attack", "full")
     optimizer = optimizer_of(config, list(variables.values()))
-    stream = run.generator("attack", "full")
     # The same examples for every model and seed, so that held-out losses can be compared.
     heldout = data.heldout.draw_stratified(config.heldout_batch_size, Run(seed=0).generator("attack", "heldout"))
     plain_loss = partial(denoising_loss, loaded.denoiser)
     loss_of = tuning.loss or plain_loss
 
-    def text_weights() -> Params:
-        return tuning.text_weights(variables) if tuning.text_weights else {}
+    text_weights = partial(tuning.text_weights, variables) if tuning.text_weights else dict[str, torch.Tensor]
 
     def embedded(batch: NoisyBatch, text: Params) -> NoisyBatch:
         return embedded_with(loaded, text, batch) if tuning.text_weights else batch
@@ -164,8 +162,8 @@ def fine_tune(
             part = loss_of(tuning.weights(variables), embedded(batch, text_weights())) / config.gradient_accumulation
             part.backward()
             loss += part.item()
-        what = f"attack '{tuning.attack}' at step {step} (loss {loss:.4g})"
-        apply_gradients(optimizer, config.max_grad_norm, what=what)
+        where = f"attack '{tuning.attack}' at step {step} (loss {loss:.4g})"
+        apply_gradients(optimizer, config.max_grad_norm, what=where)
         run.history.record(step, train_loss=loss, **tuning.measured)
         if step in config.checkpoints:
             keep(step)

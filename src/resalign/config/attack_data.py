@@ -19,6 +19,8 @@ class AttackDataConfig(Strict):
     """Keys of an attack's entry besides the attack's own settings."""
 
     dataset: str
+    title: str = Field("", description="display name of the data set; default: its label")
+    about: str = Field("", description="a sentence that defines the data, for the page")
     after: str | None = Field(None, description="label of another attack, from whose last state this one starts")
     train: str
     heldout: str

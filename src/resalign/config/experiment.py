@@ -89,6 +89,7 @@ class Experiment:
         config: The file's own part.
         prepared, unlearning, attacks, scorers, metrics: Members by label.
         attack_data: What each attack fine-tunes on, by label.
+        model_titles: Configured display names of unlearned models, by label.
         sweeps: Attack labels by sweep and value.
     """
 
@@ -99,7 +100,10 @@ class Experiment:
         check_publishable(whole, where=where)
         self.config = _audited(ExperimentConfig.parse(whole, where=where), where)
         self.prepared = self._members(SETS, "set", self.config.prepared)
-        self.unlearning = self._members("unlearning", "method", self.config.unlearning)
+        entries = self.config.unlearning
+        self.model_titles = {label: str(entry["title"]) for label, entry in entries.items() if "title" in entry}
+        entries = {label: {k: v for k, v in entry.items() if k != "title"} for label, entry in entries.items()}
+        self.unlearning = self._members("unlearning", "method", entries)
         self.attack_data = {}
         settings = {}
         attacks, self.sweeps = expanded(self.config.attacks, self.config.sweeps, where=where)
@@ -149,7 +153,9 @@ class Experiment:
         labels = [label for label, member in self.unlearning.items() if member.name == label]
         names = {label: registry.sentence("unlearning", label).partition(":")[0] for label in labels}
         own = {label: name for label, name in names.items() if name.lower() == label}
-        return {BASE: "Base model", **own, **self.config.titles}
+        datasets = {data.dataset: data.title for data in self.attack_data.values() if data.title}
+        prompts = {label: entry.title for label, entry in self.config.prompts.items() if entry.title}
+        return {BASE: "Base model", **own, **self.model_titles, **datasets, **prompts}
 
     def resources(self, stage: str) -> ResourcesConfig:
         """Resources of a stage's job."""
@@ -164,6 +170,8 @@ class Experiment:
         families = {name: getattr(self, name) for name in ("prepared", "unlearning", "scorers", "metrics")}
         for family, found in families.items():
             values[family] = {label: member.resolved() for label, member in found.items()}
+        for label, title in self.model_titles.items():
+            values["unlearning"][label]["title"] = title
         values["attacks"] = {
             label: {**self.attack_data[label].model_dump(), **member.resolved()}
             for label, member in self.attacks.items()
@@ -264,11 +272,6 @@ class Experiment:
                 self._require(f"metrics.{label}", need.scorer, self.scorers, "scorer")
         for name in config.main:
             self._require("main", name, self.attacks, "attack")
-        datasets = {data.dataset for data in self.attack_data.values()}
-        for key, named in (("titles", config.titles), ("about", config.about)):
-            for name in named:
-                what = "model, attack, data set or prompt list"
-                self._require(f"{key}.{name}", name, {*self.models, *self.attacks, *datasets, *config.prompts}, what)
         for label, sweep in config.sweeps.items():
             for name in sweep.metrics:
                 self._require(f"sweeps.{label}.metrics", name, self.metrics, "metric")

@@ -39,6 +39,8 @@ class PromptSetConfig(Strict):
         description="asset/file; or one by attack, what its user asks for: other states are not sampled on the list"
     )
     columns: PromptColumns = PromptColumns()
+    title: str = Field("", description="display name; default: the label")
+    about: str = Field("", description="a sentence that defines the list, for the page")
     along_the_way: bool = False
     choice: Choice = Field(
         "even",
@@ -133,11 +135,6 @@ class ExperimentConfig(Strict):
     main: tuple[str, ...] = Field((), description="attacks of the main table; none: every entry of `attacks`")
     sweeps: dict[str, SweepConfig] = Field({}, description="series of attacks that are shown together")
     prompts: dict[str, PromptSetConfig]
-    titles: dict[str, str] = Field(
-        {},
-        description="display names of models, attacks, data sets and prompt lists, by label",
-    )
-    about: dict[str, str] = Field({}, description="a sentence that defines an attack, a data set or a prompt list")
     sampling: SamplingConfig = SamplingConfig()
     scorers: dict[str, dict[str, Any]]
     scoring_batch_size: int = Field(60, gt=0, description="images scored at once; it changes scores only by rounding")

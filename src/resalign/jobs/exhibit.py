@@ -24,7 +24,7 @@ SUFFIXES = {"table": (".csv", ".tex", "-full.tex"), "figure": (".csv", ".png", "
 # may have more than that one.
 PAPERS = "config/config.yaml"
 FREE = (
-    *("extends", "name", "title", "subtitle", "titles", "about", "consent", "sweeps", "main", "resources"),
+    *("extends", "name", "title", "subtitle", "consent", "sweeps", "main", "resources"),
     "scoring_batch_size",
     *("tier", "tiers", "report", "gallery", "flags", "detector_audit", "artifact", "theory"),
 )

@@ -120,14 +120,14 @@ def definitions(plan: Plan) -> tuple[tuple[str, str], ...]:
     titles, found = experiment.titles, []
     for label in config.main or config.attacks:
         attack, dataset = experiment.attacks[label], experiment.attack_data[label].dataset
-        own = config.about.get(label) or config.about.get(dataset)
+        own = experiment.attack_data[label].about
         sentence = registry.sentence("attacks", attack.name)
         title = titles.get(label, titles.get(dataset, label))
         found.append((title, " ".join(filter(None, (sentence, own))) or label))
     for label, prompts in config.prompts.items():
         count = experiment.tier.prompts[label]
         size = f"{count.prompts or 'all'} prompts, {count.images} image{'s' if count.images > 1 else ''} each"
-        own = config.about.get(label, f"Prompts of {prompts.source if isinstance(prompts.source, str) else label}.")
+        own = prompts.about or f"Prompts of {prompts.source if isinstance(prompts.source, str) else label}."
         found.append((titles.get(label, label), f"{own} ({size} and training seed)"))
     return tuple(found)
 
