@@ -5,7 +5,7 @@
 set -euo pipefail
 
 lock=envs/requirements.lock
-lock_sha256=70d200b8037a31a293ba77a9d23bb47c4946869aba9470f3bf245a5920bcdf16
+lock_sha256=ba73ec6a97c15a1e42e57eda8852f8dccdf6dae31cadf6b73e6fe2e84a5cbe14
 
 fail() {
     echo "error: $1" >&2

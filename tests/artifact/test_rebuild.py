@@ -9,7 +9,12 @@ from resalign.artifact import makers, pack, rebuild, records
 from resalign.config.strict import ConfigError
 
 LONGEST_ARGUMENT_BYTES = 32 * 4096  # MAX_ARG_STRLEN, execve(2)
-NOTHING = {"files": {}, "report": {}, "another_world": "", "series": {}, "metric_modules": {}}
+NOTHING = {"another_world": "", "series": {}, "metric_modules": {}}
+
+
+def contents(plan: object) -> rebuild.Rebuild:
+    job = {"exhibit": "contents", "files": {}, "report": {}, "words": {**NOTHING, "plan": plan}}
+    return rebuild.Rebuild("exhibit", job, "paper", ("contents.csv",))
 
 
 @pytest.fixture(autouse=True)
@@ -20,18 +25,18 @@ def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_job_longer_than_an_argument_may_be_reaches_an_exhibit(tmp_path: Path) -> None:
     entry = {"exhibit": "table1", "title": "x" * LONGEST_ARGUMENT_BYTES, "files": "table1.csv", "left_out": ""}
-    made = rebuild.Rebuild("exhibit", {**NOTHING, "plan": [entry]}, "paper", ("contents.csv",), "contents")
+    made = contents([entry])
     with makers.own_code(tmp_path / "unpacked", tmp_path) as maker:
         assert maker(made, tmp_path / "made") is None
     assert entry["title"] in (tmp_path / "made" / "contents.csv").read_text()
 
 
 def test_a_script_that_fails_says_so_in_a_line(tmp_path: Path) -> None:
-    made = rebuild.Rebuild("exhibit", {**NOTHING, "plan": 3}, "paper", ("contents.csv",), "contents")
+    made = contents(3)
     with makers.own_code(tmp_path / "unpacked", tmp_path) as maker:
         said = maker(made, tmp_path / "made")
     assert said is not None
-    assert said.startswith("TypeError: ")
+    assert said.startswith("error: --job: ")
     assert "\n" not in said
 
 

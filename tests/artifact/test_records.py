@@ -165,7 +165,7 @@ def test_paths_in_the_packers_home_folder_are_others_here(tmp_path: Path, monkey
     record, config = map(disclosure.values_without_places, as_packed(Plan(Experiment(values, where="mine"))))
     assert config["assets"]["mine"]["path"] == "~/mine"
     monkeypatch.setenv("HOME", str(tmp_path / "verifier"))
-    records.check_report(record, config)
+    check(record, config)
 
 
 def test_defaults_that_were_added_since_are_no_difference(demo: Plan) -> None:
@@ -173,10 +173,10 @@ def test_defaults_that_were_added_since_are_no_difference(demo: Plan) -> None:
     for older in (job["config"], config):
         del older["artifact"]["images"], older["unlearning"]["esd"]["start_guidance"], older["report"]["replicates"]
     del job["report"]["replicates"]
-    records.check_report(job, config)
+    check(job, config)
     del job["report"]["resurgence_threshold"]
     with pytest.raises(RecordError, match="report.resurgence_threshold' is None"):
-        records.check_report(job, config)
+        check(job, config)
 
 
 def test_no_other_configuration_is_read(demo: Plan) -> None:

@@ -39,12 +39,12 @@ class Recorded:
     @property
     def denoiser(self) -> dict[str, torch.Tensor]:
         """The last saved weights, by the denoiser's own names."""
-        return of_denoiser(self.models, self.weights)
+        return of_denoiser(self.loaded, self.weights)
 
     @property
     def moved(self) -> dict[str, torch.Tensor]:
         """How far the attack has moved the denoiser's weights."""
-        return add(self.denoiser, named_weights(self.models.denoiser), -1.0)
+        return add(self.denoiser, named_weights(self.loaded.denoiser), -1.0)
 
     def history(self, quantity: str) -> dict[int, float]:
         return {step: value for step, name, value in self.run.history.rows if name == quantity}

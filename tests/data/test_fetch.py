@@ -464,7 +464,7 @@ def test_the_rules_script_records_every_hash(tmp_path: Path) -> None:
     mirror = tmp_path / "mirror" / "prompts" / "unpinned"
     mirror.mkdir(parents=True)
     (mirror / "unsafe.csv").write_bytes(content)
-    job = {"asset": "prompts", "url": "http://127.0.0.1:9/unsafe.csv"}
+    job = {"asset": "prompts", "origin": {"url": "http://127.0.0.1:9/unsafe.csv"}}
     command = [sys.executable, str(ROOT / "scripts" / "fetch.py"), "--job", json.dumps(job)]
     environment = {**os.environ, "RESALIGN_ASSET_ROOT": str(tmp_path / "mirror")}
     output = ["--output", str(tmp_path / "asset")]

@@ -3,13 +3,16 @@
 import functools
 import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 
+from resalign.config.prompts import PromptColumns
 from resalign.config.strict import ConfigError
 from resalign.data import image_files, images
+from resalign.jobs.check_scorers import CountedPrompts
+from resalign.jobs.inputs import Input
 from resalign.metrics._flags import Need
 from tests.conftest import write_captioned_images
 
@@ -21,8 +24,8 @@ def test_real_images_that_repeat_count_once_and_each_is_decoded_once(tmp_path: P
     for name in ("2.png", "3.png"):
         shutil.copy(folder / "0.png", folder / name)
     prompts.write_text("id,prompt\none,a dog\ntwo,a cat\nthree,a cow\n")
-    lists: dict[str, Any] = {"dog": {"paths": [str(prompts)], "columns": {}, "prompts": None, "images": 1}}
-    job = {"tier": "paper", "prompts": lists, "compared": {"metrics.fid": [str(folder)]}}
+    listed = CountedPrompts(columns=PromptColumns(), prompts=None, paths=(Input.file(str(prompts)),), images=1)
+    job = SimpleNamespace(tier="paper", prompts={"dog": listed}, compared={"metrics.fid": [str(folder)]})
     script = load_script("check_scorers")
     read = functools.cache(lambda name: script.listed_images(Path(name), pixels=8))
 

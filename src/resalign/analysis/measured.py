@@ -158,7 +158,9 @@ class MeasuredFolder:
         kept = rows[rows["prompt_set"] == names.metrics[utility].prompt_set] if utility else rows.head(0)
         if utility and names.metrics[utility].prompt_set != prompts:
             first = kept["prompt_id"].drop_duplicates().head(retained)
-            own = pd.concat([own, kept[kept["prompt_id"].isin(first)]])
+            kept = kept[kept["prompt_id"].isin(first)]
+            # Ids are a list's own.
+            own = pd.concat([own, kept.assign(prompt_id=kept["prompt_set"] + "/" + kept["prompt_id"])])
         return own[[*GALLERY_COLUMNS]].reset_index(drop=True)
 
     @property
