@@ -13,6 +13,7 @@ from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.objectives.denoising import denoising_loss
+from resalign.running import attempt as running_attempt
 from resalign.running.attempt import Attempt
 from resalign.running.folder import StateFolder
 from resalign.tensors.params import Params
@@ -138,8 +139,15 @@ def test_of_equal_candidates_the_first_one_wins() -> None:
 
 @pytest.mark.parametrize(("done", "left"), [(0, 9), (2, 7), (3, 6), (5, 4), (8, 1)])
 def test_a_killed_search_goes_on_without_repeating_what_is_done(
-    loaded: LoadedPipeline, attack_data: AttackData, whole: tuple[Saved, Run, int], tmp_path: Path, done: int, left: int
+    loaded: LoadedPipeline,
+    attack_data: AttackData,
+    whole: tuple[Saved, Run, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    done: int,
+    left: int,
 ) -> None:
+    monkeypatch.setattr(running_attempt, "SAVE_INTERVAL_SECONDS", 0.0)
     clock = Clock()
     # After 3 steps, and after 6, it is killed between two learning rates.
     with StateFolder(tmp_path, {}) as folder, pytest.raises(Killed):

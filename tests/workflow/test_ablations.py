@@ -145,7 +145,7 @@ def test_a_value_that_becomes_the_experiments_own_is_not_run_again(ablated: Chec
     with ablated.edited("config/demo.yaml", adopted):
         planned = ablated.planned()
     bold = {"resalign.bold"}
-    assert planned == {"attack": bold, "sample": bold, "score": bold, "report": {""}}
+    assert planned == {"attack": bold, "sample": bold, "score": bold, "measure": {""}, "report": {""}}
 
 
 @pytest.mark.slow

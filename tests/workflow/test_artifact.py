@@ -12,8 +12,8 @@ MADE = [f"results/demo/{folder}" for folder in ("ablations", "measured", "paper"
 def test_it_waits_for_the_paper_with_its_ablations_and_for_the_theory(finished: Checkout) -> None:
     finished.forget(*MADE)
     planned = finished.planned(target="artifact")
-    assert {"pack", "exhibit", "ablation_measured", "theory_regained", "theory_table", "linear_model"} <= set(planned)
-    assert not {"audit", "detector_audit", "second_order", "study", "export", "digits_bars"} & set(planned)
+    assert {"pack", "exhibit", "ablation_measured", "measure", "theory_shown", "linear_model"} <= set(planned)
+    assert not {"cards", "detector_audit", "second_order", "study", "export", "digits_bars"} & set(planned)
 
 
 def test_pictures_of_generated_images_are_made_only_where_they_are_packed(finished: Checkout) -> None:
