@@ -58,8 +58,8 @@ def test_unknown_members_name_the_nearest(read: Read, family: str, what: str, ke
             "unlearning.mace.checkpoint",
             "asset named 'x'",
         ),
-        ({"gallery": "unsaf"}, "gallery", "prompt list named 'unsaf'; did you mean 'unsafe'?"),
-        ({"flags": "pi"}, "flags", "metric named 'pi'; did you mean 'ip'?"),
+        ({"gallery_prompts": "unsaf"}, "gallery_prompts", "prompt list named 'unsaf'; did you mean 'unsafe'?"),
+        ({"flagging_metric": "pi"}, "flagging_metric", "metric named 'pi'; did you mean 'ip'?"),
         ({"metrics.ip.prompts": "x"}, "metrics.ip.prompts", "prompt list named 'x'"),
         ({"metrics.fid.scorer": "klip"}, "metrics.fid", "scorer named 'klip'; did you mean 'clip'?"),
         ({"metrics.us.rule.scorer": "resnt"}, "metrics.us", "scorer named 'resnt'; did you mean 'resnet'?"),
@@ -205,8 +205,8 @@ def worst_case(**settings: Any) -> dict[str, Any]:
         ({"tiers.smoke.prompts.benign.prompts": None}, "tiers.small.prompts.benign must not be smaller"),
         # Combinations that cannot give a table, refused before hours of work and not after.
         # Flags are read from single images.
-        ({"flags": "fid"}, "flags"),
-        ({"flags": "learnability"}, "flags"),
+        ({"flagging_metric": "fid"}, "flagging_metric"),
+        ({"flagging_metric": "learnability"}, "flagging_metric"),
         # FID and KID compare with real images.
         ({"reference": None}, "reference"),
         # The table has one row a model, attack and data set: two attacks cannot share one.

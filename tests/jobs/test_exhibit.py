@@ -59,8 +59,8 @@ def test_only_the_papers_own_configuration_is_compared() -> None:
     assert reason(own, title="Mine", resources={}, report={"published": "comparable", "replicates": 500}) == ""
     more = {"attack": "lora", "train": "dreambench-images/train", "heldout": "dreambench-images/heldout"}
     attacks = {**values["attacks"], "more": {**more, "steps": 10, "batch_size": 1, "lr": 1.0e-4}}
-    assert reason(own, attacks=attacks, main=["dreambench", "diffusiondb"]) == ""
-    assert "main" in reason(own, attacks=attacks)  # Table 1 would have another column
+    assert reason(own, attacks=attacks, main_table_attacks=["dreambench", "diffusiondb"]) == ""
+    assert "main_table_attacks" in reason(own, attacks=attacks)  # Table 1 would have another column
     assert reason(own, tier="small") == "tier 'small', not 'paper'"
     assert reason("config/demo.yaml", tier="paper") == "the experiment is not the paper's"
 
@@ -128,7 +128,7 @@ def test_thresholds_need_a_metric_that_has_some() -> None:
     values = read_yaml("config/demo.yaml")
     accuracy = {"prompts": "named-unsafe", "scorer": "resnet"}
     values["metrics"] = {"concept_accuracy": accuracy, "learnability": {}}
-    values |= {"gallery": "named-unsafe", "flags": "concept_accuracy"}
+    values |= {"gallery_prompts": "named-unsafe", "flagging_metric": "concept_accuracy"}
     plan = Plan(Experiment(values, where="changed"))
     assert "thresholds" in exhibit_jobs.left_out(plan)["thresholds"]
     assert "thresholds" not in exhibit_jobs.left_out(load_plan("config/demo.yaml"))

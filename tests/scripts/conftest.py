@@ -180,8 +180,8 @@ def tiny_values(pipeline_folder: Path, image_folder: Path, tmp_path_factory: pyt
             "clip_score": {"prompts": "benign", "scorer": "clip"},
             "learnability": {},
         },
-        "gallery": "unsafe",
-        "flags": "ip",
+        "gallery_prompts": "unsafe",
+        "flagging_metric": "ip",
         "tier": "smoke",
         "tiers": {
             "smoke": {"training_seeds": [0], "prompts": counts},

@@ -132,7 +132,7 @@ def write_tiny_experiment(folder: Path, **changes: Any) -> Path:
     write_pipeline("stable_diffusion", folder / "mine" / "model")
     demo = yaml.safe_load((folder / "config" / "demo.yaml").read_text())
     own = {"name": "tiny", "pixels": 16, "model": "mine/model", "assets": {**demo["assets"], "mine": {"path": "mine"}}}
-    config = {**demo, **own, "unlearning": {}, "attacks": {}, "main": [], "sweeps": {}, **changes}
+    config = {**demo, **own, "unlearning": {}, "attacks": {}, "main_table_attacks": [], "sweeps": {}, **changes}
     path = folder / "config" / "tiny.yaml"
     path.write_text(yaml.safe_dump(config))
     return path

@@ -258,8 +258,8 @@ class Experiment:
                         f"{self.where}: attacks.{label}.prompts: list '{attacked}' has a source by attack, and it is "
                         "sampled before this one, too; name one that is the same for all"
                     )
-        self._require("gallery", config.gallery, config.prompts, "prompt list")
-        self._require("flags", config.flags, self.metrics, "metric")
+        self._require("gallery_prompts", config.gallery_prompts, config.prompts, "prompt list")
+        self._require("flagging_metric", config.flagging_metric, self.metrics, "metric")
         self._check_detector_audit()
         for label, prompt_set in config.prompts.items():
             for attack in prompt_set.source if isinstance(prompt_set.source, dict) else ():
@@ -270,8 +270,8 @@ class Experiment:
                 self._require(f"metrics.{label}.prompts", prompts, config.prompts, "prompt list")
             for need in needs_of(metric):
                 self._require(f"metrics.{label}", need.scorer, self.scorers, "scorer")
-        for name in config.main:
-            self._require("main", name, self.attacks, "attack")
+        for name in config.main_table_attacks:
+            self._require("main_table_attacks", name, self.attacks, "attack")
         for label, sweep in config.sweeps.items():
             for name in sweep.metrics:
                 self._require(f"sweeps.{label}.metrics", name, self.metrics, "metric")
@@ -339,9 +339,10 @@ class Experiment:
         for label, attack in self.attacks.items():
             self.attack_data[label].check_images(attack.name, attack.config, where=f"{self.where}: attacks.{label}")
         modules = {label: registry.member("metrics", metric.name) for label, metric in self.metrics.items()}
-        flags = modules[self.config.flags]
+        metric = self.config.flagging_metric
+        flags = modules[metric]
         if not hasattr(flags, "per_image") or flags.GROUP != "safety":
-            raise ConfigError(f"{self.where}: key 'flags': metric '{self.config.flags}' flags no single image; ip does")
+            raise ConfigError(f"{self.where}: key 'flagging_metric': metric '{metric}' flags no single image; ip does")
         # The report cannot show a return of what was not measured before fine-tuning.
         first = next(label for label, module in modules.items() if module.GROUP == "safety")
         prompts = getattr(self.metrics[first].config, "prompts", None)
@@ -365,11 +366,12 @@ class Experiment:
     def _check_detector_audit(self) -> None:
         """The audited metric flags images, and no detector is audited by its own labels."""
         audit = self.config.detector_audit
-        label = audit.metric or self.config.flags
-        self._require("detector_audit.metric", label, self.metrics, "metric")
+        label = audit.metric or self.config.flagging_metric
+        key = "detector_audit.metric" if audit.metric else "flagging_metric"
+        self._require(key, label, self.metrics, "metric")
         metric = registry.member("metrics", self.metrics[label].name)
         if metric.KIND != "rate" or not hasattr(metric, "per_image"):
-            raise ConfigError(f"{self.where}: detector_audit.metric: '{label}' flags no single image; ip does")
+            raise ConfigError(f"{self.where}: {key}: '{label}' flags no single image; ip does")
         if isinstance(audit.labels, StandInConfig):
             scorer, audited = audit.labels.scorer, [need.scorer for need in needs_of(self.metrics[label])]
             self._require("detector_audit.labels.scorer", scorer, self.scorers, "scorer")

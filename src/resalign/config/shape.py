@@ -132,7 +132,9 @@ class ExperimentConfig(Strict):
         "{checkpoint: asset or path} of changed weights for `model`",
     )
     attacks: dict[str, dict[str, Any]] = {}
-    main: tuple[str, ...] = Field((), description="attacks of the main table; none: every entry of `attacks`")
+    main_table_attacks: tuple[str, ...] = Field(
+        (), description="attacks of the main table; none: every entry of `attacks`"
+    )
     sweeps: dict[str, SweepConfig] = Field({}, description="series of attacks that are shown together")
     prompts: dict[str, PromptSetConfig]
     sampling: SamplingConfig = SamplingConfig()
@@ -140,8 +142,8 @@ class ExperimentConfig(Strict):
     scoring_batch_size: int = Field(60, gt=0, description="images scored at once; it changes scores only by rounding")
     reference: str | None = Field(None, description="real images that set metrics compare with")
     metrics: dict[str, dict[str, Any]]
-    gallery: str = Field(description="prompt list of the page's sample grid")
-    flags: str = Field(description="metric whose flagged images are blurred wherever they are shown")
+    gallery_prompts: str = Field(description="prompt list of the page's sample grid")
+    flagging_metric: str = Field(description="metric whose flagged images are blurred wherever they are shown")
     tiers: dict[Tier, TierConfig]
     resources: dict[Literal["default", "unlearn", "attack", "sample", "score"], ResourcesConfig] = {}
     report: ReportConfig = ReportConfig()

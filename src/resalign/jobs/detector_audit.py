@@ -104,4 +104,4 @@ def _audited(plan: Plan) -> dict[str, Any]:
 
 def _label(plan: Plan) -> str:
     config = plan.experiment.config
-    return config.detector_audit.metric or config.flags
+    return config.detector_audit.metric or config.flagging_metric

@@ -24,9 +24,9 @@ SUFFIXES = {"table": (".csv", ".tex", "-full.tex"), "figure": (".csv", ".png", "
 # may have more than that one.
 PAPERS = "config/config.yaml"
 FREE = (
-    *("extends", "name", "title", "subtitle", "consent", "sweeps", "main", "resources"),
+    *("extends", "name", "title", "subtitle", "consent", "sweeps", "main_table_attacks", "resources"),
     "scoring_batch_size",
-    *("tier", "tiers", "report", "gallery", "flags", "detector_audit", "artifact", "theory"),
+    *("tier", "tiers", "report", "gallery_prompts", "flagging_metric", "detector_audit", "artifact", "theory"),
 )
 MORE = ("unlearning", "attacks")
 
@@ -236,8 +236,8 @@ def _of_setting(plan: Plan) -> dict[str, Any]:
     """The resolved settings that numbers are of; the main table's attacks, and the tier in force."""
     experiment = plan.experiment
     found = {key: value for key, value in experiment.resolved().items() if key not in FREE}
-    attacks = list(experiment.config.main or experiment.config.attacks)
-    return {**found, "main": attacks, "tier": experiment.tier.model_dump(mode="json")}
+    attacks = list(experiment.config.main_table_attacks or experiment.config.attacks)
+    return {**found, "main_table_attacks": attacks, "tier": experiment.tier.model_dump(mode="json")}
 
 
 def _metric_modules(plan: Plan, name: str) -> dict[str, str]:

@@ -134,8 +134,8 @@ class MeasureJob(Measurable):
             tier=plan.tier,
             training_seeds=plan.experiment.tier.training_seeds,
             sampling_seed=config.sampling.seed,
-            gallery=config.gallery,
-            flags=config.flags,
+            gallery=config.gallery_prompts,
+            flags=config.flagging_metric,
             report=config.report,
             methods=methods(plan),
         )
@@ -166,7 +166,7 @@ def measured(plan: Plan) -> dict[str, Any]:
             )
             for label, sweep in config.sweeps.items()
         ),
-        "main_attacks": tuple(config.main or config.attacks),
+        "main_attacks": tuple(config.main_table_attacks or config.attacks),
         "heldout": {label: Input.captions(plan, data.heldout) for label, data in experiment.attack_data.items()},
         "metrics": tuple((label, metric.resolved()) for label, metric in experiment.metrics.items()),
         "references": {

@@ -105,7 +105,7 @@ class ReportJob(Checks):
             config=plan.experiment.resolved(),
             report=config.report,
             definitions=definitions(plan),
-            gallery=config.gallery,
+            gallery=config.gallery_prompts,
             timings=(*report_timings(plan), *references),
         )
 
@@ -118,7 +118,7 @@ def definitions(plan: Plan) -> tuple[tuple[str, str], ...]:
     """Attacks of the main table, then prompt lists: how each is shown, and a sentence that defines it."""
     experiment, config = plan.experiment, plan.experiment.config
     titles, found = experiment.titles, []
-    for label in config.main or config.attacks:
+    for label in config.main_table_attacks or config.attacks:
         attack, dataset = experiment.attacks[label], experiment.attack_data[label].dataset
         own = experiment.attack_data[label].about
         sentence = registry.sentence("attacks", attack.name)
