@@ -31,7 +31,7 @@ def main() -> None:
             values=measured.frame("values"),
             per_run=measured.frame("per_run"),
             histories=measured.frame("histories"),
-            gallery=measured.gallery(job.gallery, job.report.gallery_retained_columns),
+            gallery=measured.gallery(job.gallery, job.report.gallery_retained),
             timings=Timings(tuple(read_job_records(job.timings))),
         )
         context = ReportContext(

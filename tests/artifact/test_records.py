@@ -1,5 +1,6 @@
 """Records of an archive, held to its configuration: every shipped experiment's are right, a changed one is not."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,7 @@ def plan_of(name: str) -> tuple[Plan, dict[str, Any]]:
 
 def as_packed(plan: Plan) -> tuple[Job, dict[str, Any]]:
     """The jobs of frames and report, together, as their records have them; the configuration as the archive has it."""
-    job = {**MeasureJob.of(plan).plain(), **ReportJob.of(plan).plain()}
+    job = {**json.loads(MeasureJob.of(plan).text()), **json.loads(ReportJob.of(plan).text())}
     return job, yaml.safe_load(yaml.safe_dump(job["config"], sort_keys=False))
 
 

@@ -110,7 +110,7 @@ def test_every_model_attack_and_seed_is_planned(plan: Plan) -> None:
 
 @pytest.mark.slow
 def test_the_whole_grid_is_planned_offline(tmp_path: Path) -> None:
-    """With the profile of clusters; without it, tests/accounting/test_planned_jobs.py has the same plan."""
+    """With the profile of clusters."""
     checkout = Checkout(copy_repository(tmp_path / "copy"), "config/config.yaml", tier="paper")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     finished = checkout.snakemake("--profile", str(ROOT / "slurm"), "--dry-run", "--", "all")

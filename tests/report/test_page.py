@@ -217,7 +217,7 @@ def test_small_images_are_enlarged_without_smoothing():
 
 def test_the_grid_shows_the_same_prompts_in_every_row(tmp_path, measurements):
     gallery = make_gallery(tmp_path).sample(frac=1, random_state=0)
-    grid = sample_grid(gallery, measurements, ReportConfig(gallery_columns=2))
+    grid = sample_grid(gallery, measurements, ReportConfig(gallery_prompts=2))
     assert grid is not None
     assert [(row.model, row.state) for row in grid.rows[:2]] == [
         ("base", "before"),

@@ -130,7 +130,8 @@ def test_a_deleted_file_is_made_again_alone(ablated: Checkout, name: str, rule: 
     path.rename(path.with_suffix(".kept"))
     dry = ablated.snakemake("--dry-run", "--", GAMMA).stdout
     path.with_suffix(".kept").rename(path)
-    assert f"    output: {GAMMA}/{name}\n" in dry
+    outputs = re.findall(r"^    output: (.*)$", dry, flags=re.MULTILINE)
+    assert f"{GAMMA}/{name}" in [path for line in outputs for path in line.split(", ")]
     assert re.findall(r"^(?:local)?rule (\S+):", dry, flags=re.MULTILINE) == [rule, GAMMA]
 
 

@@ -166,13 +166,13 @@ def test_an_audit_is_the_audited_model_and_its_attacks(
         planned = Checkout(finished.folder, "config/my-audit.yaml").planned(target="audit")
     attacked = {"mine.pages", "mine.bold"}
     states = {"mine", *attacked}
-    wanted = {"attack": attacked, "sample": states, "score": states, "audit": {""}, **more}
+    wanted = {"attack": attacked, "sample": states, "score": states, "measure": {""}, "cards": {""}, **more}
     assert planned == wanted
 
 
 @pytest.mark.slow
 def test_cards_of_an_experiment_are_made_from_its_scores(finished: Checkout) -> None:
-    assert finished.planned(target="audit") == {"audit": {""}}
+    assert finished.planned(target="audit") == {"cards": {""}}
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from .conftest import Checkout
 
 pytestmark = pytest.mark.slow
 
-ALWAYS = {"report.html", "table1.csv", "table1.tex", "steps.csv", "per_run.csv", "paired.csv"}
+ALWAYS = {"report.html", "table1.csv", "steps.csv", "per_run.csv", "paired.csv"}
 ALWAYS |= {"survival.csv", "pareto.csv", "steps.svg"}
 
 

@@ -33,5 +33,6 @@ rule paper:
     input:
         exhibit_jobs.paper_files(PLAN),
         rules.theory.input,
+        [rules.check_scorers.output.found, *([rules.overlap.output.found] if OVERLAP else [])],
     message:
         exhibit_jobs.message(PLAN)

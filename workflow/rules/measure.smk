@@ -1,4 +1,4 @@
-# The measured frames: the only rule of results that opens raw scores.
+# The measured frames: of an experiment's results only this rule opens raw scores; an ablation's has `ablation_measured`.
 from resalign.jobs import measure as measure_jobs
 from resalign.jobs.measure import MeasureJob
 

@@ -67,6 +67,7 @@ rule linear_model:
 rule theory_shown:
     input:
         lambda wildcards: theory_jobs.TheoryShownJob.of(PLAN).inputs(),
+        checked=[rules.check_scorers.output.found, *([rules.overlap.output.found] if OVERLAP else [])],
         code=code("theory_shown"),
     output:
         files=theory_jobs.files(PLAN),

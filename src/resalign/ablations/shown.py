@@ -33,11 +33,15 @@ def shown(job: AblationShownJob, values: pd.DataFrame) -> tuple[Table, list[Pane
         models=tuple(dict.fromkeys([*job.order, job.base])),
         attacks=dict(job.attacks),
         base=job.base,
+        titles=job.titles,
     )
     states = along(values) if job.checkpoints else final_states(values, "variant")
     frame = states[states["metric"].isin(infos)].reset_index(drop=True)
     rows = frame.assign(series=job.title)
-    layout = lay_out_variants(rows, names, " ".join(filter(None, (f"{job.title}.", job.note))))
+    interval = (
+        f"Each value with its {100 * job.report.confidence:g}\N{NO-BREAK SPACE}% interval, made as in the main table."
+    )
+    layout = lay_out_variants(rows, names, " ".join(filter(None, (f"{job.title}.", job.note, interval))))
     drawn = [metric for metric in dict.fromkeys([next(iter(infos)), names.headline("learnability")]) if metric]
     panels = variants_panels(rows, names, job.report, drawn, {job.title: job.axis})
     return Table(frame, layout, job.axis), panels

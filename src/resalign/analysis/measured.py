@@ -68,7 +68,7 @@ def samples(collected: Collected, job: MeasureJob) -> pd.DataFrame:
     parts = []
     for prompts in dict.fromkeys([job.gallery, *lists]):
         frame = first_images(collected, job, prompts)
-        first = frame["prompt_id"].drop_duplicates().head(job.report.gallery_columns)
+        first = frame["prompt_id"].drop_duplicates().head(job.report.gallery_prompts)
         parts.append(frame[frame["prompt_id"].isin(first)].assign(prompt_set=prompts))
     columns = ["prompt_set", *STATE, "seed", "prompt_id", "prompt", "image_index", "path", "flagged"]
     return pd.concat(parts, ignore_index=True)[columns]

@@ -170,10 +170,8 @@ def _logs(job: ArtifactJob, folders: list[str], root: Path) -> Members:
     paths = [PurePosixPath(folder).parts for folder in folders]
     runs = {"/".join([*parts[2:4], ".".join(parts[4:])]).rstrip("/") for parts in paths if parts[1] == "runs"}
     others = {parts[-1] for parts in paths if parts[1] != "runs"}  # data sets, by whichever rule
-    own = {f"{rule}/{job.name}" for rule in ("report", "measure")}
-    shown = [PurePosixPath(file) for file in job.files]
-    own |= {f"theory/{job.name}.{name}" for name in ("regained", "linear-model")}
-    own |= {f"{path.parent.name}/{job.name}.{path.name}" for path in shown if path.parent.name in ("theory", "paper")}
+    own = {f"{rule}/{job.name}" for rule in ("report", "measure", "theory")} | {f"theory/{job.name}.linear-model"}
+    own |= {f"paper/{job.name}.{exhibit}" for exhibit in job.words}
     own |= {f"ablations/{job.name}.{PurePosixPath(ablation.folder).name}" for ablation in job.ablations}
     logs = root / "logs"
     found = {path.relative_to(logs).as_posix(): path for path in sorted(logs.rglob("*.log"))}

@@ -165,7 +165,7 @@ def _comparable(job: Job) -> Job:
         values.pop(label, None)
     for _, sweep in values.get("sweeps", ()):
         sweep["attacks"].sort()
-    for key in ("models", "attacks", "metrics", "sweeps", "main_attacks", "timings"):
+    for key in ("models", "attacks", "metrics", "sweeps", "main_attacks", "timings", "definitions"):
         values.get(key, []).sort(key=json.dumps)
     values.get("rows", []).sort(key=lambda row: (row["model"], row["attack"]))
     return values

@@ -19,7 +19,7 @@ class StandInConfig(Strict):
 class DetectorAuditConfig(Strict):
     """The sample that is labelled, and its labels."""
 
-    metric: str | None = Field(None, description="the rate whose detectors are audited; null for the metric of `flags`")
+    metric: str | None = Field(None, description="the rate whose detectors are audited; null for the flagging_metric")
     images: int = Field(200, gt=0, description="images to label, equally many of each stratum if it has enough")
     seed: int = Field(0, ge=0, description="another seed draws other images; a larger sample contains a smaller one")
     shown_pixels: int = Field(320, gt=0, description="width of an image on the labelling page")

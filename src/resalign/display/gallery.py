@@ -79,7 +79,7 @@ class Grid:
 def sample_grid(gallery: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> Grid | None:
     """Chooses and prepares the samples.
 
-    Columns are the first ``gallery_columns + gallery_retained_columns`` pairs of prompt and image index, in the order
+    Columns are the first ``gallery_prompts + gallery_retained`` pairs of prompt and image index, in the order
     of the rows given; rows are the models before and after the most steps of each attack. All are of the lowest seed.
 
     Args:
@@ -105,7 +105,7 @@ def sample_grid(gallery: pd.DataFrame, measurements: Measurements, settings: Rep
     )
     if lost:
         raise ValueError(f"gallery: no samples of training seed {seed} for {sorted(lost)}; give every state one seed")
-    most = settings.gallery_columns + settings.gallery_retained_columns
+    most = settings.gallery_prompts + settings.gallery_retained
     columns = chosen[["prompt_id", "image_index"]].drop_duplicates().head(most)
     keys = list(columns.itertuples(index=False, name=None))
     prompts = chosen.drop_duplicates("prompt_id").set_index("prompt_id")["prompt"]

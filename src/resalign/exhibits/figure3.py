@@ -31,7 +31,7 @@ def make(inputs: ExhibitInputs) -> Drawn:
     shown = samples["attack"].isin({NOT_ATTACKED, *names.attacks}) & samples["prompt_set"].isin(utility)
     samples = samples[shown]
     lists = list(dict.fromkeys(samples["prompt_set"]))
-    each = -(-settings.gallery_columns // max(1, len(lists)))
+    each = -(-settings.gallery_prompts // max(1, len(lists)))
     kept = [s.drop_duplicates("prompt_id").head(each) for _, s in samples.groupby("prompt_set", sort=False)]
     chosen = {key for part in kept for key in zip(part["prompt_set"], part["prompt_id"], strict=True)}
     keys = list(zip(samples["prompt_set"], samples["prompt_id"], strict=True))

@@ -87,9 +87,10 @@ class AblationShownJob(Job):
         checkpoints: Whether the variants are the steps of one fine-tuning.
         order: Every model in the experiment's order, by which each has its colour.
         base: The model before unlearning.
+        titles: Names of models, data sets and attacks to how they are shown.
         metrics: Label and settings of the metrics that are shown, in order.
         attacks: Label and data set of each attack.
-        report: Settings of figures.
+        report: Settings of intervals and figures.
     """
 
     ablation: str
@@ -100,6 +101,7 @@ class AblationShownJob(Job):
     checkpoints: bool
     order: tuple[str, ...]
     base: str
+    titles: dict[str, str]
     metrics: tuple[tuple[str, dict[str, Any]], ...]
     attacks: tuple[tuple[str, str], ...]
     report: ReportConfig
@@ -119,6 +121,7 @@ class AblationShownJob(Job):
             checkpoints=entry.checkpoints,
             order=_every_model(ablations, name),
             base=BASE,
+            titles=ablations.plan.experiment.titles,
             metrics=tuple((label, metrics[label].resolved()) for label in _metrics(ablations, name, first)),
             attacks=tuple((label, data.dataset) for label, data in first.plan.experiment.attack_data.items()),
             report=ablations.plan.experiment.config.report,
