@@ -67,7 +67,7 @@ class ReportConfig(Strict):
     )
 
     gallery_prompts: int = Field(6, gt=0, description="columns of the sample grid")
-    gallery_retained: int = Field(3, ge=0, description="further columns: prompts of the first utility metric")
+    gallery_retained: int = Field(2, ge=0, description="further columns: prompts of the first utility metric")
     tile_pixels: int = Field(96, gt=0, description="side of a sample in the grid")
     blur_fraction: float = Field(0.15, ge=0.1, description="Gaussian radius over image side, for flagged samples")
 

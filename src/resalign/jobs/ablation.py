@@ -101,7 +101,7 @@ class AblationShownJob(Job):
     checkpoints: bool
     order: tuple[str, ...]
     base: str
-    titles: dict[str, str]
+    titles: dict[str, str] = {}
     metrics: tuple[tuple[str, dict[str, Any]], ...]
     attacks: tuple[tuple[str, str], ...]
     report: ReportConfig
