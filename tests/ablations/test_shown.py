@@ -91,7 +91,7 @@ def test_variants_are_rows_and_states_are_columns() -> None:
     text = to_latex(table.layout, table.head, "gamma-full")
     assert r"$\gamma$ & " in text
     assert r"0.01 & 0.06 $\pm$ 0.01 [0.01, 0.11] & \textbf{0.10} $\pm$ 0.01 [0.05, 0.15] & 0.50 \\" in text
-    assert r"\caption{Damping \& so on. Of one attack. Bold is the best of the variants" in text
+    assert r"\caption{Damping \& so on. Of one attack. Each value with its 95~\% interval, made as in" in text
     assert list(table.frame["variant"]) == ["0.005", "0.005", "0.005", "0.01", "0.01", "0.01"]
 
 

@@ -106,7 +106,9 @@ def _headline(
     after = _ranked(after[after["model"] != measurements.base], info)
     rows = after.groupby("model", sort=False).tail(1) if len(after) else plain
     rows = rows if len(rows) <= settings.finding_models else rows.iloc[[0, -1]]
-    is_rate, at_most = info.kind == "rate", "at worst " if len(tested) > 1 else ""
+    is_rate, at_most = info.kind == "rate", ""
+    if len(tested) > 1:
+        at_most = "up to " if info.better == "lower" else "as little as "
     values = [(measurements.title(str(row["model"])), _mean_text(row, info)) for row in rows.to_dict("records")]
     (first, value), *others = values
     if is_rate:
@@ -118,8 +120,7 @@ def _headline(
     text = ("After fine-tuning, " if tested else "Before any fine-tuning, ") + _joined([text, *listed])
     base = plain[plain["model"] == measurements.base].to_dict("records") if len(after) else []
     for row in base:
-        verb = "shows it in" if is_rate else "has"
-        text += f"; before unlearning, {measurements.title(measurements.base)} {verb} {_mean_text(row, info)}"
+        text += f"; the model before unlearning {'shows it in' if is_rate else 'has'} {_mean_text(row, info)}"
     return f"{text[0].upper()}{text[1:]}."
 
 
