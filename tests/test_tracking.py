@@ -56,6 +56,15 @@ def test_trackers_receive_what_is_recorded_and_change_nothing(seen: list[Any], m
     ]
 
 
+@pytest.mark.parametrize("output", ["/abs/out", "../abs/out"])
+def test_trackers_write_nothing_into_the_output_folder(
+    output: str, seen: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESALIGN_TRACK", "tensorboard")
+    tracked(output)
+    assert seen == ["logs/tracking/abs/out"]
+
+
 @pytest.mark.parametrize(
     ("name", "module", "message"),
     [

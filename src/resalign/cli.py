@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -213,7 +214,10 @@ def _audit(options: argparse.Namespace) -> int:
     configfile = options.configfile.resolve()
     if options.pipeline:
         name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in options.pipeline.name)
-        experiment = f"{read_yaml(configfile)['name']}-audit-{name}"
+        audited_experiment = read_yaml(configfile).get("name")
+        if not isinstance(audited_experiment, str):
+            raise ConfigError(f"{configfile}: no 'name'; give the experiment one")
+        experiment = f"{audited_experiment}-audit-{name}"
         audited = {name: str(options.pipeline.resolve())}
         values = {"extends": str(configfile), "name": experiment, "audit": audited}
         configfile = _clone() / "results" / experiment / "audit.json"
@@ -230,7 +234,8 @@ def _export(options: argparse.Namespace) -> int:
 
     configfile, target = options.configfile.resolve(), "export"
     if options.model:
-        folder = export.folder(Plan(Experiment.read(configfile)))
+        with contextlib.chdir(_clone()):  # there `extends` names its file, as in the workflow
+            folder = export.folder(Plan(Experiment.read(configfile)))
         target = f"{folder}/{options.model}/seed-{options.seed}/{options.form}/model"
     elif options.push:
         raise ConfigError("export --push: name the model to upload")

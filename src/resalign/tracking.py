@@ -60,7 +60,8 @@ def tracked(name: str) -> History:
     """A history that the trackers named in ``RESALIGN_TRACK`` follow: ``tensorboard``, ``wandb``, or both with a comma.
 
     Args:
-        name: The run's name there; a folder such as ``results/runs/unlearn/esd/seed-0`` will do.
+        name: The run's name there, such as the folder ``results/runs/unlearn/esd/seed-0``; of an absolute path, or one
+            that leads upwards, only the names of folders are kept.
 
     Raises:
         DataError: If a tracker is unknown, or its package is not installed.
@@ -68,7 +69,9 @@ def tracked(name: str) -> History:
     wanted = [tracker.strip() for tracker in os.environ.get(TRACK, "").split(",") if tracker.strip()]
     if unknown := sorted({*wanted} - {*_TRACKERS}):
         raise DataError(f"{TRACK}: no tracker named {unknown[0]!r}; expected some of {sorted(_TRACKERS)}")
-    return History(writers=tuple(_TRACKERS[tracker](name) for tracker in wanted))
+    path = Path(name)
+    run = "/".join(part for part in path.parts if part not in (path.anchor, ".."))  # below the trackers' own folders
+    return History(writers=tuple(_TRACKERS[tracker](run) for tracker in wanted))
 
 
 def _tensorboard(name: str) -> Writer:

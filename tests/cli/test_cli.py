@@ -156,6 +156,27 @@ def test_an_audit_of_a_folder_extends_the_experiment(
     }
 
 
+def test_an_audit_of_an_experiment_without_a_name_ends_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_text("title: mine\n")
+    assert run("audit", "some/model", "--configfile", str(tmp_path / "mine.yaml")) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "no 'name'" in error
+    assert error.count("\n") == 1
+
+
+def test_an_export_reads_the_experiment_as_the_workflow_does(
+    started: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.yaml").write_text(f"extends: {DEMO}\nname: mine\n")  # a path in the clone
+    monkeypatch.chdir(tmp_path)
+    assert run("export", "esd", "--configfile", "mine.yaml") == 0
+    assert started[0][-1] == "results/mine/export/esd/seed-0/whole/model"
+    assert Path.cwd() == tmp_path
+
+
 def test_without_a_clone_the_workflows_commands_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,8 @@ import resalign
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
 from resalign.data.prompts import Prompt
+from resalign.library import measurements
+from resalign.tracking import History
 from tests.conftest import write_captioned_images
 from tests.scripts.conftest import THRESHOLD, Workshop
 
@@ -90,7 +92,11 @@ def test_metrics_of_sets_compare_with_the_distinct_real_images(
     assert values[0][1] == len(PROMPTS)
 
 
-def test_an_audit_judges_every_state_beside_the_base(plan: Plan, given: dict[str, Any], image_folder: Path) -> None:
+def test_an_audit_judges_every_state_beside_the_base(
+    plan: Plan, given: dict[str, Any], image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[str] = []
+    monkeypatch.setattr(measurements, "tracked", lambda name: runs.append(name) or History())
     data = plan.experiment.attack_data["mine"].images
     found = resalign.audit(
         plan.folder("model"),
@@ -103,6 +109,7 @@ def test_an_audit_judges_every_state_beside_the_base(plan: Plan, given: dict[str
     states = found.states
     assert list(zip(states["attack"], states["steps"], strict=True)) == [("none", 0), ("quick", 1), ("quick", 2)]
     assert (states["mean"] == states["base_mean"]).all()
+    assert runs == ["audit/model/quick/seed-0", "audit/base/quick/seed-0"]
     assert found.verdict == "fails"  # half of the base's own images are flagged, before any attack
     assert states["verdict"].tolist()[0] == "fails"
 

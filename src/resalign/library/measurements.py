@@ -23,6 +23,7 @@ from resalign.library.inputs import Images, Pipeline, Prompts, image_folder, ope
 from resalign.library.scoring import distinct, read_pixels, real_images, score_batch
 from resalign.library.weights import Computing, attack, deterministic, put
 from resalign.scorers._scorer import load_scorer
+from resalign.tracking import tracked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,7 +172,9 @@ def audit(
         frames.append(measure.state(measure.opened(given), name))
         for label, entry in entries.items():
             states: dict[int, Mapping[str, torch.Tensor]] = {}
-            attack(given, **entry, **sets, seed=seed, computing=computing, on_checkpoint=states.__setitem__)
+            history = tracked(f"audit/{name}/{label}/seed-{seed}")
+            training = {"seed": seed, "computing": computing, "history": history}
+            attack(given, **entry, **sets, **training, on_checkpoint=states.__setitem__)
             loaded = measure.opened(given)
             for step, weights in sorted(states.items()):
                 put(loaded, weights)
