@@ -56,7 +56,7 @@ def main() -> None:
                     counts[kind, "stopped its reader" if stopped else "missed by its reader"] += 1
                     missed += [] if stopped else [f"{path}: {said[-300:]}"]
     for (kind, what), number in sorted(counts.items()):
-        print(f"{kind:10} {what:22} {number}")  # noqa: T201
+        print(f"{kind:10} {what:22} {number}")
     sys.exit("\n".join(missed))
 
 
@@ -90,7 +90,7 @@ def flipped(path: Path, bit: int) -> Iterator[None]:
 def read_by_a_stage(path: Path, results: Path) -> str | None:
     """What a stage says that reads the file: one whose record names it, a folder that it lies in or a list that has it.
 
-    The report reads all scores; None if there is no reader.
+    The measured frames are made from all scores; None if there is no reader.
     """
     lists = {".safetensors": [path.parent / "checkpoints.json"], ".png": [*path.parents[3].glob("*/images.csv")]}
     names = [
@@ -99,9 +99,9 @@ def read_by_a_stage(path: Path, results: Path) -> str | None:
         if place not in (results, *results.parents)
     ]
     records = [(stage, record) for stage in STAGES for record in sorted((results / "runs" / stage).rglob("run.json"))]
-    for stage, record in [*records, *(("report", record) for record in results.glob("*/run.json"))]:
+    for stage, record in [*records, *(("measure", record) for record in results.glob("*/measured/run.json"))]:
         text = record.read_text(encoding="utf-8", errors="replace")
-        is_named = path.name == "scores.parquet" if stage == "report" else any(name in text for name in names)
+        is_named = path.name == "scores.parquet" if stage == "measure" else any(name in text for name in names)
         if record != path and is_named:
             told = json.loads(text)
             with tempfile.TemporaryDirectory() as folder:

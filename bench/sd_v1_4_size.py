@@ -22,7 +22,10 @@ from typing import Any
 
 from resalign.config.experiment import BASE, Experiment
 from resalign.config.plan import Plan
-from resalign.jobs import parts
+from resalign.jobs.attack import AttackJob
+from resalign.jobs.sample import SampleJob
+from resalign.jobs.score import ScoreJob
+from resalign.jobs.unlearn import UnlearnJob
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "sd-v1-4-size"
@@ -78,7 +81,7 @@ def main() -> None:
     arguments = parser.parse_args()
     world = arguments.world.resolve()
     write_pipeline(world / "pipeline", arguments.pixels)
-    for seed, name in enumerate(("images", "heldout")):
+    for seed, name in enumerate(("images", "heldout", "retain")):
         write_images(world / name, arguments.pixels, seed)
     (world / "prompts.csv").write_text("id,prompt,label\n" + "".join(f"{i},{c},\n" for i, c in enumerate(CAPTIONS[:2])))
     failed = False
@@ -104,24 +107,19 @@ def main() -> None:
 def jobs_of(plan: Plan, stages: list[str]) -> Iterator[tuple[str, str, str, tuple[str, ...], str]]:
     """(name, script, job, modules, folder) of every unlearning, then of attack, sampling and scoring of the first."""
     for stage in plan.unlearn.values() if "unlearn" in stages else ():
-        yield stage.label, "unlearn", parts.unlearn_job(plan, stage.run), stage.modules, stage.folder(0)
+        yield stage.label, "unlearn", UnlearnJob.of(plan, stage).text(), stage.modules, stage.folder(0)
     first = next(iter(plan.unlearn.values())).model if "unlearn" in stages else BASE
     (attack,) = (stage for stage in plan.attack.values() if stage.model == first)
     if "attack" in stages:
-        yield attack.label, "attack", parts.attack_job(plan, attack.run, "0"), attack.modules, attack.folder(0)
+        yield attack.label, "attack", AttackJob.of(plan, attack, "0").text(), attack.modules, attack.folder(0)
     state = attack.label if "attack" in stages else first
     (sample,), (score,) = ([s for s in of.values() if s.label == state] for of in (plan.sample, plan.score))
     tier = plan.tier
     if "sample" in stages:
-        yield (
-            f"sample {state}",
-            "sample",
-            parts.sample_job(plan, sample.run, "0", tier),
-            (),
-            f"{sample.folder(0)}/{tier}",
-        )
+        job = SampleJob.of(plan, sample, "0", tier).text()
+        yield f"sample {state}", "sample", job, (), f"{sample.folder(0)}/{tier}"
     if "score" in stages:
-        job = parts.score_job(plan, score.label, parts.score_images(plan, score.run, "0", tier))
+        job = ScoreJob.of(plan, score, "0", tier).text()
         yield f"score {state}", "score", job, score.modules, f"{score.folder(0)}/{tier}"
 
 
@@ -195,10 +193,11 @@ def experiment(world: Path, precision: str, arguments: argparse.Namespace) -> di
             "model": {"path": str(world / "pipeline")},
             "images": {"path": str(world / "images")},
             "heldout": {"path": str(world / "heldout")},
+            "retain": {"path": str(world / "retain")},
             "prompts": {"path": str(world)},
         },
         "model": "model",
-        "concept": {"name": "nothing", "forget": "images", "retain": "images", "pool": "images"},
+        "concept": {"name": "nothing", "forget": "images", "retain": "retain", "pool": "images"},
         "unlearning": {f"resalign-{trained}": {**resalign, "trained": trained} for trained in arguments.trained},
         "attacks": {
             "full": {

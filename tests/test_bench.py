@@ -1,13 +1,69 @@
 """The benchmarks' own bars; what takes minutes and much memory is asked for by `make test ARGS="-m large"`."""
 
+import argparse
+import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from resalign.config.experiment import Experiment
+from resalign.config.plan import Plan
+
 ROOT = Path(__file__).resolve().parents[1]
 MOST_GIB = 18.0
+
+
+def loaded(name: str) -> Any:
+    """A benchmark as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "bench" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "bench").glob("*.py")), ids=lambda script: script.stem)
+def test_every_benchmark_has_help(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [script.name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        loaded(script.stem).main()
+    assert ended.value.code == 0
+
+
+def test_the_jobs_at_stable_diffusions_size_are_planned(tmp_path: Path) -> None:
+    bench = loaded("sd_v1_4_size")
+    chosen = argparse.Namespace(
+        device="cpu", threads=1, gradient_checkpointing=False, published=False, outer_steps=1, attack_steps=1, pixels=64
+    )
+    chosen.trained = ["lora"]
+    plan = Plan(Experiment(bench.experiment(tmp_path, "float32", chosen), where="bench"))
+    found = {script: json.loads(job) for _, script, job, _, _ in bench.jobs_of(plan, bench.STAGES)}
+    assert [*found] == bench.STAGES
+    assert found["score"]["images"].endswith("smoke/images.csv")
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_flipped_scores_are_read_by_the_job_that_measures(
+    measured: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = loaded("bit_flips")
+    started: list[str] = []
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        started.append(command[1])
+        return subprocess.CompletedProcess(command, 1, "", "error: damaged")
+
+    monkeypatch.setattr(bench.subprocess, "run", run)
+    for folder in ("demo", "demo/measured") if measured else ("demo",):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "run.json").write_text('{"job": {}, "seed": null}')
+    said = bench.read_by_a_stage(tmp_path / "runs/score/esd/seed-0/small/scores.parquet", tmp_path)
+    assert (started, said) == ((["scripts/measure.py"], "error: damaged") if measured else ([], None))
 
 
 @pytest.mark.large
