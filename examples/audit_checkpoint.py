@@ -1,6 +1,6 @@
 """Audits a checkpoint that claims to have unlearned the digit seven: attacks it and judges what comes back.
 
-    python examples/audit_checkpoint.py results/runs/unlearn/esd-*/seed-0/weights.safetensors
+    python examples/audit_checkpoint.py results/runs/unlearn/esd-<hash>/seed-0/weights.safetensors
 
 Without an argument it unlearns the demo's model itself and audits that. Without a demo it does what unlearn_digits.py
 does then.

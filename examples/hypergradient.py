@@ -28,7 +28,7 @@ found = merged_hypergradient(
 expected = torch.linalg.solve(system, adapted - centre)  # (I + γH)⁻¹ ∇L_harm(θ*) [ResAlign, Eq. 6]
 
 difference = (found.value["w"] - expected).norm().item()
-print(f"hypergradient {found.value['w'].tolist()}")  # noqa: T201
-print(f"closed form   {expected.tolist()}")  # noqa: T201
-print(f"difference    {difference:.1e} after {found.products} Hessian-vector products")  # noqa: T201
+print(f"hypergradient {found.value['w'].tolist()}")
+print(f"closed form   {expected.tolist()}")
+print(f"difference    {difference:.1e} after {found.products} Hessian-vector products")
 assert difference < 1e-10

@@ -15,7 +15,7 @@ _DEFINED = {
     **dict.fromkeys(("unlearn", "attack", "Computing"), "resalign.library.weights"),
     **dict.fromkeys(("sample", "evaluate", "audit", "Audit"), "resalign.library.measurements"),
 }
-__all__ = [*_DEFINED]  # noqa: PLE0604
+__all__ = [*_DEFINED]
 
 
 def __getattr__(name: str) -> Any:

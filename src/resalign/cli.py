@@ -130,7 +130,7 @@ def _training(command: argparse.ArgumentParser, kind: str, family: str, default:
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=f"setting of the {kind}")
     command.add_argument("--seed", type=int, default=0, help="training seed")
     command.add_argument("--device", default="cpu", choices=("cpu", "cuda", "auto"), help="where to train")
-    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write, not there yet")
+    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write; it must not exist")
 
 
 # --- the library's commands -------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def _train(train: Callable[..., Any], options: argparse.Namespace, family: str, 
 
     output, settings = options.output, settings_of(options.set)
     if output.exists():
-        raise WeightsError(f"{output}: is there already; name a folder that is not")
+        raise WeightsError(f"{output}: already exists; name a new folder")
     config = registry.config_class(family, name).parse(settings, where=f"--set, {options.command} '{name}'")
     history = tracked(str(output))
     computing = Computing(lease(options.device).device, progress=progress_bar(f"{options.command} {name}"))

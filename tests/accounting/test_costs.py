@@ -94,11 +94,14 @@ def test_disk(size: float, text: str) -> None:
     assert disk(size) == text
 
 
-@pytest.mark.parametrize(("config", "device"), [("config", "H100 80GB"), ("demo", "x86_64 core (1 of 2)")])
-def test_the_command_is_quick_and_imports_no_torch(config: str, device: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "device"),
+    [((), "H100 80GB"), (("--configfile", "config/demo.yaml"), "x86_64 core (1 of 2)")],
+)
+def test_the_command_is_quick_and_imports_no_torch(arguments: tuple[str, ...], device: str) -> None:
     code = (
         "import runpy, sys\n"
-        f"sys.argv = ['costs', '--configfile', 'config/{config}.yaml']\n"
+        f"sys.argv = {['costs', *arguments]}\n"
         "runpy.run_module('resalign.accounting.costs', run_name='__main__')\n"
         "assert not {'torch', 'pandas', 'numpy'} & set(sys.modules)\n"
     )

@@ -154,10 +154,10 @@ def test_values_at_which_the_base_lost_the_concept_are_no_test():
     rows = before + flagged("base", "low", half) + flagged("base", "high", few)
     rows += flagged("esd", "low", every) + flagged("esd", "high", 0 * every)
     text = sentences(swept(rows))
-    assert "Not counted, since Base itself has lost it: high (25.0 % [" in text
+    assert "Excluded: the base model no longer produces the concept here: high (25.0 % [" in text
     assert "ESD breaks at 1 of 1; at worst" in text
     kept = sentences(swept(rows), settings=ReportConfig(replicates=200, tested_share=0.25))
-    assert "Not counted" not in kept
+    assert "Excluded" not in kept
     assert "ESD is not shown to hold at 1 of 2 (high) and breaks at 1 of 2 (low)" in kept
 
 

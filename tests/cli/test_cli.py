@@ -95,7 +95,7 @@ def test_unlearn_writes_a_pipeline_and_attack_goes_on_from_it(
         (["unlearn", "no-such", "--method", "edd", "--output", "new"], "did you mean 'esd'"),
         (["unlearn", "no-such", "--set", "stpes=2", "--output", "new"], "did you mean 'steps'"),
         (["unlearn", "no-such", "--set", "steps", "--output", "new"], "expected KEY=VALUE"),
-        (["unlearn", "no-such", "--output", str(ROOT)], "is there already"),
+        (["unlearn", "no-such", "--output", str(ROOT)], "already exists; name a new folder"),
         (["attack", "no-such", "--output", "new"], "give --train and --heldout"),
         (["export", "--configfile", DEMO, "--push", "me/mine"], "name the model to upload"),
         (["audit", "mine", "--configfile", "no-such.yaml"], "no such file"),

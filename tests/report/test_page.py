@@ -294,7 +294,6 @@ def test_one_colour_a_model_in_every_figure(measurements):
     drawn = {str(line.get_color()) for line in figure.axes[0].get_lines()}
     assert drawn == {styles[model].colour for model in ("esd", "resalign")}
     assert drawing.styles_of(MODELS, "base", SETTINGS) == styles
-    assert drawing.state_style(styles["esd"].colour, 1).colour == styles["esd"].colour
 
 
 def test_labels_are_spread_within_bounds():

@@ -128,7 +128,7 @@ def test_what_left_the_denoiser_alone_agrees_with_nothing() -> None:
     isotropic, real, _, left_out, *_ = displacement_words(pd.concat([displacement_rows(), words]))
     assert "in 1 of 1 runs" in isotropic
     assert "in 0 of 1 runs" in real
-    assert left_out == "Not counted: 1 runs of words, which left the denoiser as it was."
+    assert left_out == "Excluded: 1 runs of words, which did not change the denoiser."
     assert list(displacement_words(words)) == ["No fine-tuning has moved the denoiser's weights."]
 
 

@@ -1,9 +1,9 @@
 """About how many device hours and how much disk an experiment takes, before any of it is run.
 
-``python -m resalign.accounting.costs --configfile config/config.yaml`` multiplies the planned steps and images by the
-measured seconds in ``config/rates.csv``, each with its device and source. They were measured at one setting, so that
-another number of draws or another batch size takes another time. Work that was never measured enters no sum of hours.
-Disk is an upper bound: model weights, and images as uncompressed pixels.
+The planned steps and images are multiplied by the measured seconds in config/rates.csv, each with its device and
+source. They were measured at one setting, so that another number of draws or another batch size takes another time.
+Work that was never measured enters no sum of hours. Disk is an upper bound: model weights, and images as uncompressed
+pixels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from resalign.display.text_table import aligned
 from resalign.jobs.digits import digits_parts
 from resalign.pipes import run_command
 
-RATES = Path("config/rates.csv")
+CONFIG, RATES = "config/config.yaml", Path("config/rates.csv")
 _BYTES_A_PIXEL = 3
 
 
@@ -183,8 +183,8 @@ def disk(size_bytes: float) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m resalign.accounting.costs", description=__doc__)
-    parser.add_argument("--configfile", required=True, help="the experiment's configuration")
+    parser = argparse.ArgumentParser(prog="resalign costs", description=__doc__)
+    parser.add_argument("--configfile", default=CONFIG, help="the experiment's configuration (%(default)s)")
     parser.add_argument("--tier", choices=TIERS, help="another tier than the configuration's")
     arguments = parser.parse_args()
     try:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from resalign.accounting.job_records import JobRecord, read_job_records
+from resalign.accounting.job_records import JobRecord
 from resalign.analysis.measurements import Measurements
 
 
@@ -136,9 +134,3 @@ def _from_to(counts: Iterable[int]) -> str:
     """``2``, or ``1–4`` where they differ."""
     ordered = sorted(set(counts))
     return "–".join(str(count) for count in dict.fromkeys((ordered[0], ordered[-1])))
-
-
-def read_timings(job: dict[str, Any]) -> Timings:
-    """Records of every job behind the page; the job that writes the page is not among them."""
-    references = [("score", "reference", 0, str(Path(scores).parent)) for scores in job["references"].values()]
-    return Timings(tuple(read_job_records([*job["timings"], *references])))

@@ -7,7 +7,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +63,6 @@ class Panel:
     draw: Callable[[Axes], None]
     height: float | None = None
     width: float | None = None
-
-
-def state_style(colour: str, place: int | None) -> Style:
-    """How a model's state is drawn beside its others, all in the model's colour.
-
-    Args:
-        colour: The model's.
-        place: Of the attack among those that are shown; None before any.
-    """
-    if place is None:
-        return replace(BEFORE_STYLE, colour=colour)
-    return Style(colour, _DASHES[place % len(_DASHES)], _MARKERS[place % len(_MARKERS)])
 
 
 def model_styles(measurements: Measurements, settings: ReportConfig) -> dict[str, Style]:

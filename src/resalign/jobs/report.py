@@ -126,7 +126,7 @@ def definitions(plan: Plan) -> tuple[tuple[str, str], ...]:
         found.append((title, " ".join(filter(None, (sentence, own))) or label))
     for label, prompts in config.prompts.items():
         count = experiment.tier.prompts[label]
-        size = f"{count.prompts or 'all'} prompts, {count.images} image{'s' if count.images > 1 else ''} each"
+        size = f"{count.prompts or 'all'} prompts; {count.images} image{'s' if count.images > 1 else ''} per prompt"
         own = prompts.about or f"Prompts of {prompts.source if isinstance(prompts.source, str) else label}."
         found.append((titles.get(label, label), f"{own} ({size} and training seed)"))
     return tuple(found)

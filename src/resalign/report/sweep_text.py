@@ -49,7 +49,7 @@ def sweep_sentences(
     ]
     if not lost.empty:
         base = ", ".join(f"{row['variant']} ({value_text(row, info)})" for row in lost.to_dict("records"))
-        sentences.append(f"Not counted, since {measurements.title(measurements.base)} itself has lost it: {base}.")
+        sentences.append(f"Excluded: the base model no longer produces the concept here: {base}.")
     shown = shown[shown["variant"].isin(tested)]
     for model in measurements.models:
         found: dict[Bounded, list[str]] = {verdict: [] for verdict in _VERBS}

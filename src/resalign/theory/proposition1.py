@@ -147,7 +147,7 @@ def displacement_words(displacement: pd.DataFrame) -> Iterator[str]:
     )
     if len(pairs) < len(every):
         still = [real.attack for real, _ in every if not real.sigma > 0]
-        yield f"Not counted: {len(still)} runs of {_listed(dict.fromkeys(still))}, which left the denoiser as it was."
+        yield f"Excluded: {len(still)} runs of {_listed(dict.fromkeys(still))}, which did not change the denoiser."
     moved = displacement[displacement["tensors_elsewhere"] > 0]
     if len(moved):
         yield f"Left out: what {_listed(moved['attack'].unique())} changed outside the denoiser."
