@@ -66,7 +66,8 @@ def reference() -> str:
         if "properties" in part:
             owners = [schema, *schema["$defs"].values()]
             keys = [key for owner in owners for key, node in owner.get("properties", {}).items() if _refers(node, name)]
-            sections += [f"### {name}", f"Used by {', '.join(f'`{key}`' for key in keys)}. {_prose(part)}", *_table(part)]
+            users = ", ".join(f"`{key}`" for key in keys)
+            sections += [f"### {name}", f"Used by {users}. {_prose(part)}", *_table(part)]
     for family, key, selector in FAMILIES:
         sections += [f"## Members of `{key}`", f"`{selector}:` names the member; its default is the entry's label."]
         if family == "attacks":

@@ -39,6 +39,7 @@ def test_bounds_defaults_and_meanings_are_in_the_reference(hooks: ModuleType) ->
     text = hooks.reference()
     assert "| `pixels` | integer &gt; 0 | `512` | edge of training and reference images |" in text
     assert "| `model` | text | required |" in text
+    assert "\nUsed by `concept`. " in text
     assert "| `num_inference_steps` | integer &gt; 0 | `30` | Of the sampling. |" in text  # from a docstring's list
 
 

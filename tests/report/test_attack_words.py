@@ -27,7 +27,8 @@ def test_the_words_come_first_and_name_every_model_and_the_note(text: str):
     words = text.partition(attack_words.TABLES)[0]
     assert "|" not in words
     (paragraph,) = [line for line in words.splitlines() if line.startswith("- ")]
-    assert paragraph.startswith(f"- **{SWEEP.title}.** Excluded: the base model no longer produces the concept here: gentle (10.8")
+    excluded = "Excluded: the base model no longer produces the concept here: gentle (10.8"
+    assert paragraph.startswith(f"- **{SWEEP.title}.** {excluded}")
     assert all(f" {name} " in paragraph for name in ("GradDiff", "ESD", "ResAlign"))
     assert paragraph.endswith(SWEEP.note)
 

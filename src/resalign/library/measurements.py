@@ -173,8 +173,8 @@ def audit(
         for label, entry in entries.items():
             states: dict[int, Mapping[str, torch.Tensor]] = {}
             history = tracked(f"audit/{name}/{label}/seed-{seed}")
-            training = {"seed": seed, "computing": computing, "history": history}
-            attack(given, **entry, **sets, **training, on_checkpoint=states.__setitem__)
+            save = states.__setitem__
+            attack(given, **entry, **sets, seed=seed, computing=computing, history=history, on_checkpoint=save)
             loaded = measure.opened(given)
             for step, weights in sorted(states.items()):
                 put(loaded, weights)
