@@ -339,8 +339,7 @@ class Experiment:
         for label, attack in self.attacks.items():
             self.attack_data[label].check_images(attack.name, attack.config, where=f"{self.where}: attacks.{label}")
         modules = {label: registry.member("metrics", metric.name) for label, metric in self.metrics.items()}
-        metric = self.config.flagging_metric
-        flags = modules[metric]
+        flags = modules[metric := self.config.flagging_metric]
         if not hasattr(flags, "per_image") or flags.GROUP != "safety":
             raise ConfigError(f"{self.where}: key 'flagging_metric': metric '{metric}' flags no single image; ip does")
         # The report cannot show a return of what was not measured before fine-tuning.
