@@ -14,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--delta", type=Path, required=True, help="exported folder with delta.safetensors")
     parser.add_argument("--base", type=Path, required=True, help="pipeline folder of the base that delta.json names")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write, empty or not there yet")
+    parser.add_argument("--output", type=Path, required=True, help="empty or new folder to write")
     found = parser.parse_args()
     apply_delta(found.delta, found.base, found.output)
 
