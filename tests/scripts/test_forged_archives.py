@@ -24,6 +24,7 @@ from .packed import ABLATION, Packed, repacked
 
 RESULT = "results/tiny"
 RECORD = f"{RESULT}/run.json"
+MEASURED = f"{RESULT}/measured/run.json"
 TABLE = f"{RESULT}/tables/table1.csv"
 FRAME = f"{RESULT}/measured/values.csv"
 CONFIG = "config/tiny.yaml"
@@ -195,7 +196,7 @@ NUMBERS = [
         "results/other/tables/table1.csv: has no place in an archive",
     ),
     ("figure", copied(f"{FIGURES}/before_after.png", f"{FIGURES}/steps.png"), f"{FIGURES}/steps.png: "),
-    ("broken-scores", base_scores(lambda _: b"PAR1" + bytes(64) + b"PAR1"), f"{RESULT}: report failed: "),
+    ("broken-scores", base_scores(lambda _: b"PAR1" + bytes(64) + b"PAR1"), f"{RESULT}/measured: measure failed: "),
     ("image-elsewhere", base_scores(image_elsewhere), "the image '/etc/hostname' is not below this folder"),
 ]
 
@@ -225,7 +226,7 @@ def test_the_archive_that_they_are_forged_from_is_right(members: Members, verifi
 # --- records ----------------------------------------------------------------------------------------------------------
 
 
-def in_record(change: Callable[[Any], Any], name: str = RECORD) -> Callable[[Members], None]:
+def in_record(change: Callable[[Any], Any], name: str = MEASURED) -> Callable[[Members], None]:
     def forge(members: Members) -> None:
         members[name] = changed(members[name], lambda record: change(record["job"]))
 
@@ -264,27 +265,27 @@ def aliases(members: Members) -> None:
 
 
 RECORDS = [
-    ("threshold", in_record(other_threshold), f"{RECORD}: 'metrics."),
+    ("threshold", in_record(other_threshold), f"{MEASURED}: 'metrics."),
     ("anothers-scores", in_record(anothers_scores), ".folders.score' is 'results/runs/score/base-/"),
     ("forged-frame", in_record(with_path(f"{RESULT}/tables")), f".folders.score' is '{RESULT}/tables'; the config"),
     ("absolute-path", in_record(with_path("/etc")), ".folders.score' is '/etc'; the configuration says"),
     ("path-above", in_record(with_path("results/runs/score/../../../x")), ".folders.score' is 'results/runs/score/.."),
-    ("overlap", in_record(lambda job: job.update(overlap="@MINE@")), f"{RECORD}: 'overlap' is "),
-    ("times", in_record(lambda job: job["timings"].append(["a", "b", 0, "/etc"])), f"{RECORD}: 'timings' is "),
+    ("overlap", in_record(lambda job: job.update(overlap="@MINE@"), RECORD), f"{RECORD}: 'overlap' is "),
+    ("times", in_record(lambda job: job["timings"].append(["a", "b", 0, "/etc"]), RECORD), f"{RECORD}: 'timings' is "),
     ("tolerances", wide_tolerances, f"{CONFIG}: unknown key 'artifact.number_tolerance'"),
     ("held-out", in_record(lambda job: job["heldout"].update(mine="/etc/passwd")), "'heldout' has 'passwd'"),
-    ("fewer-rows", in_record(lambda job: job["rows"].pop()), f"{RECORD}: 'rows' is "),
-    ("main", in_record(lambda job: job["main_attacks"].clear()), f"{RECORD}: 'main_attacks' is "),
-    ("label", in_record(lambda job: job["metrics"][0].__setitem__(0, "../../../../mine/ip")), f"{RECORD}: 'metrics."),
+    ("fewer-rows", in_record(lambda job: job["rows"].pop()), f"{MEASURED}: 'rows' is "),
+    ("main", in_record(lambda job: job["main_attacks"].clear()), f"{MEASURED}: 'main_attacks' is "),
+    ("label", in_record(lambda job: job["metrics"][0].__setitem__(0, "../../../../mine/ip")), f"{MEASURED}: 'metrics."),
     (
         "title",
-        in_record(lambda job: job.update(title="Other")),
+        in_record(lambda job: job.update(title="Other"), RECORD),
         f"{RECORD}: 'title' is 'Other'; the conf",
     ),
     (
         "list",
         in_record(lambda job: job.update(rows=3)),
-        f"{RECORD}: is nothing that this version can read (AttributeError",
+        f"{MEASURED}: is nothing that this version can read (AttributeError",
     ),
     (
         "deep",
@@ -295,8 +296,8 @@ RECORDS = [
     ("no-record", lambda members: members.pop(f"{RESULT}/measured/run.json"), f"{RESULT}/measured/run.json: missing"),
     (
         "frames",
-        in_record(lambda job: job["methods"].update(graddiff="resalign"), f"{RESULT}/measured/run.json"),
-        f"{RESULT}/measured/run.json: ['methods'] are not what the report's record and the configuration say",
+        in_record(lambda job: job["methods"].update(graddiff="resalign")),
+        f"{MEASURED}: 'methods.graddiff' is 'resalign'; the configuration says 'graddiff'",
     ),
     (
         "ablation",
@@ -361,8 +362,8 @@ sys.exit("it could: " + ", ".join(said))
 LINKS = """
 import os, pathlib, sys
 output = pathlib.Path(sys.argv[sys.argv.index("--output") + 1])
-(output / "tables").mkdir(parents=True)
-os.symlink(os.path.abspath("results/tiny/tables/table1.csv"), output / "tables" / "table1.csv")
+output.mkdir(parents=True, exist_ok=True)
+os.symlink(os.path.abspath("results/tiny/measured/values.csv"), output / "values.csv")
 """
 MOVED = """
 import os, pathlib, sys
@@ -409,7 +410,7 @@ def test_its_code_does_not_run_unasked(members: Members, verified: Callable[...,
 @pytest.mark.usefixtures("_isolates")
 def test_its_code_reaches_nothing_outside(members: Members, verified: Callable[..., Verified]) -> None:
     problems = verified(with_code(members, HOSTILE), runs_its_code=True).problems
-    assert f"{RESULT}: report failed: it could:" in problems[0]
+    assert f"{RESULT}/measured: measure failed: it could:" in problems[0]
     assert problems[0].endswith("it could:")
 
 
@@ -417,10 +418,10 @@ def test_its_code_reaches_nothing_outside(members: Members, verified: Callable[.
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        (LINKS, f"{RESULT}: report failed: tables/table1.csv: its code has made this a link or a device"),
-        (MOVED, f"{RESULT}: report failed: made: its code has made this no folder; do not use it"),
-        (ENDLESS, f"{RESULT}: report failed: did not end within 2 seconds"),
-        (FILLS, f"{RESULT}: report failed: wrote more than 8,388,608 bytes"),
+        (LINKS, f"{RESULT}/measured: measure failed: values.csv: its code has made this a link or a device"),
+        (MOVED, f"{RESULT}/measured: measure failed: made: its code has made this no folder; do not use it"),
+        (ENDLESS, f"{RESULT}/measured: measure failed: did not end within 2 seconds"),
+        (FILLS, f"{RESULT}/measured: measure failed: wrote more than 8,388,608 bytes"),
     ],
 )
 def test_what_its_code_leaves_is_bounded(
