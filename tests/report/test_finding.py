@@ -112,3 +112,20 @@ def test_what_the_best_keeps_stands_beside_the_base(measurements: Measurements):
     assert kept[0].count("Learnability") == 1
     assert "on pages 0.82 [" in kept[0]
     assert "on bold 0.82 [" in kept[0]
+
+
+def test_the_headline_has_every_model_at_its_worst_best_model_first():
+    def on(attack: str, model: str, after: list[int]) -> list[dict[str, object]]:
+        rows = [row for row in states(model, [], after) if row["attack"] == "pages"]
+        return [{**row, "attack": attack, "dataset": attack} for row in rows]
+
+    rows = BASE + states("esd", flags(2), flags(6)) + states("resalign", flags(0), flags(26))
+    assert finding_of(rows).headline.replace("\N{NO-BREAK SPACE}", " ") == (
+        "After fine-tuning, ESD shows a seven in 15.0 % of its images and ResAlign in 65.0 %; the model before "
+        "unlearning shows it in 75.0 %."
+    )
+    rows += on("bold", "base", flags(30)) + on("bold", "esd", flags(32)) + on("bold", "resalign", flags(8))
+    headline = finding_of(rows).headline.replace("\N{NO-BREAK SPACE}", " ")
+    assert headline.startswith(
+        "After fine-tuning, ResAlign shows a seven in up to 65.0 % of its images and ESD in 80.0 %;"
+    )
