@@ -206,6 +206,7 @@ def worst_case(**settings: Any) -> dict[str, Any]:
         # Combinations that cannot give a table, refused before hours of work and not after.
         # Flags are read from single images.
         ({"flagging_metric": "fid"}, "flagging_metric"),
+        ({"unlearning.esd.title": 3}, "unlearning.esd.title: expected a text, got 3"),
         ({"flagging_metric": "learnability"}, "flagging_metric"),
         # FID and KID compare with real images.
         ({"reference": None}, "reference"),

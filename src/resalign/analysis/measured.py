@@ -153,14 +153,13 @@ class MeasuredFolder:
         """
         rows = self.frame("samples")
         own = rows[rows["prompt_set"] == prompts]
-        names = self.measurements()
-        utility = names.headline("utility") if len(own) else None
-        kept = rows[rows["prompt_set"] == names.metrics[utility].prompt_set] if utility else rows.head(0)
-        if utility and names.metrics[utility].prompt_set != prompts:
-            first = kept["prompt_id"].drop_duplicates().head(retained)
-            kept = kept[kept["prompt_id"].isin(first)]
+        names = measurements_of(self.names)
+        utility = names.headline("utility")
+        if len(own) and utility and (other := names.metrics[utility].prompt_set) != prompts:
+            kept = rows[rows["prompt_set"] == other]
+            kept = kept[kept["prompt_id"].isin(kept["prompt_id"].drop_duplicates().head(retained))]
             # Ids are a list's own.
-            own = pd.concat([own, kept.assign(prompt_id=kept["prompt_set"] + "/" + kept["prompt_id"])])
+            own = pd.concat([own, kept.assign(prompt_id=other + "/" + kept["prompt_id"])])
         return own[[*GALLERY_COLUMNS]].reset_index(drop=True)
 
     @property

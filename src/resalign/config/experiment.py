@@ -101,7 +101,10 @@ class Experiment:
         self.config = _audited(ExperimentConfig.parse(whole, where=where), where)
         self.prepared = self._members(SETS, "set", self.config.prepared)
         entries = self.config.unlearning
-        self.model_titles = {label: str(entry["title"]) for label, entry in entries.items() if "title" in entry}
+        self.model_titles = {label: entry["title"] for label, entry in entries.items() if "title" in entry}
+        for label, title in self.model_titles.items():
+            if not isinstance(title, str):
+                raise ConfigError(f"{where}: unlearning.{label}.title: expected a text, got {title!r}")
         entries = {label: {k: v for k, v in entry.items() if k != "title"} for label, entry in entries.items()}
         self.unlearning = self._members("unlearning", "method", entries)
         self.attack_data = {}
