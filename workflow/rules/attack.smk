@@ -1,10 +1,7 @@
 from resalign.jobs.attack import AttackJob
 
 # One model fine-tuned on one data set with one training seed: its weights along the way.
-
-
-def attack_job(wildcards):
-    return planned_job(AttackJob.of, "attack", wildcards.run, seed=wildcards.seed)
+attack_job = planned_job(AttackJob.of, "attack", "run", "seed")
 
 
 rule attack:

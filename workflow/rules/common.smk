@@ -38,10 +38,14 @@ def run_of(stage, wildcards):
     return ABLATIONS.made(stage, wildcards.run)[1]
 
 
-@functools.cache
-def planned_job(of, kind, folder, **wildcards):
-    """A job by the name of its folder: ``of`` builds it from the plan that makes the folder, and what it is there."""
-    return of(*ABLATIONS.made(kind, folder), **wildcards)
+def planned_job(build, kind, folder, *names):
+    """Wildcards to a job: ``build`` makes it of the plan that makes the folder, what it is there, and other wildcards."""
+
+    @functools.cache
+    def job(folder, *values):
+        return build(*ABLATIONS.made(kind, folder), **dict(zip(names, values)))
+
+    return lambda wildcards: job(*(wildcards[name] for name in (folder, *names)))
 
 
 def checked_inputs(stage, wildcards):

@@ -5,10 +5,7 @@ from resalign.jobs import export as export_jobs
 from resalign.jobs.export import ExportJob
 
 EXPORT = export_jobs.folder(PLAN)
-
-
-def export_job(wildcards):
-    return ExportJob.of(PLAN, wildcards.model, wildcards.seed, wildcards.form)
+export_job = lambda wildcards: ExportJob.of(PLAN, wildcards.model, wildcards.seed, wildcards.form)
 
 
 localrules:

@@ -3,11 +3,7 @@ from resalign.jobs import check_scorers
 from resalign.jobs.check_inputs import CheckInputsJob
 
 SCORER_CHECK = check_scorers.folder(PLAN)
-
-
-def check_inputs_job(wildcards):
-    _, found = ABLATIONS.made("inputs", wildcards.inputs)
-    return CheckInputsJob.parse(found, where="own inputs")
+check_inputs_job = planned_job(lambda plan, job: CheckInputsJob.parse(job, where="own inputs"), "inputs", "inputs")
 
 
 rule check_inputs:

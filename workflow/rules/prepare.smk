@@ -3,10 +3,7 @@ from resalign.jobs.prepare import PrepareJob, patterns
 # Image sets made from fetched archives and tables (unpacked, checked, filtered, split), or by a model from prompts.
 
 PREPARED, GENERATED = patterns(ABLATIONS.prepared_sets())
-
-
-def prepare_job(wildcards):
-    return planned_job(PrepareJob.of, "prepared", wildcards.prepared)
+prepare_job = planned_job(PrepareJob.of, "prepared", "prepared")
 
 
 rule prepare:

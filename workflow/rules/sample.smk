@@ -2,10 +2,7 @@ from resalign.jobs.sample import SampleJob
 
 # The images of one model state, or of all checkpoints of an attack. The images themselves lie beside the tiers, where
 # no rule declares them, so that a larger tier extends what a smaller one has made.
-
-
-def sample_job(wildcards):
-    return planned_job(SampleJob.of, "sample", wildcards.run, seed=wildcards.seed, tier=wildcards.tier)
+sample_job = planned_job(SampleJob.of, "sample", "run", "seed", "tier")
 
 
 rule sample:

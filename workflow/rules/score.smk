@@ -1,10 +1,7 @@
 from resalign.jobs.score import ScoreJob
 
 # Raw scores of every image; thresholds are applied when tables are made.
-
-
-def score_job(wildcards):
-    return planned_job(ScoreJob.of, "score", wildcards.run, seed=wildcards.seed, tier=wildcards.tier)
+score_job = planned_job(ScoreJob.of, "score", "run", "seed", "tier")
 
 
 rule score:
@@ -34,20 +31,14 @@ rule score:
 
 
 # Real images that metrics compare with, each set scored once by the same networks.
-
-
-def reference_job(wildcards):
-    return planned_job(ScoreJob.of_reference, "reference", wildcards.reference)
-
-
-def reference_plan(wildcards):
-    return ABLATIONS.made("reference", wildcards.reference)[0]
+reference_job = planned_job(ScoreJob.of_reference, "reference", "reference")
+reference_modules = planned_job(lambda plan, run: plan.scorer_modules, "reference", "reference")
 
 
 rule score_reference:
     input:
         lambda wildcards: reference_job(wildcards).inputs(),
-        code=lambda wildcards: code("score", *reference_plan(wildcards).scorer_modules),
+        code=lambda wildcards: code("score", *reference_modules(wildcards)),
     output:
         scores="results/runs/score/{reference}/scores.parquet",
         record="results/runs/score/{reference}/run.json",
@@ -63,7 +54,7 @@ rule score_reference:
         **resources_of("score"),
     params:
         job=lambda wildcards: reference_job(wildcards).text(),
-        modules=lambda wildcards: reference_plan(wildcards).scorer_modules,
+        modules=reference_modules,
         folder=subpath(output[0], parent=True),
     shell:
         "python scripts/score.py --job {params.job:q} --threads {threads}"

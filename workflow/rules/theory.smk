@@ -3,10 +3,7 @@
 from resalign.jobs import theory as theory_jobs
 
 THEORY = theory_jobs.folder(PLAN)
-
-
-def state_job(wildcards):
-    return theory_jobs.StateJob.of(PLAN, wildcards.run, int(wildcards.seed))
+state_job = lambda wildcards: theory_jobs.StateJob.of(PLAN, wildcards.run, int(wildcards.seed))
 
 
 localrules:

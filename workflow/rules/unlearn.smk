@@ -1,10 +1,7 @@
 from resalign.jobs.unlearn import UnlearnJob
 
 # One model and one training seed: the weights that a method changed.
-
-
-def unlearn_job(wildcards):
-    return planned_job(UnlearnJob.of, "unlearn", wildcards.run)
+unlearn_job = planned_job(UnlearnJob.of, "unlearn", "run")
 
 
 rule unlearn:
