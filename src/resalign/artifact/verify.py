@@ -146,7 +146,9 @@ def made_again(
     """
     differing: set[str] = set()
     for number, rebuild in enumerate(found):
-        label = f"{rebuild.folder}/{rebuild.made[0]}" if len(rebuild.made) == 1 else rebuild.folder
+        # Exhibits share a folder: one is named by the first of its files.
+        is_named = rebuild.script == "exhibit" or len(rebuild.made) == 1
+        label = f"{rebuild.folder}/{rebuild.made[0]}" if is_named else rebuild.folder
         read = set(_texts_in(rebuild.job))
         if forged := sorted(member for member in differing if {member, str(PurePosixPath(member).parent)} & read):
             yield f"{label}: not made again: it is made of {forged[0]}, which is not right"
