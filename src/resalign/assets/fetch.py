@@ -15,12 +15,11 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from resalign.config.assets import FETCHED, AssetConfig
-from resalign.data.contents import check_contents
-from resalign.data.download import check_room, file_name, first_line, receive, validator
-from resalign.data.hash_lock import read_lock, write_lock
-from resalign.data.pickles import check_pickles
-from resalign.data.source import (
+from resalign.assets.contents import check_contents
+from resalign.assets.download import check_room, file_name, first_line, receive, validator
+from resalign.assets.hash_lock import read_lock, write_lock
+from resalign.assets.pickles import check_pickles
+from resalign.assets.source import (
     BrokenFileError,
     FetchError,
     GatedError,
@@ -30,6 +29,7 @@ from resalign.data.source import (
     RemovedError,
     Source,
 )
+from resalign.config.assets import FETCHED, AssetConfig
 from resalign.files import whole
 from resalign.hashes import RECORDS
 from resalign.tracking import log

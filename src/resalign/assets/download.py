@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from http.client import HTTPResponse
 from pathlib import Path, PurePosixPath
 
-from resalign.data.source import BrokenFileError, FetchError, GatedError, RemovedError, Source
+from resalign.assets.source import BrokenFileError, FetchError, GatedError, RemovedError, Source
 from resalign.hashes import RECORDS
 
 TIMEOUT_SECONDS = 60

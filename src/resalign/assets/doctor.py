@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from resalign.assets.source import MIRROR_ROOT, Source
 from resalign.config.assets import FETCHED, TERMS, AssetConfig, described, read_catalogue
 from resalign.config.plan import RESULTS, Plan
-from resalign.data.source import MIRROR_ROOT, Source
 from resalign.running import devices
 
 TOKEN = "HF_TOKEN"

@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Iterable
 from pathlib import Path
 
-from resalign.data.source import SchemaMismatchError, Source
+from resalign.assets.source import SchemaMismatchError, Source
 from resalign.data.tables import read_table
 from resalign.errors import DataError
 

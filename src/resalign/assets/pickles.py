@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from resalign.assets.source import BrokenFileError, Source, UnsafeFileError
 from resalign.data.members import BROKEN
-from resalign.data.source import BrokenFileError, Source, UnsafeFileError
 
 ARRAY = ".npy"
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".th", ".pkl", ".p", ".pickle", ".joblib", ARRAY, ".npz")

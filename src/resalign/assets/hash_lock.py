@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from resalign.data.source import HashMismatchError, Source
+from resalign.assets.source import HashMismatchError, Source
 from resalign.files import whole
 
 
