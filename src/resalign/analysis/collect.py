@@ -182,8 +182,8 @@ def measure_sets(runs: list[ScoredRun], metrics: Mapping[str, Any], job: Measura
                         value = module.of_set(scores, reference, config)
                         rows.append({**run.state, "steps": steps, "metric": label, "value": value, "n": len(scores)})
             elif hasattr(module, "of_attack") and run.is_attacked:
-                own, base = (_history(of, "attack") for of in (run, bases[run.attack, run.seed]))
-                value, steps = module.of_attack(own, base, config), int(own["step"].max())
+                attacked, base = (_history(of, "attack") for of in (run, bases[run.attack, run.seed]))
+                value, steps = module.of_attack(attacked, base, config), int(attacked["step"].max())
                 rows.append({**run.state, "steps": steps, "metric": label, "value": value, "n": heldout[run.attack]})
     return pd.DataFrame(rows, columns=[*RUN_COLUMNS])
 

@@ -119,13 +119,13 @@ def paired_difference(
         return None
     values, others = (both[name].to_numpy(np.float64) for name in ("value", "value_second"))
     if info.kind == "set":
-        found = statistics.across_seeds(values - others, int(both["n"].sum()), settings.confidence)
+        difference = statistics.across_seeds(values - others, int(both["n"].sum()), settings.confidence)
         if not differences_vary(values, others):
-            found = replace(found, low=float("nan"), high=float("nan"))
+            difference = replace(difference, low=float("nan"), high=float("nan"))
     else:
         key = paired_key(models, metric=metric, attack=attack, steps=steps)
-        found = pooled_estimate(both.assign(value=values - others), settings, *key, rate=False)
-    return replace(found, **difference_held(found.low, found.high, info)._asdict())
+        difference = pooled_estimate(both.assign(value=values - others), settings, *key, rate=False)
+    return replace(difference, **difference_held(difference.low, difference.high, info)._asdict())
 
 
 def paired_values(
@@ -145,14 +145,14 @@ def paired_values(
     state = frame[(frame["metric"] == metric) & (frame["attack"] == attack) & (frame["steps"] == steps)]
     first, second = (state[state["model"] == model] for model in models)
     if attack == NOT_ATTACKED:
-        own, other = (model in measurements.untrained for model in models)
+        first_untrained, other = (model in measurements.untrained for model in models)
         first, second = (
-            _at_every_seed(first, second) if own else first,
+            _at_every_seed(first, second) if first_untrained else first,
             _at_every_seed(second, first) if other else second,
         )
     keys = ["seed"] if is_set else ["seed", "prompt_id", "image_index"]
-    kept = [*keys, "value", *(["n"] if is_set else [])]
-    return first[kept].merge(second[[*keys, "value"]], on=keys, suffixes=("", "_second"))
+    columns = [*keys, "value", *(["n"] if is_set else [])]
+    return first[columns].merge(second[[*keys, "value"]], on=keys, suffixes=("", "_second"))
 
 
 def _at_every_seed(untrained: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:

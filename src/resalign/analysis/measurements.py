@@ -186,12 +186,12 @@ class Measurements:
         """These measurements without the attacks that are only in sweeps."""
         if self.main_attacks is None:
             return self
-        kept = {NOT_ATTACKED, *self.main_attacks}
+        attacks = {NOT_ATTACKED, *self.main_attacks}
         return replace(
             self,
-            images=self.images[self.images["attack"].isin(kept)],
-            runs=self.runs[self.runs["attack"].isin(kept)],
-            attacks={label: dataset for label, dataset in self.attacks.items() if label in kept},
+            images=self.images[self.images["attack"].isin(attacks)],
+            runs=self.runs[self.runs["attack"].isin(attacks)],
+            attacks={label: dataset for label, dataset in self.attacks.items() if label in attacks},
             sweeps={},
             main_attacks=None,
         )

@@ -82,9 +82,9 @@ def sidecar_problem(path: Path) -> str | None:
     if not beside.is_file():
         return f"{beside.name}: missing; the archive is to be handed on with it"
     with beside.open("rb") as stream:
-        expected, found = stream.read(_MAX_PATH_BYTES), Entry.of(path).sha256
-    if expected != f"{found}  {path.name}\n".encode():
-        return f"{path.name}: sha256 is {found}; {beside.name} says {expected.decode(errors='replace').strip()!r}"
+        expected, digest = stream.read(_MAX_PATH_BYTES), Entry.of(path).sha256
+    if expected != f"{digest}  {path.name}\n".encode():
+        return f"{path.name}: sha256 is {digest}; {beside.name} says {expected.decode(errors='replace').strip()!r}"
     return None
 
 
@@ -150,7 +150,7 @@ def member_names(archive: zipfile.ZipFile, remedy: str = "do not use it") -> dic
         ArchiveError: If a name leads out of it, is no name on every system, or is another's there; if a member is none
             of a plain file's content.
     """
-    found: dict[str, zipfile.ZipInfo] = {}
+    by_name: dict[str, zipfile.ZipInfo] = {}
     # Every path and folder, by how a system sees it that knows no case and one Unicode form.
     spelled: dict[str, str] = {}
     roots = set()
@@ -172,7 +172,7 @@ def member_names(archive: zipfile.ZipFile, remedy: str = "do not use it") -> dic
             or max(len(os.fsencode(part)) for part in parts) > _MAX_NAME_BYTES
         ):
             raise ArchiveError(f"the name {name[:60]!r}… is too long; {remedy}")
-        if name in found:
+        if name in by_name:
             raise ArchiveError(f"'{name}' is there twice; {remedy}")
         if not stat.S_ISREG(info.external_attr >> 16) or info.flag_bits & 1:
             raise ArchiveError(f"'{name}' is a link or encrypted; {remedy}")
@@ -185,10 +185,10 @@ def member_names(archive: zipfile.ZipFile, remedy: str = "do not use it") -> dic
             other = spelled.setdefault(composed(path).casefold().rstrip("/"), path)
             if other != path:
                 raise ArchiveError(f"{path!r} and {other!r} are one name on some systems; {remedy}")
-        found[name] = info
+        by_name[name] = info
     if len(roots) > 1:
         raise ArchiveError(f"it has several folders, {sorted(roots)}; {remedy}")
-    return found
+    return by_name
 
 
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:

@@ -82,20 +82,20 @@ def run(
     """
     for name in ("home", "tmp"):
         (folder / name).mkdir()
-    own = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "HOME": str(folder / "home")}
-    own |= {"TMPDIR": str(folder / "tmp"), **(environment or {})}
+    variables = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "HOME": str(folder / "home")}
+    variables |= {"TMPDIR": str(folder / "tmp"), **(environment or {})}
     if isolated:
         if not shutil.which("unshare"):
             return "the program unshare is not installed"
         command = ["unshare", *_NAMESPACES, sys.executable, "-I", __file__, str(folder), str(cwd), *command]
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as given:
-        given.write(text.encode())
-        given.seek(0)
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as stdin:
+        stdin.write(text.encode())
+        stdin.seek(0)
         process = subprocess.Popen(
             command,
             cwd=cwd,
-            env=own,
-            stdin=given,
+            env=variables,
+            stdin=stdin,
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -166,8 +166,8 @@ def _enter(folder: str, cwd: str) -> None:
         check(libc.syscall(_MOUNT_SETATTR, *arguments), f"mount_setattr of {path}")
 
     # What is needed of the hidden places is kept open, and put back where it was.
-    kept = [os.path.realpath(path) for path in (folder, cwd, sys.prefix, sys.base_prefix, *_DEVICES)]
-    needed = {path: os.open(path, os.O_PATH) for path in kept if path.startswith(tuple(f"{p}/" for p in _HIDDEN))}
+    visible = [os.path.realpath(path) for path in (folder, cwd, sys.prefix, sys.base_prefix, *_DEVICES)]
+    needed = {path: os.open(path, os.O_PATH) for path in visible if path.startswith(tuple(f"{p}/" for p in _HIDDEN))}
     for place in _HIDDEN:
         if os.path.isdir(place) and not os.path.islink(place):
             mount("tmpfs", place, "tmpfs", 0)
@@ -178,10 +178,10 @@ def _enter(folder: str, cwd: str) -> None:
             os.makedirs(path, exist_ok=True)
         mount(f"/proc/self/fd/{number}", path, None, _MS_BIND)
         os.close(number)
-    if kept[0] not in needed:
-        mount(kept[0], kept[0], None, _MS_BIND)
+    if visible[0] not in needed:
+        mount(visible[0], visible[0], None, _MS_BIND)
     set_attributes("/", _AT_RECURSIVE, add=_RDONLY)
-    set_attributes(kept[0], 0, clear=_RDONLY)
+    set_attributes(visible[0], 0, clear=_RDONLY)
     # Whoever may mount could undo all that; a user namespace of its own owns none of these mounts.
     for capability in range(_CAPABILITIES):
         libc.prctl(_CAPBSET_DROP, capability, 0, 0, 0)  # EINVAL of those that this kernel has not

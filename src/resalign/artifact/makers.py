@@ -65,8 +65,8 @@ def _run_own(rebuild: Rebuild, tree: Path, output: Path, environment: dict[str, 
         return f"did not end within {LIMIT_SECONDS} seconds"
     if finished.returncode == 0:
         return None
-    said = finished.stderr.decode(errors="replace").strip().splitlines()
-    return said[-1][:MAX_SAID_CHARACTERS] if said else f"exit status {finished.returncode}"
+    errors = finished.stderr.decode(errors="replace").strip().splitlines()
+    return errors[-1][:MAX_SAID_CHARACTERS] if errors else f"exit status {finished.returncode}"
 
 
 @contextlib.contextmanager

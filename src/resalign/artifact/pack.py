@@ -59,7 +59,9 @@ def gather(job: ArtifactJob, source: Source, root: Path) -> Members:
     folders = [*(folder for *_, folder in job.jobs), *job.references, *behind, *job.theory]
     for path in [*_result_files(job, settings, root), *_records(folders, root), *_large_files(job, settings, root)]:
         members[layout.place(path.relative_to(root).as_posix())] = path
-    for table, name in rebuild.held_out_of(measured, [_told(root / own.folder) for own in job.ablations]).items():
+    for table, name in rebuild.held_out_of(
+        measured, [_told(root / ablated.folder) for ablated in job.ablations]
+    ).items():
         members |= _caption_tables(root / table, name)
     members[layout.REBUILD] = rebuild.words_text(job.words)
     members[layout.config_name(job.name)] = _resolved(root / job.result)
@@ -79,8 +81,8 @@ def gather(job: ArtifactJob, source: Source, root: Path) -> Members:
 
 def _told(folder: Path) -> dict[str, Any]:
     """The job of the stage that wrote a folder, from its record."""
-    told: dict[str, Any] = json.loads(_existing(folder / "run.json").read_text(encoding="utf-8"))["job"]
-    return told
+    recorded: dict[str, Any] = json.loads(_existing(folder / "run.json").read_text(encoding="utf-8"))["job"]
+    return recorded
 
 
 def _resolved(folder: Path) -> bytes:
@@ -98,8 +100,8 @@ def _existing(path: Path) -> Path:
 
 def _caption_tables(table: Path, name: str) -> Members:
     """Every table of captions in the folder of one, which is ``name`` in the archive and need not be there itself."""
-    found = caption_tables(folder_in_place(table.parent)) or [_existing(table).name]
-    return {(PurePosixPath(name).parent / inner).as_posix(): table.parent / inner for inner in found}
+    tables = caption_tables(folder_in_place(table.parent)) or [_existing(table).name]
+    return {(PurePosixPath(name).parent / inner).as_posix(): table.parent / inner for inner in tables}
 
 
 def _result_files(job: ArtifactJob, settings: ArtifactConfig, root: Path) -> Iterator[Path]:
@@ -143,8 +145,8 @@ def _hashed(name: str, asset: dict[str, Any], root: Path) -> dict[str, Any]:
     files = sorted([folder] if folder.is_file() else (path for path in folder.rglob("*") if path.is_file()))
     if not files:
         raise ConfigError(f"asset '{name}': nothing lies in {folder}; the archive needs the hashes of its files")
-    found = {path.relative_to(folder).as_posix(): path for path in files if path.name not in RECORDS}
-    hashes = {file: file_hash(verified(path)) for file, path in found.items()}
+    by_name = {path.relative_to(folder).as_posix(): path for path in files if path.name not in RECORDS}
+    hashes = {file: file_hash(verified(path)) for file, path in by_name.items()}
     if asset["origin"] in FETCHED:
         return {**asset, "sha256": hashes}
     lock = root / HASHES / f"{asset['name']}.json"
@@ -157,12 +159,12 @@ def _hashed(name: str, asset: dict[str, Any], root: Path) -> dict[str, Any]:
 def _provenance(job: ArtifactJob, settings: ArtifactConfig, folders: list[str], root: Path) -> Members:
     """Members that differ between two runs: logs, the page with its times, this machine and its packages."""
     page = _linked(_existing(root / job.result / "report.html").read_bytes(), job.result)
-    found: Members = {
+    members: Members = {
         layout.PAGE: page if settings.images else _PICTURE.sub(_NO_PICTURE, page),
         f"{PROVENANCE}machine.json": _json(machine()),
         f"{PROVENANCE}packages.txt": packages().encode(),
     }
-    return found | _logs(job, folders, root)
+    return members | _logs(job, folders, root)
 
 
 def _logs(job: ArtifactJob, folders: list[str], root: Path) -> Members:
@@ -170,15 +172,18 @@ def _logs(job: ArtifactJob, folders: list[str], root: Path) -> Members:
     paths = [PurePosixPath(folder).parts for folder in folders]
     runs = {"/".join([*parts[2:4], ".".join(parts[4:])]).rstrip("/") for parts in paths if parts[1] == "runs"}
     others = {parts[-1] for parts in paths if parts[1] != "runs"}  # data sets, by whichever rule
-    own = {f"{rule}/{job.name}" for rule in ("report", "measure", "theory")} | {f"theory/{job.name}.linear-model"}
-    own |= {f"paper/{job.name}.{exhibit}" for exhibit in job.words}
-    own |= {f"ablations/{job.name}.{PurePosixPath(ablation.folder).name}" for ablation in job.ablations}
+    logs_of_all = {
+        *(f"{rule}/{job.name}" for rule in ("report", "measure", "theory")),
+        f"theory/{job.name}.linear-model",
+    }
+    logs_of_all |= {f"paper/{job.name}.{exhibit}" for exhibit in job.words}
+    logs_of_all |= {f"ablations/{job.name}.{PurePosixPath(ablation.folder).name}" for ablation in job.ablations}
     logs = root / "logs"
-    found = {path.relative_to(logs).as_posix(): path for path in sorted(logs.rglob("*.log"))}
+    by_name = {path.relative_to(logs).as_posix(): path for path in sorted(logs.rglob("*.log"))}
     return {
         f"{PROVENANCE}logs/{name}": path
-        for name, path in found.items()
-        if name.removesuffix(".log") in runs | own or path.stem in others
+        for name, path in by_name.items()
+        if name.removesuffix(".log") in runs | logs_of_all or path.stem in others
     }
 
 

@@ -25,27 +25,27 @@ def published(members: Members) -> Members:
     Raises:
         ConfigError: If a member's name or content looks like a secret: where, what to do, and not what it is.
     """
-    found: Members = {}
+    readable: Members = {}
     problems: dict[str, str] = {}
     for name, content in members.items():
         file, remedy = _origin(name, content)
         if disclosure.secret_name(file):
             problems[f"{file} (its name)"] = remedy
-        found[name] = content
+        readable[name] = content
         text = _text(content)
         if text is None:
             continue
         problems |= {f"{file}, line {number} ({kind})": remedy for number, kind in disclosure.secrets(text)}
         short = text if name.startswith(_AS_THEY_ARE) else disclosure.without_places(text, [ROOT])
         if short != text:
-            found[name] = short.encode("utf-8", errors="surrogateescape")
+            readable[name] = short.encode("utf-8", errors="surrogateescape")
     if problems:
         named, remedies = _few(list(problems)), " ".join(dict.fromkeys(problems.values()))
         raise ConfigError(
             f"the archive would publish what looks like a secret: {named}. {remedies} "
             f"A line that only looks so may say '{disclosure.ALLOWED}'"
         )
-    return found
+    return readable
 
 
 def _origin(name: str, content: bytes | Path) -> tuple[str, str]:

@@ -116,14 +116,14 @@ def _recorded(root: Path, folder: str, job: Job) -> str:
 
 def _theory(root: Path, measured: Job, planned: Plan) -> Iterator[Rebuild]:
     folder, linear = theory.folder(planned), theory.linear_model_folder(planned)
-    told = records.told(root, folder)
-    states = records.check_states(told["tables"]["sharpness"], measured)
+    recorded = records.told(root, folder)
+    states = records.check_states(recorded["tables"]["sharpness"], measured)
     tables = {table: [f"{state}/{table}.csv" for state in states] for table in theory.STATE_TABLES}
-    shown = {**theory.TheoryShownJob.of(planned).plain(), "tables": tables}
+    job = {**theory.TheoryShownJob.of(planned).plain(), "tables": tables}
     model = theory.LinearModelJob.of(planned).plain()
     made = (theory.LINEAR_MODEL,)
     yield Rebuild("linear_model", model, _recorded(root, linear, model), made)
-    yield Rebuild("theory_shown", shown, _recorded(root, folder, shown), theory.SHOWN)
+    yield Rebuild("theory_shown", job, _recorded(root, folder, job), theory.SHOWN)
 
 
 def _exhibits(
@@ -135,10 +135,10 @@ def _exhibits(
         files = exhibit.files_of(name)
         if not any(f"{result}/paper/{file}" in members for file in files):
             continue
-        told = Words.parse(words.get(name), where=f"{REBUILD}: {name}")
-        _check_words(name, told, report, {*ablations, *(label for label, _ in measured["sweeps"])}, members)
+        parsed = Words.parse(words.get(name), where=f"{REBUILD}: {name}")
+        _check_words(name, parsed, report, {*ablations, *(label for label, _ in measured["sweeps"])}, members)
         frames = exhibit.frames(result, name, ablations)
-        job = {"exhibit": name, "files": frames, "report": report["report"], "words": told.plain()}
+        job = {"exhibit": name, "files": frames, "report": report["report"], "words": parsed.plain()}
         yield Rebuild("exhibit", job, f"{result}/paper", tuple(files))
 
 
@@ -161,8 +161,8 @@ def _check_words(name: str, words: Words, report: Job, series: Collection[str], 
             raise RecordError(f"{where}: calls '{entry.exhibit}' {entry.title!r} with files {entry.files!r}")
         may_be_out = any(hasattr(module, need) for need in _NEEDS) if entry.left_out else _IMAGES in module.READS
         if not (not entry.left_out if is_there else may_be_out):
-            said, found = "left out" if entry.left_out else "made", "has it" if is_there else "has it not"
-            raise RecordError(f"{where}: '{entry.exhibit}' is {said} there, and the archive {found}")
+            declared, actual = "left out" if entry.left_out else "made", "has it" if is_there else "has it not"
+            raise RecordError(f"{where}: '{entry.exhibit}' is {declared} there, and the archive {actual}")
 
 
 def words_text(words: Mapping[str, Any]) -> bytes:

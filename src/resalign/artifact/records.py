@@ -61,16 +61,16 @@ def told(root: Path, folder: str) -> Job:
     """
     where = f"{folder}/run.json"
     try:
-        found = json.loads(content(root / where, where).decode("utf-8"))["job"]
+        job = json.loads(content(root / where, where).decode("utf-8"))["job"]
     except RecordError:
         raise
     except FileNotFoundError:
         raise RecordError(f"{where}: missing; it says what the files beside it were made of") from None
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise RecordError(f"{where}: is no record of a job ({type(error).__name__}: {error})") from None
-    if not isinstance(found, dict):
+    if not isinstance(job, dict):
         raise RecordError(f"{where}: its job is no mapping")
-    return found
+    return job
 
 
 @contextlib.contextmanager
@@ -118,9 +118,9 @@ def check_report(report: Job, measured: Job, planned: Plan, config: Mapping[str,
             metrics = [[label, config["metrics"][label]] for label, _ in expected.get("metrics", ())]
             older = {"config": config, "report": config["report"], "metrics": metrics}
             expected |= {key: older[key] for key in older.keys() & expected.keys()}
-            found, wanted = _comparable(job), _comparable(expected)
-            for key in (*wanted, *found.keys() - wanted.keys()):
-                _same(where, key, found.get(key), wanted.get(key))
+            recorded, planned_job = _comparable(job), _comparable(expected)
+            for key in (*planned_job, *recorded.keys() - planned_job.keys()):
+                _same(where, key, recorded.get(key), planned_job.get(key))
             if "heldout" in job:
                 _same(where, "heldout", sorted(job["heldout"]), sorted(planned.experiment.attacks))
                 _check_heldout(job, where)
@@ -186,15 +186,15 @@ def check_ablation(job: Job, measured: Job, name: str) -> None:
     with reading(where):
         for key, value in {"experiment": measured["name"], "ablation": name, "report": measured["report"]}.items():
             _same(where, key, job[key], value)
-        own = dict(measured["metrics"])
+        metrics = dict(measured["metrics"])
         for variant in job["variants"]:
             runs, changed = variant["measured"], variant["overrides"]
             attacks = dict(runs["attacks"])
             _check_measured(runs, where, runs["models"], attacks, TIERS)
             for label, settings in runs["metrics"]:
                 is_changed = any(key == "metrics" or f"{key}.".startswith(f"metrics.{label}.") for key in changed)
-                if label in own and not is_changed:
-                    _same(where, f"metrics.{label}", settings, own[label])
+                if label in metrics and not is_changed:
+                    _same(where, f"metrics.{label}", settings, metrics[label])
 
 
 def check_states(parts: Sequence[str], measured: Job) -> list[str]:
@@ -217,15 +217,15 @@ def held_out_names(jobs: Sequence[Job]) -> dict[str, str]:
     Each is in a folder named by its label, numbered where an ablation's is another table than the experiment's: beside
     it lie the tables of the folders inside its own.
     """
-    found: dict[str, str] = {}
+    by_table: dict[str, str] = {}
     folders: set[str] = set()
     for label, table in ((label, table) for job in jobs for label, table in job["heldout"].items()):
-        if table not in found:
-            numbers = ("", *(f".{n}" for n in range(2, len(found) + 3)))
+        if table not in by_table:
+            numbers = ("", *(f".{n}" for n in range(2, len(by_table) + 3)))
             folder = next(name for n in numbers if (name := f"{HELD_OUT}/{label}{n}") not in folders)
             folders.add(folder)
-            found[table] = f"{folder}/{PurePosixPath(table).name}"
-    return found
+            by_table[table] = f"{folder}/{PurePosixPath(table).name}"
+    return by_table
 
 
 def _check_measured(
@@ -246,13 +246,13 @@ def _check_measured(
         label = re.escape(model if attack == NOT_ATTACKED else f"{model}.{attack}")
         tier = f"/({'|'.join(tiers)})"
         for stage, folder in row["folders"].items():
-            own = re.escape(model) if stage == "unlearn" else label
+            run = re.escape(model) if stage == "unlearn" else label
             tiered = tier if stage in ("sample", "score") else ""
             _path(
                 where,
                 f"rows of {model}, {attack}",
                 folder,
-                rf"{RESULTS}/runs/{stage}/{own}-{_HASH}/seed-{{seed}}{tiered}",
+                rf"{RESULTS}/runs/{stage}/{run}-{_HASH}/seed-{{seed}}{tiered}",
             )
         for folder in row.get("before", {}).values():
             before = rf"{re.escape(model)}(\.({'|'.join(map(re.escape, attacks))}))?"
@@ -261,10 +261,10 @@ def _check_measured(
             raise RecordError(f"{where}: rows of {model}, {attack}: {_short(row['seeds'])} are no seeds")
     for reference, path in job["references"].items():
         _path(where, f"references.{reference}", path, rf"{RESULTS}/runs/score/reference-{_HASH}/scores\.parquet")
-    metrics, shown = dict(job["metrics"]), {row["attack"] for row in job["rows"]}
+    metrics, shown_attacks = dict(job["metrics"]), {row["attack"] for row in job["rows"]}
     for metric, of in job["compared"].items():
         _known(where, "compared", of, {NOT_ATTACKED, *attacks})
-        read = [reference for attack, reference in of.items() if metric in metrics and attack in shown]
+        read = [reference for attack, reference in of.items() if metric in metrics and attack in shown_attacks]
         _known(where, "compared", read, job["references"])
     _known(where, "heldout", job["heldout"], attacks)
     _check_heldout(job, where)
@@ -275,30 +275,30 @@ def _check_heldout(job: Job, where: str) -> None:
         _known(where, "heldout", [PurePosixPath(table).name], CAPTION_TABLES)
 
 
-def _same(where: str, key: str, found: Any, expected: Any) -> None:
+def _same(where: str, key: str, recorded: Any, expected: Any) -> None:
     """Raises RecordError for the first value that differs, at any depth."""
-    if found == expected:
+    if recorded == expected:
         return
-    if isinstance(found, dict) and isinstance(expected, dict):
-        for inner in sorted(found.keys() | expected.keys()):
-            _same(where, f"{key}.{inner}", found.get(inner), expected.get(inner))
-    if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
-        for place, values in enumerate(zip(found, expected, strict=True)):
+    if isinstance(recorded, dict) and isinstance(expected, dict):
+        for inner in sorted(recorded.keys() | expected.keys()):
+            _same(where, f"{key}.{inner}", recorded.get(inner), expected.get(inner))
+    if isinstance(recorded, list) and isinstance(expected, list) and len(recorded) == len(expected):
+        for place, values in enumerate(zip(recorded, expected, strict=True)):
             _same(where, f"{key}.{place}", *values)
-    raise RecordError(f"{where}: '{key}' is {_short(found)}; the configuration says {_short(expected)}")
+    raise RecordError(f"{where}: '{key}' is {_short(recorded)}; the configuration says {_short(expected)}")
 
 
-def _known(where: str, key: str, found: Any, known: Any) -> None:
-    for value in found:
+def _known(where: str, key: str, recorded: Any, known: Any) -> None:
+    for value in recorded:
         if value not in known:
             raise RecordError(
                 f"{where}: '{key}' has {_short(value)}; the configuration has {_short(sorted(known, key=str))}"
             )
 
 
-def _path(where: str, key: str, found: Any, pattern: str) -> None:
-    if not isinstance(found, str) or not re.fullmatch(pattern, found, flags=re.ASCII):
-        raise RecordError(f"{where}: '{key}' reads {_short(found)}, which is not where the plan puts it")
+def _path(where: str, key: str, recorded: Any, pattern: str) -> None:
+    if not isinstance(recorded, str) or not re.fullmatch(pattern, recorded, flags=re.ASCII):
+        raise RecordError(f"{where}: '{key}' reads {_short(recorded)}, which is not where the plan puts it")
 
 
 def _short(value: Any) -> str:

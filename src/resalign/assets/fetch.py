@@ -127,9 +127,9 @@ def _check_md5(source: Source, path: Path, label: str) -> None:
     if (md5 := source.entry.md5) is None:
         return
     with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found != md5:
-        raise source.error(HashMismatchError, f"{label} has md5 {found}, not {md5}", "fetch it again")
+        digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if digest != md5:
+        raise source.error(HashMismatchError, f"{label} has md5 {digest}, not {md5}", "fetch it again")
 
 
 def _download_all(source: Source, folder: Path) -> dict[str, str]:
@@ -163,9 +163,9 @@ def check_file(source: Source, path: Path, label: str, *, size: int | None = Non
     """
     if not path.is_file():
         raise source.error(BrokenFileError, f"{label} was not downloaded", "run again to fetch it")
-    found = path.stat().st_size
-    if size is not None and found != size:
-        raise source.error(BrokenFileError, f"{label} has {found} bytes, not {size}", "run again to fetch it anew")
+    size_bytes = path.stat().st_size
+    if size is not None and size_bytes != size:
+        raise source.error(BrokenFileError, f"{label} has {size_bytes} bytes, not {size}", "run again to fetch it anew")
     with path.open("rb") as stream:
         head = stream.read(512)
     _check_magic(source, label, head)
@@ -222,10 +222,10 @@ def _copy(source: Source, mirror: Path, folder: Path) -> dict[str, str]:
         if lacking:
             raise source.error(RemovedError, f"the mirror {mirror} lacks {', '.join(lacking)}", "add it there")
     else:
-        found = (path.relative_to(mirror) for path in mirror.rglob("*") if path.is_file())
+        files = (path.relative_to(mirror) for path in mirror.rglob("*") if path.is_file())
         # A mirror may be a folder that was fetched elsewhere: its records and caches are not the asset's.
-        own = (path for path in found if not any(part.startswith(".") or part in RECORDS for part in path.parts))
-        paths = _selected(source, (path.as_posix() for path in own))
+        visible = (path for path in files if not any(part.startswith(".") or part in RECORDS for part in path.parts))
+        paths = _selected(source, (path.as_posix() for path in visible))
     hashes = {}
     for path in paths:
         hashes[path] = check_file(source, mirror / path, path)
@@ -284,17 +284,17 @@ def _listed(source: Source, api: HfApi) -> dict[str, RepoFile]:
     tree = api.list_repo_tree(str(asset.hub), repo_type=asset.repo_type, revision=asset.revision, recursive=True)
     try:
         entries = list(itertools.islice(tree, MOST_LISTED + 1))
-        found = {entry.path: entry for entry in entries if isinstance(entry, huggingface_hub.RepoFile)}
-        wrong = [path for path, entry in found.items() if type(entry.size) is not int or entry.size < 0]
+        files = {entry.path: entry for entry in entries if isinstance(entry, huggingface_hub.RepoFile)}
+        wrong = [path for path, entry in files.items() if type(entry.size) is not int or entry.size < 0]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         problem = f"the hub's list of its files cannot be read ({type(error).__name__}: {first_line(error)})"
         raise source.error(BrokenFileError, problem, "try again later") from None
     if len(entries) > MOST_LISTED or wrong:
         fault = (
-            f"gives {wrong[0]!r} the size {found[wrong[0]].size!r}" if wrong else f"has more than {MOST_LISTED} entries"
+            f"gives {wrong[0]!r} the size {files[wrong[0]].size!r}" if wrong else f"has more than {MOST_LISTED} entries"
         )
         raise source.error(BrokenFileError, f"the hub's list of its files {fault}", "do not use this asset")
-    return found
+    return files
 
 
 @contextlib.contextmanager

@@ -102,7 +102,7 @@ def _names_in(path: Path, suffix: str) -> list[str]:
 
 def _names_in_zip(path: Path) -> list[str]:
     """The names that a zip's pickles and arrays look up: torch's has a pickle, data.pkl, and raw data below data/."""
-    found: list[str] = []
+    names: list[str] = []
     pickled = 0
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
@@ -120,11 +120,11 @@ def _names_in_zip(path: Path) -> list[str]:
                 content = stream.read(MAX_PICKLE_BYTES + 1) if suffix != ARRAY else b""
                 if len(content) > MAX_PICKLE_BYTES:
                     raise _TooLargeError(f"{info.filename} has more than {MAX_PICKLE_BYTES} bytes")
-                found += _names(io.BytesIO(content)) if suffix != ARRAY else _names_in_array(stream)
+                names += _names(io.BytesIO(content)) if suffix != ARRAY else _names_in_array(stream)
                 pickled += 1
     if not pickled:
         raise ValueError("its zip holds no pickle and no array")
-    return found
+    return names
 
 
 def _names_in_array(stream: IO[bytes]) -> list[str]:
@@ -142,21 +142,21 @@ def _names(stream: IO[bytes]) -> list[str]:
     Raises:
         ValueError: If one of them is not whole, or something else stands behind them.
     """
-    found: list[str] = []
+    looked_up: list[str] = []
     begun, budget = stream.tell(), iter(range(MAX_OPERATIONS))
     try:
-        is_torch, number = _add_names(_operations(stream, begun, budget), found) == TORCH_MAGIC, 1
+        is_torch, number = _add_names(_operations(stream, begun, budget), looked_up) == TORCH_MAGIC, 1
         while not (is_torch and number == TORCH_PICKLES) and stream.read(1):
             stream.seek(-1, io.SEEK_CUR)
-            _add_names(_operations(stream, begun, budget), found)
+            _add_names(_operations(stream, begun, budget), looked_up)
             number += 1
     except ValueError:
-        if all(map(_is_harmless, found)):
+        if all(map(_is_harmless, looked_up)):
             raise
-        return found  # the names of its calls are more useful than 'it is broken'
+        return looked_up  # the names of its calls are more useful than 'it is broken'
     size = stream.tell() - begun
     stream.seek(begun)
-    return [*found, *_found_by_picklescan(stream.read(size))]
+    return [*looked_up, *_found_by_picklescan(stream.read(size))]
 
 
 def _operations(stream: IO[bytes], begun: int, budget: Iterator[int]) -> Iterator[tuple[Any, Any]]:
@@ -190,7 +190,7 @@ class _Bounded:
         return line
 
 
-def _add_names(operations: Iterator[tuple[Any, Any]], found: list[str]) -> Any:
+def _add_names(operations: Iterator[tuple[Any, Any]], names: list[str]) -> Any:
     """Adds one pickle's names; its first argument behind the protocol's number, which may be torch's magic number.
 
     A name on the stack is known only if the operations right before pushed it, as text or from the memo: whatever else
@@ -202,14 +202,14 @@ def _add_names(operations: Iterator[tuple[Any, Any]], found: list[str]) -> Any:
     for opcode, argument in operations:
         first += [argument] if not first and opcode.name != "PROTO" else []
         if opcode.name in ("GLOBAL", "INST"):
-            found.append(str(argument).replace(" ", ".", 1))
+            names.append(str(argument).replace(" ", ".", 1))
             pushed.append(None)
         elif opcode.name == "STACK_GLOBAL":
             module, name = pushed
-            found.append(f"{module}.{name}" if module and name else "something that it does not name")
+            names.append(f"{module}.{name}" if module and name else "something that it does not name")
             pushed.append(None)
         elif opcode.name.startswith("EXT"):
-            found.append(f"extension {argument}")
+            names.append(f"extension {argument}")
         elif opcode.name == "MEMOIZE":
             memo[len(memo)] = pushed[-1]
         elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
@@ -239,7 +239,7 @@ def _found_by_picklescan(content: bytes) -> Iterator[str]:
     result = scan_pickle_bytes(io.BytesIO(content), "a pickle")
     if result.scan_err:
         raise ValueError("picklescan cannot read it")
-    for found in result.globals:
-        name = f"{found.module}.{found.name}"
-        differs = found.safety is SafetyLevel.Dangerous and _is_harmless(name)
+    for looked_up in result.globals:
+        name = f"{looked_up.module}.{looked_up.name}"
+        differs = looked_up.safety is SafetyLevel.Dangerous and _is_harmless(name)
         yield f"{name} (dangerous by picklescan)" if differs else name

@@ -53,12 +53,12 @@ def read_contamination(folder: Path, size: int) -> dict[str, Any] | None:
         stated = json.loads(path.read_text(encoding="utf-8"))
         counts = {name: stated[name] for name in Contamination.model_fields}
     except (KeyError, TypeError, ValueError, RecursionError) as error:  # JSON's and UTF-8's errors are ValueErrors
-        wanted = list(Contamination.model_fields)
-        raise DataError(f"{path}: no counts {wanted} as the set 'contaminated' writes them ({error!r})") from None
-    found = Contamination.parse(counts, where=str(path))
-    if found.clean + found.harmful != size:
+        keys = list(Contamination.model_fields)
+        raise DataError(f"{path}: no counts {keys} as the set 'contaminated' writes them ({error!r})") from None
+    contamination = Contamination.parse(counts, where=str(path))
+    if contamination.clean + contamination.harmful != size:
         raise DataError(
-            f"{path}: counts {found.clean} clean and {found.harmful} harmful images, there are {size}; "
+            f"{path}: counts {contamination.clean} clean and {contamination.harmful} harmful images, there are {size}; "
             "prepare the set again"
         )
-    return found.as_json()
+    return contamination.as_json()

@@ -69,9 +69,9 @@ def write_splits(pictures: Sequence[Picture], splits: Splits, seed: int, output:
     rest = [name for name in splits if name not in sizes]
     if not splits or len(rest) > 1 or not all(is_inside(name) for name in splits):
         raise DataError(f"{label}: splits {splits}: give folder names with sizes, and at most one null, for the rest")
-    wanted = sum(sizes.values()) + len(rest)
-    if len(by_key) < wanted:
-        raise DataError(f"{label}: the splits {sizes} need {wanted} images, there are {len(by_key)}; lower their sizes")
+    needed = sum(sizes.values()) + len(rest)
+    if len(by_key) < needed:
+        raise DataError(f"{label}: the splits {sizes} need {needed} images, there are {len(by_key)}; lower their sizes")
     sizes |= dict.fromkeys(rest, len(by_key) - sum(sizes.values()))
     order = seeded_order(by_key, seed)
     for name in splits:

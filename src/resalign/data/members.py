@@ -81,10 +81,10 @@ class Members:
 
     @functools.cached_property
     def _by_spelling(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+        by_spelling: dict[str, list[str]] = {}
         for name in self.sizes:
-            found.setdefault(composed(name), []).append(name)
-        return found
+            by_spelling.setdefault(composed(name), []).append(name)
+        return by_spelling
 
     def below(self, folder: str) -> Members:
         """Only the files below a folder, under the same names; all if ``folder`` is empty."""
@@ -221,7 +221,7 @@ def _of_tar(path: Path, tar: tarfile.TarFile) -> Members:
 def _of_entries(path: Path, entries: Iterator[tuple[str, int, Any]], open_entry: Callable[[Any], Any]) -> Members:
     """An archive's files but for what file managers leave behind; each is read to one byte beyond its size."""
     sizes: dict[str, int] = {}
-    found: dict[str, Any] = {}
+    infos: dict[str, Any] = {}
     for raw, size, info in entries:
         name = PurePosixPath(raw).as_posix()
         if any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts):
@@ -230,10 +230,10 @@ def _of_entries(path: Path, entries: Iterator[tuple[str, int, Any]], open_entry:
             raise DataError(f"{path}: '{name}' is there twice; {REFUSED}")
         if len(sizes) >= MAX_FILES:
             raise DataError(f"{path}: more than {MAX_FILES} files; {REFUSED}")
-        sizes[name], found[name] = size, info
+        sizes[name], infos[name] = size, info
 
     def read(name: str) -> bytes:
-        with open_entry(found[name]) as stream:
+        with open_entry(infos[name]) as stream:
             content: bytes = stream.read(sizes[name] + 1)
         return content
 
@@ -247,10 +247,10 @@ def composed(name: str) -> str:
 
 def log_left_out(label: str, what: str, names: Iterable[str]) -> None:
     """Logs which files are left out, if any but a stage's own."""
-    left = sorted(name for name in names if PurePosixPath(name).name not in RECORDS)
-    if left:
-        more = ", …" if len(left) > NAMED else ""
-        log.info("%s: left out: %d %s: %s%s", label, len(left), what, ", ".join(left[:NAMED]), more)
+    ignored = sorted(name for name in names if PurePosixPath(name).name not in RECORDS)
+    if ignored:
+        more = ", …" if len(ignored) > NAMED else ""
+        log.info("%s: left out: %d %s: %s%s", label, len(ignored), what, ", ".join(ignored[:NAMED]), more)
 
 
 def _check_name(path: Path, name: str) -> None:

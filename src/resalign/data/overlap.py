@@ -43,12 +43,12 @@ def check_apart(sets: Mapping[str, CaptionedImages], *, label: str) -> None:
         for name in others:
             if name not in sets or apart not in sets:
                 continue
-            found = shared_images(sets[name], sets[apart])
-            if found["images"]:
-                first, same = found["examples"][0]
+            shared = shared_images(sets[name], sets[apart])
+            if shared["images"]:
+                first, same = shared["examples"][0]
                 raise DataError(
-                    f"{label}: {found['images']} of the {len(sets[name])} images of '{name}' are in '{apart}' too, the "
-                    f"first is {first}, equal to {same}; {'learnability' if apart == 'heldout' else 'a search'} is "
+                    f"{label}: {shared['images']} of the {len(sets[name])} images of '{name}' are in '{apart}' too, "
+                    f"the first is {first}, equal to {same}; {'learnability' if apart == 'heldout' else 'a search'} is "
                     f"measured on images that are not trained on: take them out of '{name}' or of '{apart}'"
                 )
 
@@ -56,9 +56,9 @@ def check_apart(sets: Mapping[str, CaptionedImages], *, label: str) -> None:
 def shared_images(images: CaptionedImages, others: CaptionedImages) -> dict[str, Any]:
     """How many of ``images`` equal one of ``others``, and the first pairs."""
     first: dict[str, Path] = {}
-    for file, found in zip(others.files, others.hashes, strict=True):
-        first.setdefault(found, file)
-    pairs = [(file, first.get(found)) for file, found in zip(images.files, images.hashes, strict=True)]
+    for file, digest in zip(others.files, others.hashes, strict=True):
+        first.setdefault(digest, file)
+    pairs = [(file, first.get(digest)) for file, digest in zip(images.files, images.hashes, strict=True)]
     equal = [[str(file), str(same)] for file, same in pairs if same]
     return {"images": len(equal), "examples": equal[:EXAMPLES]}
 

@@ -72,15 +72,15 @@ def read_prompts(
     identifier, times = Counter(prompt.id for prompt in prompts).most_common(1)[0]
     if times > 1:
         raise DataError(f"{path}: id {identifier!r} occurs {times} times; an image's noise is keyed by it")
-    left = len(prompts) - columns.skip
-    if left < 1:
+    available = len(prompts) - columns.skip
+    if available < 1:
         raise DataError(
             f"{path}: the list has {len(prompts)} prompts, of which 'skip: {columns.skip}' leaves none; lower skip"
         )
-    if limit is not None and left < limit:
+    if limit is not None and available < limit:
         skipped = f" beyond the {columns.skip} that are skipped" if columns.skip else ""
         raise DataError(
-            f"{path}: the tier asks for {limit} prompts, the list has {left}{skipped}; lower the tier's number"
+            f"{path}: the tier asks for {limit} prompts, the list has {available}{skipped}; lower the tier's number"
         )
     rest = prompts[columns.skip :]
     return rest[:limit] if choice == "first" or limit is None else evenly_chosen(rest, limit)
@@ -100,8 +100,8 @@ def evenly_chosen(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
         copies[key] += 1
     turns = [
         (turn, derive_seed("label", label), place)
-        for label, found in by_label.items()
-        for turn, (_, _, place) in enumerate(sorted(found))
+        for label, ranked in by_label.items()
+        for turn, (_, _, place) in enumerate(sorted(ranked))
     ]
     return [prompts[place] for place in sorted(place for _, _, place in sorted(turns)[:count])]
 
@@ -122,12 +122,12 @@ def counted_as(images: Sequence[tuple[Prompt, int]]) -> list[tuple[str, int]]:
     """
     first: dict[str, str] = {}
     so_far: Counter[str] = Counter()
-    found = []
+    counted = []
     for prompt, _ in images:
         text = same_text(prompt.text)
-        found.append((first.setdefault(text, prompt.id), so_far[text]))
+        counted.append((first.setdefault(text, prompt.id), so_far[text]))
         so_far[text] += 1
-    return found
+    return counted
 
 
 def _numbers(count: int) -> list[str]:
@@ -173,10 +173,10 @@ def _read_rows(path: Path, columns: PromptColumns) -> list[Prompt]:
     _check_is_there(path)
     table = read_table(path, numbers_as_text=True)
     label = () if columns.label == LABEL else (columns.label,)
-    wanted = [name for name in (columns.id, columns.prompt, *label, *columns.where) if name is not None]
+    names = [name for name in (columns.id, columns.prompt, *label, *columns.where) if name is not None]
     if not table.columns:
-        raise DataError(f"{path}: the prompt list is empty; expected columns {wanted}")
-    missing = [name for name in dict.fromkeys(wanted) if name not in table.columns]
+        raise DataError(f"{path}: the prompt list is empty; expected columns {names}")
+    missing = [name for name in dict.fromkeys(names) if name not in table.columns]
     if missing:
         raise DataError(f"{path}: no column {missing}; {_remedy(table, missing, columns)}")
 
@@ -198,12 +198,12 @@ def _read_rows(path: Path, columns: PromptColumns) -> list[Prompt]:
 
 def _remedy(table: Table, missing: Sequence[str], columns: PromptColumns) -> str:
     """The remedy where a table lacks columns."""
-    found = list(table.columns)
+    names = list(table.columns)
     if missing == [columns.id]:
-        return f"found {found}; write 'columns: {{id: null}}' to number the rows, or name the column of the ids there"
-    if len(found) == 1 and columns.prompt not in found and Path(table.label).suffix == ".csv":
-        return f"the first line, {found[0][:80]!r}, is read as the header; if it is a prompt, name the file .txt"
-    return f"found {found}; name the list's own under 'columns'"
+        return f"found {names}; write 'columns: {{id: null}}' to number the rows, or name the column of the ids there"
+    if len(names) == 1 and columns.prompt not in names and Path(table.label).suffix == ".csv":
+        return f"the first line, {names[0][:80]!r}, is read as the header; if it is a prompt, name the file .txt"
+    return f"found {names}; name the list's own under 'columns'"
 
 
 def _has_word(text: str, word: str) -> bool:

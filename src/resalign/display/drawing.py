@@ -162,32 +162,32 @@ def panels(count: int, settings: ReportConfig, *, height: float | None = None) -
     return figure, axes[:count]
 
 
-def figure_of(shown: Sequence[Panel], settings: ReportConfig) -> Figure:
+def figure_of(subplots: Sequence[Panel], settings: ReportConfig) -> Figure:
     """The panels side by side, each with its title, as they are in a file; an empty figure without any."""
-    if not shown:
+    if not subplots:
         return Figure()
-    width = max([settings.panel_width_inches, *(panel.width or 0.0 for panel in shown)])
+    width = max([settings.panel_width_inches, *(panel.width or 0.0 for panel in subplots)])
     columns = max(1, int(settings.panel_columns * settings.panel_width_inches / width))
     sized = settings.model_copy(update={"panel_width_inches": width, "panel_columns": columns})
     with theme(settings):
-        height = max(panel.height or 0.0 for panel in shown)
-        figure, axes = panels(len(shown), sized, height=height or None)
-        for axis, panel in zip(axes, shown, strict=True):
+        height = max(panel.height or 0.0 for panel in subplots)
+        figure, axes = panels(len(subplots), sized, height=height or None)
+        for axis, panel in zip(axes, subplots, strict=True):
             panel.draw(axis)
             axis.set_title(textwrap.fill(panel.title, _TITLE_CHARACTERS))
     return figure
 
 
-def inlined(shown: Sequence[Panel], settings: ReportConfig, name: str) -> list[dict[str, Any]]:
+def inlined(subplots: Sequence[Panel], settings: ReportConfig, name: str) -> list[dict[str, Any]]:
     """The panels for the page: title, ``<svg>`` element, and the width in inches of a wide one.
 
     Args:
-        shown: The panels.
+        subplots: The panels.
         settings: Sizes and colours.
         name: Of all of them, unique in the page.
     """
     result = []
-    for place, panel in enumerate(shown):
+    for place, panel in enumerate(subplots):
         width = panel.width if panel.width and panel.width > settings.panel_width_inches else None
         sized = settings.model_copy(update={"panel_width_inches": width}) if width else settings
         with theme(settings, text_as_paths=False):

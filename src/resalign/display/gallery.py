@@ -113,10 +113,10 @@ def sample_grid(gallery: pd.DataFrame, measurements: Measurements, settings: Rep
     for state in sorted(set(chosen[list(STATE)].itertuples(index=False, name=None)), key=_order(measurements)):
         model, attack, *_ = state
         mask = (chosen[list(STATE)] == list(state)).all(axis=1)
-        found = chosen[mask].set_index(["prompt_id", "image_index"])
+        samples = chosen[mask].set_index(["prompt_id", "image_index"])
         named = "before" if attack == NOT_ATTACKED else f"after {target_title(measurements, final, attack)}"
         tiles = tuple(
-            _tile(found.loc[key], named, measurements, settings) if key in found.index else None for key in keys
+            _tile(samples.loc[key], named, measurements, settings) if key in samples.index else None for key in keys
         )
         rows.append(GridRow(model, measurements.title(model), named, tiles))
     return Grid(prompts=tuple(str(prompts[prompt]) for prompt, _ in keys), rows=tuple(rows), seed=seed)

@@ -73,13 +73,13 @@ def prepare(config: Config, output: Path) -> None:
 
 def _by_id(members: Members) -> dict[str, str]:
     """Photographs by COCO's id of theirs."""
-    found: dict[str, str] = {}
+    by_id: dict[str, str] = {}
     for name in filter(is_image, members.names):
-        other = found.setdefault(_as_id(PurePosixPath(name).stem.rsplit("_", 1)[-1]), name)
+        other = by_id.setdefault(_as_id(PurePosixPath(name).stem.rsplit("_", 1)[-1]), name)
         if other is not name:
             raise DataError(f"{members.label}: '{other}' and '{name}' have the same id of COCO's; keep one of them")
-    log_left_out(members.label, "files that are no images by their names", set(members.names) - set(found.values()))
-    return found
+    log_left_out(members.label, "files that are no images by their names", set(members.names) - set(by_id.values()))
+    return by_id
 
 
 def _as_id(text: str) -> str:

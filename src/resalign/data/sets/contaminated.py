@@ -68,5 +68,5 @@ def _choose(pictures: list[Picture], count: int, config: Config, folder: str) ->
 
 def _pictures(folder: Path, kind: str) -> list[Picture]:
     """A folder's images; their kind is put before their names, so that the result's table distinguishes them."""
-    captions = read_folder_captions(folder)
-    return [Picture(f"{kind}/{found.image}", found.text, (folder / found.image).read_bytes) for found in captions]
+    captions = ((caption.image, caption.text) for caption in read_folder_captions(folder))
+    return [Picture(f"{kind}/{name}", text, (folder / name).read_bytes) for name, text in captions]

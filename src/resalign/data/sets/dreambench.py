@@ -63,18 +63,22 @@ def prepare(config: Config, output: Path) -> None:
             for key, name in sorted(images.items())
         ]
         write_splits(pictures, config.splits, config.seed, output, label=members.label)
-    prompts = [Prompt(f"{key}#{number}", text, own[0]) for key, own in lines.items() for number, text in enumerate(own)]
+    prompts = [
+        Prompt(f"{key}#{number}", text, captions[0])
+        for key, captions in lines.items()
+        for number, text in enumerate(captions)
+    ]
     write_prompts(output / "prompts.csv", [prompt for prompt in prompts if not prompt.id.endswith("#0")])
 
 
 def _by_key(members: Members, names: list[str]) -> dict[str, str]:
     """Names by the key that an image and its text share."""
-    found: dict[str, str] = {}
+    by_key: dict[str, str] = {}
     for name in names:
-        other = found.setdefault(_key(name), name)
+        other = by_key.setdefault(_key(name), name)
         if other is not name:
             raise DataError(f"{members.label}: '{other}' and '{name}' would be one subject's; keep one of them")
-    return found
+    return by_key
 
 
 def _below(name: str) -> str:

@@ -63,9 +63,9 @@ def generate(config: Config, output: Path, draw: Draw) -> None:
     prompts = read_prompts(Path(config.prompts), columns=config.columns)
     # An empty prompt has an image and no caption: nobody can be trained on that.
     log_left_out(config.prompts, "empty prompts", [prompt.id for prompt in prompts if not prompt.text.strip()])
-    wanted = [(prompt, index) for prompt in prompts if prompt.text.strip() for index in range(config.images)]
+    draws = [(prompt, index) for prompt in prompts if prompt.text.strip() for index in range(config.images)]
     pictures = [
         Picture(f"{prompt.id}#{index}", prompt.text, partial(bytes, content))
-        for (prompt, index), content in zip(wanted, draw(wanted), strict=True)
+        for (prompt, index), content in zip(draws, draw(draws), strict=True)
     ]
     write_splits(pictures, config.splits, config.seed, output, label=config.prompts)

@@ -74,8 +74,8 @@ def find_pictures(config: Config, members: Members) -> list[Picture]:
     if bare:
         raise DataError(f"{members.label}: {len(bare)} images have no caption, the first is '{bare[0]}'; write one")
     log_what_is_left_out(members, captions)
-    ordered = sorted(captions, key=lambda caption: caption.image)
-    return [Picture(found.image, found.text, partial(members.read, found.image)) for found in ordered]
+    ordered = sorted((caption.image, caption.text) for caption in captions)
+    return [Picture(name, text, partial(members.read, name)) for name, text in ordered]
 
 
 def _label(name: str) -> str:
