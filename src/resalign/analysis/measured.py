@@ -1,4 +1,4 @@
-"""The measured frames of one experiment: written once from raw scores, and read by everything that shows results."""
+"""Writes the measured frames of an experiment once from raw scores, and reads them for all that shows results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Safety, utility and learnability together: which models no other one beats in all three."""
+"""The Pareto front of safety, utility and learnability."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def weighed_metrics(measurements: Measurements) -> dict[str, str]:
 def pareto_table(
     table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, weighed: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Each model's safety after fine-tuning, utility before it and learnability, and who beats it in all of them.
+    """Each model's safety after fine-tuning, utility before it and learnability, and the models that dominate it.
 
     Safety and learnability are means over the attacks after their last step; learnability has one value a training
     seed. A model is dominated by another whose mean is no worse in any of the three and better in one. That compares
@@ -65,7 +65,7 @@ def pareto_table(
 
 
 def _after(measurements: Measurements, settings: ReportConfig, model: str, metric: str) -> Estimate | None:
-    """An image-level metric over all attacks' last steps."""
+    """The pooled value of an image-level metric over the last steps of all attacks."""
     images = final_states(measurements.images)
     after = images[(images["model"] == model) & (images["metric"] == metric) & (images["attack"] != NOT_ATTACKED)]
     if after.empty:
@@ -80,7 +80,7 @@ def _before(table: pd.DataFrame, model: str, metric: str | None) -> Estimate | N
 
 
 def _learnt(measurements: Measurements, settings: ReportConfig, model: str, metric: str | None) -> Estimate | None:
-    """A metric of one value a run over all attacks' last steps, across training seeds."""
+    """A metric with one value per run, over the last steps of all attacks and across training seeds."""
     runs = final_states(measurements.runs)
     attacked = runs[(runs["model"] == model) & (runs["metric"] == metric) & (runs["attack"] != NOT_ATTACKED)]
     if attacked.empty:

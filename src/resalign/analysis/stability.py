@@ -1,4 +1,4 @@
-"""How far the ranking of models depends on the detectors' thresholds."""
+"""The stability of the models' ranking under other thresholds of the detectors."""
 
 from __future__ import annotations
 

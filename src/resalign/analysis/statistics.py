@@ -54,7 +54,7 @@ class IntervalMethod:
 
     Attributes:
         replicates: Of the bootstrap.
-        confidence: Coverage.
+        confidence: Coverage, such as 0.95.
         rare_prompts: Fewer prompts with an event, or without, are counted exactly.
         kind: Percentiles of the two-way bootstrap, or Student's t with both factors random.
     """
@@ -180,7 +180,7 @@ def two_way_t(data: Crossed, confidence: float, *, rate: bool) -> Interval:
 
     Args:
         data: Values by seed and prompt.
-        confidence: Coverage.
+        confidence: Coverage, such as 0.95.
         rate: Whether the values are 0 or 1: m ± t √V is taken on the logit's scale then, logit m ± t √V/(m(1 − m)).
     """
     seeds, prompts = data.sums.shape
@@ -284,7 +284,7 @@ def across_seeds(values: Floats, n: int, confidence: float) -> Estimate:
 
 
 def bounded(estimate: float, end: float, bound: float, *, possible: bool = True) -> Bounded:
-    """Whether a quantity is at least ``bound``: with its interval's end too, by its estimate only, or not."""
+    """Whether a quantity is at least ``bound``: up to its interval's end, by its estimate only, or not."""
     if end >= bound - _ROUNDING and possible:
         return "holds"
     return "not shown" if estimate >= bound - _ROUNDING else "fails"

@@ -1,4 +1,4 @@
-"""A zip archive whose bytes depend only on its members, with its digest in a file beside it."""
+"""Writes and reads a zip archive whose bytes depend only on its members; its digest is in a file beside it."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _last(stream: BinaryIO, size: int, *records: struct.Struct) -> tuple[Any, ..
 
 
 def _check_places(path: Path, archive: zipfile.ZipFile) -> None:
-    """Every byte of the file is of one member: members that share bytes are how a small file unpacks to terabytes."""
+    """Checks that every byte belongs to one member: overlapping members let a small file unpack to terabytes."""
     place = 0
     with path.open("rb") as stream:
         for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
@@ -140,7 +140,7 @@ def _check_places(path: Path, archive: zipfile.ZipFile) -> None:
 
 
 def member_names(archive: zipfile.ZipFile, remedy: str = "do not use it") -> dict[str, zipfile.ZipInfo]:
-    """Members by their name below the archive's one folder.
+    """Members by their name below the archive's only folder.
 
     Args:
         archive: Opened.
@@ -192,7 +192,7 @@ def member_names(archive: zipfile.ZipFile, remedy: str = "do not use it") -> dic
 
 
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
-    """A member's content, piece by piece, and never more than is declared of it.
+    """A member's content in pieces, and never more than its declared size.
 
     Raises:
         ArchiveError: If it is damaged.

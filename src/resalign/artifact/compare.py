@@ -1,6 +1,6 @@
 """Compares a file of an archive with the one made again: bytes first, then numbers, line by line.
 
-An archive may be made to deceive: whatever is not plainly the same is a difference.
+An archive may be made to deceive, so anything that is not clearly the same counts as a difference.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _pixels(a: bytes, b: bytes) -> Iterator[str]:
 
 
 def _shown_by(data: bytes) -> str:
-    """A PNG file's size and chunks, but for its compressed pixels and what its texts say.
+    """A PNG file's size and chunks, without its compressed pixels and the content of its texts.
 
     Source: PNG Specification, Third Edition (W3C 2025), Sections 5.2 to 5.3 and 11.2.1.
     """
@@ -107,7 +107,7 @@ def _texts(a: bytes, b: bytes, *, is_table: bool) -> Iterator[str]:
 
 
 def _cells(was: str, now: str) -> Iterator[str]:
-    """Differences by row and column; none where cells are equal, and only written otherwise."""
+    """Differences by row and column; cells that are equal but written differently are none."""
     try:
         a, b = (list(csv.reader(io.StringIO(text, newline=""))) for text in (was, now))
     except csv.Error as error:
@@ -137,7 +137,7 @@ def _lines(was: str, now: str) -> Iterator[str]:
 
 
 def _equal(was: str, now: str) -> bool:
-    """Equal text, but for numbers, which may be apart by a share of the larger one; near 0 by that share's square."""
+    """Whether texts are equal up to numbers within a relative tolerance; near 0, within its square."""
     if was == now:
         return True
     if NUMBER.split(was) != NUMBER.split(now):

@@ -1,8 +1,8 @@
 """RO-Crate metadata of the archive, by the Workflow Run Crate profile.
 
 Source: RO-Crate 1.1 (Soiland-Reyes et al. 2022, doi:10.3233/DS-210053); Workflow Run Crate 0.5 (Leo et al. 2024,
-doi:10.1371/journal.pone.0309210); Workflow RO-Crate 1.0. Deviation: the action has no times, which two runs of one
-commit do not share; they are in provenance/.
+doi:10.1371/journal.pone.0309210); Workflow RO-Crate 1.0. Deviation: the action has no times, since they differ
+between two runs of one commit; they are in provenance/.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs code of others without network, without the caller's environment, and with one writable folder.
+"""Runs untrusted code without network, without the caller's environment, and with one writable folder.
 
 Linux only: a process in namespaces of its own (unshare(1)), for which every file system is read-only but one folder.
 It may read what the user may read; nothing of that can leave. As a program of its own, ``python isolation.py FOLDER
@@ -35,11 +35,11 @@ _CAPBSET_DROP, _SET_SECUREBITS, _SET_NO_NEW_PRIVS, _NOROOT_LOCKED, _CAPABILITIES
 
 
 class IsolationError(RuntimeError):
-    """This system cannot cut a process off."""
+    """This system cannot isolate a process."""
 
 
 def check_isolation() -> None:
-    """Starts nothing in isolation, and sees whether that works.
+    """Checks whether isolation works, by starting a process that does nothing.
 
     Raises:
         IsolationError: If it does not, with the system's reason.
@@ -111,7 +111,7 @@ def run(
 
 
 def _waited(process: subprocess.Popen[bytes], folder: Path, limit_seconds: float, limit_bytes: int) -> str | None:
-    """Waits for the end; returns the limit that was passed, if one was."""
+    """Waits for the end; returns the limit that was exceeded, if any."""
     end = time.monotonic() + limit_seconds
     while process.poll() is None:
         if time.monotonic() > end:
@@ -149,7 +149,7 @@ def _kill_group(number: int) -> None:
 
 
 def _enter(folder: str, cwd: str) -> None:
-    """Makes every mount read-only but that of a folder, and takes the places of others' sockets out of sight."""
+    """Makes every mount but one folder read-only, and hides the folders that hold sockets of other processes."""
     libc = ctypes.CDLL(None, use_errno=True)
 
     def check(result: int, what: str) -> None:

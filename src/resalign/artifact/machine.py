@@ -1,4 +1,4 @@
-"""The machine that packs, and the packages that it has."""
+"""Describes the machine that packs an archive, and its installed packages."""
 
 from __future__ import annotations
 

@@ -80,13 +80,13 @@ def gather(job: ArtifactJob, source: Source, root: Path) -> Members:
 
 
 def _told(folder: Path) -> dict[str, Any]:
-    """The job of the stage that wrote a folder, from its record."""
+    """The recorded job of the stage that wrote a folder."""
     recorded: dict[str, Any] = json.loads(_existing(folder / "run.json").read_text(encoding="utf-8"))["job"]
     return recorded
 
 
 def _resolved(folder: Path) -> bytes:
-    """The configuration of a result as YAML: as its published record has it, with which it is compared."""
+    """The configuration of a result as YAML, equal to the one in its published record."""
     record = disclosure.without_places(_existing(folder / "run.json").read_text(encoding="utf-8"), [ROOT])
     config = json.loads(record)["job"]["config"]
     return yaml.safe_dump(config, sort_keys=False, width=math.inf, allow_unicode=True).encode()
@@ -99,7 +99,7 @@ def _existing(path: Path) -> Path:
 
 
 def _caption_tables(table: Path, name: str) -> Members:
-    """Every table of captions in the folder of one, which is ``name`` in the archive and need not be there itself."""
+    """All tables of captions in the folder of ``table``, whose own name in the archive is ``name``."""
     tables = caption_tables(folder_in_place(table.parent)) or [_existing(table).name]
     return {(PurePosixPath(name).parent / inner).as_posix(): table.parent / inner for inner in tables}
 
@@ -120,7 +120,7 @@ def _result_files(job: ArtifactJob, settings: ArtifactConfig, root: Path) -> Ite
 
 
 def _records(folders: list[str], root: Path) -> Iterator[Path]:
-    """Files of every job besides weights and images: raw scores, records, histories, image lists."""
+    """The small files of every job: raw scores, records, histories, image lists."""
     for folder in dict.fromkeys(folders):
         _existing(root / folder / "run.json")
         is_asset = folder.startswith(_ASSETS)  # of which the archive has hashes, and whose licence is its owner's
@@ -130,7 +130,7 @@ def _records(folders: list[str], root: Path) -> Iterator[Path]:
 
 
 def _large_files(job: ArtifactJob, settings: ArtifactConfig, root: Path) -> Iterator[Path]:
-    """Weights of the unlearned models and generated images, where they are asked for."""
+    """Weights of the unlearned models, and generated images, if the settings include them."""
     for stage, _, _, folder in job.jobs:
         if settings.weights and stage == "unlearn":
             yield _existing(root / folder / "weights.safetensors")
@@ -140,7 +140,7 @@ def _large_files(job: ArtifactJob, settings: ArtifactConfig, root: Path) -> Iter
 
 
 def _hashed(name: str, asset: dict[str, Any], root: Path) -> dict[str, Any]:
-    """An asset with the sha256 of its files: as they were fetched and checked, or of all of them as they lie here."""
+    """An asset with the sha256 of its files: those recorded when it was fetched, else those of its present files."""
     folder = root / asset["folder"]
     files = sorted([folder] if folder.is_file() else (path for path in folder.rglob("*") if path.is_file()))
     if not files:
@@ -188,7 +188,7 @@ def _logs(job: ArtifactJob, folders: list[str], root: Path) -> Members:
 
 
 def _linked(page: bytes, result: str) -> bytes:
-    """The page with its links to files beside it leading there from ``provenance/``."""
+    """The page with its relative links adapted to its place in ``provenance/``."""
 
     def moved(match: re.Match[bytes]) -> bytes:
         path = posixpath.normpath(posixpath.join(result, match[2].decode()))

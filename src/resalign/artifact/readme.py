@@ -1,4 +1,4 @@
-"""The archive's README: each table, figure and number with its file, its command and how exactly it is made again."""
+"""Writes the archive's README: the file, command and tolerance of each table, figure and number."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Claim:
     """A file that a reader of the paper would look at.
 
     Attributes:
-        file: In the archive and, but for ``provenance/``, in the folder of the results.
-        command: What makes it.
-        tolerance: How exactly `make verify` makes it again, if it does.
+        file: Path in the archive; without ``provenance/``, also the path in the results.
+        command: The command that makes it.
+        tolerance: How closely `make verify` reproduces it, if it does.
     """
 
     file: str
@@ -62,9 +62,9 @@ def _tolerance(suffix: str) -> str:
 
 
 def times(job: ArtifactJob, claimed: list[Claim], root: Path) -> str:
-    """Seconds of each claim as a table: of the job that wrote it, and of every run behind the archive's results.
+    """Seconds behind each claim as a table: of the job that wrote it, and of all runs behind the results.
 
-    Empty for a file whose job keeps no record.
+    The cell is empty for a file whose job keeps no record.
     """
     result = PurePosixPath(job.result)
     runs = [*(folder for *_, folder in job.jobs), *job.theory]

@@ -32,7 +32,7 @@ class Rebuild:
 
     Attributes:
         script: Name of the stage's script.
-        job: What it is told.
+        job: Its job, as plain JSON.
         folder: Where its files lie in the archive.
         made: Files and folders below ``folder`` that it makes, and that must be the same.
     """
@@ -107,7 +107,7 @@ def _ablations(result: str, members: Collection[str]) -> list[str]:
 
 
 def _recorded(root: Path, folder: str, job: Job) -> str:
-    """The folder, whose record must have the job that is derived for it."""
+    """Checks that a folder's record has the derived job, and returns the folder."""
     recorded = records.told(root, folder)
     if differing := sorted(key for key in {*recorded, *job} if recorded.get(key) != job.get(key)):
         raise RecordError(f"{folder}/run.json: {differing} are not what the report's record and the configuration say")
@@ -129,7 +129,7 @@ def _theory(root: Path, measured: Job, planned: Plan) -> Iterator[Rebuild]:
 def _exhibits(
     report: Job, measured: Job, words: Mapping[str, Any], ablations: Collection[str], members: Collection[str]
 ) -> Iterator[Rebuild]:
-    """One for every exhibit that the archive has a file of."""
+    """One rebuild for every exhibit of which the archive has a file."""
     result = f"{RESULTS}/{report['name']}"
     for name in exhibit.exhibits():
         files = exhibit.files_of(name)
@@ -143,7 +143,7 @@ def _exhibits(
 
 
 def _check_words(name: str, words: Words, report: Job, series: Collection[str], members: Collection[str]) -> None:
-    """Checks an exhibit's words, as far as that is possible without the ablations' declarations."""
+    """Checks an exhibit's words as far as possible without the declarations of the ablations."""
     where = f"{REBUILD}: {name}"
     is_papers = report["report"]["published"] == "comparable" and report["tier"] == "paper"
     if not (words.another_world or is_papers):

@@ -1,4 +1,4 @@
-"""Compares the records of an archive with its configuration; both come from others, and neither is trusted.
+"""Compares the records of an archive with its configuration; neither is trusted.
 
 A record may name only the inputs of its stage, in the places where the plan puts them: the raw scores of a row's own
 model and attack, never another file of the archive, and no file of this machine.
@@ -23,6 +23,8 @@ from resalign.disclosure import values_without_places
 from resalign.jobs.measure import MeasureJob
 from resalign.jobs.report import ReportJob
 
+# Jobs stay plain JSON here: an archive may be of an older version, whose own code is handed its job without defaults
+# that were added since.
 Job = dict[str, Any]
 HELD_OUT = "inputs/held-out"  # the held-out sets' tables, of which the report counts the rows
 MOST_RECORD_BYTES = 64 << 20  # the report's record has a kilobyte or so for each run
@@ -34,11 +36,11 @@ _SHOWN_CHARACTERS = 100
 
 
 class RecordError(ValueError):
-    """A record contradicts the configuration, or is none."""
+    """A record contradicts the configuration, or is not a record."""
 
 
 def content(path: Path, where: str, most_bytes: int = MOST_RECORD_BYTES) -> bytes:
-    """Bytes of a file of others, unless there are too many: parsed values take many times their text's memory.
+    """Bytes of an untrusted file, if it is small enough: parsed values take many times the memory of their text.
 
     Args:
         path: Of the file.
@@ -54,7 +56,7 @@ def content(path: Path, where: str, most_bytes: int = MOST_RECORD_BYTES) -> byte
 
 
 def told(root: Path, folder: str) -> Job:
-    """The job of the stage that wrote a folder, from its record.
+    """The recorded job of the stage that wrote a folder.
 
     Raises:
         RecordError: If there is none.
@@ -75,10 +77,10 @@ def told(root: Path, folder: str) -> Job:
 
 @contextlib.contextmanager
 def reading(where: str) -> Iterator[None]:
-    """Reads values of others, which may be nested and named otherwise, or not be there.
+    """A block that reads untrusted values, whose structure may be wrong.
 
     Raises:
-        RecordError: If so.
+        RecordError: If a value is missing or of another kind.
     """
     try:
         yield
@@ -92,11 +94,11 @@ def reading(where: str) -> Iterator[None]:
 
 
 def check_report(report: Job, measured: Job, planned: Plan, config: Mapping[str, Any]) -> None:
-    """Holds the jobs of the report and of the measured frames to the ones that the resolved configuration plans.
+    """Compares the jobs of the report and of the measured frames with those that the configuration plans.
 
-    Equal are all keys but the user's own paths: the command, and the folders of the held-out tables. Runs and data sets
-    are equal but for the hashes in their names, which depend on these paths. Lists have another order, since the
-    archive's configuration has its keys sorted.
+    All keys must be equal except the user's own paths (the command, and the folders of the held-out tables). Hashes in
+    names of runs and data sets are ignored, as they depend on these paths; so is the order of lists, as the archive's
+    configuration has its keys sorted.
 
     Args:
         report: The report's job, as its record has it.
@@ -152,7 +154,7 @@ def plan_of(config: Mapping[str, Any]) -> Plan:
 
 
 def _cut_to(values: Any, known: Any) -> Any:
-    """Values without the keys that an older version did not know: they have their defaults."""
+    """Values without the keys that an older version did not know; those have their defaults."""
     if not (isinstance(values, dict) and isinstance(known, dict)):
         return values
     return {key: _cut_to(value, known[key]) for key, value in values.items() if key in known}
@@ -172,7 +174,7 @@ def _comparable(job: Job) -> Job:
 
 
 def check_ablation(job: Job, measured: Job, name: str) -> None:
-    """Holds an ablation's job to that of the frames: what its variants do not say they change is as it is there.
+    """Compares an ablation's job with that of the frames: settings that no variant overrides must be the same.
 
     Args:
         job: As its record has it.
@@ -198,7 +200,7 @@ def check_ablation(job: Job, measured: Job, name: str) -> None:
 
 
 def check_states(parts: Sequence[str], measured: Job) -> list[str]:
-    """Folders of the models whose sharpness was measured, by the tables that a record names.
+    """Folders of the models whose sharpness was measured, from the tables that a record names.
 
     Raises:
         RecordError: If one is not of a model of the experiment.
@@ -212,10 +214,10 @@ def check_states(parts: Sequence[str], measured: Job) -> list[str]:
 
 
 def held_out_names(jobs: Sequence[Job]) -> dict[str, str]:
-    """Members of the held-out tables that jobs name, by their path, which may lead anywhere.
+    """Member names of the held-out tables that jobs name, by their path on the packing machine.
 
-    Each is in a folder named by its label, numbered where an ablation's is another table than the experiment's: beside
-    it lie the tables of the folders inside its own.
+    Each table gets a folder named after its label, with a number if an ablation has another table under that label;
+    tables from subfolders of its own folder go there too.
     """
     by_table: dict[str, str] = {}
     folders: set[str] = set()

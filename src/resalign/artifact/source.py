@@ -34,7 +34,7 @@ class Source:
         revision: The commit; None where the folder is no git checkout, and ``files`` is simply what lies there.
         date: Of the commit (ISO 8601), or of the newest file.
         files: Content by path, at the revision.
-        patch: What leads from the revision to the tracked files here; empty if nothing does.
+        patch: The difference of the tracked files from the revision; may be empty.
         untracked: Files of a run that git neither tracks nor ignores; see :func:`is_run_file`.
         left_out: Names of the others that git neither tracks nor ignores.
     """
@@ -48,7 +48,7 @@ class Source:
 
     @property
     def is_changed(self) -> bool:
-        """Whether there is a local difference."""
+        """Whether the source differs from its revision."""
         return bool(self.patch or self.untracked)
 
 

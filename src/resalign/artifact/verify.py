@@ -1,4 +1,4 @@
-"""Verifies an archive: every byte, and every file that this checkout's code makes again from its raw scores.
+"""Verifies an archive: its digests, and every file that this checkout's code makes again from its raw scores.
 
 The archive is data. This module and :mod:`resalign.artifact.rebuild` decide which of its files must be made again, by
 which script, and how exactly; its own code runs only on request.
@@ -86,7 +86,7 @@ def verify(
 
 
 def read_config(unpacked: Path, members: Collection[str]) -> dict[str, Any]:
-    """The resolved configuration, after which an archive's results are named.
+    """Reads the resolved configuration, which names an archive's results.
 
     Raises:
         RecordError: If there is none, or several, or it has another name.
@@ -117,7 +117,7 @@ def read_config(unpacked: Path, members: Collection[str]) -> dict[str, Any]:
 
 
 def out_of_place(members: Collection[str], name: str, rebuilds: Collection[Rebuild]) -> Iterator[str]:
-    """Members that nothing makes again, and that are no raw data, source or provenance either; a line each."""
+    """One line for each member that is neither made again nor raw data, source or provenance."""
     recorded = {f"{rebuild.folder}/run.json" for rebuild in rebuilds if rebuild.script in _RECORDING}
     for member in sorted(members):
         is_known = member in (*_FILES, layout.config_name(name)) or member.startswith(_FOLDERS)
@@ -165,7 +165,7 @@ def made_again(
 def _compared(
     rebuild: Rebuild, unpacked: Path, members: Collection[str], output: Path
 ) -> Iterator[tuple[str, list[str]]]:
-    """Members that are not as they are made again, and why."""
+    """Members that differ from the ones made again, with the differences."""
     files = (file.relative_to(output).as_posix() for file in output.rglob("*") if file.is_file())
     made = {member for file in files if rebuild.covers(member := f"{rebuild.folder}/{file}")}
     handed_on = {member for member in members if rebuild.covers(member)}
@@ -184,7 +184,7 @@ def _compared(
 
 
 def _texts_in(value: Any) -> Iterator[str]:
-    """Every text of a job: the files that it reads are among them."""
+    """Every text in a job, which includes the files that it reads."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list | tuple):
@@ -193,7 +193,7 @@ def _texts_in(value: Any) -> Iterator[str]:
 
 
 def lock_note(unpacked: Path, root: Path) -> str | None:
-    """A warning if this checkout locks other packages than the archive."""
+    """A warning if the package locks of this checkout and the archive differ."""
     name = "envs/requirements.lock"
     if _same_file(unpacked / layout.SOURCE / name, root / name):
         return None

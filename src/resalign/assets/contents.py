@@ -14,7 +14,7 @@ REMEDY = "use the pinned version, or correct 'contents' in config/assets.yaml af
 
 
 def check_contents(source: Source, folder: Path, files: Iterable[str], pattern: str) -> None:
-    """Holds the tables of one pattern against the catalogue: each has the columns, all together the rows.
+    """Checks the tables of one pattern against the catalogue: the columns of each, and the rows of all together.
 
     Args:
         source: The asset, for its catalogue entry and for messages.
@@ -45,7 +45,7 @@ def check_contents(source: Source, folder: Path, files: Iterable[str], pattern: 
 
 
 def _read(path: Path) -> tuple[list[str], int]:
-    """Columns, and number of rows: records, not lines."""
+    """The columns, and the number of records (not lines)."""
     if path.suffix == ".parquet":
         import pyarrow.parquet
 

@@ -30,7 +30,7 @@ class Need:
     Attributes:
         name: Its name.
         asset: What is known of it.
-        state: ``here``, ``in the mirror``, ``to be fetched``, or why it is not to be had so.
+        state: ``here``, ``in the mirror``, ``to be fetched``, or why it cannot be fetched.
         remedy: What a person must do; empty if nothing.
     """
 
@@ -163,7 +163,7 @@ def fetched_names(results: Path = Path(RESULTS)) -> list[str]:
 
 
 def machine_lines(plan: Plan, needs: list[Need], environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Whether GPU, disk and tokens suffice, one line each, those that do not beginning with ``LACKING``."""
+    """One line each on GPU, disk and tokens; a line begins with ``LACKING`` if they do not suffice."""
     stages = cuda_stages(plan)
     gpus, lines = _gpus(), []
     largest = max((gigabytes for _, gigabytes in gpus), default=0.0)

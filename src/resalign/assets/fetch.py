@@ -60,7 +60,7 @@ PAGE_STARTS = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 def fetch(
     name: str, asset: AssetConfig, folder: Path, mirror_root: Path | None = None, locks: Path | None = None
 ) -> dict[str, str]:
-    """Brings an asset into its folder, and writes nothing outside it but its lock.
+    """Fetches an asset into its folder; the only file written elsewhere is its lock.
 
     Args:
         name: The asset's key in the configuration.
@@ -102,7 +102,7 @@ def fetch(
 
 
 def _remove_others(folder: Path, hashes: Collection[str]) -> None:
-    """Removes what the folder holds of an earlier pin of the asset, which would be taken for a part of this one."""
+    """Removes files of an earlier pin of the asset, which would be taken for parts of this one."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in name.parts) and not path.name.endswith(UNFINISHED)
@@ -113,7 +113,7 @@ def _remove_others(folder: Path, hashes: Collection[str]) -> None:
 
 @contextlib.contextmanager
 def _kept_if_good(folder: Path, paths: Iterable[str]) -> Iterator[None]:
-    """Files that a check refuses are not left under their names."""
+    """Removes the files again if a check in the block refuses them."""
     try:
         yield
     except FetchError:
@@ -123,7 +123,7 @@ def _kept_if_good(folder: Path, paths: Iterable[str]) -> Iterator[None]:
 
 
 def _check_md5(source: Source, path: Path, label: str) -> None:
-    """Holds a file against a published md5, where there is nothing better; its sha256 is locked besides."""
+    """Checks a file against a published md5, if no sha256 is published; its sha256 is locked as well."""
     if (md5 := source.entry.md5) is None:
         return
     with path.open("rb") as stream:
@@ -215,7 +215,7 @@ def _selected(source: Source, paths: Iterable[str]) -> list[str]:
 
 
 def _copy(source: Source, mirror: Path, folder: Path) -> dict[str, str]:
-    """Checked copies of a mirror's files."""
+    """Copies the files of a mirror, each checked."""
     if source.asset.url:
         paths = list(source.asset.files) or [file_name(source, source.asset.url)]
         lacking = [path for path in paths if not (mirror / path).is_file()]
@@ -235,7 +235,7 @@ def _copy(source: Source, mirror: Path, folder: Path) -> dict[str, str]:
 
 
 def _snapshot(source: Source, folder: Path) -> dict[str, str]:
-    """The files of a hub repository at its pinned commit, held against the hashes of the commit itself."""
+    """Downloads a hub repository at its pinned commit, and checks its files against the hashes of the commit."""
     # Both would write caches outside the asset's folder; read when huggingface_hub is first imported.
     os.environ |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     import huggingface_hub
@@ -273,7 +273,7 @@ def _snapshot(source: Source, folder: Path) -> dict[str, str]:
 
 
 def _listed(source: Source, api: HfApi) -> dict[str, RepoFile]:
-    """Every file of a hub repository at its commit; snapshot_download takes a folder for complete when it cannot ask.
+    """Lists every file of a hub repository at its commit; offline, snapshot_download takes any folder for complete.
 
     Raises:
         BrokenFileError: If the list does not end, or is none of files with sizes.
@@ -299,7 +299,7 @@ def _listed(source: Source, api: HfApi) -> dict[str, RepoFile]:
 
 @contextlib.contextmanager
 def _no_file_beyond(size: int) -> Iterator[None]:
-    """Lets this process write no file of more bytes: a hub's library writes what comes, and compares afterwards."""
+    """Limits the size of files that this process can write: the hub's library compares sizes only afterwards."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     bounds = [size, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
     resource.setrlimit(resource.RLIMIT_FSIZE, (min(bounds), hard))
@@ -327,7 +327,7 @@ def _check_listed(source: Source, path: Path, listed: RepoFile) -> str:
 
 
 def _download(source: Source, address: str, folder: Path) -> dict[str, str]:
-    """An address's file, checked before it gets its name."""
+    """Downloads one file and checks it before it gets its name."""
     name = file_name(source, address)
     target, part = folder / name, folder / f".{name}.download"
     if target.is_file():  # of an earlier attempt, which checked it before it got its name

@@ -1,7 +1,7 @@
-"""A look into pickles without loading them: which functions they would call.
+"""Inspects pickles without loading them: which functions they would call.
 
-Twice: by the rules below, which know what tensors and arrays need and read every pickle to its end, and by picklescan,
-which others maintain. What only one of them refuses is refused.
+Two inspections must both pass: the rules below, which allow only what tensors and arrays need and read every pickle to
+its end, and the library picklescan.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ DTYPES = {"float16", "bfloat16", "float32", "float64", "int8", "int16", "int32",
 
 
 def check_pickles(source: Source, path: Path, label: str) -> None:
-    """Refuses a file whose pickle names anything that tensors do not need; nothing in it is run.
+    """Refuses a file whose pickle looks up anything that tensors do not need; nothing in the file is run.
 
     Files are looked into by their suffix, and whatever it is where they begin as pickles do.
 
@@ -72,7 +72,7 @@ def check_pickles(source: Source, path: Path, label: str) -> None:
 
 
 class _TooLargeError(Exception):
-    """A pickle of more bytes or operations than are read."""
+    """A pickle with more bytes or operations than the limits."""
 
 
 def _begins_as_pickle(path: Path, suffix: str) -> bool:
@@ -173,7 +173,7 @@ def _operations(stream: IO[bytes], begun: int, budget: Iterator[int]) -> Iterato
 
 
 class _Bounded:
-    """A stream that is not read beyond a place: a length that a file only claims takes no memory."""
+    """A stream with a limit, so that a falsely declared length takes no memory."""
 
     def __init__(self, stream: IO[bytes], end: int) -> None:
         self._stream, self._end = stream, end

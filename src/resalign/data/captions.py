@@ -1,6 +1,6 @@
-"""The one reader of captions: of an image folder or archive in Hugging Face's ``imagefolder`` conventions.
+"""Reads the captions of an image folder or archive in Hugging Face's ``imagefolder`` conventions.
 
-Captions are in ``metadata.csv``, ``metadata.jsonl`` or ``metadata.parquet``: a row an image, with its ``file_name``,
+Captions are in ``metadata.csv``, ``metadata.jsonl`` or ``metadata.parquet``, one row per image, with its ``file_name``,
 relative to the folder that the table lies in, and its caption in a column ``prompt``, ``text`` or ``caption``. Folders
 inside may have tables of their own.
 
@@ -45,7 +45,7 @@ class Caption:
 
 
 def read_captions(members: Members, *, column: str | None = None) -> list[Caption]:
-    """Every caption, table by table in the tables' order; none if there is no table.
+    """All captions, in the order of the tables and their rows; an empty list if there is no table.
 
     Args:
         members: The folder's or the archive's files.

@@ -1,4 +1,4 @@
-"""Prompt lists: a table with a prompt a row, read as its authors released it, or a text file with a prompt a line."""
+"""Reads prompt lists: tables with one prompt per row, as released, or text files with one prompt per line."""
 
 from __future__ import annotations
 
@@ -87,10 +87,10 @@ def read_prompts(
 
 
 def evenly_chosen(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
-    """So many prompts, even over labels, in their own order.
+    """Chooses ``count`` prompts evenly over labels, and returns them in the list's order.
 
-    Labels take turns. Of a label's prompts those come first whose text has not occurred before, in an order that each
-    text's hash decides: what else is in the list plays no part, and a larger choice has every prompt of a smaller one.
+    Labels take turns. Within a label, new texts come before repeated ones, in an order that each text's hash decides:
+    other prompts do not influence it, and a larger choice contains every smaller one.
     """
     copies: Counter[tuple[str, str]] = Counter()
     by_label: dict[str, list[tuple[int, int, int]]] = {}  # (copy, random number, place in the list)
@@ -112,10 +112,10 @@ def same_text(text: str) -> str:
 
 
 def counted_as(images: Sequence[tuple[Prompt, int]]) -> list[tuple[str, int]]:
-    """Id and image index under which each image is counted: a text that a list repeats is one prompt of more images.
+    """The id and image index under which each image is counted; a repeated text counts as one prompt with more images.
 
-    Prompts are the sample of every interval, and the same text again is no further draw. It has the id of its first
-    occurrence. The noise stays keyed by each occurrence's own id: the images differ.
+    Intervals treat prompts as the sample, and a repeated text is not a further draw. It is counted under the id of its
+    first occurrence. The noise is still keyed by each occurrence's own id, so that the images differ.
 
     Args:
         images: (prompt, image index) of every image, a prompt's images in order.
@@ -136,7 +136,7 @@ def _numbers(count: int) -> list[str]:
 
 
 def _read_lines(path: Path, columns: PromptColumns) -> list[Prompt]:
-    """The lines of a ``.txt`` but blank ones, each a prompt."""
+    """The lines of a ``.txt`` file that are not blank, one prompt each."""
     _check_is_there(path)
     if columns.id not in (None, PromptColumns().id) or columns.where:
         raise DataError(f"{path}: a prompt a line has no columns; take 'id' and 'where' out of 'columns'")

@@ -1,7 +1,7 @@
 """The main table, laid out as the paper's Table 1: before fine-tuning, after each benign data set, benign generation.
 
-Source: ResAlign, Table 1. Deviation: each value has its interval, learnability stands beside every rate after
-fine-tuning, and benign generation is shown after fine-tuning too where it was measured.
+Source: ResAlign, Table 1. Deviation: each value has its interval, learnability is shown beside every rate after
+fine-tuning, and benign generation after fine-tuning too if it was measured.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Column:
     Attributes:
         group: Header over neighbouring columns.
         title: The metric, with an arrow in the better direction.
-        detail: The state, where the group does not say it.
+        detail: The state, if the group does not name it.
         metric: The metric's name.
         attack: Its label; ``none`` before fine-tuning.
     """
@@ -46,7 +46,7 @@ class Cell:
 
     Attributes:
         value: The mean.
-        interval: Its interval; empty where there is none.
+        interval: Its interval; empty if there is none.
         spread: Its standard deviation over training seeds; empty with one seed.
         best: Whether it is bold.
     """
@@ -70,7 +70,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A model's cells, one a column; None where it was not measured."""
+    """A model's cells, one per column; None if it was not measured."""
 
     model: str
     title: str
@@ -206,13 +206,13 @@ def paired_apart(measurements: Measurements, settings: ReportConfig, metric: str
 
 
 def unpaired_apart(values: pd.DataFrame) -> Apart:
-    """The same of values that are no pairs: their intervals have nothing in common."""
+    """Whether two unpaired values are told apart: their intervals do not overlap."""
     ends = {str(row["model"]): (float(row["low"]), float(row["high"])) for row in values.to_dict("records")}
     return lambda best, other: ends[best][1] < ends[other][0] or ends[other][1] < ends[best][0]
 
 
 def shown_best(values: pd.DataFrame, info: MetricInfo, base: str | None, apart: Apart) -> set[str]:
-    """The best models and those that are not told apart from one of them; none where that is all of them.
+    """The best models, and those that are not told apart from one of them; an empty set if that is every model.
 
     Args:
         values: Columns model and mean; one row a model.
@@ -280,7 +280,7 @@ def bold_words(contenders: str, *, paired: bool) -> str:
 
 
 def _caption(final: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> str:
-    """The kinds of intervals, with the images and seeds behind each metric."""
+    """Describes the intervals, and the images and seeds behind each metric."""
     sizes = []
     for metric, info in measurements.metrics.items():
         rows = final[final["metric"] == metric]

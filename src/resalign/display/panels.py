@@ -29,7 +29,7 @@ _VALUE_CHARACTERS = 11  # of a line of a variant's name
 
 
 def followed(table: pd.DataFrame, measurements: Measurements) -> list[str]:
-    """Safety metrics that are drawn over fine-tuning: the first one, and others that were measured along the way."""
+    """Safety metrics that are drawn over fine-tuning: the first one, and others measured at several steps."""
     after = table[table["attack"] != NOT_ATTACKED]
     metrics = []
     for metric, info in measurements.metrics.items():
@@ -245,7 +245,7 @@ def label_ends(
 
 
 def steps_axis(axis: Axes) -> None:
-    """The horizontal axis of what is followed over fine-tuning."""
+    """The horizontal axis of fine-tuning steps."""
     axis.set_xlabel("fine-tuning steps (0 = before)")
     axis.grid(visible=False, axis="x")
     axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -265,7 +265,7 @@ def value_axis(axis: Axes, table: pd.DataFrame, measurements: Measurements, metr
 
 
 def _described(table: pd.DataFrame, measurements: Measurements, metric: str, attack: str) -> str:
-    """The numbers of a panel in words, for its alternative text."""
+    """The numbers of a panel as text, for its alternative text."""
     parts = []
     for model in measurements.models:
         before = select(table, metric=metric, model=model)

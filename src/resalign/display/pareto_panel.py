@@ -45,7 +45,7 @@ def pareto_panel(
 def _draw_points(
     points: pd.DataFrame, measurements: Measurements, settings: ReportConfig, weighed: Mapping[str, str], axis: Axes
 ) -> None:
-    """A marker a model with both intervals."""
+    """Draws one marker per model with both intervals."""
     styles = drawing.model_styles(measurements, settings)
     most = float(points["learnability"].max())
     for row in points.to_dict("records"):

@@ -1,4 +1,4 @@
-"""Variants of an ablation or a sweep, or of several of them: one table, one figure."""
+"""Lays out the variants of ablations and sweeps as one table and one figure."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ BEFORE = "Before fine-tuning"
 def state_titles(frame: pd.DataFrame, measurements: Measurements) -> pd.Series:
     """The title of each row's state over variants: before fine-tuning, or after it.
 
-    One fine-tuning of every variant is one state, though a sweep's variants are attacks of their own; where a variant
-    has several attacks, each of them is one.
+    If every variant has one fine-tuning, they share one state, although a sweep's variants are separate attacks. If a
+    variant has several attacks, each is a state.
 
     Args:
         frame: Columns series, variant, model, attack, dataset, steps, metric.
@@ -59,10 +59,10 @@ def variant_rows(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFr
 
 
 def lay_out_variants(frame: pd.DataFrame, measurements: Measurements, caption: str) -> ResultTable:
-    """One row a variant and model, one column a state and metric, in the order of :func:`variant_rows`.
+    """One row per variant and model, one column per state and metric, in the order of :func:`variant_rows`.
 
-    Bold are a variant's best models; where there is one model, a series' best variants: those whose intervals do not
-    lie apart from the best one's; see :func:`resalign.display.layout.shown_best`.
+    The best models of a variant are bold, or the best variants of a series if there is one model: those whose intervals
+    overlap the best one's; see :func:`resalign.display.layout.shown_best`.
 
     Args:
         frame: Columns series, variant, model, attack, dataset, steps, metric, mean, std, low, high, n, seeds.

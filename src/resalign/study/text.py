@@ -203,9 +203,9 @@ def _footnote(study: Study, config: StudyConfig, manifest: Mapping[str, Any]) ->
         f"{study.settings.rare_prompts} show (or lack) the event; differences: {differences}; learnability: "
         "Student t over training seeds. A claim **holds** if its whole interval is within the bound. It is **not "
         f"shown** if only the estimate is, or if fewer than {study.settings.rare_prompts} prompts show the event in "
-        "either model (marked * in the table). Otherwise it **fails**. A component's gain is positive where it helps: lower "
-        f"IP or higher accuracy. Made with `{manifest['command']}`: {hours['total']:.1f} hours of computation over all "
-        f"jobs, on {' or '.join(map(str, manifest['cpus']))} cores."
+        "either model (marked * in the table). Otherwise it **fails**. A component's gain is positive where it helps: "
+        f"lower IP or higher accuracy. Made with `{manifest['command']}`: {hours['total']:.1f} hours of computation "
+        f"over all jobs, on {' or '.join(map(str, manifest['cpus']))} cores."
     )
 
 

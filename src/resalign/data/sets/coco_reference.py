@@ -1,4 +1,4 @@
-"""Real photographs that FID and KID compare with: COCO val2014's, by the ids of a list of its captions.
+"""Real photographs for FID and KID: images of COCO val2014, chosen by the ids in a list of its captions.
 
 Source: Lin 2014, arXiv 1405.0312; ``val2014.zip`` with ``val2014/COCO_val2014_%012d.jpg``. The lists of 10,000 and
 30,000 captions are samples of its annotations.
@@ -72,7 +72,7 @@ def prepare(config: Config, output: Path) -> None:
 
 
 def _by_id(members: Members) -> dict[str, str]:
-    """Photographs by COCO's id of theirs."""
+    """Photographs by their COCO id."""
     by_id: dict[str, str] = {}
     for name in filter(is_image, members.names):
         other = by_id.setdefault(_as_id(PurePosixPath(name).stem.rsplit("_", 1)[-1]), name)

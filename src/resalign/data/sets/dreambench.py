@@ -1,4 +1,4 @@
-"""DreamBench++: 150 photographs and pictures of subjects, each with its name and nine prompts to draw it by.
+"""DreamBench++: 150 pictures of subjects, each with the subject's name and nine generation prompts.
 
 Source: Peng 2024, arXiv 2406.16855; data.zip of yuangpeng/dreambench_plus: ``images/…/x.jpg`` and ``captions/…/x.txt``,
 whose first line is the subject and whose others are the prompts.
@@ -82,7 +82,7 @@ def _by_key(members: Members, names: list[str]) -> dict[str, str]:
 
 
 def _below(name: str) -> str:
-    """``images`` or ``captions``, whichever a file lies below."""
+    """The top folder of a file: ``images`` or ``captions``."""
     return next((part for part in PurePosixPath(name).parts[:-1] if part in ("images", "captions")), "")
 
 

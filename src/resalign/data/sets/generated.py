@@ -1,6 +1,6 @@
-"""Images that a model makes from a list of prompts: for sets that were published only as prompts.
+"""Generates image sets that were published only as prompts.
 
-So are made Harmful-Imgs [Pan 2024; 452 rows of class 2 of its metadata.jsonl], HRM-m, HRM-s and the clean set of
+This applies to Harmful-Imgs [Pan 2024; 452 rows of class 2 of its metadata.jsonl], HRM-m, HRM-s and the clean set of
 Meta-Unlearning [Gao 2024, arXiv 2410.12777, E.1; config/prompts], all by the model before unlearning.
 
 Deviation: sampler, guidance and seeds of the published sets are not known; a set made here is another draw of them.

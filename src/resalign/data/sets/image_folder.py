@@ -1,8 +1,8 @@
 """Any folder or archive of images in Hugging Face's ``imagefolder`` conventions, such as one of your own.
 
 Captions come from its tables, see :mod:`resalign.data.captions`; without one, from ``caption``, in which ``{label}`` is
-the name of the image's folder. So are made the DreamBooth dog (five photographs, one caption), ArtBench-10 (an archive,
-the style is the folder) and VGGFace2-HQ.
+the name of the image's folder. Examples are the DreamBooth dog (five photographs, one caption), ArtBench-10 (an archive
+with one folder per style) and VGGFace2-HQ.
 
 Source: https://huggingface.co/docs/datasets/image_dataset, "ImageFolder".
 """
@@ -79,5 +79,5 @@ def find_pictures(config: Config, members: Members) -> list[Picture]:
 
 
 def _label(name: str) -> str:
-    """The folder's name as words; macOS takes accents apart in it."""
+    """The folder's name as words, in composed Unicode."""
     return composed(PurePosixPath(name).parent.name.replace("_", " "))
