@@ -15,7 +15,7 @@ OVER_SEEDS, OVER_EXAMPLES = "t over seeds", "normal over examples"
 def over_seeds(slices: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Mean and interval of every point of every slice.
 
-    All seeds are measured on the same examples, noise and timesteps, so the errors of their estimates are correlated and
+    All seeds are measured on the same examples, noise and timesteps, so their errors are correlated and
     do not tell how other seeds would vary. With several seeds, the interval is Student's t over the seeds' means. With
     one seed, it is mean ± z · standard error of that one model.
 
