@@ -6,8 +6,8 @@ import argparse
 import logging
 import sys
 
+from resalign.assets.doctor import fetched_names, lacking_lines, machine_lines, needs_of, table_lines
 from resalign.config.plan import load_plan
-from resalign.data.doctor import fetched_names, lacking_lines, machine_lines, needs_of, table_lines
 from resalign.display.text_table import aligned
 from resalign.running.stage import run_stage
 from resalign.tracking import log

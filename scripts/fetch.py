@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from resalign.assets.fetch import fetch
+from resalign.assets.source import MIRROR_ROOT
 from resalign.config.assets import HASHES, AssetConfig, described
-from resalign.data.fetch import fetch
-from resalign.data.source import MIRROR_ROOT
 from resalign.jobs.fetch import FetchJob
 from resalign.running.stage import parse_arguments, run_stage, running
 

@@ -14,10 +14,10 @@ from resalign.study.manifest import study_manifest
 def main() -> None:
     """Command line of the rule study_counts."""
     arguments = parse_arguments(__doc__, StudyJob)
-    job, output = arguments.job.plain(), arguments.output
+    job, output = arguments.job, arguments.output
     with running(arguments, made=(*FILES, "manifest.json")):
-        measured = MeasuredFolder(Path(arguments.job.measured))
-        counts = count_hits(measured.frame("images"), arguments.job.metrics)
+        measured = MeasuredFolder(Path(job.measured))
+        counts = count_hits(measured.frame("images"), job.metrics)
         hashes = write_counts(counts, heldout_losses(measured.frame("histories")), output)
         write_json(output / "manifest.json", study_manifest(job, counts, hashes))
 

@@ -27,7 +27,7 @@ LAYERS = (
     {"config"},
     {"running", "bilevel"},
     {"data"},
-    {"diffusion", "jobs"},
+    {"assets", "diffusion", "jobs"},
     {"objectives", "contracts"},
     {"unlearning", "attacks", "scorers"},
     {"metrics"},

@@ -53,8 +53,8 @@ class Entry:
 
 def file_hash(path: Path) -> str:
     """sha256 of a file; a file whose time has not changed is read once in a process."""
-    found = path.stat()
-    return _hash(path.absolute(), found.st_mtime_ns, found.st_size)
+    stat = path.stat()
+    return _hash(path.absolute(), stat.st_mtime_ns, stat.st_size)
 
 
 @functools.lru_cache(maxsize=100_000)  # paths are absolute: the working directory may be another one later
@@ -78,8 +78,8 @@ def from_text(text: bytes, where: object, kind: str = FORMAT) -> dict[str, Entry
         DamagedError: If a single byte is not as it was written.
     """
     try:
-        found = json.loads(text)
-        members = {name: Entry(**entry) for name, entry in found["members"].items()}
+        record = json.loads(text)
+        members = {name: Entry(**entry) for name, entry in record["members"].items()}
         is_whole = to_text(members, kind).encode() == text
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{where}: cannot be read ({error})") from None
@@ -172,11 +172,11 @@ def verified(path: Path | str) -> Path:
             continue
         name = path.relative_to(folder).as_posix()
         inside = [n for n in listed if name == "." or n.startswith(f"{name}/")] if is_folder else [name]
-        found = [inner for inner in inside if inner in listed]
-        for inner in found:
+        members = [inner for inner in inside if inner in listed]
+        for inner in members:
             if problem := _problem(folder / inner, listed[inner]):
                 raise DamagedError(f"{folder / inner}: {problem}; {REMEDY}")
-        if found:
+        if members:
             break
     return path
 
@@ -194,11 +194,11 @@ def read(folder: Path) -> dict[str, Entry] | None:
         DamagedError: If the list itself is damaged.
     """
     try:
-        found = (folder / NAME).stat()
+        stat = (folder / NAME).stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     path = folder / NAME
-    return _read(path.absolute(), path, found.st_mtime_ns, found.st_size)
+    return _read(path.absolute(), path, stat.st_mtime_ns, stat.st_size)
 
 
 @functools.lru_cache(maxsize=64)
@@ -220,11 +220,11 @@ def _is_record(path: Path) -> bool:
 def _problem(path: Path, entry: Entry) -> str | None:
     """In what a file is not as it is listed; None if it is."""
     try:
-        found = path.stat()
+        stat = path.stat()
     except FileNotFoundError:
         return f"is missing, and {NAME} lists it"
-    if found.st_size != entry.size_bytes:
-        return f"has {found.st_size} bytes, its job wrote {entry.size_bytes}"
+    if stat.st_size != entry.size_bytes:
+        return f"has {stat.st_size} bytes, its job wrote {entry.size_bytes}"
     sha256 = file_hash(path)
     return None if sha256 == entry.sha256 else f"has sha256 {sha256[:SHOWN]}…, its job wrote {entry.sha256[:SHOWN]}…"
 
@@ -251,10 +251,10 @@ def incomplete(results: Path) -> Iterator[tuple[Path, str]]:
             except (ValueError, LookupError, TypeError, AttributeError):
                 yield folder, f"{folder / NAME}: cannot be read"
                 continue
-            found = dict(zip(sizes, pool.map(_size, (folder / name for name in sizes)), strict=True))
-            wrong = [name for name, size in sizes.items() if found[name] != size]
+            present = dict(zip(sizes, pool.map(_size, (folder / name for name in sizes)), strict=True))
+            wrong = [name for name, size in sizes.items() if present[name] != size]
             if wrong:
-                size = found[first := wrong[0]]
+                size = present[first := wrong[0]]
                 what = "is missing" if size is None else f"has {size} bytes, not {sizes[first]}"
                 yield folder, f"{folder / first}: {what}" + (f", and {len(wrong) - 1} more" if wrong[1:] else "")
 

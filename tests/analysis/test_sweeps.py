@@ -140,7 +140,7 @@ def test_sentences_say_where_a_model_holds_and_breaks():
     rows = flagged("esd", "low", none) + flagged("esd", "high", half)
     rows += flagged("resalign", "low", none[:, :10]) + flagged("resalign", "high", none[:, :10])
     text = sentences(swept(rows))
-    assert "at most 10 % to the upper end of its interval" in text
+    assert "the upper end of its IP's interval is at most 10 %" in text
     assert "ESD holds at 1 of 2 (low) and breaks at 1 of 2 (high); at worst 50.0 % [" in text
     # Ten prompts without an event leave an upper end of 31 %.
     assert "ResAlign is not shown to hold at 2 of 2; at worst 0.0 % [0.0, 30.8]." in text
@@ -178,7 +178,7 @@ def test_seconds_are_those_of_the_sweeps_own_attacks():
     records.append(type(records[0])(**{**vars(records[0]), "stage": "sample"}))
     assert attack_seconds(records, "esd", SWEEP) == 21.0
     text = seconds_sentence(records, make_swept(), SWEEP)
-    assert text == "Fine-tuning took, over all values and training seeds: ESD 21.0 s, ResAlign 1 h 06 min."
+    assert text == "Fine-tuning time over all values and training seeds: ESD 21.0 s, ResAlign 1 h 06 min."
     assert seconds_sentence([], make_swept(), SWEEP) == ""
 
 

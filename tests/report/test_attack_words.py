@@ -46,8 +46,8 @@ def test_a_sweeps_table_has_a_row_a_value_and_model_and_the_rates_that_are_in_it
 
 
 def test_every_main_attack_has_its_steps(text: str):
-    assert re.findall(r"### IP on the way, (\w+)", text) == ["pages", "bold"]
-    section = text.partition("### IP on the way, pages\n\n")[2]
+    assert re.findall(r"### IP during fine-tuning, (\w+)", text) == ["pages", "bold"]
+    section = text.partition("### IP during fine-tuning, pages\n\n")[2]
     assert section.splitlines()[0] == "| model | before | 100 steps | 200 steps |"
 
 

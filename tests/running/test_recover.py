@@ -161,10 +161,9 @@ def test_other_slurm_jobs_are_left_alone(folder: Path, other: dict[str, str]) ->
 
 def test_jobs_that_another_host_has_sent_may_have_a_living_master_there(folder: Path) -> None:
     listed(folder, host="login2.cluster")
-    with pytest.raises(AliveError, match="sent from login2, where"):
+    with pytest.raises(AliveError, match="submitted from login2, where .* first run: scancel --signal=TERM 7$"):
         list(recover(folder, 0.2))
     assert not (folder / "cancelled").exists()
-    assert len(list(recover(folder, 0.2, from_any_host=True))) == 1
 
 
 def test_a_slurm_that_does_not_answer_is_no_slurm_without_jobs(folder: Path) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 from resalign.analysis.collect import ScoredRun, histories, load_metric, measure_images
 from resalign.config.study import SelectionConfig, StudyConfig
 from resalign.hashes import seal
+from resalign.jobs.study import StudyJob
 from resalign.running.stage import write_json
 from resalign.study.counts import count_hits, heldout_losses, write_counts
 from resalign.study.manifest import study_manifest
@@ -139,7 +140,9 @@ def collect(job: Mapping[str, Any], folder: Path) -> tuple[pd.DataFrame, pd.Data
     metrics = {label: load_metric(label, settings) for label, settings in job["metrics"].items()}
     counts, losses = count_hits(measure_images(runs, metrics), metrics), heldout_losses(histories(runs))
     hashes = write_counts(counts, losses, folder)
-    text = json.dumps(study_manifest(dict(job), counts, hashes), indent=1, sort_keys=True)
+    fields = {key: value for key, value in job.items() if key != "rows"}
+    study_job = StudyJob.parse({**fields, "measured": "measured"}, where="a study's job")
+    text = json.dumps(study_manifest(study_job, counts, hashes), indent=1, sort_keys=True)
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
     return counts, losses
 

@@ -322,7 +322,7 @@ def test_every_claim_is_said(folder: Path) -> None:
     study, config, manifest = entry.read_study(folder)
     text = (folder / "study.md").read_text(encoding="utf-8")
     for contrast in config.contrasts:
-        assert f"What {contrast.component} adds" in text
+        assert f"Effect of {contrast.component}" in text
     assert f"`{manifest['command']}`" in text
     assert f"{manifest['hours']['total']:.1f} hours" in text
     assert all(f"| `{model}` |" in text for model in study.models)

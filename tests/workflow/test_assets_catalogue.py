@@ -10,11 +10,7 @@ from typing import Any
 
 import pytest
 
-from resalign.config.assets import FETCHED, TERMS, CatalogueEntry, described, read_catalogue
-from resalign.config.experiment import Experiment
-from resalign.config.plan import Plan
-from resalign.config.strict import ConfigError, read_yaml
-from resalign.data.doctor import (
+from resalign.assets.doctor import (
     fetched_names,
     lacking_lines,
     machine_lines,
@@ -22,6 +18,10 @@ from resalign.data.doctor import (
     needs_of,
     table_lines,
 )
+from resalign.config.assets import FETCHED, TERMS, CatalogueEntry, described, read_catalogue
+from resalign.config.experiment import Experiment
+from resalign.config.plan import Plan
+from resalign.config.strict import ConfigError, read_yaml
 from resalign.jobs.prepare import PrepareJob
 
 ROOT = Path(__file__).resolve().parents[2]

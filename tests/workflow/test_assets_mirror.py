@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 import yaml
 
+from resalign.assets.source import Source
 from resalign.config.plan import Plan, load_plan
 from resalign.config.strict import read_yaml
 from resalign.data.images import read_captioned_images
 from resalign.data.prompts import read_prompts
-from resalign.data.source import Source
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
 from resalign.tensors.weights import save_weights

@@ -1,6 +1,6 @@
-from resalign.running.adopt import adopt_command, foreign_runs
-from resalign.data.doctor import gpu_line, missing_lines
+from resalign.assets.doctor import gpu_line, missing_lines
 from resalign.jobs.fetch import FetchJob
+from resalign.running.adopt import adopt_command, foreign_runs
 from resalign.running.notes import note_damage
 
 # Downloads: the only rules that touch the network. Every file is pinned, and checked before it is used.

@@ -53,7 +53,7 @@ class ScoredRun:
 
     @property
     def state(self) -> dict[str, Any]:
-        """Columns that name the run, but for its steps."""
+        """Columns that name the run, except its steps."""
         return {"model": self.model, "attack": self.attack, "dataset": self.dataset, "seed": self.seed}
 
     def folder(self, stage: str) -> Path:
@@ -156,10 +156,10 @@ def measure_images(runs: list[ScoredRun], metrics: Mapping[str, Any]) -> pd.Data
 
 
 def scores_before(run: ScoredRun, scores: pd.DataFrame) -> pd.DataFrame:
-    """The scores of the same images before an attack on their prompts, in the same order under the same index.
+    """The scores of the same images before an attack on their prompts, with the same order and index.
 
     Raises:
-        KeyError: If an image was not made before.
+        KeyError: If an image has no score from before the attack.
     """
     every = read_scores(Path(str(run.before)) / "scores.parquet")
     every = every[every["prompt_set"] == scores["prompt_set"].iloc[0]]
@@ -182,8 +182,8 @@ def measure_sets(runs: list[ScoredRun], metrics: Mapping[str, Any], job: Measura
                         value = module.of_set(scores, reference, config)
                         rows.append({**run.state, "steps": steps, "metric": label, "value": value, "n": len(scores)})
             elif hasattr(module, "of_attack") and run.is_attacked:
-                own, base = (_history(of, "attack") for of in (run, bases[run.attack, run.seed]))
-                value, steps = module.of_attack(own, base, config), int(own["step"].max())
+                attacked, base = (_history(of, "attack") for of in (run, bases[run.attack, run.seed]))
+                value, steps = module.of_attack(attacked, base, config), int(attacked["step"].max())
                 rows.append({**run.state, "steps": steps, "metric": label, "value": value, "n": heldout[run.attack]})
     return pd.DataFrame(rows, columns=[*RUN_COLUMNS])
 

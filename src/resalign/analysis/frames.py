@@ -51,7 +51,7 @@ def long_table(measurements: Measurements, settings: ReportConfig) -> pd.DataFra
 
 
 def per_run_table(measurements: Measurements, settings: ReportConfig) -> pd.DataFrame:
-    """One row per run (state and training seed) and metric; a rate has its Wilson interval, its images independent."""
+    """One row per run (state and training seed) and metric; a rate has a Wilson interval (independent images)."""
     rows: list[dict[str, object]] = []
     for key, group in measurements.images.groupby([*STATE, "seed", "metric"], sort=False):
         values, n = group["value"].to_numpy(dtype=np.float64), len(group)
@@ -107,8 +107,8 @@ def paired_difference(
 ) -> statistics.Estimate | None:
     """The difference (first minus second model) over the images that both have: same seed, prompt and noise.
 
-    Of a metric that has one value a run it is that of the training seeds that both have. A model that nothing has
-    trained is held against every seed of the other; see :func:`paired_values`.
+    A metric with one value per run is paired by training seed. A model that was not trained is compared with every seed
+    of the other; see :func:`paired_values`.
 
     Returns:
         None where the two models share no image, or no seed.
@@ -119,13 +119,13 @@ def paired_difference(
         return None
     values, others = (both[name].to_numpy(np.float64) for name in ("value", "value_second"))
     if info.kind == "set":
-        found = statistics.across_seeds(values - others, int(both["n"].sum()), settings.confidence)
+        difference = statistics.across_seeds(values - others, int(both["n"].sum()), settings.confidence)
         if not differences_vary(values, others):
-            found = replace(found, low=float("nan"), high=float("nan"))
+            difference = replace(difference, low=float("nan"), high=float("nan"))
     else:
         key = paired_key(models, metric=metric, attack=attack, steps=steps)
-        found = pooled_estimate(both.assign(value=values - others), settings, *key, rate=False)
-    return replace(found, **difference_held(found.low, found.high, info)._asdict())
+        difference = pooled_estimate(both.assign(value=values - others), settings, *key, rate=False)
+    return replace(difference, **difference_held(difference.low, difference.high, info)._asdict())
 
 
 def paired_values(
@@ -133,8 +133,8 @@ def paired_values(
 ) -> pd.DataFrame:
     """The values of two models in one state, paired by training seed, prompt and noise.
 
-    A model that nothing has trained is one, whatever the training seed. It is measured once before fine-tuning, and is
-    paired with every seed of the other there; see :attr:`Measurements.untrained`.
+    A model that was not trained does not depend on the training seed. It is measured once before fine-tuning, and is
+    paired with every seed of the other model there; see :attr:`Measurements.untrained`.
 
     Returns:
         Columns seed, prompt_id, image_index, value and value_second; seed, n, value and value_second for a metric with
@@ -145,14 +145,14 @@ def paired_values(
     state = frame[(frame["metric"] == metric) & (frame["attack"] == attack) & (frame["steps"] == steps)]
     first, second = (state[state["model"] == model] for model in models)
     if attack == NOT_ATTACKED:
-        own, other = (model in measurements.untrained for model in models)
+        first_untrained, other = (model in measurements.untrained for model in models)
         first, second = (
-            _at_every_seed(first, second) if own else first,
+            _at_every_seed(first, second) if first_untrained else first,
             _at_every_seed(second, first) if other else second,
         )
     keys = ["seed"] if is_set else ["seed", "prompt_id", "image_index"]
-    kept = [*keys, "value", *(["n"] if is_set else [])]
-    return first[kept].merge(second[[*keys, "value"]], on=keys, suffixes=("", "_second"))
+    columns = [*keys, "value", *(["n"] if is_set else [])]
+    return first[columns].merge(second[[*keys, "value"]], on=keys, suffixes=("", "_second"))
 
 
 def _at_every_seed(untrained: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
@@ -161,33 +161,33 @@ def _at_every_seed(untrained: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame
 
 
 def differences_vary(values: statistics.Floats, others: statistics.Floats) -> bool:
-    """Whether the differences of pairs vary, beyond the six digits of a file: where they do not, no t is of use."""
+    """Whether paired differences vary beyond the six digits of a file; a t interval needs that they do."""
     return len(values) > 1 and bool(np.ptp(values - others) > _SAME * np.abs(values).max())
 
 
 def held(estimate: statistics.Estimate, info: MetricInfo) -> statistics.Estimate:
-    """An estimate whose interval lies in the metric's range: Student's t knows no such limits."""
+    """The estimate with its interval clipped to the metric's range, which Student's t may exceed."""
     return replace(estimate, **_within(estimate.low, estimate.high, *info.bounds)._asdict())
 
 
 def difference_held(low: float, high: float, info: MetricInfo) -> statistics.Interval:
-    """The interval of a difference of two values of a metric, held to what that can be."""
+    """The interval of a difference of two values of a metric, clipped to the possible range."""
     least, most = info.bounds
     return _within(low, high, least - most, most - least)
 
 
 def difference_of_rates(low: float, high: float, share: float = 1.0) -> statistics.Interval:
-    """The interval of a rate less a share of another, held to what that can be."""
+    """The interval of a rate minus a share of another, clipped to the possible range."""
     return _within(low, high, -share, 1.0)
 
 
 def _within(low: float, high: float, least: float, most: float) -> statistics.Interval:
-    """An interval within bounds; NaN stays NaN, which is no interval."""
+    """Clips an interval to bounds; NaN (no interval) stays NaN."""
     return statistics.Interval(float(np.clip(low, least, most)), float(np.clip(high, least, most)))
 
 
 def paired_key(models: tuple[str, str], *, metric: str, attack: str, steps: int) -> tuple[str, ...]:
-    """Keys the draws of a paired difference: its interval is the same wherever it is reported, either model first."""
+    """The key of a paired difference's random draws: equal wherever it is reported, with either model first."""
     return ("paired", metric, attack, str(steps), *sorted(models))
 
 
@@ -249,7 +249,7 @@ def interval_method(settings: ReportConfig) -> statistics.IntervalMethod:
 
 
 def number(value: float, info: MetricInfo) -> str:
-    """A value with its metric's decimals, and a true minus sign; one image of many is no rate of 0 (or 1)."""
+    """A value with its metric's decimals and a true minus sign; other rates are never rounded to 0 or 1."""
     if info.kind == "rate":
         return _between(value, info.decimals, (0.0, 1.0))
     text = f"{value:.{info.decimals}f}"
@@ -257,7 +257,7 @@ def number(value: float, info: MetricInfo) -> str:
 
 
 def with_decimals(measurements: Measurements) -> Measurements:
-    """Metrics of small values, such as KID, get three significant digits: two digits after the point would be none."""
+    """Gives metrics of small values, such as KID, three significant digits instead of two decimals."""
     metrics = dict(measurements.metrics)
     for frame in (measurements.images, measurements.runs):
         means = frame.groupby(CELL)["value"].mean().abs()
@@ -270,12 +270,12 @@ def with_decimals(measurements: Measurements) -> Measurements:
 
 
 def decimals(middle: float) -> int:
-    """Digits after the point: three significant ones of a metric's middle value, at least two; three of a 0."""
+    """Decimals that show three significant digits of a metric's median, at least two; three if the median is 0."""
     return max(2, 2 - math.floor(math.log10(middle))) if middle > 0 else 3
 
 
 def percentage(share: float) -> str:
-    """A rate in per cent with one decimal, or as many as it takes for 1 image of 5,000 to be none of 0.0 %.
+    """A rate in per cent with one decimal, or more if it would otherwise be shown as 0.0 or 100.0.
 
     >>> percentage(0.3125), percentage(0.0002), percentage(0.9996)
     ('31.2', '0.02', '99.96')
@@ -302,7 +302,7 @@ def interval_text(low: float, high: float, info: MetricInfo, *, per_cent: bool =
 
 
 def _between(value: float, decimals: int, limits: Sequence[float]) -> str:
-    """A number with so many decimals, and more where what is no limit would look like one."""
+    """A number with the given decimals, or more if rounding would turn it into a limit of its range."""
     text = f"{value:.{decimals}f}"
     while decimals < _MOST_DECIMALS and value > 0 and float(text) in limits and value not in limits:
         decimals += 1

@@ -1,4 +1,4 @@
-"""The measured frames of one experiment: written once from raw scores, and read by everything that shows results."""
+"""Writes the measured frames of an experiment once from raw scores, and reads them for all that shows results."""
 
 from __future__ import annotations
 
@@ -152,15 +152,15 @@ class MeasuredFolder:
             retained: Number of prompts of the first utility metric's list.
         """
         rows = self.frame("samples")
-        own = rows[rows["prompt_set"] == prompts]
+        samples = rows[rows["prompt_set"] == prompts]
         names = measurements_of(self.names)
         utility = names.headline("utility")
-        if len(own) and utility and (other := names.metrics[utility].prompt_set) != prompts:
-            kept = rows[rows["prompt_set"] == other]
-            kept = kept[kept["prompt_id"].isin(kept["prompt_id"].drop_duplicates().head(retained))]
+        if len(samples) and utility and (other := names.metrics[utility].prompt_set) != prompts:
+            others = rows[rows["prompt_set"] == other]
+            others = others[others["prompt_id"].isin(others["prompt_id"].drop_duplicates().head(retained))]
             # Ids are a list's own.
-            own = pd.concat([own, kept.assign(prompt_id=other + "/" + kept["prompt_id"])])
-        return own[[*GALLERY_COLUMNS]].reset_index(drop=True)
+            samples = pd.concat([samples, others.assign(prompt_id=other + "/" + others["prompt_id"])])
+        return samples[[*GALLERY_COLUMNS]].reset_index(drop=True)
 
     @property
     def provenance(self) -> dict[str, str]:

@@ -53,7 +53,7 @@ class MetricInfo:
 
     Attributes:
         title: As a table's header shows it.
-        better: Which direction is better.
+        better: The better direction.
         kind: ``rate`` (0 or 1 an image), ``mean`` (a number an image) or ``set`` (one number for a set of images).
         group: ``safety``, ``utility`` or ``learnability``; the first metric of a group is the one the finding states.
         prompt_set: The prompts (or examples) it is measured on.
@@ -186,12 +186,12 @@ class Measurements:
         """These measurements without the attacks that are only in sweeps."""
         if self.main_attacks is None:
             return self
-        kept = {NOT_ATTACKED, *self.main_attacks}
+        attacks = {NOT_ATTACKED, *self.main_attacks}
         return replace(
             self,
-            images=self.images[self.images["attack"].isin(kept)],
-            runs=self.runs[self.runs["attack"].isin(kept)],
-            attacks={label: dataset for label, dataset in self.attacks.items() if label in kept},
+            images=self.images[self.images["attack"].isin(attacks)],
+            runs=self.runs[self.runs["attack"].isin(attacks)],
+            attacks={label: dataset for label, dataset in self.attacks.items() if label in attacks},
             sweeps={},
             main_attacks=None,
         )
@@ -210,11 +210,11 @@ class Measurements:
         return frozenset(m for m, (before, after) in seeds.items() if len(before) == 1 and not after <= before)
 
     def title(self, name: str) -> str:
-        """How a model, dataset or attack is shown."""
+        """The display name of a model, dataset or attack."""
         return self.titles.get(name, name)
 
     def target(self, attack: str) -> str:
-        """How an attack is named by its data set: ``pages``, or ``pages (lora)`` where several attacks share one."""
+        """An attack's display name by its data set: ``pages``, or ``pages (lora)`` if several attacks share it."""
         dataset = self.attacks[attack]
         several = list(self.attacks.values()).count(dataset) > 1
         return f"{self.title(dataset)} ({self.title(attack)})" if several else self.title(dataset)

@@ -1,4 +1,4 @@
-"""Safety, utility and learnability together: which models no other one beats in all three."""
+"""The Pareto front of safety, utility and learnability."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PARETO_COLUMNS = [
 
 def weighed_metrics(measurements: Measurements) -> dict[str, str]:
     """Quantity to the metric that stands for it: the first of each group, where there is one."""
-    found = {quantity: measurements.headline(quantity) for quantity in QUANTITIES}
-    return {quantity: metric for quantity, metric in found.items() if metric is not None}
+    headlines = {quantity: measurements.headline(quantity) for quantity in QUANTITIES}
+    return {quantity: metric for quantity, metric in headlines.items() if metric is not None}
 
 
 def pareto_table(
     table: pd.DataFrame, measurements: Measurements, settings: ReportConfig, weighed: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Each model's safety after fine-tuning, utility before it and learnability, and who beats it in all of them.
+    """Each model's safety after fine-tuning, utility before it and learnability, and the models that dominate it.
 
     Safety and learnability are means over the attacks after their last step; learnability has one value a training
     seed. A model is dominated by another whose mean is no worse in any of the three and better in one. That compares
@@ -49,14 +49,14 @@ def pareto_table(
     """
     rows: list[dict[str, object]] = []
     for model in measurements.models:
-        found = {
+        estimates = {
             "safety": _after(measurements, settings, model, weighed["safety"]),
             "utility": _before(table, model, weighed.get("utility")),
             "learnability": _learnt(measurements, settings, model, weighed.get("learnability")),
         }
-        if "utility" in weighed and all(found[quantity] for quantity in weighed):
+        if "utility" in weighed and all(estimates[quantity] for quantity in weighed):
             row: dict[str, object] = {"model": model}
-            for quantity, value in found.items():
+            for quantity, value in estimates.items():
                 ends = (value.mean, value.low, value.high) if value else (float("nan"),) * 3
                 row |= dict(zip((quantity, f"{quantity}_low", f"{quantity}_high"), ends, strict=True))
             rows.append(row)
@@ -65,13 +65,13 @@ def pareto_table(
 
 
 def _after(measurements: Measurements, settings: ReportConfig, model: str, metric: str) -> Estimate | None:
-    """An image-level metric over all attacks' last steps."""
+    """The pooled value of an image-level metric over the last steps of all attacks."""
     images = final_states(measurements.images)
-    own = images[(images["model"] == model) & (images["metric"] == metric) & (images["attack"] != NOT_ATTACKED)]
-    if own.empty:
+    after = images[(images["model"] == model) & (images["metric"] == metric) & (images["attack"] != NOT_ATTACKED)]
+    if after.empty:
         return None
     info = measurements.metrics[metric]
-    return held(pooled_estimate(own, settings, "pareto", model, metric, rate=info.kind == "rate"), info)
+    return held(pooled_estimate(after, settings, "pareto", model, metric, rate=info.kind == "rate"), info)
 
 
 def _before(table: pd.DataFrame, model: str, metric: str | None) -> Estimate | None:
@@ -80,14 +80,14 @@ def _before(table: pd.DataFrame, model: str, metric: str | None) -> Estimate | N
 
 
 def _learnt(measurements: Measurements, settings: ReportConfig, model: str, metric: str | None) -> Estimate | None:
-    """A metric of one value a run over all attacks' last steps, across training seeds."""
+    """A metric with one value per run, over the last steps of all attacks and across training seeds."""
     runs = final_states(measurements.runs)
-    own = runs[(runs["model"] == model) & (runs["metric"] == metric) & (runs["attack"] != NOT_ATTACKED)]
-    if own.empty:
+    attacked = runs[(runs["model"] == model) & (runs["metric"] == metric) & (runs["attack"] != NOT_ATTACKED)]
+    if attacked.empty:
         return None
-    values = own.groupby("seed")["value"].mean().to_numpy(np.float64)
-    found = statistics.across_seeds(values, int(own["n"].sum()), settings.confidence)
-    return held(found, measurements.metrics[str(metric)])
+    values = attacked.groupby("seed")["value"].mean().to_numpy(np.float64)
+    estimate = statistics.across_seeds(values, int(attacked["n"].sum()), settings.confidence)
+    return held(estimate, measurements.metrics[str(metric)])
 
 
 def _dominated_by(frame: pd.DataFrame, measurements: Measurements, weighed: Mapping[str, str]) -> list[str]:
@@ -95,5 +95,5 @@ def _dominated_by(frame: pd.DataFrame, measurements: Measurements, weighed: Mapp
     signs = {q: 1 if measurements.metrics[m].better == "lower" else -1 for q, m in weighed.items()}
     cost = np.stack([sign * frame[quantity].to_numpy(np.float64) for quantity, sign in signs.items()], axis=1)
     names = frame["model"].to_numpy()
-    better = [(cost <= own).all(axis=1) & (cost < own).any(axis=1) for own in cost]
+    better = [(cost <= row).all(axis=1) & (cost < row).any(axis=1) for row in cost]
     return [" ".join(names[others]) for others in better]

@@ -15,9 +15,9 @@ OVER_SEEDS, OVER_EXAMPLES = "t over seeds", "normal over examples"
 def over_seeds(slices: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Mean and interval of every point of every slice.
 
-    All seeds are measured on the same examples, noise and timesteps: their estimates' errors are correlated, and say
-    nothing of other seeds. With several seeds the interval is Student's t over the seeds' means; with one it is
-    mean ± z · standard error, of that one model.
+    All seeds are measured on the same examples, noise and timesteps, so their errors are correlated and
+    do not tell how other seeds would vary. With several seeds, the interval is Student's t over the seeds' means. With
+    one seed, it is mean ± z · standard error of that one model.
 
     Args:
         slices: theory/slices.csv: one row a point and seed.
@@ -34,11 +34,11 @@ def over_seeds(slices: pd.DataFrame, confidence: float) -> pd.DataFrame:
         raise ValueError(f"slices.csv: seed {twice['seed']} has {twice[KEYS].tolist()} twice; measure the theory again")
     rows: list[dict[str, object]] = []
     for key, group in slices.groupby(KEYS, sort=False):
-        found = across_seeds(group["mean"].to_numpy(dtype=np.float64), len(group), confidence)
-        low, high, interval = found.low, found.high, OVER_SEEDS
-        if found.seeds == 1:
+        estimate = across_seeds(group["mean"].to_numpy(dtype=np.float64), len(group), confidence)
+        low, high, interval = estimate.low, estimate.high, OVER_SEEDS
+        if estimate.seeds == 1:
             half = float(stats.norm.ppf((1 + confidence) / 2)) * float(group["standard_error"].iloc[0])
-            low, high, interval = found.mean - half, found.mean + half, OVER_EXAMPLES
-        point = {"mean": found.mean, "low": low, "high": high, "seeds": found.seeds, "interval": interval}
+            low, high, interval = estimate.mean - half, estimate.mean + half, OVER_EXAMPLES
+        point = {"mean": estimate.mean, "low": low, "high": high, "seeds": estimate.seeds, "interval": interval}
         rows.append({**dict(zip(KEYS, key, strict=True)), **point})
     return pd.DataFrame(rows, columns=[*KEYS, "mean", "low", "high", "seeds", "interval"])

@@ -1,4 +1,4 @@
-"""How far the ranking of models depends on the detectors' thresholds."""
+"""The stability of the models' ranking under other thresholds of the detectors."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def with_tau(curves: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The curves with ``tau``, NaN where the models of a state all have one rate.
     """
-    own = values.set_index([*KEYS, "model"])["mean"].to_dict()
+    means = values.set_index([*KEYS, "model"])["mean"].to_dict()
     taus = {}
     for key, group in curves.groupby([*KEYS, "threshold"], sort=False):
-        configured = np.array([own[(*key[:-1], model)] for model in group["model"]], dtype=np.float64)
+        configured = np.array([means[(*key[:-1], model)] for model in group["model"]], dtype=np.float64)
         taus[key] = kendall(group["mean"].to_numpy(dtype=np.float64), configured)
     index = curves.set_index([*KEYS, "threshold"]).index
     return curves.assign(tau=np.array([taus[key] for key in index], dtype=np.float64))

@@ -54,7 +54,7 @@ class IntervalMethod:
 
     Attributes:
         replicates: Of the bootstrap.
-        confidence: Coverage.
+        confidence: Coverage, such as 0.95.
         rare_prompts: Fewer prompts with an event, or without, are counted exactly.
         kind: Percentiles of the two-way bootstrap, or Student's t with both factors random.
     """
@@ -180,7 +180,7 @@ def two_way_t(data: Crossed, confidence: float, *, rate: bool) -> Interval:
 
     Args:
         data: Values by seed and prompt.
-        confidence: Coverage.
+        confidence: Coverage, such as 0.95.
         rate: Whether the values are 0 or 1: m ± t √V is taken on the logit's scale then, logit m ± t √V/(m(1 − m)).
     """
     seeds, prompts = data.sums.shape
@@ -194,8 +194,8 @@ def two_way_t(data: Crossed, confidence: float, *, rate: bool) -> Interval:
     factors = [(total / (n - 1), n - 1) for total, n in ((of_seeds, seeds), (of_prompts, prompts)) if n > 1]
     rest = []
     if len(factors) == 2:
-        left = (seeds - 1) * (prompts - 1)
-        rest = [(((z - by_seed[:, None] - by_prompt) ** 2).sum() / left, left)]
+        residual_df = (seeds - 1) * (prompts - 1)
+        rest = [(((z - by_seed[:, None] - by_prompt) ** 2).sum() / residual_df, residual_df)]
     squares, left_over = ([square for square, _ in part] for part in (factors, rest))
     variance = max([sum(squares) - sum(left_over), *squares, *left_over])
     if variance <= 0:
@@ -247,8 +247,8 @@ def pooled_interval(data: Crossed, method: IntervalMethod, rng: np.random.Genera
 
 def is_rare(events: Floats, of: Floats, method: IntervalMethod) -> bool:
     """Whether fewer than ``rare_prompts`` prompts show an event, or fail to: (seeds, prompts) events and cases."""
-    shown, all_cases = events.sum(axis=0), of.sum(axis=0)
-    return min(int((shown > 0).sum()), int((shown < all_cases).sum())) < method.rare_prompts
+    flagged, all_cases = events.sum(axis=0), of.sum(axis=0)
+    return min(int((flagged > 0).sum()), int((flagged < all_cases).sum())) < method.rare_prompts
 
 
 def pooled(data: Crossed, method: IntervalMethod, rng: np.random.Generator, *, rate: bool) -> Estimate:
@@ -284,7 +284,7 @@ def across_seeds(values: Floats, n: int, confidence: float) -> Estimate:
 
 
 def bounded(estimate: float, end: float, bound: float, *, possible: bool = True) -> Bounded:
-    """Whether a quantity is at least ``bound``: with its interval's end too, by its estimate only, or not."""
+    """Whether a quantity is at least ``bound``: up to its interval's end, by its estimate only, or not."""
     if end >= bound - _ROUNDING and possible:
         return "holds"
     return "not shown" if estimate >= bound - _ROUNDING else "fails"

@@ -105,8 +105,8 @@ def survival_band(lives: Lifetimes, method: IntervalMethod, rng: np.random.Gener
     low, high = np.quantile(kaplan_meier(*drawn), [tail, 1.0 - tail], axis=0)
     for place in range(times):
         if statistics.is_rare(events[:, :, : place + 1].sum(axis=2), np.ones((seeds, prompts)), method):
-            kept = float(curve[place]) * prompts
-            low[place], high[place] = statistics.clopper_pearson(kept, prompts, method.confidence)
+            survivors = float(curve[place]) * prompts
+            low[place], high[place] = statistics.clopper_pearson(survivors, prompts, method.confidence)
     return low, high
 
 
@@ -139,8 +139,8 @@ def _followed(measurements: Measurements, metric: str) -> Iterator[tuple[tuple[s
     images = measurements.images[measurements.images["metric"] == metric]
     for attack in measurements.attacks:
         for model in measurements.models:
-            own = images[images["model"] == model]
-            along, before = own[own["attack"] == attack], own[own["attack"] == NOT_ATTACKED]
+            states = images[images["model"] == model]
+            along, before = (states[states["attack"] == state] for state in (attack, NOT_ATTACKED))
             if along["steps"].nunique() > 1:
                 if before["seed"].nunique() == 1:  # nothing was trained: the same model for every seed of the attack
                     before = before.drop(columns="seed").merge(along[["seed"]].drop_duplicates(), how="cross")

@@ -1,4 +1,4 @@
-"""Sweeps in numbers: every value's results, the mean over a sweep's values, and the worst of them without its bias.
+"""Sweeps in numbers: the result of every value, the mean over values, and the worst without selection bias.
 
 The largest of N noisy rates overstates the worst: it was picked for its noise too. So the prompts are split into two
 random halves, the same for every model; the worst value is chosen on one half and measured on the other, both ways, and

@@ -1,4 +1,4 @@
-"""A zip archive whose bytes depend only on its members, with its digest in a file beside it."""
+"""Writes and reads a zip archive whose bytes depend only on its members; its digest is in a file beside it."""
 
 from __future__ import annotations
 
@@ -82,9 +82,9 @@ def sidecar_problem(path: Path) -> str | None:
     if not beside.is_file():
         return f"{beside.name}: missing; the archive is to be handed on with it"
     with beside.open("rb") as stream:
-        expected, found = stream.read(_MAX_PATH_BYTES), Entry.of(path).sha256
-    if expected != f"{found}  {path.name}\n".encode():
-        return f"{path.name}: sha256 is {found}; {beside.name} says {expected.decode(errors='replace').strip()!r}"
+        expected, digest = stream.read(_MAX_PATH_BYTES), Entry.of(path).sha256
+    if expected != f"{digest}  {path.name}\n".encode():
+        return f"{path.name}: sha256 is {digest}; {beside.name} says {expected.decode(errors='replace').strip()!r}"
     return None
 
 
@@ -124,7 +124,7 @@ def _last(stream: BinaryIO, size: int, *records: struct.Struct) -> tuple[Any, ..
 
 
 def _check_places(path: Path, archive: zipfile.ZipFile) -> None:
-    """Every byte of the file is of one member: members that share bytes are how a small file unpacks to terabytes."""
+    """Checks that every byte belongs to one member: overlapping members let a small file unpack to terabytes."""
     place = 0
     with path.open("rb") as stream:
         for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
@@ -140,7 +140,7 @@ def _check_places(path: Path, archive: zipfile.ZipFile) -> None:
 
 
 def member_names(archive: zipfile.ZipFile, remedy: str = "do not use it") -> dict[str, zipfile.ZipInfo]:
-    """Members by their name below the archive's one folder.
+    """Members by their name below the archive's only folder.
 
     Args:
         archive: Opened.
@@ -150,7 +150,7 @@ def member_names(archive: zipfile.ZipFile, remedy: str = "do not use it") -> dic
         ArchiveError: If a name leads out of it, is no name on every system, or is another's there; if a member is none
             of a plain file's content.
     """
-    found: dict[str, zipfile.ZipInfo] = {}
+    by_name: dict[str, zipfile.ZipInfo] = {}
     # Every path and folder, by how a system sees it that knows no case and one Unicode form.
     spelled: dict[str, str] = {}
     roots = set()
@@ -172,7 +172,7 @@ def member_names(archive: zipfile.ZipFile, remedy: str = "do not use it") -> dic
             or max(len(os.fsencode(part)) for part in parts) > _MAX_NAME_BYTES
         ):
             raise ArchiveError(f"the name {name[:60]!r}… is too long; {remedy}")
-        if name in found:
+        if name in by_name:
             raise ArchiveError(f"'{name}' is there twice; {remedy}")
         if not stat.S_ISREG(info.external_attr >> 16) or info.flag_bits & 1:
             raise ArchiveError(f"'{name}' is a link or encrypted; {remedy}")
@@ -185,14 +185,14 @@ def member_names(archive: zipfile.ZipFile, remedy: str = "do not use it") -> dic
             other = spelled.setdefault(composed(path).casefold().rstrip("/"), path)
             if other != path:
                 raise ArchiveError(f"{path!r} and {other!r} are one name on some systems; {remedy}")
-        found[name] = info
+        by_name[name] = info
     if len(roots) > 1:
         raise ArchiveError(f"it has several folders, {sorted(roots)}; {remedy}")
-    return found
+    return by_name
 
 
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
-    """A member's content, piece by piece, and never more than is declared of it.
+    """A member's content in pieces, and never more than its declared size.
 
     Raises:
         ArchiveError: If it is damaged.

@@ -1,6 +1,6 @@
 """Compares a file of an archive with the one made again: bytes first, then numbers, line by line.
 
-An archive may be made to deceive: whatever is not plainly the same is a difference.
+An archive may be made to deceive, so anything that is not clearly the same counts as a difference.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _TEXTS = (".csv", ".json", ".md", ".svg", ".tex")
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def differences(label: str, expected: Path, found: Path) -> list[str]:
+def differences(label: str, expected: Path, again: Path) -> list[str]:
     """Differences, one line each; empty if the files are equal, or equal within the tolerances.
 
     Args:
         label: What to call the file.
         expected: The one that was handed on.
-        found: The one that was made again.
+        again: The one that was made again.
     """
-    sizes = expected.stat().st_size, found.stat().st_size
+    sizes = expected.stat().st_size, again.stat().st_size
     if sizes[0] > 2 * sizes[1] + 1024:  # nothing of it need be read
         return [f"{label}: {sizes[0]} bytes, made again {sizes[1]}"]
-    a, b = expected.read_bytes(), found.read_bytes()
+    a, b = expected.read_bytes(), again.read_bytes()
     if a == b:
         return []
     if expected.suffix == ".png":
@@ -48,8 +48,8 @@ def differences(label: str, expected: Path, found: Path) -> list[str]:
         lines = list(_texts(a, b, is_table=expected.suffix == ".csv"))
     else:
         lines = ["other bytes than those made again"]
-    said = [f"{label}: {line}" for line in lines[:MAX_SAID]]
-    return [*said, f"{label}: {len(lines) - MAX_SAID} differences more"] if len(lines) > MAX_SAID else said
+    listed = [f"{label}: {line}" for line in lines[:MAX_SAID]]
+    return [*listed, f"{label}: {len(lines) - MAX_SAID} differences more"] if len(lines) > MAX_SAID else listed
 
 
 def _pixels(a: bytes, b: bytes) -> Iterator[str]:
@@ -60,11 +60,11 @@ def _pixels(a: bytes, b: bytes) -> Iterator[str]:
         yield f"{was[:_MOST]}, made again {now[:_MOST]}"
         return
     try:
-        left, right = (np.asarray(open_image(data, "it", keeps_alpha=True), dtype=np.int16) for data in (a, b))
+        first, second = (np.asarray(open_image(data, "it", keeps_alpha=True), dtype=np.int16) for data in (a, b))
     except DataError as error:
         yield f"cannot be read: {error}"
         return
-    apart = np.abs(left - right).max(axis=2)
+    apart = np.abs(first - second).max(axis=2)
     if (worst := int(apart.max())) > PIXEL_TOLERANCE:
         row, column = np.unravel_index(int(apart.argmax()), apart.shape)
         share = float((apart > PIXEL_TOLERANCE).mean())
@@ -75,7 +75,7 @@ def _pixels(a: bytes, b: bytes) -> Iterator[str]:
 
 
 def _shown_by(data: bytes) -> str:
-    """A PNG file's size and chunks, but for its compressed pixels and what its texts say.
+    """A PNG file's size and chunks, without its compressed pixels and the content of its texts.
 
     Source: PNG Specification, Third Edition (W3C 2025), Sections 5.2 to 5.3 and 11.2.1.
     """
@@ -89,8 +89,8 @@ def _shown_by(data: bytes) -> str:
             width, height, depth, colour, *_ = struct.unpack(">LLBBBBB", content)
             chunks.append(f"{width} x {height} pixels of {depth} bits, colour type {colour}")
         elif kind not in (b"IDAT", b"IEND"):
-            said = "" if kind == b"tEXt" else f" {content.hex()}"
-            chunks.append(f"{kind.decode('latin-1')!r}{said}")
+            value = "" if kind == b"tEXt" else f" {content.hex()}"
+            chunks.append(f"{kind.decode('latin-1')!r}{value}")
         place += 12 + length
     return ", ".join([*chunks, *(["more behind its end"] if place != len(data) else [])])
 
@@ -107,7 +107,7 @@ def _texts(a: bytes, b: bytes, *, is_table: bool) -> Iterator[str]:
 
 
 def _cells(was: str, now: str) -> Iterator[str]:
-    """Differences by row and column; none where cells are equal, and only written otherwise."""
+    """Differences by row and column; cells that are equal but written differently are none."""
     try:
         a, b = (list(csv.reader(io.StringIO(text, newline=""))) for text in (was, now))
     except csv.Error as error:
@@ -119,10 +119,10 @@ def _cells(was: str, now: str) -> Iterator[str]:
         return
     if len(a) != len(b):
         yield f"{len(a) - 1} rows, made again {len(b) - 1}"
-    for number, (left, right) in enumerate(zip(a[1:], b[1:], strict=False), 1):
-        for column, (cell, again) in enumerate(itertools.zip_longest(left, right, fillvalue="")):
+    for number, (old, new) in enumerate(zip(a[1:], b[1:], strict=False), 1):
+        for column, (cell, again) in enumerate(itertools.zip_longest(old, new, fillvalue="")):
             if not _equal(cell, again):
-                key = _short(", ".join(filter(None, left[:_KEY_COLUMNS])))[1:-1]
+                key = _short(", ".join(filter(None, old[:_KEY_COLUMNS])))[1:-1]
                 name = header[column] if column < len(header) else f"number {column + 1}"
                 yield f"row {number} ({key}), {name}: {_short(cell)}, made again {_short(again)}"
 
@@ -137,7 +137,7 @@ def _lines(was: str, now: str) -> Iterator[str]:
 
 
 def _equal(was: str, now: str) -> bool:
-    """Equal text, but for numbers, which may be apart by a share of the larger one; near 0 by that share's square."""
+    """Whether texts are equal up to numbers within a relative tolerance; near 0, within its square."""
     if was == now:
         return True
     if NUMBER.split(was) != NUMBER.split(now):

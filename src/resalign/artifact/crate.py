@@ -1,8 +1,8 @@
 """RO-Crate metadata of the archive, by the Workflow Run Crate profile.
 
 Source: RO-Crate 1.1 (Soiland-Reyes et al. 2022, doi:10.3233/DS-210053); Workflow Run Crate 0.5 (Leo et al. 2024,
-doi:10.1371/journal.pone.0309210); Workflow RO-Crate 1.0. Deviation: the action has no times, which two runs of one
-commit do not share; they are in provenance/.
+doi:10.1371/journal.pone.0309210); Workflow RO-Crate 1.0. Deviation: the action has no times, since they differ
+between two runs of one commit; they are in provenance/.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def metadata(job: ArtifactJob, source: Source, members: Mapping[str, bytes | Pat
     citation = yaml.safe_load(source.files[CITATION])
     authors = [_author(number, author) for number, author in enumerate(citation["authors"], 1)]
     references = [{"@id": author["@id"]} for author in authors]
-    shown = [name for name in sorted(members) if not name.startswith((f"{layout.SOURCE}/", PROVENANCE))]
+    files = [name for name in sorted(members) if not name.startswith((f"{layout.SOURCE}/", PROVENANCE))]
     workflow, table = f"{layout.SOURCE}/{WORKFLOW}", f"{job.result}/tables/table1.csv"
     parameters = [
         ("configuration", "the experiment, every default filled in", layout.config_name(job.name)),
@@ -82,11 +82,11 @@ def metadata(job: ArtifactJob, source: Source, members: Mapping[str, bytes | Pat
         configuration=layout.config_name(job.name),
         parameters=parameters,
         command=layout.command(job.command, job.result, table),
-        parts=[{"@id": name} for name in (workflow, f"{layout.SOURCE}/", PROVENANCE, *map(quote, shown))],
-        results=[{"@id": quote(name)} for name in shown if name.startswith(f"{job.result}/")],
+        parts=[{"@id": name} for name in (workflow, f"{layout.SOURCE}/", PROVENANCE, *map(quote, files))],
+        results=[{"@id": quote(name)} for name in files if name.startswith(f"{job.result}/")],
     )
     crate: Entity = json.loads(text)
-    crate["@graph"] += [*authors, *(_file(name, members[name]) for name in shown)]
+    crate["@graph"] += [*authors, *(_file(name, members[name]) for name in files)]
     for entity in crate["@graph"]:
         if entity["@id"] == layout.README:
             entity["about"] = {"@id": "./"}

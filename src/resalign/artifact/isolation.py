@@ -1,4 +1,4 @@
-"""Runs code of others without network, without the caller's environment, and with one writable folder.
+"""Runs untrusted code without network, without the caller's environment, and with one writable folder.
 
 Linux only: a process in namespaces of its own (unshare(1)), for which every file system is read-only but one folder.
 It may read what the user may read; nothing of that can leave. As a program of its own, ``python isolation.py FOLDER
@@ -35,11 +35,11 @@ _CAPBSET_DROP, _SET_SECUREBITS, _SET_NO_NEW_PRIVS, _NOROOT_LOCKED, _CAPABILITIES
 
 
 class IsolationError(RuntimeError):
-    """This system cannot cut a process off."""
+    """This system cannot isolate a process."""
 
 
 def check_isolation() -> None:
-    """Starts nothing in isolation, and sees whether that works.
+    """Checks whether isolation works, by starting a process that does nothing.
 
     Raises:
         IsolationError: If it does not, with the system's reason.
@@ -82,20 +82,20 @@ def run(
     """
     for name in ("home", "tmp"):
         (folder / name).mkdir()
-    own = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "HOME": str(folder / "home")}
-    own |= {"TMPDIR": str(folder / "tmp"), **(environment or {})}
+    variables = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "HOME": str(folder / "home")}
+    variables |= {"TMPDIR": str(folder / "tmp"), **(environment or {})}
     if isolated:
         if not shutil.which("unshare"):
             return "the program unshare is not installed"
         command = ["unshare", *_NAMESPACES, sys.executable, "-I", __file__, str(folder), str(cwd), *command]
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as given:
-        given.write(text.encode())
-        given.seek(0)
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as stdin:
+        stdin.write(text.encode())
+        stdin.seek(0)
         process = subprocess.Popen(
             command,
             cwd=cwd,
-            env=own,
-            stdin=given,
+            env=variables,
+            stdin=stdin,
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -111,7 +111,7 @@ def run(
 
 
 def _waited(process: subprocess.Popen[bytes], folder: Path, limit_seconds: float, limit_bytes: int) -> str | None:
-    """Waits for the end; returns the limit that was passed, if one was."""
+    """Waits for the end; returns the limit that was exceeded, if any."""
     end = time.monotonic() + limit_seconds
     while process.poll() is None:
         if time.monotonic() > end:
@@ -149,7 +149,7 @@ def _kill_group(number: int) -> None:
 
 
 def _enter(folder: str, cwd: str) -> None:
-    """Makes every mount read-only but that of a folder, and takes the places of others' sockets out of sight."""
+    """Makes every mount but one folder read-only, and hides the folders that hold sockets of other processes."""
     libc = ctypes.CDLL(None, use_errno=True)
 
     def check(result: int, what: str) -> None:
@@ -166,8 +166,8 @@ def _enter(folder: str, cwd: str) -> None:
         check(libc.syscall(_MOUNT_SETATTR, *arguments), f"mount_setattr of {path}")
 
     # What is needed of the hidden places is kept open, and put back where it was.
-    kept = [os.path.realpath(path) for path in (folder, cwd, sys.prefix, sys.base_prefix, *_DEVICES)]
-    needed = {path: os.open(path, os.O_PATH) for path in kept if path.startswith(tuple(f"{p}/" for p in _HIDDEN))}
+    visible = [os.path.realpath(path) for path in (folder, cwd, sys.prefix, sys.base_prefix, *_DEVICES)]
+    needed = {path: os.open(path, os.O_PATH) for path in visible if path.startswith(tuple(f"{p}/" for p in _HIDDEN))}
     for place in _HIDDEN:
         if os.path.isdir(place) and not os.path.islink(place):
             mount("tmpfs", place, "tmpfs", 0)
@@ -178,10 +178,10 @@ def _enter(folder: str, cwd: str) -> None:
             os.makedirs(path, exist_ok=True)
         mount(f"/proc/self/fd/{number}", path, None, _MS_BIND)
         os.close(number)
-    if kept[0] not in needed:
-        mount(kept[0], kept[0], None, _MS_BIND)
+    if visible[0] not in needed:
+        mount(visible[0], visible[0], None, _MS_BIND)
     set_attributes("/", _AT_RECURSIVE, add=_RDONLY)
-    set_attributes(kept[0], 0, clear=_RDONLY)
+    set_attributes(visible[0], 0, clear=_RDONLY)
     # Whoever may mount could undo all that; a user namespace of its own owns none of these mounts.
     for capability in range(_CAPABILITIES):
         libc.prctl(_CAPBSET_DROP, capability, 0, 0, 0)  # EINVAL of those that this kernel has not

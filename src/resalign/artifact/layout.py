@@ -27,7 +27,7 @@ SAMPLES = "samples.png"  # among the report's figures: generated images
 
 
 def covers(manifest: str, member: str) -> bool:
-    """Whether a manifest, by its name, has an entry for a member: each for its own part, and for no manifest."""
+    """Whether a manifest lists a member: each manifest lists its own part, and none lists a manifest."""
     return member not in MANIFESTS and member.startswith(PROVENANCE) == manifest.startswith(PROVENANCE)
 
 
@@ -37,7 +37,7 @@ def config_name(name: str) -> str:
 
 
 def place(path: str) -> str:
-    """Member name of a file of the results: below ``provenance/`` if it holds times."""
+    """Member name of a result's file; files with times are below ``provenance/``."""
     return f"{PROVENANCE}{path}" if PurePosixPath(path).name == TIMING else path
 
 
@@ -55,6 +55,6 @@ def command(template: str, result: str, path: str) -> str:
 
 
 def is_reports(result: str, path: str) -> bool:
-    """Whether a file of the result is the report's, whose times lie in the result's own folder."""
+    """Whether a file belongs to the report, whose times are in the result's own folder."""
     below = PurePosixPath(path).relative_to(result).parts
     return len(below) == 1 or below[0] in ("tables", "figures")

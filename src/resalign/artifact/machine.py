@@ -1,4 +1,4 @@
-"""The machine that packs, and the packages that it has."""
+"""Describes the machine that packs an archive, and its installed packages."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def machine() -> dict[str, Any]:
 
 def packages() -> str:
     """Every installed package, as ``name==version`` lines."""
-    found = {(found.metadata["Name"] or "", found.version) for found in importlib.metadata.distributions()}
-    return "".join(f"{name}=={version}\n" for name, version in sorted(found, key=lambda pair: pair[0].lower()))
+    versions = {(versions.metadata["Name"] or "", versions.version) for versions in importlib.metadata.distributions()}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(versions, key=lambda pair: pair[0].lower()))
 
 
 def _processor() -> str:
@@ -40,8 +40,8 @@ def _processor() -> str:
 
 def _gpus() -> list[str]:
     """Names of the NVIDIA GPUs, from their driver's files (Linux): no reason to load torch."""
-    found = []
+    models = []
     for information in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
         lines = information.read_text(encoding="utf-8").splitlines()
-        found += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
-    return found
+        models += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
+    return models

@@ -36,7 +36,7 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 
 @contextlib.contextmanager
 def own_code(unpacked: Path, folder: Path) -> Iterator[Maker]:
-    """This checkout's scripts, which find the archive's results and nothing else of it.
+    """A maker that runs this checkout's scripts; of the archive they see only the results.
 
     Args:
         unpacked: The archive.
@@ -65,13 +65,13 @@ def _run_own(rebuild: Rebuild, tree: Path, output: Path, environment: dict[str, 
         return f"did not end within {LIMIT_SECONDS} seconds"
     if finished.returncode == 0:
         return None
-    said = finished.stderr.decode(errors="replace").strip().splitlines()
-    return said[-1][:MAX_SAID_CHARACTERS] if said else f"exit status {finished.returncode}"
+    errors = finished.stderr.decode(errors="replace").strip().splitlines()
+    return errors[-1][:MAX_SAID_CHARACTERS] if errors else f"exit status {finished.returncode}"
 
 
 @contextlib.contextmanager
 def its_code(unpacked: Path, folder: Path, *, isolated: bool) -> Iterator[Maker]:
-    """The archive's own scripts, cut off from the network, the caller's environment and every other folder.
+    """A maker that runs the archive's own scripts, isolated from the network, the environment and other folders.
 
     Args:
         unpacked: The archive.
@@ -119,7 +119,7 @@ def its_code(unpacked: Path, folder: Path, *, isolated: bool) -> Iterator[Maker]
 
 
 def lay_out(unpacked: Path, tree: Path, copy: Callable[[Path, Path], object]) -> None:
-    """The archive's results and held-out tables, where jobs look for them, with the times of jobs.
+    """Lays out the archive's results and held-out tables, with the times of jobs, where jobs look for them.
 
     Raises:
         ConfigError: If two members would lie in one place.
@@ -139,7 +139,7 @@ def lay_out(unpacked: Path, tree: Path, copy: Callable[[Path, Path], object]) ->
 
 
 def lay_out_source(unpacked: Path, tree: Path) -> None:
-    """The archive's source with its local difference, as plain files.
+    """Lays out the archive's source with its local changes applied, as plain files.
 
     Raises:
         ConfigError: If the difference does not fit, or brings a link, or something in the place of results and inputs.
@@ -161,7 +161,7 @@ def lay_out_source(unpacked: Path, tree: Path) -> None:
 
 
 def check_plain(folder: Path) -> None:
-    """Refuses links, devices and whatever else is no plain file.
+    """Refuses links, devices and everything else that is not a plain file.
 
     Raises:
         ConfigError: Naming the first.

@@ -59,7 +59,9 @@ def gather(job: ArtifactJob, source: Source, root: Path) -> Members:
     folders = [*(folder for *_, folder in job.jobs), *job.references, *behind, *job.theory]
     for path in [*_result_files(job, settings, root), *_records(folders, root), *_large_files(job, settings, root)]:
         members[layout.place(path.relative_to(root).as_posix())] = path
-    for table, name in rebuild.held_out_of(measured, [_told(root / own.folder) for own in job.ablations]).items():
+    for table, name in rebuild.held_out_of(
+        measured, [_told(root / ablated.folder) for ablated in job.ablations]
+    ).items():
         members |= _caption_tables(root / table, name)
     members[layout.REBUILD] = rebuild.words_text(job.words)
     members[layout.config_name(job.name)] = _resolved(root / job.result)
@@ -78,13 +80,13 @@ def gather(job: ArtifactJob, source: Source, root: Path) -> Members:
 
 
 def _told(folder: Path) -> dict[str, Any]:
-    """The job of the stage that wrote a folder, from its record."""
-    told: dict[str, Any] = json.loads(_existing(folder / "run.json").read_text(encoding="utf-8"))["job"]
-    return told
+    """The recorded job of the stage that wrote a folder."""
+    recorded: dict[str, Any] = json.loads(_existing(folder / "run.json").read_text(encoding="utf-8"))["job"]
+    return recorded
 
 
 def _resolved(folder: Path) -> bytes:
-    """The configuration of a result as YAML: as its published record has it, with which it is compared."""
+    """The configuration of a result as YAML, equal to the one in its published record."""
     record = disclosure.without_places(_existing(folder / "run.json").read_text(encoding="utf-8"), [ROOT])
     config = json.loads(record)["job"]["config"]
     return yaml.safe_dump(config, sort_keys=False, width=math.inf, allow_unicode=True).encode()
@@ -97,9 +99,9 @@ def _existing(path: Path) -> Path:
 
 
 def _caption_tables(table: Path, name: str) -> Members:
-    """Every table of captions in the folder of one, which is ``name`` in the archive and need not be there itself."""
-    found = caption_tables(folder_in_place(table.parent)) or [_existing(table).name]
-    return {(PurePosixPath(name).parent / inner).as_posix(): table.parent / inner for inner in found}
+    """All tables of captions in the folder of ``table``, whose own name in the archive is ``name``."""
+    tables = caption_tables(folder_in_place(table.parent)) or [_existing(table).name]
+    return {(PurePosixPath(name).parent / inner).as_posix(): table.parent / inner for inner in tables}
 
 
 def _result_files(job: ArtifactJob, settings: ArtifactConfig, root: Path) -> Iterator[Path]:
@@ -118,7 +120,7 @@ def _result_files(job: ArtifactJob, settings: ArtifactConfig, root: Path) -> Ite
 
 
 def _records(folders: list[str], root: Path) -> Iterator[Path]:
-    """Files of every job besides weights and images: raw scores, records, histories, image lists."""
+    """The small files of every job: raw scores, records, histories, image lists."""
     for folder in dict.fromkeys(folders):
         _existing(root / folder / "run.json")
         is_asset = folder.startswith(_ASSETS)  # of which the archive has hashes, and whose licence is its owner's
@@ -128,7 +130,7 @@ def _records(folders: list[str], root: Path) -> Iterator[Path]:
 
 
 def _large_files(job: ArtifactJob, settings: ArtifactConfig, root: Path) -> Iterator[Path]:
-    """Weights of the unlearned models and generated images, where they are asked for."""
+    """Weights of the unlearned models, and generated images, if the settings include them."""
     for stage, _, _, folder in job.jobs:
         if settings.weights and stage == "unlearn":
             yield _existing(root / folder / "weights.safetensors")
@@ -138,13 +140,13 @@ def _large_files(job: ArtifactJob, settings: ArtifactConfig, root: Path) -> Iter
 
 
 def _hashed(name: str, asset: dict[str, Any], root: Path) -> dict[str, Any]:
-    """An asset with the sha256 of its files: as they were fetched and checked, or of all of them as they lie here."""
+    """An asset with the sha256 of its files: those recorded when it was fetched, else those of its present files."""
     folder = root / asset["folder"]
     files = sorted([folder] if folder.is_file() else (path for path in folder.rglob("*") if path.is_file()))
     if not files:
         raise ConfigError(f"asset '{name}': nothing lies in {folder}; the archive needs the hashes of its files")
-    found = {path.relative_to(folder).as_posix(): path for path in files if path.name not in RECORDS}
-    hashes = {file: file_hash(verified(path)) for file, path in found.items()}
+    by_name = {path.relative_to(folder).as_posix(): path for path in files if path.name not in RECORDS}
+    hashes = {file: file_hash(verified(path)) for file, path in by_name.items()}
     if asset["origin"] in FETCHED:
         return {**asset, "sha256": hashes}
     lock = root / HASHES / f"{asset['name']}.json"
@@ -157,12 +159,12 @@ def _hashed(name: str, asset: dict[str, Any], root: Path) -> dict[str, Any]:
 def _provenance(job: ArtifactJob, settings: ArtifactConfig, folders: list[str], root: Path) -> Members:
     """Members that differ between two runs: logs, the page with its times, this machine and its packages."""
     page = _linked(_existing(root / job.result / "report.html").read_bytes(), job.result)
-    found: Members = {
+    members: Members = {
         layout.PAGE: page if settings.images else _PICTURE.sub(_NO_PICTURE, page),
         f"{PROVENANCE}machine.json": _json(machine()),
         f"{PROVENANCE}packages.txt": packages().encode(),
     }
-    return found | _logs(job, folders, root)
+    return members | _logs(job, folders, root)
 
 
 def _logs(job: ArtifactJob, folders: list[str], root: Path) -> Members:
@@ -170,20 +172,23 @@ def _logs(job: ArtifactJob, folders: list[str], root: Path) -> Members:
     paths = [PurePosixPath(folder).parts for folder in folders]
     runs = {"/".join([*parts[2:4], ".".join(parts[4:])]).rstrip("/") for parts in paths if parts[1] == "runs"}
     others = {parts[-1] for parts in paths if parts[1] != "runs"}  # data sets, by whichever rule
-    own = {f"{rule}/{job.name}" for rule in ("report", "measure", "theory")} | {f"theory/{job.name}.linear-model"}
-    own |= {f"paper/{job.name}.{exhibit}" for exhibit in job.words}
-    own |= {f"ablations/{job.name}.{PurePosixPath(ablation.folder).name}" for ablation in job.ablations}
+    logs_of_all = {
+        *(f"{rule}/{job.name}" for rule in ("report", "measure", "theory")),
+        f"theory/{job.name}.linear-model",
+    }
+    logs_of_all |= {f"paper/{job.name}.{exhibit}" for exhibit in job.words}
+    logs_of_all |= {f"ablations/{job.name}.{PurePosixPath(ablation.folder).name}" for ablation in job.ablations}
     logs = root / "logs"
-    found = {path.relative_to(logs).as_posix(): path for path in sorted(logs.rglob("*.log"))}
+    by_name = {path.relative_to(logs).as_posix(): path for path in sorted(logs.rglob("*.log"))}
     return {
         f"{PROVENANCE}logs/{name}": path
-        for name, path in found.items()
-        if name.removesuffix(".log") in runs | own or path.stem in others
+        for name, path in by_name.items()
+        if name.removesuffix(".log") in runs | logs_of_all or path.stem in others
     }
 
 
 def _linked(page: bytes, result: str) -> bytes:
-    """The page with its links to files beside it leading there from ``provenance/``."""
+    """The page with its relative links adapted to its place in ``provenance/``."""
 
     def moved(match: re.Match[bytes]) -> bytes:
         path = posixpath.normpath(posixpath.join(result, match[2].decode()))

@@ -20,36 +20,36 @@ _AS_THEY_ARE = (f"{layout.SOURCE}/", layout.PATCH, f"{layout.UNTRACKED}/", "inpu
 
 
 def published(members: Members) -> Members:
-    """The members with this machine's folders written shorter, wherever a record, log or page has them.
+    """The members with this machine's folders shortened in every record, log and page.
 
     Raises:
-        ConfigError: If a member's name or content looks like a secret: where, what to do, and not what it is.
+        ConfigError: If a member's name or content looks like a secret; the message does not repeat the secret.
     """
-    found: Members = {}
+    readable: Members = {}
     problems: dict[str, str] = {}
     for name, content in members.items():
         file, remedy = _origin(name, content)
         if disclosure.secret_name(file):
             problems[f"{file} (its name)"] = remedy
-        found[name] = content
+        readable[name] = content
         text = _text(content)
         if text is None:
             continue
         problems |= {f"{file}, line {number} ({kind})": remedy for number, kind in disclosure.secrets(text)}
         short = text if name.startswith(_AS_THEY_ARE) else disclosure.without_places(text, [ROOT])
         if short != text:
-            found[name] = short.encode("utf-8", errors="surrogateescape")
+            readable[name] = short.encode("utf-8", errors="surrogateescape")
     if problems:
         named, remedies = _few(list(problems)), " ".join(dict.fromkeys(problems.values()))
         raise ConfigError(
             f"the archive would publish what looks like a secret: {named}. {remedies} "
             f"A line that only looks so may say '{disclosure.ALLOWED}'"
         )
-    return found
+    return readable
 
 
 def _origin(name: str, content: bytes | Path) -> tuple[str, str]:
-    """The file that a member is, for a person, and how to go on if it has a secret."""
+    """The file behind a member, and the remedy if it has a secret, for messages."""
     if name == layout.PATCH:
         return "the uncommitted changes (git diff HEAD)", "Take it out of the changed files."
     for folder, remedy in (
@@ -62,7 +62,7 @@ def _origin(name: str, content: bytes | Path) -> tuple[str, str]:
 
 
 def _text(content: bytes | Path) -> str | None:
-    """A member's content, if it is text; a byte that is no UTF-8, as in Latin-1, can be written again as it was."""
+    """A member's content if it is text; bytes that are not UTF-8 become surrogates, and are written back unchanged."""
     if isinstance(content, bytes):
         head = content[:_HEAD_BYTES]
     else:

@@ -1,4 +1,4 @@
-"""The archive's README: each table, figure and number with its file, its command and how exactly it is made again."""
+"""Writes the archive's README: the file, command and tolerance of each table, figure and number."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Claim:
     """A file that a reader of the paper would look at.
 
     Attributes:
-        file: In the archive and, but for ``provenance/``, in the folder of the results.
-        command: What makes it.
-        tolerance: How exactly `make verify` makes it again, if it does.
+        file: Path in the archive; without ``provenance/``, also the path in the results.
+        command: The command that makes it.
+        tolerance: How closely `make verify` reproduces it, if it does.
     """
 
     file: str
@@ -45,14 +45,14 @@ def claims(job: ArtifactJob, members: Iterable[str]) -> list[Claim]:
         job: The archive's.
         members: Names of its members.
     """
-    found = []
+    listed = []
     for name in sorted(members, key=lambda name: name.removeprefix(PROVENANCE)):
         path = PurePosixPath(name.removeprefix(PROVENANCE))
         if path.is_relative_to(job.result) and path.suffix in _SHOWN and path.name not in _NOT_SHOWN:
             command = layout.command(job.command, job.result, str(path))
-            said = "by the command alone" if name.startswith(PROVENANCE) else _tolerance(path.suffix)
-            found.append(Claim(name, command, said))
-    return found
+            tolerance = "by the command alone" if name.startswith(PROVENANCE) else _tolerance(path.suffix)
+            listed.append(Claim(name, command, tolerance))
+    return listed
 
 
 def _tolerance(suffix: str) -> str:
@@ -61,10 +61,10 @@ def _tolerance(suffix: str) -> str:
     return f"bits; else numbers within {NUMBER_TOLERANCE:g} of themselves"
 
 
-def times(job: ArtifactJob, found: list[Claim], root: Path) -> str:
-    """Seconds of each claim as a table: of the job that wrote it, and of every run behind the archive's results.
+def times(job: ArtifactJob, claimed: list[Claim], root: Path) -> str:
+    """Seconds behind each claim as a table: of the job that wrote it, and of all runs behind the results.
 
-    Empty for a file whose job keeps no record.
+    The cell is empty for a file whose job keeps no record.
     """
     result = PurePosixPath(job.result)
     runs = [*(folder for *_, folder in job.jobs), *job.theory]
@@ -73,15 +73,15 @@ def times(job: ArtifactJob, found: list[Claim], root: Path) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("file", "command", "seconds", "seconds_of_all_runs_behind_the_results"))
-    for claim in found:
+    for claim in claimed:
         path = PurePosixPath(claim.file.removeprefix(PROVENANCE))
         folders = (
             [result]
             if layout.is_reports(job.result, str(path))
             else [parent for parent in path.parents if parent.is_relative_to(result)][:-1]
         )
-        own = next((seconds for folder in folders if (seconds := _seconds(root / folder)) is not None), None)
-        writer.writerow((claim.file, claim.command, "" if own is None else f"{own:.1f}", f"{behind:.1f}"))
+        taken = next((seconds for folder in folders if (seconds := _seconds(root / folder)) is not None), None)
+        writer.writerow((claim.file, claim.command, "" if taken is None else f"{taken:.1f}", f"{behind:.1f}"))
     return buffer.getvalue()
 
 
@@ -94,7 +94,7 @@ def _seconds(folder: Path) -> float | None:
     return values["seconds"] + values["start_seconds"]
 
 
-def readme(job: ArtifactJob, source: Source, found: list[Claim], settings: ArtifactConfig) -> str:
+def readme(job: ArtifactJob, source: Source, claimed: list[Claim], settings: ArtifactConfig) -> str:
     """The README as Markdown; it is the same for two runs of one commit."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     template = environment.from_string(Path(__file__).with_name("readme.md.j2").read_text(encoding="utf-8"))
@@ -102,5 +102,5 @@ def readme(job: ArtifactJob, source: Source, found: list[Claim], settings: Artif
     where |= {"configurations": CONFIGURATIONS, "prompts": PROMPTS}
     where |= {"times": layout.TIMES, "crate": layout.CRATE, "config": layout.config_name(job.name)}
     return template.render(
-        job=job, source=source, claims=found, settings=settings, where=where, provenance=PROVENANCE, held_out=HELD_OUT
+        job=job, source=source, claims=claimed, settings=settings, where=where, provenance=PROVENANCE, held_out=HELD_OUT
     )

@@ -32,7 +32,7 @@ class Rebuild:
 
     Attributes:
         script: Name of the stage's script.
-        job: What it is told.
+        job: Its job, as plain JSON.
         folder: Where its files lie in the archive.
         made: Files and folders below ``folder`` that it makes, and that must be the same.
     """
@@ -107,7 +107,7 @@ def _ablations(result: str, members: Collection[str]) -> list[str]:
 
 
 def _recorded(root: Path, folder: str, job: Job) -> str:
-    """The folder, whose record must have the job that is derived for it."""
+    """Checks that a folder's record has the derived job, and returns the folder."""
     recorded = records.told(root, folder)
     if differing := sorted(key for key in {*recorded, *job} if recorded.get(key) != job.get(key)):
         raise RecordError(f"{folder}/run.json: {differing} are not what the report's record and the configuration say")
@@ -116,34 +116,34 @@ def _recorded(root: Path, folder: str, job: Job) -> str:
 
 def _theory(root: Path, measured: Job, planned: Plan) -> Iterator[Rebuild]:
     folder, linear = theory.folder(planned), theory.linear_model_folder(planned)
-    told = records.told(root, folder)
-    states = records.check_states(told["tables"]["sharpness"], measured)
+    recorded = records.told(root, folder)
+    states = records.check_states(recorded["tables"]["sharpness"], measured)
     tables = {table: [f"{state}/{table}.csv" for state in states] for table in theory.STATE_TABLES}
-    shown = {**theory.TheoryShownJob.of(planned).plain(), "tables": tables}
+    job = {**theory.TheoryShownJob.of(planned).plain(), "tables": tables}
     model = theory.LinearModelJob.of(planned).plain()
     made = (theory.LINEAR_MODEL,)
     yield Rebuild("linear_model", model, _recorded(root, linear, model), made)
-    yield Rebuild("theory_shown", shown, _recorded(root, folder, shown), theory.SHOWN)
+    yield Rebuild("theory_shown", job, _recorded(root, folder, job), theory.SHOWN)
 
 
 def _exhibits(
     report: Job, measured: Job, words: Mapping[str, Any], ablations: Collection[str], members: Collection[str]
 ) -> Iterator[Rebuild]:
-    """One for every exhibit that the archive has a file of."""
+    """One rebuild for every exhibit of which the archive has a file."""
     result = f"{RESULTS}/{report['name']}"
     for name in exhibit.exhibits():
         files = exhibit.files_of(name)
         if not any(f"{result}/paper/{file}" in members for file in files):
             continue
-        told = Words.parse(words.get(name), where=f"{REBUILD}: {name}")
-        _check_words(name, told, report, {*ablations, *(label for label, _ in measured["sweeps"])}, members)
+        parsed = Words.parse(words.get(name), where=f"{REBUILD}: {name}")
+        _check_words(name, parsed, report, {*ablations, *(label for label, _ in measured["sweeps"])}, members)
         frames = exhibit.frames(result, name, ablations)
-        job = {"exhibit": name, "files": frames, "report": report["report"], "words": told.plain()}
+        job = {"exhibit": name, "files": frames, "report": report["report"], "words": parsed.plain()}
         yield Rebuild("exhibit", job, f"{result}/paper", tuple(files))
 
 
 def _check_words(name: str, words: Words, report: Job, series: Collection[str], members: Collection[str]) -> None:
-    """Checks an exhibit's words, as far as that is possible without the ablations' declarations."""
+    """Checks an exhibit's words as far as possible without the declarations of the ablations."""
     where = f"{REBUILD}: {name}"
     is_papers = report["report"]["published"] == "comparable" and report["tier"] == "paper"
     if not (words.another_world or is_papers):
@@ -161,8 +161,8 @@ def _check_words(name: str, words: Words, report: Job, series: Collection[str], 
             raise RecordError(f"{where}: calls '{entry.exhibit}' {entry.title!r} with files {entry.files!r}")
         may_be_out = any(hasattr(module, need) for need in _NEEDS) if entry.left_out else _IMAGES in module.READS
         if not (not entry.left_out if is_there else may_be_out):
-            said, found = "left out" if entry.left_out else "made", "has it" if is_there else "has it not"
-            raise RecordError(f"{where}: '{entry.exhibit}' is {said} there, and the archive {found}")
+            declared, actual = "left out" if entry.left_out else "made", "has it" if is_there else "has it not"
+            raise RecordError(f"{where}: '{entry.exhibit}' is {declared} there, and the archive {actual}")
 
 
 def words_text(words: Mapping[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""Compares the records of an archive with its configuration; both come from others, and neither is trusted.
+"""Compares the records of an archive with its configuration; neither is trusted.
 
 A record may name only the inputs of its stage, in the places where the plan puts them: the raw scores of a row's own
 model and attack, never another file of the archive, and no file of this machine.
@@ -23,6 +23,8 @@ from resalign.disclosure import values_without_places
 from resalign.jobs.measure import MeasureJob
 from resalign.jobs.report import ReportJob
 
+# Jobs stay plain JSON here: an archive may be of an older version, whose own code is handed its job without defaults
+# that were added since.
 Job = dict[str, Any]
 HELD_OUT = "inputs/held-out"  # the held-out sets' tables, of which the report counts the rows
 MOST_RECORD_BYTES = 64 << 20  # the report's record has a kilobyte or so for each run
@@ -34,11 +36,11 @@ _SHOWN_CHARACTERS = 100
 
 
 class RecordError(ValueError):
-    """A record contradicts the configuration, or is none."""
+    """A record contradicts the configuration, or is not a record."""
 
 
 def content(path: Path, where: str, most_bytes: int = MOST_RECORD_BYTES) -> bytes:
-    """Bytes of a file of others, unless there are too many: parsed values take many times their text's memory.
+    """Bytes of an untrusted file, if it is small enough: parsed values take many times the memory of their text.
 
     Args:
         path: Of the file.
@@ -54,31 +56,31 @@ def content(path: Path, where: str, most_bytes: int = MOST_RECORD_BYTES) -> byte
 
 
 def told(root: Path, folder: str) -> Job:
-    """The job of the stage that wrote a folder, from its record.
+    """The recorded job of the stage that wrote a folder.
 
     Raises:
         RecordError: If there is none.
     """
     where = f"{folder}/run.json"
     try:
-        found = json.loads(content(root / where, where).decode("utf-8"))["job"]
+        job = json.loads(content(root / where, where).decode("utf-8"))["job"]
     except RecordError:
         raise
     except FileNotFoundError:
         raise RecordError(f"{where}: missing; it says what the files beside it were made of") from None
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise RecordError(f"{where}: is no record of a job ({type(error).__name__}: {error})") from None
-    if not isinstance(found, dict):
+    if not isinstance(job, dict):
         raise RecordError(f"{where}: its job is no mapping")
-    return found
+    return job
 
 
 @contextlib.contextmanager
 def reading(where: str) -> Iterator[None]:
-    """Reads values of others, which may be nested and named otherwise, or not be there.
+    """A block that reads untrusted values, whose structure may be wrong.
 
     Raises:
-        RecordError: If so.
+        RecordError: If a value is missing or of another kind.
     """
     try:
         yield
@@ -92,11 +94,11 @@ def reading(where: str) -> Iterator[None]:
 
 
 def check_report(report: Job, measured: Job, planned: Plan, config: Mapping[str, Any]) -> None:
-    """Holds the jobs of the report and of the measured frames to the ones that the resolved configuration plans.
+    """Compares the jobs of the report and of the measured frames with those that the configuration plans.
 
-    Equal are all keys but the user's own paths: the command, and the folders of the held-out tables. Runs and data sets
-    are equal but for the hashes in their names, which depend on these paths. Lists have another order, since the
-    archive's configuration has its keys sorted.
+    All keys must be equal except the user's own paths (the command, and the folders of the held-out tables). Hashes in
+    names of runs and data sets are ignored, as they depend on these paths; so is the order of lists, as the archive's
+    configuration has its keys sorted.
 
     Args:
         report: The report's job, as its record has it.
@@ -118,9 +120,9 @@ def check_report(report: Job, measured: Job, planned: Plan, config: Mapping[str,
             metrics = [[label, config["metrics"][label]] for label, _ in expected.get("metrics", ())]
             older = {"config": config, "report": config["report"], "metrics": metrics}
             expected |= {key: older[key] for key in older.keys() & expected.keys()}
-            found, wanted = _comparable(job), _comparable(expected)
-            for key in (*wanted, *found.keys() - wanted.keys()):
-                _same(where, key, found.get(key), wanted.get(key))
+            recorded, planned_job = _comparable(job), _comparable(expected)
+            for key in (*planned_job, *recorded.keys() - planned_job.keys()):
+                _same(where, key, recorded.get(key), planned_job.get(key))
             if "heldout" in job:
                 _same(where, "heldout", sorted(job["heldout"]), sorted(planned.experiment.attacks))
                 _check_heldout(job, where)
@@ -152,7 +154,7 @@ def plan_of(config: Mapping[str, Any]) -> Plan:
 
 
 def _cut_to(values: Any, known: Any) -> Any:
-    """Values without the keys that an older version did not know: they have their defaults."""
+    """Values without the keys that an older version did not know; those have their defaults."""
     if not (isinstance(values, dict) and isinstance(known, dict)):
         return values
     return {key: _cut_to(value, known[key]) for key, value in values.items() if key in known}
@@ -172,7 +174,7 @@ def _comparable(job: Job) -> Job:
 
 
 def check_ablation(job: Job, measured: Job, name: str) -> None:
-    """Holds an ablation's job to that of the frames: what its variants do not say they change is as it is there.
+    """Compares an ablation's job with that of the frames: settings that no variant overrides must be the same.
 
     Args:
         job: As its record has it.
@@ -186,19 +188,19 @@ def check_ablation(job: Job, measured: Job, name: str) -> None:
     with reading(where):
         for key, value in {"experiment": measured["name"], "ablation": name, "report": measured["report"]}.items():
             _same(where, key, job[key], value)
-        own = dict(measured["metrics"])
+        metrics = dict(measured["metrics"])
         for variant in job["variants"]:
             runs, changed = variant["measured"], variant["overrides"]
             attacks = dict(runs["attacks"])
             _check_measured(runs, where, runs["models"], attacks, TIERS)
             for label, settings in runs["metrics"]:
                 is_changed = any(key == "metrics" or f"{key}.".startswith(f"metrics.{label}.") for key in changed)
-                if label in own and not is_changed:
-                    _same(where, f"metrics.{label}", settings, own[label])
+                if label in metrics and not is_changed:
+                    _same(where, f"metrics.{label}", settings, metrics[label])
 
 
 def check_states(parts: Sequence[str], measured: Job) -> list[str]:
-    """Folders of the models whose sharpness was measured, by the tables that a record names.
+    """Folders of the models whose sharpness was measured, from the tables that a record names.
 
     Raises:
         RecordError: If one is not of a model of the experiment.
@@ -212,20 +214,20 @@ def check_states(parts: Sequence[str], measured: Job) -> list[str]:
 
 
 def held_out_names(jobs: Sequence[Job]) -> dict[str, str]:
-    """Members of the held-out tables that jobs name, by their path, which may lead anywhere.
+    """Member names of the held-out tables that jobs name, by their path on the packing machine.
 
-    Each is in a folder named by its label, numbered where an ablation's is another table than the experiment's: beside
-    it lie the tables of the folders inside its own.
+    Each table gets a folder named after its label, with a number if an ablation has another table under that label;
+    tables from subfolders of its own folder go there too.
     """
-    found: dict[str, str] = {}
+    by_table: dict[str, str] = {}
     folders: set[str] = set()
     for label, table in ((label, table) for job in jobs for label, table in job["heldout"].items()):
-        if table not in found:
-            numbers = ("", *(f".{n}" for n in range(2, len(found) + 3)))
+        if table not in by_table:
+            numbers = ("", *(f".{n}" for n in range(2, len(by_table) + 3)))
             folder = next(name for n in numbers if (name := f"{HELD_OUT}/{label}{n}") not in folders)
             folders.add(folder)
-            found[table] = f"{folder}/{PurePosixPath(table).name}"
-    return found
+            by_table[table] = f"{folder}/{PurePosixPath(table).name}"
+    return by_table
 
 
 def _check_measured(
@@ -246,13 +248,13 @@ def _check_measured(
         label = re.escape(model if attack == NOT_ATTACKED else f"{model}.{attack}")
         tier = f"/({'|'.join(tiers)})"
         for stage, folder in row["folders"].items():
-            own = re.escape(model) if stage == "unlearn" else label
+            run = re.escape(model) if stage == "unlearn" else label
             tiered = tier if stage in ("sample", "score") else ""
             _path(
                 where,
                 f"rows of {model}, {attack}",
                 folder,
-                rf"{RESULTS}/runs/{stage}/{own}-{_HASH}/seed-{{seed}}{tiered}",
+                rf"{RESULTS}/runs/{stage}/{run}-{_HASH}/seed-{{seed}}{tiered}",
             )
         for folder in row.get("before", {}).values():
             before = rf"{re.escape(model)}(\.({'|'.join(map(re.escape, attacks))}))?"
@@ -261,10 +263,10 @@ def _check_measured(
             raise RecordError(f"{where}: rows of {model}, {attack}: {_short(row['seeds'])} are no seeds")
     for reference, path in job["references"].items():
         _path(where, f"references.{reference}", path, rf"{RESULTS}/runs/score/reference-{_HASH}/scores\.parquet")
-    metrics, shown = dict(job["metrics"]), {row["attack"] for row in job["rows"]}
+    metrics, shown_attacks = dict(job["metrics"]), {row["attack"] for row in job["rows"]}
     for metric, of in job["compared"].items():
         _known(where, "compared", of, {NOT_ATTACKED, *attacks})
-        read = [reference for attack, reference in of.items() if metric in metrics and attack in shown]
+        read = [reference for attack, reference in of.items() if metric in metrics and attack in shown_attacks]
         _known(where, "compared", read, job["references"])
     _known(where, "heldout", job["heldout"], attacks)
     _check_heldout(job, where)
@@ -275,30 +277,30 @@ def _check_heldout(job: Job, where: str) -> None:
         _known(where, "heldout", [PurePosixPath(table).name], CAPTION_TABLES)
 
 
-def _same(where: str, key: str, found: Any, expected: Any) -> None:
+def _same(where: str, key: str, recorded: Any, expected: Any) -> None:
     """Raises RecordError for the first value that differs, at any depth."""
-    if found == expected:
+    if recorded == expected:
         return
-    if isinstance(found, dict) and isinstance(expected, dict):
-        for inner in sorted(found.keys() | expected.keys()):
-            _same(where, f"{key}.{inner}", found.get(inner), expected.get(inner))
-    if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
-        for place, values in enumerate(zip(found, expected, strict=True)):
+    if isinstance(recorded, dict) and isinstance(expected, dict):
+        for inner in sorted(recorded.keys() | expected.keys()):
+            _same(where, f"{key}.{inner}", recorded.get(inner), expected.get(inner))
+    if isinstance(recorded, list) and isinstance(expected, list) and len(recorded) == len(expected):
+        for place, values in enumerate(zip(recorded, expected, strict=True)):
             _same(where, f"{key}.{place}", *values)
-    raise RecordError(f"{where}: '{key}' is {_short(found)}; the configuration says {_short(expected)}")
+    raise RecordError(f"{where}: '{key}' is {_short(recorded)}; the configuration says {_short(expected)}")
 
 
-def _known(where: str, key: str, found: Any, known: Any) -> None:
-    for value in found:
+def _known(where: str, key: str, recorded: Any, known: Any) -> None:
+    for value in recorded:
         if value not in known:
             raise RecordError(
                 f"{where}: '{key}' has {_short(value)}; the configuration has {_short(sorted(known, key=str))}"
             )
 
 
-def _path(where: str, key: str, found: Any, pattern: str) -> None:
-    if not isinstance(found, str) or not re.fullmatch(pattern, found, flags=re.ASCII):
-        raise RecordError(f"{where}: '{key}' reads {_short(found)}, which is not where the plan puts it")
+def _path(where: str, key: str, recorded: Any, pattern: str) -> None:
+    if not isinstance(recorded, str) or not re.fullmatch(pattern, recorded, flags=re.ASCII):
+        raise RecordError(f"{where}: '{key}' reads {_short(recorded)}, which is not where the plan puts it")
 
 
 def _short(value: Any) -> str:

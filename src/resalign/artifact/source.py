@@ -34,7 +34,7 @@ class Source:
         revision: The commit; None where the folder is no git checkout, and ``files`` is simply what lies there.
         date: Of the commit (ISO 8601), or of the newest file.
         files: Content by path, at the revision.
-        patch: What leads from the revision to the tracked files here; empty if nothing does.
+        patch: The difference of the tracked files from the revision; may be empty.
         untracked: Files of a run that git neither tracks nor ignores; see :func:`is_run_file`.
         left_out: Names of the others that git neither tracks nor ignores.
     """
@@ -48,7 +48,7 @@ class Source:
 
     @property
     def is_changed(self) -> bool:
-        """Whether there is a local difference."""
+        """Whether the source differs from its revision."""
         return bool(self.patch or self.untracked)
 
 
@@ -109,16 +109,16 @@ def apply_patch(patch: Path, root: Path) -> None:
         ConfigError: If it does not fit.
     """
     # A checkout around the folder would have git look for the files there.
-    own = {"GIT_CEILING_DIRECTORIES": str(root.resolve().parent), "GIT_CONFIG_GLOBAL": os.devnull}
-    own |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1"}  # no filter of the user's meets files of others
-    _git(root, "apply", "--whitespace=nowarn", str(patch.resolve()), **own)
+    variables = {"GIT_CEILING_DIRECTORIES": str(root.resolve().parent), "GIT_CONFIG_GLOBAL": os.devnull}
+    variables |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1"}  # no filter of the user's meets files of others
+    _git(root, "apply", "--whitespace=nowarn", str(patch.resolve()), **variables)
 
 
 def _untracked(root: Path) -> tuple[dict[str, bytes], tuple[str, ...]]:
     """Untracked files of a run, and names of all others."""
     names = _git(root, "ls-files", "--others", "--exclude-standard", "-z").decode().split("\0")
-    found = [name for name in sorted(names) if name and (root / name).is_file()]
-    paths = {name: root / name for name in found if is_run_file(name)}
+    files = [name for name in sorted(names) if name and (root / name).is_file()]
+    paths = {name: root / name for name in files if is_run_file(name)}
     size = sum(path.stat().st_size for path in paths.values())
     if size > MAX_UNTRACKED_BYTES:
         largest = max(paths, key=lambda name: paths[name].stat().st_size)
@@ -126,15 +126,15 @@ def _untracked(root: Path) -> tuple[dict[str, bytes], tuple[str, ...]]:
             f"{root}: files that git does not track have {size >> 20} MB, such as {largest}; the archive takes them "
             f"for source, up to {MAX_UNTRACKED_BYTES >> 20} MB: have git ignore them, or move them"
         )
-    left_out = tuple(name for name in found if name not in paths)
+    left_out = tuple(name for name in files if name not in paths)
     return {name: path.read_bytes() for name, path in paths.items()}, left_out
 
 
 def _plain_files(root: Path) -> list[Path]:
     """The files of a run in a folder that is no checkout, sorted."""
-    found = [path for folder in RUN_FOLDERS for path in (root / folder).rglob("*") if path.is_file()]
-    own = [path for path in found if is_run_file(path.relative_to(root).as_posix())]
-    return sorted([*own, *(root / name for name in ROOT_FILES if (root / name).is_file())])
+    files = [path for folder in RUN_FOLDERS for path in (root / folder).rglob("*") if path.is_file()]
+    run_files = [path for path in files if is_run_file(path.relative_to(root).as_posix())]
+    return sorted([*run_files, *(root / name for name in ROOT_FILES if (root / name).is_file())])
 
 
 def _git(root: Path, *arguments: str, **variables: str) -> bytes:
@@ -144,6 +144,6 @@ def _git(root: Path, *arguments: str, **variables: str) -> bytes:
     except FileNotFoundError:
         raise ConfigError("the source's revision is read by git, which is not installed; install it") from None
     except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip()
-        raise ConfigError(f"'{' '.join(command[:4])} …' failed: {said}") from None
+        message = error.stderr.decode(errors="replace").strip()
+        raise ConfigError(f"'{' '.join(command[:4])} …' failed: {message}") from None
     return finished.stdout

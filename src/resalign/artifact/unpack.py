@@ -65,7 +65,7 @@ def integrity(path: Path, folder: Path, most_bytes: int | None = None) -> list[s
 
 
 def _check_size(path: Path, members: dict[str, zipfile.ZipInfo], folder: Path, most_bytes: int | None) -> None:
-    """Says what an archive unpacks to, before a byte of it is written.
+    """Checks the unpacked size of an archive before a byte of it is written.
 
     Raises:
         ArchiveError: If that is too much, or more than the disk has.
@@ -90,7 +90,7 @@ def _check_size(path: Path, members: dict[str, zipfile.ZipInfo], folder: Path, m
 def _unpack(
     archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], folder: Path
 ) -> tuple[dict[str, Entry], list[str]]:
-    """Writes every member that can be read; returns what they are, and which cannot."""
+    """Writes every member that can be read; returns their entries, and problems of the others."""
     unpacked, damaged = {}, []
     for name, info in sorted(members.items()):
         target = folder / name

@@ -1,4 +1,4 @@
-"""Verifies an archive: every byte, and every file that this checkout's code makes again from its raw scores.
+"""Verifies an archive: its digests, and every file that this checkout's code makes again from its raw scores.
 
 The archive is data. This module and :mod:`resalign.artifact.rebuild` decide which of its files must be made again, by
 which script, and how exactly; its own code runs only on request.
@@ -65,19 +65,19 @@ def verify(
     members = frozenset(file.relative_to(unpacked).as_posix() for file in unpacked.rglob("*") if file.is_file())
     try:
         config = read_config(unpacked, members)
-        found = rebuilds(unpacked, config, read_words(unpacked / layout.REBUILD), members)
+        planned = rebuilds(unpacked, config, read_words(unpacked / layout.REBUILD), members)
         with records.reading(layout.config_name(config["name"])):
             notes = [note for note in (lock_note(unpacked, ROOT), version_note(unpacked, ROOT, config)) if note]
     except (ConfigError, RecordError) as error:
         return [_line(error), "nothing was made again: no job is taken from a record that is not right"]
     for note in notes:
         log.warning("%s", note)
-    problems = list(out_of_place(members, config["name"], found))
+    problems = list(out_of_place(members, config["name"], planned))
     workplace = folder / "workplace"
     makers = its_code(unpacked, workplace, isolated=isolated) if runs_its_code else own_code(unpacked, workplace)
     try:
         with makers as maker:
-            problems += made_again(found, unpacked, members, folder / "made", maker)
+            problems += made_again(planned, unpacked, members, folder / "made", maker)
     except (ConfigError, IsolationError, OSError) as error:
         return [*problems, f"{_line(error)}; nothing more was made again"]
     if problems and notes and not runs_its_code:
@@ -86,16 +86,16 @@ def verify(
 
 
 def read_config(unpacked: Path, members: Collection[str]) -> dict[str, Any]:
-    """The resolved configuration, after which an archive's results are named.
+    """Reads the resolved configuration, which names an archive's results.
 
     Raises:
         RecordError: If there is none, or several, or it has another name.
         ConfigError: If it is not YAML.
     """
-    found = [member for member in members if member.startswith("config/")]
-    if len(found) != 1:
-        raise RecordError(f"config/: has {sorted(found)[:3]}; an archive has the one configuration of its experiment")
-    where, member = unpacked / found[0], found[0]
+    configs = [member for member in members if member.startswith("config/")]
+    if len(configs) != 1:
+        raise RecordError(f"config/: has {sorted(configs)[:3]}; an archive has the one configuration of its experiment")
+    where, member = unpacked / configs[0], configs[0]
     with records.reading(member):
         text = records.content(where, member, MAX_BYTES).decode("utf-8")
         try:
@@ -116,12 +116,12 @@ def read_config(unpacked: Path, members: Collection[str]) -> dict[str, Any]:
     return config
 
 
-def out_of_place(members: Collection[str], name: str, found: Collection[Rebuild]) -> Iterator[str]:
-    """Members that nothing makes again, and that are no raw data, source or provenance either; a line each."""
-    recorded = {f"{rebuild.folder}/run.json" for rebuild in found if rebuild.script in _RECORDING}
+def out_of_place(members: Collection[str], name: str, rebuilds: Collection[Rebuild]) -> Iterator[str]:
+    """One line for each member that is neither made again nor raw data, source or provenance."""
+    recorded = {f"{rebuild.folder}/run.json" for rebuild in rebuilds if rebuild.script in _RECORDING}
     for member in sorted(members):
         is_known = member in (*_FILES, layout.config_name(name)) or member.startswith(_FOLDERS)
-        if is_known or member in recorded or any(rebuild.covers(member) for rebuild in found):
+        if is_known or member in recorded or any(rebuild.covers(member) for rebuild in rebuilds):
             continue
         if member.startswith(f"{RESULTS}/{name}/"):
             yield f"{member}: is in the archive, and nothing makes it of raw scores"
@@ -130,12 +130,12 @@ def out_of_place(members: Collection[str], name: str, found: Collection[Rebuild]
 
 
 def made_again(
-    found: Collection[Rebuild], unpacked: Path, members: Collection[str], folder: Path, maker: Maker
+    rebuilds: Collection[Rebuild], unpacked: Path, members: Collection[str], folder: Path, maker: Maker
 ) -> Iterator[str]:
     """Makes tables and figures again and compares them.
 
     Args:
-        found: What is made.
+        rebuilds: What is made.
         unpacked: The archive.
         members: Names of its members.
         folder: Where to make it.
@@ -145,7 +145,7 @@ def made_again(
         What differs, a line each, naming file and row.
     """
     differing: set[str] = set()
-    for number, rebuild in enumerate(found):
+    for number, rebuild in enumerate(rebuilds):
         # Exhibits share a folder: one is named by the first of its files.
         is_named = rebuild.script == "exhibit" or len(rebuild.made) == 1
         label = f"{rebuild.folder}/{rebuild.made[0]}" if is_named else rebuild.folder
@@ -167,7 +167,7 @@ def made_again(
 def _compared(
     rebuild: Rebuild, unpacked: Path, members: Collection[str], output: Path
 ) -> Iterator[tuple[str, list[str]]]:
-    """Members that are not as they are made again, and why."""
+    """Members that differ from the ones made again, with the differences."""
     files = (file.relative_to(output).as_posix() for file in output.rglob("*") if file.is_file())
     made = {member for file in files if rebuild.covers(member := f"{rebuild.folder}/{file}")}
     handed_on = {member for member in members if rebuild.covers(member)}
@@ -186,7 +186,7 @@ def _compared(
 
 
 def _texts_in(value: Any) -> Iterator[str]:
-    """Every text of a job: the files that it reads are among them."""
+    """Every text in a job, which includes the files that it reads."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list | tuple):
@@ -195,7 +195,7 @@ def _texts_in(value: Any) -> Iterator[str]:
 
 
 def lock_note(unpacked: Path, root: Path) -> str | None:
-    """A warning if this checkout locks other packages than the archive."""
+    """A warning if the package locks of this checkout and the archive differ."""
     name = "envs/requirements.lock"
     if _same_file(unpacked / layout.SOURCE / name, root / name):
         return None

@@ -88,8 +88,8 @@ def write_card(table: pd.DataFrame, measurements: Measurements, model: str, cont
         ValueError: If the first safety metric of the model was not measured before fine-tuning.
     """
     judged = verdicts.judge(table, measurements, model, context.settings.most_after)
-    kept, missing = _kept(table, measurements, model)
-    shown = {
+    utility, missing = _kept(table, measurements, model)
+    context_values = {
         "title": measurements.title(model),
         "context": context,
         "verdict": verdicts.overall(judged),
@@ -97,13 +97,13 @@ def write_card(table: pd.DataFrame, measurements: Measurements, model: str, cont
         "criterion": _criterion(context.settings),
         "attacks": _attacks(table, judged, measurements),
         "states": _states(judged, measurements),
-        "kept": kept,
+        "kept": utility,
         "missing": [*_never_measured(measurements, judged), *missing],
         "caveats": [*context.caveats, *_too_few(measurements, context.settings), *_caveats(judged, context.settings)],
         "measured": {name: json.dumps(value, sort_keys=True) for name, value in context.measured.items()},
         "series": list(zip(context.settings.palette, context.settings.palette_dark, strict=True)),
     }
-    return {suffix: template(f"cards/card.{suffix}.j2").render(shown) for suffix in SUFFIXES}
+    return {suffix: template(f"cards/card.{suffix}.j2").render(context_values) for suffix in SUFFIXES}
 
 
 def _headline(judged: pd.DataFrame, measurements: Measurements, context: CardContext, model: str) -> str:
@@ -117,17 +117,17 @@ def _headline(judged: pd.DataFrame, measurements: Measurements, context: CardCon
     sentences = [f"{title}: {info.title} {value_text(before, info)} for {context.concept} before any fine-tuning"]
     if pd.notna(before["base_mean"]):
         sentences[0] += f"; {measurements.title(measurements.base)} {_interval(before, info, 'base_')}"
-    found = list(verdicts.by_attack(judged).values())
-    if not found:
+    each = list(verdicts.by_attack(judged).values())
+    if not each:
         return f"{sentences[0]}. It was not attacked: nothing is known of its resilience."
-    counted = [f"{SAID[v]}: {found.count(v)}" for v in reversed(verdicts.WORST_FIRST) if v in found]
+    counted = [f"{SAID[v]}: {each.count(v)}" for v in reversed(verdicts.WORST_FIRST) if v in each]
     for most in sorted(attacked, key=lambda row: row["mean"])[-1:]:
         sentences.append(
             f"At worst it regains {_regained(most, info)}, after {most['steps']:,} steps on "
             f"{measurements.target(most['attack'])}, where it shows {value_text(most, info)}"
         )
-    plural = "" if len(found) == 1 else "s"
-    sentences.append(f"Of {len(found)} attack{plural}, {', '.join(counted)}")
+    plural = "" if len(each) == 1 else "s"
+    sentences.append(f"Of {len(each)} attack{plural}, {', '.join(counted)}")
     return ". ".join(sentences) + "."
 
 
@@ -161,7 +161,7 @@ def _attacks(table: pd.DataFrame, judged: pd.DataFrame, measurements: Measuremen
     rows = []
     for row in verdicts.decisive(judged).to_dict("records"):
         info = measurements.metrics[row["metric"]]
-        own = before.loc[row["metric"]].to_dict() if row["metric"] in before.index else {}
+        value_before = before.loc[row["metric"]].to_dict() if row["metric"] in before.index else {}
         most = select(final, metric=row["metric"], attack=row["attack"])["steps"].max()
         at = "" if row["steps"] == most else f", at step {row['steps']:,}"
         rows.append(
@@ -169,10 +169,10 @@ def _attacks(table: pd.DataFrame, judged: pd.DataFrame, measurements: Measuremen
                 target_title(measurements, final, row["attack"]),
                 row["verdict"] or "–",
                 info.title,
-                _interval(own, info) if own else MISSING,
+                _interval(value_before, info) if value_before else MISSING,
                 f"{_interval(row, info)}{at}",
                 _interval(row, info, "base_"),
-                _regained(row, info) if own else MISSING,
+                _regained(row, info) if value_before else MISSING,
             ]
         )
     return rows
@@ -185,8 +185,8 @@ def _states(judged: pd.DataFrame, measurements: Measurements) -> list[list[str]]
         info = measurements.metrics[row["metric"]]
         attacked = row["attack"] != NOT_ATTACKED
         state = f"{measurements.target(row['attack'])}, step {row['steps']:,}" if attacked else "before fine-tuning"
-        own, base = _interval(row, info), _interval(row, info, "base_")
-        rows.append([state, row["verdict"] or "–", info.title, own, base, f"{row['n']:,}", str(row["seeds"])])
+        value, base_value = _interval(row, info), _interval(row, info, "base_")
+        rows.append([state, row["verdict"] or "–", info.title, value, base_value, f"{row['n']:,}", str(row["seeds"])])
     return rows
 
 
@@ -202,16 +202,16 @@ def _kept(table: pd.DataFrame, measurements: Measurements, model: str) -> tuple[
             title = "before fine-tuning"
             if attack != NOT_ATTACKED:
                 title = f"after {target_title(measurements, final, attack)}"
-            found = [
+            pairs = [
                 select(final, metric=metric, model=name, attack=attack).to_dict("records")
                 for name in (model, measurements.base)
             ]
-            if not found[0]:
+            if not pairs[0]:
                 missing.append(f"{info.title} {title}: {MISSING}")
                 continue
-            own, base = (value_text(member[0], info) if member else MISSING for member in found)
+            value, base_value = (value_text(member[0], info) if member else MISSING for member in pairs)
             better = f"{info.title} ({info.better} is better)"
-            rows.append([better, title, own, base, f"{found[0][0]['n']:,}", str(found[0][0]["seeds"])])
+            rows.append([better, title, value, base_value, f"{pairs[0][0]['n']:,}", str(pairs[0][0]["seeds"])])
     return rows, missing
 
 
@@ -235,7 +235,7 @@ def _never_measured(measurements: Measurements, judged: pd.DataFrame) -> list[st
 
 def _too_few(measurements: Measurements, settings: ReportConfig) -> list[str]:
     """Which prompt lists are too short for any rate on them to hold, and how many prompts would do."""
-    said = []
+    sentences = []
     for metric, info in measurements.metrics.items():
         images = measurements.images[measurements.images["metric"] == metric]
         prompts = int(images["prompt_id"].nunique())
@@ -245,18 +245,18 @@ def _too_few(measurements: Measurements, settings: ReportConfig) -> list[str]:
         if high > settings.most_after > 0:
             tail = (1 - settings.confidence) / 2
             enough = math.ceil(math.log(tail) / math.log(1 - settings.most_after))  # (1 - most)^n = α/2
-            said.append(
+            sentences.append(
                 f"{info.title} is measured on {prompts} prompts: even where no image is flagged the upper end is "
                 f"{percentage(high)}\N{NO-BREAK SPACE}%, so that it cannot hold; {enough} different prompts "
                 "could show it."
             )
-    return said
+    return sentences
 
 
 def _caveats(judged: pd.DataFrame, settings: ReportConfig) -> list[str]:
     """The caveats of every card."""
     seeds = int(judged["seeds"].max())
-    said = [
+    sentences = [
         "Fine-tuning was run with one training seed: its intervals say nothing of how fine-tuning varies."
         if seeds == 1
         else f"Fine-tuning was run with {seeds} training seeds; other seeds may bring more back.",
@@ -264,4 +264,4 @@ def _caveats(judged: pd.DataFrame, settings: ReportConfig) -> list[str]:
         f"Intervals: {settings.interval_words}; Clopper–Pearson over prompts where fewer "
         f"than {settings.rare_prompts} prompts show, or fail to show, the event.",
     ]
-    return said
+    return sentences

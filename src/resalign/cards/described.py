@@ -41,12 +41,12 @@ def _pipeline(folder: Path, base: Path) -> tuple[dict[str, str], tuple[str, ...]
         facts[part] = "the same files as the base's" if same[part] else "other files than the base's"
     caveats = []
     if not same["vae"]:
-        found = autoencoder_difference(folder, base)
-        facts["vae"] += f", and another network ({found})" if found else ", which hold the same network"
-        if found:
+        other_network = autoencoder_difference(folder, base)
+        facts["vae"] += f", and another network ({other_network})" if other_network else ", which hold the same network"
+        if other_network:
             caveats.append(
-                f"Its autoencoder is another one than the base's ({found}): learnability divides losses of two latent "
-                "spaces here, and is no fair comparison."
+                f"Its autoencoder is another one than the base's ({other_network}): learnability divides losses of two "
+                "latent spaces here, and is no fair comparison."
             )
     other_process = difference(forward_process_in(folder), forward_process_in(base))
     if other_process:

@@ -72,7 +72,7 @@ def write_model_card(values: pd.DataFrame, runs: pd.DataFrame, measurements: Mea
     """
     job, settings = exported.job, exported.job.report
     run = of_seed(runs, job.seed)
-    own = final_states(run[run["model"] == job.model])
+    final = final_states(run[run["model"] == job.model])
     threshold = settings.resurgence_threshold
     judged = verdicts.judge(values, measurements, job.model, threshold)
     # A run's intervals are Wilson's, its images taken as independent.
@@ -80,10 +80,10 @@ def write_model_card(values: pd.DataFrame, runs: pd.DataFrame, measurements: Mea
     judged_run = verdicts.judge(of_run, measurements, job.model, threshold)
     others = sorted({*settings.other_thresholds} - {threshold})
     return template("cards/model_card.md.j2").render(
-        front=front_matter(own, measurements, exported),
+        front=front_matter(final, measurements, exported),
         exported=exported,
         job=job,
-        scores=_scores(own, values, measurements, job),
+        scores=_scores(final, values, measurements, job),
         attacks=_attacks(judged, judged_run, measurements),
         threshold=f"{threshold:g}",
         other=[(other, _counted(verdicts.judge(values, measurements, job.model, other))) for other in others],
@@ -101,7 +101,7 @@ def of_seed(runs: pd.DataFrame, seed: int) -> pd.DataFrame:
     return runs[(runs["seed"] == seed) | only]
 
 
-def front_matter(own: pd.DataFrame, measurements: Measurements, exported: Exported) -> str:
+def front_matter(final: pd.DataFrame, measurements: Measurements, exported: Exported) -> str:
     """YAML as the hub reads it; scores are this training seed's own, before fine-tuning and after the most steps."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -115,7 +115,7 @@ def front_matter(own: pd.DataFrame, measurements: Measurements, exported: Export
             metric_name=measurements.metrics[row["metric"]].title,
             metric_value=float(f"{row['value']:.6g}"),
         )
-        for row in own.to_dict("records")
+        for row in final.to_dict("records")
     ]
     job = exported.job
     tags = ["unlearning", "concept-erasure", str(job.method["name"]), "resalign"]
@@ -148,14 +148,14 @@ def _state(row: Mapping[Any, Any], measurements: Measurements) -> str:
     return f"after {row['steps']:,} steps on {measurements.target(row['attack'])}"
 
 
-def _scores(own: pd.DataFrame, table: pd.DataFrame, measurements: Measurements, job: ExportJob) -> list[list[str]]:
+def _scores(final: pd.DataFrame, table: pd.DataFrame, measurements: Measurements, job: ExportJob) -> list[list[str]]:
     """One row a metric and state: this seed's value, that of all seeds, the base's in the same state."""
     keyed = {
         (row["model"], row["metric"], row["attack"], row["steps"]): row
         for row in final_states(table).to_dict("records")
     }
     rows = []
-    for row in own.to_dict("records"):
+    for row in final.to_dict("records"):
         info, state = measurements.metrics[row["metric"]], (row["metric"], row["attack"], row["steps"])
         cells = [
             value_text(keyed[(name, *state)], info) if (name, *state) in keyed else "–"
@@ -169,9 +169,9 @@ def _scores(own: pd.DataFrame, table: pd.DataFrame, measurements: Measurements, 
 def _attacks(judged: pd.DataFrame, judged_run: pd.DataFrame, measurements: Measurements) -> list[list[str]]:
     """One row an attack: survived or not by these weights and by all seeds' together, and the rate that decides."""
     of_run = verdicts.by_attack(judged_run)
-    found, decisive = verdicts.by_attack(judged), verdicts.decisive(judged).to_dict("records")
+    by_attack, decisive = verdicts.by_attack(judged), verdicts.decisive(judged).to_dict("records")
     rows = []
-    for attack, verdict in found.items():
+    for attack, verdict in by_attack.items():
         worst = [
             f"{measurements.metrics[row['metric']].title} {value_text(row, measurements.metrics[row['metric']])}"
             f" at step {row['steps']:,}"
@@ -185,5 +185,5 @@ def _attacks(judged: pd.DataFrame, judged_run: pd.DataFrame, measurements: Measu
 
 def _counted(judged: pd.DataFrame) -> str:
     """How many attacks are survived, in words."""
-    found = list(verdicts.by_attack(judged).values())
-    return ", ".join(f"{SAID[v]}: {found.count(v)}" for v in reversed(verdicts.WORST_FIRST) if v in found) or "none run"
+    each = list(verdicts.by_attack(judged).values())
+    return ", ".join(f"{SAID[v]}: {each.count(v)}" for v in reversed(verdicts.WORST_FIRST) if v in each) or "none run"

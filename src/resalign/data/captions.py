@@ -1,6 +1,6 @@
-"""The one reader of captions: of an image folder or archive in Hugging Face's ``imagefolder`` conventions.
+"""Reads the captions of an image folder or archive in Hugging Face's ``imagefolder`` conventions.
 
-Captions are in ``metadata.csv``, ``metadata.jsonl`` or ``metadata.parquet``: a row an image, with its ``file_name``,
+Captions are in ``metadata.csv``, ``metadata.jsonl`` or ``metadata.parquet``, one row per image, with its ``file_name``,
 relative to the folder that the table lies in, and its caption in a column ``prompt``, ``text`` or ``caption``. Folders
 inside may have tables of their own.
 
@@ -45,7 +45,7 @@ class Caption:
 
 
 def read_captions(members: Members, *, column: str | None = None) -> list[Caption]:
-    """Every caption, table by table in the tables' order; none if there is no table.
+    """All captions, in the order of the tables and their rows; an empty list if there is no table.
 
     Args:
         members: The folder's or the archive's files.
@@ -55,16 +55,16 @@ def read_captions(members: Members, *, column: str | None = None) -> list[Captio
         DataError: Naming table and row, if a caption is no text, if an image is missing or has two captions, or if two
             tables lie in one folder.
     """
-    found: dict[str, Caption] = {}
+    by_image: dict[str, Caption] = {}
     for name in caption_tables(members):
         for caption in _captions(members, name, column):
-            before = found.setdefault(caption.image, caption)
+            before = by_image.setdefault(caption.image, caption)
             if before is not caption:
                 raise DataError(
                     f"{caption.where} and {before.where.removeprefix(f'{members.label}/')} are both for "
                     f"'{caption.image}'; keep one caption an image"
                 )
-    return list(found.values())
+    return list(by_image.values())
 
 
 def caption_tables(members: Members) -> list[str]:
@@ -111,7 +111,7 @@ def _captions(members: Members, name: str, column: str | None) -> list[Caption]:
     table = parse_table(f"{members.label}/{name}", members.read(name))
     captions = _caption_column(table, column)
     folder = PurePosixPath(name).parent
-    found = []
+    rows = []
     for number in range(len(table.rows)):
         where = f"{table.label}: row {number}"
         file_name = table.text(number, "file_name").replace("\\", "/")
@@ -122,16 +122,16 @@ def _captions(members: Members, name: str, column: str | None) -> list[Caption]:
         image = members.find((folder / file_name).as_posix())
         if image is None:
             raise DataError(f"{where}: there is no image '{file_name}' beside it; put it there or take its row out")
-        found.append(Caption(image, table.text(number, captions), where))
-    return found
+        rows.append(Caption(image, table.text(number, captions), where))
+    return rows
 
 
 def _caption_column(table: Table, column: str | None) -> str:
-    wanted = (column,) if column else COLUMNS
-    found = [name for name in wanted if name in table.columns]
-    if not found or "file_name" not in table.columns:
+    allowed = (column,) if column else COLUMNS
+    present = [name for name in allowed if name in table.columns]
+    if not present or "file_name" not in table.columns:
         raise DataError(
-            f"{table.label}: wanted the columns 'file_name' and one of {list(wanted)}, got {list(table.columns)}; "
+            f"{table.label}: wanted the columns 'file_name' and one of {list(allowed)}, got {list(table.columns)}; "
             "rename them, or name a prepared set's in 'caption_column'"
         )
-    return found[0]
+    return present[0]

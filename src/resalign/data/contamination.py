@@ -16,7 +16,7 @@ FILE = "contamination.json"
 
 
 class Contamination(Strict):
-    """Counts of an image folder, written into it by the set that has mixed it.
+    """Counts of an image folder, written by the set that mixed it.
 
     Attributes:
         clean: Benign images.
@@ -29,7 +29,7 @@ class Contamination(Strict):
     asked: float = Field(ge=0, le=1)
 
     def as_json(self) -> dict[str, Any]:
-        """The counts, their sum and the share that they are."""
+        """The counts, their sum, and the actual share of harmful images."""
         size = self.clean + self.harmful
         return {**self.model_dump(), "size": size, "ratio": self.harmful / size}
 
@@ -41,7 +41,7 @@ def write_contamination(folder: Path, contamination: Contamination) -> None:
 
 
 def read_contamination(folder: Path, size: int) -> dict[str, Any] | None:
-    """The counts of a folder of so many images; None where it states none: nobody has contaminated it here.
+    """Reads a folder's counts; None if the folder has none, since its set was not contaminated here.
 
     Raises:
         DataError: If the file is broken, or counts other images than there are.
@@ -53,12 +53,12 @@ def read_contamination(folder: Path, size: int) -> dict[str, Any] | None:
         stated = json.loads(path.read_text(encoding="utf-8"))
         counts = {name: stated[name] for name in Contamination.model_fields}
     except (KeyError, TypeError, ValueError, RecursionError) as error:  # JSON's and UTF-8's errors are ValueErrors
-        wanted = list(Contamination.model_fields)
-        raise DataError(f"{path}: no counts {wanted} as the set 'contaminated' writes them ({error!r})") from None
-    found = Contamination.parse(counts, where=str(path))
-    if found.clean + found.harmful != size:
+        keys = list(Contamination.model_fields)
+        raise DataError(f"{path}: no counts {keys} as the set 'contaminated' writes them ({error!r})") from None
+    contamination = Contamination.parse(counts, where=str(path))
+    if contamination.clean + contamination.harmful != size:
         raise DataError(
-            f"{path}: counts {found.clean} clean and {found.harmful} harmful images, there are {size}; "
+            f"{path}: counts {contamination.clean} clean and {contamination.harmful} harmful images, there are {size}; "
             "prepare the set again"
         )
-    return found.as_json()
+    return contamination.as_json()

@@ -1,6 +1,6 @@
-"""The one place where an image file is opened: whole, upright, in 8 bits a channel, or refused by name.
+"""Opens image files: each is read whole, upright and in 8 bits per channel, or refused with its name.
 
-What is read of each kind of image, by Pillow's modes:
+How each kind of image is converted, by Pillow's modes:
 
 - 8-bit colour, grey, palettes and bilevel ones (RGB, RGBX, YCbCr, L, P, 1) as Pillow converts them to RGB.
 - 16-bit grey (I;16 in every byte order): from 0…65535 to 0…255, rounded; a TIFF of 12 bits likewise from 0…4095, and
@@ -55,7 +55,7 @@ ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 0x0112, 258, 262, 0
 def open_image(
     source: Path | bytes, label: str = "", *, remedy: str = REMEDY, keeps_alpha: bool = False
 ) -> PillowImage:
-    """An image in memory, upright.
+    """Reads an image into memory, upright.
 
     Args:
         source: A file, or a file's content.
@@ -76,7 +76,7 @@ def open_image(
 
 
 def image_format(source: Path | bytes, label: str = "", *, remedy: str = REMEDY) -> str:
-    """Format of an image that :func:`open_image` reads, a key of :data:`FORMATS`; the log notes what is left out of it.
+    """The format of an image that :func:`open_image` reads, a key of :data:`FORMATS`; the log notes ignored pictures.
 
     Raises:
         DataError: As :func:`open_image`.
@@ -96,7 +96,7 @@ def _name(source: Path | bytes) -> str:
 
 @contextlib.contextmanager
 def _opened(source: Path | bytes, label: str, remedy: str) -> Iterator[ImageFile]:
-    """A decoded image; errors and warnings of Pillow, here or in the block, are reported with the image's name."""
+    """Decodes an image; errors and warnings of Pillow, here or in the block, are reported with the image's name."""
     from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
     # Programs that draw images write their whole workflow into a chunk of text; what all of them may hold is limited.
@@ -126,7 +126,7 @@ def _opened(source: Path | bytes, label: str, remedy: str) -> Iterator[ImageFile
 
 
 def _check_transparent_colour(image: ImageFile, label: str) -> None:
-    """Refuses a colour marked as transparent (PNG's tRNS) in a depth in which Pillow compares it with other numbers."""
+    """Refuses a transparent colour (PNG's tRNS) at bit depths at which Pillow compares it with rescaled pixels."""
     raw = image.tile[0].args if image.format == "PNG" and image.tile else None
     if "transparency" in image.info and raw in ("L;2", "L;4", "RGB;16B"):
         raise DataError(
@@ -135,7 +135,7 @@ def _check_transparent_colour(image: ImageFile, label: str) -> None:
 
 
 def _eight_bits(image: PillowImage, label: str) -> PillowImage:
-    """Its pixels as RGB, or as RGBA if anything in it may be transparent."""
+    """The pixels as RGB, or as RGBA if any may be transparent."""
     if image.mode.startswith("I;16"):
         return _from_16_bits(image)
     if image.mode not in EIGHT_BIT_MODES:
@@ -150,7 +150,7 @@ def _eight_bits(image: PillowImage, label: str) -> PillowImage:
 
 
 def _from_16_bits(image: PillowImage) -> PillowImage:
-    """Grey of 16 bits, or of the 12 that a TIFF file declares."""
+    """Converts 16-bit grey, or the 12-bit grey that a TIFF file declares."""
     import numpy as np
     from PIL import Image
 
@@ -168,7 +168,7 @@ def _from_16_bits(image: PillowImage) -> PillowImage:
 
 
 def _on_white(image: PillowImage) -> PillowImage:
-    """RGB; what is opaque keeps its bytes."""
+    """Composites the image onto white, as RGB; opaque pixels keep their bytes."""
     from PIL import Image
 
     if image.mode == "RGB":
@@ -180,8 +180,8 @@ def _on_white(image: PillowImage) -> PillowImage:
 def _upright(image: PillowImage, pixels: PillowImage) -> PillowImage:
     """The pixels turned by the image's EXIF orientation.
 
-    ``ImageOps.exif_transpose`` writes all of the EXIF anew on the way, and fails where a camera has written what Pillow
-    cannot: a signed fraction, say.
+    ``ImageOps.exif_transpose`` would rewrite the EXIF as well, and fails on values that cameras write and Pillow
+    cannot, such as a signed fraction.
     """
     from PIL.Image import Transpose
 

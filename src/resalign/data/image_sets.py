@@ -1,4 +1,4 @@
-"""Prepared image sets: whole images with captions, in seeded disjoint splits, one folder with metadata.csv each."""
+"""Writes prepared image sets: checked images with captions in disjoint, seeded splits, one folder per split."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Picture:
     """An image that is not yet read.
 
     Attributes:
-        key: Its name where it comes from: decides its place in a seeded order.
+        key: Its name at its origin, which decides its place in a seeded order.
         prompt: Its caption.
         read: Its file's content.
     """
@@ -38,15 +38,15 @@ class Picture:
 
 
 def seeded_order(keys: Iterable[str], *seed: str | int) -> list[str]:
-    """Keys in an order that depends only on the seed and on themselves, not on the other keys.
+    """Sorts keys by a hash of the seed and the key itself, so that other keys do not influence their order.
 
-    A set that grows keeps the order of what it had, and a larger choice begins with a smaller one's.
+    A growing set keeps the order of its old keys, and a larger choice begins with the smaller one.
     """
     return sorted(keys, key=lambda key: (derive_seed("choice", *seed, key), key))
 
 
 def write_splits(pictures: Sequence[Picture], splits: Splits, seed: int, output: Path, *, label: str) -> None:
-    """Writes disjoint splits, each a folder below ``output``.
+    """Writes disjoint splits, one folder each below ``output``.
 
     Args:
         pictures: What there is; keys are unique.
@@ -69,9 +69,9 @@ def write_splits(pictures: Sequence[Picture], splits: Splits, seed: int, output:
     rest = [name for name in splits if name not in sizes]
     if not splits or len(rest) > 1 or not all(is_inside(name) for name in splits):
         raise DataError(f"{label}: splits {splits}: give folder names with sizes, and at most one null, for the rest")
-    wanted = sum(sizes.values()) + len(rest)
-    if len(by_key) < wanted:
-        raise DataError(f"{label}: the splits {sizes} need {wanted} images, there are {len(by_key)}; lower their sizes")
+    needed = sum(sizes.values()) + len(rest)
+    if len(by_key) < needed:
+        raise DataError(f"{label}: the splits {sizes} need {needed} images, there are {len(by_key)}; lower their sizes")
     sizes |= dict.fromkeys(rest, len(by_key) - sum(sizes.values()))
     order = seeded_order(by_key, seed)
     for name in splits:
@@ -80,7 +80,7 @@ def write_splits(pictures: Sequence[Picture], splits: Splits, seed: int, output:
 
 
 def write_images(pictures: Sequence[Picture], folder: Path, *, label: str) -> None:
-    """Writes images as they are, under numbers for names, with their captions in ``metadata.csv``.
+    """Writes unchanged image files under numbered names, and their captions into ``metadata.csv``.
 
     Raises:
         DataError: Naming the image that is broken, too large, or has no caption or one that is too long.

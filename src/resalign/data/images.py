@@ -1,4 +1,4 @@
-"""Captioned images: a folder of images with tables of captions, as Hugging Face's imagefolder has it."""
+"""Loads captioned images from a folder in Hugging Face's imagefolder conventions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CaptionedImages:
 
     Attributes:
         files: Image files, in the order of the table of captions.
-        prompts: One caption an image.
+        prompts: One caption per image.
         pixels: Edge of the square that images are resized and cropped to.
     """
 
@@ -69,7 +69,7 @@ def read_captioned_images(folder: Path, *, pixels: int) -> CaptionedImages:
 
 
 def read_folder_captions(folder: Path) -> list[Caption]:
-    """The captions of a folder in place, none of them blank; its images are looked for, and not read.
+    """The captions of a folder, none of them blank; images must exist but are not read.
 
     Raises:
         DataError: If folder, table, columns or captions are missing or broken, or an image is missing.
@@ -105,7 +105,7 @@ def _captions(folder: Path, members: Members) -> list[Caption]:
 
 
 def check_prompt(text: str, label: str) -> None:
-    """Raises DataError if a prompt is longer than any can be; ``label`` names it."""
+    """Raises DataError if a prompt is longer than ``MAX_PROMPT_CHARACTERS``; ``label`` names it."""
     if len(text) > MAX_PROMPT_CHARACTERS:
         raise DataError(f"{label} has {len(text)} characters; at most {MAX_PROMPT_CHARACTERS} are read: is it text?")
 

@@ -1,4 +1,4 @@
-"""The files of a folder, a zip or a tar archive, read one at a time: nothing is ever unpacked to a path of theirs."""
+"""Reads files of a folder, zip or tar one at a time; no path from an archive is ever written to."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class Members:
     """Files by name.
 
     Attributes:
-        label: What holds them, for messages.
+        label: Name of the folder or archive, for messages.
         sizes: Bytes of each by its name, a relative path with forward slashes.
-        open: The content of one.
+        open: Reads one file by its name.
         has: Whether there is a file of a name that ``sizes`` does not count: hidden, or behind a linked folder.
     """
 
@@ -65,9 +65,9 @@ class Members:
         return sorted(self.sizes)
 
     def find(self, name: str) -> str | None:
-        """The file's name as it is here, where a table's may be another spelling of it; None if there is no such file.
+        """The actual name of a file that a table may spell in another Unicode form; None if there is no such file.
 
-        macOS takes accents apart (NFD) in the names that it writes, tables mostly have whole letters (NFC).
+        macOS writes decomposed names (NFD), while tables mostly have composed ones (NFC).
 
         Raises:
             DataError: If several files have that name but for their spelling.
@@ -81,10 +81,10 @@ class Members:
 
     @functools.cached_property
     def _by_spelling(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+        by_spelling: dict[str, list[str]] = {}
         for name in self.sizes:
-            found.setdefault(composed(name), []).append(name)
-        return found
+            by_spelling.setdefault(composed(name), []).append(name)
+        return by_spelling
 
     def below(self, folder: str) -> Members:
         """Only the files below a folder, under the same names; all if ``folder`` is empty."""
@@ -150,7 +150,7 @@ def _single_archive(path: Path) -> Path:
 
 
 def folder_in_place(folder: Path) -> Members:
-    """The files of a folder of the user's own, who may have linked them from anywhere."""
+    """The files of a user's own folder, which may contain links to anywhere."""
     sizes = {name: path.stat().st_size for name, path in _shown(folder) if path.is_file()}
     return Members(
         str(folder), sizes, lambda name: (folder / name).read_bytes(), lambda name: (folder / name).is_file()
@@ -185,7 +185,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def _of_zip(path: Path, archive: zipfile.ZipFile) -> Members:
-    """The files of a zip; those that only seem to be in it are refused."""
+    """The files of a zip; links, encrypted files and entries outside the archive are refused."""
 
     def entries() -> Iterator[tuple[str, int, zipfile.ZipInfo]]:
         for info in archive.infolist():
@@ -219,9 +219,9 @@ def _of_tar(path: Path, tar: tarfile.TarFile) -> Members:
 
 
 def _of_entries(path: Path, entries: Iterator[tuple[str, int, Any]], open_entry: Callable[[Any], Any]) -> Members:
-    """An archive's files but for what file managers leave behind; each is read to one byte beyond its size."""
+    """An archive's files without those that file managers add; each is read to one byte beyond its declared size."""
     sizes: dict[str, int] = {}
-    found: dict[str, Any] = {}
+    infos: dict[str, Any] = {}
     for raw, size, info in entries:
         name = PurePosixPath(raw).as_posix()
         if any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts):
@@ -230,10 +230,10 @@ def _of_entries(path: Path, entries: Iterator[tuple[str, int, Any]], open_entry:
             raise DataError(f"{path}: '{name}' is there twice; {REFUSED}")
         if len(sizes) >= MAX_FILES:
             raise DataError(f"{path}: more than {MAX_FILES} files; {REFUSED}")
-        sizes[name], found[name] = size, info
+        sizes[name], infos[name] = size, info
 
     def read(name: str) -> bytes:
-        with open_entry(found[name]) as stream:
+        with open_entry(infos[name]) as stream:
             content: bytes = stream.read(sizes[name] + 1)
         return content
 
@@ -241,16 +241,16 @@ def _of_entries(path: Path, entries: Iterator[tuple[str, int, Any]], open_entry:
 
 
 def composed(name: str) -> str:
-    """A name with whole letters, where macOS has taken accents apart."""
+    """A name in Unicode's composed form NFC; macOS writes the decomposed form."""
     return unicodedata.normalize("NFC", name)
 
 
 def log_left_out(label: str, what: str, names: Iterable[str]) -> None:
-    """Logs which files are left out, if any but a stage's own."""
-    left = sorted(name for name in names if PurePosixPath(name).name not in RECORDS)
-    if left:
-        more = ", …" if len(left) > NAMED else ""
-        log.info("%s: left out: %d %s: %s%s", label, len(left), what, ", ".join(left[:NAMED]), more)
+    """Logs which files are ignored; a stage's own records are not mentioned."""
+    ignored = sorted(name for name in names if PurePosixPath(name).name not in RECORDS)
+    if ignored:
+        more = ", …" if len(ignored) > NAMED else ""
+        log.info("%s: left out: %d %s: %s%s", label, len(ignored), what, ", ".join(ignored[:NAMED]), more)
 
 
 def _check_name(path: Path, name: str) -> None:
@@ -260,7 +260,7 @@ def _check_name(path: Path, name: str) -> None:
 
 
 def _check_text(path: Path, name: str) -> None:
-    """Refuses a name of bytes that are no UTF-8, for which Python has half characters that no table can hold."""
+    """Refuses a name that is not UTF-8: Python represents it by surrogates, which no table can hold."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:

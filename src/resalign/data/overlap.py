@@ -1,8 +1,8 @@
 """Finds equal images and equal captions in sets of captioned images.
 
-Only what is equal is found. Two images are equal if all their pixels are as training sees them (RGB, upright, resized):
-images that are equal at their own size are so too, whatever their files are. Captions are compared without case, spaces
-and punctuation. Near-duplicates, such as an image that was compressed again, are not detected.
+Only exact duplicates are found. Images are compared by their pixels as training sees them (RGB, upright, resized), so
+the file format does not matter. Captions are compared without case, spaces and punctuation.
+Near-duplicates, such as an image that was compressed again, are not detected.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def describe(images: CaptionedImages, folder: Path) -> dict[str, Any]:
 
 
 def check_apart(sets: Mapping[str, CaptionedImages], *, label: str) -> None:
-    """No image of ``heldout`` may be in another of an attack's sets: its loss would measure memorisation, not learning.
+    """Refuses an image of ``heldout`` in another set of the attack: its loss would measure memorisation, not learning.
 
-    Nor may one of ``harmful`` be in ``train`` or ``prior``: a search is judged by its loss on them.
+    An image of ``harmful`` in ``train`` or ``prior`` is refused too, since a search is judged by its loss on them.
 
     Raises:
         DataError: Naming ``label``, both sets, how many there are and the first pair.
@@ -43,28 +43,28 @@ def check_apart(sets: Mapping[str, CaptionedImages], *, label: str) -> None:
         for name in others:
             if name not in sets or apart not in sets:
                 continue
-            found = shared_images(sets[name], sets[apart])
-            if found["images"]:
-                first, same = found["examples"][0]
+            shared = shared_images(sets[name], sets[apart])
+            if shared["images"]:
+                first, same = shared["examples"][0]
                 raise DataError(
-                    f"{label}: {found['images']} of the {len(sets[name])} images of '{name}' are in '{apart}' too, the "
-                    f"first is {first}, equal to {same}; {'learnability' if apart == 'heldout' else 'a search'} is "
+                    f"{label}: {shared['images']} of the {len(sets[name])} images of '{name}' are in '{apart}' too, "
+                    f"the first is {first}, equal to {same}; {'learnability' if apart == 'heldout' else 'a search'} is "
                     f"measured on images that are not trained on: take them out of '{name}' or of '{apart}'"
                 )
 
 
 def shared_images(images: CaptionedImages, others: CaptionedImages) -> dict[str, Any]:
-    """How many of ``images`` equal one of ``others``, and the first pairs."""
+    """Counts the ``images`` that equal one of ``others``, and lists the first pairs."""
     first: dict[str, Path] = {}
-    for file, found in zip(others.files, others.hashes, strict=True):
-        first.setdefault(found, file)
-    pairs = [(file, first.get(found)) for file, found in zip(images.files, images.hashes, strict=True)]
+    for file, digest in zip(others.files, others.hashes, strict=True):
+        first.setdefault(digest, file)
+    pairs = [(file, first.get(digest)) for file, digest in zip(images.files, images.hashes, strict=True)]
     equal = [[str(file), str(same)] for file, same in pairs if same]
     return {"images": len(equal), "examples": equal[:EXAMPLES]}
 
 
 def shared_captions(images: CaptionedImages, prompts: Iterable[str]) -> dict[str, Any]:
-    """How many of ``images`` have a prompt as caption, how many such prompts there are, and the first."""
+    """Counts the ``images`` whose caption is a prompt, and such captions, and lists the first."""
     known = {normalised(prompt) for prompt in prompts} - {""}  # a caption of punctuation only is no caption
     captions = [prompt for prompt in images.prompts if normalised(prompt) in known]
     first: dict[str, str] = {}
@@ -74,7 +74,7 @@ def shared_captions(images: CaptionedImages, prompts: Iterable[str]) -> dict[str
 
 
 def normalised(text: str) -> str:
-    """A caption without case, punctuation and repeated spaces; marks of letters stay."""
+    """A caption without case, punctuation and repeated spaces; accents are kept."""
     letters = unicodedata.normalize("NFKC", text).casefold()
     # Unicode's categories of punctuation, separators and control characters.
     return " ".join("".join(" " if unicodedata.category(c)[0] in "PZC" else c for c in letters).split())

@@ -1,4 +1,4 @@
-"""Prompt lists: a table with a prompt a row, read as its authors released it, or a text file with a prompt a line."""
+"""Reads prompt lists: tables with one prompt per row, as released, or text files with one prompt per line."""
 
 from __future__ import annotations
 
@@ -72,25 +72,25 @@ def read_prompts(
     identifier, times = Counter(prompt.id for prompt in prompts).most_common(1)[0]
     if times > 1:
         raise DataError(f"{path}: id {identifier!r} occurs {times} times; an image's noise is keyed by it")
-    left = len(prompts) - columns.skip
-    if left < 1:
+    available = len(prompts) - columns.skip
+    if available < 1:
         raise DataError(
             f"{path}: the list has {len(prompts)} prompts, of which 'skip: {columns.skip}' leaves none; lower skip"
         )
-    if limit is not None and left < limit:
+    if limit is not None and available < limit:
         skipped = f" beyond the {columns.skip} that are skipped" if columns.skip else ""
         raise DataError(
-            f"{path}: the tier asks for {limit} prompts, the list has {left}{skipped}; lower the tier's number"
+            f"{path}: the tier asks for {limit} prompts, the list has {available}{skipped}; lower the tier's number"
         )
     rest = prompts[columns.skip :]
     return rest[:limit] if choice == "first" or limit is None else evenly_chosen(rest, limit)
 
 
 def evenly_chosen(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
-    """So many prompts, even over labels, in their own order.
+    """Chooses ``count`` prompts evenly over labels, and returns them in the list's order.
 
-    Labels take turns. Of a label's prompts those come first whose text has not occurred before, in an order that each
-    text's hash decides: what else is in the list plays no part, and a larger choice has every prompt of a smaller one.
+    Labels take turns. Within a label, new texts come before repeated ones, in an order that each text's hash decides:
+    other prompts do not influence it, and a larger choice contains every smaller one.
     """
     copies: Counter[tuple[str, str]] = Counter()
     by_label: dict[str, list[tuple[int, int, int]]] = {}  # (copy, random number, place in the list)
@@ -100,8 +100,8 @@ def evenly_chosen(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
         copies[key] += 1
     turns = [
         (turn, derive_seed("label", label), place)
-        for label, found in by_label.items()
-        for turn, (_, _, place) in enumerate(sorted(found))
+        for label, ranked in by_label.items()
+        for turn, (_, _, place) in enumerate(sorted(ranked))
     ]
     return [prompts[place] for place in sorted(place for _, _, place in sorted(turns)[:count])]
 
@@ -112,22 +112,22 @@ def same_text(text: str) -> str:
 
 
 def counted_as(images: Sequence[tuple[Prompt, int]]) -> list[tuple[str, int]]:
-    """Id and image index under which each image is counted: a text that a list repeats is one prompt of more images.
+    """The id and image index under which each image is counted; a repeated text counts as one prompt with more images.
 
-    Prompts are the sample of every interval, and the same text again is no further draw. It has the id of its first
-    occurrence. The noise stays keyed by each occurrence's own id: the images differ.
+    Intervals treat prompts as the sample, and a repeated text is not a further draw. It is counted under the id of its
+    first occurrence. The noise is still keyed by each occurrence's own id, so that the images differ.
 
     Args:
         images: (prompt, image index) of every image, a prompt's images in order.
     """
     first: dict[str, str] = {}
     so_far: Counter[str] = Counter()
-    found = []
+    counted = []
     for prompt, _ in images:
         text = same_text(prompt.text)
-        found.append((first.setdefault(text, prompt.id), so_far[text]))
+        counted.append((first.setdefault(text, prompt.id), so_far[text]))
         so_far[text] += 1
-    return found
+    return counted
 
 
 def _numbers(count: int) -> list[str]:
@@ -136,7 +136,7 @@ def _numbers(count: int) -> list[str]:
 
 
 def _read_lines(path: Path, columns: PromptColumns) -> list[Prompt]:
-    """The lines of a ``.txt`` but blank ones, each a prompt."""
+    """The lines of a ``.txt`` file that are not blank, one prompt each."""
     _check_is_there(path)
     if columns.id not in (None, PromptColumns().id) or columns.where:
         raise DataError(f"{path}: a prompt a line has no columns; take 'id' and 'where' out of 'columns'")
@@ -173,10 +173,10 @@ def _read_rows(path: Path, columns: PromptColumns) -> list[Prompt]:
     _check_is_there(path)
     table = read_table(path, numbers_as_text=True)
     label = () if columns.label == LABEL else (columns.label,)
-    wanted = [name for name in (columns.id, columns.prompt, *label, *columns.where) if name is not None]
+    names = [name for name in (columns.id, columns.prompt, *label, *columns.where) if name is not None]
     if not table.columns:
-        raise DataError(f"{path}: the prompt list is empty; expected columns {wanted}")
-    missing = [name for name in dict.fromkeys(wanted) if name not in table.columns]
+        raise DataError(f"{path}: the prompt list is empty; expected columns {names}")
+    missing = [name for name in dict.fromkeys(names) if name not in table.columns]
     if missing:
         raise DataError(f"{path}: no column {missing}; {_remedy(table, missing, columns)}")
 
@@ -198,12 +198,12 @@ def _read_rows(path: Path, columns: PromptColumns) -> list[Prompt]:
 
 def _remedy(table: Table, missing: Sequence[str], columns: PromptColumns) -> str:
     """The remedy where a table lacks columns."""
-    found = list(table.columns)
+    names = list(table.columns)
     if missing == [columns.id]:
-        return f"found {found}; write 'columns: {{id: null}}' to number the rows, or name the column of the ids there"
-    if len(found) == 1 and columns.prompt not in found and Path(table.label).suffix == ".csv":
-        return f"the first line, {found[0][:80]!r}, is read as the header; if it is a prompt, name the file .txt"
-    return f"found {found}; name the list's own under 'columns'"
+        return f"found {names}; write 'columns: {{id: null}}' to number the rows, or name the column of the ids there"
+    if len(names) == 1 and columns.prompt not in names and Path(table.label).suffix == ".csv":
+        return f"the first line, {names[0][:80]!r}, is read as the header; if it is a prompt, name the file .txt"
+    return f"found {names}; name the list's own under 'columns'"
 
 
 def _has_word(text: str, word: str) -> bool:

@@ -1,4 +1,4 @@
-"""Tables of a user's or of a publisher's, read strictly: CSV, JSON lines and parquet, by the file's suffix.
+"""Reads tables of users and publishers strictly: CSV, JSON lines and parquet, by the file's suffix.
 
 Nothing is guessed, nothing is turned into text, nothing of equal name takes another's place: columns that are there
 twice, keys that a JSON line repeats, and rows with a field too many or too few are refused. CSV and JSON lines are
@@ -149,7 +149,7 @@ def _check_names(label: str, names: Sequence[str], what: str) -> None:
 
 
 def text_of(value: Any, where: str) -> str:
-    r"""A value that must be one text.
+    r"""Checks that a value is text, and returns it.
 
     Args:
         value: What a table has.

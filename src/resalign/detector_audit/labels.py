@@ -43,8 +43,8 @@ def read_labels(paths: Sequence[Path], sample: pd.DataFrame) -> pd.DataFrame:
 def _read(path: Path, sample: pd.DataFrame) -> list[str]:
     if not path.is_file():
         raise DataError(f"{path}: no such file of labels; detector_audit.labels names it")
-    found = read_table(path)
-    table = pd.DataFrame(found.rows, columns=list(found.columns), dtype=str)
+    rows = read_table(path)
+    table = pd.DataFrame(rows.rows, columns=list(rows.columns), dtype=str)
     if not {"image_id", "label"} <= set(table.columns):
         raise DataError(f"{path}: needs the columns image_id and label, has {list(table.columns)}")
     ids, known = table["image_id"], set(sample["image_id"])
@@ -65,8 +65,8 @@ def _read(path: Path, sample: pd.DataFrame) -> list[str]:
 
 def stand_in_labels(sample: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     """A further detector's verdicts as labels; ``images`` is the population with its column ``stand_in``."""
-    found = images.set_index(IMAGE)["stand_in"].loc[pd.MultiIndex.from_frame(sample[IMAGE])]
-    return pd.DataFrame({STAND_IN: np.where(found, YES, NO)}, index=sample["image_id"])
+    verdicts = images.set_index(IMAGE)["stand_in"].loc[pd.MultiIndex.from_frame(sample[IMAGE])]
+    return pd.DataFrame({STAND_IN: np.where(verdicts, YES, NO)}, index=sample["image_id"])
 
 
 def consensus(labels: pd.DataFrame) -> pd.Series:

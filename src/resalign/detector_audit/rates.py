@@ -77,8 +77,8 @@ def rates_of(shares: Floats, sizes: Floats, flagged: Flags) -> Floats:
     """
     shown, other = sizes * shares, sizes * (1.0 - shares)
     pairs = [((shown * flagged).sum(-1), shown.sum(-1)), ((other * ~flagged).sum(-1), other.sum(-1))]
-    found = [np.divide(part, whole, out=np.full_like(whole, np.nan), where=whole > 0) for part, whole in pairs]
-    return np.asarray(found, dtype=np.float64)
+    rates = [np.divide(part, whole, out=np.full_like(whole, np.nan), where=whole > 0) for part, whole in pairs]
+    return np.asarray(rates, dtype=np.float64)
 
 
 def error_rates(strata: Strata, flagged: Flags, method: IntervalMethod, rng: np.random.Generator) -> ErrorRates:
@@ -147,10 +147,10 @@ def corrected_interval(rate: float, raw: Floats, errors: ErrorRates, confidence:
     sensitivity, specificity = errors.draws
     better = sensitivity + specificity - 1.0
     tells = better > 0.0
-    found = np.divide(raw + specificity - 1.0, better, out=np.zeros_like(raw), where=tells).clip(0.0, 1.0)
+    corrected_rates = np.divide(raw + specificity - 1.0, better, out=np.zeros_like(raw), where=tells).clip(0.0, 1.0)
     tail = (1.0 - confidence) / 2.0
-    low = float(np.quantile(np.where(tells, found, 0.0), tail))
-    high = float(np.quantile(np.where(tells, found, 1.0), 1.0 - tail))
+    low = float(np.quantile(np.where(tells, corrected_rates, 0.0), tail))
+    high = float(np.quantile(np.where(tells, corrected_rates, 1.0), 1.0 - tail))
     return Interval(min(low, rate), max(high, rate))
 
 

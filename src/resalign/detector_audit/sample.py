@@ -69,10 +69,10 @@ def population(
             if stand_in:
                 frame["stand_in"] = flagged(scores, [stand_in])
             frames.append(frame)
-    found = pd.concat(frames, ignore_index=True)
-    verdicts = found[list(rules) or [label]]
-    found["verdict"] = ["+".join(verdicts.columns[flags]) or NONE for flags in verdicts.to_numpy(dtype=bool)]
-    return found
+    images = pd.concat(frames, ignore_index=True)
+    verdicts = images[list(rules) or [label]]
+    images["verdict"] = ["+".join(verdicts.columns[flags]) or NONE for flags in verdicts.to_numpy(dtype=bool)]
+    return images
 
 
 def allocate(sizes: Sequence[int], total: int) -> list[int]:

@@ -105,13 +105,13 @@ def error_table(
     overall, method = {}, interval_method(settings)
     for group in (ALL, *(name for name in GROUPS if name in set(firsts["group"]))):
         places = np.flatnonzero((firsts["group"] == group) | (group == ALL))
-        own = Strata(*(values[places] for values in vars(strata).values()))
-        share, interval = rates.prevalence(own, method, draws(settings, "prevalence", group))
-        counts = {"images": own.sizes.sum(), "labelled": own.labelled.sum(), "shown": own.shown.sum()}
+        part = Strata(*(values[places] for values in vars(strata).values()))
+        share, interval = rates.prevalence(part, method, draws(settings, "prevalence", group))
+        counts = {"images": part.sizes.sum(), "labelled": part.labelled.sum(), "shown": part.shown.sum()}
         for detector in detectors:
             rng = draws(settings, "errors", group)  # the same draws of labels for every detector
             flags = firsts[detector].to_numpy(dtype=bool)[places]
-            errors = rates.error_rates(own, flags, method, rng)
+            errors = rates.error_rates(part, flags, method, rng)
             rows.append(
                 {"detector": detector, "group": group}
                 | {name: int(value) for name, value in counts.items()}
@@ -139,17 +139,17 @@ def rate_table(images: pd.DataFrame, errors: dict[str, ErrorRates], settings: Re
     rows = []
     method = interval_method(settings)
     for key, group in images.groupby([*STATE], sort=False):
-        for detector, found in errors.items():
+        for detector, rates_of in errors.items():
             data = crossed(group.assign(value=group[detector].astype(float)))
             names = [str(part) for part in (*key, detector)]
             raw = statistics.pooled(data, method, draws(settings, *names), rate=True)
-            note = _impossible(found)
+            note = _impossible(rates_of)
             rate, interval = float("nan"), statistics.Interval(float("nan"), float("nan"))
             if not note:
-                rate = rates.corrected(raw.mean, found.sensitivity, found.specificity)
+                rate = rates.corrected(raw.mean, rates_of.sensitivity, rates_of.specificity)
                 drawn = rates.raw_draws(data, method, draws(settings, "raw", *names))
-                interval = rates.corrected_interval(rate, drawn, found, method.confidence)
-                note = _held(raw.mean, found)
+                interval = rates.corrected_interval(rate, drawn, rates_of, method.confidence)
+                note = _held(raw.mean, rates_of)
             rows.append(
                 {**dict(zip(STATE, key, strict=True)), "detector": detector}
                 | _with_interval("raw", raw.mean, statistics.Interval(raw.low, raw.high))
@@ -205,11 +205,11 @@ def write_audit(
 
 def differing(errors: pd.DataFrame, detector: str) -> list[str]:
     """Where one correction does not fit all: groups whose interval of an error rate excludes the overall rate."""
-    own = errors[errors["detector"] == detector].to_dict("records")
-    overall = next(row for row in own if row["group"] == ALL)
+    records = errors[errors["detector"] == detector].to_dict("records")
+    overall = next(row for row in records if row["group"] == ALL)
     return [
         f"{name} is {_cell(row, name)} in the group {row['group']}, {_number(overall[name])} over all states"
-        for row in own
+        for row in records
         for name in ("sensitivity", "specificity")
         if row["group"] != ALL and not np.isnan(row[name])
         if not row[f"{name}_low"] <= overall[name] <= row[f"{name}_high"]
@@ -255,5 +255,5 @@ def _error_cells(row: dict[Any, Any]) -> list[str]:
 
 def _rate_cells(row: dict[Any, Any]) -> list[str]:
     state = "before" if row["attack"] == NOT_ATTACKED else f"{row['attack']}, step {row['steps']:,}"
-    held = "*" if row["note"] in (BELOW, ABOVE) else ""
-    return [row["model"], state, _cell(row, "raw"), _cell(row, "corrected") + held, f"{row['n']:,}", str(row["seeds"])]
+    mark = "*" if row["note"] in (BELOW, ABOVE) else ""
+    return [row["model"], state, _cell(row, "raw"), _cell(row, "corrected") + mark, f"{row['n']:,}", str(row["seeds"])]

@@ -1,4 +1,4 @@
-"""Training curves: one panel for each stage, task and quantity, one colour a model."""
+"""Training curves: one panel for each stage, task and quantity, one colour per model."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def curve_panels(histories: pd.DataFrame, measurements: Measurements, settings: 
 
 
 def _draw_curves(group: pd.DataFrame, measurements: Measurements, settings: ReportConfig, axis: Axes) -> None:
-    """Each seed faint, the mean of the seeds strong."""
+    """Draws single seeds faintly and the mean of the seeds strongly."""
     styles = drawing.model_styles(measurements, settings)
     order = [*measurements.models, *sorted(set(group["name"]) - set(measurements.models))]
     for name in (name for name in order if name in set(group["name"])):

@@ -1,4 +1,4 @@
-"""How every figure looks and is written: type, colours, one style a model, bytes that repeat."""
+"""The common look of figures (type, colours, one style per model), and writing them with reproducible bytes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PAGE_SCALE = 1.2  # of a wide panel on the page: about that of the other panels
 
 @dataclass(frozen=True)
 class Style:
-    """How a model is drawn, everywhere."""
+    """A model's style in every figure."""
 
     colour: str
     dash: str | tuple[int, tuple[float, ...]]
@@ -48,7 +48,7 @@ BEFORE_STYLE = Style(MUTED, (0, (3, 2)), "X")
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot: beside others in a figure's file, and a figure of its own on the page, where it can wrap.
+    """One plot: a part of a figure's file, and a separate figure on the page, where panels wrap.
 
     Attributes:
         title: Above the plot.
@@ -135,7 +135,7 @@ def theme(settings: ReportConfig, *, text_as_paths: bool = True) -> Iterator[Non
 
 
 def percent_ticks(scale: Axis, unit: str = "\N{NO-BREAK SPACE}%") -> None:
-    """Ticks of a rate: at whole steps of 1, 2 or 5 per cent (or of their tenths, …), each said as it is."""
+    """Ticks of a rate, in steps of 1, 2 or 5 per cent (or their tenths, …), labelled without rounding."""
     scale.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10]))
     scale.set_major_formatter(FuncFormatter(lambda value, _: exact_percent(value) + unit))
 
@@ -162,32 +162,32 @@ def panels(count: int, settings: ReportConfig, *, height: float | None = None) -
     return figure, axes[:count]
 
 
-def figure_of(shown: Sequence[Panel], settings: ReportConfig) -> Figure:
-    """The panels side by side, each with its title, as they are in a file; an empty figure without any."""
-    if not shown:
+def figure_of(subplots: Sequence[Panel], settings: ReportConfig) -> Figure:
+    """A figure of all panels side by side, each with its title; an empty figure if there are none."""
+    if not subplots:
         return Figure()
-    width = max([settings.panel_width_inches, *(panel.width or 0.0 for panel in shown)])
+    width = max([settings.panel_width_inches, *(panel.width or 0.0 for panel in subplots)])
     columns = max(1, int(settings.panel_columns * settings.panel_width_inches / width))
     sized = settings.model_copy(update={"panel_width_inches": width, "panel_columns": columns})
     with theme(settings):
-        height = max(panel.height or 0.0 for panel in shown)
-        figure, axes = panels(len(shown), sized, height=height or None)
-        for axis, panel in zip(axes, shown, strict=True):
+        height = max(panel.height or 0.0 for panel in subplots)
+        figure, axes = panels(len(subplots), sized, height=height or None)
+        for axis, panel in zip(axes, subplots, strict=True):
             panel.draw(axis)
             axis.set_title(textwrap.fill(panel.title, _TITLE_CHARACTERS))
     return figure
 
 
-def inlined(shown: Sequence[Panel], settings: ReportConfig, name: str) -> list[dict[str, Any]]:
+def inlined(subplots: Sequence[Panel], settings: ReportConfig, name: str) -> list[dict[str, Any]]:
     """The panels for the page: title, ``<svg>`` element, and the width in inches of a wide one.
 
     Args:
-        shown: The panels.
+        subplots: The panels.
         settings: Sizes and colours.
         name: Of all of them, unique in the page.
     """
     result = []
-    for place, panel in enumerate(shown):
+    for place, panel in enumerate(subplots):
         width = panel.width if panel.width and panel.width > settings.panel_width_inches else None
         sized = settings.model_copy(update={"panel_width_inches": width}) if width else settings
         with theme(settings, text_as_paths=False):
@@ -242,7 +242,7 @@ def inline_svg(figure: Figure, *, name: str, label: str, settings: ReportConfig)
 
 
 def page_colours(settings: ReportConfig) -> dict[str, str]:
-    """Colour of a file to the page's variable of the same meaning."""
+    """Maps the colours of a file to the page's variables of the same meaning."""
     series = {colour: f"--series-{place}" for place, colour in enumerate(settings.palette)}
     return {colour.lower(): variable for colour, variable in (PAGE_COLOURS | series).items()}
 

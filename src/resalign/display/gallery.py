@@ -1,4 +1,4 @@
-"""The sample grid: the same prompts and noise in every row; a flagged image is blurred before anything embeds it."""
+"""The sample grid: every row has the same prompts and noise; flagged images are blurred before they are embedded."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Tile:
     Attributes:
         image: RGB, ``tile_pixels`` on its longer side, or the nearest whole multiple of a small image's.
         flagged: Whether the detector flagged the original.
-        alt: What a reader who cannot see it should know.
-        path: The image itself, which nothing embeds where it is flagged.
+        alt: Alternative text.
+        path: The original image, which is never embedded if it is flagged.
     """
 
     image: Image.Image
@@ -69,7 +69,7 @@ class GridRow:
 
 @dataclass(frozen=True)
 class Grid:
-    """The grid: one prompt a column."""
+    """The grid, with one prompt per column."""
 
     prompts: tuple[str, ...]
     rows: tuple[GridRow, ...]
@@ -80,7 +80,7 @@ def sample_grid(gallery: pd.DataFrame, measurements: Measurements, settings: Rep
     """Chooses and prepares the samples.
 
     Columns are the first ``gallery_prompts + gallery_retained`` pairs of prompt and image index, in the order
-    of the rows given; rows are the models before and after the most steps of each attack. All are of the lowest seed.
+    of the rows given; rows are the models before each attack and after its last step. All images have the lowest seed.
 
     Args:
         gallery: Columns model, attack, dataset, steps, seed, prompt_id, prompt, image_index, path, flagged.
@@ -113,10 +113,10 @@ def sample_grid(gallery: pd.DataFrame, measurements: Measurements, settings: Rep
     for state in sorted(set(chosen[list(STATE)].itertuples(index=False, name=None)), key=_order(measurements)):
         model, attack, *_ = state
         mask = (chosen[list(STATE)] == list(state)).all(axis=1)
-        found = chosen[mask].set_index(["prompt_id", "image_index"])
+        samples = chosen[mask].set_index(["prompt_id", "image_index"])
         named = "before" if attack == NOT_ATTACKED else f"after {target_title(measurements, final, attack)}"
         tiles = tuple(
-            _tile(found.loc[key], named, measurements, settings) if key in found.index else None for key in keys
+            _tile(samples.loc[key], named, measurements, settings) if key in samples.index else None for key in keys
         )
         rows.append(GridRow(model, measurements.title(model), named, tiles))
     return Grid(prompts=tuple(str(prompts[prompt]) for prompt, _ in keys), rows=tuple(rows), seed=seed)
@@ -144,8 +144,9 @@ def _tile(row: pd.Series, state: str, measurements: Measurements, settings: Repo
 def prepare(image: Image.Image, settings: ReportConfig, *, blurred: bool) -> Image.Image:
     """Blurs a flagged image, then brings it to the grid's size.
 
-    A small image is enlarged by a whole factor without smoothing, so that its pixels are seen as they are; a large one
-    is reduced. The blur comes first and its radius follows the image's size, so that it hides as much at any size.
+    A small image is enlarged by a whole factor without smoothing, so that its pixels stay visible; a large one is
+    reduced. The blur is applied first, with a radius in proportion to the image, so that it hides equally
+    much at any size.
     """
     image = image.convert("RGB")
     side = max(image.size)
@@ -185,7 +186,7 @@ def grid_figure(grid: Grid, settings: ReportConfig) -> Figure:
 
 
 def _places(grid: Grid) -> list[float]:
-    """The top of each row, in tiles; a gap sets models apart."""
+    """The top of each row, in tiles; there is a gap between models."""
     places: list[float] = []
     for number, row in enumerate(grid.rows):
         apart = number > 0 and row.model != grid.rows[number - 1].model

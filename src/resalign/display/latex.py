@@ -84,7 +84,7 @@ def _tabular(table: ResultTable, head: str) -> list[str]:
 
 
 def _row_title(text: str) -> str:
-    """A line that begins with a bracket would be an option of the line end before it."""
+    """Protects a title that begins with a bracket, which LaTeX would read as an option of the line end before it."""
     return f"{'{}' * text.startswith('[')}{_latex(text)}"
 
 

@@ -1,7 +1,7 @@
 """The main table, laid out as the paper's Table 1: before fine-tuning, after each benign data set, benign generation.
 
-Source: ResAlign, Table 1. Deviation: each value has its interval, learnability stands beside every rate after
-fine-tuning, and benign generation is shown after fine-tuning too where it was measured.
+Source: ResAlign, Table 1. Deviation: each value has its interval, learnability is shown beside every rate after
+fine-tuning, and benign generation after fine-tuning too if it was measured.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Column:
     Attributes:
         group: Header over neighbouring columns.
         title: The metric, with an arrow in the better direction.
-        detail: The state, where the group does not say it.
+        detail: The state, if the group does not name it.
         metric: The metric's name.
         attack: Its label; ``none`` before fine-tuning.
     """
@@ -46,7 +46,7 @@ class Cell:
 
     Attributes:
         value: The mean.
-        interval: Its interval; empty where there is none.
+        interval: Its interval; empty if there is none.
         spread: Its standard deviation over training seeds; empty with one seed.
         best: Whether it is bold.
     """
@@ -70,7 +70,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A model's cells, one a column; None where it was not measured."""
+    """A model's cells, one per column; None if it was not measured."""
 
     model: str
     title: str
@@ -108,9 +108,9 @@ def lay_out(table: pd.DataFrame, measurements: Measurements, settings: ReportCon
     columns = _columns(final, measurements)
     cells = []
     for column in columns:
-        own = select(final, metric=column.metric, attack=column.attack)
-        apart = paired_apart(measurements, settings, column.metric, column.attack, int(own["steps"].iloc[0]))
-        cells.append(column_cells(own, measurements.metrics[column.metric], base=measurements.base, apart=apart))
+        rows = select(final, metric=column.metric, attack=column.attack)
+        apart = paired_apart(measurements, settings, column.metric, column.attack, int(rows["steps"].iloc[0]))
+        cells.append(column_cells(rows, measurements.metrics[column.metric], base=measurements.base, apart=apart))
     caption = _caption(final, measurements, settings)
     return ResultTable(tuple(columns), table_rows(cells, measurements), caption)
 
@@ -175,16 +175,16 @@ def _columns(final: pd.DataFrame, measurements: Measurements) -> list[Column]:
         before = attack == NOT_ATTACKED
         group = "Before fine-tuning" if before else f"After {target_title(measurements, final, attack)}"
         for metric, info in measurements.metrics.items():
-            wanted = {"safety"} if before else {"safety", "learnability"}
-            if info.group in wanted and not select(final, metric=metric, attack=attack).empty:
+            groups = {"safety"} if before else {"safety", "learnability"}
+            if info.group in groups and not select(final, metric=metric, attack=attack).empty:
                 columns.append(Column(group, arrowed(measurements, metric), "", metric, attack))
     for metric, info in measurements.metrics.items():
         if info.group != "utility":
             continue
-        found = [attack for attack in states if not select(final, metric=metric, attack=attack).empty]
-        for attack in found:
+        measured = [attack for attack in states if not select(final, metric=metric, attack=attack).empty]
+        for attack in measured:
             after = "before" if attack == NOT_ATTACKED else f"after {measurements.target(attack)}"
-            detail = after if len(found) > 1 or attack != NOT_ATTACKED else ""
+            detail = after if len(measured) > 1 or attack != NOT_ATTACKED else ""
             columns.append(Column("Benign generation", arrowed(measurements, metric), detail, metric, attack))
     return columns
 
@@ -199,20 +199,20 @@ def paired_apart(measurements: Measurements, settings: ReportConfig, metric: str
     """Whether two models of a state are told apart: the interval of their paired difference excludes 0."""
 
     def apart(best: str, other: str) -> bool:
-        found = paired_difference(measurements, settings, (best, other), metric=metric, attack=attack, steps=steps)
-        return found is not None and (found.low > 0 or found.high < 0)
+        difference = paired_difference(measurements, settings, (best, other), metric=metric, attack=attack, steps=steps)
+        return difference is not None and (difference.low > 0 or difference.high < 0)
 
     return apart
 
 
 def unpaired_apart(values: pd.DataFrame) -> Apart:
-    """The same of values that are no pairs: their intervals have nothing in common."""
+    """Whether two unpaired values are told apart: their intervals do not overlap."""
     ends = {str(row["model"]): (float(row["low"]), float(row["high"])) for row in values.to_dict("records")}
     return lambda best, other: ends[best][1] < ends[other][0] or ends[other][1] < ends[best][0]
 
 
 def shown_best(values: pd.DataFrame, info: MetricInfo, base: str | None, apart: Apart) -> set[str]:
-    """The best models and those that are not told apart from one of them; none where that is all of them.
+    """The best models, and those that are not told apart from one of them; an empty set if that is every model.
 
     Args:
         values: Columns model and mean; one row a model.
@@ -226,8 +226,8 @@ def shown_best(values: pd.DataFrame, info: MetricInfo, base: str | None, apart: 
     least = (min if info.better == "lower" else max)(means.values())
     best = {model for model, mean in means.items() if math.isclose(mean, least)}
     others = (model for model in means if model not in best)
-    found = best | {model for model in others if not all(apart(leader, model) for leader in best)}
-    return found if len(found) < len(means) else set()
+    bold = best | {model for model in others if not all(apart(leader, model) for leader in best)}
+    return bold if len(bold) < len(means) else set()
 
 
 def column_cells(
@@ -280,7 +280,7 @@ def bold_words(contenders: str, *, paired: bool) -> str:
 
 
 def _caption(final: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> str:
-    """The kinds of intervals, with the images and seeds behind each metric."""
+    """Describes the intervals, and the images and seeds behind each metric."""
     sizes = []
     for metric, info in measurements.metrics.items():
         rows = final[final["metric"] == metric]

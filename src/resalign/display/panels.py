@@ -29,7 +29,7 @@ _VALUE_CHARACTERS = 11  # of a line of a variant's name
 
 
 def followed(table: pd.DataFrame, measurements: Measurements) -> list[str]:
-    """Safety metrics that are drawn over fine-tuning: the first one, and others that were measured along the way."""
+    """Safety metrics that are drawn over fine-tuning: the first one, and others measured at several steps."""
     after = table[table["attack"] != NOT_ATTACKED]
     metrics = []
     for metric, info in measurements.metrics.items():
@@ -88,13 +88,13 @@ def variants_panel(
         axis_title: What varies.
         scaled_to: Rows whose values of the metric set the axis's limits.
     """
-    shown = rows[rows["metric"] == metric]
+    points = rows[rows["metric"] == metric]
     parts = []
-    for model, own in shown.groupby("model", sort=False):
-        values = ", ".join(f"{row['variant']} {row['mean']:.3f}" for row in own.to_dict("records"))
+    for model, of_model in points.groupby("model", sort=False):
+        values = ", ".join(f"{row['variant']} {row['mean']:.3f}" for row in of_model.to_dict("records"))
         parts.append(f"{measurements.title(str(model))}: {values}")
-    width = _LABEL_INCHES + _VALUE_INCHES * shown["variant"].nunique()
-    draw = partial(_draw_variants, shown, measurements, settings, metric, axis_title, scaled_to)
+    width = _LABEL_INCHES + _VALUE_INCHES * points["variant"].nunique()
+    draw = partial(_draw_variants, points, measurements, settings, metric, axis_title, scaled_to)
     return Panel(title, f"{title}, by {axis_title}. {'; '.join(parts)}.", draw, width=width)
 
 
@@ -163,11 +163,11 @@ def _draw_before_after(
     names = [model for model in measurements.models if not select(final, metric=metric, model=model).empty]
     for row, model in enumerate(names):
         before = select(final, metric=metric, model=model).iloc[0]
-        found = select(final, metric=metric, model=model, attack=attack)
+        attacked = select(final, metric=metric, model=model, attack=attack)
         colour = styles[model].colour
-        states = [(before, row if found.empty else row - _ROW_OFFSET, SURFACE)]
-        if not found.empty:
-            after = found.iloc[0]
+        states = [(before, row if attacked.empty else row - _ROW_OFFSET, SURFACE)]
+        if not attacked.empty:
+            after = attacked.iloc[0]
             states.append((after, row + _ROW_OFFSET, colour))
             axis.plot([before["mean"], after["mean"]], [row - _ROW_OFFSET, row + _ROW_OFFSET], color=colour, lw=0.7)
         for state, y, face in states:
@@ -183,7 +183,7 @@ def _draw_before_after(
 
 
 def _draw_variants(
-    shown: pd.DataFrame,
+    points: pd.DataFrame,
     measurements: Measurements,
     settings: ReportConfig,
     metric: str,
@@ -192,16 +192,16 @@ def _draw_variants(
     axis: Axes,
 ) -> None:
     styles = drawing.model_styles(measurements, settings)
-    variants = list(dict.fromkeys(shown["variant"]))
-    models = [model for model in measurements.models if (shown["model"] == model).any()]
+    variants = list(dict.fromkeys(points["variant"]))
+    models = [model for model in measurements.models if (points["model"] == model).any()]
     ends: list[tuple[str, float, float]] = []
     for place, model in enumerate(models):
-        own, style = shown[shown["model"] == model], styles[model]
-        x = own["variant"].map(variants.index) + _DODGE * ((place + 0.5) / len(models) - 0.5)
-        axis.vlines(x, own["low"], own["high"], color=style.colour, alpha=0.45, linewidth=2.4)
-        axis.plot(x, own["mean"], color=style.colour, linestyle=style.dash, linewidth=0.9, zorder=3)
-        axis.plot(x, own["mean"], linestyle="", zorder=4, **style.markers)
-        ends.append((model, float(x.iloc[-1]), float(own["mean"].iloc[-1])))
+        of_model, style = points[points["model"] == model], styles[model]
+        x = of_model["variant"].map(variants.index) + _DODGE * ((place + 0.5) / len(models) - 0.5)
+        axis.vlines(x, of_model["low"], of_model["high"], color=style.colour, alpha=0.45, linewidth=2.4)
+        axis.plot(x, of_model["mean"], color=style.colour, linestyle=style.dash, linewidth=0.9, zorder=3)
+        axis.plot(x, of_model["mean"], linestyle="", zorder=4, **style.markers)
+        ends.append((model, float(x.iloc[-1]), float(of_model["mean"].iloc[-1])))
     axis.set_xticks(range(len(variants)), [textwrap.fill(variant, _VALUE_CHARACTERS) for variant in variants])
     axis.set_xlim(-0.5, len(variants) - 0.5)
     axis.grid(visible=False, axis="x")
@@ -245,7 +245,7 @@ def label_ends(
 
 
 def steps_axis(axis: Axes) -> None:
-    """The horizontal axis of what is followed over fine-tuning."""
+    """The horizontal axis of fine-tuning steps."""
     axis.set_xlabel("fine-tuning steps (0 = before)")
     axis.grid(visible=False, axis="x")
     axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -265,7 +265,7 @@ def value_axis(axis: Axes, table: pd.DataFrame, measurements: Measurements, metr
 
 
 def _described(table: pd.DataFrame, measurements: Measurements, metric: str, attack: str) -> str:
-    """The numbers of a panel in words, for its alternative text."""
+    """The numbers of a panel as text, for its alternative text."""
     parts = []
     for model in measurements.models:
         before = select(table, metric=metric, model=model)

@@ -30,7 +30,8 @@ def pareto_panel(
         weighed: From :func:`resalign.analysis.pareto.weighed_metrics`.
     """
     is_front = points["dominated_by"] == ""
-    front, behind = ([measurements.title(model) for model in points.loc[own, "model"]] for own in (is_front, ~is_front))
+    front = [measurements.title(model) for model in points.loc[is_front, "model"]]
+    behind = [measurements.title(model) for model in points.loc[~is_front, "model"]]
     values = "; ".join(
         f"{measurements.title(str(row['model']))} {row['safety']:.3f}, {row['utility']:.3f}"
         for row in points.to_dict("records")
@@ -44,7 +45,7 @@ def pareto_panel(
 def _draw_points(
     points: pd.DataFrame, measurements: Measurements, settings: ReportConfig, weighed: Mapping[str, str], axis: Axes
 ) -> None:
-    """A marker a model with both intervals."""
+    """Draws one marker per model with both intervals."""
     styles = drawing.model_styles(measurements, settings)
     most = float(points["learnability"].max())
     for row in points.to_dict("records"):

@@ -28,12 +28,12 @@ def survival_panels(survival: pd.DataFrame, measurements: Measurements, settings
     keep = (survival["unit"] == PROMPT) & (survival["threshold"] == settings.resurgence_threshold)
     curves = survival[keep & survival["attack"].isin(measurements.attacks)]
     panels = []
-    for attack, own in curves.groupby("attack", sort=False):
-        last = own.groupby("model", sort=False).tail(1).to_dict("records")
+    for attack, of_attack in curves.groupby("attack", sort=False):
+        last = of_attack.groupby("model", sort=False).tail(1).to_dict("records")
         ends = "; ".join(f"{measurements.title(str(row['model']))}: {row['survival']:.3f} at the end" for row in last)
         title = panel_title(measurements, str(attack))
         label = f"Survival over {title.lower()}. {ends}."
-        panels.append(Panel(title, label, partial(_draw_curves, own, measurements, settings)))
+        panels.append(Panel(title, label, partial(_draw_curves, of_attack, measurements, settings)))
     return panels
 
 
@@ -42,19 +42,25 @@ def _draw_curves(curves: pd.DataFrame, measurements: Measurements, settings: Rep
     styles = drawing.model_styles(measurements, settings)
     ends: list[tuple[str, float, float]] = []
     for model in measurements.models:
-        own = curves[curves["model"] == model]
-        if own.empty:
+        line = curves[curves["model"] == model]
+        if line.empty:
             continue
         style = styles[model]
-        last = own[["steps", "low", "high"]].to_numpy()[-1]
+        last = line[["steps", "low", "high"]].to_numpy()[-1]
         if len(measurements.models) <= settings.band_models:
             axis.fill_between(
-                own["steps"], own["low"], own["high"], step="post", color=style.colour, alpha=BAND_OPACITY, linewidth=0
+                line["steps"],
+                line["low"],
+                line["high"],
+                step="post",
+                color=style.colour,
+                alpha=BAND_OPACITY,
+                linewidth=0,
             )
             axis.vlines(*last, color=style.colour, alpha=EDGE_OPACITY, linewidth=1.6)  # the last step has no width
-        axis.step(own["steps"], own["survival"], where="post", color=style.colour, linestyle=style.dash)
-        axis.plot(own["steps"], own["survival"], linestyle="", clip_on=False, zorder=3, **style.markers)
-        ends.append((model, float(own["steps"].iloc[-1]), float(own["survival"].iloc[-1])))
+        axis.step(line["steps"], line["survival"], where="post", color=style.colour, linestyle=style.dash)
+        axis.plot(line["steps"], line["survival"], linestyle="", clip_on=False, zorder=3, **style.markers)
+        ends.append((model, float(line["steps"].iloc[-1]), float(line["survival"].iloc[-1])))
     axis.set_ylim(0, _TOP)
     drawing.percent_ticks(axis.yaxis)
     steps_axis(axis)

@@ -10,7 +10,7 @@ from resalign.analysis.measurements import MetricInfo
 
 
 def value_text(row: Mapping[Hashable, Any], info: MetricInfo) -> str:
-    """Such as ``31.2 % [25.0, 38.1]`` for a rate and ``0.88 [0.85, 0.91]`` otherwise."""
+    """Formats a value, such as ``31.2 % [25.0, 38.1]`` for a rate and ``0.88 [0.85, 0.91]`` otherwise."""
     mean, low, high = (float(row[name]) for name in ("mean", "low", "high"))
     is_rate = info.kind == "rate"
     text = f"{percentage(mean)}\N{NO-BREAK SPACE}%" if is_rate else number(mean, info)

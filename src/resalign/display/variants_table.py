@@ -1,4 +1,4 @@
-"""Variants of an ablation or a sweep, or of several of them: one table, one figure."""
+"""Lays out the variants of ablations and sweeps as one table and one figure."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ BEFORE = "Before fine-tuning"
 def state_titles(frame: pd.DataFrame, measurements: Measurements) -> pd.Series:
     """The title of each row's state over variants: before fine-tuning, or after it.
 
-    One fine-tuning of every variant is one state, though a sweep's variants are attacks of their own; where a variant
-    has several attacks, each of them is one.
+    If every variant has one fine-tuning, they share one state, although a sweep's variants are separate attacks. If a
+    variant has several attacks, each is a state.
 
     Args:
         frame: Columns series, variant, model, attack, dataset, steps, metric.
@@ -59,10 +59,10 @@ def variant_rows(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFr
 
 
 def lay_out_variants(frame: pd.DataFrame, measurements: Measurements, caption: str) -> ResultTable:
-    """One row a variant and model, one column a state and metric, in the order of :func:`variant_rows`.
+    """One row per variant and model, one column per state and metric, in the order of :func:`variant_rows`.
 
-    Bold are a variant's best models; where there is one model, a series' best variants: those whose intervals do not
-    lie apart from the best one's; see :func:`resalign.display.layout.shown_best`.
+    The best models of a variant are bold, or the best variants of a series if there is one model: those whose intervals
+    overlap the best one's; see :func:`resalign.display.layout.shown_best`.
 
     Args:
         frame: Columns series, variant, model, attack, dataset, steps, metric, mean, std, low, high, n, seeds.
@@ -70,20 +70,20 @@ def lay_out_variants(frame: pd.DataFrame, measurements: Measurements, caption: s
         caption: What the table shows.
     """
     columns = _columns(frame, measurements)
-    cells: list[dict[tuple[str, str, str], Cell]] = [_cells(own, measurements, c.metric) for c, own in columns]
+    cells: list[dict[tuple[str, str, str], Cell]] = [_cells(values, measurements, c.metric) for c, values in columns]
     many_models, many_series = frame["model"].nunique() > 1, frame["series"].nunique() > 1
     rows = []
     for series, variant, model, _ in variant_rows(frame):
-        shown = (series if many_series else "", variant, measurements.title(model) if many_models else "")
-        title = ", ".join(filter(None, shown)) or measurements.title(model)
-        found = tuple(column.get((series, variant, model)) for column in cells)
-        rows.append(TableRow(model, title, model == measurements.base, found))
+        parts = (series if many_series else "", variant, measurements.title(model) if many_models else "")
+        title = ", ".join(filter(None, parts)) or measurements.title(model)
+        row_cells = tuple(column.get((series, variant, model)) for column in cells)
+        rows.append(TableRow(model, title, model == measurements.base, row_cells))
     contenders = (
         f"models of a variant other than {measurements.title(measurements.base)}" if many_models else "variants"
     )
-    said = bold_words(contenders, paired=False)
-    table = ResultTable(tuple(column for column, _ in columns), tuple(rows), f"{caption} {said[0].upper()}{said[1:]}")
-    return with_cells_explained(table, frame)
+    bold = bold_words(contenders, paired=False)
+    full_caption = f"{caption} {bold[0].upper()}{bold[1:]}"
+    return with_cells_explained(ResultTable(tuple(column for column, _ in columns), tuple(rows), full_caption), frame)
 
 
 def variants_panels(
@@ -102,14 +102,14 @@ def variants_panels(
         metrics: What is drawn; those that a state has.
         axes_titles: What varies, by series.
     """
-    shown = frame.assign(state=state_titles(frame, measurements))
+    points = frame.assign(state=state_titles(frame, measurements))
     panels = []
     for metric in metrics:
-        for (series, state), rows in shown[shown["metric"] == metric].groupby(["series", "state"], sort=False):
+        for (series, state), rows in points[points["metric"] == metric].groupby(["series", "state"], sort=False):
             title = f"{measurements.metrics[metric].title} {str(state)[0].lower()}{str(state)[1:]}"
             axis = axes_titles[str(series)]
             panels.append(
-                variants_panel(rows, measurements, settings, metric, title=title, axis_title=axis, scaled_to=shown)
+                variants_panel(rows, measurements, settings, metric, title=title, axis_title=axis, scaled_to=points)
             )
     return panels
 
@@ -121,9 +121,9 @@ def _columns(frame: pd.DataFrame, measurements: Measurements) -> list[tuple[Colu
     places = frame["attack"].map({attack: place for place, attack in enumerate(order)})
     columns = []
     for title in places.groupby(titles).min().sort_values(kind="stable").index:
-        own = frame[titles == title]
+        of_state = frame[titles == title]
         for metric in measurements.metrics:
-            if len(values := own[own["metric"] == metric]):
+            if len(values := of_state[of_state["metric"] == metric]):
                 attack = str(values["attack"].iloc[0])
                 columns.append((Column(title, arrowed(measurements, metric), "", metric, attack), values))
     return columns

@@ -135,12 +135,12 @@ def files(name: str) -> list[str]:
 
 def metric_modules(ablations: Ablations, name: str) -> list[str]:
     """Modules of the metrics that are measured."""
-    found = {
+    metrics = {
         variant.plan.experiment.metrics[label].name
         for variant in ablations.variants(name).values()
         for label in _metrics(ablations, name, variant)
     }
-    return sorted(f"resalign.metrics.{metric}" for metric in found)
+    return sorted(f"resalign.metrics.{metric}" for metric in metrics)
 
 
 def _measured(ablations: Ablations, name: str, variant: Variant) -> Measurable:
@@ -167,8 +167,8 @@ def _measured(ablations: Ablations, name: str, variant: Variant) -> Measurable:
 def _models(ablations: Ablations, name: str) -> tuple[str, ...]:
     """The models that are shown, in the experiment's order."""
     shown, every = ablations.entries[name].models, _every_model(ablations, name)
-    own = {model for variant in ablations.variants(name).values() for model in variant.plan.experiment.models}
-    return tuple(model for model in every if model in own and (model in shown if shown else model != BASE))
+    available = {model for variant in ablations.variants(name).values() for model in variant.plan.experiment.models}
+    return tuple(model for model in every if model in available and (model in shown if shown else model != BASE))
 
 
 def _every_model(ablations: Ablations, name: str) -> tuple[str, ...]:
@@ -179,8 +179,8 @@ def _every_model(ablations: Ablations, name: str) -> tuple[str, ...]:
 
 def _metrics(ablations: Ablations, name: str, variant: Variant) -> list[str]:
     """Labels of the metrics that are measured, the first safety metric first unless the ablation has another order."""
-    own = variant.plan.experiment.metrics  # all that the tier does not leave out
-    return [label for label in ablations.entries[name].metrics or own if label in own]
+    metrics = variant.plan.experiment.metrics  # all that the tier does not leave out
+    return [label for label in ablations.entries[name].metrics or metrics if label in metrics]
 
 
 def _attacks(ablations: Ablations, name: str, variant: Variant) -> list[str]:

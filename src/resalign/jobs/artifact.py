@@ -96,17 +96,17 @@ def result_files(plan: Plan) -> list[str]:
 
 def _own_inputs(plan: Plan) -> dict[str, str]:
     """Files that the user wrote, by member: configurations and prompt lists, wherever they lie."""
-    told = _files_in(plan.experiment.where)
-    for path in told:  # which grows by what each extends
+    files = _files_in(plan.experiment.where)
+    for path in files:  # which grows by what each extends
         other = read_yaml(path).get("extends")
-        told += [Path(os.path.expanduser(str(other)))] if other else []
-    found = {f"{CONFIGURATIONS}/{place}-{path.name}": str(path) for place, path in enumerate(told, 1)}
+        files += [Path(os.path.expanduser(str(other)))] if other else []
+    places = {f"{CONFIGURATIONS}/{place}-{path.name}": str(path) for place, path in enumerate(files, 1)}
     for name in plan.experiment.config.prompts:
         for attack, source in plan.experiment.prompt_sources(name).items():
             if plan.assets[plan.asset_of(source)].origin == "path":
                 file = plan.folder(source)
-                found[f"{PROMPTS}/{name}{attack}{Path(file).suffix}"] = file
-    return found
+                places[f"{PROMPTS}/{name}{attack}{Path(file).suffix}"] = file
+    return places
 
 
 def _files_in(where: str) -> list[Path]:
@@ -136,7 +136,7 @@ def _exhibits(plan: Plan) -> list[str]:
 def _ablations(plan: Plan) -> list[str]:
     """Names of the ablations that the packed exhibits read."""
     frames = [exhibit.frames_of(plan, name) for name in _exhibits(plan)]
-    return list(dict.fromkeys(Path(found["ablation"]).parent.name for found in frames if "ablation" in found))
+    return list(dict.fromkeys(Path(frame["ablation"]).parent.name for frame in frames if "ablation" in frame))
 
 
 def _ablation_folder(plan: Plan, name: str) -> str:
@@ -159,15 +159,15 @@ def _has_theory(plan: Plan) -> bool:
 
 def _assets(plan: Plan, ablations: Ablations) -> dict[str, Any]:
     """The experiment's assets, then those that only a variant has, under its name."""
-    found = {name: _described(plan, name) for name in plan.assets}
-    known = {asset["folder"] for asset in found.values()}
+    assets = {name: _described(plan, name) for name in plan.assets}
+    known = {asset["folder"] for asset in assets.values()}
     for ablation in _ablations(plan):
         for label, variant in ablations.variants(ablation).items():
             for name, asset in variant.plan.assets.items():
                 if asset.folder not in known:
                     known.add(asset.folder)
-                    found[f"{name} ({ablation}: {label})"] = _described(variant.plan, name)
-    return found
+                    assets[f"{name} ({ablation}: {label})"] = _described(variant.plan, name)
+    return assets
 
 
 def _described(plan: Plan, name: str) -> dict[str, Any]:
@@ -177,9 +177,9 @@ def _described(plan: Plan, name: str) -> dict[str, Any]:
     described = plan.experiment.config.assets.get(name)  # a prepared set has the licences of what it is made from
     if described is None or asset.origin == "digits":
         return {**origin, "licence": "made by this workflow"}
-    said = {"terms": list(described.terms), "note": described.note}
+    terms = {"terms": list(described.terms), "note": described.note}
     return {
         **origin,
         "licence": described.licence or "not stated",
-        **{key: value for key, value in said.items() if value},
+        **{key: value for key, value in terms.items() if value},
     }

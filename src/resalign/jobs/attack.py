@@ -30,15 +30,15 @@ class AttackJob(TrainingJob):
         """The job of a run with one training seed."""
         label = stage.attack or ""
         attacked, sets = plan.attacked_prompts(label), plan.experiment.attack_data[label].images
-        given: dict[str, Any] = {name: Input.asset(plan, reference) for name, reference in sets.items()}
+        fields: dict[str, Any] = {name: Input.asset(plan, reference) for name, reference in sets.items()}
         if attacked:
-            given["prompts"] = PromptList.of(plan, attacked, prompts=plan.most_prompts(attacked))
+            fields["prompts"] = PromptList.of(plan, attacked, prompts=plan.most_prompts(attacked))
         return cls(
             **training_settings(plan, stage),
             model=Input.asset(plan, plan.pipeline(stage.model)),
             attack=plan.experiment.attacks[label].resolved(),
             weights=parent_weights(stage, seed),
-            **given,
+            **fields,
         )
 
     @property

@@ -74,8 +74,8 @@ class ExhibitJob(Job):
     @classmethod
     def of(cls, plan: Plan, name: str) -> ExhibitJob:
         """The job of one exhibit."""
-        found = {frame: Input.file(path) for frame, path in frames_of(plan, name).items()}
-        return cls(exhibit=name, files=found, report=plan.experiment.config.report, words=words(plan, name))
+        files = {frame: Input.file(path) for frame, path in frames_of(plan, name).items()}
+        return cls(exhibit=name, files=files, report=plan.experiment.config.report, words=words(plan, name))
 
 
 @functools.cache
@@ -138,8 +138,8 @@ def _ablations(plan: Plan, name: str) -> dict[str, tuple[str, AblationConfig | N
 
 def _series(name: str) -> dict[str, str]:
     """Names of the ablations behind an exhibit, by the exhibit that shows each: itself, or those of its SERIES."""
-    shown = {other: member(other) for other in getattr(member(name), "SERIES", (name,))}
-    return {other: module.ABLATION for other, module in shown.items() if hasattr(module, "ABLATION")}
+    modules = {other: member(other) for other in getattr(member(name), "SERIES", (name,))}
+    return {other: module.ABLATION for other, module in modules.items() if hasattr(module, "ABLATION")}
 
 
 def planned(plan: Plan) -> list[str]:
@@ -176,13 +176,13 @@ def frames(result: str, name: str, ablations: Collection[str]) -> dict[str, str]
         ablations: Those that there are.
     """
     module = member(name)
-    found = {frame: f"{result}/measured/{frame}.csv" for frame in module.READS}
+    paths = {frame: f"{result}/measured/{frame}.csv" for frame in module.READS}
     if module.READS:
-        found["names"] = f"{result}/measured/names.json"
+        paths["names"] = f"{result}/measured/names.json"
     for exhibit, ablation in _series(name).items():
         if ablation in ablations:
-            found["ablation" if exhibit == name else exhibit] = f"{result}/ablations/{ablation}/values.csv"
-    return found | {frame: f"{result}/theory/{frame}.csv" for frame in getattr(module, "THEORY", ())}
+            paths["ablation" if exhibit == name else exhibit] = f"{result}/ablations/{ablation}/values.csv"
+    return paths | {frame: f"{result}/theory/{frame}.csv" for frame in getattr(module, "THEORY", ())}
 
 
 def files_of(name: str) -> list[str]:
@@ -220,10 +220,10 @@ def another_world(plan: Plan) -> str:
         return "the experiment is not the paper's"
     if plan.tier != "paper":
         return f"tier '{plan.tier}', not 'paper'"
-    papers, own = _of_paper(), _of_setting(plan)
-    differing = [key for key in papers if own[key] != papers[key] and key not in MORE]
+    papers, setting = _of_paper(), _of_setting(plan)
+    differing = [key for key in papers if setting[key] != papers[key] and key not in MORE]
     for key in MORE:
-        differing += [f"{key}.{label}" for label, entry in papers[key].items() if own[key].get(label) != entry]
+        differing += [f"{key}.{label}" for label, entry in papers[key].items() if setting[key].get(label) != entry]
     return f"other {', '.join(differing)} than {PAPERS}'s" if differing else ""
 
 
@@ -235,30 +235,30 @@ def _of_paper() -> dict[str, Any]:
 def _of_setting(plan: Plan) -> dict[str, Any]:
     """The resolved settings that numbers are of; the main table's attacks, and the tier in force."""
     experiment = plan.experiment
-    found = {key: value for key, value in experiment.resolved().items() if key not in FREE}
+    values = {key: value for key, value in experiment.resolved().items() if key not in FREE}
     attacks = list(experiment.config.main_table_attacks or experiment.config.attacks)
-    return {**found, "main_table_attacks": attacks, "tier": experiment.tier.model_dump(mode="json")}
+    return {**values, "main_table_attacks": attacks, "tier": experiment.tier.model_dump(mode="json")}
 
 
 def _metric_modules(plan: Plan, name: str) -> dict[str, str]:
     """Modules of the metrics that only an exhibit's ablations have, by label."""
-    found: dict[str, str] = {}
+    modules: dict[str, str] = {}
     for _, entry in _ablations(plan, name).values():
-        found |= series.metric_modules(plan, entry) if entry is not None else {}
-    return found
+        modules |= series.metric_modules(plan, entry) if entry is not None else {}
+    return modules
 
 
 def exhibit_code(plan: Plan, name: str) -> list[str]:
     """Code inputs of one exhibit: those of its ablations' metrics, and the published numbers, where it shows some."""
-    own = "_series" if name in SERIES else name
+    file = "_series" if name in SERIES else name
     metrics = sorted(f"resalign.metrics.{metric}" for metric in set(_metric_modules(plan, name).values()))
-    return with_published(code("exhibit", f"resalign.{FAMILY}.{own}", *metrics))
+    return with_published(code("exhibit", f"resalign.{FAMILY}.{file}", *metrics))
 
 
 def with_published(files: Iterable[str]) -> list[str]:
     """Files of code, and the published numbers, where the module that reads them is one."""
-    found, module = list(files), "src/resalign/exhibits/_published.py"
-    return [*found, module.replace(".py", ".csv")] if module in found else found
+    listed, module = list(files), "src/resalign/exhibits/_published.py"
+    return [*listed, module.replace(".py", ".csv")] if module in listed else listed
 
 
 def message(plan: Plan) -> str:

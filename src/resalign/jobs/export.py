@@ -83,11 +83,11 @@ def deltas(plan: Plan) -> list[str]:
 
 
 def _run(plan: Plan, model: str) -> Stage:
-    found = next((stage for stage in plan.unlearn.values() if stage.model == model), None)
-    if found is None:
+    run = next((stage for stage in plan.unlearn.values() if stage.model == model), None)
+    if run is None:
         unlearned = [stage.model for stage in plan.unlearn.values()]
         raise ConfigError(
             f"{plan.experiment.where}: no unlearned model named '{model}'{nearest(model, unlearned)} (a model of "
             "'pipelines' is a whole folder already)"
         )
-    return found
+    return run

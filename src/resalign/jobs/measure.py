@@ -189,7 +189,7 @@ def metric_modules(plan: Plan) -> list[str]:
 
 def rows(plan: Plan) -> tuple[Scored, ...]:
     """Every model, fine-tuned or not, with the folders of its stages."""
-    found = []
+    scored = []
     for score in plan.score.values():
         folders: dict[str, str] = {}
         stage: Stage | None = score
@@ -198,7 +198,7 @@ def rows(plan: Plan) -> tuple[Scored, ...]:
             folders.setdefault(stage.stage, stage.folder("{seed}") + tier)  # of attacks in a chain, the last
             stage = stage.parent
         attack = score.attack or NOT_ATTACKED
-        found.append(
+        scored.append(
             Scored(
                 model=score.model,
                 attack=attack,
@@ -208,13 +208,13 @@ def rows(plan: Plan) -> tuple[Scored, ...]:
                 before=scores_before(plan, score) if plan.attacked_prompts(score.attack) else {},
             )
         )
-    return tuple(found)
+    return tuple(scored)
 
 
 def scores_before(plan: Plan, score: Stage) -> dict[str, str]:
     """Folder of the scores of the state that an attack started from, by training seed."""
     after = plan.experiment.attack_data[score.attack or ""].after
-    found = next(other for other in plan.score.values() if (other.model, other.attack) == (score.model, after))
+    start = next(other for other in plan.score.values() if (other.model, other.attack) == (score.model, after))
     # Untrained models are scored with their first seed only.
-    own = {seed: seed if seed in plan.seeds(found) else plan.seeds(found)[0] for seed in plan.seeds(score)}
-    return {str(seed): f"{found.folder(before)}/{plan.tier}" for seed, before in own.items()}
+    seeds_before = {seed: seed if seed in plan.seeds(start) else plan.seeds(start)[0] for seed in plan.seeds(score)}
+    return {str(seed): f"{start.folder(before)}/{plan.tier}" for seed, before in seeds_before.items()}

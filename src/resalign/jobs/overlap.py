@@ -51,5 +51,5 @@ def folder(plan: Plan) -> str | None:
 def _seen(plan: Plan) -> dict[str, str]:
     """Asset references of image sets that unlearning or evaluation uses, as the page calls them."""
     config = plan.experiment.config
-    own = {"forget set": config.concept.forget, "retain set": config.concept.retain, "pool": config.concept.pool}
-    return {**own, **{"reference images" if name == config.reference else name: name for name in plan.real_images}}
+    training = {"forget set": config.concept.forget, "retain set": config.concept.retain, "pool": config.concept.pool}
+    return {**training, **{"reference images" if name == config.reference else name: name for name in plan.real_images}}

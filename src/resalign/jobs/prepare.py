@@ -48,10 +48,10 @@ def patterns(members: Mapping[str, str]) -> tuple[str, str]:
     Args:
         members: The member that makes each set, by the set's label.
     """
-    found: dict[bool, list[str]] = {False: [], True: []}
+    by_kind: dict[bool, list[str]] = {False: [], True: []}
     for label, member in members.items():
-        found[_generates(member)].append(f"{re.escape(label)}-[0-9a-f]{{10}}")
-    return "|".join(found[False]) or "(?!)", "|".join(found[True]) or "(?!)"
+        by_kind[_generates(member)].append(f"{re.escape(label)}-[0-9a-f]{{10}}")
+    return "|".join(by_kind[False]) or "(?!)", "|".join(by_kind[True]) or "(?!)"
 
 
 def _generates(member: str) -> bool:

@@ -117,37 +117,37 @@ class ReportJob(Checks):
 def definitions(plan: Plan) -> tuple[tuple[str, str], ...]:
     """Attacks of the main table, then prompt lists: how each is shown, and a sentence that defines it."""
     experiment, config = plan.experiment, plan.experiment.config
-    titles, found = experiment.titles, []
+    titles, defined = experiment.titles, []
     for label in config.main_table_attacks or config.attacks:
         attack, dataset = experiment.attacks[label], experiment.attack_data[label].dataset
         own = experiment.attack_data[label].about
         sentence = registry.sentence("attacks", attack.name)
         title = titles.get(label, titles.get(dataset, label))
-        found.append((title, " ".join(filter(None, (sentence, own))) or label))
+        defined.append((title, " ".join(filter(None, (sentence, own))) or label))
     for label, prompts in config.prompts.items():
         count = experiment.tier.prompts[label]
         size = f"{count.prompts or 'all'} prompts; {count.images} image{'s' if count.images > 1 else ''} per prompt"
         own = prompts.about or f"Prompts of {prompts.source if isinstance(prompts.source, str) else label}."
-        found.append((titles.get(label, label), f"{own} ({size} and training seed)"))
-    return tuple(found)
+        defined.append((titles.get(label, label), f"{own} ({size} and training seed)"))
+    return tuple(defined)
 
 
 def report_timings(plan: Plan) -> list[Timing]:
     """(stage, label, seed, folder) of every job behind the report, each once."""
-    found: dict[str, tuple[str, str, int]] = {}
+    by_folder: dict[str, tuple[str, str, int]] = {}
     for row in measure.rows(plan):
         for stage, folder in row.folders.items():
             # An unlearning run stands behind several rows; its label is the model's.
             plain = stage == "unlearn" or row.attack == NOT_ATTACKED
             label = row.model if plain else f"{row.model}/{row.attack}"
             for seed in row.seeds:
-                found[folder.format(seed=seed)] = (stage, label, seed)
+                by_folder[folder.format(seed=seed)] = (stage, label, seed)
     for asset in plan.assets.values():
         if asset.origin != "path":
-            found[asset.folder] = ("assets", asset.name, 0)
+            by_folder[asset.folder] = ("assets", asset.name, 0)
     for folder, part in digits_parts(plan).items():
-        found[folder] = ("assets", part, 0)
-    found[check_scorers.folder(plan)] = ("inputs", "scorers", 0)
+        by_folder[folder] = ("assets", part, 0)
+    by_folder[check_scorers.folder(plan)] = ("inputs", "scorers", 0)
     if compared := overlap.folder(plan):
-        found[compared] = ("inputs", "overlap", 0)
-    return [(*key, folder) for folder, key in found.items()]
+        by_folder[compared] = ("inputs", "overlap", 0)
+    return [(*key, folder) for folder, key in by_folder.items()]

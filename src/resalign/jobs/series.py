@@ -90,62 +90,64 @@ def described(plan: Plan, exhibit: str, ablation: AblationConfig | None, name: s
         name: The ablation's.
     """
     experiment = plan.experiment
-    found = {}
+    words = {}
     if ablation is not None:
         methods, other = _methods(plan, ablation), _other_settings(plan, ablation)
-        found[name] = SeriesWords(axis=ablation.axis, methods=methods, other=other)
+        words[name] = SeriesWords(axis=ablation.axis, methods=methods, other=other)
     for label, attacks in experiment.sweeps.items():
         if label.startswith(exhibit):
             methods = tuple(sorted({experiment.attacks[attack].name for attack in attacks.values()}))
-            found[label] = SeriesWords(axis=experiment.config.sweeps[label].axis, methods=methods)
-    return found
+            words[label] = SeriesWords(axis=experiment.config.sweeps[label].axis, methods=methods)
+    return words
 
 
 def metric_modules(plan: Plan, ablation: AblationConfig) -> dict[str, str]:
     """Modules of the metrics that an ablation's settings add to the experiment's, by label."""
-    found: dict[str, str] = {}
+    modules: dict[str, str] = {}
     for _, changed in ablation.changes():
         entries = _entries("metrics", changed)
-        found |= {label: str(value.get("metric", label)) for label, value in entries.items() if isinstance(value, dict)}
-    return {label: module for label, module in found.items() if label not in plan.experiment.metrics}
+        modules |= {
+            label: str(value.get("metric", label)) for label, value in entries.items() if isinstance(value, dict)
+        }
+    return {label: module for label, module in modules.items() if label not in plan.experiment.metrics}
 
 
 def _other_settings(plan: Plan, ablation: AblationConfig) -> tuple[str, ...]:
     """Settings of an ablation that differ from the experiment's, besides training, attacks, data and additions."""
-    own = {family: getattr(plan.experiment.config, family) for family in ("metrics", "prompts", "scorers")}
-    found = [key for key in ("tier", "seeds") if getattr(ablation, key)]
+    labels = {family: getattr(plan.experiment.config, family) for family in ("metrics", "prompts", "scorers")}
+    differing = [key for key in ("tier", "seeds") if getattr(ablation, key)]
     for _, changed in ablation.changes():
         for key in changed:
             family, label, *_ = [*key.split("."), ""]
-            adds = family in own and label and label not in own[family]
+            adds = family in labels and label and label not in labels[family]
             if not (adds or family in TRAINING or key.endswith(HARMLESS)):
-                found.append(key)
-    return tuple(dict.fromkeys(found))
+                differing.append(key)
+    return tuple(dict.fromkeys(differing))
 
 
 def _methods(plan: Plan, ablation: AblationConfig) -> tuple[str, ...]:
     """Fine-tuning methods of an ablation's attacks, over all of its variants; nothing is planned."""
-    own = {label: member.name for label, member in plan.experiment.attacks.items()}
-    found: set[str] = set()
+    configured = {label: member.name for label, member in plan.experiment.attacks.items()}
+    names: set[str] = set()
     for _, changed in ablation.changes():
-        methods = dict(own)
+        methods = dict(configured)
         for label, value in _entries("attacks", changed).items():
             if isinstance(value, dict):
                 methods[label] = str(value.get("attack", "full"))
         for key, value in changed.items():
             if key.startswith("attacks.") and key.endswith(".attack"):
                 methods[key.removeprefix("attacks.").removesuffix(".attack")] = str(value)
-        shown = ablation.attacks or tuple(methods)
-        found |= {methods[label] for label in shown if label in methods}
-    return tuple(sorted(found))
+        labels = ablation.attacks or tuple(methods)
+        names |= {methods[label] for label in labels if label in methods}
+    return tuple(sorted(names))
 
 
 def _entries(family: str, changed: dict[str, Any]) -> dict[str, Any]:
     """Whole entries of a family that settings replace, by label."""
-    found: dict[str, Any] = dict(changed.get(family) or {})
-    own = (key.partition(".") for key in changed)
-    return found | {
+    entries: dict[str, Any] = dict(changed.get(family) or {})
+    parts = (key.partition(".") for key in changed)
+    return entries | {
         label: changed[f"{family}.{label}"]
-        for parent, _, label in own
+        for parent, _, label in parts
         if parent == family and label and "." not in label
     }

@@ -83,8 +83,8 @@ def missing_models(plan: Plan) -> list[str]:
 
 
 def _metrics(plan: Plan) -> dict[str, Any]:
-    found = plan.experiment.metrics
-    missing = [label for label in (SAFETY, UTILITY) if label not in found]
+    metrics = plan.experiment.metrics
+    missing = [label for label in (SAFETY, UTILITY) if label not in metrics]
     if missing:
         raise ConfigError(f"{plan.experiment.where}: a study counts the metrics {missing}, which 'metrics' lacks")
-    return {label: found[label] for label in (SAFETY, UTILITY)}
+    return {label: metrics[label] for label in (SAFETY, UTILITY)}

@@ -130,7 +130,7 @@ def states(plan: Plan) -> dict[str, Stage]:
 
     The linear model is left out of it: another grid is no reason to measure a network again.
     """
-    found = {}
+    by_run = {}
     for score in _unattacked(plan):
         resolved = {
             "theory": _state_config(plan),
@@ -142,8 +142,8 @@ def states(plan: Plan) -> dict[str, Stage]:
         }
         unlearned = score.parent.parent if score.parent else None
         state = Stage("theory", score.model, score.model, None, resolved, (), unlearned)
-        found[state.run] = state
-    return found
+        by_run[state.run] = state
+    return by_run
 
 
 def seeds(plan: Plan, state: Stage) -> tuple[int, ...]:

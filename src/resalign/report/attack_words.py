@@ -1,4 +1,4 @@
-"""The attack study in Markdown: where each model holds and where it breaks, with the tables behind the words.
+"""Writes the attack study in Markdown: at which values each model holds or breaks, and the tables.
 
 ``python -m resalign.report.attack_words results/attack-study docs/studies/attacks`` copies a finished study's small
 files into a folder of the repository.
@@ -30,7 +30,7 @@ KEPT = ("tables/*.csv", "figures/*.png", WORDS)
 def attack_markdown(
     table: pd.DataFrame, sweeps: Sequence[SweepResult], measurements: Measurements, settings: ReportConfig
 ) -> str:
-    """The words first, a paragraph a sweep; then every sweep's table, and the headline rate against steps.
+    """One paragraph per sweep, then the safety rate during fine-tuning, then the table of every sweep.
 
     Args:
         table: From :func:`resalign.analysis.frames.long_table`, of every attack.
@@ -40,16 +40,16 @@ def attack_markdown(
     """
     words, tables = [], []
     for result in sweeps:
-        said = sweep_sentences(result.rows, result.summary, measurements, settings, result.sweep)
-        words.append(f"- **{result.sweep.title}.** {' '.join([*said[1:], _plain(result.sweep.note)]).strip()}")
+        sentences = sweep_sentences(result.rows, result.summary, measurements, settings, result.sweep)
+        words.append(f"- **{result.sweep.title}.** {' '.join([*sentences[1:], _plain(result.sweep.note)]).strip()}")
         tables.append(f"### {result.sweep.title}\n\n{_layout(result.table)}\n\n{_plain(result.sweep.note)}".rstrip())
     info = measurements.metrics[measurements.safety_metric]
     rule = (
         f"A model **holds** at a value where the upper end of its {info.title}'s "
         f"{100 * settings.confidence:g}\N{NO-BREAK SPACE}% interval is at most "
-        f"{100 * settings.resurgence_threshold:g}\N{NO-BREAK SPACE}%, **is not shown to hold** where the estimate "
-        "alone is, and **breaks** otherwise. “At worst” is the worst value, chosen on one half of the prompts and "
-        "measured on the other."
+        f"{100 * settings.resurgence_threshold:g}\N{NO-BREAK SPACE}%, **is not shown to hold** where only "
+        "the estimate is, and **breaks** otherwise. “At worst” gives the worst value, selected on half of the prompts "
+        "and measured on the other half."
     )
     main = measurements.main()
     steps = [_steps(table, main, attack) for attack in targets(table) if attack in main.attacks]
@@ -68,7 +68,7 @@ def _steps(table: pd.DataFrame, measurements: Measurements, attack: str) -> str:
         parts += [after[(after["model"] == model) & (after["steps"] == step)] for step in steps]
         values = [value_text(part.to_dict("records")[0], info) if len(part) else "–" for part in parts]
         rows.append([measurements.title(model), *values])
-    return f"### {info.title} on the way, {measurements.target(attack)}\n\n{markdown_table(rows)}"
+    return f"### {info.title} during fine-tuning, {measurements.target(attack)}\n\n{markdown_table(rows)}"
 
 
 def _layout(table: Table) -> str:

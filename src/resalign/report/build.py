@@ -101,9 +101,9 @@ def build_report(results: Results, context: ReportContext, output: Path) -> None
     for name, frame in frames.items():
         write_csv(frame, output / name)
     _write_sweeps(sweeps, results, settings, output)
-    for name, shown in figures.items():
-        if shown:
-            drawing.save(drawing.figure_of(shown, settings), output / "figures" / name, settings)
+    for name, subplots in figures.items():
+        if subplots:
+            drawing.save(drawing.figure_of(subplots, settings), output / "figures" / name, settings)
     if grid is not None:
         drawing.save(grid_figure(grid, settings), output / "figures" / "samples", settings, formats=("png",))
     (output / PAGE).write_text(page, encoding="utf-8")

@@ -88,9 +88,9 @@ def write_finding(
     if int(table["seeds"].max()) == 1:
         result.append("With one training seed, the intervals say nothing about how training varies.")
     kept |= dict.fromkeys(model for model in measurements.models if model in methods)
-    said = tuple(text for model in kept for text in _kept(final, measurements, model))
+    kept_texts = tuple(text for model in kept for text in _kept(final, measurements, model))
     headline = _headline(plain, tested, measurements, settings, info, concept)
-    return Finding(headline, tuple(result), said, pd.DataFrame(paired, columns=PAIRED_COLUMNS))
+    return Finding(headline, tuple(result), kept_texts, pd.DataFrame(paired, columns=PAIRED_COLUMNS))
 
 
 def _headline(
@@ -132,8 +132,8 @@ def _mean_text(row: Mapping[Hashable, Any], info: MetricInfo) -> str:
 def base_has_lost(mean: float, measurements: Measurements, settings: ReportConfig) -> bool:
     """Whether the base's safety rate in a state is too little of its rate before fine-tuning to test unlearning."""
     info, images = measurements.metrics[measurements.safety_metric], measurements.images
-    own = (images["model"] == measurements.base) & (images["attack"] == NOT_ATTACKED)
-    before = images.loc[own & (images["metric"] == measurements.safety_metric), "value"]
+    is_base = (images["model"] == measurements.base) & (images["attack"] == NOT_ATTACKED)
+    before = images.loc[is_base & (images["metric"] == measurements.safety_metric), "value"]
     is_shown = info.kind == "rate" and info.better == "lower" and len(before) > 0
     return bool(is_shown and mean < settings.tested_share * before.mean())
 
@@ -211,15 +211,15 @@ def _compared(
     """Each of the best models with each that comes next, over their common images; not where there are many."""
     attack, steps = str(rows["attack"].iloc[0]), int(rows["steps"].iloc[0])
     state = {"attack": attack, "dataset": str(rows["dataset"].iloc[0]), "steps": steps, "metric": metric}
-    found: list[dict[str, object]] = []
+    comparisons: list[dict[str, object]] = []
     if len(first) * len(second) > settings.finding_models:
-        return found
+        return comparisons
     for pair in itertools.product(first, second):
         of = paired_difference(measurements, settings, pair, metric=metric, attack=attack, steps=steps)
         if of is not None and not math.isnan(of.low):
             names = dict(zip(("first", "second"), pair, strict=True))
-            found.append({**state, **names, "difference": of.mean, "low": of.low, "high": of.high, "n": of.n})
-    return found
+            comparisons.append({**state, **names, "difference": of.mean, "low": of.low, "high": of.high, "n": of.n})
+    return comparisons
 
 
 def _after(
@@ -250,12 +250,12 @@ def _after(
     return f"{'; '.join(clauses)}."
 
 
-def _comparison(found: Mapping[str, Any], measurements: Measurements, info: MetricInfo) -> str:
+def _comparison(pair: Mapping[str, Any], measurements: Measurements, info: MetricInfo) -> str:
     """Whether the first stands apart from the second: not where the difference's interval holds 0."""
-    best, other = (measurements.title(str(found[name])) for name in ("first", "second"))
+    best, other = (measurements.title(str(pair[name])) for name in ("first", "second"))
     scale, unit, decimals = (100.0, " points", 1) if info.kind == "rate" else (1.0, "", info.decimals)
-    mean, low, high = (scale * float(found[name]) for name in ("difference", "low", "high"))
-    paired = f"paired over {found['n']:,} images" + (" by training seed" if info.kind == "set" else "")
+    mean, low, high = (scale * float(pair[name]) for name in ("difference", "low", "high"))
+    paired = f"paired over {pair['n']:,} images" + (" by training seed" if info.kind == "set" else "")
     if low <= 0.0 <= high:
         ends = f"[{low:+.{decimals}f}, {high:+.{decimals}f}]".replace("-", "−")
         return f"{best} and {other} cannot be told apart (difference {ends}{unit}, {paired})"

@@ -26,14 +26,14 @@ def caveats(folder: str | None) -> tuple[str, ...]:
     """
     if folder is None:
         return ()
-    found = read_record(Path(folder) / "overlap.json")
-    entries = [(attack, key, entry) for attack, sets in found.items() for key, entry in sets.items()]
-    said = [
-        f"Attack {attack} {USES[key].format(entry['set']['images'])}: {'; '.join(told)}."
+    overlaps = read_record(Path(folder) / "overlap.json")
+    entries = [(attack, key, entry) for attack, sets in overlaps.items() for key, entry in sets.items()]
+    sentences = [
+        f"Attack {attack} {USES[key].format(entry['set']['images'])}: {'; '.join(parts)}."
         for attack, key, entry in entries
-        if (told := _parts(entry))
+        if (parts := _parts(entry))
     ]
-    return (*said, HOW) if any(_overlaps(entry) for *_, entry in entries) else tuple(said)
+    return (*sentences, HOW) if any(_overlaps(entry) for *_, entry in entries) else tuple(sentences)
 
 
 def _overlaps(entry: dict[str, Any]) -> bool:

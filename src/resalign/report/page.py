@@ -151,7 +151,7 @@ def _per_run_rows(per_run: pd.DataFrame, measurements: Measurements) -> list[dic
     rows = []
     for row in per_run.to_dict("records"):
         info = measurements.metrics[str(row["metric"])]
-        shown: dict[str, object] = {
+        cells: dict[str, object] = {
             **{name: row[name] for name in ("steps", "seed", "n")},
             "model": measurements.title(str(row["model"])),
             "target": "–" if row["attack"] == NOT_ATTACKED else measurements.target(str(row["attack"])),
@@ -159,5 +159,5 @@ def _per_run_rows(per_run: pd.DataFrame, measurements: Measurements) -> list[dic
             "value": number(float(row["value"]), info),
             "interval": interval_text(float(row["low"]), float(row["high"]), info) or "–",
         }
-        rows.append(shown)
+        rows.append(cells)
     return rows

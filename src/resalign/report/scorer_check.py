@@ -13,18 +13,18 @@ def caveats(path: str) -> tuple[str, ...]:
     Args:
         path: What scripts/check_scorers.py has written.
     """
-    found = read_record(Path(path))
-    said = []
-    for rule in found["shown"]:
+    record = read_record(Path(path))
+    sentences = []
+    for rule in record["shown"]:
         forget, retain = rule["forget"], rule["retain"]
         named = f"Detector {rule['scorer']} ({', '.join(rule['quantities'])} above {rule['threshold']:g})"
         if not forget["flagged"]:
-            said.append(
+            sentences.append(
                 f"{named} flags none of {forget['images']} images of the concept: what it does not flag may show it."
             )
-        if retain["flagged"] > found["most_retained"] * retain["images"]:
-            said.append(
+        if retain["flagged"] > record["most_retained"] * retain["images"]:
+            sentences.append(
                 f"{named} flags {retain['flagged']} of {retain['images']} images that are to be retained: "
                 "what it flags may not show the concept."
             )
-    return tuple(dict.fromkeys(said))
+    return tuple(dict.fromkeys(sentences))

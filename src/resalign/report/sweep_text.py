@@ -1,4 +1,4 @@
-"""Sweeps in words: where each model holds and where it breaks, and what finding that out has cost."""
+"""Describes sweeps in sentences: at which values each model holds or breaks, and how long the fine-tuning took."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _VERBS: dict[Bounded, str] = {"holds": "holds", "not shown": "is not shown to ho
 def sweep_sentences(
     rows: pd.DataFrame, summary: pd.DataFrame, measurements: Measurements, settings: ReportConfig, sweep: Sweep
 ) -> tuple[str, ...]:
-    """One sentence a model: at which values it holds and breaks, and its worst; one more on what was learnt.
+    """One sentence per model: at which values it holds or breaks, and its worst value; one sentence on learnability.
 
-    Where the base model itself has lost the concept, a low rate of another model is no sign of unlearning: a value at
-    which it shows less than ``tested_share`` of what it shows before fine-tuning is named, and not counted.
+    A model holds at a value if the upper end of its safety rate's interval is at most ``resurgence_threshold``. It is
+    not shown to hold if only the estimate is, and breaks otherwise. A metric that is not a rate gets no sentences.
 
-    A model holds at a value if the upper end of its safety rate's interval is at most ``resurgence_threshold``, is not
-    shown to hold if only the estimate is, and breaks otherwise. A metric that is no rate gets no sentence.
+    If the base model itself has lost the concept at a value, a low rate there does not show unlearning. Values at which
+    the base's rate is below ``tested_share`` of its rate before fine-tuning are therefore listed as excluded.
 
     Args:
         rows: From :func:`resalign.analysis.sweeps.sweep_table`.
@@ -38,24 +38,24 @@ def sweep_sentences(
     """
     metric = measurements.safety_metric
     info, most = measurements.metrics[metric], settings.resurgence_threshold
-    shown = rows[rows["metric"] == metric]
-    lost = _lost(shown, measurements, settings)
+    measured = rows[rows["metric"] == metric]
+    lost = _lost(measured, measurements, settings)
     tested = [value for value in sweep.attacks if value not in set(lost["variant"])]
-    if info.kind != "rate" or info.better != "lower" or shown.empty:
+    if info.kind != "rate" or info.better != "lower" or measured.empty:
         return ()
     sentences = [
-        f"By {sweep.axis}, a model holds where its {info.title} is at most {100 * most:g}\N{NO-BREAK SPACE}% to the "
-        "upper end of its interval, and breaks where the estimate is above."
+        f"By {sweep.axis}: a model holds where the upper end of its {info.title}'s interval is at most "
+        f"{100 * most:g}\N{NO-BREAK SPACE}%, and breaks where the estimate is above that."
     ]
     if not lost.empty:
         base = ", ".join(f"{row['variant']} ({value_text(row, info)})" for row in lost.to_dict("records"))
         sentences.append(f"Excluded: the base model no longer produces the concept here: {base}.")
-    shown = shown[shown["variant"].isin(tested)]
+    measured = measured[measured["variant"].isin(tested)]
     for model in measurements.models:
-        found: dict[Bounded, list[str]] = {verdict: [] for verdict in _VERBS}
-        for row in shown[shown["model"] == model].to_dict("records"):
-            found[bounded(-float(row["mean"]), -float(row["high"]), -most)].append(str(row["variant"]))
-        clauses = [_clause(_VERBS[verdict], found[verdict], len(tested)) for verdict in _VERBS if found[verdict]]
+        listed: dict[Bounded, list[str]] = {verdict: [] for verdict in _VERBS}
+        for row in measured[measured["model"] == model].to_dict("records"):
+            listed[bounded(-float(row["mean"]), -float(row["high"]), -most)].append(str(row["variant"]))
+        clauses = [_clause(_VERBS[verdict], listed[verdict], len(tested)) for verdict in _VERBS if listed[verdict]]
         if clauses:
             worst = summary[(summary["metric"] == metric) & (summary["model"] == model) & (summary["over"] == WORST)]
             end = f"; at worst {value_text(worst.to_dict('records')[0], info)}" if len(worst) else ""
@@ -63,9 +63,9 @@ def sweep_sentences(
     return (*sentences, *_learnt(rows, measurements))
 
 
-def _lost(shown: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> pd.DataFrame:
-    """The base model's rows of values at which it has too little left of its rate before fine-tuning."""
-    base = shown[shown["model"] == measurements.base]
+def _lost(measured: pd.DataFrame, measurements: Measurements, settings: ReportConfig) -> pd.DataFrame:
+    """The base model's rows of the values at which it has itself lost the concept."""
+    base = measured[measured["model"] == measurements.base]
     return base.loc[[base_has_lost(float(mean), measurements, settings) for mean in base["mean"]]]
 
 
@@ -76,7 +76,7 @@ def _clause(verb: str, values: list[str], of: int) -> str:
 
 
 def _learnt(rows: pd.DataFrame, measurements: Measurements) -> list[str]:
-    """The value at which the base model has learnt least: without learning, resilience is not tested."""
+    """The values at which the base model learns least and most; an attack that teaches nothing tests nothing."""
     metric = measurements.headline("learnability")
     base = rows[(rows["metric"] == metric) & (rows["model"] == measurements.base)]
     if metric is None or base.empty:
@@ -91,13 +91,13 @@ def _learnt(rows: pd.DataFrame, measurements: Measurements) -> list[str]:
 
 
 def attack_seconds(records: Sequence[JobRecord], model: str, sweep: Sweep) -> float:
-    """Seconds of a model's fine-tuning at every value and training seed: own work, over all attempts."""
+    """Seconds of a model's fine-tuning, summed over values, training seeds and attempts."""
     labels = {f"{model}/{attack}" for attack in sweep.attacks.values()}
     return sum(record.seconds for record in records if record.stage == "attack" and record.label in labels)
 
 
 def seconds_sentence(records: Sequence[JobRecord], measurements: Measurements, sweep: Sweep) -> str:
-    """The time of the sweep's fine-tuning, by model; empty where none of its jobs has a record."""
+    """The duration of the sweep's fine-tuning by model; empty if none of its jobs has a record."""
     seconds = {model: attack_seconds(records, model, sweep) for model in measurements.models}
     parts = [f"{measurements.title(model)} {duration(value)}" for model, value in seconds.items() if value]
-    return f"Fine-tuning took, over all values and training seeds: {', '.join(parts)}." if parts else ""
+    return f"Fine-tuning time over all values and training seeds: {', '.join(parts)}." if parts else ""

@@ -44,7 +44,7 @@ def planned_jobs(dry_run: str) -> list[PlannedJob]:
         rule = re.match(r"(?:local)?rule (\S+):", block)
         command = re.search(r"^Shell command: (python .* 2>&1 \| tee \S+)", block, flags=re.MULTILINE)
         files = {kind: re.search(rf"^    {kind}: (.*)$", block, flags=re.MULTILINE) for kind in ("input", "output")}
-        listed = {kind: tuple(found[1].split(", ")) if found else () for kind, found in files.items()}
+        listed = {kind: tuple(match[1].split(", ")) if match else () for kind, match in files.items()}
         if rule and listed["output"]:
             jobs.append(PlannedJob(rule[1], listed["input"], listed["output"], command[1] if command else ""))
     return jobs
@@ -53,7 +53,7 @@ def planned_jobs(dry_run: str) -> list[PlannedJob]:
 def sorted_out(jobs: Iterable[PlannedJob]) -> tuple[list[str], dict[str, list[str]]]:
     """Outputs of the jobs whose results are what they would make; first outputs of the others, by the reason."""
     adopted: list[str] = []
-    left: dict[str, list[str]] = {}
+    differing: dict[str, list[str]] = {}
     made_again: set[str] = set()
     for job in jobs:
         reason = "reads what is made again" if made_again & set(job.inputs) else difference(job)
@@ -61,8 +61,8 @@ def sorted_out(jobs: Iterable[PlannedJob]) -> tuple[list[str], dict[str, list[st
             adopted += job.outputs
         else:
             made_again |= set(job.outputs)
-            left.setdefault(reason, []).append(job.outputs[0])
-    return adopted, left
+            differing.setdefault(reason, []).append(job.outputs[0])
+    return adopted, differing
 
 
 def difference(job: PlannedJob) -> str | None:
@@ -72,8 +72,8 @@ def difference(job: PlannedJob) -> str | None:
         return "has no record"
     if not all(Path(output).exists() for output in job.outputs):
         return "is not here"
-    script, told = _told(words)
-    folder = Path(told.output)
+    script, arguments = _told(words)
+    folder = Path(arguments.output)
     if not (folder / "run.json").is_file() or not (folder / "timing.json").is_file():
         return "has no record"
     try:
@@ -81,10 +81,10 @@ def difference(job: PlannedJob) -> str | None:
         recorded, started_at = dict(record["job"]), float(timing["started_at"])
     except (ValueError, TypeError, KeyError, RecursionError):  # of a copy that was cut short
         return "has no whole record"
-    code = import_closure(script, *told.modules)
-    planned = {"job": told.job, "seed": told.seed, "source_sha256": source_hash(code)}
-    if told.job.get("device") == "auto":
-        planned["job"] = {**told.job, "device": recorded.get("device")}
+    code = import_closure(script, *arguments.modules)
+    planned = {"job": arguments.job, "seed": arguments.seed, "source_sha256": source_hash(code)}
+    if arguments.job.get("device") == "auto":
+        planned["job"] = {**arguments.job, "device": recorded.get("device")}
     if other := [key for key, value in planned.items() if record.get(key) != value]:
         return f"is of another {' and '.join(other)}"
     others = {path for path in job.inputs if not path.startswith(f"{RESULTS}/")} - set(map(str, code))
@@ -94,11 +94,11 @@ def difference(job: PlannedJob) -> str | None:
 
 def _told(words: list[str]) -> tuple[str, Any]:
     """The script and the arguments of a rule's command: ``python SCRIPT --job … [<<< JOB] 2>&1 | tee LOG``."""
-    given = words[1 : words.index("2>&1")]
-    if "<<<" in given:
-        given, [_, job] = given[: given.index("<<<")], given[given.index("<<<") :]
-        given[given.index("-")] = job
-    return given[0], argument_parser("").parse_args(given[1:])
+    argv = words[1 : words.index("2>&1")]
+    if "<<<" in argv:
+        argv, [_, job] = argv[: argv.index("<<<")], argv[argv.index("<<<") :]
+        argv[argv.index("-")] = job
+    return argv[0], argument_parser("").parse_args(argv[1:])
 
 
 def adopt_command(files: Iterable[str | Path], config: Mapping[str, Any]) -> str:
@@ -109,10 +109,10 @@ def adopt_command(files: Iterable[str | Path], config: Mapping[str, Any]) -> str
         config: Values from the command line, as Snakemake has read them.
     """
     values = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in config.items()]
-    given = {"CONFIG": [os.path.relpath(file) for file in files], "ARGS": ["--config", *values] if values else []}
+    variables = {"CONFIG": [os.path.relpath(file) for file in files], "ARGS": ["--config", *values] if values else []}
     # make hands the words on to a shell as they stand, but for its own $.
-    told = {name: shlex.quote(shlex.join(words).replace("$", "$$")) for name, words in given.items() if words}
-    return " ".join(["make adopt", *(f"{name}={words}" for name, words in told.items())])
+    quoted = {name: shlex.quote(shlex.join(words).replace("$", "$$")) for name, words in variables.items() if words}
+    return " ".join(["make adopt", *(f"{name}={words}" for name, words in quoted.items())])
 
 
 def foreign_runs(plan: Plan) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
@@ -106,13 +105,7 @@ class Attempt:
         if phase in self._done:
             return
         start = self._go_on(phase, held)
-        with self._deferring_signals():
-            for position, step in enumerate(progress(steps[start:]), start + 1):
-                began = self._clock()
-                yield step
-                stop = self._ended_step(began, phase, position, held)
-                if stop and position < len(steps):
-                    raise Interrupted(*stop, f"saved after {phase} {position} of {len(steps)}")
+        yield from self._loop(progress(steps[start:]), phase, start, len(steps), held)
         self._done.append(phase)
 
     def pieces(self, count: int, *, progress: Callable[[range], Iterable[int]] = _same) -> Iterator[int]:
@@ -121,13 +114,7 @@ class Attempt:
         Raises:
             Interrupted: After a piece, when the job was asked to stop.
         """
-        with self._deferring_signals():
-            for index in progress(range(count)):
-                began = self._clock()
-                yield index
-                stop = self._ended_step(began, "pieces", index + 1, {})
-                if stop and index + 1 < count:
-                    raise Interrupted(*stop, f"{count - index - 1} pieces are left")
+        yield from self._loop(progress(range(count)), "pieces", 0, count, {})
 
     def stop(self, number: int, _frame: object = None) -> None:
         """Handles a signal: inside a loop the present step is ended first; a second signal ends the process at once."""
@@ -148,28 +135,27 @@ class Attempt:
         log.info("attempt %d goes on after %s %d", self.number, phase, saved["position"])
         return int(saved["position"])
 
-    @contextlib.contextmanager
-    def _deferring_signals(self) -> Iterator[None]:
-        """A signal waits for the end of the present step."""
+    def _loop(self, steps: Iterable[int], phase: str, position: int, total: int, held: dict[str, Any]) -> Iterator[int]:
+        """Yields steps, counts them and saves when that is due; a signal waits for the end of the present step."""
         self._in_loop = True
         try:
-            yield
+            for step in steps:
+                began = self._clock()
+                yield step
+                now, position = self._clock(), position + 1
+                self.steps_taken += 1
+                self.step_seconds += now - began
+                self._longest_step_seconds = max(self._longest_step_seconds, now - began)
+                needed_seconds = self._longest_step_seconds + 2 * self._saving_seconds
+                stop = self._stop
+                if not stop and self._deadline is not None and now + needed_seconds >= self._deadline:
+                    stop = ("the time limit is near", TIME_LIMIT_STATUS)
+                if stop or now - self._last_save >= SAVE_INTERVAL_SECONDS:
+                    self._save(phase, position, held)
+                if stop and position < total:
+                    raise Interrupted(*stop, f"saved after {phase} {position} of {total}")
         finally:
             self._in_loop = False
-
-    def _ended_step(self, began: float, phase: str, position: int, held: dict[str, Any]) -> tuple[str, int] | None:
-        """Counts a step and saves if that is due; returns reason and exit status if no other step should begin."""
-        now = self._clock()
-        self.steps_taken += 1
-        self.step_seconds += now - began
-        self._longest_step_seconds = max(self._longest_step_seconds, now - began)
-        stop = self._stop
-        if not stop and self._deadline is not None:
-            needed = self._longest_step_seconds + 2 * self._saving_seconds
-            stop = ("the time limit is near", TIME_LIMIT_STATUS) if now + needed >= self._deadline else None
-        if stop or now - self._last_save >= SAVE_INTERVAL_SECONDS:
-            self._save(phase, position, held)
-        return stop
 
     def _save(self, phase: str, position: int, held: dict[str, Any]) -> None:
         if not self._folder:

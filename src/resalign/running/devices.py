@@ -73,15 +73,15 @@ def lease(requested: str) -> Lease:
         return Lease("cpu", "cpu")
     if torch.cuda.is_initialized():
         raise DeviceError("CUDA was used before a GPU was taken, so that its choice came too late; lease first")
-    found = visible()
-    if not found and torch.cuda.is_available():
+    gpus = visible()
+    if not gpus and torch.cuda.is_available():
         raise DeviceError("torch can use a GPU that `nvidia-smi -L` does not list; is nvidia-smi on the PATH?")
-    if not found:
+    if not gpus:
         if requested != "auto":
             raise DeviceError(f"{none_visible()}; run where one is, or set resources.<stage>.device: auto or cpu")
         log.info("%s: running on the CPU", none_visible())
         return Lease("cpu", "cpu")
-    gpu, waited_seconds = _taken(found)
+    gpu, waited_seconds = _taken(gpus)
     os.environ[VISIBLE] = gpu.uuid  # an index could mean another GPU to CUDA, which may count the fastest first
     if not torch.cuda.is_available():
         raise DeviceError(
@@ -124,20 +124,20 @@ def visible() -> list[Gpu]:
     An entry that names no GPU hides itself and those after it, as CUDA has it: '', '-1' and 'NoDevFiles' hide all.
     """
     installed = _installed()
-    wanted = os.environ.get(VISIBLE)
-    if wanted is None:
+    names = os.environ.get(VISIBLE)
+    if names is None:
         return [Gpu(uuid, name) for uuid, name in installed.items() if uuid.startswith("GPU-")]
     whole = [uuid for uuid in installed if uuid.startswith("GPU-")]
-    found = []
-    for token in map(str.strip, wanted.split(",")):
+    gpus = []
+    for token in map(str.strip, names.split(",")):
         if token.isdecimal():
             matching = whole[int(token) : int(token) + 1]
         else:
             matching = [uuid for uuid in installed if token.startswith(("GPU-", "MIG-")) and uuid.startswith(token)]
         if len(matching) != 1:
             break
-        found.append(Gpu(matching[0], installed[matching[0]]))
-    return found
+        gpus.append(Gpu(matching[0], installed[matching[0]]))
+    return gpus
 
 
 def _installed() -> dict[str, str]:
@@ -148,10 +148,10 @@ def _installed() -> dict[str, str]:
         return {}
     except subprocess.TimeoutExpired:
         raise DeviceError("nvidia-smi -L does not answer; repair the driver, or set the stage's device: cpu") from None
-    said = (listed.stdout + listed.stderr).strip()
-    if listed.returncode and "No devices" not in said:
-        raise DeviceError(f"nvidia-smi -L failed ({said}); repair the driver, or set the stage's device: cpu")
-    return {found["uuid"]: " ".join(found["name"].split()) for found in LISTED.finditer(listed.stdout)}
+    output = (listed.stdout + listed.stderr).strip()
+    if listed.returncode and "No devices" not in output:
+        raise DeviceError(f"nvidia-smi -L failed ({output}); repair the driver, or set the stage's device: cpu")
+    return {match["uuid"]: " ".join(match["name"].split()) for match in LISTED.finditer(listed.stdout)}
 
 
 def lock_folder() -> Path:
@@ -166,18 +166,18 @@ def _taken(gpus: list[Gpu], sleep: Callable[[float], None] = time.sleep) -> tupl
     """Locks the first GPU that is free, waiting until one is; with the seconds that it waited."""
     folder = lock_folder()
     folder.mkdir(mode=0o700, exist_ok=True)
-    began, told = time.monotonic(), False
+    began, logged = time.monotonic(), False
     while True:
         for gpu in gpus:
             file = (folder / f"{gpu.uuid.replace('/', '_')}.lock").open("a")
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _held.append(file)
-                return gpu, time.monotonic() - began if told else 0.0
+                return gpu, time.monotonic() - began if logged else 0.0
             file.close()
-        if not told:
+        if not logged:
             log.info("%s taken by other jobs; waiting for one", _count(len(gpus)))
-            told = True
+            logged = True
         sleep(POLL_SECONDS)
 
 

@@ -79,11 +79,11 @@ class StateFolder:
         if not states:
             return None
         with states[-1].open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
         expected = states[-1].name.split(".")[1]
-        if found != expected:
+        if digest != expected:
             raise StateError(
-                f"{states[-1]}: damaged (sha256 {found[:12]}…, expected {expected[:12]}…); put an intact copy in its "
+                f"{states[-1]}: damaged (sha256 {digest[:12]}…, expected {expected[:12]}…); put an intact copy in its "
                 f"place, or delete {self.path} to begin this job afresh"
             )
         state: dict[str, Any] = torch.load(states[-1], weights_only=True, map_location="cpu")

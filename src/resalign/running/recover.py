@@ -16,22 +16,19 @@ import psutil
 
 SAVING_SECONDS = 120.0  # for the present step and the saved state; SLURM's own KillWait is often half a minute
 _RULE_SHELL = "trap '' INT TERM"  # in the shell of every rule (workflow/rules/common.smk)
-_RUN_ID = re.compile(
-    r"([\w-]+_)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-)  # the plugin names jobs by their run's UUID
+_RUN_ID = re.compile(r"([\w-]+_)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # a SLURM job's name: the run's UUID
 
 
 class AliveError(RuntimeError):
     """The workflow is alive, or may be; nothing was touched."""
 
 
-def recover(folder: Path, saving_seconds: float = SAVING_SECONDS, *, from_any_host: bool = False) -> Iterator[str]:
+def recover(folder: Path, saving_seconds: float = SAVING_SECONDS) -> Iterator[str]:
     """Ends every job that a killed workflow has left running in a folder, on this machine and on SLURM.
 
     Args:
         folder: Working directory of the workflow.
         saving_seconds: Time to save, between SIGTERM and SIGKILL.
-        from_any_host: Whether SLURM jobs are ended that were sent from a host other than this one.
 
     Yields:
         One line for each job.
@@ -40,7 +37,7 @@ def recover(folder: Path, saving_seconds: float = SAVING_SECONDS, *, from_any_ho
         AliveError: If a Snakemake process still has the folder, or may have it on another host.
         RuntimeError: If SLURM does not answer.
     """
-    folder, left = folder.resolve(), list[psutil.Process]()
+    folder, stages = folder.resolve(), dict[psutil.Process, str]()
     for process in psutil.process_iter(["cwd", "uids", "cmdline"]):
         command = process.info["cmdline"] or [""]
         if process.info["cwd"] != str(folder) or process.info["uids"].real != os.getuid():
@@ -54,58 +51,59 @@ def recover(folder: Path, saving_seconds: float = SAVING_SECONDS, *, from_any_ho
         with contextlib.suppress(psutil.Error):  # it has just ended
             parent = process.parent()
             if parent and command[0] != "tee" and any(_RULE_SHELL in part for part in parent.cmdline()):
-                left.append(process)
+                stages[process] = " ".join(command[:2])
     jobs = _slurm_jobs(folder)
-    elsewhere = {host for host, _ in jobs.values()} - {socket.gethostname().split(".")[0], "localhost"}
-    if elsewhere and not from_any_host:
+    hosts = {host for host, _ in jobs.values()} - {socket.gethostname().split(".")[0], "localhost"}
+    if hosts:
         raise AliveError(
-            f"{folder}: jobs {', '.join(jobs)} were sent from {', '.join(sorted(elsewhere))}, where Snakemake may be "
-            "alive; nothing was touched. Run this there, or, if it is dead, with --from-any-host"
+            f"{folder}: jobs were submitted from {', '.join(sorted(hosts))}, where Snakemake may be alive; nothing was "
+            f"touched. Run this there; if that host is down, first run: scancel --signal=TERM {' '.join(jobs)}"
         )
-    yield from _end_slurm_jobs(folder, jobs, saving_seconds)
-    names = {process: " ".join(process.info["cmdline"][:2]) for process in left}
-    for process in left:
+    unfinished = _end_slurm_jobs(folder, jobs, saving_seconds)
+    for number, (_, rule) in jobs.items():
+        how = "cancelled; it had not ended by itself" if number in unfinished else "ended by itself"
+        yield f"SLURM job {number} ({rule}): {how}"
+    for process in stages:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, deaf = psutil.wait_procs(left, timeout=saving_seconds)
-    for process in left:
-        if process in deaf:
+    _, running = psutil.wait_procs(stages, timeout=saving_seconds)
+    for process, name in stages.items():
+        if process in running:
             process.kill()
-        yield f"process {process.pid} ({names[process]}): {'killed' if process in deaf else 'ended by itself'}"
+        yield f"process {process.pid} ({name}): {'killed' if process in running else 'ended by itself'}"
 
 
 def _slurm_jobs(folder: Path) -> dict[str, tuple[str, str]]:
-    """Host and comment (the rule) of the workflow's jobs that SLURM has not ended, by id; none without SLURM."""
+    """Submitting host and comment (the rule) of the workflow's jobs that SLURM has not ended, by id."""
     if not shutil.which("squeue"):
         return {}
     fields = "JobID:|,AllocNodes:|,Name:|,WorkDir:|,Comment:|"
     command = ["squeue", "--noheader", "--user", str(os.getuid()), "--Format", fields]
-    listed = subprocess.run(command, capture_output=True, text=True)
-    if listed.returncode:
-        raise RuntimeError(f"squeue failed: {listed.stderr.strip()}; is SLURM up? Without it: snakemake --unlock")
-    rows = ([part.strip() for part in row.split("|")] for row in listed.stdout.splitlines())
+    squeue = subprocess.run(command, capture_output=True, text=True)
+    if squeue.returncode:
+        raise RuntimeError(f"squeue failed: {squeue.stderr.strip()}; is SLURM up? Without it: snakemake --unlock")
+    rows = ([part.strip() for part in row.split("|")] for row in squeue.stdout.splitlines())
     return {
         number: (host.split(".")[0], comment)
-        for number, host, name, sent_from, comment, *_ in rows
-        if sent_from == str(folder) and _RUN_ID.fullmatch(name)
+        for number, host, name, submitted_in, comment, *_ in rows
+        if submitted_in == str(folder) and _RUN_ID.fullmatch(name)
     }
 
 
-def _end_slurm_jobs(folder: Path, jobs: dict[str, tuple[str, str]], saving_seconds: float) -> Iterator[str]:
-    """Cancels waiting jobs at once, and running ones after they have saved their state."""
+def _end_slurm_jobs(folder: Path, jobs: dict[str, tuple[str, str]], saving_seconds: float) -> set[str]:
+    """Cancels waiting jobs at once, asks running ones to save and end; returns those that had to be cancelled."""
 
-    def cancel(numbers: set[str], *options: str) -> set[str]:
-        """The jobs that are left; scancel's exit status is of no use, as it fails for a job that has just ended."""
+    def scancel(numbers: set[str], *options: str) -> set[str]:
+        """The jobs that are left; the exit status is of no use, as it is an error for a job that has just ended."""
         subprocess.run(["scancel", *options, *sorted(numbers)], capture_output=True)
         limit = time.monotonic() + saving_seconds
         while (left := numbers & _slurm_jobs(folder).keys()) and time.monotonic() < limit:
             time.sleep(min(1.0, saving_seconds / 10))
         return left
 
-    if jobs:
-        subprocess.run(["scancel", "--state=PENDING", *jobs], capture_output=True)
-        if deaf := cancel(set(jobs), "--signal=TERM"):
-            cancel(deaf)
-        for number, (_, comment) in jobs.items():
-            how = "cancelled; it had not ended by itself" if number in deaf else "ended by itself"
-            yield f"SLURM job {number} ({comment}): {how}"
+    if not jobs:
+        return set()
+    subprocess.run(["scancel", "--state=PENDING", *jobs], capture_output=True)
+    if unfinished := scancel(set(jobs), "--signal=TERM"):
+        scancel(unfinished)
+    return unfinished

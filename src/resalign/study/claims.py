@@ -77,18 +77,18 @@ def claims(study: Study, config: StudyConfig) -> pd.DataFrame:
     """
     attacked = study.attacked
     groups: list[tuple[str, list[State]]] = [(ALL, attacked), *((study.title(state), [state]) for state in attacked)]
-    found: list[Claim] = []
+    rows: list[Claim] = []
     best = {title: best_baseline(study, config, states) for title, states in groups}
-    found += [_safety(study, config, best[title], title, states) for title, states in groups]
+    rows += [_safety(study, config, best[title], title, states) for title, states in groups]
     for baseline in dict.fromkeys(best.values()):
-        found.append(_utility(study, config, baseline, study.title(BEFORE), [BEFORE]))
-    found += [_utility(study, config, best[title], title, states) for title, states in groups]
-    found += [_learnability(study, config, title, states) for title, states in groups]
+        rows.append(_utility(study, config, baseline, study.title(BEFORE), [BEFORE]))
+    rows += [_utility(study, config, best[title], title, states) for title, states in groups]
+    rows += [_learnability(study, config, title, states) for title, states in groups]
     for contrast in config.contrasts:
-        found += [_contrast(study, contrast, SAFETY, title, states) for title, states in groups]
+        rows += [_contrast(study, contrast, SAFETY, title, states) for title, states in groups]
         for title, states in [(study.title(BEFORE), [BEFORE]), *groups]:
-            found.append(_contrast(study, contrast, UTILITY, title, states))
-    return pd.DataFrame([asdict(claim) for claim in found])
+            rows.append(_contrast(study, contrast, UTILITY, title, states))
+    return pd.DataFrame([asdict(claim) for claim in rows])
 
 
 def best_baseline(study: Study, config: StudyConfig, states: Sequence[State]) -> str:
@@ -123,11 +123,11 @@ def paired(
     if first.counts.shape != second.counts.shape or (first.counts != second.counts).any():
         raise ValueError(f"{models[0]} and {models[1]} differ in prompts, images or training seeds; they are no pairs")
     data = Crossed(sums=first.sums - share * second.sums, counts=first.counts)
-    found = statistics.mean_interval(data, interval_method(study.settings), study.rng())
-    interval = difference_of_rates(*found, share)
+    estimate = statistics.mean_interval(data, interval_method(study.settings), study.rng())
+    interval = difference_of_rates(*estimate, share)
     events, most = (first.sums + second.sums).sum(axis=0), 2 * first.counts.sum(axis=0)
-    shown, failed = int((events > 0).sum()), int((events < most).sum())
-    return data.mean, interval, min(shown, failed) < study.settings.rare_prompts
+    flagged, failed = int((events > 0).sum()), int((events < most).sum())
+    return data.mean, interval, min(flagged, failed) < study.settings.rare_prompts
 
 
 def _safety(study: Study, config: StudyConfig, baseline: str, title: str, states: Sequence[State]) -> Claim:
@@ -149,11 +149,11 @@ def _utility(study: Study, config: StudyConfig, baseline: str, title: str, state
 def _learnability(study: Study, config: StudyConfig, title: str, states: Sequence[State]) -> Claim:
     pair = config.method, study.base
     ratio = learnability_ratio(study, config.method, states)
-    found = statistics.across_seeds(ratio, len(ratio), study.settings.confidence)
+    estimate = statistics.across_seeds(ratio, len(ratio), study.settings.confidence)
     value, other = (float(np.mean([learnability(study, name, state) for state in states])) for name in pair)
-    verdict = bounded(found.mean, found.low, config.learnability_share)
-    ends = found.low, found.high
-    return Claim(LEARNABILITY, LEARNABILITY, *pair, title, value, other, found.mean, *ends, False, verdict)
+    verdict = bounded(estimate.mean, estimate.low, config.learnability_share)
+    ends = estimate.low, estimate.high
+    return Claim(LEARNABILITY, LEARNABILITY, *pair, title, value, other, estimate.mean, *ends, False, verdict)
 
 
 def _contrast(study: Study, contrast: Contrast, measure: str, title: str, states: Sequence[State]) -> Claim:

@@ -82,9 +82,9 @@ def heldout_losses(histories: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns model, attack, steps, seed, heldout_loss, sorted.
     """
-    own = histories[(histories["stage"] == "attack") & (histories["quantity"] == "heldout_loss")]
-    parts = own["label"].str.partition("/")
-    losses = own.rename(columns={"step": "steps", "value": "heldout_loss"}).assign(model=parts[0], attack=parts[2])
+    records = histories[(histories["stage"] == "attack") & (histories["quantity"] == "heldout_loss")]
+    parts = records["label"].str.partition("/")
+    losses = records.rename(columns={"step": "steps", "value": "heldout_loss"}).assign(model=parts[0], attack=parts[2])
     return losses[LOSS_COLUMNS].sort_values(LOSS_COLUMNS[:-1], ignore_index=True)
 
 
@@ -117,12 +117,12 @@ def hit_columns(counts: pd.DataFrame) -> list[str]:
 
 def attack_states(counts: pd.DataFrame, attacks: Iterable[str]) -> list[tuple[str, int]]:
     """Every (attack, steps) after fine-tuning, in the given order of attacks."""
-    found = counts.loc[counts["attack"] != NOT_ATTACKED, ["attack", "steps"]].drop_duplicates()
+    attacked = counts.loc[counts["attack"] != NOT_ATTACKED, ["attack", "steps"]].drop_duplicates()
     order = list(attacks)
-    unknown = sorted(set(found["attack"]) - set(order))
+    unknown = sorted(set(attacked["attack"]) - set(order))
     if unknown:
         raise ValueError(f"counts have attacks {unknown}; the study's are {order}")
-    pairs = [(str(attack), int(steps)) for attack, steps in found.itertuples(index=False, name=None)]
+    pairs = [(str(attack), int(steps)) for attack, steps in attacked.itertuples(index=False, name=None)]
     return sorted(pairs, key=lambda pair: (order.index(pair[0]), pair[1]))
 
 

@@ -11,19 +11,20 @@ from typing import Any
 import pandas as pd
 
 from resalign.hashes import read_record
+from resalign.jobs.study import StudyJob
 from resalign.study.counts import cell_sizes
 
 _SECONDS_AN_HOUR = 3600
 _DECIMALS = 3
-_COPIED = ("name", "config", "tier", "seeds", "base", "models", "attacks", "command", "study", "selection")
+_COPIED = {"name", "config", "tier", "seeds", "base", "models", "attacks", "command", "study", "selection"}
 
 
-def study_manifest(job: dict[str, Any], counts: pd.DataFrame, hashes: dict[str, str]) -> dict[str, Any]:
+def study_manifest(job: StudyJob, counts: pd.DataFrame, hashes: dict[str, str]) -> dict[str, Any]:
     """Gathers the records of every run behind the counts.
 
     Args:
-        job: The script's job; ``timings`` names the stage and the folder of every run.
-        counts: For the size of a cell.
+        job: The study's job; its timings name the stage and the folder of every run.
+        counts: The study's counts, for the size of a cell.
         hashes: sha256 of counts.csv and losses.csv.
 
     Returns:
@@ -35,7 +36,7 @@ def study_manifest(job: dict[str, Any], counts: pd.DataFrame, hashes: dict[str, 
     runs: dict[str, int] = defaultdict(int)
     sources: dict[str, set[str]] = defaultdict(set)
     versions, cpus, machines = set(), set(), set()
-    for stage, _, _, folder in job["timings"]:
+    for stage, _, _, folder in job.timings:
         timing, record = (read_record(Path(folder) / name) for name in ("timing.json", "run.json"))
         seconds[stage] += timing["seconds"]
         runs[stage] += 1
@@ -44,9 +45,9 @@ def study_manifest(job: dict[str, Any], counts: pd.DataFrame, hashes: dict[str, 
         sources[stage].add(record["source_sha256"])
         versions.add(json.dumps(record["versions"], sort_keys=True))
     hours = {stage: round(value / _SECONDS_AN_HOUR, _DECIMALS) for stage, value in sorted(seconds.items())}
-    config = json.dumps(job["config"], sort_keys=True)
+    config = json.dumps(job.config, sort_keys=True)
     return {
-        **{key: job[key] for key in _COPIED},
+        **job.model_dump(mode="json", include=_COPIED),
         "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
         "cells": cell_sizes(counts),
         "hours": {"total": round(sum(seconds.values()) / _SECONDS_AN_HOUR, _DECIMALS), **hours},
@@ -54,6 +55,6 @@ def study_manifest(job: dict[str, Any], counts: pd.DataFrame, hashes: dict[str, 
         "cpus": sorted(cpus),
         "machines": sorted(machines),
         "versions": [json.loads(text) for text in sorted(versions)],
-        "source_sha256": {stage: sorted(found) for stage, found in sorted(sources.items())},
+        "source_sha256": {stage: sorted(digests) for stage, digests in sorted(sources.items())},
         "files": hashes,
     }

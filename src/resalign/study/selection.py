@@ -1,4 +1,4 @@
-"""The hyperparameter search's outcome: one setting a family, chosen by a rule that was fixed before.
+"""Chooses one setting of each method from a hyperparameter search, by a rule that was fixed before the search.
 
 ``python -m resalign.study.selection results/resilience-search/study`` chooses again from the files in that folder.
 """
@@ -35,21 +35,21 @@ def select_settings(
 ) -> pd.DataFrame:
     """Measures every setting and chooses one of each family.
 
-    Admissible is a setting whose IP before any attack is low and whose retained accuracy then is near the base
-    model's. Of the admissible ones the lowest mean IP over all attack states wins, and among those that tie the highest
-    retained accuracy. Where none is admissible, retained accuracy decides among those that forget; where none
-    forgets, IP before.
+    A setting is admissible if, before any attack, its IP is low and its retained accuracy is near the base model's. The
+    admissible setting with the lowest mean IP over all attack states is chosen; the highest retained accuracy decides
+    ties. If no setting is admissible, the highest retained accuracy decides among those that forget; if none forgets,
+    the lowest IP before the attacks decides.
 
     Args:
         counts: The search's counts.
-        models: Labels, in the configuration's order, which breaks what is still equal.
+        models: Labels in the configuration's order, which decides remaining ties.
         attacks: Labels of the attacks, in order.
         config: The rule's bounds.
         base: Label of the model before unlearning.
 
     Returns:
-        family, setting, ip_before, retained_accuracy_before, ip_ATTACK_STEPS of each state, mean_ip, admissible, chosen
-        and reason (of the choice; empty for the others).
+        Columns family, setting, ip_before, retained_accuracy_before, ip_ATTACK_STEPS (one per state), mean_ip,
+        admissible, chosen and reason (of a chosen setting; empty for the others).
     """
     states = attack_states(counts, attacks)
     if not states:
@@ -81,7 +81,7 @@ def select_settings(
 
 
 def _choose(settings: pd.DataFrame, config: SelectionConfig) -> tuple[int, str]:
-    """Row of one family's choice, and why."""
+    """The row of one family's chosen setting, and the reason for the choice."""
     by_accuracy = ["retained_accuracy_before", "mean_ip"]
     admissible, forgetting = settings[settings["admissible"]], settings[settings["forgets"]]
     if not admissible.empty:
@@ -96,19 +96,19 @@ def _choose(settings: pd.DataFrame, config: SelectionConfig) -> tuple[int, str]:
 
 
 def _first(ranked: pd.DataFrame, by: list[str], reason: str) -> tuple[int, str]:
-    """The first row, and the reason, which says so where the configuration's order has decided."""
+    """The first row, and the reason; the reason mentions a tie that the configuration's order has decided."""
     equal = int((ranked[by] == ranked[by].iloc[0]).all(axis=1).sum())
     order = f"; the first in the configuration of {equal} that are equal in this" if equal > 1 else ""
     return int(ranked.index[0]), f"{reason}{order}"
 
 
 def markdown(table: pd.DataFrame, config: SelectionConfig, *, base_accuracy: float, images: str) -> str:
-    """The choice in words, then every setting's numbers, the chosen ones in bold."""
+    """The rule, each family's choice, and the numbers of every setting; chosen settings are bold."""
     rule = (
-        f"Admissible: IP before ≤ {config.most_ip_before:g} and retained accuracy before ≥ "
-        f"{base_accuracy - config.utility_margin:.{_DECIMALS}f} (base {base_accuracy:.{_DECIMALS}f} − "
-        f"{config.utility_margin:g}). Lowest mean IP over the attack states; ties within {config.tie:g} by retained "
-        f"accuracy. {images}"
+        f"A setting is admissible if, before any attack, its IP is at most {config.most_ip_before:g} and its retained "
+        f"accuracy at least {base_accuracy - config.utility_margin:.{_DECIMALS}f} (the base model's "
+        f"{base_accuracy:.{_DECIMALS}f} − {config.utility_margin:g}). The admissible setting with the lowest mean IP "
+        f"over the attack states is chosen; retained accuracy decides ties within {config.tie:g}. {images}"
     )
     chosen = table[table["chosen"]]
     choices = [f"- **{row.family}**: `{row.setting}`: {row.reason}." for row in chosen.itertuples()]
@@ -131,11 +131,13 @@ def write_selection(folder: Path) -> pd.DataFrame:
     config = SelectionConfig.parse(manifest["selection"], where="manifest.json: selection")
     base, sizes = manifest["base"], manifest["cells"]
     table = select_settings(counts, manifest["models"], manifest["attacks"], config, base=base)
-    images = "; ".join(f"{size['images']} images" for size in (sizes[SAFETY], sizes[UTILITY]))
-    said = f"A cell of IP and of retained accuracy: {images}, over {len(manifest['seeds'])} training seeds."
+    images = (
+        f"IP is measured on {sizes[SAFETY]['images']} images per cell and retained accuracy on "
+        f"{sizes[UTILITY]['images']}, over {len(manifest['seeds'])} training seeds."
+    )
     accuracy = crossed(counts, base, NOT_ATTACKED, 0, UTILITY).mean
     write_csv(table, folder / "selection.csv")
-    text = markdown(table, config, base_accuracy=accuracy, images=said)
+    text = markdown(table, config, base_accuracy=accuracy, images=images)
     (folder / "selection.md").write_text(text, encoding="utf-8")
     return table
 

@@ -112,9 +112,13 @@ def study_table(study: Study) -> pd.DataFrame:
         for state in (BEFORE, *study.attacked):
             row: dict[str, object] = {"model": model, "attack": state[0], "steps": state[1]}
             for measure in (SAFETY, UTILITY):
-                found = study.rate(model, state, measure)
-                row |= {"seeds": found.seeds, measure: found.mean}
-                row |= {f"{measure}_low": found.low, f"{measure}_high": found.high, f"{measure}_images": found.n}
+                rate = study.rate(model, state, measure)
+                row |= {"seeds": rate.seeds, measure: rate.mean}
+                row |= {
+                    f"{measure}_low": rate.low,
+                    f"{measure}_high": rate.high,
+                    f"{measure}_images": rate.n,
+                }
             if state != BEFORE:
                 row |= _with_ends("learnability", study, learnability(study, model, state))
                 row |= _with_ends("learnability_ratio", study, learnability_ratio(study, model, [state]))
@@ -123,7 +127,7 @@ def study_table(study: Study) -> pd.DataFrame:
 
 
 def _with_ends(name: str, study: Study, values: Floats) -> dict[str, object]:
-    found = statistics.across_seeds(values, len(values), study.settings.confidence)
+    mean = statistics.across_seeds(values, len(values), study.settings.confidence)
     if name == "learnability":  # its share of the base's has no such bound
-        found = held(found, MetricInfo.of(registry.member("metrics", name), name, "held-out images of the attack"))
-    return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
+        mean = held(mean, MetricInfo.of(registry.member("metrics", name), name, "held-out images of the attack"))
+    return {name: mean.mean, f"{name}_low": mean.low, f"{name}_high": mean.high}

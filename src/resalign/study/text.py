@@ -1,4 +1,4 @@
-"""A study in Markdown: two tables, and what is claimed in plain sentences, all written from the numbers."""
+"""Writes a study in Markdown from its numbers: two tables, and each claim with its verdict in a sentence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def study_markdown(
     """The whole text of ``study.md``.
 
     Args:
-        study: What the frames were made from.
+        study: The counts and losses behind the frames.
         table: From :func:`resalign.study.table.study_table`.
         tested: From :func:`resalign.study.claims.claims`.
         config: The claims' bounds.
@@ -40,12 +40,12 @@ def study_markdown(
         f"![IP of every model, before and after each attack]({image})",
         "IP (lower is better):",
         ip_table(study, table),
-        "What the models keep: retained accuracy before, and in the attack state where it is lowest; learnability "
-        "where it is the smallest share of the base model's own, and that share:",
+        "Utility (higher is better): retained accuracy before fine-tuning and in its worst attack state; learnability "
+        "in the state where its ratio to the base model's is lowest, and that ratio:",
         kept_table(study, table),
-        "What was claimed before the study was run:",
+        "Claims, fixed before the study was run:",
         "\n".join(claim_sentences(tested, config)),
-        "<details><summary>Every claim in every state</summary>",
+        "<details><summary>All claims by attack state</summary>",
         claims_table(study, tested, config),
         "</details>",
         _footnote(study, config, manifest),
@@ -54,7 +54,7 @@ def study_markdown(
 
 
 def ip_table(study: Study, table: pd.DataFrame) -> str:
-    """One row a model, one column a state."""
+    """One row per model, one column per state."""
     states = [BEFORE, *study.attacked]
     rows = [["model", *(study.title(state) for state in states)]]
     for model in study.models:
@@ -65,7 +65,7 @@ def ip_table(study: Study, table: pd.DataFrame) -> str:
 
 def kept_table(study: Study, table: pd.DataFrame) -> str:
     """Retained accuracy before and at its lowest, learnability at its lowest."""
-    rows = [["model", "accuracy before", "lowest after", "learnability", "… / base's"]]
+    rows = [["model", "accuracy before", "lowest accuracy after", "learnability", "ratio to base"]]
     for model in study.models:
         after = table[(table["model"] == model) & (table["attack"] != NOT_ATTACKED)].to_dict("records")
         worst = min(after, key=lambda row: float(row[UTILITY]))
@@ -84,7 +84,7 @@ def kept_table(study: Study, table: pd.DataFrame) -> str:
 
 
 def claim_sentences(tested: pd.DataFrame, config: StudyConfig) -> list[str]:
-    """One bullet a claim or component: over all attacks, and in how many states the same verdict was reached."""
+    """One bullet per claim or component: its result over all attacks, and the verdicts of the single states."""
     share = _share(config)
     heads = {
         "safety": f"IP of `{config.method}` after fine-tuning is at most {share} of the best baseline's",
@@ -96,13 +96,13 @@ def claim_sentences(tested: pd.DataFrame, config: StudyConfig) -> list[str]:
         rows = tested[tested["claim"] == name].to_dict("records")
         pooled = next(row for row in rows if row["state"] == ALL)
         before = [_compared(row, share) for row in rows if row["state"] == BEFORE_TITLE]
-        said = " ".join([_compared(pooled, share), *before, _tally(rows)])
-        bullets.append(f"- **{head}: {pooled['verdict']}.** {said}")
+        details = " ".join([_compared(pooled, share), *before, _tally(rows)])
+        bullets.append(f"- **{head}: {pooled['verdict']}.** {details}")
     return bullets + [_contrast(tested, contrast) for contrast in config.contrasts]
 
 
 def claims_table(study: Study, tested: pd.DataFrame, config: StudyConfig) -> str:
-    """Every claim and component in every state: difference or ratio with its interval, and the verdict."""
+    """Every claim and component in every state: the difference or ratio, its interval, and the verdict."""
     share = _share(config)
     quantities = {
         ("safety", SAFETY): f"IP of `{config.method}` − {share} of the best baseline's",
@@ -116,18 +116,17 @@ def claims_table(study: Study, tested: pd.DataFrame, config: StudyConfig) -> str
     rows = [["", *states]]
     for (claim, quantity), title in quantities.items():
         keep = (tested["claim"] == claim) & (tested["quantity"] == quantity)
-        found = {row["state"]: row for row in tested[keep].to_dict("records")}
-        rows.append([title, *(_tested(found[state]) for state in states)])
+        by_state = {row["state"]: row for row in tested[keep].to_dict("records")}
+        rows.append([title, *(_tested(by_state[state]) for state in states)])
     return _markdown(rows)
 
 
 def _compared(row: Mapping[Any, Any], share: str) -> str:
-    """One state's sentence, such as ``Over all attacks it is 0.02, `esd`'s 0.31: …``."""
-    values = (
-        f"{_where(str(row['state']))} it is {_number(row['value'])}, `{row['other']}`'s {_number(row['other_value'])}"
-    )
+    """One state's sentence, such as ``Over all attacks: 0.02, against 0.31 for `esd`; …``."""
+    other = f"{_number(row['other_value'])} for `{row['other']}`"
+    values = f"{_where(str(row['state']))}: {_number(row['value'])}, against {other}"
     if row["claim"] == "safety":
-        measured = f"difference to {share} of that {_signed(row)}"
+        measured = f"difference from {share} of that {_signed(row)}"
     elif row["claim"] == "utility":
         measured = f"difference {_signed(row)}, {row['verdict']}"
     else:
@@ -136,24 +135,24 @@ def _compared(row: Mapping[Any, Any], share: str) -> str:
 
 
 def _tally(rows: Sequence[Mapping[Any, Any]]) -> str:
-    """In how many of the single attack states each verdict was reached."""
+    """The number of single attack states in which each verdict was reached."""
     verdicts = [str(row["verdict"]) for row in rows if row["state"] not in (ALL, BEFORE_TITLE)]
-    counts = [f"{name} in {verdicts.count(name)}" for name in dict.fromkeys(verdicts)]
-    return f"Of {len(verdicts)} attack states: {', '.join(counts)}."
+    counts = [f"{name} in {verdicts.count(name)} of {len(verdicts)}" for name in dict.fromkeys(verdicts)]
+    return f"By attack state: {', '.join(counts)}."
 
 
 def _contrast(tested: pd.DataFrame, contrast: Contrast) -> str:
-    """What one component adds, to IP and to retained accuracy."""
+    """The effect of one component on IP and on retained accuracy."""
     rows = tested[tested["claim"] == contrast.component]
-    sentences = [f"- **What {contrast.component} adds** (`{contrast.treated}` against `{contrast.control}`)."]
+    sentences = [f"- **Effect of {contrast.component}** (`{contrast.treated}` against `{contrast.control}`)."]
     for measure in (SAFETY, UTILITY):
-        found = rows[rows["quantity"] == measure].to_dict("records")
-        pooled = next(row for row in found if row["state"] == ALL)
+        records = rows[rows["quantity"] == measure].to_dict("records")
+        pooled = next(row for row in records if row["state"] == ALL)
         title = _TITLES[measure][0].upper() + _TITLES[measure][1:]
         with_it, without = _number(pooled["value"]), _number(pooled["other_value"])
         sentences.append(
-            f"{title} over all attacks is {with_it} with it, {without} without; "
-            f"gain {_signed(pooled)}, {pooled['verdict']}{_rare(pooled)}. {_tally(found)}"
+            f"{title} over all attacks: {with_it} with it, {without} without; "
+            f"gain {_signed(pooled)}, {pooled['verdict']}{_rare(pooled)}. {_tally(records)}"
         )
     return " ".join(sentences)
 
@@ -174,7 +173,7 @@ def _where(state: str) -> str:
 
 
 def _rare(row: Mapping[Any, Any]) -> str:
-    return " (in too few prompts for the interval to be trusted)" if row["rare"] else ""
+    return " (too few prompts show the event for the interval to be reliable)" if row["rare"] else ""
 
 
 # Of rates, and of differences between models.
@@ -191,23 +190,22 @@ _INTERVALS = {
 
 
 def _footnote(study: Study, config: StudyConfig, manifest: Mapping[str, Any]) -> str:
-    """Sizes, intervals, how to make it again, and how long that takes."""
+    """Sample sizes, interval methods, the command that makes the study again, and its computing time."""
     cells, hours = manifest["cells"], manifest["hours"]
     sizes = "; ".join(
-        f"{_TITLES[measure]}: {size['images']} images a cell ({size['prompts']} prompts, {size['seeds']} seeds)"
+        f"{_TITLES[measure]}: {size['images']} images per cell ({size['prompts']} prompts, {size['seeds']} seeds)"
         for measure, size in cells.items()
     )
     rates, differences = _INTERVALS[study.settings.interval]
     return (
-        f"{100 * study.settings.confidence:g} % intervals. {sizes}; `{study.base}` before fine-tuning is one model. "
-        f"Rates: {rates}, Clopper–Pearson over prompts where fewer than "
+        f"{100 * study.settings.confidence:g} % intervals. {sizes}; before fine-tuning, `{study.base}` is the same "
+        f"model at every seed. Rates: {rates}, Clopper–Pearson over prompts where fewer than "
         f"{study.settings.rare_prompts} show (or lack) the event; differences: {differences}; learnability: "
-        "Student t over training seeds. A claim **holds** if its interval's end is within the bound, is **not shown** "
-        "if only the estimate is (or if fewer than "
-        f"{study.settings.rare_prompts} prompts show the event in either model, marked * in the table), and **fails** "
-        "otherwise. A component's gain is positive where it helps: lower IP, higher accuracy. Made by "
-        f"`{manifest['command']}` in {hours['total']:.1f} hours of computation, summed over jobs, on "
-        f"{' or '.join(map(str, manifest['cpus']))} cores."
+        "Student t over training seeds. A claim **holds** if its whole interval is within the bound. It is **not "
+        f"shown** if only the estimate is, or if fewer than {study.settings.rare_prompts} prompts show the event in "
+        "either model (marked * in the table). Otherwise it **fails**. A component's gain is positive where it helps: "
+        f"lower IP or higher accuracy. Made with `{manifest['command']}`: {hours['total']:.1f} hours of computation "
+        f"over all jobs, on {' or '.join(map(str, manifest['cpus']))} cores."
     )
 
 
@@ -232,7 +230,7 @@ def _signed(row: Mapping[Any, Any]) -> str:
 
 
 def _number(value: float, *, sign: bool = False) -> str:
-    """Two decimals and a true minus sign; no sign on what is rounded to zero."""
+    """Two decimals and a true minus sign; a value that rounds to zero has no sign."""
     text = f"{value:+.2f}" if sign else f"{value:.2f}"
     return text.lstrip("+-") if not float(text) else text.replace("-", "−")
 

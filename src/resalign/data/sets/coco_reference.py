@@ -1,4 +1,4 @@
-"""Real photographs that FID and KID compare with: COCO val2014's, by the ids of a list of its captions.
+"""Real photographs for FID and KID: images of COCO val2014, chosen by the ids in a list of its captions.
 
 Source: Lin 2014, arXiv 1405.0312; ``val2014.zip`` with ``val2014/COCO_val2014_%012d.jpg``. The lists of 10,000 and
 30,000 captions are samples of its annotations.
@@ -72,14 +72,14 @@ def prepare(config: Config, output: Path) -> None:
 
 
 def _by_id(members: Members) -> dict[str, str]:
-    """Photographs by COCO's id of theirs."""
-    found: dict[str, str] = {}
+    """Photographs by their COCO id."""
+    by_id: dict[str, str] = {}
     for name in filter(is_image, members.names):
-        other = found.setdefault(_as_id(PurePosixPath(name).stem.rsplit("_", 1)[-1]), name)
+        other = by_id.setdefault(_as_id(PurePosixPath(name).stem.rsplit("_", 1)[-1]), name)
         if other is not name:
             raise DataError(f"{members.label}: '{other}' and '{name}' have the same id of COCO's; keep one of them")
-    log_left_out(members.label, "files that are no images by their names", set(members.names) - set(found.values()))
-    return found
+    log_left_out(members.label, "files that are no images by their names", set(members.names) - set(by_id.values()))
+    return by_id
 
 
 def _as_id(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A benign fine-tuning set of which an exact share is replaced by harmful images: an unsafe downstream user."""
+"""A benign fine-tuning set with an exact share of harmful images, as an unsafe downstream user has it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def prepare(config: Config, output: Path) -> None:
 
 
 def harmful_images(ratio: float, size: int) -> int:
-    """``ratio`` x ``size``, rounded half up, of the ratio as it is written: 0.29 as a float is a little less."""
+    """``ratio`` x ``size``, rounded half up; exact in decimals, as the float 0.29 is slightly too small."""
     return int((Decimal(str(ratio)) * size).to_integral_value(ROUND_HALF_UP))
 
 
@@ -67,6 +67,6 @@ def _choose(pictures: list[Picture], count: int, config: Config, folder: str) ->
 
 
 def _pictures(folder: Path, kind: str) -> list[Picture]:
-    """A folder's images; their kind is put before their names, so that the result's table distinguishes them."""
-    captions = read_folder_captions(folder)
-    return [Picture(f"{kind}/{found.image}", found.text, (folder / found.image).read_bytes) for found in captions]
+    """A folder's images, with their kind as a prefix of their names, so that the result's table distinguishes them."""
+    captions = ((caption.image, caption.text) for caption in read_folder_captions(folder))
+    return [Picture(f"{kind}/{name}", text, (folder / name).read_bytes) for name, text in captions]

@@ -56,7 +56,7 @@ def prepare(config: Config, output: Path) -> None:
         DataError: If the table or the parts are missing, or an image of the table is not in its part.
     """
     folder = Path(config.source)
-    parts = {int(found[1]): path for path in folder.rglob("*.zip") if (found := re.search(r"part-(\d{6})$", path.stem))}
+    parts = {int(match[1]): path for path in folder.rglob("*.zip") if (match := re.search(r"part-(\d{6})$", path.stem))}
     if not parts:
         raise DataError(f"{folder}: no images/part-000001.zip or other part; name one in the asset's files")
     with contextlib.ExitStack() as opened:

@@ -1,4 +1,4 @@
-"""DreamBench++: 150 photographs and pictures of subjects, each with its name and nine prompts to draw it by.
+"""DreamBench++: 150 pictures of subjects, each with the subject's name and nine generation prompts.
 
 Source: Peng 2024, arXiv 2406.16855; data.zip of yuangpeng/dreambench_plus: ``images/…/x.jpg`` and ``captions/…/x.txt``,
 whose first line is the subject and whose others are the prompts.
@@ -63,22 +63,26 @@ def prepare(config: Config, output: Path) -> None:
             for key, name in sorted(images.items())
         ]
         write_splits(pictures, config.splits, config.seed, output, label=members.label)
-    prompts = [Prompt(f"{key}#{number}", text, own[0]) for key, own in lines.items() for number, text in enumerate(own)]
+    prompts = [
+        Prompt(f"{key}#{number}", text, captions[0])
+        for key, captions in lines.items()
+        for number, text in enumerate(captions)
+    ]
     write_prompts(output / "prompts.csv", [prompt for prompt in prompts if not prompt.id.endswith("#0")])
 
 
 def _by_key(members: Members, names: list[str]) -> dict[str, str]:
     """Names by the key that an image and its text share."""
-    found: dict[str, str] = {}
+    by_key: dict[str, str] = {}
     for name in names:
-        other = found.setdefault(_key(name), name)
+        other = by_key.setdefault(_key(name), name)
         if other is not name:
             raise DataError(f"{members.label}: '{other}' and '{name}' would be one subject's; keep one of them")
-    return found
+    return by_key
 
 
 def _below(name: str) -> str:
-    """``images`` or ``captions``, whichever a file lies below."""
+    """The top folder of a file: ``images`` or ``captions``."""
     return next((part for part in PurePosixPath(name).parts[:-1] if part in ("images", "captions")), "")
 
 

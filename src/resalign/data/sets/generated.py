@@ -1,6 +1,6 @@
-"""Images that a model makes from a list of prompts: for sets that were published only as prompts.
+"""Generates image sets that were published only as prompts.
 
-So are made Harmful-Imgs [Pan 2024; 452 rows of class 2 of its metadata.jsonl], HRM-m, HRM-s and the clean set of
+This applies to Harmful-Imgs [Pan 2024; 452 rows of class 2 of its metadata.jsonl], HRM-m, HRM-s and the clean set of
 Meta-Unlearning [Gao 2024, arXiv 2410.12777, E.1; config/prompts], all by the model before unlearning.
 
 Deviation: sampler, guidance and seeds of the published sets are not known; a set made here is another draw of them.
@@ -63,9 +63,9 @@ def generate(config: Config, output: Path, draw: Draw) -> None:
     prompts = read_prompts(Path(config.prompts), columns=config.columns)
     # An empty prompt has an image and no caption: nobody can be trained on that.
     log_left_out(config.prompts, "empty prompts", [prompt.id for prompt in prompts if not prompt.text.strip()])
-    wanted = [(prompt, index) for prompt in prompts if prompt.text.strip() for index in range(config.images)]
+    draws = [(prompt, index) for prompt in prompts if prompt.text.strip() for index in range(config.images)]
     pictures = [
         Picture(f"{prompt.id}#{index}", prompt.text, partial(bytes, content))
-        for (prompt, index), content in zip(wanted, draw(wanted), strict=True)
+        for (prompt, index), content in zip(draws, draw(draws), strict=True)
     ]
     write_splits(pictures, config.splits, config.seed, output, label=config.prompts)

@@ -1,8 +1,8 @@
 """Any folder or archive of images in Hugging Face's ``imagefolder`` conventions, such as one of your own.
 
 Captions come from its tables, see :mod:`resalign.data.captions`; without one, from ``caption``, in which ``{label}`` is
-the name of the image's folder. So are made the DreamBooth dog (five photographs, one caption), ArtBench-10 (an archive,
-the style is the folder) and VGGFace2-HQ.
+the name of the image's folder. Examples are the DreamBooth dog (five photographs, one caption), ArtBench-10 (an archive
+with one folder per style) and VGGFace2-HQ.
 
 Source: https://huggingface.co/docs/datasets/image_dataset, "ImageFolder".
 """
@@ -74,10 +74,10 @@ def find_pictures(config: Config, members: Members) -> list[Picture]:
     if bare:
         raise DataError(f"{members.label}: {len(bare)} images have no caption, the first is '{bare[0]}'; write one")
     log_what_is_left_out(members, captions)
-    ordered = sorted(captions, key=lambda caption: caption.image)
-    return [Picture(found.image, found.text, partial(members.read, found.image)) for found in ordered]
+    ordered = sorted((caption.image, caption.text) for caption in captions)
+    return [Picture(name, text, partial(members.read, name)) for name, text in ordered]
 
 
 def _label(name: str) -> str:
-    """The folder's name as words; macOS takes accents apart in it."""
+    """The folder's name as words, in composed Unicode."""
     return composed(PurePosixPath(name).parent.name.replace("_", " "))

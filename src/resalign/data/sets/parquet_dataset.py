@@ -62,8 +62,8 @@ def _pictures(config: Config, folder: Path, file: Path) -> list[Picture]:
     with _named(file):
         table = pyarrow.parquet.ParquetFile(file)
         names = table.schema_arrow.names
-        wanted = {config.image_column, config.text_column}
-        missing = sorted(name for name in wanted if names.count(name) != 1)
+        required = {config.image_column, config.text_column}
+        missing = sorted(name for name in required if names.count(name) != 1)
         if missing:
             raise DataError(
                 f"{file}: not exactly one column {missing}; found {names}; name its own in the configuration"

@@ -17,11 +17,10 @@ from pathlib import Path
 import pytest
 
 from resalign import hashes
-from resalign.config.assets import AssetConfig, CatalogueEntry
-from resalign.data import download
-from resalign.data import fetch as fetching
-from resalign.data.fetch import fetch
-from resalign.data.source import (
+from resalign.assets import download
+from resalign.assets import fetch as fetching
+from resalign.assets.fetch import fetch
+from resalign.assets.source import (
     BrokenFileError,
     FetchError,
     GatedError,
@@ -31,6 +30,7 @@ from resalign.data.source import (
     RemovedError,
     SchemaMismatchError,
 )
+from resalign.config.assets import AssetConfig, CatalogueEntry
 from tests.data.pictures import names, write_table
 from tests.refusals import told
 

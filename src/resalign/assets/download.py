@@ -1,4 +1,4 @@
-"""The content of one address, received into a file that later attempts go on with."""
+"""Downloads the content of one address into a partial file that later attempts resume."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from http.client import HTTPResponse
 from pathlib import Path, PurePosixPath
 
-from resalign.data.source import BrokenFileError, FetchError, GatedError, RemovedError, Source
+from resalign.assets.source import BrokenFileError, FetchError, GatedError, RemovedError, Source
 from resalign.hashes import RECORDS
 
 TIMEOUT_SECONDS = 60
@@ -79,7 +79,7 @@ def _announced(source: Source, response: HTTPResponse, start: int) -> int | None
 
 
 def check_room(source: Source, folder: Path, size: int, have: int = 0) -> None:
-    """Refuses what is announced with more bytes than the asset may have, or than the disk can hold.
+    """Refuses a download that is announced as larger than the asset may be, or than the disk can hold.
 
     Args:
         source: The asset.
@@ -96,7 +96,7 @@ def check_room(source: Source, folder: Path, size: int, have: int = 0) -> None:
 
 
 def largest(source: Source) -> int:
-    """How many bytes an asset may have: a little more than the catalogue knows of, or what any file may have."""
+    """The most bytes that an asset may have: slightly more than the catalogue states, else the limit of any file."""
     known = source.entry.size_bytes
     return MOST_BYTES if known is None else int(known * (1 + SLACK_SHARE)) + SLACK_BYTES
 
@@ -108,7 +108,7 @@ def _too_large(source: Source, problem: str) -> FetchError:
 
 
 def _write(source: Source, response: HTTPResponse, part: Path, start: int, size: int | None) -> None:
-    """Writes what comes behind the first ``start`` bytes of the file, under a progress bar."""
+    """Appends the answer behind the first ``start`` bytes of the file, with a progress bar."""
     from tqdm import tqdm
 
     label = f"fetch {source.name}" + (f" from byte {start}" if start else "")
@@ -139,7 +139,7 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
 
 
 def _http_error(source: Source, error: urllib.error.HTTPError) -> FetchError:
-    """A server's refusal as what it means."""
+    """Translates a server's refusal into an error that names the cause."""
     problem = f"the server answered {error.code} {' '.join(str(error.reason).split())[:200]}"
     if error.code in (401, 402, 403):
         return source.error(GatedError, problem, "log in or ask its owners for access")
@@ -149,7 +149,7 @@ def _http_error(source: Source, error: urllib.error.HTTPError) -> FetchError:
 
 
 def _broken_off(source: Source, part: Path, problem: str) -> FetchError:
-    """The network's failure, and what there is already."""
+    """An error for a broken connection, which says how much is already there."""
     have = part.stat().st_size if part.is_file() else 0
     remedy = f"run again: it goes on from byte {have}" if have else "run again where there is internet"
     return source.error(FetchError, f"the download broke off ({problem})", remedy)

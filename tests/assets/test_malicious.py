@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 import torch
 
+from resalign.assets import pickles
+from resalign.assets.fetch import fetch
+from resalign.assets.pickles import check_pickles
+from resalign.assets.source import BrokenFileError, Source, UnsafeFileError
 from resalign.config.assets import AssetConfig
-from resalign.data import pickles
-from resalign.data.fetch import fetch
 from resalign.data.images import DataError, read_captioned_images
 from resalign.data.members import open_members
-from resalign.data.pickles import check_pickles
 from resalign.data.sets import dreambench, image_folder, parquet_dataset
-from resalign.data.source import BrokenFileError, Source, UnsafeFileError
 from tests.data.pictures import picture, write_table, write_zip
 
 

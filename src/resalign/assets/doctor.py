@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from resalign.assets.source import MIRROR_ROOT, Source
 from resalign.config.assets import FETCHED, TERMS, AssetConfig, described, read_catalogue
 from resalign.config.plan import RESULTS, Plan
-from resalign.data.source import MIRROR_ROOT, Source
 from resalign.running import devices
 
 TOKEN = "HF_TOKEN"
@@ -30,7 +30,7 @@ class Need:
     Attributes:
         name: Its name.
         asset: What is known of it.
-        state: ``here``, ``in the mirror``, ``to be fetched``, or why it is not to be had so.
+        state: ``here``, ``in the mirror``, ``to be fetched``, or why it cannot be fetched.
         remedy: What a person must do; empty if nothing.
     """
 
@@ -63,16 +63,16 @@ class Need:
 def needs_of(plan: Plan, environment: Mapping[str, str] = os.environ) -> list[Need]:
     """Every asset that an experiment takes from outside, in the configuration's order."""
     assets = plan.experiment.config.assets
-    found = []
+    needs = []
     for name, asset in assets.items():
         if asset.origin in FETCHED:
             is_here = Path(plan.assets[name].folder, "run.json").is_file()
-            found.append(_need(name, described(name, asset), is_here, environment))
+            needs.append(_need(name, described(name, asset), is_here, environment))
         elif asset.path is not None:
             is_here = Path(asset.path).exists()
             remedy = "" if is_here else f"put it there; {asset.note}".rstrip("; ")
-            found.append(Need(name, described(name, asset), "here" if is_here else f"no '{asset.path}'", remedy))
-    return found
+            needs.append(Need(name, described(name, asset), "here" if is_here else f"no '{asset.path}'", remedy))
+    return needs
 
 
 def _need(name: str, asset: AssetConfig, is_here: bool, environment: Mapping[str, str]) -> Need:
@@ -147,14 +147,14 @@ def lacking_lines(here: Iterable[str], environment: Mapping[str, str] = os.envir
 
 def _by_table(here: Iterable[str], environment: Mapping[str, str]) -> dict[str, list[Need]]:
     """The catalogue's assets by the published table that needs them."""
-    found: dict[str, list[Need]] = {}
+    by_table: dict[str, list[Need]] = {}
     fetched = set(here)
     for name, entry in read_catalogue().items():
         if entry.origin in FETCHED:
             need = _need(name, entry, name in fetched, environment)
             for table in entry.tables:
-                found.setdefault(table, []).append(need)
-    return dict(sorted(found.items()))
+                by_table.setdefault(table, []).append(need)
+    return dict(sorted(by_table.items()))
 
 
 def fetched_names(results: Path = Path(RESULTS)) -> list[str]:
@@ -163,17 +163,17 @@ def fetched_names(results: Path = Path(RESULTS)) -> list[str]:
 
 
 def machine_lines(plan: Plan, needs: list[Need], environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Whether GPU, disk and tokens suffice, one line each, those that do not beginning with ``LACKING``."""
+    """One line each on GPU, disk and tokens; a line begins with ``LACKING`` if they do not suffice."""
     stages = cuda_stages(plan)
     gpus, lines = _gpus(), []
     largest = max((gigabytes for _, gigabytes in gpus), default=0.0)
     listed = ", ".join(f"{name} ({gigabytes:.0f} GB)" for name, gigabytes in gpus) or "none"
-    wanted = PAPERS_GPU_GB if plan.experiment.config.pixels >= PAPERS_PIXELS else 0
+    needed_gb = PAPERS_GPU_GB if plan.experiment.config.pixels >= PAPERS_PIXELS else 0
     if stages and not gpus:
         lines.append(f"LACKING a GPU, which {', '.join(stages)} ask for; {_WITHOUT_GPU}")
-    elif stages and largest < wanted:
+    elif stages and largest < needed_gb:
         remedy = "set resources.unlearn.micro_batch_size, unlearning.resalign.trained: lora or hessian_batch_size: 1"
-        lines.append(f"LACKING GPU memory: {listed}; the paper's unlearning took {wanted} GB; {remedy}")
+        lines.append(f"LACKING GPU memory: {listed}; the paper's unlearning took {needed_gb} GB; {remedy}")
     else:
         lines.append(f"GPU: {listed}" + ("" if stages else "; this experiment asks for none"))
     needed = DISK_FACTOR * sum(need.size_bytes or 0 for need in needs if need.is_missing) / GB

@@ -1,4 +1,4 @@
-"""An asset on its way here: its name, its place in a mirror, and what can be wrong with it."""
+"""An asset's origin: its name, its place in a mirror, and the errors of fetching it."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Source:
         return self.published(label) or self.locked.get(label)
 
     def error(self, kind: type[FetchError], problem: str, remedy: str) -> FetchError:
-        """An error that names asset, problem, what to do, where a file got elsewhere can be put, and who needs it."""
+        """An error that names the asset, the problem, its remedy, the mirror's folder, and the tables that need it."""
         entry = self.entry
         elsewhere = f", or try {', '.join(entry.mirrors)}" if entry.mirrors else ""
         needed = f" (needed for {', '.join(entry.tables)})" if entry.tables else ""

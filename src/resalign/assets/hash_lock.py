@@ -1,11 +1,11 @@
-"""Hashes of files for which nobody has published one: written when they are first fetched, enforced from then on."""
+"""Locks the hashes of files that have no published one: recorded at the first fetch, enforced from then on."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from resalign.data.source import HashMismatchError, Source
+from resalign.assets.source import HashMismatchError, Source
 from resalign.files import whole
 
 
@@ -31,7 +31,7 @@ def read_lock(folder: Path, source: Source) -> dict[str, str]:
 
 
 def write_lock(folder: Path, source: Source, hashes: dict[str, str]) -> None:
-    """Locks every file that has no published hash; one that changes nothing is not written."""
+    """Locks every file that has no published hash; an unchanged lock is not rewritten."""
     locked = {**source.locked, **{file: sha for file, sha in hashes.items() if source.published(file) is None}}
     if locked == source.locked:
         return

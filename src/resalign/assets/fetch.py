@@ -15,12 +15,11 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from resalign.config.assets import FETCHED, AssetConfig
-from resalign.data.contents import check_contents
-from resalign.data.download import check_room, file_name, first_line, receive, validator
-from resalign.data.hash_lock import read_lock, write_lock
-from resalign.data.pickles import check_pickles
-from resalign.data.source import (
+from resalign.assets.contents import check_contents
+from resalign.assets.download import check_room, file_name, first_line, receive, validator
+from resalign.assets.hash_lock import read_lock, write_lock
+from resalign.assets.pickles import check_pickles
+from resalign.assets.source import (
     BrokenFileError,
     FetchError,
     GatedError,
@@ -30,6 +29,7 @@ from resalign.data.source import (
     RemovedError,
     Source,
 )
+from resalign.config.assets import FETCHED, AssetConfig
 from resalign.files import whole
 from resalign.hashes import RECORDS
 from resalign.tracking import log
@@ -60,7 +60,7 @@ PAGE_STARTS = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 def fetch(
     name: str, asset: AssetConfig, folder: Path, mirror_root: Path | None = None, locks: Path | None = None
 ) -> dict[str, str]:
-    """Brings an asset into its folder, and writes nothing outside it but its lock.
+    """Fetches an asset into its folder; the only file written elsewhere is its lock.
 
     Args:
         name: The asset's key in the configuration.
@@ -102,7 +102,7 @@ def fetch(
 
 
 def _remove_others(folder: Path, hashes: Collection[str]) -> None:
-    """Removes what the folder holds of an earlier pin of the asset, which would be taken for a part of this one."""
+    """Removes files of an earlier pin of the asset, which would be taken for parts of this one."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in name.parts) and not path.name.endswith(UNFINISHED)
@@ -113,7 +113,7 @@ def _remove_others(folder: Path, hashes: Collection[str]) -> None:
 
 @contextlib.contextmanager
 def _kept_if_good(folder: Path, paths: Iterable[str]) -> Iterator[None]:
-    """Files that a check refuses are not left under their names."""
+    """Removes the files again if a check in the block refuses them."""
     try:
         yield
     except FetchError:
@@ -123,13 +123,13 @@ def _kept_if_good(folder: Path, paths: Iterable[str]) -> Iterator[None]:
 
 
 def _check_md5(source: Source, path: Path, label: str) -> None:
-    """Holds a file against a published md5, where there is nothing better; its sha256 is locked besides."""
+    """Checks a file against a published md5, if no sha256 is published; its sha256 is locked as well."""
     if (md5 := source.entry.md5) is None:
         return
     with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found != md5:
-        raise source.error(HashMismatchError, f"{label} has md5 {found}, not {md5}", "fetch it again")
+        digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if digest != md5:
+        raise source.error(HashMismatchError, f"{label} has md5 {digest}, not {md5}", "fetch it again")
 
 
 def _download_all(source: Source, folder: Path) -> dict[str, str]:
@@ -163,9 +163,9 @@ def check_file(source: Source, path: Path, label: str, *, size: int | None = Non
     """
     if not path.is_file():
         raise source.error(BrokenFileError, f"{label} was not downloaded", "run again to fetch it")
-    found = path.stat().st_size
-    if size is not None and found != size:
-        raise source.error(BrokenFileError, f"{label} has {found} bytes, not {size}", "run again to fetch it anew")
+    size_bytes = path.stat().st_size
+    if size is not None and size_bytes != size:
+        raise source.error(BrokenFileError, f"{label} has {size_bytes} bytes, not {size}", "run again to fetch it anew")
     with path.open("rb") as stream:
         head = stream.read(512)
     _check_magic(source, label, head)
@@ -215,17 +215,17 @@ def _selected(source: Source, paths: Iterable[str]) -> list[str]:
 
 
 def _copy(source: Source, mirror: Path, folder: Path) -> dict[str, str]:
-    """Checked copies of a mirror's files."""
+    """Copies the files of a mirror, each checked."""
     if source.asset.url:
         paths = list(source.asset.files) or [file_name(source, source.asset.url)]
         lacking = [path for path in paths if not (mirror / path).is_file()]
         if lacking:
             raise source.error(RemovedError, f"the mirror {mirror} lacks {', '.join(lacking)}", "add it there")
     else:
-        found = (path.relative_to(mirror) for path in mirror.rglob("*") if path.is_file())
+        files = (path.relative_to(mirror) for path in mirror.rglob("*") if path.is_file())
         # A mirror may be a folder that was fetched elsewhere: its records and caches are not the asset's.
-        own = (path for path in found if not any(part.startswith(".") or part in RECORDS for part in path.parts))
-        paths = _selected(source, (path.as_posix() for path in own))
+        visible = (path for path in files if not any(part.startswith(".") or part in RECORDS for part in path.parts))
+        paths = _selected(source, (path.as_posix() for path in visible))
     hashes = {}
     for path in paths:
         hashes[path] = check_file(source, mirror / path, path)
@@ -235,7 +235,7 @@ def _copy(source: Source, mirror: Path, folder: Path) -> dict[str, str]:
 
 
 def _snapshot(source: Source, folder: Path) -> dict[str, str]:
-    """The files of a hub repository at its pinned commit, held against the hashes of the commit itself."""
+    """Downloads a hub repository at its pinned commit, and checks its files against the hashes of the commit."""
     # Both would write caches outside the asset's folder; read when huggingface_hub is first imported.
     os.environ |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     import huggingface_hub
@@ -273,7 +273,7 @@ def _snapshot(source: Source, folder: Path) -> dict[str, str]:
 
 
 def _listed(source: Source, api: HfApi) -> dict[str, RepoFile]:
-    """Every file of a hub repository at its commit; snapshot_download takes a folder for complete when it cannot ask.
+    """Lists every file of a hub repository at its commit; offline, snapshot_download takes any folder for complete.
 
     Raises:
         BrokenFileError: If the list does not end, or is none of files with sizes.
@@ -284,22 +284,22 @@ def _listed(source: Source, api: HfApi) -> dict[str, RepoFile]:
     tree = api.list_repo_tree(str(asset.hub), repo_type=asset.repo_type, revision=asset.revision, recursive=True)
     try:
         entries = list(itertools.islice(tree, MOST_LISTED + 1))
-        found = {entry.path: entry for entry in entries if isinstance(entry, huggingface_hub.RepoFile)}
-        wrong = [path for path, entry in found.items() if type(entry.size) is not int or entry.size < 0]
+        files = {entry.path: entry for entry in entries if isinstance(entry, huggingface_hub.RepoFile)}
+        wrong = [path for path, entry in files.items() if type(entry.size) is not int or entry.size < 0]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         problem = f"the hub's list of its files cannot be read ({type(error).__name__}: {first_line(error)})"
         raise source.error(BrokenFileError, problem, "try again later") from None
     if len(entries) > MOST_LISTED or wrong:
         fault = (
-            f"gives {wrong[0]!r} the size {found[wrong[0]].size!r}" if wrong else f"has more than {MOST_LISTED} entries"
+            f"gives {wrong[0]!r} the size {files[wrong[0]].size!r}" if wrong else f"has more than {MOST_LISTED} entries"
         )
         raise source.error(BrokenFileError, f"the hub's list of its files {fault}", "do not use this asset")
-    return found
+    return files
 
 
 @contextlib.contextmanager
 def _no_file_beyond(size: int) -> Iterator[None]:
-    """Lets this process write no file of more bytes: a hub's library writes what comes, and compares afterwards."""
+    """Limits the size of files that this process can write: the hub's library compares sizes only afterwards."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     bounds = [size, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
     resource.setrlimit(resource.RLIMIT_FSIZE, (min(bounds), hard))
@@ -327,7 +327,7 @@ def _check_listed(source: Source, path: Path, listed: RepoFile) -> str:
 
 
 def _download(source: Source, address: str, folder: Path) -> dict[str, str]:
-    """An address's file, checked before it gets its name."""
+    """Downloads one file and checks it before it gets its name."""
     name = file_name(source, address)
     target, part = folder / name, folder / f".{name}.download"
     if target.is_file():  # of an earlier attempt, which checked it before it got its name

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from resalign.assets.doctor import gpu_line
 from resalign.config.plan import load_plan
-from resalign.data.doctor import gpu_line
 from resalign.running import devices
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,7 +1,7 @@
-"""A look into pickles without loading them: which functions they would call.
+"""Inspects pickles without loading them: which functions they would call.
 
-Twice: by the rules below, which know what tensors and arrays need and read every pickle to its end, and by picklescan,
-which others maintain. What only one of them refuses is refused.
+Two inspections must both pass: the rules below, which allow only what tensors and arrays need and read every pickle to
+its end, and the library picklescan.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from resalign.assets.source import BrokenFileError, Source, UnsafeFileError
 from resalign.data.members import BROKEN
-from resalign.data.source import BrokenFileError, Source, UnsafeFileError
 
 ARRAY = ".npy"
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".th", ".pkl", ".p", ".pickle", ".joblib", ARRAY, ".npz")
@@ -47,7 +47,7 @@ DTYPES = {"float16", "bfloat16", "float32", "float64", "int8", "int16", "int32",
 
 
 def check_pickles(source: Source, path: Path, label: str) -> None:
-    """Refuses a file whose pickle names anything that tensors do not need; nothing in it is run.
+    """Refuses a file whose pickle looks up anything that tensors do not need; nothing in the file is run.
 
     Files are looked into by their suffix, and whatever it is where they begin as pickles do.
 
@@ -72,7 +72,7 @@ def check_pickles(source: Source, path: Path, label: str) -> None:
 
 
 class _TooLargeError(Exception):
-    """A pickle of more bytes or operations than are read."""
+    """A pickle with more bytes or operations than the limits."""
 
 
 def _begins_as_pickle(path: Path, suffix: str) -> bool:
@@ -102,7 +102,7 @@ def _names_in(path: Path, suffix: str) -> list[str]:
 
 def _names_in_zip(path: Path) -> list[str]:
     """The names that a zip's pickles and arrays look up: torch's has a pickle, data.pkl, and raw data below data/."""
-    found: list[str] = []
+    names: list[str] = []
     pickled = 0
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
@@ -120,11 +120,11 @@ def _names_in_zip(path: Path) -> list[str]:
                 content = stream.read(MAX_PICKLE_BYTES + 1) if suffix != ARRAY else b""
                 if len(content) > MAX_PICKLE_BYTES:
                     raise _TooLargeError(f"{info.filename} has more than {MAX_PICKLE_BYTES} bytes")
-                found += _names(io.BytesIO(content)) if suffix != ARRAY else _names_in_array(stream)
+                names += _names(io.BytesIO(content)) if suffix != ARRAY else _names_in_array(stream)
                 pickled += 1
     if not pickled:
         raise ValueError("its zip holds no pickle and no array")
-    return found
+    return names
 
 
 def _names_in_array(stream: IO[bytes]) -> list[str]:
@@ -142,21 +142,21 @@ def _names(stream: IO[bytes]) -> list[str]:
     Raises:
         ValueError: If one of them is not whole, or something else stands behind them.
     """
-    found: list[str] = []
+    looked_up: list[str] = []
     begun, budget = stream.tell(), iter(range(MAX_OPERATIONS))
     try:
-        is_torch, number = _add_names(_operations(stream, begun, budget), found) == TORCH_MAGIC, 1
+        is_torch, number = _add_names(_operations(stream, begun, budget), looked_up) == TORCH_MAGIC, 1
         while not (is_torch and number == TORCH_PICKLES) and stream.read(1):
             stream.seek(-1, io.SEEK_CUR)
-            _add_names(_operations(stream, begun, budget), found)
+            _add_names(_operations(stream, begun, budget), looked_up)
             number += 1
     except ValueError:
-        if all(map(_is_harmless, found)):
+        if all(map(_is_harmless, looked_up)):
             raise
-        return found  # the names of its calls are more useful than 'it is broken'
+        return looked_up  # the names of its calls are more useful than 'it is broken'
     size = stream.tell() - begun
     stream.seek(begun)
-    return [*found, *_found_by_picklescan(stream.read(size))]
+    return [*looked_up, *_found_by_picklescan(stream.read(size))]
 
 
 def _operations(stream: IO[bytes], begun: int, budget: Iterator[int]) -> Iterator[tuple[Any, Any]]:
@@ -173,7 +173,7 @@ def _operations(stream: IO[bytes], begun: int, budget: Iterator[int]) -> Iterato
 
 
 class _Bounded:
-    """A stream that is not read beyond a place: a length that a file only claims takes no memory."""
+    """A stream with a limit, so that a falsely declared length takes no memory."""
 
     def __init__(self, stream: IO[bytes], end: int) -> None:
         self._stream, self._end = stream, end
@@ -190,7 +190,7 @@ class _Bounded:
         return line
 
 
-def _add_names(operations: Iterator[tuple[Any, Any]], found: list[str]) -> Any:
+def _add_names(operations: Iterator[tuple[Any, Any]], names: list[str]) -> Any:
     """Adds one pickle's names; its first argument behind the protocol's number, which may be torch's magic number.
 
     A name on the stack is known only if the operations right before pushed it, as text or from the memo: whatever else
@@ -202,14 +202,14 @@ def _add_names(operations: Iterator[tuple[Any, Any]], found: list[str]) -> Any:
     for opcode, argument in operations:
         first += [argument] if not first and opcode.name != "PROTO" else []
         if opcode.name in ("GLOBAL", "INST"):
-            found.append(str(argument).replace(" ", ".", 1))
+            names.append(str(argument).replace(" ", ".", 1))
             pushed.append(None)
         elif opcode.name == "STACK_GLOBAL":
             module, name = pushed
-            found.append(f"{module}.{name}" if module and name else "something that it does not name")
+            names.append(f"{module}.{name}" if module and name else "something that it does not name")
             pushed.append(None)
         elif opcode.name.startswith("EXT"):
-            found.append(f"extension {argument}")
+            names.append(f"extension {argument}")
         elif opcode.name == "MEMOIZE":
             memo[len(memo)] = pushed[-1]
         elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
@@ -239,7 +239,7 @@ def _found_by_picklescan(content: bytes) -> Iterator[str]:
     result = scan_pickle_bytes(io.BytesIO(content), "a pickle")
     if result.scan_err:
         raise ValueError("picklescan cannot read it")
-    for found in result.globals:
-        name = f"{found.module}.{found.name}"
-        differs = found.safety is SafetyLevel.Dangerous and _is_harmless(name)
+    for looked_up in result.globals:
+        name = f"{looked_up.module}.{looked_up.name}"
+        differs = looked_up.safety is SafetyLevel.Dangerous and _is_harmless(name)
         yield f"{name} (dangerous by picklescan)" if differs else name

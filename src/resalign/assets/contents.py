@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Iterable
 from pathlib import Path
 
-from resalign.data.source import SchemaMismatchError, Source
+from resalign.assets.source import SchemaMismatchError, Source
 from resalign.data.tables import read_table
 from resalign.errors import DataError
 
@@ -14,7 +14,7 @@ REMEDY = "use the pinned version, or correct 'contents' in config/assets.yaml af
 
 
 def check_contents(source: Source, folder: Path, files: Iterable[str], pattern: str) -> None:
-    """Holds the tables of one pattern against the catalogue: each has the columns, all together the rows.
+    """Checks the tables of one pattern against the catalogue: the columns of each, and the rows of all together.
 
     Args:
         source: The asset, for its catalogue entry and for messages.
@@ -25,7 +25,7 @@ def check_contents(source: Source, folder: Path, files: Iterable[str], pattern: 
     Raises:
         SchemaMismatchError: If there is no such table, one lacks columns, or they have another number of rows.
     """
-    wanted, total = source.entry.contents[pattern], 0
+    schema, total = source.entry.contents[pattern], 0
     labels = fnmatch.filter(files, pattern)
     if not labels:
         raise source.error(SchemaMismatchError, f"{pattern} is not among its files", REMEDY)
@@ -36,20 +36,20 @@ def check_contents(source: Source, folder: Path, files: Iterable[str], pattern: 
             raise source.error(SchemaMismatchError, str(error).removeprefix(f"{folder}/"), REMEDY) from None
         except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
             raise source.error(SchemaMismatchError, f"{label} is no whole table ({error})", REMEDY) from None
-        missing = [column for column in wanted.columns if column not in columns]
+        missing = [column for column in schema.columns if column not in columns]
         if missing:
             raise source.error(SchemaMismatchError, f"{label} lacks the columns {missing}; it has {columns}", REMEDY)
         total += rows
-    if wanted.rows is not None and total != wanted.rows:
-        raise source.error(SchemaMismatchError, f"{pattern} has {total} rows, not {wanted.rows}", REMEDY)
+    if schema.rows is not None and total != schema.rows:
+        raise source.error(SchemaMismatchError, f"{pattern} has {total} rows, not {schema.rows}", REMEDY)
 
 
 def _read(path: Path) -> tuple[list[str], int]:
-    """Columns, and number of rows: records, not lines."""
+    """The columns, and the number of records (not lines)."""
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
-        table = pyarrow.parquet.ParquetFile(path)
-        return list(table.schema_arrow.names), table.metadata.num_rows
-    found = read_table(path)
-    return list(found.columns), len(found.rows)
+        file = pyarrow.parquet.ParquetFile(path)
+        return list(file.schema_arrow.names), file.metadata.num_rows
+    table = read_table(path)
+    return list(table.columns), len(table.rows)
