@@ -17,8 +17,9 @@ from typing import Any
 
 from resalign import pipes
 from resalign.config import registry
+from resalign.config.concept import IMAGE_SETS
 from resalign.config.strict import ConfigError, read_yaml, typed
-from resalign.library.training import ATTACK_SETS, IMAGE_SETS
+from resalign.library.training import ATTACK_SETS
 from resalign.tracking import log, tracked
 
 ROOT = Path(__file__).resolve().parents[2]  # of a clone

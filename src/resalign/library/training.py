@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from resalign.config.concept import IMAGE_SETS, ConceptPrompts, needs_of
 from resalign.config.strict import ConfigError, Strict
@@ -73,7 +73,7 @@ def unlearned_weights(
     if not (any(concept.prompts for concept in concepts) or "forget" in images or checkpoint):
         raise ConfigError(f"{name}: nothing names the concept; give prompts, or the images forget")
     sets = {key: encode(loaded, images[key], run.generator("encode", key)) for key in images}
-    given = {key: sets[key] if key in sets else cast(EncodedImages, NotGiven(key, name)) for key in IMAGE_SETS}
+    given: dict[str, Any] = {key: sets[key] if key in sets else NotGiven(key, name) for key in IMAGE_SETS}
     captions = tuple(sorted(set(images["forget"].prompts))) if "forget" in images else ()
     words = [c if c.prompts else ConceptPrompts(prompts=captions, substitute=c.substitute) for c in concepts]
     data = UnlearningData(

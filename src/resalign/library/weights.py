@@ -96,8 +96,9 @@ def unlearn(
     sets = {"forget": forget, "retain": retain, "pool": pool}
     with _training(pipeline, computing) as loaded, captioned(sets, loaded.pixels) as images:
         run = _run(computing, seed, history or tracked(f"unlearn/{method}/seed-{seed}"))
-        given = {"concepts": _concepts(prompts, substitute), "retain_prompts": _texts("retain_prompts", retain_prompts)}
-        put(loaded, unlearned_weights(loaded, member, config, images, run, **given, masks=masks, checkpoint=checkpoint))
+        words: dict[str, Any] = {"concepts": _concepts(prompts, substitute)}
+        words["retain_prompts"] = _texts("retain_prompts", retain_prompts)
+        put(loaded, unlearned_weights(loaded, member, config, images, run, **words, masks=masks, checkpoint=checkpoint))
     return loaded.pipeline
 
 
