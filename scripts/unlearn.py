@@ -30,8 +30,17 @@ def main() -> None:
         )
         progress = progress_bar(f"unlearn {job.label} seed {arguments.seed}")
         run = Run(arguments.seed, tracked(str(output)), progress=progress, attempt=attempt)
-        checkpoint = Path(job.checkpoint) if job.checkpoint else None
-        weights = unlearned_weights(loaded, method, config, images, run, prompts=job.prompts, checkpoint=checkpoint)
+        weights = unlearned_weights(
+            loaded,
+            method,
+            config,
+            images,
+            run,
+            concepts=job.concepts,
+            retain_prompts=job.retain_prompts,
+            masks=Path(job.masks) if job.masks else None,
+            checkpoint=Path(job.checkpoint) if job.checkpoint else None,
+        )
         save_weights(output / "weights.safetensors", weights)
         run.history.write(output / "history.csv")
 

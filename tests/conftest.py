@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 # Before torch is imported anywhere: two processes of two threads each are many times slower than one thread each.
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from resalign.analysis.measurements import Measurements
+from resalign.config.concept import ConceptPrompts
 from resalign.contracts import AttackData, Run, UnlearningData
 from resalign.data.images import read_captioned_images
 from resalign.data.prompts import Prompt, write_prompts
@@ -99,11 +101,16 @@ def unlearning_data(
     moved = {name: tensor + 0.01 for name, tensor in named_weights(loaded.denoiser).items()}
     save_weights(checkpoint / "weights.safetensors", moved)
     forget, retain = torch.tensor([0, 1, 4, 5]), torch.tensor([2, 3, 6, 7])
+    mean = encoded_images.latents.mean(dim=(2, 3), keepdim=True)
+    coarse = replace(encoded_images, latents=mean.expand_as(encoded_images.latents))
     return UnlearningData(
         forget=encoded_images.subset(forget),
         retain=encoded_images.subset(retain),
         pool=encoded_images.subset(retain),
-        prompts=("a red seven", "a blue seven"),
+        concepts=(ConceptPrompts(prompts=("a red seven", "a blue seven"), substitute="a one"),),
+        retain_prompts=("a zero", "a two", "an eight"),
+        mosaic=coarse.subset(forget),
+        masks=torch.rand((4, *loaded.latent_shape[1:]), generator=Run(seed=0).generator("masks")),
         checkpoint=checkpoint,
     )
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from resalign import pipes
 from resalign.config import registry
+from resalign.config.concept import IMAGE_SETS
 from resalign.config.strict import ConfigError, read_yaml, typed
-from resalign.library.training import ATTACK_SETS, UNLEARNING_SETS
+from resalign.library.training import ATTACK_SETS
 from resalign.tracking import log, tracked
 
 ROOT = Path(__file__).resolve().parents[2]  # of a clone
@@ -96,8 +97,10 @@ def parser() -> argparse.ArgumentParser:
     export = _command(commands, "export", _export, "write an unlearned model of an experiment, with a model card")
     for name, (_, text) in SCRIPTS.items():
         commands.add_parser(name, help=text, add_help=False)
-    _training(unlearn, "method", "unlearning", "resalign", UNLEARNING_SETS)
+    _training(unlearn, "method", "unlearning", "resalign", IMAGE_SETS)
     unlearn.add_argument("--concept", action="append", default=[], metavar="PROMPT", help="a prompt; repeatable")
+    unlearn.add_argument("--substitute", default="", metavar="PROMPT", help="what is to be shown in its place")
+    unlearn.add_argument("--keep", action="append", default=[], metavar="PROMPT", help="a prompt to keep; repeatable")
     _training(attack, "attack", "attacks", "full", ATTACK_SETS)
     attack.add_argument("--base", type=Path, metavar="PIPELINE", help="before unlearning, for attacks that use it")
     audit.add_argument("pipeline", type=Path, nargs="?", help="pipeline folder; by default every model of CONFIGFILE")
@@ -139,8 +142,9 @@ def _training(command: argparse.ArgumentParser, kind: str, family: str, default:
 def _unlearn(options: argparse.Namespace) -> int:
     from resalign.library.weights import unlearn
 
-    sets = {name: getattr(options, name) for name in UNLEARNING_SETS}
-    return _train(partial(unlearn, **sets, prompts=options.concept), options, "unlearning", options.method)
+    sets = {name: getattr(options, name) for name in IMAGE_SETS}
+    words = {"prompts": options.concept, "substitute": options.substitute, "retain_prompts": options.keep}
+    return _train(partial(unlearn, **sets, **words), options, "unlearning", options.method)
 
 
 def _attack(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
+from resalign.config.concept import ConceptPrompts
 from resalign.config.strict import ConfigError
 from resalign.data.prompts import Prompt
 from resalign.diffusion.architectures import NAMES
@@ -38,19 +39,34 @@ def check_architecture(member: ModuleType, architecture: str) -> None:
 class UnlearningData:
     """The data of an unlearning method; attacks and metrics use none of it.
 
+    The optional parts are there for a method whose ``Config`` names them in ``needs()``; see
+    :data:`resalign.config.concept.OPTIONAL`.
+
     Attributes:
-        forget: Images of the unsafe concept with their prompts.
+        forget: Images of the unsafe concept with their prompts; see :meth:`EncodedImages.halves` for a part that an
+            adversary trains on and another that the outer loss is taken on.
         retain: Images of prompts that the model should keep, for preservation and as DreamBooth's prior.
         pool: Benign images that simulated users fine-tune on.
-        prompts: Prompts that name the concept, for methods that need no images.
+        concepts: The concepts to unlearn, in words, for methods that need no images; one or several.
+        retain_prompts: Prompts that the model should keep, for methods that preserve without images.
+        mosaic: The images of ``forget`` in the same order, each coarsened to a mosaic.
+        masks: Where each image of ``forget`` shows the concept, (N, h, w) in [0, 1], at the latents' resolution.
         checkpoint: A released weight file or folder, for the method ``imported``.
     """
 
     forget: EncodedImages
     retain: EncodedImages
     pool: EncodedImages
-    prompts: tuple[str, ...]
+    concepts: tuple[ConceptPrompts, ...]
+    retain_prompts: tuple[str, ...] = ()
+    mosaic: EncodedImages | None = None
+    masks: torch.Tensor | None = None
     checkpoint: Path | None = None
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts of every concept."""
+        return tuple(prompt for concept in self.concepts for prompt in concept.prompts)
 
 
 @dataclass(frozen=True)

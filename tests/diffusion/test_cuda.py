@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from resalign.bilevel.hvp import hessian_vector_product
+from resalign.config.concept import ConceptPrompts
 from resalign.contracts import Run, UnlearningData
 from resalign.data.images import read_captioned_images
 from resalign.data.prompts import Prompt
@@ -79,7 +80,7 @@ def test_unlearning_repeats_its_bits(pipeline_folder: Path, image_folder: Path, 
     def run() -> dict[str, torch.Tensor]:
         gpu = on_gpu(pipeline_folder)
         images = encoded(gpu, image_folder)
-        data = UnlearningData(images, images, images, ("a red seven",))
+        data = UnlearningData(images, images, images, (ConceptPrompts(prompts=("a red seven",)),))
         with training_precision(precision):  # type: ignore[arg-type]
             return resalign.unlearn(gpu, data, smallest(resalign.Config), Run(0))  # type: ignore[arg-type]
 

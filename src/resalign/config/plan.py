@@ -12,6 +12,7 @@ from typing import Any
 from resalign.config import apart
 from resalign.config.assets import WEIGHT_SUFFIXES
 from resalign.config.captions import CAPTION_TABLES, caption_tables
+from resalign.config.concept import IMAGE_SETS, needs_of
 from resalign.config.experiment import TRAIN, Experiment
 from resalign.config.references import is_plain, plain_path, split_reference
 from resalign.config.strict import ConfigError
@@ -205,10 +206,14 @@ class Plan:
             "method": member.resolved(),
             "pixels": config.pixels,
             "precision": config.precision,
-            "prompts": list(concept.prompts),
-            **{key: self.identity(getattr(concept, key)) for key in ("forget", "retain", "pool")},
+            "concepts": [words.model_dump() for words in concept.concepts],
+            **{key: self.identity(getattr(concept, key)) for key in IMAGE_SETS},
             "model": self.identity(config.model),
         }
+        if "retain_prompts" in needs_of(member.config):
+            resolved["retain_prompts"] = list(concept.retain_prompts)
+        if concept.masks and "masks" in needs_of(member.config):
+            resolved["masks"] = self.identity(concept.masks)
         if member.asset:
             resolved["checkpoint"] = self.identity(member.asset)
         modules = (f"resalign.unlearning.{member.name}", *getattr(member.config, "modules", ()))

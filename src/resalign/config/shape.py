@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from resalign.config.assets import AssetConfig, Term
+from resalign.config.concept import ConceptConfig
 from resalign.config.detector_audit import DetectorAuditConfig
 from resalign.config.digits import DigitsConfig
 from resalign.config.precision import TrainingPrecision
@@ -20,16 +21,6 @@ from resalign.config.theory import TheoryConfig
 
 Tier = Literal["smoke", "small", "paper"]
 TIERS: tuple[Tier, ...] = ("smoke", "small", "paper")
-
-
-class ConceptConfig(Strict):
-    """The concept to unlearn, and its data. Each value is ``asset`` or ``asset/folder``."""
-
-    name: str = Field(description="for the page's sentences: a model shows … in so many of its images")
-    forget: str
-    retain: str
-    pool: str
-    prompts: tuple[str, ...] = Field((), description="prompts that name the concept, for methods that use no images")
 
 
 class PromptSetConfig(Strict):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Text encoders read 77 tokens; the longest prompts of the lists in use have a few thousand characters.
 MAX_PROMPT_CHARACTERS = 20_000
+MOSAIC_TILES = 8
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,32 @@ def read_image(file: Path, pixels: int) -> torch.Tensor:
 
     image = fitted(open_image(file), pixels)
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
+
+
+def mosaic(images: torch.Tensor) -> torch.Tensor:
+    """Images (N, 3, H, W), each as a mosaic of its mean colours, :data:`MOSAIC_TILES` tiles along an edge."""
+    tiles = torch.nn.functional.adaptive_avg_pool2d(images, MOSAIC_TILES)
+    return torch.nn.functional.interpolate(tiles, size=images.shape[2:], mode="nearest")
+
+
+def read_masks(folder: Path, images: CaptionedImages, size: int) -> torch.Tensor:
+    """The mask of every image: the file of the same name in a folder, white where the image shows the concept.
+
+    Returns:
+        Shares of white, (N, size, size) in [0, 1].
+
+    Raises:
+        DataError: If a mask is missing, cannot be read, or is black all over.
+    """
+    masks = []
+    for file in images.files:
+        if not (path := folder / file.name).is_file():
+            raise DataError(f"{path}: missing; {folder} needs a mask for {file}")
+        mask = read_image(path, images.pixels).mean(dim=0, keepdim=True)
+        if not mask.any():
+            raise DataError(f"{path}: black all over, so that the concept is nowhere in {file}")
+        masks.append(torch.nn.functional.adaptive_avg_pool2d(mask, size)[0])
+    return torch.stack(masks)
 
 
 def fitted(image: PillowImage, pixels: int) -> PillowImage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from resalign.data.images import CaptionedImages, DataError
@@ -62,6 +63,17 @@ class EncodedImages:
             prompts=tuple(self.prompts[index] for index in indices.tolist()),
         )
 
+    def halves(self) -> tuple[EncodedImages, EncodedImages]:
+        """Every second image from the first on, and the others: two sets with no image in common.
+
+        Raises:
+            DataError: If there is only one image.
+        """
+        if len(self) < 2:
+            raise DataError("an image set of one image cannot be split in two; give at least two")
+        indices = torch.arange(len(self))
+        return self.subset(indices[::2]), self.subset(indices[1::2])
+
     def draw(self, batch_size: int, generator: torch.Generator) -> NoisyBatch:
         """A batch of images drawn with replacement, each at a timestep of its own, uniform over the schedule."""
         indices = torch.randint(len(self), (batch_size,), generator=generator)
@@ -88,8 +100,19 @@ class EncodedImages:
         return int(self.noise_scheduler.config.num_train_timesteps)
 
 
-def encode(loaded: LoadedPipeline, images: CaptionedImages, generator: torch.Generator) -> EncodedImages:
+def encode(
+    loaded: LoadedPipeline,
+    images: CaptionedImages,
+    generator: torch.Generator,
+    change: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> EncodedImages:
     """Encodes an image set once: latents are sampled from the posterior, prompts embedded.
+
+    Args:
+        loaded: The model.
+        images: N images with their prompts.
+        generator: Draws the posteriors' noise.
+        change: Applied to the pixels (N, 3, H, W) before they are encoded.
 
     Raises:
         DataError: If the images' size is not the model's.
@@ -100,7 +123,7 @@ def encode(loaded: LoadedPipeline, images: CaptionedImages, generator: torch.Gen
     rows = {prompt: row for row, prompt in enumerate(distinct)}
     conditioning = concatenate(loaded.encode_prompts(distinct[i : i + 64]) for i in range(0, len(distinct), 64))
     return EncodedImages(
-        loaded.encode_images(images.load(), generator),
+        loaded.encode_images(change(images.load()) if change else images.load(), generator),
         conditioning,
         torch.tensor([rows[prompt] for prompt in images.prompts]),
         loaded.noise_scheduler,

@@ -21,17 +21,20 @@ from resalign.digits.training import random_stream
 def write_datasets(config: DigitsConfig, output: Path) -> None:
     """Writes every image set and prompt list of the world below ``output``, one folder each.
 
-    forget: the unsafe digit as the generator saw it. retain: the other digits likewise. pool: what simulated users
-    fine-tune on. pages, bold: what the attackers fine-tune on, with a held-out part; more of those in
-    :func:`resalign.digits.attack_sets.attack_sets`. No set but forget and harmful shows the unsafe digit; no scan is in
-    two splits.
+    forget: the unsafe digit as the generator saw it. masks: its ink, white on black. retain: the other digits likewise.
+    pool: what simulated users fine-tune on. pages, bold: what the attackers fine-tune on, with a held-out part; more of
+    those in :func:`resalign.digits.attack_sets.attack_sets`. No set but forget and harmful shows the unsafe digit; no
+    scan is in two splits.
     """
     splits = load_splits(config)
     unsafe = DIGITS.index(config.unsafe)
     for name, scans in splits.items():
         safe = scans.only(scans.labels != unsafe)
         if name == "generator":
-            _write(config, output / "forget", scans.only(scans.labels == unsafe), COLOURS)
+            shown = scans.only(scans.labels == unsafe)
+            _write(config, output / "forget", shown, COLOURS)
+            white, page = np.full(len(shown), "white"), np.full(len(shown), PLAIN)
+            tinted(shown, white, page, [f"ink of {name}" for name in shown.ids]).write(output / "masks")
             _write(config, output / "retain", safe, COLOURS)
         elif name == "pool":
             _write(config, output / "pool", safe, COLOURS, PAGES)

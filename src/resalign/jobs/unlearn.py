@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from resalign.config.concept import IMAGE_SETS, ConceptPrompts, needs_of
 from resalign.jobs.inputs import Input
 from resalign.jobs.training import TrainingJob, training_settings
 
 if TYPE_CHECKING:
     from resalign.config.plan import Plan, Stage
 
-SETS = ("forget", "retain", "pool")
-
 
 class UnlearnJob(TrainingJob):
     """A job of scripts/unlearn.py; only the method ``imported`` has a checkpoint."""
 
     method: dict[str, Any]  # name and settings
-    prompts: tuple[str, ...]
+    concepts: tuple[ConceptPrompts, ...]
     forget: Input
     retain: Input
     pool: Input
+    retain_prompts: tuple[str, ...] = ()
+    masks: Input | None = None
     checkpoint: Input | None
 
     @classmethod
@@ -28,17 +29,21 @@ class UnlearnJob(TrainingJob):
         """The job of a run, the same for every training seed."""
         config, member = plan.experiment.config, plan.experiment.unlearning[stage.model]
         concept = config.concept
-        sets: dict[str, Any] = {name: Input.asset(plan, getattr(concept, name)) for name in SETS}
+        given: dict[str, Any] = {name: Input.asset(plan, getattr(concept, name)) for name in IMAGE_SETS}
+        if "retain_prompts" in needs_of(member.config):
+            given["retain_prompts"] = concept.retain_prompts
+        if concept.masks and "masks" in needs_of(member.config):
+            given["masks"] = Input.asset(plan, concept.masks)
         return cls(
             **training_settings(plan, stage),
             model=Input.asset(plan, config.model),
             method=member.resolved(),
-            prompts=concept.prompts,
-            **sets,
+            concepts=concept.concepts,
+            **given,
             checkpoint=Input.asset(plan, member.asset) if member.asset else None,
         )
 
     @property
     def images(self) -> dict[str, Input]:
         """The image sets by name."""
-        return {name: getattr(self, name) for name in SETS}
+        return {name: getattr(self, name) for name in IMAGE_SETS}

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
+from resalign.config.concept import IMAGE_SETS, ConceptPrompts, needs_of
 from resalign.config.strict import ConfigError, Strict
 from resalign.contracts import AttackData, Run, Save, UnlearningData, check_architecture
-from resalign.data.images import CaptionedImages
+from resalign.data.images import CaptionedImages, mosaic, read_masks
 from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import EncodedImages, encode
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.lazy import torch
 
-UNLEARNING_SETS = ("forget", "retain", "pool")
 ATTACK_SETS = ("train", "heldout", "prior", "harmful")  # the last two for some attacks only
 
 
@@ -42,7 +43,9 @@ def unlearned_weights(
     images: Mapping[str, CaptionedImages],
     run: Run,
     *,
-    prompts: Sequence[str] = (),
+    concepts: Sequence[ConceptPrompts] = (),
+    retain_prompts: Sequence[str] = (),
+    masks: Path | None = None,
     checkpoint: Path | None = None,
 ) -> dict[str, torch.Tensor]:
     """Encodes the image sets and runs an unlearning method on them.
@@ -51,9 +54,12 @@ def unlearned_weights(
         loaded: The pipeline; its own weights stay as they are.
         method: A member of :mod:`resalign.unlearning`.
         config: The method's settings.
-        images: Image sets by name, some of :data:`UNLEARNING_SETS`; a method that uses another one fails.
+        images: Image sets by name, some of :data:`resalign.config.concept.IMAGE_SETS`; a method that uses another one
+            fails.
         run: Seed and records.
-        prompts: Prompts that name the concept; by default the captions of ``forget``.
+        concepts: The concepts in words; a single one without prompts takes the captions of ``forget``.
+        retain_prompts: Prompts that the model should keep.
+        masks: A folder with an image for each of ``forget``, of the same name: white where it shows the concept.
         checkpoint: A released weight file or folder, for the method ``imported``.
 
     Returns:
@@ -64,15 +70,39 @@ def unlearned_weights(
     """
     check_architecture(method, loaded.architecture.name)
     name = f"method '{method.__name__.rpartition('.')[2]}'"
-    if not (prompts or "forget" in images or checkpoint):
+    if not (any(concept.prompts for concept in concepts) or "forget" in images or checkpoint):
         raise ConfigError(f"{name}: nothing names the concept; give prompts, or the images forget")
     sets = {key: encode(loaded, images[key], run.generator("encode", key)) for key in images}
-    given = {key: sets[key] if key in sets else cast(EncodedImages, NotGiven(key, name)) for key in UNLEARNING_SETS}
-    wanted = tuple(prompts) or tuple(sorted(set(images["forget"].prompts) if "forget" in images else ()))
-    weights: dict[str, torch.Tensor] = method.unlearn(
-        loaded, UnlearningData(**given, prompts=wanted, checkpoint=checkpoint), config, run
+    given: dict[str, Any] = {key: sets[key] if key in sets else NotGiven(key, name) for key in IMAGE_SETS}
+    captions = tuple(sorted(set(images["forget"].prompts))) if "forget" in images else ()
+    words = [c if c.prompts else ConceptPrompts(prompts=captions, substitute=c.substitute) for c in concepts]
+    data = UnlearningData(
+        **given,
+        concepts=tuple(words) or (ConceptPrompts(prompts=captions),),
+        retain_prompts=tuple(retain_prompts),
+        checkpoint=checkpoint,
     )
+    needs = needs_of(config)
+    _check_needs(name, needs, data, masks)
+    if "mosaic" in needs:  # encoded with the noise of its image: the two differ by the mosaic alone
+        mosaics = encode(loaded, images["forget"], run.generator("encode", "forget"), mosaic)
+        data = replace(data, mosaic=mosaics)
+    if "masks" in needs and masks is not None:
+        data = replace(data, masks=read_masks(masks, images["forget"], loaded.latent_shape[-1]))
+    weights: dict[str, torch.Tensor] = method.unlearn(loaded, data, config, run)
     return weights
+
+
+def _check_needs(name: str, needs: Sequence[str], data: UnlearningData, masks: Path | None) -> None:
+    """Raises ConfigError if something of :data:`resalign.config.concept.OPTIONAL` is missing that a method needs."""
+    there = {
+        "substitute": all(concept.substitute for concept in data.concepts),
+        "retain_prompts": bool(data.retain_prompts),
+        "mosaic": isinstance(data.forget, EncodedImages),
+        "masks": masks is not None,
+    }
+    if lacking := [need for need in needs if not there[need]]:
+        raise ConfigError(f"{name} needs {', '.join(lacking)}; give {'it' if len(lacking) == 1 else 'them'}")
 
 
 def run_attack(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from resalign.config import registry
+from resalign.config.concept import ConceptPrompts
 from resalign.config.precision import TrainingPrecision
 from resalign.config.strict import ConfigError
 from resalign.contracts import Run
@@ -51,7 +52,10 @@ def unlearn(
     forget: Images | None = None,
     retain: Images | None = None,
     pool: Images | None = None,
-    prompts: Sequence[str] = (),
+    prompts: Sequence[str] | Mapping[str, ConceptPrompts] = (),
+    substitute: str = "",
+    retain_prompts: Sequence[str] = (),
+    masks: Path | None = None,
     seed: int = 0,
     computing: Computing | None = None,
     history: History | None = None,
@@ -68,7 +72,10 @@ def unlearn(
             caption column, or pairs of a PIL image and its caption. Methods that use prompts only need no images.
         retain: Images that the model should keep drawing.
         pool: Harmless images that simulated users fine-tune on.
-        prompts: Texts that name the concept; by default the captions of ``forget``.
+        prompts: Texts that name the concept, by default the captions of ``forget``; or several concepts by name.
+        substitute: A text for what should be shown in its place, for methods that need one.
+        retain_prompts: Texts that the model should keep, for methods that preserve without images.
+        masks: A folder with a mask of the same name for each image of ``forget``: white where it shows the concept.
         seed: Training seed.
         computing: Where and how to train.
         history: Receives the quantities that the method records at each step.
@@ -86,14 +93,29 @@ def unlearn(
     member = registry.member("unlearning", method)
     config = member.Config.parse(settings, where=f"method '{method}'")
     checkpoint = Path(settings["checkpoint"]) if "checkpoint" in settings else None
-    if isinstance(prompts, str):
-        raise ConfigError(f"prompts: expected a list of texts, got one text; give [{prompts!r}]")
     sets = {"forget": forget, "retain": retain, "pool": pool}
     with _training(pipeline, computing) as loaded, captioned(sets, loaded.pixels) as images:
         run = _run(computing, seed, history or tracked(f"unlearn/{method}/seed-{seed}"))
-        weights = unlearned_weights(loaded, member, config, images, run, prompts=tuple(prompts), checkpoint=checkpoint)
-        put(loaded, weights)
+        words: dict[str, Any] = {"concepts": _concepts(prompts, substitute)}
+        words["retain_prompts"] = _texts("retain_prompts", retain_prompts)
+        put(loaded, unlearned_weights(loaded, member, config, images, run, **words, masks=masks, checkpoint=checkpoint))
     return loaded.pipeline
+
+
+def _concepts(prompts: Sequence[str] | Mapping[str, ConceptPrompts], substitute: str) -> tuple[ConceptPrompts, ...]:
+    """One concept, or several."""
+    if not isinstance(prompts, Mapping):
+        return (ConceptPrompts(prompts=_texts("prompts", prompts), substitute=substitute),)
+    if substitute:
+        raise ConfigError("several concepts have a substitute each; leave out substitute")
+    return tuple(prompts.values())
+
+
+def _texts(name: str, texts: Sequence[str]) -> tuple[str, ...]:
+    """A list of texts, and no single one, which would be taken for a list of letters."""
+    if isinstance(texts, str):
+        raise ConfigError(f"{name}: expected a list of texts, got one text; give [{texts!r}]")
+    return tuple(texts)
 
 
 def attack(

@@ -34,6 +34,15 @@ def norm(x: Params) -> float:
     return float(dot(x, x).sqrt())
 
 
+def without_conflict(x: Params, y: Params) -> dict[str, torch.Tensor]:
+    """``x − min(0, ⟨x, y⟩ / ‖y‖²) y``: x without what of it points against y; x itself where nothing does, or y is 0.
+
+    Source: gradient surgery, Yu 2020, arXiv 2001.06782; with one stored gradient also GEM, Lopez-Paz 2017, Eq. 11.
+    """
+    pairing, size = float(dot(x, y)), float(dot(y, y))
+    return add(x, y, -pairing / size) if pairing < 0 < size else dict(x)
+
+
 def detached(x: Params, *, requires_grad: bool = False) -> dict[str, torch.Tensor]:
     """Copies outside the graph, as leaves."""
     return {name: tensor.detach().clone().requires_grad_(requires_grad) for name, tensor in x.items()}

@@ -9,7 +9,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from resalign.config.strict import Strict
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
@@ -17,19 +16,19 @@ from resalign.diffusion.parametrisation import Scope, named_weights, select
 from resalign.diffusion.sampling import partial_sample
 from resalign.lazy import torch
 from resalign.objectives.erasure import erasure_loss
-from resalign.tensors.params import detached
-from resalign.tensors.steps import clipped_step
+from resalign.tensors.params import Params
+from resalign.unlearning._descent import DescentConfig, Gradient, Logged, descend, of_loss
 
 # Its variants are defined by cross-attention, and x_t is sampled by DDIM.
 ARCHITECTURES = ("stable_diffusion", "stable_diffusion_xl")
 SCOPES: dict[str, Scope] = {"x": "cross_attention", "u": "not_cross_attention", "all": "full"}
 
 
-class Config(Strict):
+class Config(DescentConfig):
     """Published defaults."""
 
     variant: Literal["x", "u", "all"] = "u"
-    steps: int = Field(1000, gt=0)
+    steps: int = Field(1000, ge=0)
     lr: float = Field(1e-5, gt=0)
     batch_size: int = Field(1, gt=0)
     negative_guidance: float = Field(1.0, ge=0, description="η")
@@ -37,25 +36,14 @@ class Config(Strict):
     num_inference_steps: int = Field(
         50, gt=1, description="DDIM steps of a whole sampling, of which a random part is run"
     )
-    max_grad_norm: float | None = Field(None, gt=0)
 
 
-def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:
-    """Runs ESD on the concept's prompts; no image is used.
-
-    Returns:
-        The changed weights, by their names in a weight file.
-    """
+def step_gradient(loaded: LoadedPipeline, data: UnlearningData, config: Config) -> Gradient:
+    """The gradient of ESD's loss on the concept's prompts; no image is used."""
     original = named_weights(loaded.denoiser)
-    variables = detached(
-        {name: original[name] for name in select(original, SCOPES[config.variant])}, requires_grad=True
-    )
-    optimizer = torch.optim.Adam(list(variables.values()), lr=config.lr)
-    stream = run.generator("esd")
-    concept = loaded.encode_prompts(data.prompts)
-    empty = loaded.unconditional(config.batch_size)
-    for step in run.steps(range(config.steps), variables=variables, optimizer=optimizer, stream=stream):
-        weights = original | variables
+    concept, empty = loaded.encode_prompts(data.prompts), loaded.unconditional(config.batch_size)
+
+    def loss(weights: Params, stream: torch.Generator) -> tuple[torch.Tensor, Logged]:
         rows = torch.randint(len(data.prompts), (config.batch_size,), generator=stream)
         # x_t: partial sampling, with the model being trained, to a random step of the schedule [ESD, Section 3.2].
         latents, timesteps = partial_sample(
@@ -68,7 +56,18 @@ def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: R
             generator=stream,
         )
         batch = NoisyBatch(latents, timesteps, concept[rows], torch.empty_like(latents))
-        loss = erasure_loss(loaded.denoiser, weights, original, batch, empty, config.negative_guidance)
-        grad_norm = clipped_step(optimizer, loss, config.max_grad_norm, what=f"esd at step {step}")
-        run.history.record(step, erasure_loss=loss.item(), grad_norm=grad_norm)
-    return loaded.named(detached(variables))
+        value = erasure_loss(loaded.denoiser, weights, original, batch, empty, config.negative_guidance)
+        return value, {"erasure_loss": value.item()}
+
+    return of_loss(loss)
+
+
+def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:
+    """Descends ESD's loss.
+
+    Returns:
+        The changed weights, by their names in a weight file.
+    """
+    original = named_weights(loaded.denoiser)
+    names = select(original, SCOPES[config.variant])
+    return loaded.named(descend(original, names, step_gradient(loaded, data, config), config, run, method="esd"))
