@@ -65,7 +65,7 @@ def _outputs(modules: list[torch.nn.Module]) -> Iterator[list[torch.Tensor]]:
     """A list that holds the modules' outputs, in their order, once each has been called."""
     found: list[torch.Tensor] = [torch.empty(0)] * len(modules)
 
-    def keep(index: int) -> object:
+    def keep(index: int) -> torch.utils.hooks.RemovableHandle:
         def hook(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
             found[index] = output
 
