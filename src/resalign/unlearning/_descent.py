@@ -57,6 +57,7 @@ def descend(
     method: str,
     stepped: Callable[[Params], None] | None = None,
     phase: str = "steps",
+    first_step: int = 0,
     **held: Any,
 ) -> dict[str, torch.Tensor]:
     """Descends from given weights, with batches from the run's stream of the method's name.
@@ -70,6 +71,7 @@ def descend(
         method: The method's name, for its stream and messages.
         stepped: Called with the variables after each step, under no gradient: a moving average, a mask.
         phase: Name of the loop, where a method has several.
+        first_step: Step of the history at which the loop begins, where a method has several.
         held: What ``step_gradient`` and ``stepped`` change from step to step; see :meth:`resalign.contracts.Run.steps`.
 
     Returns:
@@ -90,5 +92,5 @@ def descend(
         if stepped:
             with torch.no_grad():
                 stepped(variables)
-        run.history.record(step, **logged, grad_norm=grad_norm)
+        run.history.record(first_step + step, **logged, grad_norm=grad_norm)
     return detached(variables)
