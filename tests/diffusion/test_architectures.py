@@ -16,7 +16,7 @@ from resalign.diffusion.loaded_pipeline import LoadedPipeline, check_pipeline_fo
 from resalign.diffusion.noise import initial_noise
 from resalign.diffusion.parametrisation import lora, named_weights, select
 from resalign.diffusion.prediction import predict
-from resalign.diffusion.sampling import sample_images
+from resalign.diffusion.sampling import sample_images, sample_latents
 from resalign.tensors.weights import WeightsError
 from tests.nearness import assert_near
 from tests.pipelines import KINDS, PIXELS, WITH_T5
@@ -33,6 +33,19 @@ def test_images_are_those_of_the_pipeline_itself(loaded: LoadedPipeline, guidanc
     expected = loaded.pipeline(**texts, latents=noise, output_type="pt").images
     assert found.shape == (2, 3, PIXELS, PIXELS)
     assert (found.float() / 255 - expected.clamp(0, 1)).abs().max() <= 0.5 / 255 + 1e-5
+
+
+def test_latents_are_what_the_pipelines_own_images_are_decoded_from(loaded: LoadedPipeline) -> None:
+    """Scaled as training takes them, with noise from the generator alone."""
+    texts, settings = ["a red seven", "a blue two"], {"num_inference_steps": 3, "guidance_scale": 4.0}
+    latents = sample_latents(loaded, texts, torch.Generator().manual_seed(3), **settings)
+    noise = torch.randn((2, *loaded.latent_shape), generator=torch.Generator().manual_seed(3))
+    images = loaded.pipeline(prompt=texts, latents=noise, output_type="pt", **settings).images
+    vae = loaded.pipeline.vae
+    with torch.no_grad():
+        decoded = vae.decode(latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)).sample
+    assert_near((decoded / 2 + 0.5).clamp(0, 1), images, 1e-4)
+    assert images.std() > 0.05
 
 
 def test_a_prediction_depends_on_all_that_the_network_is_told(

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 
-from resalign.tensors.params import add, detached, dot, gradient, norm, scaled, zeros_like
+from resalign.tensors.params import Params, add, detached, dot, gradient, norm, scaled, without_conflict, zeros_like
 
 X = {"a": torch.tensor([[1.0, -2.0], [3.0, 0.5]]), "b": torch.tensor([4.0])}
 Y = {"b": torch.tensor([-1.0]), "a": torch.tensor([[0.0, 1.0], [2.0, 3.0]])}  # another order of names
@@ -41,3 +42,61 @@ def test_gradient_is_zero_where_the_loss_does_not_look() -> None:
     found = gradient(leaves["a"].square().sum(), leaves)
     assert torch.equal(found["a"], 2 * X["a"])
     assert torch.equal(found["b"], torch.zeros(1))
+
+
+def random_pairs(count: int) -> list[tuple[Params, Params]]:
+    """Pairs in float64 of every angle and of norms from 1e-3 to 1e3, each vector split in two tensors."""
+    stream = torch.Generator().manual_seed(0)
+
+    def draw() -> Params:
+        size = 10.0 ** float(6 * torch.rand(1, generator=stream) - 3)
+        values = size * torch.randn(5, generator=stream, dtype=torch.float64)
+        return {"a": values[:3], "b": values[3:]}
+
+    return [(draw(), draw()) for _ in range(count)]
+
+
+def test_without_conflict_takes_away_what_points_against() -> None:
+    conflicts = 0
+    for x, y in random_pairs(1000):
+        projected = without_conflict(x, y)
+        scale = norm(x) * norm(y)
+        if dot(x, y) >= 0:
+            assert projected == x
+            continue
+        conflicts += 1
+        assert abs(dot(projected, y)) < 1e-12 * scale
+        assert abs(dot(add(x, projected, -1.0), projected)) < 1e-12 * norm(x) ** 2  # a projection, and no other change
+        assert norm(projected) < norm(x)
+        # Blind to the other's scale, linear in its argument: a weight may come before it or after.
+        weighted = without_conflict(scaled(x, 3.0), scaled(y, 0.1))
+        assert norm(add(weighted, projected, -3.0)) < 1e-12 * norm(x)
+        # Both together descend both, whatever the weight [Ko 2024, Definition 3].
+        for weight in (0.01, 1.0, 100.0):
+            step = add(projected, without_conflict(y, x), weight)
+            assert dot(step, x) > -1e-12 * scale
+            assert dot(step, y) > -1e-12 * scale
+    assert 400 < conflicts < 600
+
+
+def test_without_conflict_is_the_nearest_vector_that_does_not_conflict() -> None:
+    """The projection on a half-space, as a quadratic programme that scipy solves [Lopez-Paz 2017, Eq. 8]."""
+    for x, y in random_pairs(30):
+        start, normal = (np.concatenate([vector["a"], vector["b"]]) for vector in (x, y))
+        size, normal = np.linalg.norm(start), normal / np.linalg.norm(normal)
+        target = start / size
+        solved = minimize(
+            lambda z, target=target: ((z - target) ** 2).sum(),
+            np.zeros(5),
+            jac=lambda z, target=target: 2 * (z - target),
+            constraints={"type": "ineq", "fun": lambda z, normal=normal: normal @ z},
+            method="SLSQP",
+            options={"ftol": 1e-14},
+        )
+        found = without_conflict(x, y)
+        np.testing.assert_allclose(np.concatenate([found["a"], found["b"]]) / size, solved.x, atol=1e-6)
+
+
+def test_nothing_conflicts_with_zero() -> None:
+    assert without_conflict(X, zeros_like(X)) == X
+    assert norm(without_conflict(zeros_like(X), X)) == 0

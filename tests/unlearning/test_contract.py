@@ -2,14 +2,21 @@
 
 import inspect
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
+from annotated_types import Ge
 
 from resalign.config import registry
+from resalign.config.concept import OPTIONAL, needs_of
+from resalign.config.strict import ConfigError, Strict
 from resalign.contracts import Run, UnlearningData
+from resalign.data.images import read_captioned_images
 from resalign.diffusion import architectures
 from resalign.diffusion.loaded_pipeline import LoadedPipeline, trainable_tensors
+from resalign.library.training import unlearned_weights
 from resalign.running.attempt import Attempt
 from tests.example_config import smallest
 from tests.nearness import differing
@@ -21,16 +28,22 @@ pytestmark = pytest.mark.parametrize("pipeline_kind", ONE_QUICKLY, indirect=True
 METHODS = registry.members("unlearning")
 # A method that takes no steps (a closed form, a released checkpoint) draws nothing and has no progress to tell.
 TRAINING = [m for m in METHODS if "steps" in registry.config_class("unlearning", m).model_fields]
+CAN_REST = [m for m in TRAINING if Ge(0) in registry.config_class("unlearning", m).model_fields["steps"].metadata]
 Weights = dict[str, torch.Tensor]
 
 
 def unlearn(
-    name: str, loaded: LoadedPipeline, data: UnlearningData, seed: int = 0, attempt: Attempt | None = None
+    name: str,
+    loaded: LoadedPipeline,
+    data: UnlearningData,
+    seed: int = 0,
+    attempt: Attempt | None = None,
+    **settings: Any,
 ) -> tuple[Weights, Run]:
     """A method's weights after very few steps, at its defaults otherwise."""
     module = registry.member("unlearning", name)
     run = Run(seed, attempt=attempt or Attempt())
-    return module.unlearn(loaded, data, smallest(module.Config), run), run
+    return module.unlearn(loaded, data, smallest(module.Config, **settings), run), run
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -103,6 +116,13 @@ def test_a_stopped_run_goes_on_to_equal_bits(
     assert repr(run.history.rows) == repr(result[1].history.rows)
 
 
+@pytest.mark.parametrize("name", CAN_REST, indirect=True)
+def test_zero_steps_change_nothing(name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:
+    weights, _ = unlearn(name, loaded, unlearning_data, steps=0)
+    original = trainable_tensors(loaded.pipeline)
+    assert not differing(original, weights)
+
+
 @pytest.mark.parametrize("name", TRAINING, indirect=True)
 def test_another_seed_gives_other_weights(
     name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData, result: tuple[Weights, Run]
@@ -120,7 +140,27 @@ def test_progress_is_told(name: str, loaded: LoadedPipeline, unlearning_data: Un
         told.append(steps)
         return steps
 
-    config = smallest(module.Config)
+    config = smallest(module.Config, steps=3)
     module.unlearn(loaded, unlearning_data, config, Run(0, progress=progress))
-    assert told
-    assert len(told[0]) == config.steps
+    assert config.steps in [len(steps) for steps in told]
+
+
+class NeedsAll(Strict):
+    """The settings of a method that needs whatever a method may need."""
+
+    def needs(self) -> tuple[str, ...]:
+        return OPTIONAL
+
+
+CONFIGS = {m: smallest(registry.config_class("unlearning", m)) for m in METHODS} | {"needs_all": NeedsAll()}
+
+
+@pytest.mark.parametrize("needy", [name for name, config in CONFIGS.items() if needs_of(config)])
+def test_what_a_method_needs_is_named_where_it_is_missing(
+    needy: str, loaded: LoadedPipeline, image_folder: Path
+) -> None:
+    images = {"retain": read_captioned_images(image_folder, pixels=loaded.pixels)}
+    method, config = ModuleType(f"resalign.unlearning.{needy}"), CONFIGS[needy]
+    message = f"method '{needy}' needs {', '.join(needs_of(config))}; give "
+    with pytest.raises(ConfigError, match=message):
+        unlearned_weights(loaded, method, config, images, Run(0), checkpoint=Path("none"))

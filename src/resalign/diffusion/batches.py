@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from resalign.data.images import CaptionedImages, DataError
@@ -119,16 +119,17 @@ def encode(
     """
     if images.pixels != loaded.pixels:
         raise DataError(f"the model has {loaded.pixels} pixels, the images are read at {images.pixels}; set pixels")
-    distinct = sorted(set(images.prompts))
+    latents = loaded.encode_images(change(images.load()) if change else images.load(), generator)
+    return with_prompts(loaded, latents, images.prompts)
+
+
+def with_prompts(loaded: LoadedPipeline, latents: torch.Tensor, prompts: Sequence[str]) -> EncodedImages:
+    """Latents (N, C, h, w), scaled, as an image set with a prompt each; the latents are not copied."""
+    distinct = sorted(set(prompts))
     rows = {prompt: row for row, prompt in enumerate(distinct)}
     conditioning = concatenate(loaded.encode_prompts(distinct[i : i + 64]) for i in range(0, len(distinct), 64))
-    return EncodedImages(
-        loaded.encode_images(change(images.load()) if change else images.load(), generator),
-        conditioning,
-        torch.tensor([rows[prompt] for prompt in images.prompts]),
-        loaded.noise_scheduler,
-        tuple(images.prompts),
-    )
+    prompt_rows = torch.tensor([rows[prompt] for prompt in prompts])
+    return EncodedImages(latents, conditioning, prompt_rows, loaded.noise_scheduler, tuple(prompts))
 
 
 def embedded_with(loaded: LoadedPipeline, weights: Params, batch: NoisyBatch) -> NoisyBatch:

@@ -40,23 +40,58 @@ def sample_images(
     Returns:
         Images (B, 3, H, W), uint8, on the CPU.
     """
-    pipeline = loaded.pipeline
     keys = [(prompt.id, index) for prompt, index in prompts]
     noise = initial_noise(keys, sampling_seed, loaded.latent_shape)
+    images = _sampled(loaded, [prompt.text for prompt, _ in prompts], noise, num_inference_steps, guidance_scale, "pt")
+    pixels: torch.Tensor = (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    return pixels
+
+
+def sample_latents(
+    loaded: LoadedPipeline,
+    prompts: Sequence[str],
+    generator: torch.Generator,
+    *,
+    num_inference_steps: int,
+    guidance_scale: float,
+) -> torch.Tensor:
+    """Images from prompts as latents (B, C, h, w), scaled, to train on; see :func:`sample_images`.
+
+    Args:
+        loaded: The model.
+        prompts: B of them.
+        generator: Draws the initial noise, and whatever the pipeline's scheduler draws.
+        num_inference_steps: Steps of the scheduler.
+        guidance_scale: s of classifier-free guidance; 1 for none.
+    """
+    noise = torch.randn((len(prompts), *loaded.latent_shape), generator=generator)
+    return _sampled(loaded, prompts, noise, num_inference_steps, guidance_scale, "latent", generator)
+
+
+def _sampled(
+    loaded: LoadedPipeline,
+    prompts: Sequence[str],
+    noise: torch.Tensor,
+    num_inference_steps: int,
+    guidance_scale: float,
+    output_type: str,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """The output of the pipeline's own call for prompts and initial noise."""
     # Embed each distinct prompt once; the pipeline would repeat the work for each image.
-    texts = sorted({prompt.text for prompt, _ in prompts})
-    conditioning = loaded.encode_prompts(texts)[[texts.index(prompt.text) for prompt, _ in prompts]]
-    images = pipeline(
+    texts = sorted(set(prompts))
+    conditioning = loaded.encode_prompts(texts)[[texts.index(prompt) for prompt in prompts]]
+    output: torch.Tensor = loaded.pipeline(
         **loaded.architecture.sampling_arguments(conditioning, loaded.unconditional(len(prompts))),
         latents=noise.to(conditioning.encoder_hidden_states),
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
-        output_type="pt",
+        generator=generator,
+        output_type=output_type,
     ).images
-    if not torch.isfinite(images).all():
+    if not torch.isfinite(output).all():
         raise FloatingPointError("the model's images are not finite; its weights have diverged")
-    pixels: torch.Tensor = (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-    return pixels
+    return output
 
 
 def fill(

@@ -1,10 +1,14 @@
 """GradDiff: gradient ascent on the forget set, distillation on the retain set; ResAlign with every component off.
 
-Source: gradient difference, Liu 2022, arXiv 2203.12817, as a diffusion baseline in RGD (Lee 2025).
-Deviation: the retain term is distillation to the original model, R of [ResAlign, Eq. 3], not the denoising loss.
+Source: gradient difference, Liu 2022, arXiv 2203.12817, as a diffusion baseline in RGD (Ko 2024, arXiv 2412.07808).
+Deviation: the retain term is distillation to the original model, R of [ResAlign, Eq. 3], not the denoising loss, which
+``retain_loss`` selects. The distance of the weights and the noise on them are off by default: Siddiqui 2025, arXiv
+2505.22310, Weight Dist Reg and Weight Distortion, there for image classifiers.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field
 
@@ -12,7 +16,8 @@ from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import Scope, named_weights, select
 from resalign.lazy import torch
-from resalign.objectives.denoising import harmful_loss
+from resalign.objectives.barrier import distance
+from resalign.objectives.denoising import denoising_loss, harmful_loss
 from resalign.objectives.distillation import distillation_loss
 from resalign.tensors.params import Params
 from resalign.unlearning._descent import DescentConfig, Gradient, Logged, descend, of_loss
@@ -26,30 +31,54 @@ class Config(DescentConfig):
     lr: float = Field(1e-5, gt=0)
     batch_size: int = Field(4, gt=0)
     retain_batch_size: int = Field(4, gt=0)
-    alpha: float = Field(1.0, ge=0, description="weight of the distillation term")
+    alpha: float = Field(1.0, ge=0, description="weight of the retain term")
+    retain_loss: Literal["distillation", "denoising"] = "distillation"
     truncation: float | None = Field(1.5, gt=0, description="cap of the forget error; null for none")
     max_grad_norm: float | None = Field(1.0, gt=0)
+    distance_weight: float = Field(0.0, ge=0, description="μ, weight of −‖θ − θ₀‖")
+    distance_truncation: float | None = Field(None, gt=0, description="cap of ‖θ − θ₀‖; null for none")
+    start_noise: float = Field(0.0, ge=0, description="deviation of normal noise on the trained weights at the start")
 
 
 def step_gradient(loaded: LoadedPipeline, data: UnlearningData, config: Config) -> Gradient:
-    """The gradient of −min(‖ε_θ − ε‖², m) on the forget set plus α‖ε_θ − ε₀‖² on the retain set."""
-    original = named_weights(loaded.denoiser)
+    """The gradient of −min(‖ε_θ − ε‖², m) on the forget set plus α‖ε_θ − ε₀‖² on the retain set, and −μ‖θ − θ₀‖."""
+    denoiser, original = loaded.denoiser, named_weights(loaded.denoiser)
 
     def loss(weights: Params, stream: torch.Generator) -> tuple[torch.Tensor, Logged]:
-        forget = harmful_loss(loaded.denoiser, weights, data.forget.draw(config.batch_size, stream), config.truncation)
+        forget = harmful_loss(denoiser, weights, data.forget.draw(config.batch_size, stream), config.truncation)
         retain_batch = data.retain.draw(config.retain_batch_size, stream)
-        retain = distillation_loss(loaded.denoiser, weights, original, retain_batch)
-        return forget + config.alpha * retain, {"forget_loss": forget.item(), "retain_loss": retain.item()}
+        if config.retain_loss == "denoising":
+            retain = denoising_loss(denoiser, weights, retain_batch)
+        else:
+            retain = distillation_loss(denoiser, weights, original, retain_batch)
+        total, logged = forget + config.alpha * retain, {"forget_loss": forget.item(), "retain_loss": retain.item()}
+        if config.distance_weight:
+            moved = distance(original, weights)
+            logged["weight_distance"] = moved.item()
+            if config.distance_truncation is not None:
+                moved = moved.clamp(max=config.distance_truncation)
+            total = total - config.distance_weight * moved
+        return total, logged
 
     return of_loss(loss)
 
 
 def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:
-    """Descends both terms together.
+    """Descends all terms together.
 
     Returns:
         The changed weights, by their names in a weight file.
     """
     original = named_weights(loaded.denoiser)
     direction = step_gradient(loaded, data, config)
-    return loaded.named(descend(original, select(original, config.scope), direction, config, run, method="graddiff"))
+    names = select(original, config.scope)
+    start = _with_noise(original, names, config.start_noise, run.generator("graddiff", "start noise"))
+    return loaded.named(descend(start, names, direction, config, run, method="graddiff"))
+
+
+def _with_noise(weights: Params, names: list[str], deviation: float, stream: torch.Generator) -> Params:
+    """The weights, those of the given names plus normal noise."""
+    if not deviation:
+        return weights
+    noise = {name: deviation * torch.randn(weights[name].shape, generator=stream) for name in names}
+    return {**weights, **{name: weights[name] + noise[name].to(weights[name]) for name in names}}
