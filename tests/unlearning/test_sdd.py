@@ -1,6 +1,5 @@
 """What is special about SDD: the teacher is the average of the students, and no prompt is the target."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,33 +11,22 @@ from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights, select
 from resalign.diffusion.prediction import predict
-from resalign.running.attempt import Attempt
 from resalign.tensors.params import Params, detached
 from resalign.unlearning import sdd
 from tests.nearness import assert_near, differing
+from tests.unlearning.recording import Recording
 from tests.weight_names import of_denoiser
 
 QUICK = {"steps": 5, "lr": 1e-3, "batch_size": 2, "num_inference_steps": 4}
-
-
-class Recording(Attempt):
-    """An attempt that keeps the variables after each step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.path: list[Params] = []
-
-    def steps(self, *args: Any, **held: Any) -> Iterator[int]:
-        for step in super().steps(*args, **held):
-            yield step
-            self.path.append(detached(held["variables"]))
 
 
 def trained(loaded: LoadedPipeline, data: UnlearningData, **settings: Any) -> tuple[Params, list[Params]]:
     """The result, by the denoiser's names, and the student after each step."""
     attempt = Recording()
     config = sdd.Config.parse({**QUICK, **settings}, where="test")
-    return of_denoiser(loaded, sdd.unlearn(loaded, data, config, Run(0, attempt=attempt))), attempt.path
+    return of_denoiser(loaded, sdd.unlearn(loaded, data, config, Run(0, attempt=attempt))), [
+        student for _, student in attempt.path
+    ]
 
 
 def test_the_result_is_the_average_of_the_students_path(

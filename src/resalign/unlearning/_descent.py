@@ -57,6 +57,7 @@ def descend(
     method: str,
     stepped: Callable[[Params], None] | None = None,
     phase: str = "steps",
+    first: int = 0,
     **held: Any,
 ) -> dict[str, torch.Tensor]:
     """Descends from given weights, with batches from the run's stream of the method's name.
@@ -70,6 +71,7 @@ def descend(
         method: The method's name, for its stream and messages.
         stepped: Called with the variables after each step, under no gradient: a moving average, a mask.
         phase: Name of the loop, where a method has several.
+        first: Number of its first step in the history.
         held: What ``step_gradient`` and ``stepped`` change from step to step; see :meth:`resalign.contracts.Run.steps`.
 
     Returns:
@@ -82,7 +84,7 @@ def descend(
     optimizer = config.optimizer_of(variables)
     stream = run.generator(method)
     held |= {"variables": variables, "optimizer": optimizer, "stream": stream}
-    for step in run.steps(range(config.steps), phase=phase, **held):
+    for step in run.steps(range(first, first + config.steps), phase=phase, **held):
         direction, logged = step_gradient({**start, **variables}, variables, stream)
         for name, variable in variables.items():
             variable.grad = direction[name]

@@ -12,22 +12,21 @@ from typing import Literal
 from pydantic import Field
 
 from resalign.contracts import Run, UnlearningData
-from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import Scope, named_weights, select
-from resalign.diffusion.sampling import partial_sample
 from resalign.lazy import torch
-from resalign.objectives.erasure import erasure_loss
+from resalign.objectives.erasure import steered_loss
 from resalign.tensors.params import Params
 from resalign.unlearning._concept_prompts import draw_rows
-from resalign.unlearning._descent import DescentConfig, Gradient, Logged, descend, of_loss
+from resalign.unlearning._descent import Gradient, Logged, descend, of_loss
+from resalign.unlearning._partial_sampling import SampledConfig, sampled
 
 # Its variants are defined by cross-attention, and x_t is sampled by DDIM.
 ARCHITECTURES = ("stable_diffusion", "stable_diffusion_xl")
 SCOPES: dict[str, Scope] = {"x": "cross_attention", "x-strict": "cross_attention_kv", "u": "noxattn", "all": "full"}
 
 
-class Config(DescentConfig):
+class Config(SampledConfig):
     """Published defaults."""
 
     variant: Literal["x", "x-strict", "u", "all"] = Field(
@@ -37,7 +36,6 @@ class Config(DescentConfig):
     )
     steps: int = Field(1000, ge=0)
     lr: float = Field(1e-5, gt=0)
-    batch_size: int = Field(1, gt=0)
     negative_guidance: float = Field(
         1.0, ge=0, description="η; as ESD-u-3 is named, 3. The newer release's is this plus 1, see erase_from"
     )
@@ -49,10 +47,6 @@ class Config(DescentConfig):
     )
     sampler: Literal["trained", "base"] = Field(
         "trained", description="the model that x_t is sampled from; base: the original, as in the newer release"
-    )
-    start_guidance: float = Field(3.0, gt=0, description="guidance of the partial sampling that gives x_t")
-    num_inference_steps: int = Field(
-        50, gt=1, description="DDIM steps of a whole sampling, of which a random part is run"
     )
 
 
@@ -67,17 +61,11 @@ def step_gradient(loaded: LoadedPipeline, data: UnlearningData, config: Config) 
     def loss(weights: Params, stream: torch.Generator) -> tuple[torch.Tensor, Logged]:
         prompts = concept[draw_rows(data.concepts, config.batch_size, stream)]
         # x_t: partial sampling to a random step of the schedule [ESD, Section 3.2].
-        latents, timesteps = partial_sample(
-            loaded,
-            weights if config.sampler == "trained" else original,
-            at or prompts,
-            empty,
-            guidance_scale=config.start_guidance,
-            num_inference_steps=config.num_inference_steps,
-            generator=stream,
-        )
-        batch = NoisyBatch(latents, timesteps, prompts, torch.empty_like(latents))
-        value = erasure_loss(loaded.denoiser, weights, original, batch, empty, config.negative_guidance, at=at, base=at)
+        sampler = weights if config.sampler == "trained" else original
+        batch = sampled(loaded, config, sampler, at or prompts, empty, stream, exact=False)
+        # ε₀(∅) − η(ε₀(c) − ε₀(∅)) [ESD, Eq. 6], with ε₀ of `erase_from` for the first term where it is given.
+        terms = [*([(1.0, at)] if at else []), (-config.negative_guidance, prompts)]
+        value = steered_loss(loaded.denoiser, weights, original, batch, empty, terms)
         return value, {"erasure_loss": value.item()}
 
     return of_loss(loss)

@@ -14,21 +14,20 @@ from typing import Literal
 from pydantic import Field
 
 from resalign.contracts import Run, UnlearningData
-from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import Scope, named_weights, select
 from resalign.diffusion.prediction import predict
-from resalign.diffusion.sampling import partial_sample
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss
 from resalign.tensors.params import Params, detached
 from resalign.unlearning._concept_prompts import draw_rows
-from resalign.unlearning._descent import DescentConfig, Gradient, Logged, descend, of_loss
+from resalign.unlearning._descent import Gradient, Logged, descend, of_loss
+from resalign.unlearning._partial_sampling import SampledConfig, sampled
 
 ARCHITECTURES = ("stable_diffusion", "stable_diffusion_xl")  # cross-attention, and x_t sampled by DDIM
 
 
-class Config(DescentConfig):
+class Config(SampledConfig):
     """Published defaults."""
 
     scope: Scope = "cross_attention"
@@ -37,17 +36,12 @@ class Config(DescentConfig):
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     weight_decay: float = Field(1e-4, ge=0)
     max_grad_norm: float | None = Field(1.0, gt=0)
-    batch_size: int = Field(1, gt=0)
     decay: float = Field(0.999, ge=0, le=1, description="share of the teacher that a step leaves as it is")
     decay_steps: int | None = Field(
         1500,
         gt=0,
         description="steps for which `decay` is meant: of a run of other length it is raised to decay_steps / steps, "
         "so that the original has the same share in the result (22 % as published); null leaves it as it is",
-    )
-    start_guidance: float = Field(3.0, gt=0, description="guidance of the partial sampling that gives x_t")
-    num_inference_steps: int = Field(
-        50, gt=1, description="DDIM steps of a whole sampling, of which a random part is run"
     )
 
     @property
@@ -72,21 +66,12 @@ def step_gradient(
     empty = loaded.unconditional(config.batch_size)
 
     def loss(weights: Params, stream: torch.Generator) -> tuple[torch.Tensor, Logged]:
-        latents, timesteps = partial_sample(
-            loaded,
-            {**weights, **(teacher or {})},
-            every,
-            empty,
-            guidance_scale=config.start_guidance,
-            num_inference_steps=config.num_inference_steps,
-            generator=stream,
-            exact=True,
-        )
+        at_every = sampled(loaded, config, {**weights, **(teacher or {})}, every, empty, stream)
         concept = prompts[draw_rows(data.concepts, config.batch_size, stream)]
-        batch = NoisyBatch(latents, timesteps, empty, torch.empty(0))
         with torch.no_grad():
-            target = predict(loaded.denoiser, weights, batch)
-        value = denoising_loss(loaded.denoiser, weights, replace(batch, conditioning=concept, target=target))
+            target = predict(loaded.denoiser, weights, replace(at_every, conditioning=empty))
+        batch = replace(at_every, conditioning=concept, target=target)
+        value = denoising_loss(loaded.denoiser, weights, batch)
         return value, {"concept_loss": value.item()}
 
     return of_loss(loss)
