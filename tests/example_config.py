@@ -12,7 +12,7 @@ from resalign.config.strict import Strict
 # Wherever a member has these fields: few steps, a word of the captions of `attack_data`, and a γ within which the tiny
 # UNet's curvature lets a solve converge.
 SMALL = {"steps": 2, "num_inference_steps": 2, "batch_size": 2, "draws": 1, "gamma": 0.01, "token": "two"}
-SMALL |= {"rounds": 1}
+SMALL |= {"rounds": 1, "warm_up": 1, "attack_steps": 2}
 SMALL |= {"heldout_batch_size": 8, "harmful_batch_size": 8, "hessian_batch_size": 2}
 
 
