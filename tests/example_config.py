@@ -16,6 +16,7 @@ SMALL = {"steps": 2, "num_inference_steps": 2, "batch_size": 2, "draws": 1, "gam
 SMALL |= {"damping": 0.1}
 SMALL |= {"heldout_batch_size": 8, "harmful_batch_size": 8, "hessian_batch_size": 2, "samples": 2}
 SMALL |= {"saliency_batches": 2}
+SMALL |= {"rounds": 1, "warm_up": 1, "attack_steps": 2}
 
 
 def smallest(config_class: type[Strict], **settings: Any) -> Strict:

@@ -122,6 +122,26 @@ def test_before_the_first_step_it_is_noise(loaded: LoadedPipeline) -> None:
     assert torch.equal(latents, expected)
 
 
+def test_exact_latents_have_the_noise_of_their_timestep(
+    loaded: LoadedPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = (6, 4, 8, 8)  # of three examples, with and without the prompt
+    noise = torch.randn(shape[1:], generator=Run(0).generator("noise")).expand(shape)
+    monkeypatch.setattr("resalign.diffusion.sampling.predict", lambda *_: noise)
+    abar = loaded.noise_scheduler.alphas_cumprod
+    ends = set()
+    for seed in range(12):
+        start = torch.randn((3, 4, 8, 8), generator=Run(seed=seed).generator("partial"))
+        latents, timesteps = partial(loaded, seed, exact=True)
+        # Under one prediction of noise the image in it stays, x₀ = (x_t − √(1 − ᾱ)ε) / √ᾱ at every noise level.
+        first = 4 * 200 + loaded.noise_scheduler.config.get("steps_offset", 0)
+        image = (start - (1 - abar[first]).sqrt() * noise[:3]) / abar[first].sqrt()
+        level = abar[timesteps[0]]
+        assert_near(latents, level.sqrt() * image + (1 - level).sqrt() * noise[:3], 1e-5, scale=image)
+        ends.add(int(timesteps[0]))
+    assert len(ends) > 2
+
+
 def test_every_argument_counts(loaded: LoadedPipeline) -> None:
     seed = next(s for s in range(40) if int(partial(loaded, s)[1][0]) < 210)  # four steps have been taken
     latents, _ = partial(loaded, seed)

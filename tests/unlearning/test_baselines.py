@@ -77,7 +77,8 @@ ESD = {"steps": 30, "lr": 2e-4, "batch_size": 4, "num_inference_steps": 4}
 
 
 @pytest.mark.parametrize(
-    ("variant", "scope"), [("x", "cross_attention"), ("u", "not_cross_attention"), ("all", "full")]
+    ("variant", "scope"),
+    [("x", "cross_attention"), ("x-strict", "cross_attention_kv"), ("u", "noxattn"), ("all", "full")],
 )
 def test_esd_variants_train_their_scope(
     loaded: LoadedPipeline, unlearning_data: UnlearningData, variant: str, scope: Any

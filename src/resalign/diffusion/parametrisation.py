@@ -8,7 +8,11 @@ from typing import Literal, Protocol
 from resalign.lazy import torch
 from resalign.tensors.params import Params, detached, gradient, zeros_like
 
-Scope = Literal["full", "attention", "cross_attention", "not_cross_attention"]
+Scope = Literal["full", "attention", "cross_attention", "cross_attention_kv", "not_cross_attention", "noxattn"]
+# What `noxattn` leaves out of a UNet besides cross-attention: the time embedding and the output layers, those named
+# time_embed and out. in the first release of ESD (Gandikota 2023, arXiv 2303.07345). What projects the time embedding
+# into the blocks is trained, as is the embedding of Stable Diffusion XL's pooled prompt, which the release has not.
+NOT_IN_NOXATTN = ("time_embedding.", "conv_norm_out.", "conv_out.")
 # LoRA on these projections of every attention layer, as diffusers' training scripts have it; the second line is the
 # text's side of joint attention [Stable Diffusion 3].
 LORA_TARGETS = (
@@ -31,7 +35,9 @@ def select(weights: Params, scope: Scope) -> list[str]:
         "full": lambda name: True,
         "attention": lambda name: any(f".{part}." in name for part in ("attn", "attn1", "attn2")),
         "cross_attention": lambda name: has_cross_attention and ".attn2." in name,
+        "cross_attention_kv": lambda name: has_cross_attention and (".attn2.to_k." in name or ".attn2.to_v." in name),
         "not_cross_attention": lambda name: has_cross_attention and ".attn2." not in name,
+        "noxattn": lambda name: has_cross_attention and ".attn2." not in name and not name.startswith(NOT_IN_NOXATTN),
     }[scope]
     names = [name for name in weights if inside(name)]
     if not names:

@@ -145,6 +145,7 @@ def partial_sample(
     guidance_scale: float,
     num_inference_steps: int,
     generator: torch.Generator,
+    exact: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Runs a random part of a DDIM sampling with given weights.
 
@@ -156,6 +157,9 @@ def partial_sample(
         guidance_scale: s of classifier-free guidance.
         num_inference_steps: Steps of a whole sampling.
         generator: Draws the initial noise and how far to go (the same for the whole batch).
+        exact: Whether timesteps are evenly spaced, so that the latents have the noise of the timestep that is
+            returned. DDIM steps by 1000/N wherever the model's own settings put the next timestep: those of the
+            spacing `linspace` are 1000/(N − 1) apart, and the latents 1000/N(N − 1) timesteps noisier than they say.
 
     Returns:
         Latents x_t (B, C, h, w) and the timestep t of the next step, (B,).
@@ -165,7 +169,8 @@ def partial_sample(
     """
     if not isinstance(loaded.noise_scheduler, diffusers.DDPMScheduler):
         raise ValueError(f"partial sampling by DDIM needs a diffusion model, got {loaded.architecture.name}")
-    scheduler = diffusers.DDIMScheduler.from_config(loaded.noise_scheduler.config, clip_sample=False)
+    spacing = {"timestep_spacing": "leading"} if exact else {}
+    scheduler = diffusers.DDIMScheduler.from_config(loaded.noise_scheduler.config, clip_sample=False, **spacing)
     scheduler.set_timesteps(num_inference_steps)
     batch_size = len(conditioning)
     shape = (batch_size, *loaded.latent_shape)

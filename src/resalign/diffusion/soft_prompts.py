@@ -12,6 +12,7 @@ from resalign.config.strict import ConfigError
 from resalign.diffusion.conditioning import Conditioning
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.lazy import torch
+from resalign.tensors.params import Params
 
 ENDS_A_WORD = "</w>"  # in an entry of CLIP's vocabulary, whose letters are small ones
 
@@ -72,11 +73,26 @@ class Words:
             shares: Of each word at each place, (N, W).
             prompt: The prompt after the words.
         """
-        with contextlib.ExitStack() as stack:
-            for name, table in self.tables.items():
-                mixed = shares @ table
-                stack.enter_context(_replacing(_embedding(loaded, name), table[chosen] + (mixed - mixed.detach())))
-            return loaded.encode_prompts([self.text(chosen, prompt)], {})
+        vectors = {}
+        for name, table in self.tables.items():
+            mixed = shares @ table
+            vectors[name] = table[chosen] + (mixed - mixed.detach())
+        return embed_behind(loaded, vectors, self.text(chosen, prompt), {})
+
+
+def embed_behind(loaded: LoadedPipeline, vectors: Params, text: str, weights: Params) -> Conditioning:
+    """Embeds a text with vectors in the places of its first tokens, differentiable in the vectors and the weights.
+
+    Args:
+        loaded: The pipeline.
+        vectors: For each CLIP text encoder, by the component's name: (N, width).
+        text: A prompt, of whose tokens the first N are replaced.
+        weights: Text encoders' weights in place of their own, named ``component.parameter``.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, rows in vectors.items():
+            stack.enter_context(_replacing(_embedding(loaded, name), rows))
+        return loaded.encode_prompts([text], weights)
 
 
 def _embedding(loaded: LoadedPipeline, component: str) -> torch.nn.Embedding:

@@ -84,7 +84,7 @@ def descend(
     optimizer = config.optimizer_of(variables)
     stream = run.generator(method)
     held |= {"variables": variables, "optimizer": optimizer, "stream": stream}
-    for step in run.steps(range(config.steps), phase=phase, **held):
+    for step in run.steps(range(first_step, first_step + config.steps), phase=phase, **held):
         direction, logged = step_gradient({**start, **variables}, variables, stream)
         for name, variable in variables.items():
             variable.grad = direction[name]
@@ -92,5 +92,5 @@ def descend(
         if stepped:
             with torch.no_grad():
                 stepped(variables)
-        run.history.record(first_step + step, **logged, grad_norm=grad_norm)
+        run.history.record(step, **logged, grad_norm=grad_norm)
     return detached(variables)
