@@ -13,7 +13,7 @@ from resalign.diffusion.conditioning import Conditioning
 from tests.pipelines import SCHEDULE
 
 CHANNELS = 4
-NAME = "attn1.to_q.weight"
+NAME = "block.attn1.to_q.weight"
 
 
 class LinearDenoiser(torch.nn.Module):
@@ -21,15 +21,16 @@ class LinearDenoiser(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.attn1 = torch.nn.Module()
-        self.attn1.to_q = torch.nn.Linear(CHANNELS, CHANNELS, bias=False).double()
+        layer = torch.nn.Linear(CHANNELS, CHANNELS, bias=False).double()
+        self.block = torch.nn.ModuleDict({"attn1": torch.nn.ModuleDict({"to_q": layer})})
         with torch.no_grad():
             noise = torch.randn((CHANNELS, CHANNELS), generator=Run(0).generator("linear")).double()
-            self.attn1.to_q.weight.copy_(torch.eye(CHANNELS) + 0.2 * noise)
+            layer.weight.copy_(torch.eye(CHANNELS) + 0.2 * noise)
         self.requires_grad_(False)
 
     def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, hidden: torch.Tensor) -> SimpleNamespace:
-        return SimpleNamespace(sample=self.attn1.to_q(latents.movedim(1, -1)).movedim(-1, 1))
+        matrix = self.get_submodule(NAME.removesuffix(".weight"))
+        return SimpleNamespace(sample=matrix(latents.movedim(1, -1)).movedim(-1, 1))
 
 
 def linear_pipeline() -> Any:

@@ -49,23 +49,20 @@ def trained(
 
 
 def test_without_simulation_and_distillation_it_is_esd(loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:
-    found, run = trained(
-        loaded, unlearning_data, "erasure", beta=0.0, alpha=0.0, steps=3, lr=1e-3, optimizer="adamw", weight_decay=0.1
-    )
-    # ESD's own gradient under the same optimizer, on the stream from which ResAlign also draws retained images.
+    found, run = trained(loaded, unlearning_data, "erasure", beta=0.0, alpha=0.0, steps=3, lr=5.0)
+    # ESD's own gradient under the same plain descent, on the stream from which ResAlign also draws retained images.
     config = esd.Config.parse({"variant": "all", "batch_size": 2, "num_inference_steps": 4}, where="test")
     step_gradient = esd.step_gradient(loaded, unlearning_data, config)
     stream = Run(0).generator("resalign", "batches")
-    variables = detached(named_weights(loaded.denoiser), requires_grad=True)
-    optimizer = torch.optim.AdamW(list(variables.values()), lr=1e-3, weight_decay=0.1)
+    original = named_weights(loaded.denoiser)
+    weights: dict[str, torch.Tensor] = original
     for _ in range(3):
-        direction, logged = step_gradient(variables, variables, stream)
+        leaves = detached(weights, requires_grad=True)
+        direction, logged = step_gradient(leaves, leaves, stream)
         unlearning_data.retain.draw(4, stream)
-        for name, variable in variables.items():
-            variable.grad = direction[name]
-        optimizer.step()
+        weights = add(weights, direction, -5.0)
     # θ₀ + ψ of ResAlign and θ of ESD round apart.
-    assert_near(found, detached(variables), 1e-5)
+    assert_near(add(found, original, -1.0), add(weights, original, -1.0), 1e-3)
     assert run.history.last("erasure_loss") == pytest.approx(logged["erasure_loss"], rel=1e-4)
 
 
@@ -107,7 +104,7 @@ def test_the_hypergradient_is_the_central_difference_through_the_inner_loop(
     def inner(weights: Params) -> torch.Tensor:
         return denoising_loss(loaded.denoiser, weights, batch)
 
-    lr, steps = 0.02, 3
+    lr, steps = 3e-3, 3
     tuned, unrolled = unrolled_hypergradient(outer, inner, theta, lr=lr, steps=steps)
     random = {n: torch.randn(t.shape, generator=stream).double() for n, t in theta.items()}
     loop = {"lr": lr, "steps": steps}
