@@ -17,6 +17,8 @@ SMALL |= {"damping": 0.1}
 SMALL |= {"heldout_batch_size": 8, "harmful_batch_size": 8, "hessian_batch_size": 2, "samples": 2}
 SMALL |= {"saliency_batches": 2}
 SMALL |= {"rounds": 1, "warm_up": 1, "attack_steps": 2}
+# One that is run first and one that is descended together with the method have the same number of steps.
+SMALL |= {"base": {"method": "graddiff", "steps": 2, "batch_size": 2}}
 
 
 def smallest(config_class: type[Strict], **settings: Any) -> Strict:

@@ -108,6 +108,7 @@ class Run:
         progress: Wraps a range of steps in a progress bar.
         attempt: Saves the state of step loops and resumes them; the default does neither.
         kept: The stage's own state between steps, plain values by name, such as the files written so far.
+        prefix: Begins the names of its loops, where one method runs within another.
     """
 
     seed: int
@@ -115,6 +116,7 @@ class Run:
     progress: Callable[[range], Iterable[int]] = lambda steps: steps
     attempt: Attempt = field(default_factory=Attempt)
     kept: dict[str, Any] = field(default_factory=dict)
+    prefix: str = ""
 
     def steps(self, steps: range, *, phase: str = "steps", **held: Any) -> Iterator[int]:
         """The remaining steps of a training loop, with progress; every long loop of a method or an attack uses it.
@@ -126,7 +128,7 @@ class Run:
                 streams); saved between steps, as the history is; see :meth:`resalign.running.attempt.Attempt.steps`.
         """
         return self.attempt.steps(
-            steps, phase=phase, progress=self.progress, history=self.history, kept=self.kept, **held
+            steps, phase=self.prefix + phase, progress=self.progress, history=self.history, kept=self.kept, **held
         )
 
     def generator(self, *purpose: str | int) -> torch.Generator:

@@ -16,7 +16,7 @@ def adapt(
     *,
     lr: float,
     steps: int,
-    optimizer: Literal["sgd", "adam"],
+    optimizer: Literal["sgd", "adam", "adamw"],
 ) -> tuple[dict[str, torch.Tensor], list[float]]:
     """Minimises a stochastic loss from given variables.
 
@@ -36,7 +36,7 @@ def adapt(
         DivergenceError: If a loss or the adapted variables are not finite.
     """
     leaves = detached(variables, requires_grad=True)
-    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     descent = kinds[optimizer](list(leaves.values()), lr=lr)
     losses = []
     for step in range(steps):

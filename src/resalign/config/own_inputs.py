@@ -18,7 +18,7 @@ def found(plan: Plan, model: str = BASE) -> dict[str, Any]:
     images += [reference for data in experiment.attack_data.values() for reference in data.images.values()]
     images += plan.references.values()
     pipeline, method = plan.pipeline(model), experiment.unlearning.get(model)
-    checkpoint, covers = (method.asset, method.resolved().get("covers")) if method else (None, None)
+    checkpoint, covers = (method.asset, getattr(method.config, "covers", None)) if method else (None, None)
 
     def own(reference: str) -> bool:
         return plan.assets[plan.asset_of(reference)].origin == "path"

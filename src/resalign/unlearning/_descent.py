@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
@@ -10,7 +11,7 @@ from pydantic import Field
 from resalign.config.strict import Strict
 from resalign.contracts import Run
 from resalign.lazy import torch
-from resalign.tensors.params import Params, detached, gradient
+from resalign.tensors.params import Params, add, detached, gradient
 from resalign.tensors.steps import apply_gradients
 
 Logged = Mapping[str, float]
@@ -37,6 +38,23 @@ class DescentConfig(Strict):
         return optimizer
 
 
+@dataclass(frozen=True, kw_only=True)
+class JointRun(Run):
+    """A run whose descents follow a second direction too: a method composed with the one that is run.
+
+    Attributes:
+        second: Added to the method's own direction at every step.
+        second_stream: Random numbers of it, so that the method's own batches stay the same.
+    """
+
+    second: Gradient
+    second_stream: torch.Generator
+
+    def steps(self, steps: range, *, phase: str = "steps", **held: Any) -> Iterator[int]:
+        """See :meth:`resalign.contracts.Run.steps`."""
+        return super().steps(steps, phase=phase, second_stream=self.second_stream, **held)
+
+
 def of_loss(loss: Loss) -> Gradient:
     """The gradient of a loss."""
 
@@ -57,7 +75,6 @@ def descend(
     method: str,
     stepped: Callable[[Params], None] | None = None,
     phase: str = "steps",
-    first_step: int = 0,
     **held: Any,
 ) -> dict[str, torch.Tensor]:
     """Descends from given weights, with batches from the run's stream of the method's name.
@@ -71,7 +88,6 @@ def descend(
         method: The method's name, for its stream and messages.
         stepped: Called with the variables after each step, under no gradient: a moving average, a mask.
         phase: Name of the loop, where a method has several.
-        first_step: Step of the history at which the loop begins, where a method has several.
         held: What ``step_gradient`` and ``stepped`` change from step to step; see :meth:`resalign.contracts.Run.steps`.
 
     Returns:
@@ -83,14 +99,20 @@ def descend(
     variables = detached({name: start[name] for name in names}, requires_grad=True)
     optimizer = config.optimizer_of(variables)
     stream = run.generator(method)
-    held |= {"variables": variables, "optimizer": optimizer, "stream": stream}
-    for step in run.steps(range(first_step, first_step + config.steps), phase=phase, **held):
-        direction, logged = step_gradient({**start, **variables}, variables, stream)
+    # A second loop of one run goes on with the steps of its history.
+    first = {"step": run.history.rows[-1][0] + 1 if run.history.rows else 0}
+    held |= {"variables": variables, "optimizer": optimizer, "stream": stream, "first": first}
+    for step in run.steps(range(config.steps), phase=phase, **held):
+        weights = {**start, **variables}
+        direction, logged = step_gradient(weights, variables, stream)
+        if isinstance(run, JointRun):
+            second, more = run.second(weights, variables, run.second_stream)
+            direction, logged = add(direction, second), {**logged, **more}
         for name, variable in variables.items():
             variable.grad = direction[name]
         grad_norm = apply_gradients(optimizer, config.max_grad_norm, what=f"{method} at step {step}")
         if stepped:
             with torch.no_grad():
                 stepped(variables)
-        run.history.record(step, **logged, grad_norm=grad_norm)
+        run.history.record(first["step"] + step, **logged, grad_norm=grad_norm)
     return detached(variables)

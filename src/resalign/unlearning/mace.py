@@ -209,7 +209,6 @@ def _lora(
         run,
         method=f"mace, concept {index}",
         phase=f"concept {index}",
-        first_step=config.steps * index,
     )
     trained = parametrisation.weights(refined, final)
     return {name: trained[name] for name in names}

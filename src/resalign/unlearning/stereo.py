@@ -100,23 +100,19 @@ def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: R
     # Filled in place, so that every loop that goes on after a stop restores the outcome of those before it.
     student = detached({name: original[name] for name in names})
     found = [detached(initial) for _ in range(config.rounds)]
-    held, first = {"student": student, "found": found}, 0
+    held = {"student": student, "found": found}
     for number in range(config.rounds):
         weights = {**original, **student}  # of this round's start: its reference, too [release, train_erasing]
         erasure = _search_gradient(loaded, data, config, weights, found[:number][-1:])
         name = f"erasure {number}"
-        erased = descend(weights, names, erasure, search, run, method=f"stereo {name}", phase=name, first_step=first, **held)
+        erased = descend(weights, names, erasure, search, run, method=f"stereo {name}", phase=name, **held)
         _fill(student, erased)
-        first += config.steps
         inversion = _inversion_gradient(loaded, data, config, {**original, **student}, token)
         name = f"inversion {number}"
-        row = descend(
-            initial, initial, inversion, config.inversion, run, method=f"stereo {name}", phase=name, first_step=first, **held
-        )
+        row = descend(initial, initial, inversion, config.inversion, run, method=f"stereo {name}", phase=name, **held)
         _fill(found[number], row)
-        first += config.inversion.steps
     direction = step_gradient(loaded, data, config, found)
-    return loaded.named(descend(original, names, direction, config, run, method="stereo", first_step=first, **held))
+    return loaded.named(descend(original, names, direction, config, run, method="stereo", **held))
 
 
 def step_gradient(
