@@ -9,6 +9,8 @@ from resalign.running.notes import note_damage
 localrules:
     fetch,
 
+fetch_job = planned_job(FetchJob.of, "fetched", "asset")
+
 
 rule fetch:
     input:
@@ -24,7 +26,7 @@ rule fetch:
         "../../envs/resalign.yaml"
     threads: 1
     params:
-        job=lambda wildcards: planned_job(FetchJob.of, "fetched", wildcards.asset).text(),
+        job=lambda wildcards: fetch_job(wildcards).text(),
         folder=subpath(output[0], parent=True),
     shell:
         "python scripts/fetch.py --job {params.job:q} --threads {threads} --output {params.folder} 2>&1 | tee {log}"
