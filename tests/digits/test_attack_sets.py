@@ -4,11 +4,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn.datasets
 
 from resalign.config.digits import DIGITS, DigitsConfig, SplitsConfig
-from resalign.data.images import read_captioned_images
+from resalign.config.strict import read_yaml
+from resalign.data.images import DataError, read_captioned_images, read_masks
 from resalign.data.prompts import read_prompts
 from resalign.digits.attack_sets import MARK_RGB, TOKEN, attack_sets, fade, mark
 from resalign.digits.datasets import write_datasets
@@ -16,6 +18,7 @@ from resalign.digits.image_set import PAPERS, ImageSet
 from resalign.digits.scans import COLOURS, PAGES, Scans, load_splits
 from resalign.digits.tokenizer import clip_tokenizer
 
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = DigitsConfig()
 PARTS = [
     ("subject/train", "subject/heldout"),
@@ -185,3 +188,25 @@ def test_the_smallest_splits_of_attackers_fill_every_set(seed: int) -> None:
     assert len(splits) == 2
     config = DigitsConfig(seed=seed, unsafe="three", splits=SplitsConfig(**splits))
     assert all(images.names for images in attack_sets(config, load_splits(config)).values())
+
+
+def test_what_methods_keep_without_images_is_no_caption_and_no_tested_prompt(world: Path) -> None:
+    concept = read_yaml(ROOT / "config" / "demo.yaml")["concept"]
+    captions = {text for table in world.rglob("metadata.csv") for text in pd.read_csv(table).prompt}
+    prompts = {prompt.text for path in world.rglob("prompts.csv") for prompt in read_prompts(path)}
+    assert not {*concept["retain_prompts"], concept["substitute"]} & (captions | prompts)
+    assert not any(CONFIG.unsafe in prompt for prompt in concept["retain_prompts"])
+
+
+def test_a_mask_covers_the_ink_of_its_image(world: Path) -> None:
+    images = read_captioned_images(world / "forget", pixels=32)
+    found = read_masks(world / "masks", images, 32)
+    ink = ((images.load() + 1) / 2).amax(dim=1)
+    assert found.shape == ink.shape
+    inside = found > 0.5
+    assert inside.any(dim=(1, 2)).all()
+    assert ink[inside].mean() > 0.5
+    assert ink[found == 0].max() < 0.05
+    (world / "masks" / images.files[0].name).unlink()
+    with pytest.raises(DataError, match="missing; .* needs a mask for"):
+        read_masks(world / "masks", images, 32)

@@ -156,7 +156,7 @@ class Experiment:
         """Display names by label: the configured ones, and a method's own name, with which its docstring begins."""
         labels = [label for label, member in self.unlearning.items() if member.name == label]
         names = {label: registry.sentence("unlearning", label).partition(":")[0] for label in labels}
-        own = {label: name for label, name in names.items() if name.lower() == label}
+        own = {label: name for label, name in names.items() if name.lower().replace("-", "_") == label}
         datasets = {data.dataset: data.title for data in self.attack_data.values() if data.title}
         prompts = {label: entry.title for label, entry in self.config.prompts.items() if entry.title}
         return {BASE: "Base model", **own, **self.model_titles, **datasets, **prompts}
