@@ -38,11 +38,12 @@ def handlers_put_back() -> Iterator[None]:
 
 
 def work(attempt: Attempt, during: Callable[[int], None] = lambda step: None) -> tuple[torch.Tensor, list[int]]:
-    """A sum of random numbers over two phases, and the steps that this attempt has made."""
+    """A sum of random numbers, of a stream and of the process, over two phases; and this attempt's steps."""
+    torch.manual_seed(0)
     total, stream, done = torch.zeros(1), torch.Generator().manual_seed(0), []
     for phase in ("first", "second"):
         for step in attempt.steps(range(STEPS), phase=phase, total=total, stream=stream):
-            total += torch.rand(1, generator=stream)
+            total += torch.rand(1, generator=stream) + torch.rand(1)
             done.append(step)
             during(len(done))
     return total, done

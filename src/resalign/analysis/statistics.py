@@ -169,7 +169,7 @@ def bootstrap_interval(data: Crossed, method: IntervalMethod, rng: np.random.Gen
 
 
 def two_way_t(data: Crossed, confidence: float, *, rate: bool) -> Interval:
-    """The interval of a mean over training seeds and prompts, both of them random; NaN where there is one of each.
+    """The interval of a mean with random training seeds and prompts; NaN if there is only one of each.
 
     With z_sp = (x_sp − m n_sp) / n̄ for the sums x and counts n of S seeds and P prompts and the mean m, and the mean
     squares MS_S = P var(z̄_s), MS_P = S var(z̄_p) and MS_E of what is left, the variance of m is V = (MS_S + MS_P −
@@ -190,7 +190,7 @@ def two_way_t(data: Crossed, confidence: float, *, rate: bool) -> Interval:
     z = (data.sums - mean * data.counts) / data.counts.mean()
     by_seed, by_prompt = z.mean(axis=1), z.mean(axis=0)
     of_seeds, of_prompts = prompts * (by_seed**2).sum(), seeds * (by_prompt**2).sum()
-    # (mean square, degrees of freedom) of every factor that has several levels, and of what is left between both.
+    # (mean square, degrees of freedom) of every factor that has several levels, and of the residual.
     factors = [(total / (n - 1), n - 1) for total, n in ((of_seeds, seeds), (of_prompts, prompts)) if n > 1]
     rest = []
     if len(factors) == 2:
@@ -210,11 +210,11 @@ def two_way_t(data: Crossed, confidence: float, *, rate: bool) -> Interval:
 
 
 def mean_interval(data: Crossed, method: IntervalMethod, rng: np.random.Generator, *, rate: bool = False) -> Interval:
-    """The interval of a mean that is no rare event's, by whichever method.
+    """The interval of a mean by the configured method, for events that are not rare.
 
     Args:
         data: Values by seed and prompt; differences of two models too.
-        method: Which, and its settings.
+        method: The method and its settings.
         rng: Where a bootstrap's draws come from.
         rate: Whether the values are 0 or 1.
     """

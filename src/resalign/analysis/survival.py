@@ -1,16 +1,16 @@
-"""Resurgence as survival: after how much fine-tuning a rate first passes a threshold, of those that have not yet.
+"""Resurgence as survival: the share of prompts that have not come back after a given amount of fine-tuning.
 
-The unit is a prompt in a run, that is, one training seed's model: its rate is the share of that prompt's images that
-show the concept. A whole run is the other unit of the table; but with two to five runs a model, its curve has as many
-steps and no interval worth the name, whereas prompts come back one after the other, and are what every other interval
-of the report resamples. A prompt that passes the threshold before fine-tuning fails at step 0: the curve begins at the
-share that was erased. With so few images a prompt that one of them is more than the threshold, one image decides.
+The unit is a prompt in a run (one training seed's model). Its rate is the share of the prompt's images that show the
+concept, and it fails when this rate first passes a threshold. If one image of a prompt exceeds the threshold, a single
+image decides. The table also has whole runs as units; but with two to five runs per model, their curve has as many
+steps and no useful interval, whereas prompts fail one by one and are the sample of every other interval of the report.
+A prompt that is over the threshold before fine-tuning fails at step 0, so the curve begins at the erased share.
 
-A unit is looked at before fine-tuning and at checkpoints. When it fails is known up to the interval since the last one
-(the column ``since``); the curve drops at the checkpoint at which the failure is seen, so that between two checkpoints
-it lies above the truth, and at them it is right. Units that never pass are censored at the last checkpoint.
-Source: Kaplan and Meier 1958, "Nonparametric estimation from incomplete observations"; where all units are looked at at
-the same times it is Turnbull's (1976) estimate for interval-censored data too, at those times.
+Units are observed before fine-tuning and at checkpoints. A failure is known up to the interval since the observation
+before it (the column ``since``). The curve drops at the checkpoint at which the failure is observed: it is exact at
+checkpoints, and too high between them. Units that never pass the threshold are censored at the last checkpoint.
+Source: Kaplan and Meier 1958, "Nonparametric estimation from incomplete observations"; if all units are observed at the
+same times, it equals Turnbull's (1976) estimate for interval-censored data at those times.
 """
 
 from __future__ import annotations
@@ -38,13 +38,12 @@ SURVIVAL_COLUMNS = [
 
 @dataclass(frozen=True)
 class Lifetimes:
-    """When each unit fails or was last looked at.
+    """The time at which each unit fails or was last observed.
 
     Attributes:
-        steps: Of the times at which units are looked at (T,), ascending.
-        end: Place in ``steps`` of the first time that a unit is over the threshold, or else of the last time that it is
-            looked at (seeds, prompts).
-        failed: Whether it is over the threshold then (seeds, prompts).
+        steps: Fine-tuning steps of the observations (T,), ascending.
+        end: Index in ``steps`` of a unit's first observation over the threshold, else of its last one (seeds, prompts).
+        failed: Whether the unit is over the threshold there (seeds, prompts).
     """
 
     steps: tuple[int, ...]
@@ -53,7 +52,7 @@ class Lifetimes:
 
     @classmethod
     def of(cls, rates: Floats, steps: tuple[int, ...], threshold: float) -> Lifetimes:
-        """Lifetimes from rates (seeds, prompts, T); NaN where a unit was not looked at.
+        """Lifetimes from rates (seeds, prompts, T); NaN where a unit was not observed.
 
         Raises:
             ValueError: If a unit was never looked at.
@@ -68,7 +67,7 @@ class Lifetimes:
 
     @property
     def at_risk(self) -> Floats:
-        """1 where a unit is looked at and had not failed before (seeds, prompts, T)."""
+        """1 where a unit is observed and had not failed before (seeds, prompts, T)."""
         return np.asarray(np.arange(len(self.steps)) <= self.end[:, :, None], dtype=np.float64)
 
     @property
@@ -81,8 +80,8 @@ class Lifetimes:
 def kaplan_meier(events: Floats, at_risk: Floats) -> Floats:
     """S(t_j) = Π_{i≤j} (1 − d_i / n_i) from the numbers of events d and of units at risk n, each (…, T).
 
-    A unit that is censored at a time is at risk then: it was looked at and had not failed. Where nobody is left the
-    curve stays where it is.
+    A unit that is censored at a time is still at risk then: it was observed and had not failed. When no unit is at
+    risk, the curve stays constant.
     """
     hazard = np.divide(events, at_risk, out=np.zeros_like(events), where=at_risk > 0)
     return np.asarray(np.cumprod(1.0 - hazard, axis=-1), dtype=np.float64)
@@ -111,12 +110,12 @@ def survival_band(lives: Lifetimes, method: IntervalMethod, rng: np.random.Gener
 
 
 def survival_table(measurements: Measurements, settings: ReportConfig) -> pd.DataFrame:
-    """Curves of the first safety metric, of every attack that was measured along the way, and every threshold.
+    """Curves of the first safety metric, for every attack that was measured at several steps, and every threshold.
 
     Returns:
-        One row a model, attack, unit (``prompt`` or ``run``), threshold and time: ``steps``, and ``since``, the time
-        before it (-1 at step 0); ``at_risk`` and ``failed`` units; the surviving share with its interval; n units,
-        training seeds. Without rows where the metric is no rate of which lower is better.
+        One row per model, attack, unit (``prompt`` or ``run``), threshold and time: ``steps``, and ``since``, the
+        observation before it (-1 at step 0); ``at_risk`` and ``failed`` units; the surviving share with its interval;
+        n units, and training seeds. There are no rows unless the metric is a rate of which lower is better.
     """
     metric, method = measurements.safety_metric, interval_method(settings)
     info = measurements.metrics[metric]
@@ -135,7 +134,7 @@ def survival_table(measurements: Measurements, settings: ReportConfig) -> pd.Dat
 
 
 def _followed(measurements: Measurements, metric: str) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
-    """Attack and model, and the images before it and along it, where it was measured more than once."""
+    """Attack, model, and images before and during the attack, if it was measured at several steps."""
     images = measurements.images[measurements.images["metric"] == metric]
     for attack in measurements.attacks:
         for model in measurements.models:

@@ -49,11 +49,11 @@ DTYPES = {"float16", "bfloat16", "float32", "float64", "int8", "int16", "int32",
 def check_pickles(source: Source, path: Path, label: str) -> None:
     """Refuses a file whose pickle looks up anything that tensors do not need; nothing in the file is run.
 
-    Files are looked into by their suffix, and whatever it is where they begin as pickles do.
+    Files with a suffix of pickles are inspected, and all others that begin like one.
 
     Raises:
         UnsafeFileError: Naming what it would have called, or why it cannot be read to its end.
-        BrokenFileError: If it is no whole pickle.
+        BrokenFileError: If it is not a complete pickle.
     """
     suffix = PurePosixPath(label).suffix.lower()
     if not path.is_file() or not (suffix in PICKLED or _begins_as_pickle(path, suffix)):
@@ -86,8 +86,8 @@ def _begins_as_pickle(path: Path, suffix: str) -> bool:
 def _names_in(path: Path, suffix: str) -> list[str]:
     """The names that a file's pickles look up.
 
-    A zip is one by its first bytes, as torch and numpy decide: one may be hung on a pickle, and zipfile would find it
-    from the end.
+    Whether a file is a zip is decided by its first bytes, as torch and numpy do: a zip may be appended to a pickle, and
+    zipfile would find it from the end.
     """
     with path.open("rb") as stream:
         start = stream.read(6)
@@ -191,10 +191,10 @@ class _Bounded:
 
 
 def _add_names(operations: Iterator[tuple[Any, Any]], names: list[str]) -> Any:
-    """Adds one pickle's names; its first argument behind the protocol's number, which may be torch's magic number.
+    """Adds the names in one pickle, and returns its first argument, which may be torch's magic number.
 
-    A name on the stack is known only if the operations right before pushed it, as text or from the memo: whatever else
-    happens there counts as unknown, and so as harmful.
+    A name is known only if the two operations before the lookup pushed it as text or from the memo; anything else
+    counts as unknown, and therefore as harmful.
     """
     pushed: collections.deque[str | None] = collections.deque([None, None], maxlen=2)
     memo: dict[int, str | None] = {}
