@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from resalign.diffusion.forward_process import difference, forward_process_in, noised
+from resalign.diffusion.forward_process import clean_and_noise, difference, forward_process_in, noised
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.lazy import diffusers
 from resalign.tensors.weights import WeightsError
@@ -59,6 +59,25 @@ def test_a_perfect_prediction_leads_back_to_the_latents(pipeline_kind: str, load
         given = noisy / loaded.noise_scheduler.alphas_cumprod[999].sqrt()
     found = scheduler.step(target, t, given).prev_sample
     assert torch.corrcoef(torch.stack([found.flatten(), latents.flatten()]))[0, 1] > 0.99
+
+
+@every_kind
+def test_a_prediction_tells_latents_and_noise(pipeline_kind: str, loaded: LoadedPipeline) -> None:
+    """Of the target those that it was made of; of any other prediction what diffusers' own schedulers make of it."""
+    latents, noise = draw()
+    noisy, timesteps, target = noised(loaded.noise_scheduler, latents, noise, POSITIONS)
+    clean, found = clean_and_noise(loaded.noise_scheduler, noisy, timesteps, target)
+    assert_near(clean, latents, 1e-5)
+    assert_near(found, noise, 1e-5)
+    if pipeline_kind == "stable_diffusion_3":
+        return
+    sampler = diffusers.DDIMScheduler.from_config(loaded.noise_scheduler.config, clip_sample=False)
+    sampler.set_timesteps(1000)
+    other = torch.randn(noise.shape, generator=torch.Generator().manual_seed(1))
+    clean, _ = clean_and_noise(loaded.noise_scheduler, noisy, timesteps, other)
+    for row, t in enumerate(timesteps):
+        expected = sampler.step(other[row], t, noisy[row]).pred_original_sample
+        assert_near(clean[row], expected, 1e-5)
 
 
 @every_kind

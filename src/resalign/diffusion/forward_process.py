@@ -1,4 +1,4 @@
-"""The forward process: noisy latents with the timesteps and targets of a network that denoises them."""
+"""The forward process: noisy latents with a network's timesteps and targets, and what its prediction says of both."""
 
 from __future__ import annotations
 
@@ -98,3 +98,31 @@ def noised(
     if kind == "v_prediction":
         return noisy_latents, timesteps, noise_scheduler.get_velocity(latents, noise, timesteps)
     raise ValueError(f"scheduler predicts {kind!r}; supported: {PREDICTIONS} and flow matching")
+
+
+def levels(noise_scheduler: diffusers.SchedulerMixin, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """α_t and σ_t of x_t = α_t x + σ_t ε, each (B, 1, 1, 1), at timesteps (B,) as the network takes them."""
+    if isinstance(noise_scheduler, diffusers.FlowMatchEulerDiscreteScheduler):
+        sigma = (timesteps / noise_scheduler.config.num_train_timesteps)[:, None, None, None]
+        return 1 - sigma, sigma
+    cumulative = noise_scheduler.alphas_cumprod.to(timesteps.device)[timesteps][:, None, None, None]
+    return cumulative.sqrt(), (1 - cumulative).sqrt()
+
+
+def clean_and_noise(
+    noise_scheduler: diffusers.SchedulerMixin,
+    noisy_latents: torch.Tensor,
+    timesteps: torch.Tensor,
+    prediction: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """x̂₀ and ε̂, (B, C, h, w) each, by which a network's prediction (B, C, h, w) explains x_t = α_t x̂₀ + σ_t ε̂.
+
+    Of the target of :func:`noised` they are the latents and the noise. Of a noise prediction x̂₀ has the factor 1/α_t,
+    14.6 at the last step of Stable Diffusion's schedule.
+    """
+    alpha, sigma = levels(noise_scheduler, timesteps)
+    if isinstance(noise_scheduler, diffusers.FlowMatchEulerDiscreteScheduler):
+        return noisy_latents - sigma * prediction, noisy_latents + alpha * prediction
+    if noise_scheduler.config.prediction_type == "v_prediction":
+        return alpha * noisy_latents - sigma * prediction, sigma * noisy_latents + alpha * prediction
+    return (noisy_latents - sigma * prediction) / alpha, prediction

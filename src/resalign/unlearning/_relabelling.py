@@ -16,7 +16,7 @@ from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss
 from resalign.objectives.relabelling import relabelling_loss
 from resalign.tensors.params import Params
-from resalign.unlearning._descent import DescentConfig
+from resalign.unlearning._descent import DescentConfig, Gradient, Logged, of_loss
 
 OfWeights = Callable[[Params], "torch.Tensor"]
 
@@ -61,6 +61,25 @@ def drawn_losses(
         return relabelling, lambda weights: denoising_loss(loaded.denoiser, weights, retain)
 
     return draw
+
+
+def weighted_sum(
+    loaded: LoadedPipeline,
+    data: UnlearningData,
+    config: RelabellingConfig,
+    *,
+    forget_weight: float = 1.0,
+    retain_weight: float = 1.0,
+) -> Gradient:
+    """The gradient of forget_weight · relabelling(forget) + retain_weight · denoising(retain)."""
+    draw = drawn_losses(loaded, data, config)
+
+    def loss(weights: Params, stream: torch.Generator) -> tuple[torch.Tensor, Logged]:
+        forget, retain = (of_weights(weights) for of_weights in draw(stream))
+        logged = {"forget_loss": forget.item(), "retain_loss": retain.item()}
+        return forget_weight * forget + retain_weight * retain, logged
+
+    return of_loss(loss)
 
 
 def substitutes_of(loaded: LoadedPipeline, data: UnlearningData) -> Callable[[Sequence[str]], Conditioning]:

@@ -22,16 +22,16 @@ from resalign.lazy import torch
 from resalign.tensors.params import Params, add, detached, dot, gradient
 from resalign.tensors.steps import clipped_step
 from resalign.unlearning._descent import Gradient, Logged, descend
-from resalign.unlearning._relabelling import OfWeights, RelabellingConfig, drawn_losses
+from resalign.unlearning._relabelling import OfWeights, RelabellingConfig, drawn_losses, weighted_sum
 
-Weighting = Literal["gradient", "gap", "cosine", "fixed"]
+Adaptive = Literal["gradient", "gap", "cosine"]
 
 
 class Config(RelabellingConfig):
     """Published defaults; scope for nudity as released: not_cross_attention, which only UNets have."""
 
     steps: int = Field(160, ge=0, description="of 5 epochs; the released note says that these are enough")
-    weighting: Weighting = Field(
+    weighting: Adaptive | Literal["fixed"] = Field(
         "gradient", description="λ: BOME's with φ = η‖∇q‖², or φ = ηq (gap); max(0, η − cos(∇L_r, ∇q)); fixed"
     )
     eta: float = Field(0.1, ge=0, description="η, how fast q must fall; of the released class-conditional script")
@@ -42,19 +42,19 @@ class Config(RelabellingConfig):
 
 def step_gradient(loaded: LoadedPipeline, data: UnlearningData, config: Config) -> Gradient:
     """∇L_r + λ∇L_f, L_r the denoising loss of the retain set, L_f the relabelling loss of the forget set."""
-    draw = drawn_losses(loaded, data, config)
+    if config.weighting == "fixed":
+        return weighted_sum(loaded, data, config, forget_weight=config.fixed_weight)
+    draw, weighting = drawn_losses(loaded, data, config), config.weighting
 
     def direction(weights: Params, variables: Params, stream: torch.Generator) -> tuple[Params, Logged]:
         forget_of, retain_of = draw(stream)
         forget, retain = forget_of(weights), retain_of(weights)
         logged = {"forget_loss": forget.item(), "retain_loss": retain.item()}
-        if config.weighting == "fixed":
-            return gradient(retain + config.fixed_weight * forget, variables), logged
         retain_slope, forget_slope = gradient(retain, variables), gradient(forget, variables)
         gap = 0.0
-        if config.weighting == "gap":
+        if weighting == "gap":
             gap = logged["gap"] = forget.item() - _after_inner_steps(forget_of, weights, variables, config)
-        logged["lambda"] = weight_of(retain_slope, forget_slope, config.weighting, eta=config.eta, gap=gap)
+        logged["lambda"] = weight_of(retain_slope, forget_slope, weighting, eta=config.eta, gap=gap)
         return add(retain_slope, forget_slope, logged["lambda"]), logged
 
     return direction
@@ -71,15 +71,8 @@ def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: R
     return loaded.named(descend(original, names, direction, config, run, method="erasediff"))
 
 
-def weight_of(
-    retain_slope: Params,
-    forget_slope: Params,
-    weighting: Literal["gradient", "gap", "cosine"],
-    *,
-    eta: float,
-    gap: float,
-) -> float:
-    """λ, the least that is not negative with ⟨∇L_r + λ∇q, ∇q⟩ ≥ φ [BOME, Eq. 5]; 0 where ∇q is 0.
+def weight_of(retain_slope: Params, forget_slope: Params, weighting: Adaptive, *, eta: float, gap: float) -> float:
+    """λ, the least that is not negative with ⟨∇L_r + λ∇q, ∇q⟩ ≥ φ [BOME, Algorithm 1]; 0 where ∇q is 0.
 
     Args:
         retain_slope: ∇L_r.

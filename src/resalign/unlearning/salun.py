@@ -20,8 +20,8 @@ from resalign.diffusion.prediction import predict
 from resalign.lazy import torch
 from resalign.tensors.params import Params, detached, gradient, zeros_like
 from resalign.tensors.ranking import top_share
-from resalign.unlearning._descent import Gradient, Logged, descend, of_loss
-from resalign.unlearning._relabelling import RelabellingConfig, drawn_losses
+from resalign.unlearning._descent import Gradient, Logged, descend
+from resalign.unlearning._relabelling import RelabellingConfig, weighted_sum
 
 
 class Config(RelabellingConfig):
@@ -37,13 +37,7 @@ class Config(RelabellingConfig):
 
 def step_gradient(loaded: LoadedPipeline, data: UnlearningData, config: Config) -> Gradient:
     """The gradient of MSE(ε_θ(x_f, c), ε_θ(x_f, c')) + α · denoising(retain), before the mask [SalUn, Eq. 8]."""
-    draw = drawn_losses(loaded, data, config)
-
-    def loss(weights: Params, stream: torch.Generator) -> tuple[torch.Tensor, Logged]:
-        forget, retain = (of_weights(weights) for of_weights in draw(stream))
-        return forget + config.alpha * retain, {"forget_loss": forget.item(), "retain_loss": retain.item()}
-
-    return of_loss(loss)
+    return weighted_sum(loaded, data, config, retain_weight=config.alpha)
 
 
 def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:

@@ -22,8 +22,8 @@ from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss, harmful_loss
 from resalign.tensors.params import Params, detached, dot, gradient, without_conflict, zeros_like
 from resalign.tensors.ranking import top_share
-from resalign.unlearning._descent import Gradient, Logged, descend, of_loss
-from resalign.unlearning._relabelling import RelabellingConfig, drawn_losses
+from resalign.unlearning._descent import Gradient, Logged, descend
+from resalign.unlearning._relabelling import RelabellingConfig, weighted_sum
 
 
 class Config(RelabellingConfig):
@@ -43,14 +43,7 @@ class Config(RelabellingConfig):
 
 def step_gradient(loaded: LoadedPipeline, data: UnlearningData, config: Config) -> Gradient:
     """The gradient of denoising(retain) + λ · relabelling(forget), before the projection."""
-    draw = drawn_losses(loaded, data, config)
-
-    def loss(weights: Params, stream: torch.Generator) -> tuple[torch.Tensor, Logged]:
-        relabelling, denoising = draw(stream)
-        forget, retain = relabelling(weights), denoising(weights)
-        return retain + config.forget_weight * forget, {"retain_loss": retain.item(), "forget_loss": forget.item()}
-
-    return of_loss(loss)
+    return weighted_sum(loaded, data, config, forget_weight=config.forget_weight)
 
 
 def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:
