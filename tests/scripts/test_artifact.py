@@ -17,6 +17,7 @@ from resalign.config.strict import ConfigError
 from resalign.hashes import Entry
 from resalign.jobs import ablation as ablation_jobs
 
+from .conftest import Workshop
 from .packed import ABLATION, CHANGES, PAPER, Packed, declared, repacked
 
 TERMS = Path(__file__).parents[1] / "artifact" / "ro-crate-1.1-terms.json"
@@ -33,9 +34,22 @@ def test_two_packings_of_one_tree_are_equal_to_the_byte(packed: Packed) -> None:
     assert other.archive.read_bytes() == packed.archive.read_bytes()
 
 
+def of_runs(packed: Packed) -> dict[str, bytes]:
+    """Every file of the runs, weights and images too, but for what is of its day."""
+    folder = packed.workshop.folder / "results" / "runs"
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("timing.json", "hashes.json")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
 @pytest.mark.slow
-def test_two_runs_differ_in_their_provenance_alone(packed: Packed, pack: Callable[[], Packed]) -> None:
-    first, second = packed.members(), pack().members()
+def test_two_runs_differ_in_their_provenance_alone(
+    packed: Packed, pack: Callable[[Workshop], Packed], run_whole: Callable[[], Workshop]
+) -> None:
+    again = pack(run_whole())
+    runs, others = of_runs(packed), of_runs(again)
+    assert any(name.endswith("weights.safetensors") for name in runs)
+    assert [name for name in sorted(runs.keys() | others.keys()) if runs.get(name) != others.get(name)] == []
+    first, second = packed.members(), again.members()
     assert sorted(first.keys() ^ second.keys()) == []
     different = [name for name in sorted(first) if first[name] != second[name]]
     assert f"{PROVENANCE}results/tiny/timing.json" in different

@@ -44,10 +44,6 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return with_own_inputs(tmp_path_factory.mktemp("fresh") / "repository")
 
 
-def test_nothing_is_to_be_done_when_all_is_made(own: Checkout) -> None:
-    assert own.planned() == {}
-
-
 def test_they_are_checked_before_any_training(fresh: Checkout) -> None:
     planned = fresh.snakemake("--dry-run").stdout
     for stage in ("unlearn", "attack", "sample"):
@@ -68,20 +64,6 @@ def test_changed_captions_are_trained_on_anew(own: Checkout) -> None:
     with own.edited("mine/pool/metadata.csv", lambda text: text.replace("a red two", "a crimson two")):
         planned = own.planned()
     assert planned.get("unlearn") == {"graddiff", "esd", "resalign"}
-
-
-def test_a_larger_tier_keeps_every_weight(own: Checkout) -> None:
-    planned = Checkout(own.folder, own.config, "small").snakemake("--dry-run").stdout
-    assert "seed=1" in planned, "the second seed is not planned"
-    trained = [block for block in planned.split("\nrule ")[1:] if block.startswith(("unlearn:", "attack:"))]
-    assert not [block for block in trained if "seed=0" in block]
-
-
-def test_another_experiment_shares_equal_runs(own: Checkout) -> None:
-    config = yaml.safe_load((own.folder / own.config).read_text())
-    with own.edited("config/other.yaml", lambda _: yaml.safe_dump({**config, "name": "other"})):
-        planned = Checkout(own.folder, "config/other.yaml").planned()
-    assert set(planned) <= {"check_inputs", "measure", "report"}
 
 
 @pytest.mark.parametrize("name", ["pool", "prompts.csv"])
