@@ -88,6 +88,8 @@ def test_a_secret_in_a_run_s_own_folders_stops_it(packed: Packed, clone: Path) -
 def test_it_is_verified_elsewhere(packed: Packed, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         assert verify(packed.archive, tmp_path) == []
+    assert "GB unpacked" in caplog.text
+    assert "made by another version" not in caplog.text
     made = [line for line in caplog.messages if "equal to the byte" in line]
     count = len([name for name in packed.members() if name.startswith(("results/tiny/tables", "results/tiny/figures"))])
     assert f"results/tiny: {count} of {count} files are equal to the byte" in made
