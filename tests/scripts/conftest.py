@@ -250,23 +250,14 @@ def finished(run_whole: Callable[[], Workshop]) -> Workshop:
 
 
 @pytest.fixture(scope="session")
-def pack(whole_plan: Plan, clone: Path) -> "Callable[[Workshop], Packed]":
-    """Adds paper, theory and an ablation to a finished workshop, and packs it."""
+def packed(finished: Workshop, whole_plan: Plan, clone: Path, tmp_path_factory: pytest.TempPathFactory) -> "Packed":
+    """The finished experiment with its paper, theory and an ablation, packed."""
     from . import packed as made
 
-    def run(finished: Workshop) -> made.Packed:
-        place = Workshop(finished.folder, {**finished.scripts, **{name: load_script(name) for name in made.SCRIPTS}})
-        (place.folder / DECLARED).parent.mkdir()
-        (place.folder / DECLARED).write_text(yaml.safe_dump({"tiny": {"gamma": made.DECLARATION}}))
-        with chdir(place.folder):
-            made.make_paper(place, whole_plan)
-        return made.Packed.of(place, whole_plan, clone, artifact.folder(whole_plan))
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def packed(
-    pack: "Callable[[Workshop], Packed]", finished: Workshop, tmp_path_factory: pytest.TempPathFactory
-) -> "Packed":
-    return pack(finished.copy(tmp_path_factory.mktemp("packed") / "workshop"))
+    place = finished.copy(tmp_path_factory.mktemp("packed") / "workshop")
+    place.scripts.update({name: load_script(name) for name in made.SCRIPTS})
+    (place.folder / DECLARED).parent.mkdir()
+    (place.folder / DECLARED).write_text(yaml.safe_dump({"tiny": {"gamma": made.DECLARATION}}))
+    with chdir(place.folder):
+        made.make_paper(place, whole_plan)
+    return made.Packed.of(place, whole_plan, clone, artifact.folder(whole_plan))

@@ -17,8 +17,9 @@ from resalign.config.strict import ConfigError
 from resalign.hashes import Entry
 from resalign.jobs import ablation as ablation_jobs
 
-from .conftest import Workshop
 from .packed import ABLATION, CHANGES, PAPER, Packed, declared, repacked
+
+pytestmark = pytest.mark.slow  # the experiment that is packed takes a minute, once for all of them
 
 TERMS = Path(__file__).parents[1] / "artifact" / "ro-crate-1.1-terms.json"
 RO_CRATE = "https://w3id.org/ro/crate/1.1/context"
@@ -32,28 +33,6 @@ def without_exhibits(members: dict[str, bytes], *but: str) -> dict[str, bytes]:
 def test_two_packings_of_one_tree_are_equal_to_the_byte(packed: Packed) -> None:
     other = packed.again("results/tiny/artifact/again")
     assert other.archive.read_bytes() == packed.archive.read_bytes()
-
-
-def of_runs(packed: Packed) -> dict[str, bytes]:
-    """Every file of the runs, weights and images too, but for what is of its day."""
-    folder = packed.workshop.folder / "results" / "runs"
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("timing.json", "hashes.json")]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-@pytest.mark.slow
-def test_two_runs_differ_in_their_provenance_alone(
-    packed: Packed, pack: Callable[[Workshop], Packed], run_whole: Callable[[], Workshop]
-) -> None:
-    again = pack(run_whole())
-    runs, others = of_runs(packed), of_runs(again)
-    assert any(name.endswith("weights.safetensors") for name in runs)
-    assert [name for name in sorted(runs.keys() | others.keys()) if runs.get(name) != others.get(name)] == []
-    first, second = packed.members(), again.members()
-    assert sorted(first.keys() ^ second.keys()) == []
-    different = [name for name in sorted(first) if first[name] != second[name]]
-    assert f"{PROVENANCE}results/tiny/timing.json" in different
-    assert [name for name in different if not name.startswith(PROVENANCE)] == []
 
 
 def test_a_growing_untracked_file_changes_nothing_and_is_named(
@@ -84,7 +63,6 @@ def test_a_secret_in_a_run_s_own_folders_stops_it(packed: Packed, clone: Path) -
     assert not (packed.workshop.folder / "results/tiny/artifact/secret/tiny.zip").exists()
 
 
-@pytest.mark.slow
 def test_it_is_verified_elsewhere(packed: Packed, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         assert verify(packed.archive, tmp_path) == []
@@ -98,7 +76,6 @@ def test_it_is_verified_elsewhere(packed: Packed, tmp_path: Path, caplog: pytest
     assert sum(map(int, of_exhibits)) == len([name for name in packed.members() if name.startswith(PAPER)])
 
 
-@pytest.mark.slow
 def test_a_forged_number_is_named_by_its_row(packed: Packed, tmp_path: Path) -> None:
     members = packed.members()
     table = members["results/tiny/tables/table1.csv"]
@@ -162,7 +139,6 @@ def test_what_is_in_it(packed: Packed) -> None:
             assert f"[{name}]({name})" in readme
 
 
-@pytest.mark.slow
 def test_weights_and_images_are_packed_when_asked_for(
     packed: Packed, tiny_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:
@@ -245,7 +221,6 @@ def keep_context(cache: Path) -> None:
         assert session.get(RO_CRATE).json()["@context"]
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_an_independent_validator_finds_nothing(packed: Packed, tmp_path: Path) -> None:
     services = pytest.importorskip("rocrate_validator.services", reason="pip install roc-validator")

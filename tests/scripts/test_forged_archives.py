@@ -22,6 +22,8 @@ from resalign.running.stage_server import stage_server
 
 from .packed import ABLATION, Packed, repacked
 
+pytestmark = pytest.mark.slow
+
 RESULT = "results/tiny"
 RECORD = f"{RESULT}/run.json"
 MEASURED = f"{RESULT}/measured/run.json"
@@ -200,7 +202,6 @@ NUMBERS: dict[str, tuple[Forge, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("_one_server")
 @pytest.mark.parametrize("way", NUMBERS)
 def test_what_is_not_of_the_raw_scores_is_named(way: str, members: Members, verified: Callable[..., Verified]) -> None:
@@ -388,7 +389,6 @@ def _isolates() -> None:
         pytest.skip(str(error))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("_one_server")
 def test_its_code_does_not_run_unasked(members: Members, verified: Callable[..., Verified]) -> None:
     found = verified(with_code(members, HOSTILE))

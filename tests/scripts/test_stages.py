@@ -20,6 +20,8 @@ from .conftest import THRESHOLD, Workshop
 
 Workshops = Callable[[], Workshop]
 
+OF_ITS_DAY = ("timing.json", "hashes.json", "report.html")
+
 
 @pytest.fixture(scope="module")
 def done(finished: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
@@ -61,6 +63,22 @@ def test_every_number_of_the_table_is_its_scores(done: Workshop, whole_plan: Pla
         found = dict(zip(rows["metric"], rows["mean"].astype(float), strict=True))
         assert expected["ip"] == (0.5 if stage.label == "base" else 0)
         assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)  # the table has six digits
+
+
+def files(shop: Workshop) -> dict[str, bytes]:
+    """Results, but for seconds and memory, and what shows them."""
+    found = {path.relative_to(shop.folder): path for path in (shop.folder / "results").rglob("*") if path.is_file()}
+    kept = [name for name in found if ".state" not in name.parts and name.name not in OF_ITS_DAY]
+    return {str(name): found[name].read_bytes() for name in kept}
+
+
+@pytest.mark.slow
+def test_two_runs_are_the_same_to_the_byte(finished: Workshop, run_whole: Callable[[], Workshop]) -> None:
+    first, second = files(finished), files(run_whole())
+    assert first.keys() == second.keys()
+    assert not [name for name in first if first[name] != second[name]]
+    assert any(name.endswith("weights.safetensors") for name in first)
+    assert any(name.endswith("table1.csv") for name in first)
 
 
 def test_every_stage_records_job_seed_code_and_versions(done: Workshop) -> None:
