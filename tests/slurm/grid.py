@@ -66,10 +66,11 @@ class Grid:
         return Grid(other, self.cluster)
 
     def forget(self, *runs: str) -> None:
-        """Removes the results of some runs, with all that is kept of them."""
+        """Removes the results of some runs, with all that is kept of them, and the report."""
         for pattern in (f"{tree}/runs/{run}" for run in runs for tree in ("results", "results/.state")):
             for found in self.folder.glob(pattern):
                 shutil.rmtree(found)
+        shutil.rmtree(self.folder / "results/grid")
 
     def environment(self, step_seconds: float = 0) -> Mapping[str, str]:
         """Of a user of this directory: the copy's own package, the virtual environment, the test's patches."""
@@ -83,13 +84,12 @@ class Grid:
             "PYTHONDONTWRITEBYTECODE": "",
         }
 
-    def start(self, *overrides: str, step_seconds: float = 0, until: str = "") -> psutil.Process:
-        """Starts the user's command, as far as a rule where one is named; the process is Snakemake's own."""
+    def start(self, *overrides: str, step_seconds: float = 0) -> psutil.Process:
+        """Starts the user's command; the process is Snakemake's own."""
         command = ["timeout", "--kill-after=5", str(LONGEST_SECONDS), "snakemake", "--profile", "slurm"]
         command += ["--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5", "--configfile", CONFIG]
         command += ["--max-jobs-per-timespan", "100/1s"]  # a test's command ends when its jobs have
         command += ["--config", *overrides] if overrides else []
-        command += ["--until", until] if until else []
         assert not self.stopped
         with self.log.open("ab") as log:
             run = subprocess.Popen(command, cwd=self.folder, env=self.environment(step_seconds), stdout=log, stderr=log)
@@ -101,9 +101,9 @@ class Grid:
         """Waits for the last command; its exit status, 124 after too long."""
         return self.runs[-1].wait()
 
-    def run(self, *overrides: str, step_seconds: float = 0, until: str = "") -> int:
+    def run(self, *overrides: str, step_seconds: float = 0) -> int:
         """The user's command, from start to end."""
-        self.start(*overrides, step_seconds=step_seconds, until=until)
+        self.start(*overrides, step_seconds=step_seconds)
         return self.finish()
 
     def stop(self) -> None:

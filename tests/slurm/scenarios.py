@@ -1,7 +1,4 @@
-"""What can happen to a grid on a cluster: each function disturbs a copy of a finished one, and finishes it again.
-
-The first one makes the tables again too; for the others the disturbed jobs' own results must be those of before.
-"""
+"""What can happen to a grid on a cluster: each function disturbs a copy of a finished one, and finishes it again."""
 
 import json
 import time
@@ -33,7 +30,7 @@ def time_limit(grid: Grid) -> Grid:
 def scancelled(grid: Grid) -> Grid:
     """A job that is cancelled half way."""
     grid.forget("attack/graddiff*")
-    grid.start(step_seconds=0.2, until="attack")
+    grid.start(step_seconds=0.2)
     grid.cluster.command("scancel", grid.running("attack"))
     grid.finish()
     return grid
@@ -44,21 +41,21 @@ def too_little_memory(grid: Grid) -> Grid:
     [record, *_] = sorted(grid.folder.glob("results/runs/sample/graddiff-*/**/timing.json"))
     memory = {"mem_mb": int(0.8 * json.loads(record.read_text())["peak_memory_mb"])}
     grid.forget("sample/graddiff-*", "score/graddiff-*")
-    grid.run(f"resources={json.dumps({'sample': memory, 'score': memory})}", until="score")
+    grid.run(f"resources={json.dumps({'sample': memory, 'score': memory})}")
     return grid
 
 
 def killed_master(grid: Grid) -> Grid:
     """Snakemake itself is killed while jobs run; `make recover`, then the same command."""
     grid.forget("attack/graddiff*")
-    master = grid.start(step_seconds=0.2, until="attack")
+    master = grid.start(step_seconds=0.2)
     grid.running("attack")
     grid.recovered = [grid.recover()]
     master.kill()
     grid.finish()
     grid.recovered.append(grid.recover())
     grid.left = grid.cluster.jobs(grid.folder, "PD,R,CG")
-    grid.run(until="attack")
+    grid.run()
     return grid
 
 
@@ -72,7 +69,7 @@ def impossible_request(grid: Grid) -> Grid:
 def node_crash(grid: Grid) -> Grid:
     """The node dies with the job, without a word, and comes back."""
     grid.forget("attack/graddiff*")
-    grid.start(step_seconds=0.2, until="attack")
+    grid.start(step_seconds=0.2)
     grid.running("attack")
     grid.cluster.crash_node()
     grid.cluster.start_node()
