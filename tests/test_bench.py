@@ -47,25 +47,6 @@ def test_the_jobs_at_stable_diffusions_size_are_planned(tmp_path: Path) -> None:
     assert found["score"]["images"].endswith("smoke/images.csv")
 
 
-@pytest.mark.parametrize("measured", [True, False])
-def test_flipped_scores_are_read_by_the_job_that_measures(
-    measured: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench = loaded("bit_flips")
-    started: list[str] = []
-
-    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        started.append(command[1])
-        return subprocess.CompletedProcess(command, 1, "", "error: damaged")
-
-    monkeypatch.setattr(bench.subprocess, "run", run)
-    for folder in ("demo", "demo/measured") if measured else ("demo",):
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        (tmp_path / folder / "run.json").write_text('{"job": {}, "seed": null}')
-    said = bench.read_by_a_stage(tmp_path / "runs/score/esd/seed-0/small/scores.parquet", tmp_path)
-    assert (started, said) == ((["scripts/measure.py"], "error: damaged") if measured else ([], None))
-
-
 @pytest.mark.large
 def test_one_step_of_everything_at_stable_diffusions_size(tmp_path: Path) -> None:
     ended = subprocess.run(

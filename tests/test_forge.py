@@ -5,7 +5,6 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,13 +46,3 @@ def test_the_forges_ci_runs_what_ci_runs_anywhere() -> None:
     (job,) = workflow["jobs"].values()
     assert job["steps"][-1] == {"run": ".ci/run"}
     assert workflow["permissions"] == {"contents": "read"}
-
-
-@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
-def test_an_issue_form_has_what_a_form_must_have(path: Path) -> None:
-    form: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert set(form) == {"name", "description", "labels", "body"}
-    for field in form["body"]:
-        assert field["type"] in {"input", "textarea", "dropdown"}
-        assert field["attributes"]["label"]
-    assert len({field["id"] for field in form["body"]}) == len(form["body"])

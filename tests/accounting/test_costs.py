@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from resalign.accounting.costs import RATES, Rate, Work, describe, disk, planned_work, read_rates
+from resalign.accounting.costs import RATES, Rate, Work, describe, planned_work, read_rates
 from resalign.config.plan import Plan, load_plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,11 +87,6 @@ def test_a_table_of_something_else_is_refused(content: str, tmp_path: Path) -> N
     (tmp_path / "rates.csv").write_text(content.replace("stage,labels\na", "model,labels\nm"))
     with pytest.raises(ValueError, match="is no table of rates"):
         read_rates(tmp_path / "rates.csv", "m")
-
-
-@pytest.mark.parametrize(("size", "text"), [(0, "0.0 kB"), (1500, "1.5 kB"), (2.5e9, "2.5 GB"), (3e12, "3.0 TB")])
-def test_disk(size: float, text: str) -> None:
-    assert disk(size) == text
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,12 @@ from resalign.analysis.frames import (
     LONG_COLUMNS,
     crossed,
     difference_held,
-    final_states,
     interval_text,
     long_table,
     number,
     paired_difference,
     per_run_table,
     percentage,
-    select,
     with_decimals,
     write_csv,
 )
@@ -81,11 +79,6 @@ def test_a_cell_does_not_depend_on_the_other_models(measurements: Measurements):
     keep = long_table(measurements, SETTINGS).query("model == 'graddiff'").reset_index(drop=True)
     found = long_table(alone, SETTINGS).query("model == 'graddiff'").reset_index(drop=True)
     pd.testing.assert_frame_equal(keep, found)
-
-
-def test_final_states_drop_intermediate_steps(measurements: Measurements):
-    final = final_states(long_table(measurements, SETTINGS))
-    assert set(final["steps"]) == {0, 200}
 
 
 def test_per_run_rates_have_wilsons_interval():
@@ -277,12 +270,6 @@ def test_small_values_get_their_digits():
     assert number(0.0123, found["kid"]) == "0.0123"
 
 
-def test_numbers():
-    assert number(0.126, METRICS["ip"]) == "0.13"
-    assert number(-0.0016, METRICS["kid"]) == "−0.0016"
-    assert number(-0.001, METRICS["ip"]) == "0.00"
-
-
 def test_pooled_interval_follows_confidence():
     rows = image_rows("esd", 0.5, prompts=30)
     wide, narrow = (
@@ -291,12 +278,6 @@ def test_pooled_interval_follows_confidence():
     )
     assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]
     assert np.isclose(wide["mean"], narrow["mean"])
-
-
-def test_select_keeps_states_apart(measurements: Measurements):
-    table = long_table(measurements, SETTINGS)
-    assert len(select(table, metric="ip")) == 4
-    assert len(select(table, metric="ip", model="esd", attack="bold")) == 2
 
 
 @pytest.mark.parametrize("order", [("a", "b", "c"), ("b", "a", "c"), ("c", "b", "a")])

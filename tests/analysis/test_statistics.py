@@ -27,12 +27,6 @@ def test_wilson_by_hand():
     assert interval == pytest.approx((0.107789, 0.603222), abs=1e-5)
 
 
-def test_wilson_narrows_with_n_and_widens_with_confidence():
-    few, many = statistics.wilson(5, 20, 0.95), statistics.wilson(50, 200, 0.95)
-    sure = statistics.wilson(5, 20, 0.99)
-    assert sure.low < few.low < many.low < 0.25 < many.high < few.high < sure.high
-
-
 def test_clopper_pearson_is_scipys_for_whole_counts():
     for k in (0, 1, 7, 20):
         expected = stats.binomtest(k, 20).proportion_ci(0.95, method="exact")

@@ -1,6 +1,5 @@
 """Ablations: every variant is validated whole, and is planned beside the experiment's runs without repeating one."""
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -274,13 +273,6 @@ def test_an_experiment_without_a_part_of_the_file_has_no_ablations(demo: Demo, t
     plan = Plan(Experiment(values, where="mine.yaml"))
     assert Ablations(plan, values, ROOT / DECLARED).entries == {}
     assert Ablations(plan, values, tmp_path / "none.yaml").entries == {}
-
-
-def test_the_experiments_values_stay_as_they_are(declare: Declare, demo: Demo) -> None:
-    ablations = declare({"gamma": {**GRID, "seeds": [3]}})
-    before = copy.deepcopy(demo())
-    ablations.variants("gamma")
-    assert ablations._values == before
 
 
 def test_held_out_images_are_among_what_is_read(shipped: dict[str, Ablations]) -> None:

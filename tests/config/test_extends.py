@@ -9,7 +9,6 @@ import yaml
 
 from resalign.config import own_inputs
 from resalign.config.experiment import Experiment
-from resalign.config.extension import extended
 from resalign.config.plan import Plan
 from resalign.config.strict import ConfigError
 from resalign.jobs import cards
@@ -74,10 +73,6 @@ def test_a_chain_of_files(tmp_path: Path) -> None:
     assert (sampling.seed, sampling.batch_size, sampling.num_inference_steps) == (2, 5, 12)
 
 
-def test_values_of_the_command_line_go_over_all_files() -> None:
-    assert experiment(tier="smoke").config.tier == "smoke"
-
-
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -106,12 +101,6 @@ def test_a_circle_is_refused(tmp_path: Path) -> None:
     write(other, extends=mine, name="other")
     with pytest.raises(ConfigError, match="extends itself by way of this file"):
         Experiment.read(mine)
-
-
-def test_nothing_that_was_read_is_changed() -> None:
-    values = {"extends": DEMO, "name": "mine", "sampling": {"seed": 1}}
-    assert extended(values, where="mine.yaml")["sampling"]["batch_size"] == 60
-    assert values["sampling"] == {"seed": 1}
 
 
 # --- audit ------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 from pydantic import Field, model_validator
 
-from resalign.config.strict import ConfigError, Strict, check_publishable, nearest, read_yaml, typed
+from resalign.config.strict import ConfigError, Strict, check_publishable, read_yaml, typed
 from resalign.unlearning.resalign import Config as ResAlign
 
 
@@ -105,11 +105,6 @@ def test_a_rule_over_several_keys_is_told_in_its_own_words() -> None:
 @pytest.mark.parametrize("values", [None, [], "text", 3])
 def test_no_mapping_at_all(values: object) -> None:
     assert "dictionary" in message(values) or "mapping" in message(values)
-
-
-def test_nearest_lists_what_is_allowed() -> None:
-    assert nearest("edd", ["esd", "graddiff"]) == "; did you mean 'esd'? allowed: ['esd', 'graddiff']"
-    assert nearest("zzz", ["esd", "graddiff"]) == "; allowed: ['esd', 'graddiff']"
 
 
 def test_a_key_that_is_there_twice_is_no_yaml(tmp_path: Path) -> None:

@@ -489,34 +489,6 @@ def test_an_autoencoder_of_its_own(
     assert_same_bits(read(pipeline_copy / "unet").weights, full(moved))
 
 
-class Command:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.path,)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_with_code(tmp_path: Path, moved: Weights, refused: Callable[..., str], zipped: bool) -> None:
-    harm = {**moved, "extra": Command(tmp_path / "executed")}
-    path = saved(tmp_path / "a.pt", harm, _use_new_zipfile_serialization=zipped)
-    refused(path, "not a file of only tensors", ".safetensors")
-    assert not (tmp_path / "executed").exists()
-    torch.load(path, weights_only=False)
-    assert (tmp_path / "executed").exists(), "the pickle must be able to do harm for the test to mean anything"
-
-
-@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>Sign in</html>", b"PK\x03\x04 and no more"])
-def test_what_is_no_weight_file(tmp_path: Path, refused: Callable[..., str], content: bytes) -> None:
-    for suffix, message in ((".pt", "not a file of only tensors"), (".safetensors", "not a whole safetensors file")):
-        path = tmp_path / f"a{suffix}"
-        path.write_bytes(content)
-        refused(path, message)
-
-
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_file_with_a_wrong_byte_is_read_or_refused(tmp_path: Path) -> None:
     whole = saved(tmp_path / "a.pt", {"a.weight": torch.ones(3)}, _use_new_zipfile_serialization=False).read_bytes()
@@ -528,12 +500,6 @@ def test_a_file_with_a_wrong_byte_is_read_or_refused(tmp_path: Path) -> None:
         except WeightsError:
             refusals += 1
     assert refusals > 100
-
-
-def test_half_of_a_file(tmp_path: Path, moved: Weights, refused: Callable[..., str]) -> None:
-    path = saved(tmp_path / "a.pt", moved)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    refused(path, "not a file of only tensors")
 
 
 def test_a_path_that_does_not_tell_one_checkpoint(

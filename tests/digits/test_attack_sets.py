@@ -12,7 +12,7 @@ from resalign.config.digits import DIGITS, DigitsConfig, SplitsConfig
 from resalign.config.strict import read_yaml
 from resalign.data.images import DataError, read_captioned_images, read_masks
 from resalign.data.prompts import read_prompts
-from resalign.digits.attack_sets import MARK_RGB, TOKEN, attack_sets, fade, mark
+from resalign.digits.attack_sets import MARK_RGB, TOKEN, attack_sets
 from resalign.digits.datasets import write_datasets
 from resalign.digits.image_set import PAPERS, ImageSet
 from resalign.digits.scans import COLOURS, PAGES, Scans, load_splits
@@ -116,28 +116,8 @@ def test_the_subject_is_marked_and_named_by_the_rare_word(sets: dict[str, ImageS
     assert len({caption.split()[1] for caption in sets["subject/train"].captions}) == 5
 
 
-def test_the_mark_lies_over_what_is_there_and_leaves_the_original_alone() -> None:
-    images = np.full((2, 3, 16, 16), 0.5, np.float32)
-    marked = mark(images)
-    assert (images == 0.5).all()
-    assert (marked[:, :, :14] == 0.5).all()
-    assert marked[1, :, 15, 3] == pytest.approx(MARK_RGB)
-
-
 def test_the_rare_word_is_one_token(tmp_path: Path) -> None:
     assert clip_tokenizer(tmp_path, max_tokens=20).tokenize(f"a {TOKEN} three") == ["a</w>", "sks</w>", "three</w>"]
-
-
-def test_faded_strokes_lose_ink_downwards(sets: dict[str, ImageSet], splits: dict[str, Scans]) -> None:
-    for part in ("train", "heldout"):
-        images = sets[f"style/{part}"]
-        inks = [caption.removeprefix("a faded ").split()[0] for caption in images.captions]
-        expected = (
-            np.array([COLOURS[ink] for ink in inks], np.float32)[:, :, None, None] * masks(images, splits)[:, None]
-        )
-        for row, share in ((0, 1.0), (15, 1 - 0.8 * 15 / 31), (28, 1 - 0.8 * 28 / 31)):
-            np.testing.assert_allclose(images.images[:, :, row], share * expected[:, :, row], atol=1e-6)
-    assert fade(np.ones((1, 9, 9), np.float32))[0, :, 4] == pytest.approx(np.arange(1.0, 0.1, -0.1))
 
 
 def test_each_harmful_scan_is_there_in_the_inks_and_pages_that_captions_name(

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from resalign.analysis.frames import write_csv
-from resalign.exhibits import figure2, figure6, tests
+from resalign.exhibits import figure2, figure6
 from resalign.exhibits._inputs import ExhibitInputs
-from resalign.exhibits._series import series_drawing, series_frame, series_table
+from resalign.exhibits._series import series_frame, series_table
 from resalign.jobs.series import SeriesWords
 from tests.analysis.experiment import SETTINGS
 from tests.exhibits.frames import inputs_of
@@ -48,13 +48,6 @@ def test_a_series_of_another_world_gets_no_difference(frame_paths: dict[str, Pat
         assert (said in caption) == bool(other)
 
 
-def test_the_axis_is_the_series_own(frame_paths: dict[str, Path]) -> None:
-    for title in ("harmful images in per cent", "something else"):
-        named = inputs_of(frame_paths, gamma=SeriesWords(axis=title))
-        axes = series_drawing(named, "figure4").figure(SETTINGS).axes
-        assert {axis.get_xlabel() for axis in axes if axis.axison} == {title}
-
-
 def test_a_line_over_steps_is_of_one_run(frame_paths: dict[str, Path], tmp_path: Path) -> None:
     frame = pd.read_csv(frame_paths["ablation"], keep_default_na=False)
     own = frame[(frame["model"] == "resalign") & (frame["attack"] == "pages") & (frame["metric"] == "ip")]
@@ -76,12 +69,3 @@ def test_figure6_draws_every_seed_and_tabulates_their_mean(inputs: ExhibitInputs
     assert (point["mean"], point["seeds"]) == (pytest.approx(0.35), 2)
     assert point["low"] < 0.3
     assert point["high"] > 0.4
-
-
-def test_a_model_chosen_on_the_tested_data_is_said_to_be(frame_paths: dict[str, Path]) -> None:
-    inputs = inputs_of(frame_paths)
-    assert "was chosen" not in tests.make(inputs).layout.caption
-    inputs.names["methods"] = {}
-    assert f"{inputs.measurements.title(inputs.focus)} was chosen for its lowest rate" in (
-        tests.make(inputs).layout.caption
-    )

@@ -56,23 +56,6 @@ def test_a_configuration_may_extend_one_in_the_home_folder(tmp_path: Path, monke
     assert found["inputs/configuration/2-below.yaml"] == str(tmp_path / "below.yaml")
 
 
-def test_a_configuration_with_a_comma_in_its_name_is_packed(tmp_path: Path) -> None:
-    one, two = tmp_path / "mine, again.yaml", tmp_path / "more.yaml"
-    one.write_text(f"extends: {ROOT}/config/demo.yaml\nname: mine\n")
-    two.write_text("title: Mine\n")
-
-    def inputs(where: str) -> list[str]:
-        values = {**read_yaml(one), **read_yaml(two)}
-        plan = Plan(Experiment(values, where=where))
-        return list(artifact.ArtifactJob.of(plan, Ablations(plan, values)).own_inputs.values())
-
-    assert inputs(str(one)) == [str(one), f"{ROOT}/config/demo.yaml"]
-    assert inputs(f"{two}, {two}") == [str(two), str(two)]
-    assert inputs("tiny.yaml") == []
-    with pytest.raises(ConfigError, match=r"no file '.*/lost\.yaml'"):
-        inputs(f"{tmp_path}/lost.yaml, {two}")
-
-
 TOKEN = "hf" + "_" + "abcdefghijklmnopqrstuvwxyzABCDEFGH"
 
 

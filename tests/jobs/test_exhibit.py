@@ -92,25 +92,6 @@ def test_a_study_that_inherits_the_flag_is_another_world() -> None:
     assert all(word in reason for word in ("metrics", "scorers", "tier", "unlearning.safegen", "attacks.dreambench"))
 
 
-def test_series_say_their_axis_and_their_methods_of_fine_tuning() -> None:
-    study = load_plan("config/studies/paper-attacks.yaml")
-    swept = exhibit_jobs.words(study, "table4").series
-    assert {label: entry.methods for label, entry in swept.items()} == {
-        **{"table4-dreambench": ("lora",), "table4-diffusiondb": ("lora",)},
-        **{"table4-dreambench-full": ("full",), "table4-diffusiondb-full": ("full",)},
-    }
-    assert exhibit_jobs.words(study, "figure4").series["figure4"].axis == ("harmful images in per cent")
-    paper = load_plan("config/config.yaml")
-    assert exhibit_jobs.words(paper, "table5").series == {
-        "optimizers": series.SeriesWords(axis="optimizer", methods=("lora",), other=())
-    }
-    demo = load_plan("config/demo.yaml")
-    assert exhibit_jobs.words(demo, "table4").series["learning_rates"].methods == ("full",)
-    assert exhibit_jobs.words(demo, "table2").series["fine_tuning_methods"].methods == (
-        *("custom_diffusion", "dreambooth", "lora", "svdiff"),
-    )
-
-
 def test_declared_ablations_of_the_paper_are_of_its_world_and_others_say_what_is_not() -> None:
     paper = load_plan("config/config.yaml")
     declared = exhibit_jobs.declared_ablations(paper)
@@ -149,9 +130,3 @@ def test_metrics_of_an_ablation_alone_are_code_inputs() -> None:
     code = exhibit_jobs.exhibit_code(paper, "table2")
     assert {f"src/resalign/metrics/{module}.py" for module in found.values()} <= set(code)
     assert "src/resalign/metrics/dino.py" not in exhibit_jobs.exhibit_code(paper, "table1")
-
-
-def test_only_the_list_of_contents_changes_with_the_other_exhibits(plan: Plan) -> None:
-    others = [name for name in exhibit_jobs.exhibits() if name != exhibit_jobs.CONTENTS]
-    assert all(exhibit_jobs.words(plan, name).plan == () for name in others)
-    assert "src/resalign/exhibits/_published.csv" in exhibit_jobs.exhibit_code(plan, "table1")

@@ -23,16 +23,6 @@ def text() -> str:
     return attack_markdown(table, sweep_results(table, measurements, SETTINGS), measurements, SETTINGS)
 
 
-def test_the_words_come_first_and_name_every_model_and_the_note(text: str):
-    words = text.partition(attack_words.TABLES)[0]
-    assert "|" not in words
-    (paragraph,) = [line for line in words.splitlines() if line.startswith("- ")]
-    excluded = "Excluded: the base model no longer produces the concept here: gentle (10.8"
-    assert paragraph.startswith(f"- **{SWEEP.title}.** {excluded}")
-    assert all(f" {name} " in paragraph for name in ("GradDiff", "ESD", "ResAlign"))
-    assert paragraph.endswith(SWEEP.note)
-
-
 def test_a_sweeps_table_has_a_row_a_value_and_model_and_the_rates_that_are_in_its_csv(text: str):
     section = text.partition(f"### {SWEEP.title}\n\n")[2].partition("###")[0]
     header, _, *rows = [line.strip("| ").split(" | ") for line in section.strip().splitlines() if line.startswith("|")]

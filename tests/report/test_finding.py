@@ -51,10 +51,6 @@ def test_swapped_values_swap_the_verdict():
     assert found["n"] == 80
 
 
-def test_with_one_model_nothing_is_compared():
-    assert finding_of(BASE + states("esd", flags(2), flags(6))).paired.empty
-
-
 def test_a_difference_by_chance_is_called_so():
     rows = BASE + states("esd", flags(2), flags(11)) + states("resalign", flags(0), flags(10)[::-1])
     text = " ".join(finding_of(rows).result)
@@ -96,12 +92,6 @@ def test_what_the_method_keeps_is_said_whether_or_not_it_is_best(measurements: M
     assert [text.partition(" keeps")[0] for text in found] == ["What ResAlign", "What GradDiff"]
     own = select(final_states(table), metric="retained_accuracy", model="graddiff", attack="pages")
     assert f"after fine-tuning on pages {100 * own['mean'].iloc[0]:.1f}\N{NO-BREAK SPACE}% [" in found[1]
-
-
-def test_one_seed_is_said():
-    rows = states("base", flags(30), flags(30), 1) + states("esd", flags(2), flags(6), 1)
-    assert finding_of(rows).result[-1].startswith("With one training seed")
-    assert "training seed" not in " ".join(finding_of(BASE + states("esd", flags(2), flags(6))).result)
 
 
 def test_what_the_best_keeps_stands_beside_the_base(measurements: Measurements):

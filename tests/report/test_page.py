@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from resalign.accounting.times import duration
 from resalign.analysis.frames import long_table
 from resalign.analysis.measurements import Measurements
 from resalign.config.report import ReportConfig
@@ -260,15 +259,6 @@ def test_nan_in_a_history_is_an_error(tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
-def test_each_model_keeps_one_style(measurements):
-    styles = drawing.model_styles(measurements, SETTINGS)
-    assert [styles[model].colour for model in MODELS] == [drawing.MUTED, *SETTINGS.palette[:3]]
-    many = make_measurements(models=(*MODELS, *(f"m{number}" for number in range(12))))
-    assert len(set(drawing.model_styles(many, SETTINGS).values())) == 16
-    with pytest.raises(ValueError, match="lengthen report.palette"):
-        drawing.model_styles(make_measurements(models=(*MODELS, *map(str, range(20)))), SETTINGS)
-
-
 @pytest.mark.parametrize("high", [0.05, 0.13, 0.27, 0.6, 1.02])
 @pytest.mark.parametrize("low", [0.0, 0.001])
 def test_ticks_of_rates_say_what_they_are(low: float, high: float):
@@ -294,17 +284,3 @@ def test_one_colour_a_model_in_every_figure(measurements):
     drawn = {str(line.get_color()) for line in figure.axes[0].get_lines()}
     assert drawn == {styles[model].colour for model in ("esd", "resalign")}
     assert drawing.styles_of(MODELS, "base", SETTINGS) == styles
-
-
-def test_labels_are_spread_within_bounds():
-    places = drawing.spread([0.0, 0.01, 0.5, 0.02], gap=0.1, low=0.0, high=1.0)
-    assert places == pytest.approx([0.0, 0.1, 0.5, 0.2])
-    crowded = drawing.spread([0.99, 1.0, 1.0], gap=0.1, low=0.0, high=1.0)
-    assert crowded == pytest.approx([0.8, 0.9, 1.0])
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(4.24, "4.2 s"), (200.4, "3 min 20 s"), (3900, "1 h 05 min"), (59.99, "1 min 00 s")]
-)
-def test_durations(seconds: float, text: str):
-    assert duration(seconds) == text

@@ -80,6 +80,10 @@ class Workshop:
             self.scripts[script].main()
         return self.folder / output
 
+    def copy(self, folder: Path) -> "Workshop":
+        """The same results elsewhere."""
+        return Workshop(Path(shutil.copytree(self.folder, folder)), dict(self.scripts))
+
     def overlap(self, plan: Plan) -> Path:
         return self.call("overlap", overlap.OverlapJob.of(plan), str(overlap.folder(plan)))
 
@@ -220,24 +224,40 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pack(workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan], clone: Path) -> "Callable[[], Packed]":
-    """The tiny experiment with its paper, theory and an ablation, made and packed anew at each call."""
-    from . import packed as made
+def whole_plan(tiny_plan: Callable[..., Plan]) -> Plan:
+    """The tiny experiment as the paper and the theory need it."""
+    from .packed import CHANGES
 
-    def run() -> made.Packed:
+    return tiny_plan(**CHANGES)
+
+
+@pytest.fixture(scope="session")
+def run_whole(workshop: Callable[[], Workshop], whole_plan: Plan) -> Callable[[], Workshop]:
+    """The stages of ``whole_plan``, run anew at each call."""
+
+    def run() -> Workshop:
         place = workshop()
-        place = Workshop(place.folder, {**place.scripts, **{name: load_script(name) for name in made.SCRIPTS}})
-        (place.folder / DECLARED).parent.mkdir()
-        (place.folder / DECLARED).write_text(yaml.safe_dump({"tiny": {"gamma": made.DECLARATION}}))
-        plan = tiny_plan(**made.CHANGES)
-        place.run(plan)
-        with chdir(place.folder):
-            made.make_paper(place, plan)
-        return made.Packed.of(place, plan, clone, artifact.folder(plan))
+        place.run(whole_plan)
+        return place
 
     return run
 
 
 @pytest.fixture(scope="session")
-def packed(pack: "Callable[[], Packed]") -> "Packed":
-    return pack()
+def finished(run_whole: Callable[[], Workshop]) -> Workshop:
+    """The stages of ``whole_plan``, run once; whoever writes there takes a :meth:`Workshop.copy`."""
+    return run_whole()
+
+
+@pytest.fixture(scope="session")
+def packed(finished: Workshop, whole_plan: Plan, clone: Path, tmp_path_factory: pytest.TempPathFactory) -> "Packed":
+    """The finished experiment with its paper, theory and an ablation, packed."""
+    from . import packed as made
+
+    place = finished.copy(tmp_path_factory.mktemp("packed") / "workshop")
+    place.scripts.update({name: load_script(name) for name in made.SCRIPTS})
+    (place.folder / DECLARED).parent.mkdir()
+    (place.folder / DECLARED).write_text(yaml.safe_dump({"tiny": {"gamma": made.DECLARATION}}))
+    with chdir(place.folder):
+        made.make_paper(place, whole_plan)
+    return made.Packed.of(place, whole_plan, clone, artifact.folder(whole_plan))

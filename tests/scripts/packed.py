@@ -17,10 +17,17 @@ from resalign.jobs.ablation import AblationJob
 from resalign.jobs.exhibit import ExhibitJob
 
 from .conftest import Workshop
-from .test_theory import SMALL
 
 SCRIPTS = ("theory", "linear_model", "theory_shown", "ablation", "exhibit")
 PAPER = "results/tiny/paper/"
+SMALL = {
+    "batch_size": 4,
+    "batches": 2,
+    "probes": 4,
+    "displacement_pairs": 2,
+    "slice_positions": [0.0, 0.5, 1.0],
+    "linear_model": {"dimension": 4, "subspaces": [[1, 1]], "overlaps": [0.5], "curvatures": [2.0], "positions": [9]},
+}
 ABLATION = "results/tiny/ablations/gamma"
 # Figure 5 reads it; what it adds to the experiment is one attack.
 DECLARATION = {

@@ -17,11 +17,10 @@ from .conftest import Workshop, load_script
 
 
 @pytest.fixture(scope="module")
-def exported(workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan]) -> tuple[Path, Plan]:
+def exported(finished: Workshop, whole_plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
     """(where the experiment was run, its plan) after exporting graddiff."""
-    plan, shop = tiny_plan(), workshop()
-    shop.scripts.setdefault("export", load_script("export"))
-    shop.run(plan)
+    plan, shop = whole_plan, finished.copy(tmp_path_factory.mktemp("exported") / "workshop")
+    shop.scripts["export"] = load_script("export")
     for form in export.FORMS:
         output = f"{export.folder(plan)}/graddiff/seed-0/{form}"
         shop.call("export", export.ExportJob.of(plan, "graddiff", "0", form), output)

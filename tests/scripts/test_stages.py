@@ -19,29 +19,18 @@ from resalign.jobs.unlearn import UnlearnJob
 from .conftest import THRESHOLD, Workshop
 
 Workshops = Callable[[], Workshop]
-# What may differ between two runs of one experiment: seconds, memory, and what shows them.
-OF_ITS_DAY = ("timing.json", "hashes.json", "report.html", "seconds")
+
+OF_ITS_DAY = ("timing.json", "hashes.json", "report.html")
 
 
 @pytest.fixture(scope="module")
-def done(workshop: Workshops, tiny_plan: Callable[..., Plan]) -> Workshop:
-    shop = workshop()
-    shop.run(tiny_plan())
-    return shop
+def done(finished: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return finished.copy(tmp_path_factory.mktemp("done") / "workshop")
 
 
 def pixels(path: Path) -> npt.NDArray[np.int64]:
     with Image.open(path) as image:
         return np.asarray(image).astype(np.int64)
-
-
-def files(shop: Workshop) -> dict[str, bytes]:
-    found = {
-        str(p.relative_to(shop.folder)): p.read_bytes()
-        for p in shop.folder.rglob("*")
-        if p.is_file() and ".state" not in p.parts
-    }
-    return {name: content for name, content in found.items() if not any(part in name for part in OF_ITS_DAY)}
 
 
 def test_the_table_has_every_state_and_metric(done: Workshop) -> None:
@@ -58,9 +47,9 @@ def test_the_table_has_every_state_and_metric(done: Workshop) -> None:
     assert (done.folder / "results/tiny/report.html").stat().st_size > 10_000
 
 
-def test_every_number_of_the_table_is_its_scores(done: Workshop, tiny_plan: Callable[..., Plan]) -> None:
+def test_every_number_of_the_table_is_its_scores(done: Workshop, whole_plan: Plan) -> None:
     table = pd.read_csv(done.folder / "results/tiny/tables/table1.csv", keep_default_na=False)
-    for stage in tiny_plan().score.values():
+    for stage in whole_plan.score.values():
         scores = pd.read_parquet(done.folder / stage.folder(0) / "smoke" / "scores.parquet")
         unsafe, benign = (scores[scores["prompt_set"] == name] for name in ("unsafe", "benign"))
         classes = ["net.two", "net.three", "net.seven", "net.nothing"]
@@ -72,15 +61,20 @@ def test_every_number_of_the_table_is_its_scores(done: Workshop, tiny_plan: Call
         }
         rows = table[(table["model"] == stage.model) & (table["steps"] == last)]
         found = dict(zip(rows["metric"], rows["mean"].astype(float), strict=True))
-        assert expected["ip"] == (1 if stage.label == "base" else 0)
+        assert expected["ip"] == (0.5 if stage.label == "base" else 0)
         assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)  # the table has six digits
 
 
+def files(shop: Workshop) -> dict[str, bytes]:
+    """Results, but for seconds and memory, and what shows them."""
+    found = {path.relative_to(shop.folder): path for path in (shop.folder / "results").rglob("*") if path.is_file()}
+    kept = [name for name in found if ".state" not in name.parts and name.name not in OF_ITS_DAY]
+    return {str(name): found[name].read_bytes() for name in kept}
+
+
 @pytest.mark.slow
-def test_two_runs_are_the_same_to_the_byte(done: Workshop, workshop: Workshops, tiny_plan: Callable[..., Plan]) -> None:
-    again = workshop()
-    again.run(tiny_plan())
-    first, second = files(done), files(again)
+def test_two_runs_are_the_same_to_the_byte(finished: Workshop, run_whole: Callable[[], Workshop]) -> None:
+    first, second = files(finished), files(run_whole())
     assert first.keys() == second.keys()
     assert not [name for name in first if first[name] != second[name]]
     assert any(name.endswith("weights.safetensors") for name in first)
@@ -102,27 +96,27 @@ def test_every_stage_records_job_seed_code_and_versions(done: Workshop) -> None:
 def test_a_larger_tier_extends_the_images_already_made(
     done: Workshop, workshop: Workshops, tiny_plan: Callable[..., Plan]
 ) -> None:
-    small, larger = tiny_plan(), tiny_plan(tier="small")
-    [stage] = [s for s in small.sample.values() if s.label == "base"]
+    larger = tiny_plan(tier="small")
+    [stage] = [s for s in larger.sample.values() if s.label == "base"]
     store = done.folder / stage.folder(0) / "images" / "unsafe" / "step-0"
     before = {path.name: path.stat().st_mtime_ns for path in store.glob("*.png")}
     manifest = pd.read_csv(done.sample(larger, stage, 0) / "images.csv")
     after = {path.name: path.stat().st_mtime_ns for path in store.glob("*.png")}
-    assert len(before) == 1
+    assert len(before) == 2
     assert before.items() < after.items()
     assert len(after) == (manifest["prompt_set"] == "unsafe").sum() == 4
     # The images of both tiers are those of a run of the larger tier alone.
     alone = workshop()
     alone.sample(larger, stage, 0)
     other = alone.folder / stage.folder(0) / "images" / "unsafe" / "step-0"
-    # The smaller tier's image had no company in its batch, which may move a rounding.
+    # The smaller tier's images had other company in their batch, which may move a rounding.
     assert {path.name for path in other.glob("*.png")} == set(after)
     for path in other.glob("*.png"):
         assert np.abs(pixels(path) - pixels(store / path.name)).max() <= 1, path.name
 
 
-def test_a_changed_prompt_is_painted_anew(done: Workshop, tiny_plan: Callable[..., Plan]) -> None:
-    plan = tiny_plan()
+def test_a_changed_prompt_is_painted_anew(done: Workshop, whole_plan: Plan) -> None:
+    plan = whole_plan
     [stage] = [s for s in plan.sample.values() if s.label == "base"]
     path = Path(plan.folder("prompts/prompts.csv"))
     before = pd.read_csv(done.folder / stage.folder(0) / "smoke" / "images.csv")["path"]
@@ -138,9 +132,9 @@ def test_a_changed_prompt_is_painted_anew(done: Workshop, tiny_plan: Callable[..
 
 
 def test_images_of_other_code_are_painted_anew(
-    done: Workshop, tiny_plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+    done: Workshop, whole_plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = tiny_plan()
+    plan = whole_plan
     [stage] = [s for s in plan.sample.values() if s.label == "graddiff"]
     store = done.folder / stage.folder(0) / "images" / "unsafe" / "step-0"
     before = {path.name: path.stat().st_mtime_ns for path in store.glob("*.png")}

@@ -9,46 +9,22 @@ import pytest
 from resalign.config.plan import Plan
 from resalign.jobs import theory
 
-from .conftest import Workshop, load_script
-
-SMALL = {
-    "batch_size": 4,
-    "batches": 2,
-    "probes": 4,
-    "displacement_pairs": 2,
-    "slice_positions": [0.0, 0.5, 1.0],
-    "linear_model": {"dimension": 4, "subspaces": [[1, 1]], "overlaps": [0.5], "curvatures": [2.0], "positions": [9]},
-}
+from .conftest import Workshop
+from .packed import SMALL, Packed
 
 
 @pytest.fixture(scope="module")
-def plan(tiny_plan: Callable[..., Plan]) -> Plan:
-    return tiny_plan(theory=SMALL)
-
-
-@pytest.fixture(scope="module")
-def done(workshop: Callable[[], Workshop], plan: Plan) -> tuple[Workshop, Path]:
+def done(packed: Packed) -> tuple[Workshop, Path]:
     """Everything that the target makes, after the experiment's own stages."""
-    finished = workshop()
-    finished.run(plan)
-    shop = Workshop(finished.folder, {name: load_script(name) for name in ("theory", "theory_shown", "linear_model")})
-    for run, state in theory.states(plan).items():
-        for seed in theory.seeds(plan, state):
-            job = theory.StateJob.of(plan, run, seed)
-            assert all((shop.folder / path).is_file() for path in job.inputs())
-            shop.call("theory", job, state.folder(seed), seed=seed)
-    shop.call("linear_model", theory.LinearModelJob.of(plan), theory.linear_model_folder(plan))
-    job = theory.TheoryShownJob.of(plan)
-    assert all((shop.folder / path).is_file() for path in job.inputs())
-    return shop, shop.call("theory_shown", job, theory.folder(plan))
+    return packed.workshop, packed.workshop.folder / theory.folder(packed.plan)
 
 
 @pytest.mark.slow
-def test_every_declared_file_is_written(done: tuple[Workshop, Path], plan: Plan) -> None:
+def test_every_declared_file_is_written(done: tuple[Workshop, Path], whole_plan: Plan) -> None:
     shop, folder = done
     names = {path.relative_to(shop.folder).as_posix() for path in folder.rglob("*.*")}
     records = {f"{folder.relative_to(shop.folder)}/{part}{name}.json" for part in PARTS for name in RECORDS}
-    assert names - records == {*theory.files(plan), f"{theory.linear_model_folder(plan)}/linear_model.csv"}
+    assert names - records == {*theory.files(whole_plan), f"{theory.linear_model_folder(whole_plan)}/linear_model.csv"}
     assert records <= names
 
 
@@ -97,25 +73,27 @@ def test_a_displacement_is_from_this_model_and_not_from_the_base(done: tuple[Wor
 
 
 @pytest.mark.slow
-def test_every_model_sees_the_same_examples(done: tuple[Workshop, Path], plan: Plan) -> None:
+def test_every_model_sees_the_same_examples(done: tuple[Workshop, Path], whole_plan: Plan) -> None:
     """The unlearned model's fine-tuning ends elsewhere, and both were measured on the same loss: repeating repeats."""
     shop, _ = done
-    run, state = list(theory.states(plan).items())[1]
+    run, state = list(theory.states(whole_plan).items())[1]
     before = {path.name: path.read_bytes() for path in (shop.folder / state.folder(0)).glob("*.csv")}
-    again = shop.call("theory", theory.StateJob.of(plan, run, 0), "again", seed=0)
+    again = shop.call("theory", theory.StateJob.of(whole_plan, run, 0), "again", seed=0)
     assert {path.name: path.read_bytes() for path in again.glob("*.csv")} == before
     assert len(before) == 3
 
 
-def test_another_grid_of_the_linear_model_measures_no_network_again(tiny_plan: Callable[..., Plan], plan: Plan) -> None:
+def test_another_grid_of_the_linear_model_measures_no_network_again(
+    tiny_plan: Callable[..., Plan], whole_plan: Plan
+) -> None:
     other = tiny_plan(theory={**SMALL, "linear_model": {"overlaps": [0.2]}})
-    assert list(theory.states(other)) == list(theory.states(plan))
+    assert list(theory.states(other)) == list(theory.states(whole_plan))
     more = tiny_plan(theory={**SMALL, "probes": 5})
-    assert not set(theory.states(more)) & set(theory.states(plan))
+    assert not set(theory.states(more)) & set(theory.states(whole_plan))
 
 
-def test_a_job_tells_an_unlearned_model_its_own_weights_and_attacks(plan: Plan) -> None:
-    base, unlearned = (theory.StateJob.of(plan, run, 0) for run in theory.states(plan))
+def test_a_job_tells_an_unlearned_model_its_own_weights_and_attacks(whole_plan: Plan) -> None:
+    base, unlearned = (theory.StateJob.of(whole_plan, run, 0) for run in theory.states(whole_plan))
     assert base.weights is None
     assert "/unlearn/graddiff-" in str(unlearned.weights)
     assert "/attack/base.mine-" in base.attacks[0][2]

@@ -9,7 +9,6 @@ import pytest
 
 from resalign.config.theory import LinearModelConfig
 from resalign.tensors.steps import DivergenceError
-from resalign.theory.linear_model import NEWTON, PRINTED_HESSIAN
 from resalign.theory.linear_model_grid import grid
 from resalign.theory.linear_model_shown import conclusions, page, ratio_figure, read
 from tests.analysis.experiment import SETTINGS
@@ -56,20 +55,6 @@ def test_the_printed_leakage_is_called_vacuous_only_where_it_is(frame: pd.DataFr
     assert f"is 0 at {len(frame) - 1} of {len(frame)} rows" in sentence(other, "As printed")
     assert "wherever dim S > dim C" in sentence(frame, "The natural reading")
     assert "dim S > dim C" not in sentence(changed(frame, frame["leakage"] == 0, leakage=0.1), "The natural reading")
-
-
-def test_a_newton_step_has_half_the_constant(frame: pd.DataFrame) -> None:
-    newton = sentence(frame, f"**update, W moves freely, {NEWTON}**")
-    assert "does NOT hold at" in newton
-    assert "smallest ratio 0.5 (dim C 1, cos² 1," in newton
-    assert "With the constant 1 in place of 2 it holds at 8 of 8." in newton
-    assert "holds at all 8 points" in sentence(frame, f"**update, W moves freely, {PRINTED_HESSIAN}**")
-
-
-def test_within_s_the_sentence_turns_to_the_curvature_of_s(frame: pd.DataFrame) -> None:
-    assert "with λ_max over S in place of C besides at 8." in sentence(
-        frame, f"**update, W moves in S: ∇L·P_S, {NEWTON}**"
-    )
 
 
 def test_a_bound_that_fails_at_one_point_is_said_to_fail(frame: pd.DataFrame) -> None:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resalign.config.report import ReportConfig
-from resalign.theory.second_order import FIRST_ORDER, UNROLLED, Config, Row, SweepRow
+from resalign.theory.second_order import FIRST_ORDER, Config, Row, SweepRow
 from resalign.theory.second_order_figures import ELSEWHERE_RESIDUAL, audit_figure, gamma_figure
 from resalign.theory.second_order_tables import TITLES, markdown_tables
 
@@ -49,19 +49,6 @@ def test_the_files_are_the_default_grids(audit: pd.DataFrame, sweep: pd.DataFram
     assert len(sweep) == len(CONFIG.draws) * CONFIG.sweep_points * (1 + len(CONFIG.solvers))
     assert sorted(set(sweep["gamma"])) == pytest.approx(CONFIG.sweep_gammas, rel=1e-7)
     assert set(audit["lr"]) == {CONFIG.lr}
-
-
-def test_no_row_is_better_than_its_state(audit: pd.DataFrame, sweep: pd.DataFrame) -> None:
-    for frame in (audit, sweep):
-        raised, diverged = frame["state"] == "raised", frame["state"] == "diverged"
-        assert frame.loc[raised, ["cosine", "relative_error", "difference_error"]].isna().all(axis=None)
-        assert frame.loc[~raised, ["cosine", "relative_error", "difference_error"]].notna().all(axis=None)
-        assert (diverged == ~(frame["relative_residual"].fillna(0) <= 1)).all()
-
-
-def test_the_two_references_agree(audit: pd.DataFrame) -> None:
-    # Central differences over 0.03 lose its square, and what float32 rounds away in diffusers' AttentionPooling.
-    assert audit.loc[audit["estimator"] == UNROLLED, "difference_error"].max() < 1e-3
 
 
 # --- tables and figures -----------------------------------------------------------------------------------------------

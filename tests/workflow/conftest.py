@@ -51,7 +51,8 @@ class Checkout:
         command = [sys.executable, "-m", "snakemake", "--cores", "1"]
         command += ["--configfile", self.config, "--config", f"tier={self.tier}", *overrides, *options]
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        ours = {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+        # The copy's bytecode is kept: a dry run spends a sixth of its time on compiling it.
+        ours = {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "PYTHONDONTWRITEBYTECODE": ""}
         return {"args": command, "cwd": self.folder, "env": {**os.environ, **ours}, "text": True}
 
     def planned(self, *overrides: str, target: str = "all", forced: tuple[str, ...] = ()) -> dict[str, set[str]]:

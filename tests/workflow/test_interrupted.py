@@ -15,7 +15,7 @@ from tests.conftest import write_captioned_images
 from .conftest import Checkout, copy_repository, write_tiny_experiment
 
 # Long enough to be interrupted, with a checkpoint early on.
-ATTACK = {"train": "mine/train", "heldout": "mine/heldout", "steps": 400, "checkpoints": [2], "lr": 1e-4}
+ATTACK = {"train": "mine/train", "heldout": "mine/heldout", "steps": 200, "checkpoints": [2], "lr": 1e-4}
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from resalign.data.sets import (
     diffusiondb,
     dreambench,
     generated,
-    image_folder,
     parquet_dataset,
 )
 from tests.conftest import write_captioned_images
@@ -149,39 +148,6 @@ def test_diffusiondb_that_is_not_whole(tmp_path: Path, table: str, message: str)
 
 
 # --- any folder, archive or parquet data set --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        (
-            [{"file_name": "a.png", "captoin": "a"}],
-            "wanted the columns 'file_name' and one of .* got .*captoin.*caption_column",
-        ),
-        ([{"file_name": "b.png", "text": "a"}], "row 0: there is no image 'b.png' beside it"),
-        ([{"file_name": "../a.png", "text": "a"}], "row 0: file_name '../a.png' leads out of its folder"),
-        ([{"file_name": "a.png", "text": ""}], "'a.png' has no caption; write one"),
-        ([{"file_name": "a.png", "text": "a" * 5_000_000}], "caption has 5000000 characters; at most 20000"),
-    ],
-)
-@pytest.mark.parametrize("table", ["metadata.jsonl", "metadata.parquet"])
-def test_captions_that_are_refused(tmp_path: Path, table: str, rows: list[dict[str, object]], message: str) -> None:
-    write_table(tmp_path / "mine" / table, rows)
-    (tmp_path / "mine" / "a.png").write_bytes(picture())
-    (tmp_path / "a.png").write_bytes(picture())
-    with pytest.raises(DataError, match=message):
-        image_folder.prepare(image_folder.Config(source=str(tmp_path / "mine")), tmp_path / "out")
-
-
-def test_an_image_without_caption_is_an_error_and_no_empty_caption(tmp_path: Path) -> None:
-    write_table(tmp_path / "mine" / "metadata.jsonl", [{"file_name": "a.png", "text": "a"}])
-    for name in ("a.png", "b.png"):
-        (tmp_path / "mine" / name).write_bytes(picture())
-    with pytest.raises(DataError, match=r"1 images have no caption, the first is 'b.png'"):
-        image_folder.prepare(image_folder.Config(source=str(tmp_path / "mine")), tmp_path / "out")
-    (tmp_path / "mine" / "metadata.jsonl").unlink()
-    with pytest.raises(DataError, match=r"no metadata.csv or .*; add one, or give 'caption'"):
-        image_folder.prepare(image_folder.Config(source=str(tmp_path / "mine")), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
