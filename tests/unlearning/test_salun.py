@@ -1,7 +1,8 @@
 """SalUn: which weights it trains, and that what it does there is relabelling."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from resalign.diffusion.prediction import predict
 from resalign.errors import DataError
 from resalign.objectives.denoising import harmful_loss
 from resalign.objectives.relabelling import relabelling_loss
+from resalign.running.attempt import Attempt, Interrupted
+from resalign.running.folder import StateFolder
 from resalign.tensors.params import Params, add, detached, gradient, norm
-from resalign.unlearning import salun
+from resalign.unlearning import salun, scissorhands
 from resalign.unlearning._descent import Logged, descend, of_loss
 from resalign.unlearning._relabelling import substitutes_of
 from tests.nearness import assert_near, differing
@@ -207,3 +210,30 @@ def test_salun_of_a_concept_that_is_its_substitute_and_of_no_steps(
     for data, settings in ((same, {"alpha": 0.0}), (unlearning_data, {"steps": 0})):
         weights, _ = trained(loaded, salun, data, **{**SALUN, **settings})
         assert not differing(weights, original)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"), [(salun, {}), (scissorhands, {"saliency_batches": 2, "sparsity": 0.9})]
+)
+def test_what_the_saliency_chose_is_kept_when_a_run_stops_in_the_descent(
+    loaded: LoadedPipeline, unlearning_data: UnlearningData, tmp_path: Path, method: Any, settings: dict[str, Any]
+) -> None:
+    """The contract suite stops in the first loop; here the second is left after two steps of three."""
+    config, now = method.Config.parse({**SALUN, **settings}, where="test"), [0.0]
+
+    def late_in_the_descent(steps: range) -> Iterator[int]:
+        for step in steps:
+            now[0] = 10.0 if steps == range(3) and step == 1 else 0.0
+            yield step
+
+    with StateFolder(tmp_path, {}) as state:
+        attempt = Attempt(state, deadline=5.0, clock=lambda: now[0])
+        stopped = Run(0, progress=late_in_the_descent, attempt=attempt)
+        with pytest.raises(Interrupted, match="steps 2 of 3"):
+            method.unlearn(loaded, unlearning_data, config, stopped)
+    with StateFolder(tmp_path, {}) as state:
+        run = Run(0, attempt=Attempt(state))
+        resumed = method.unlearn(loaded, unlearning_data, config, run)
+    whole = Run(0)
+    assert not differing(method.unlearn(loaded, unlearning_data, config, whole), resumed)
+    assert run.history.rows == whole.history.rows

@@ -87,8 +87,8 @@ def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: R
     centres = Centres(start, torch.ones(2, dtype=torch.long))
     original = named_weights(loaded.denoiser)
     direction = contrastive_gradient(loaded, data, config, centres)
-    held = {"means": centres.means, "counts": centres.counts}
-    trained = descend(original, select(original, config.scope), direction, config, run, method="lcfdsd", **held)
+    names, held = select(original, config.scope), {"means": centres.means, "counts": centres.counts}
+    trained = descend(original, names, direction, config, run, method="lcfdsd", centres=held)
     return loaded.named(trained)
 
 

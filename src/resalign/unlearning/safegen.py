@@ -95,10 +95,9 @@ def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: R
             tensor.lerp_(variables[name], 1 - decay)
         taken.add_(1)
 
+    direction = step_gradient(loaded, data, config)
     held = {"average": average, "taken": taken}
-    descend(
-        original, names, step_gradient(loaded, data, config), config, run, method="safegen", stepped=averaged, **held
-    )
+    descend(original, names, direction, config, run, method="safegen", stepped=averaged, averaging=held)
     return loaded.named(average)
 
 
