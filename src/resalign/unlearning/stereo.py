@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -100,7 +100,7 @@ def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: R
     # Filled in place, so that every loop that goes on after a stop restores the outcome of those before it.
     student = detached({name: original[name] for name in names})
     found = [detached(initial) for _ in range(config.rounds)]
-    held = {"student": student, "found": found}
+    held: dict[str, Any] = {"student": student, "found": found}
     for number in range(config.rounds):
         weights = {**original, **student}  # of this round's start: its reference, too [release, train_erasing]
         erasure = _search_gradient(loaded, data, config, weights, found[:number][-1:])
