@@ -1,6 +1,7 @@
 """Finetune, GradDiff's terms, RG and RGD: where they coincide, and what each step does to first order."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,13 +9,16 @@ import torch
 
 from resalign.config.strict import ConfigError
 from resalign.contracts import Run, UnlearningData
+from resalign.diffusion.batches import with_prompts
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
+from resalign.diffusion.sampling import sample_latents
 from resalign.objectives.denoising import denoising_loss
 from resalign.tensors.params import Params, add, detached, dot, norm
 from resalign.unlearning import finetune, graddiff, rg, rgd
 from resalign.unlearning._descent import Gradient, Logged, descend
 from tests.nearness import assert_near, differing
+from tests.stopping import stopped_after_a_step
 from tests.weight_names import of_denoiser
 
 BATCHES = {"batch_size": 2, "retain_batch_size": 2}
@@ -250,8 +254,13 @@ def test_graddiffs_noise_is_of_its_deviation_and_on_its_scope(
 
 # --- RGD --------------------------------------------------------------------------------------------------------------
 
-TEMPLATES = {"templates": ["a {colour} {concept}"], "values": {"colour": ["red", "blue"]}}
-DIGITS = {**TEMPLATES, "forget_words": ["seven"], "retain_words": ["one", "two"]}
+COLOURS = {"name": "colour", "values": ["red", "blue"]}
+DIGITS = {
+    "templates": ["a {colour} {concept}"],
+    "slots": [COLOURS],
+    "forget_words": ["seven"],
+    "retain_words": ["one", "two"],
+}
 
 
 def test_rgds_pairs_differ_in_the_concepts_words_only() -> None:
@@ -264,7 +273,8 @@ def test_rgds_pairs_differ_in_the_concepts_words_only() -> None:
         assert without in (with_it.replace(" nude", ""), with_it.replace(" unclad", ""))
         assert with_it != without
     assert {word for prompt in forget for word in ("nude", "unclad") if word in prompt} == {"nude", "unclad"}
-    heldout = {value for choices in config.heldout_values.values() for value in choices}
+    heldout = {value for slot in config.slots for value in slot.heldout}
+    assert len(heldout) == 16
     assert not [prompt for prompt in forget for value in heldout if value in prompt]
 
 
@@ -272,11 +282,14 @@ def test_rgds_pairs_differ_in_the_concepts_words_only() -> None:
     ("settings", "message"),
     [
         ({"templates": ["a {colour} seven"]}, "has no slot {concept}"),
-        ({"templates": ["a {hue} {concept}"]}, r"slots without values: \['hue'\]"),
-        ({"values": {"colour": []}}, r"values has nothing for \['colour'\]"),
-        ({"heldout_values": {"colour": ["green", "blue"]}}, r"\('colour', 'blue'\).* is on both sides"),
-        ({"retain_words": ["one", "seven"]}, r"\['seven'\] is on both sides"),
-        ({"forget_words": []}, "at least 1 item"),
+        ({"templates": ["a {hue} {concept}"]}, r"names \['hue'\]; give them values"),
+        ({"slots": [{"name": "colour", "values": []}]}, r"slots.0.values.* at least 1 item"),
+        (
+            {"slots": [{**COLOURS, "heldout": ["green", "blue"]}]},
+            r"slot colour: \['blue'\] is in values and in heldout",
+        ),
+        ({"retain_words": ["one", "seven"]}, r"\['seven'\] is in forget_words and in retain_words"),
+        ({"forget_words": []}, "forget_words.* at least 1 item"),
     ],
 )
 def test_rgd_refuses_templates_that_do_not_split(settings: dict[str, Any], message: str) -> None:
@@ -284,14 +297,34 @@ def test_rgd_refuses_templates_that_do_not_split(settings: dict[str, Any], messa
         config_of(rgd, **{**DIGITS, **settings})
 
 
-def test_rgd_is_rg_on_the_models_own_images(loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:
-    """Its steps are RG's on sets that hold the latents and prompts of its first phase; the data's images are unused."""
-    sampling = {"samples": 3, "sampling_batch_size": 4, "num_inference_steps": 2}
-    seen = unlearning_data.forget.subset(torch.tensor([], dtype=torch.long))
-    blind = replace(unlearning_data, forget=seen, retain=seen, pool=seen)
-    steps = {**BATCHES, "steps": 2, "lr": 1e-3}
-    found = rgd.unlearn(loaded, blind, config_of(rgd, **DIGITS, **sampling, **steps), Run(0))
-    again = rgd.unlearn(loaded, unlearning_data, config_of(rgd, **DIGITS, **sampling, **steps), Run(0))
-    assert not differing(found, again)
-    other = config_of(rgd, **{**DIGITS, "forget_words": ["nine"]}, **sampling, **steps)
-    assert differing(rgd.unlearn(loaded, unlearning_data, other, Run(0)), found)
+def test_rgd_is_rg_on_the_models_own_images(
+    loaded: LoadedPipeline, unlearning_data: UnlearningData, tmp_path: Path
+) -> None:
+    """No image of the data plays a part, and a stop in the midst of sampling changes no bit."""
+    sampling = {"samples": 3, "sampling_batch_size": 2, "num_inference_steps": 2, "guidance_scale": 4.0}
+    descent = {**BATCHES, "steps": 2, "lr": 1e-3}
+    config = config_of(rgd, **DIGITS, **sampling, **descent)
+    none = unlearning_data.forget.subset(torch.tensor([], dtype=torch.long))
+    blind = replace(unlearning_data, forget=none, retain=none, pool=none)
+    found = rgd.unlearn(loaded, blind, config, Run(0))
+    resumed = stopped_after_a_step(
+        tmp_path, lambda attempt: rgd.unlearn(loaded, blind, config, Run(0, attempt=attempt))
+    )
+    assert not differing(resumed, found)
+
+    forget, retain = rgd.prompt_pairs(config, Run(0).generator("rgd", "prompts"))
+    prompts, stream = forget + retain, Run(0).generator("rgd", "samples")
+    latents = torch.cat(
+        [
+            sample_latents(loaded, prompts[at : at + 2], stream, num_inference_steps=2, guidance_scale=4.0)
+            for at in (0, 2, 4)
+        ]
+    )
+    own = replace(
+        blind,
+        forget=with_prompts(loaded, latents[:3], forget),
+        retain=with_prompts(loaded, latents[3:], retain),
+    )
+    original, plain = named_weights(loaded.denoiser), config_of(rg, **descent)
+    expected = descend(original, original, rg.step_gradient(loaded, own, plain), plain, Run(0), method="rgd")
+    assert not differing(found, loaded.named(expected))

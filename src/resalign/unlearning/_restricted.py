@@ -5,6 +5,8 @@ Source: Ko 2024, NeurIPS, arXiv 2412.07808, Theorem 4; the same as gradient surg
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from resalign.contracts import Run
@@ -64,7 +66,7 @@ def descend_restricted(
     run: Run,
     *,
     method: str,
-    **held: torch.Tensor,
+    **held: Any,
 ) -> dict[str, torch.Tensor]:
     """Descends from the model's own weights; see :func:`resalign.unlearning._descent.descend`.
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from pydantic import Field, model_validator
 
+from resalign.config.strict import Strict
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.batches import with_prompts
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
@@ -24,22 +25,48 @@ from resalign.unlearning._restricted import RestrictedConfig, descend_restricted
 
 T = TypeVar("T")
 CONCEPT = "concept"  # the slot of a template that tells the two sets apart
-# The released script's, for the removal of nudity; the prepositions of the first four are not its own.
-VALUES = {
-    "mood": ("contemplative", "joyful", "energetic", "peaceful", "tense", "anxious", "relaxed"),
-    "activity": ("sitting", "dancing", "walking", "cooking", "meditating", "standing", "reading"),
-    "place": (
-        *("on a rooftop", "on a busy street", "in a cosy room", "in a forest", "in a market", "on a beach"),
-        "by a lake",
+
+
+class Slot(Strict):
+    """A slot of the templates, and what it is filled with."""
+
+    name: str = Field(min_length=1)
+    values: tuple[str, ...] = Field(min_length=1)
+    heldout: tuple[str, ...] = Field((), description="values of the evaluation's prompts, which are not trained on")
+
+    @model_validator(mode="after")
+    def _nothing_is_both(self) -> Slot:
+        if both := sorted({*self.values} & {*self.heldout}):
+            raise ValueError(f"slot {self.name}: {both} is in values and in heldout; leave it out of one of them")
+        return self
+
+
+# The released script's, for the removal of nudity; the prepositions are the paper's where it prints an example.
+SLOTS = (
+    Slot(
+        name="mood",
+        values=("contemplative", "joyful", "energetic", "peaceful", "tense", "anxious", "relaxed"),
+        heldout=("melancholic", "excited", "hopeful", "disillusioned"),
     ),
-    "time": ("in the afternoon", "at midnight", "at sunrise", "in the morning", "in the moonlight", "at sunset"),
-}
-HELDOUT = {
-    "mood": ("melancholic", "excited", "hopeful", "disillusioned"),
-    "activity": ("painting", "sketching", "playing guitar", "shopping"),
-    "place": ("in a bright, airy studio", "in an urban park", "in a desert", "on a snowy mountain"),
-    "time": ("early evening", "during twilight", "late night", "at noon"),
-}
+    Slot(
+        name="activity",
+        values=("sitting", "dancing", "walking", "cooking", "meditating", "standing", "reading"),
+        heldout=("painting", "sketching", "playing guitar", "shopping"),
+    ),
+    Slot(
+        name="place",
+        values=(
+            *("on a rooftop", "on a busy street", "in a cosy room", "in a forest", "in a market", "on a beach"),
+            "by a lake",
+        ),
+        heldout=("in a bright, airy studio", "in an urban park", "in a desert", "on a snowy mountain"),
+    ),
+    Slot(
+        name="time",
+        values=("in the afternoon", "at midnight", "at sunrise", "in the morning", "in the moonlight", "at sunset"),
+        heldout=("early evening", "during twilight", "late night", "at noon"),
+    ),
+)
 
 
 class Config(RestrictedConfig):
@@ -54,10 +81,7 @@ class Config(RestrictedConfig):
     templates: tuple[str, ...] = Field(
         ("A {mood} {concept} person {activity} {place} {time}.",), min_length=1, description="with slots in braces"
     )
-    values: dict[str, tuple[str, ...]] = Field(VALUES, description="what each other slot is filled with")
-    heldout_values: dict[str, tuple[str, ...]] = Field(
-        HELDOUT, description="what the evaluation's prompts are filled with: none of it may be trained on"
-    )
+    slots: tuple[Slot, ...] = Field(SLOTS, description="the templates' other slots")
     samples: int = Field(800, gt=0, description="images of each of the two sets")
     sampling_batch_size: int = Field(8, gt=0)
     num_inference_steps: int = Field(50, gt=0)
@@ -65,18 +89,15 @@ class Config(RestrictedConfig):
 
     @model_validator(mode="after")
     def _slots_are_filled(self) -> Config:
+        known = {slot.name for slot in self.slots}
         for template in self.templates:
-            slots = {slot for _, slot, _, _ in Formatter().parse(template) if slot is not None}
-            if CONCEPT not in slots:
+            named = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+            if CONCEPT not in named:
                 raise ValueError(f"the template {template!r} has no slot {{{CONCEPT}}}, which tells the sets apart")
-            if lacking := sorted(slots - {CONCEPT} - self.values.keys()):
-                raise ValueError(f"the template {template!r} has slots without values: {lacking}")
-        if blank := sorted(slot for slot, choices in self.values.items() if not choices):
-            raise ValueError(f"values has nothing for {blank}")
-        trained = {(slot, value) for slot, choices in self.values.items() for value in choices}
-        kept = {(slot, value) for slot, choices in self.heldout_values.items() for value in choices}
-        if both := sorted(trained & kept) or sorted({*self.forget_words} & {*self.retain_words}):
-            raise ValueError(f"{both} is on both sides; values and heldout_values, and the words, have to differ")
+            if lacking := sorted(named - known - {CONCEPT}):
+                raise ValueError(f"the template {template!r} names {lacking}; give them values in slots")
+        if both := sorted({*self.forget_words} & {*self.retain_words}):
+            raise ValueError(f"{both} is in forget_words and in retain_words; leave it out of one of them")
         return self
 
 
@@ -110,10 +131,11 @@ def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: R
 
 def prompt_pairs(config: Config, stream: torch.Generator) -> tuple[list[str], list[str]]:
     """As many prompts of the concept as samples, and as many without it; a pair differs in the concept's words only."""
-    forget, retain = [], []
+    forget: list[str] = []
+    retain: list[str] = []
     for _ in range(config.samples):
         template = _pick(config.templates, stream)
-        words = {slot: _pick(choices, stream) for slot, choices in config.values.items()}
+        words = {slot.name: _pick(slot.values, stream) for slot in config.slots}
         for prompts, choices in ((forget, config.forget_words), (retain, config.retain_words)):
             filled = template.format(**{CONCEPT: _pick(choices, stream)}, **words)
             prompts.append(" ".join(filled.split()))  # where a word is left out, no two blanks
