@@ -11,14 +11,25 @@ from resalign.config.strict import Strict
 
 # Wherever a member has these fields: few steps, a word of the captions of `attack_data`, and a γ within which the tiny
 # UNet's curvature lets a solve converge.
-SMALL = {"steps": 2, "num_inference_steps": 2, "batch_size": 2, "draws": 1, "gamma": 0.01, "token": "two"}
-# The tiny text encoder's embeddings sum to zero: closed forms need a ridge.
-SMALL |= {"damping": 0.1}
-SMALL |= {"heldout_batch_size": 8, "harmful_batch_size": 8, "hessian_batch_size": 2, "samples": 2}
-SMALL |= {"saliency_batches": 2}
-SMALL |= {"rounds": 1, "warm_up": 1, "attack_steps": 2}
-# One that is run first and one that is descended together with the method have the same number of steps.
-SMALL |= {"base": {"method": "graddiff", "steps": 2, "batch_size": 2}}
+SMALL: dict[str, Any] = {
+    "steps": 2,
+    "num_inference_steps": 2,
+    "batch_size": 2,
+    "heldout_batch_size": 8,
+    "harmful_batch_size": 8,
+    "hessian_batch_size": 2,
+    "draws": 1,
+    "gamma": 0.01,
+    "token": "two",
+    "damping": 0.1,  # the tiny text encoder's embeddings sum to zero: closed forms need a ridge
+    "samples": 2,
+    "saliency_batches": 2,
+    "rounds": 1,
+    "warm_up": 1,
+    "attack_steps": 2,
+    # One that is run first and one that is descended together with the method have the same number of steps.
+    "base": {"method": "graddiff", "steps": 2, "batch_size": 2},
+}
 
 
 def smallest(config_class: type[Strict], **settings: Any) -> Strict:

@@ -40,15 +40,17 @@ def linear_pipeline() -> Any:
     return SimpleNamespace(denoiser=LinearDenoiser(), architecture=architecture, named=named)
 
 
+def images(name: str) -> EncodedImages:
+    """Four images in latent space, with one prompt."""
+    latents = torch.randn((4, CHANNELS, 2, 2), generator=Run(1).generator(name)).double()
+    conditioning, rows = Conditioning(torch.zeros((1, 1, 1)).double()), torch.zeros(4, dtype=torch.long)
+    return EncodedImages(latents, conditioning, rows, DDPMScheduler(**SCHEDULE), (name,) * 4)
+
+
 def linear_data() -> UnlearningData:
-    """Four images of the concept, four to retain, four of the pool."""
-    sets = []
-    for name in ("forget", "retain", "pool"):
-        latents = torch.randn((4, CHANNELS, 2, 2), generator=Run(1).generator(name)).double()
-        conditioning = Conditioning(torch.zeros((1, 1, 1)).double())
-        rows = torch.zeros(4, dtype=torch.long)
-        sets.append(EncodedImages(latents, conditioning, rows, DDPMScheduler(**SCHEDULE), (name,) * 4))
-    return UnlearningData(*sets, concepts=(ConceptPrompts(prompts=("forget",)),))
+    """Images of the concept, to retain, and of the pool."""
+    concepts = (ConceptPrompts(prompts=("forget",)),)
+    return UnlearningData(images("forget"), images("retain"), images("pool"), concepts)
 
 
 def columns(batch: NoisyBatch) -> tuple[torch.Tensor, torch.Tensor]:

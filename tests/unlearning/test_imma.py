@@ -1,5 +1,6 @@
 """IMMA's alternation, against its iterates in closed form and with its adversary off."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ class Rule:
     """The update that an optimizer takes for a gradient, from its definition."""
 
     def __init__(self, optimizer: str, lr: float) -> None:
-        self.is_adam, self.lr, self.t, self.m, self.v = optimizer == "adam", lr, 0, 0.0, 0.0
+        self.is_adam, self.lr, self.t = optimizer == "adam", lr, 0
+        self.m = self.v = torch.zeros(())
 
     def __call__(self, gradient: torch.Tensor) -> torch.Tensor:
         if not self.is_adam:
@@ -113,7 +115,7 @@ def test_it_starts_from_its_base(loaded: LoadedPipeline, unlearning_data: Unlear
 def test_a_run_that_stopped_after_its_base_goes_on_to_equal_bits(
     loaded: LoadedPipeline, unlearning_data: UnlearningData, tmp_path: Path
 ) -> None:
-    settings = {"base": {"method": "graddiff", "steps": 1, "batch_size": 2}, "steps": 2}
+    settings: dict[str, Any] = {"base": {"method": "graddiff", "steps": 1, "batch_size": 2}, "steps": 2}
     whole = trained(loaded, unlearning_data, **settings)
     resumed = stopped_after_a_step(
         tmp_path, lambda attempt: trained(loaded, unlearning_data, attempt=attempt, **settings)
@@ -163,8 +165,6 @@ def test_what_a_base_is_counts_for_the_method() -> None:
 def test_a_base_that_changes_a_text_encoder_is_refused(
     loaded: LoadedPipeline, unlearning_data: UnlearningData, tmp_path: Path
 ) -> None:
-    from dataclasses import replace
-
     encoder = loaded.pipeline.text_encoder
     name, tensor = next(iter(encoder.named_parameters()))
     save_weights(tmp_path / "text.safetensors", {f"text_encoder.{name}": tensor.detach() + 1})

@@ -23,7 +23,7 @@ from tests.weight_names import of_denoiser
 from .linear_model import NAME, columns, linear_data, linear_pipeline, slope
 
 GAMMAS = ("gamma_11", "gamma_12", "gamma_21", "gamma_22", "gamma_23")
-OFF = dict.fromkeys(GAMMAS, 0.0)
+OFF: dict[str, Any] = dict.fromkeys(GAMMAS, 0.0)
 DESCENT = {"steps": 2, "lr": 1e-3, "optimizer": "adam", "weight_decay": 0.0, "max_grad_norm": 1.0}
 IMPORTED = {"method": "imported", "checkpoint": "x"}
 
@@ -71,7 +71,7 @@ def test_after_a_base_without_steps_the_terms_are_descended_alone(
     moved = {name: tensor + 0.01 for name, tensor in original.items()}  # the checkpoint of the fixture
     assert not differing(trained(loaded, unlearning_data, base=IMPORTED, **OFF), moved)
     # One step of plain descent in the preservation term moves along its negative gradient at the BASE's weights.
-    plain = {"steps": 1, "lr": 1.0, "optimizer": "sgd", "max_grad_norm": None}
+    plain: dict[str, Any] = {"steps": 1, "lr": 1.0, "optimizer": "sgd", "max_grad_norm": None}
     found = trained(loaded, unlearning_data, base=IMPORTED, **{**plain, **OFF, "gamma_11": 0.5})
     config = config_of(base=IMPORTED, **{**OFF, "gamma_11": 0.5})
     leaves = detached(moved, requires_grad=True)

@@ -99,7 +99,17 @@ def test_a_subspace_is_the_leading_left_singular_vectors_of_a_layers_inputs(
     assert {basis.shape[1] for basis in found.values()} != {1}
 
 
-def test_a_full_subspace_leaves_nothing_to_move(loaded: LoadedPipeline, base: dict[str, torch.Tensor]) -> None:
+def test_a_share_of_one_gives_the_rank_of_the_inputs_and_no_rounding_error() -> None:
+    stream = Run(0).generator("test")
+    for rank in range(1, 12):
+        left, right = (torch.randn(shape, generator=stream).double() for shape in ((16, rank), (rank, 500)))
+        x = left @ right
+        basis = pgu.leading(x @ x.T, 1.0)
+        assert basis.shape == (16, rank)
+        assert_near(basis @ (basis.T @ x), x, 1e-9)
+
+
+def test_a_full_subspace_leaves_nothing_to_move() -> None:
     linear, data = linear_pipeline(), linear_data()
     settings = {**SMALL, "base": {"method": "graddiff", "steps": 0}, "steps": 3, "lr": 0.1, "input_batches": 8}
     start = named_weights(linear.denoiser)[NAME]
@@ -116,7 +126,7 @@ def test_whole_steps_are_projected_whatever_the_optimizer(
     loaded: LoadedPipeline, unlearning_data: UnlearningData, base: dict[str, torch.Tensor], optimizer: str
 ) -> None:
     # Adam's scaling and AdamW's decay would lead out of the subspace if the gradient alone were projected.
-    decay = {"weight_decay": 0.1} if optimizer == "adamw" else {}
+    decay: dict[str, Any] = {"weight_decay": 0.1} if optimizer == "adamw" else {}
     found, _ = trained(loaded, unlearning_data, optimizer=optimizer, energy=0.9, lr=0.1, steps=2, **decay)
     bases = subspaces(loaded, unlearning_data, base, 0.9)
     moved = [name for name in differing(found, base) if (found[name] - base[name]).abs().max() > 1e-3]
@@ -139,7 +149,12 @@ def test_only_its_scope_moves_and_zero_steps_are_the_base(
 @pytest.mark.parametrize("harmful", ["erasure", "relabelling"])
 def test_the_unlearning_loss_falls(loaded: LoadedPipeline, unlearning_data: UnlearningData, harmful: str) -> None:
     kind = {"name": harmful, **({"num_inference_steps": 2} if harmful == "erasure" else {})}
-    settings = {"harmful": kind, "base": {"method": "graddiff", "steps": 0}, "energy": 0.5, "batch_size": 8}
+    settings: dict[str, Any] = {
+        "harmful": kind,
+        "base": {"method": "graddiff", "steps": 0},
+        "energy": 0.5,
+        "batch_size": 8,
+    }
     _, run = trained(loaded, unlearning_data, **{**settings, "steps": 20, "lr": 3e-3})
     losses = [value for _, name, value in run.history.rows if name == f"{harmful}_loss"]
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
@@ -148,7 +163,11 @@ def test_the_unlearning_loss_falls(loaded: LoadedPipeline, unlearning_data: Unle
 def test_a_run_that_stopped_after_its_base_goes_on_to_equal_bits(
     loaded: LoadedPipeline, unlearning_data: UnlearningData, tmp_path: Path
 ) -> None:
-    settings = {"base": {"method": "graddiff", "steps": 1, "batch_size": 2, "lr": 1e-2}, "steps": 2, "energy": 0.9}
+    settings: dict[str, Any] = {
+        "base": {"method": "graddiff", "steps": 1, "batch_size": 2, "lr": 1e-2},
+        "steps": 2,
+        "energy": 0.9,
+    }
     whole, _ = trained(loaded, unlearning_data, **settings)
     resumed, _ = stopped_after_a_step(
         tmp_path, lambda attempt: trained(loaded, unlearning_data, attempt=attempt, **settings)

@@ -107,7 +107,7 @@ def test_the_hypergradient_is_the_central_difference_through_the_inner_loop(
     lr, steps = 3e-3, 3
     tuned, unrolled = unrolled_hypergradient(outer, inner, theta, lr=lr, steps=steps)
     random = {n: torch.randn(t.shape, generator=stream).double() for n, t in theta.items()}
-    loop = {"lr": lr, "steps": steps}
+    loop: dict[str, Any] = {"lr": lr, "steps": steps}
     for direction, length in ((unrolled, 1e-3), (random, 1e-3)):
         (difference,) = directional_differences(outer, inner, theta, [direction], length=length, **loop)
         assert difference == pytest.approx(float(dot(unrolled, direction)), rel=1e-3)

@@ -98,8 +98,8 @@ def leading(gram: torch.Tensor, energy: float) -> torch.Tensor:
     values, vectors = torch.linalg.eigh(gram)
     values, vectors = values.flip(0), vectors.flip(1)
     values = torch.where(values > len(values) * torch.finfo(values.dtype).eps * values[0], values, 0.0)
-    before = values.cumsum(0) - values  # of those that are larger
-    return vectors[:, (before < energy * values.sum()) & (values > 0)]
+    summed = values.cumsum(0)
+    return vectors[:, summed - values < energy * summed[-1]]  # the sum of the larger ones is not yet enough
 
 
 def linear_layers(denoiser: torch.nn.Module) -> dict[str, torch.nn.Linear]:
