@@ -11,14 +11,7 @@ from resalign.config.strict import Strict
 
 # Wherever a member has these fields: few steps, a word of the captions of `attack_data`, and a γ within which the tiny
 # UNet's curvature lets a solve converge.
-SMALL: dict[str, Any] = {
-    "steps": 2,
-    "num_inference_steps": 2,
-    "batch_size": 2,
-    "draws": 1,
-    "gamma": 0.01,
-    "token": "two",
-}
+SMALL = {"steps": 2, "num_inference_steps": 2, "batch_size": 2, "draws": 1, "gamma": 0.01, "token": "two"}
 # One that is run first and one that is descended together with the method have the same number of steps.
 SMALL |= {"base": {"method": "graddiff", "steps": 2, "batch_size": 2}}
 SMALL |= {"heldout_batch_size": 8, "harmful_batch_size": 8, "hessian_batch_size": 2}
