@@ -138,7 +138,7 @@ def test_steps_of_the_history_go_on_after_the_base(loaded: LoadedPipeline, unlea
 @pytest.mark.parametrize(
     ("base", "message"),
     [
-        ({"method": "edd"}, "key 'base': no unlearning named 'edd'; did you mean 'esd'?"),
+        ({"method": "gradif"}, "key 'base': no unlearning named 'gradif'; did you mean 'graddiff'?"),
         ({"method": "esd", "varient": "x"}, "key 'base': esd: unknown key 'varient'; did you mean 'variant'?"),
         ({"lr": 0.1}, "key 'base': method is required"),
         ({"method": "imported"}, "key 'base': imported: key 'checkpoint' is required"),

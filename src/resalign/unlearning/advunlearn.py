@@ -62,7 +62,7 @@ def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: R
     original = text_weights(loaded)
     names = [name for name in original if any(part in name for part in TRAINED)]
     taken = {"steps": 0}
-    direction = step_gradient(loaded, data, config, taken)
+    direction = erasure_gradient(loaded, data, config, taken)
     return descend(original, names, direction, config, run, method="advunlearn", taken=taken)
 
 
@@ -72,7 +72,7 @@ def text_weights(loaded: LoadedPipeline) -> dict[str, torch.Tensor]:
     return {name: tensor.detach() for name, tensor in every.items() if not name.startswith(prefix)}
 
 
-def step_gradient(
+def erasure_gradient(
     loaded: LoadedPipeline, data: UnlearningData, config: Config, taken: dict[str, int] | None = None
 ) -> Gradient:
     """The gradient of ESD's loss behind an adversary's tokens plus γ times the distillation on retain prompts.
