@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import resalign
+from resalign.accounting.costs import RATES, describe, read_rates
 from resalign.config import registry
 from resalign.config.experiment import SETS, Experiment
 from resalign.config.plan import load_plan
@@ -72,6 +73,16 @@ def test_the_readme_is_short() -> None:
     assert len(README.encode()) <= 6500
     assert [line for line in README.splitlines() if len(line) > 120] == []
     assert "<!--" not in README
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/faq.md"])
+def test_the_demos_time_is_what_its_costs_say(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    said = describe(load_plan("config/demo.yaml"), read_rates(RATES, "digits-model"))
+    hours = re.search(r": about (\d\.\d) h of one \S+ core", said)
+    assert hours is not None
+    text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+    assert re.findall(r"(\d\.\d) (?:core hours|hours of one core)", text) == [hours[1]]
 
 
 def test_the_readmes_table_is_the_studys() -> None:
