@@ -218,7 +218,7 @@ def test_without_a_clone_the_workflows_commands_say_so(
     ("arguments", "status", "text"),
     [
         pytest.param(["demo", "--cores", "1", "-n"], 0, "rule demo", marks=pytest.mark.slow),
-        (["doctor", "--configfile", DEMO], 0, "assets are here"),
+        (["doctor", "--configfile", DEMO], 0, "no asset comes from outside"),
         (["costs", "--configfile", DEMO], 0, "demo"),
         (["verify", "no-such.zip"], 1, "no such file"),
         (["recover", "--help"], 0, "usage"),
