@@ -57,6 +57,19 @@ def test_it_opens_quietly_and_fits(chromium: Any, path: Path, viewport: dict[str
         assert {url for url in found.requests if not url.startswith("data:")} == {path.as_uri()}
 
 
+def test_a_phone_shows_a_number_of_every_table_and_the_definitions_whole(chromium: Any, path: Path) -> None:
+    with visit(chromium, path, viewport=PHONE) as found:
+        for table in found.page.locator("#results table.main").all():
+            number = table.locator(".number").first.bounding_box()
+            assert number["x"] + number["width"] <= PHONE["width"]
+        for table in found.page.locator("table.prose").all():
+            assert table.bounding_box()["width"] <= PHONE["width"]
+        words = [word for word in found.page.locator(".word").all() if word.is_visible()]
+        lines = {word.inner_text(): word.bounding_box()["height"] for word in words if "/" not in word.inner_text()}
+        assert any(word.startswith("--") for word in lines)
+        assert max(lines.values()) < 1.5 * min(lines.values()), "a word is broken between two lines"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_follows_the_readers_colours(chromium: Any, path: Path, scheme: str) -> None:
     with visit(chromium, path, color_scheme=scheme) as found:
