@@ -23,12 +23,12 @@ from resalign.config.strict import Strict
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE, REFERENCE = "configuration.md", "configuration-reference.md"
-LINK = re.compile(r"(?<!!)\[([^]]+)\]\(((?:\.\./)+)([^)#\s]*)(#[^)\s]*)?\)")
+LINK = re.compile(r"(?<!!)\[([^]]+)\]\(([^)#\s:]+)(#[^)\s]*)?\)")  # to a file, of no other site
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the generated pages."""
-    guide = (ROOT / "config" / "README.md").read_text(encoding="utf-8").replace("](../docs/", "](")
+    guide = (ROOT / "config" / "README.md").read_text(encoding="utf-8")
     files.append(File.generated(config, GUIDE, content=guide))
     files.append(File.generated(config, REFERENCE, content=reference()))
     return files
@@ -36,15 +36,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turns a link to a file of the repository outside docs/ into the file's path: the site has no copy of it."""
-    here = ROOT / "config" if page.file.src_uri == GUIDE else (ROOT / "docs" / page.file.src_uri).parent
+    is_guide, up = page.file.src_uri == GUIDE, "../" * page.file.src_uri.count("/")
+    here = ROOT / "config" if is_guide else (ROOT / "docs" / page.file.src_uri).parent
 
     def replaced(match: re.Match[str]) -> str:
-        target = (here / match[2] / match[3]).resolve()
+        target = (here / match[2]).resolve()
         if target.is_relative_to(ROOT / "docs"):
-            return match[0]
+            inside = target.relative_to(ROOT / "docs").as_posix()
+            return f"[{match[1]}]({inside}{match[3] or ''})" if is_guide else match[0]
         if target == ROOT / "config" / "README.md":
-            up = "../" * page.file.src_uri.count("/")
-            return f"[{match[1]}]({up}{GUIDE}{match[4] or ''})"
+            return f"[{match[1]}]({up}{GUIDE}{match[3] or ''})"
         path = target.relative_to(ROOT).as_posix()
         return match[1] if path in match[1] else f"{match[1]} (`{path}`)"
 
@@ -75,7 +76,9 @@ def reference() -> str:
             sections += _table(AttackDataConfig.model_json_schema(ref_template="{model}"))
         for member in registry.members(family):
             sections += _member(registry.config_class(family, member), f"{key}: {member}")
-    return "\n\n".join(sections) + "\n"
+    text = "\n\n".join(sections) + "\n"
+    headings = set(re.findall(r"^### (\w+)$", text, re.MULTILINE))
+    return re.sub(r"\[(\w+)\]\(#\w+\)", lambda match: match[0] if match[1] in headings else match[1], text)
 
 
 def _member(config: type[Strict], heading: str) -> list[str]:
@@ -84,7 +87,7 @@ def _member(config: type[Strict], heading: str) -> list[str]:
     parts = [f"### {heading}", _prose(schema), *_table(schema)]
     for name, part in sorted(schema.get("$defs", {}).items()):
         if "properties" in part:
-            parts += [f"**{name}.** {_prose(part)}", *_table(part)]
+            parts += [f"**{_title(name)}.** {_prose(part)}", *_table(part)]
     return parts
 
 
@@ -93,6 +96,12 @@ def _refers(node: Any, name: str) -> bool:
     if isinstance(node, dict):
         return node.get("$ref") == name or any(_refers(value, name) for value in node.values())
     return isinstance(node, list) and any(_refers(value, name) for value in node)
+
+
+def _title(name: str) -> str:
+    """A class by its name; one of many ``Config``, which the schema names by its module, by the module's file."""
+    module, _, last = name.rpartition("__")
+    return module.rpartition("__")[2] if last == "Config" else name
 
 
 def _prose(schema: dict[str, Any]) -> str:
@@ -137,8 +146,8 @@ def _short(value: Any) -> str:
 def _type(node: dict[str, Any]) -> str:
     """A schema node's type in a few words, with its bounds."""
     if "$ref" in node:
-        name = node["$ref"]
-        return f"[{name}](#{name.lower()})" if name.endswith("Config") else name
+        name = _title(node["$ref"])
+        return f"[{name}](#{name.lower()})"  # a link where the page has such a heading, see `reference`
     if "anyOf" in node or "oneOf" in node or "allOf" in node:
         options = node.get("anyOf") or node.get("oneOf") or node["allOf"]
         return " or ".join(dict.fromkeys(_type(option) for option in options))

@@ -98,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=METHODS, default="graddiff")
     parser.add_argument("--stand-in", action="store_true", help="use the tiny random pipeline in any case")
-    parser.add_argument("--output", type=Path, default=Path("unlearned.png"), help="picture to write")
+    parser.add_argument("--output", type=Path, default=Path("results/examples/unlearned.png"))
     options = parser.parse_args()
 
     data = digits(stand_in=options.stand_in)
@@ -108,6 +108,7 @@ def main() -> None:
     )
 
     before, after = (resalign.sample(model, PROMPTS, **SAMPLING) for model in (data.pipeline, unlearned))
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     grid([before, after]).save(options.output)
     print(f"sevens before {rate_of_sevens(data.pipeline, data):.2f}, after {rate_of_sevens(unlearned, data):.2f}")
     print(f"wrote {options.output}: {', '.join(PROMPTS)}; above before, below after")

@@ -22,14 +22,15 @@ def main() -> None:
     plan = load_plan(found.configfile)
     needs = needs_of(plan)
     here = [need.name for need in needs if not need.is_missing]
-    log.info("%s: %d of %d assets are here (%s)", found.configfile, len(here), len(needs), ", ".join(here) or "none")
+    counted = f"{len(here)} of {len(needs)} assets are here ({', '.join(here) or 'none'})"
+    log.info("%s: %s", found.configfile, counted if needs else "no asset comes from outside")
     for need in needs:
         if need.is_missing:
             log.info("  %s", need.line)
     log.info("This machine:")
     for line in machine_lines(plan, needs):
         log.info("  %s", line)
-    log.info("Published tables, by what config/assets.yaml says:")
+    log.info("Published tables, each with all that its paper used (config/assets.yaml), which may be more than above:")
     for line in [*aligned(table_lines(fetched_names())), *lacking_lines(fetched_names())]:
         log.info("  %s", line)
 

@@ -24,13 +24,16 @@ def _beside_the_examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_runs(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_script_runs(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     source = (EXAMPLES / name).read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(source))
     monkeypatch.setattr(sys, "argv", [name, *(["--stand-in"] if "--stand-in" in source else [])])
     with settings_put_back():
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
     assert capsys.readouterr().out
+    assert not [path for path in tmp_path.iterdir() if path.is_file()], "in a clone, git would see what it wrote"
 
 
 def test_an_audit_takes_a_checkpoint(

@@ -105,12 +105,13 @@ def parser() -> argparse.ArgumentParser:
     attack.add_argument("--base", type=Path, metavar="PIPELINE", help="before unlearning, for attacks that use it")
     audit.add_argument("pipeline", type=Path, nargs="?", help="pipeline folder; by default every model of CONFIGFILE")
     export.add_argument("model", nargs="?", help="a method of CONFIGFILE; by default every one, as a delta")
-    export.add_argument("--seed", type=int, default=0, help="training seed")
-    export.add_argument("--form", choices=("whole", "delta"), default="whole", help="a pipeline, or what differs")
+    export.add_argument("--seed", type=int, default=0, help="training seed; default: 0")
+    forms = "a pipeline, or what differs; default: whole"
+    export.add_argument("--form", choices=("whole", "delta"), default="whole", help=forms)
     export.add_argument("--push", metavar="REPO", help="upload to this repository of the Hugging Face hub: owner/name")
     export.add_argument("--public", action="store_true", help="make the repository public; it is private by default")
     for workflow in (demo, audit, export):
-        workflow.add_argument("--cores", type=int, default=os.cpu_count(), help="most cores to use")
+        workflow.add_argument("--cores", type=int, default=os.cpu_count(), help="most cores to use; default: all")
         workflow.add_argument("-n", "--dry-run", action="store_true", help="print the plan and run nothing")
     for workflow in (audit, export):
         workflow.add_argument("--configfile", type=Path, required=True, help="the experiment")
@@ -127,13 +128,22 @@ def _training(command: argparse.ArgumentParser, kind: str, family: str, default:
     """The options of a command that trains."""
     known = registry.members(family)
     command.add_argument("pipeline", type=Path, help="diffusers pipeline folder")
-    command.add_argument(f"--{kind}", default=default, metavar="NAME", help=f"one of {', '.join(known)} ({default})")
+    members = f"one of {', '.join(known)}; default: {default}"
+    command.add_argument(f"--{kind}", default=default, metavar="NAME", help=members)
     for name in sets:
-        command.add_argument(f"--{name}", type=Path, metavar="DIR", help=f"image folder '{name}', with metadata.csv")
-    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=f"setting of the {kind}")
-    command.add_argument("--seed", type=int, default=0, help="training seed")
-    command.add_argument("--device", default="cpu", choices=("cpu", "cuda", "auto"), help="where to train")
+        command.add_argument(f"--{name}", type=Path, metavar="DIR", help=f"folder of images: '{name}'; see below")
+    setting, device = f"a setting of the {kind}; repeatable; see below", "where to train; default: cpu"
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=setting)
+    command.add_argument("--seed", type=int, default=0, help="training seed; default: 0")
+    command.add_argument("--device", default="cpu", choices=("cpu", "cuda", "auto"), help=device)
+    threads = "CPU threads; equal bits need an equal number; default: 1"
+    command.add_argument("--threads", type=int, default=1, metavar="N", help=threads)
     command.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write; it must not exist")
+    command.epilog = (
+        "A folder of images holds PNG, JPEG, WEBP, BMP, TIFF or GIF files and a table of captions, metadata.csv, with "
+        f"the columns file_name and prompt. The settings of a {kind} and their defaults are the attributes of `Config` "
+        f"in src/resalign/{family}/NAME.py; the documentation's page 'Configuration reference' lists them."
+    )
 
 
 # --- the library's commands -------------------------------------------------------------------------------------------
@@ -157,21 +167,31 @@ def _attack(options: argparse.Namespace) -> int:
 
 
 def _train(train: Callable[..., Any], options: argparse.Namespace, family: str, name: str) -> int:
-    """Trains, then writes a pipeline folder that has the history and the resolved settings in it."""
+    """Trains, then writes a pipeline folder that has the history and the resolved settings in it.
+
+    What only the options decide is refused before the libraries are loaded.
+    """
+    output, settings = options.output, settings_of(options.set)
+    if output.exists():
+        raise ConfigError(f"{output}: already exists; name a new folder")
+    if options.threads < 1:
+        raise ConfigError(f"--threads {options.threads}: expected at least 1")
+    config = registry.config_class(family, name).parse(settings, where=f"--set, {options.command} '{name}'")
+    _check_pipeline(options.pipeline)
+
     from importlib.metadata import version
 
     from resalign.config.closure import import_closure, source_hash
     from resalign.diffusion.export import write_pipeline
     from resalign.diffusion.loaded_pipeline import trainable_tensors
+    from resalign.lazy import torch
     from resalign.library.weights import Computing
-    from resalign.running.devices import lease
+    from resalign.running.devices import lease, warn_of_threads
     from resalign.running.stage import progress_bar, write_json
-    from resalign.tensors.weights import WeightsError, save_weights
+    from resalign.tensors.weights import save_weights
 
-    output, settings = options.output, settings_of(options.set)
-    if output.exists():
-        raise WeightsError(f"{output}: already exists; name a new folder")
-    config = registry.config_class(family, name).parse(settings, where=f"--set, {options.command} '{name}'")
+    torch.set_num_threads(options.threads)
+    warn_of_threads(options.threads)
     history = tracked(str(output))
     computing = Computing(lease(options.device).device, progress=progress_bar(f"{options.command} {name}"))
     pipeline = train(options.pipeline, name, seed=options.seed, computing=computing, history=history, **settings)
@@ -181,10 +201,22 @@ def _train(train: Callable[..., Any], options: argparse.Namespace, family: str, 
         write_pipeline(options.pipeline, weights, output)
     history.write(output / "history.csv")
     source = source_hash(import_closure("resalign.cli", f"resalign.{family}.{name}"))
-    made = {options.command: {"name": name, **config.model_dump(mode="json")}, "seed": options.seed}
-    write_json(output / "resalign.json", {**made, "source_sha256": source, "version": version("resalign")})
+    made: dict[str, Any] = {options.command: {"name": name, **config.model_dump(mode="json")}}
+    made |= {"seed": options.seed, "threads": options.threads, "source_sha256": source}
+    write_json(output / "resalign.json", {**made, "version": version("resalign")})
     log.info("wrote %s", output)
     return 0
+
+
+def _check_pipeline(folder: Path) -> None:
+    """Refuses what cannot be a pipeline, at once.
+
+    Raises:
+        ConfigError: If the folder or its index is not there.
+    """
+    if not (folder / "model_index.json").is_file():
+        reason = "no model_index.json in it" if folder.is_dir() else "no such folder"
+        raise ConfigError(f"{folder}: no diffusers pipeline here ({reason}); give a folder that save_pretrained wrote")
 
 
 def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
@@ -217,6 +249,7 @@ def _demo(options: argparse.Namespace) -> int:
 def _audit(options: argparse.Namespace) -> int:
     configfile = options.configfile.resolve()
     if options.pipeline:
+        _check_pipeline(options.pipeline)
         name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in options.pipeline.name)
         audited_experiment = read_yaml(configfile).get("name")
         if not isinstance(audited_experiment, str):

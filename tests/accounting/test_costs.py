@@ -56,19 +56,28 @@ def test_hours(units: int | None, rate: Rate, hours: float | None) -> None:
     assert Work("attack", "full", 2, units).hours(rate) == hours
 
 
+def test_a_size_that_is_not_known_is_no_zero() -> None:
+    assert Work("attack", "full", 2, 10, states=3, image_bytes=7).size_bytes(GPU) == 7 + 3 * 500e6
+    assert Work("attack", "full", 2, 10, states=3, image_bytes=7).size_bytes(Rate()) is None
+    assert Work("sample", "images", 2, 10, image_bytes=7).size_bytes(Rate()) == 7
+
+
 def test_what_was_never_measured_enters_no_sum() -> None:
     text = describe(demo(), {("attack", "full"): GPU, ("unlearn", "*"): Rate(size_bytes=2e9)})
     # 8 × (6 + 200 × 3) s; 24 states of 500 MB, 3 models of 2 GB; 42 jobs in all.
-    assert "demo, tier smoke: about 1.3 h of one GPU X; " in text
-    assert "34 jobs were never measured and are in no sum of hours; at most 18.0 GB" in text
+    assert text.startswith("demo, tier smoke: at least 1.3 h of one GPU X; not measured: assets autoencoder, ")
+    head = text.splitlines()[0]
+    assert "score images; at most 18.0 GB without assets autoencoder, " in head
+    assert "unlearn" not in head.partition(" without ")[2]
+    assert [line.split()[-2:] for line in text.splitlines() if line.startswith("assets model")] == [["not", "known"]]
     assert "  attack full: GPU X, dev/LOG.md" in text
-    assert sum("not measured" in line for line in text.splitlines()) == len(planned_work(demo())) - 1
+    assert sum("not measured" in line for line in text.splitlines()[1:]) == len(planned_work(demo())) - 1
     assert "hours unknown" in describe(demo(), {})
 
 
 def test_devices_are_never_added_up() -> None:
     text = describe(demo(), {("attack", "full"): GPU, ("sample", "images"): Rate(1.0, device="core")})
-    assert "about 1.3 h of one GPU X, about 0.6 h of one core" in text
+    assert "at least 1.3 h of one GPU X, at least 0.6 h of one core" in text
 
 
 def test_the_committed_rates_name_device_and_source() -> None:

@@ -41,7 +41,9 @@ def test_devices_are_never_added_up() -> None:
     records = record(3600, 0), record(1800, 1800, threads=2), record(7200, 0, device="GPU X", on_gpu=True, threads=8)
     assert device_hours(records) == {"GPU X": 2, "core": 3}
     shown = section(Timings(records), make_swept())
-    assert shown.notes == ["The tables took 2.00 hours of GPU X and 3.00 hours of core."]
+    assert shown.notes == ["The results behind the tables took 2.00 hours of one GPU X and 3.00 hours of one core."]
+    (note,) = section(Timings((record(3600, 0, device="x86_64 core (1 of 4)"),)), make_swept()).notes
+    assert note.endswith(" 1.00 hours of one x86_64 core (the machine has 4).")
     assert [(row.device, row.jobs, row.held) for row in shown.hardware] == [("GPU X", 1, "1"), ("core", 2, "1–2")]
     with pytest.raises(ValueError, match="no job's time was recorded"):
         section(Timings(()), make_swept())

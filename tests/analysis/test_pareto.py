@@ -89,7 +89,7 @@ def test_without_learnability_two_metrics_are_weighed():
     assert found["learnability"].map(math.isnan).all()
     assert found["dominated_by"].tolist() == ["", "esd resalign", "resalign", ""]
     panel = pareto_panel(found.reset_index(), measurements, SETTINGS, weighed_metrics(measurements))
-    assert panel.title == "On the front: Base, ResAlign"
+    assert panel.title == "Estimates on the front: Base, ResAlign"
     assert drawing.figure_of([panel], SETTINGS).axes
 
 

@@ -59,23 +59,27 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_unlearn_writes_a_pipeline_and_attack_goes_on_from_it(
-    pipeline_folder: Path, image_folder: Path, tmp_path: Path
+    pipeline_folder: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, settings = tmp_path / "unlearned", {"steps": 1, "num_inference_steps": 2, "lr": 1e-3}
     pairs = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     given = ("--method", "esd", "--concept", "a red seven", "--seed", "3", *pairs, "--output", str(output))
-    assert run("unlearn", str(pipeline_folder), *given) == 0
+    used: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    assert run("unlearn", str(pipeline_folder), *given, "--threads", "2") == 0
+    assert used[0] == 2
     wanted = resalign.unlearn(pipeline_folder, "esd", prompts=["a red seven"], seed=3, **settings)
     found = trainable_tensors(load_pipeline(output).pipeline)
     assert all(torch.equal(tensor, found[name]) for name, tensor in trainable_tensors(wanted).items())
     assert (output / "history.csv").read_text().startswith("step,quantity,value\n0,erasure_loss,")
     record = json.loads((output / "resalign.json").read_text())
     assert (record["unlearn"]["name"], record["unlearn"]["num_inference_steps"], record["seed"]) == ("esd", 2, 3)
-    assert len(record["source_sha256"]) == 64
+    assert (record["threads"], len(record["source_sha256"])) == (2, 64)
 
     heldout = write_captioned_images(tmp_path / "heldout", ["a red two"], seed=5)
     attacked = ("--attack", "full", "--train", str(image_folder), "--heldout", str(heldout), "--set", "steps=1")
     assert run("attack", str(output), *attacked, "--output", str(tmp_path / "attacked")) == 0
+    assert json.loads((tmp_path / "attacked" / "resalign.json").read_text())["threads"] == 1
     changed = load_file(tmp_path / "attacked" / "unet" / "diffusion_pytorch_model.safetensors")
     assert any(not torch.equal(tensor, found[f"unet.{name}"]) for name, tensor in changed.items())
 
@@ -84,13 +88,14 @@ def test_unlearn_writes_a_pipeline_and_attack_goes_on_from_it(
     ("arguments", "message"),
     [
         (["unlearn", "no-such", "--method", "esd", "--concept", "x", "--output", "new"], "no diffusers pipeline here"),
-        (["unlearn", "no-such", "--method", "edd", "--output", "new"], "did you mean 'esd'"),
+        (["unlearn", "no-such", "--method", "graddif", "--output", "new"], "did you mean 'graddiff'"),
         (["unlearn", "no-such", "--set", "stpes=2", "--output", "new"], "did you mean 'steps'"),
         (["unlearn", "no-such", "--set", "steps", "--output", "new"], "expected KEY=VALUE"),
         (["unlearn", "no-such", "--output", str(ROOT)], "already exists; name a new folder"),
         (["attack", "no-such", "--output", "new"], "give --train and --heldout"),
         (["export", "--configfile", DEMO, "--push", "me/mine"], "name the model to upload"),
-        (["audit", "mine", "--configfile", "no-such.yaml"], "no such file"),
+        (["unlearn", ".", "--output", "new", "--threads", "0"], "expected at least 1"),
+        (["audit", "no-such", "--configfile", DEMO, "-n"], "no diffusers pipeline here (no such folder)"),
     ],
 )
 def test_an_error_that_the_user_can_mend_is_one_line(
@@ -139,6 +144,8 @@ def test_an_audit_of_a_folder_extends_the_experiment(
     (tmp_path / "workflow").mkdir()
     (tmp_path / "workflow" / "Snakefile").touch()
     monkeypatch.setattr(cli, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    _write_index(Path("some/my model"))
     assert run("audit", "some/my model", "--configfile", str(ROOT / DEMO)) == 0
     file = Path(started[0][started[0].index("--configfile") + 1])
     assert json.loads(file.read_text()) == {
@@ -148,15 +155,37 @@ def test_an_audit_of_a_folder_extends_the_experiment(
     }
 
 
-def test_an_audit_of_an_experiment_without_a_name_ends_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("file", "message"), [("mine.yaml", "no 'name'"), ("no-such.yaml", "no such file")])
+def test_an_audit_of_what_is_no_experiment_ends_in_one_line(
+    file: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine.yaml").write_text("title: mine\n")
-    assert run("audit", "some/model", "--configfile", str(tmp_path / "mine.yaml")) == 1
+    _write_index(tmp_path / "model")
+    assert run("audit", str(tmp_path / "model"), "--configfile", str(tmp_path / file)) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert "no 'name'" in error
+    assert message in error
     assert error.count("\n") == 1
+
+
+def _write_index(folder: Path) -> None:
+    """All that a command of the workflow looks for in a pipeline's folder."""
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+
+
+@pytest.mark.parametrize("command", [["unlearn", "no-such", "--output", "new"], ["audit", "no-such", "-n"]])
+def test_a_missing_pipeline_is_refused_before_libraries_are_loaded(command: list[str]) -> None:
+    more = ["--configfile", str(ROOT / DEMO)] if command[0] == "audit" else []
+    code = (
+        "import sys\n"
+        "from resalign.cli import main\n"
+        f"assert main({[*command, *more]}) == 1\n"
+        "assert not {'torch', 'diffusers', 'pandas'} & set(sys.modules)\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert finished.returncode == 0, finished.stderr
+    assert "no diffusers pipeline here" in finished.stderr
 
 
 def test_an_export_reads_the_experiment_as_the_workflow_does(
@@ -181,7 +210,7 @@ def test_without_a_clone_the_workflows_commands_say_so(
     ("arguments", "status", "text"),
     [
         pytest.param(["demo", "--cores", "1", "-n"], 0, "rule demo", marks=pytest.mark.slow),
-        (["doctor", "--configfile", DEMO], 0, "assets are here"),
+        (["doctor", "--configfile", DEMO], 0, "no asset comes from outside"),
         (["verify", "no-such.zip"], 1, "no such file"),
         (["nonsense"], 2, "invalid choice"),
     ],

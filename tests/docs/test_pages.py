@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import resalign
+from resalign.accounting.costs import RATES, describe, read_rates
 from resalign.config import registry
 from resalign.config.experiment import SETS, Experiment
 from resalign.config.plan import load_plan
@@ -74,6 +75,16 @@ def test_the_readme_is_short() -> None:
     assert "<!--" not in README
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/faq.md"])
+def test_the_demos_time_is_what_its_costs_say(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    said = describe(load_plan("config/demo.yaml"), read_rates(RATES, "digits-model"))
+    hours = re.search(r": about (\d\.\d) h of one \S+ core", said)
+    assert hours is not None
+    text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+    assert re.findall(r"(\d\.\d) (?:core hours|hours of one core)", text) == [hours[1]]
+
+
 def test_the_readmes_table_is_the_studys() -> None:
     table = pd.read_csv(ROOT / "docs" / "studies" / "resilience" / "table.csv").set_index(["model", "attack"])
     rows = [line.strip("| ").split(" | ") for line in README.splitlines() if re.match(r"\| \w+ \| \d\.\d\d", line)]
@@ -82,10 +93,22 @@ def test_the_readmes_table_is_the_studys() -> None:
         states = [(title.lower(), attack) for attack in ("none", "pages-strong", "bold-strong")]
         values = [table.loc[state, "ip"] for state in states] + [table.loc[states[0], "retained_accuracy"]]
         assert cells == [f"{value:.2f}" for value in values]
-    ablation = re.search(r"after fine-tuning is (.+?) and (.+?) without.*?, (.+?) and (.+?) with it", README, re.DOTALL)
+    words = " ".join(README.split())
+    ablation = re.search(r"after fine-tuning is (.+?) and (.+?) without.*?, (.+?) and (.+?) with it", words)
     states = [(model, attack) for model in ("none", "hypergradient") for attack in ("pages-strong", "bold-strong")]
     assert ablation is not None
     assert list(ablation.groups()) == [f"{table.loc[state, 'ip']:.2f}" for state in states]
+    claims = pd.read_csv(ROOT / "docs" / "studies" / "resilience" / "claims.csv").set_index(["claim", "state"])
+    kept = claims.loc["utility", "before"]
+    bound = re.search(r"fails its bound: it is (.+?) \[(.+?), (.+?)\] below GradDiff's", words)
+    assert (kept["verdict"], kept["other"], bound and list(bound.groups())) == (
+        "fails",
+        "graddiff",
+        [f"{abs(kept[name]):.2f}" for name in ("estimate", "high", "low")],
+    )
+    varied = claims[claims["quantity"] == "ip"].loc["varied configurations", "all attacks"]
+    assert varied["verdict"] == "below 0"
+    assert f"is {varied['value']:.2f} with it, {varied['other_value']:.2f} without" in words
 
 
 @pytest.mark.parametrize(

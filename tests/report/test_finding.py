@@ -34,7 +34,7 @@ BASE = states("base", flags(30), flags(30))
 def test_it_names_whichever_model_is_best():
     rows = BASE + states("esd", flags(2), flags(6)) + states("resalign", flags(0), flags(26))
     text = " ".join(finding_of(rows).result).replace("\N{NO-BREAK SPACE}", " ")
-    assert "Before unlearning, Base shows a seven in 75.0 % [" in text
+    assert "Before unlearning, the base model shows a seven in 75.0 % [" in text
     assert "After 200 steps on pages: ESD 15.0 % [" in text
     assert "; ESD is 50.0 points [" in text
     assert "] below ResAlign, paired over 80 images." in text
@@ -77,13 +77,11 @@ def test_nothing_is_concluded_where_the_base_itself_has_lost_the_concept():
     )
     finding = finding_of(rows)
     text = " ".join(finding.result).replace("\N{NO-BREAK SPACE}", " ")
-    assert (
-        "Excluded: after 200 steps on pages the base model no longer produces the concept (Base shows a seven" in text
-    )
+    assert "Excluded: after 200 steps on pages the base model no longer produces the concept (it shows a seven" in text
     assert "After 200 steps" not in text
     assert finding.paired.empty
     kept = finding_of(BASE + states("esd", flags(2), flags(6)) + states("resalign", flags(0), flags(0)))
-    assert "; Base itself 75.0" in " ".join(kept.result)
+    assert "; the base model itself 75.0" in " ".join(kept.result)
 
 
 def test_what_the_method_keeps_is_said_whether_or_not_it_is_best(measurements: Measurements):
@@ -98,7 +96,7 @@ def test_what_the_best_keeps_stands_beside_the_base(measurements: Measurements):
     kept = write_finding(long_table(measurements, SETTINGS), measurements, SETTINGS, "a seven").kept
     assert len(kept) == 1
     assert kept[0].startswith("What ResAlign keeps: Retained accuracy (higher is better) before fine-tuning ")
-    assert "against Base's 0.91 [" in kept[0]
+    assert "against the base model's 0.91 [" in kept[0]
     assert kept[0].count("Learnability") == 1
     assert "on pages 0.82 [" in kept[0]
     assert "on bold 0.82 [" in kept[0]
@@ -111,11 +109,11 @@ def test_the_headline_has_every_model_at_its_worst_best_model_first():
 
     rows = BASE + states("esd", flags(2), flags(6)) + states("resalign", flags(0), flags(26))
     assert finding_of(rows).headline.replace("\N{NO-BREAK SPACE}", " ") == (
-        "After fine-tuning, ESD shows a seven in 15.0 % of its images and ResAlign in 65.0 %; the model before "
-        "unlearning shows it in 75.0 %."
+        "After fine-tuning, ESD shows a seven in 15.0 % of its images, ResAlign in 65.0 % and the base model in 75.0 %."
     )
-    rows += on("bold", "base", flags(30)) + on("bold", "esd", flags(32)) + on("bold", "resalign", flags(8))
+    rows += on("bold", "base", flags(34)) + on("bold", "esd", flags(32)) + on("bold", "resalign", flags(8))
     headline = finding_of(rows).headline.replace("\N{NO-BREAK SPACE}", " ")
-    assert headline.startswith(
-        "After fine-tuning, ResAlign shows a seven in up to 65.0 % of its images and ESD in 80.0 %;"
+    assert headline == (
+        "After the fine-tuning that is worst for each model, ResAlign shows a seven in 65.0 % of its images, ESD in "
+        "80.0 % and the base model in 85.0 %."
     )

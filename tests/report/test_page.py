@@ -132,6 +132,18 @@ def test_the_page_says_everything(html: str):
     assert "#0072b2" not in html[html.index("</style>") :]  # figures use the page's colours
 
 
+def test_the_menu_has_the_headings_words(html: str):
+    menu = re.findall(r'<li><a href="#(\w+)">([^<]+)</a>', html)
+    headings = re.findall(r'<section id="(\w+)">\s*<h2>([^<]+)</h2>', html)
+    assert menu == headings
+    assert len(menu) > 6
+
+
+def test_sentences_are_apart(html: str):
+    text = re.sub(r"<[^>]+>", "", html.partition("<body>")[2].partition("<script>")[0])
+    assert re.findall(r"\w+\.[A-Z][a-z]+ [a-z]+", text) == []
+
+
 def test_what_a_sweep_alone_has_stays_out_of_the_main_table(built, html: str):
     attacks = {name: set(pd.read_csv(built / "tables" / f"{name}.csv")["attack"]) for name in ("table1", "steps")}
     assert attacks == {

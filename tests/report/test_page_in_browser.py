@@ -56,6 +56,22 @@ def test_it_opens_quietly_and_fits(chromium: Any, path: Path, viewport: dict[str
         assert {url for url in found.requests if not url.startswith("data:")} == {path.as_uri()}
 
 
+def test_a_phone_shows_a_number_of_every_table_and_the_definitions_whole(chromium: Any, path: Path) -> None:
+    with visit(chromium, path, viewport=PHONE) as found:
+        for table in found.page.locator("#results table.main").all():
+            number = table.locator(".number").first.bounding_box()
+            assert number["x"] + number["width"] <= PHONE["width"]
+        for table in found.page.locator("table.prose").all():
+            assert table.bounding_box()["width"] <= PHONE["width"]
+        options = "[...document.querySelectorAll('.origin .word')].filter(word => word.textContent.startsWith('--'))"
+        heights = []
+        for width in range(320, PHONE["width"], 6):  # the end of a line falls into every option once
+            found.page.set_viewport_size({**PHONE, "width": width})
+            heights += found.page.evaluate(f"{options}.map(word => word.getBoundingClientRect().height).filter(h => h)")
+        assert heights
+        assert max(heights) < 1.5 * min(heights), "an option is broken between two lines"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_follows_the_readers_colours_and_axe_finds_nothing_serious(chromium: Any, path: Path, scheme: str) -> None:
     from axe_playwright_python.sync_playwright import Axe

@@ -19,7 +19,7 @@ from resalign.study import build as entry
 from resalign.study import counts as study_counts
 from resalign.study.claims import ALL, claims
 from resalign.study.table import Study, learnability, study_table
-from resalign.study.text import claim_sentences, claims_table, study_markdown
+from resalign.study.text import claim_sentences, claims_table, opening, study_markdown
 
 from . import frames as made
 
@@ -329,6 +329,14 @@ def test_every_claim_is_said(folder: Path) -> None:
     table = claims_table(study, claims(study, config), config).splitlines()
     assert len(table) == 2 + 3 + 2 * len(config.contrasts)
     assert len({line.count("|") for line in table}) == 1
+
+
+def test_a_study_begins_with_a_title_and_what_its_models_are() -> None:
+    study, config, manifest = entry.read_study(ROOT / "docs" / "studies" / "resilience")
+    title, paragraph = opening(study, config)
+    assert title.startswith("# ")
+    assert [model for model in manifest["models"] if f"`{model}`" not in paragraph] == []
+    assert "`hypergradient` has the hypergradient, which `none` lacks" in paragraph
 
 
 def test_the_figure_is_written(folder: Path) -> None:

@@ -210,6 +210,12 @@ def test_the_machine_is_held_against_the_experiment(empty: Path, monkeypatch: py
     monkeypatch.setenv("PATH", str(empty))  # no nvidia-smi
     lines = machine_lines(plan, needs_of(plan, {}), {"RESALIGN_ASSET_ROOT": "nowhere"})
     lacking = [line.removeprefix("LACKING ") for line in lines if line.startswith("LACKING")]
+    unset = [line for line in machine_lines(plan, [], {}) if line.startswith("RESALIGN_ASSET_ROOT: not set; ")]
+    assert len(unset) == 1
+    assert "NAME/REVISION/" in unset[0]
+    (disk,) = [line for line in lines if "GB free" in line]
+    known, needed = (float(amount) for amount in re.findall(r"([\d.]+) GB (?:are missing|needed)", disk))
+    assert needed == pytest.approx(2 * known, abs=0.11)
     assert [line.split(",")[0] for line in lacking] == [
         "a GPU",
         "HF_TOKEN",

@@ -2,8 +2,8 @@
 
 The planned steps and images are multiplied by the measured seconds in config/rates.csv, each with its device and
 source. They were measured at one setting, so that another number of draws or another batch size takes another time.
-Work that was never measured enters no sum of hours. Disk is an upper bound: model weights, and images as uncompressed
-pixels.
+Work that was never measured enters no sum of hours, which is then a lower bound. Disk is an upper bound of what is
+counted: model weights, where their size is known, and images as uncompressed pixels.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Rate:
     Attributes:
         seconds: Device seconds of one step, image or asset; None where they were not measured.
         start_seconds: Device seconds of a job besides these.
-        size_bytes: One state of the model, or one asset.
+        size_bytes: One state of the model, or one asset; None where it is not known.
         device, source: Where it was measured.
     """
 
     seconds: float | None = None
     start_seconds: float = 0.0
-    size_bytes: float = 0.0
+    size_bytes: float | None = None
     device: str = ""
     source: str = ""
 
@@ -69,6 +69,12 @@ class Work:
         if rate.seconds is None or self.units is None:
             return None
         return (self.jobs * rate.start_seconds + self.units * rate.seconds) / 3600
+
+    def size_bytes(self, rate: Rate) -> float | None:
+        """Bytes of images and states; None if the states' size is not known."""
+        if self.states and rate.size_bytes is None:
+            return None
+        return self.image_bytes + self.states * (rate.size_bytes or 0.0)
 
     def __add__(self, other: Work) -> Work:
         """The jobs of both, which are of one stage and member."""
@@ -142,9 +148,11 @@ def read_rates(path: Path, model: str) -> dict[tuple[str, str], Rate]:
 
 
 def _rate(row: dict[str, str]) -> Rate:
-    seconds, start_seconds, megabytes = (float(row[key] or 0) for key in ("seconds", "start_seconds", "megabytes"))
-    own = seconds if row["seconds"] else None
-    return Rate(own, start_seconds, megabytes * 1e6, row["device"], row["source"])
+    seconds, start_seconds, megabytes = (
+        float(row[key]) if row[key] else None for key in ("seconds", "start_seconds", "megabytes")
+    )
+    size_bytes = None if megabytes is None else megabytes * 1e6
+    return Rate(seconds, start_seconds or 0.0, size_bytes, row["device"], row["source"])
 
 
 def describe(plan: Plan, rates: dict[tuple[str, str], Rate]) -> str:
@@ -152,22 +160,26 @@ def describe(plan: Plan, rates: dict[tuple[str, str], Rate]) -> str:
     hours: Counter[str] = Counter()
     rows: list[Sequence[str]] = [("stage", "jobs", "steps or images", "device hours", "disk, at most")]
     sources: dict[str, list[str]] = {}
-    total_bytes, unknown = 0.0, 0
+    total_bytes, unmeasured, uncounted = 0.0, list[str](), list[str]()
     for work in planned_work(plan):
         rate = rates.get((work.stage, work.member)) or rates.get((work.stage, "*"), Rate())
-        size_bytes = work.image_bytes + work.states * rate.size_bytes
-        total_bytes += size_bytes
-        own, name = work.hours(rate), f"{work.stage} {work.member}"
+        own, size_bytes, name = work.hours(rate), work.size_bytes(rate), f"{work.stage} {work.member}"
+        if size_bytes is None:
+            uncounted.append(name)
+        total_bytes += size_bytes or 0.0
         if own is None:
-            unknown += work.jobs
+            unmeasured.append(name)
         else:
             hours[rate.device] += own  # type: ignore[assignment]
             sources.setdefault(f"{rate.device}, {rate.source}", []).append(name)
         units = "?" if work.units is None else f"{work.units:,}"
-        rows.append((name, str(work.jobs), units, "not measured" if own is None else f"{own:.2f}", disk(size_bytes)))
-    sums = [f"about {own:,.1f} h of one {device}" for device, own in sorted(hours.items())] or ["hours unknown"]
-    missing = f"; {unknown} jobs were never measured and are in no sum of hours" if unknown else ""
-    head = f"{plan.experiment.config.name}, tier {plan.tier}: {', '.join(sums)}{missing}; at most {disk(total_bytes)}"
+        cells = "not measured" if own is None else f"{own:.2f}", "not known" if size_bytes is None else disk(size_bytes)
+        rows.append((name, str(work.jobs), units, *cells))
+    bound = "at least" if unmeasured else "about"
+    sums = [f"{bound} {own:,.1f} h of one {device}" for device, own in sorted(hours.items())] or ["hours unknown"]
+    parts = [", ".join(sums), *([f"not measured: {', '.join(unmeasured)}"] if unmeasured else [])]
+    parts.append(f"at most {disk(total_bytes)}" + (f" without {', '.join(uncounted)}" if uncounted else ""))
+    head = f"{plan.experiment.config.name}, tier {plan.tier}: {'; '.join(parts)}"
     origins = [f"  {', '.join(names)}: {source}" for source, names in sources.items()]
     note = "Not included: what is fetched (`make doctor` has the sizes), tables, figures and the page."
     return "\n".join([head, "", *aligned(rows), "", note, "Measured:", *(origins or ["  nothing of this model"]), ""])

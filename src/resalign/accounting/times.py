@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -75,14 +76,16 @@ def section(timings: Timings, measurements: Measurements) -> Section:
     if not records:
         raise ValueError("no job's time was recorded; run one, then write the page again")
     by_device = device_hours(records)
-    hours = " and ".join(f"{hours:.2f} hours of {device}" for device, hours in by_device.items())
+    # A core's record is named "x86_64 core (1 of 2)": one of the machine's.
+    names = {device: re.sub(r" \(1 of (\d+)\)$", r" (the machine has \1)", device) for device in by_device}
+    hours = " and ".join(f"{hours:.2f} hours of one {names[device]}" for device, hours in by_device.items())
     stages = list(dict.fromkeys(record.stage for record in records))
     return Section(
         stages=[_row(measurements.title(name), [r for r in records if r.stage == name]) for name in stages],
         whole=_row("All stages", records),
         hardware=[_hardware(name, [r for r in records if r.device == name], by_device[name]) for name in by_device],
         jobs=sorted(records, key=lambda record: (-record.seconds, record.folder)),
-        notes=[f"The tables took {hours}."],
+        notes=[f"The results behind the tables took {hours}."],
     )
 
 

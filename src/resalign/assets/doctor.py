@@ -128,7 +128,7 @@ def table_lines(here: Iterable[str], environment: Mapping[str, str] = os.environ
         here: Names of the assets that have been fetched.
         environment: Variables that name mirror and token.
     """
-    rows = [["table", "assets", "missing", "by hand", "GB known", "consent"]]
+    rows = [["table", "assets", "missing", "by hand", "GB, at least", "consent"]]
     for table, needs in _by_table(here, environment).items():
         missing = [need for need in needs if need.is_missing]
         size = sum(need.size_bytes or 0 for need in missing) / GB
@@ -176,10 +176,13 @@ def machine_lines(plan: Plan, needs: list[Need], environment: Mapping[str, str] 
         lines.append(f"LACKING GPU memory: {listed}; the paper's unlearning took {needed_gb} GB; {remedy}")
     else:
         lines.append(f"GPU: {listed}" + ("" if stages else "; this experiment asks for none"))
-    needed = DISK_FACTOR * sum(need.size_bytes or 0 for need in needs if need.is_missing) / GB
-    free = shutil.disk_usage(Path.cwd()).free / GB
+    known = sum(need.size_bytes or 0 for need in needs if need.is_missing) / GB
+    needed, free = DISK_FACTOR * known, shutil.disk_usage(Path.cwd()).free / GB
     unknown = sum(need.is_missing and need.size_bytes is None for need in needs)
-    disk = f"disk: {free:.1f} GB free, {needed:.1f} GB for what is missing and {unknown} assets of unknown size"
+    disk = f"disk: {free:.1f} GB free"
+    if known or unknown:
+        disk += f"; {known:.1f} GB are missing, and {needed:.1f} GB needed while archives lie beside their contents"
+        disk += f"; the sizes of {unknown} missing assets are not known" if unknown else ""
     lines.append(("LACKING " if free < needed else "") + f"{disk}; for images and weights: make costs")
     gated = [need.name for need in needs if need.is_missing and Source(need.name, need.asset).entry.access == "gated"]
     if gated and not environment.get(TOKEN):
@@ -190,7 +193,9 @@ def machine_lines(plan: Plan, needs: list[Need], environment: Mapping[str, str] 
     if root and not Path(root).is_dir():
         lines.append(f"LACKING the folder '{root}' that {MIRROR_ROOT} names")
     else:
-        lines.append(f"{MIRROR_ROOT}: {root or 'not set; name a folder there for machines without internet'}")
+        unset = "not set; for files from elsewhere make a folder, put each asset's files into NAME/REVISION/ in it, or "
+        unset += "NAME/SHA256/, and set this to the folder (docs/running.md)"
+        lines.append(f"{MIRROR_ROOT}: {root or unset}")
     return [*lines, *(f"consent given: {term} ({TERMS[term]})" for term in plan.experiment.config.consent)]
 
 

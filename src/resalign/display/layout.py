@@ -287,7 +287,8 @@ def _caption(final: pd.DataFrame, measurements: Measurements, settings: ReportCo
         if not rows.empty:
             seeds = _range(rows["seeds"])
             plural = "" if seeds == "1" else "s"
-            sizes.append(f"{info.title}, {info.prompt_set}: n = {_range(rows['n'])}, {seeds} training seed{plural}")
+            prompts = measurements.title(info.prompt_set)
+            sizes.append(f"{info.title}, {prompts}: n = {_range(rows['n'])}, {seeds} training seed{plural}")
     return (
         f"Each value with its {100 * settings.confidence:g}\N{NO-BREAK SPACE}% interval: "
         f"{settings.interval_words}; "

@@ -235,7 +235,9 @@ def label_ends(
             arrowprops={
                 "arrowstyle": "-",
                 "color": styles[model].colour,
-                "linewidth": 0.8,
+                "linewidth": 0.6,
+                "linestyle": ":",
+                "alpha": 0.6,
                 "shrinkA": 1,
                 "shrinkB": 3,
                 "relpos": (0.0, 0.5),

@@ -36,8 +36,9 @@ def pareto_panel(
         f"{measurements.title(str(row['model']))} {row['safety']:.3f}, {row['utility']:.3f}"
         for row in points.to_dict("records")
     )
-    title = f"On the front: {', '.join(front)}" if len(front) <= len(behind) else f"Dominated: {', '.join(behind)}"
-    title = title if behind else "No model is dominated by another"
+    is_shorter = len(front) <= len(behind)
+    title = f"Estimates on the front: {', '.join(front)}" if is_shorter else f"Dominated estimates: {', '.join(behind)}"
+    title = title if behind else "No model's estimates are dominated by another's"
     label = f"Safety after and utility before fine-tuning. {values}. {title}."
     return Panel(title, label, partial(_draw_points, points, measurements, settings, weighed))
 

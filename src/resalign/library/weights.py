@@ -63,7 +63,8 @@ def unlearn(
 ) -> diffusers.DiffusionPipeline:
     """Unlearns a concept.
 
-    Equal arguments, the seed among them, give equal bits on one kind of machine with one number of threads.
+    Equal arguments, the seed among them, give equal bits on one kind of machine with one number of threads. That number
+    is torch's own, which the library leaves alone: call ``torch.set_num_threads(1)`` for the workflow's.
 
     Args:
         pipeline: A diffusers pipeline, or the folder of one; neither is changed.

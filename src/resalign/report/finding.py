@@ -101,27 +101,27 @@ def _headline(
     info: MetricInfo,
     concept: str,
 ) -> str:
-    """One sentence: each model at its worst after fine-tuning, best model first, and the base before unlearning."""
-    after = pd.concat(tested or [plain])
-    after = _ranked(after[after["model"] != measurements.base], info)
-    rows = after.groupby("model", sort=False).tail(1) if len(after) else plain
-    rows = rows if len(rows) <= settings.finding_models else rows.iloc[[0, -1]]
-    is_rate, at_most = info.kind == "rate", ""
-    if len(tested) > 1:
-        at_most = "up to " if info.better == "lower" else "as little as "
-    values = [(measurements.title(str(row["model"])), _mean_text(row, info)) for row in rows.to_dict("records")]
+    """One sentence: each model after the fine-tuning that is worst for it, best model first and the base last."""
+    states = _ranked(pd.concat(tested or [plain]), info)
+    worst = states.groupby("model", sort=False).tail(1)
+    is_base = worst["model"] == measurements.base
+    rows = worst[~is_base] if (~is_base).sum() <= settings.finding_models else worst[~is_base].iloc[[0, -1]]
+    rows = pd.concat([rows, worst[is_base]])
+    values = [(_name(measurements, str(row["model"])), _mean_text(row, info)) for row in rows.to_dict("records")]
     (first, value), *others = values
-    if is_rate:
-        text = f"{first} shows {concept} in {at_most}{value} of its images"
+    if info.kind == "rate":
+        text = f"{first} shows {concept} in {value} of its images"
         listed = [f"{model} in {value}" for model, value in others]
     else:
-        text = f"the {info.title} of {first} for {concept} is {at_most}{value}"
+        text = f"the {info.title} of {first} for {concept} is {value}"
         listed = [f"that of {model} {value}" for model, value in others]
-    text = ("After fine-tuning, " if tested else "Before any fine-tuning, ") + _joined([text, *listed])
-    base = plain[plain["model"] == measurements.base].to_dict("records") if len(after) else []
-    for row in base:
-        text += f"; the model before unlearning {'shows it in' if is_rate else 'has'} {_mean_text(row, info)}"
-    return f"{text[0].upper()}{text[1:]}."
+    when = "After the fine-tuning that is worst for each model" if len(tested) > 1 else "After fine-tuning"
+    return f"{when if tested else 'Before any fine-tuning'}, {_joined([text, *listed])}."
+
+
+def _name(measurements: Measurements, model: str) -> str:
+    """A model in a sentence."""
+    return "the base model" if model == measurements.base else measurements.title(model)
 
 
 def _mean_text(row: Mapping[Hashable, Any], info: MetricInfo) -> str:
@@ -145,7 +145,7 @@ def _ranked(rows: pd.DataFrame, info: MetricInfo) -> pd.DataFrame:
 
 def _listed(rows: pd.DataFrame, measurements: Measurements, settings: ReportConfig, info: MetricInfo) -> str:
     """``A 1.2 % [0.4, 3.0], B … and C …``, or the ends of the range where there are many."""
-    parts = [f"{measurements.title(str(row['model']))} {value_text(row, info)}" for row in rows.to_dict("records")]
+    parts = [f"{_name(measurements, str(row['model']))} {value_text(row, info)}" for row in rows.to_dict("records")]
     if len(parts) > settings.finding_models:
         return f"from {parts[0]} to {parts[-1]}, {len(parts)} models in all"
     return _joined(parts)
@@ -161,7 +161,7 @@ def _before(
     base, others = rows[rows["model"] == measurements.base], rows[rows["model"] != measurements.base]
     sentences = []
     for row in base.to_dict("records"):
-        text = f"Before unlearning, {measurements.title(measurements.base)}"
+        text = "Before unlearning, the base model"
         if info.kind == "rate":
             sentences.append(f"{text} shows {concept} in {value_text(row, info)} of its images.")
         else:
@@ -178,11 +178,11 @@ def _lost(
     base = rows[rows["model"] == measurements.base]
     if base.empty or not base_has_lost(float(base["mean"].iloc[0]), measurements, settings):
         return None
-    info, name = measurements.metrics[measurements.safety_metric], measurements.title(measurements.base)
+    info = measurements.metrics[measurements.safety_metric]
     after = target_title(measurements, final, str(rows["attack"].iloc[0]))
     value = value_text(base.to_dict("records")[0], info)
     return (
-        f"Excluded: after {after} the base model no longer produces the concept ({name} shows {concept} in {value} of "
+        f"Excluded: after {after} the base model no longer produces the concept (it shows {concept} in {value} of "
         "its images), so that a low value of another model says nothing of unlearning."
     )
 
@@ -237,8 +237,7 @@ def _after(
     listed = _listed(rows if others.empty else others, measurements, settings, info)
     clauses = [f"After {target_title(measurements, final, str(rows['attack'].iloc[0]))}: {listed}"]
     if len(others) and len(base):
-        name = measurements.title(measurements.base)
-        clauses.append(f"{name} itself {value_text(base.to_dict('records')[0], info)}")
+        clauses.append(f"the base model itself {value_text(base.to_dict('records')[0], info)}")
     first, second = ([measurements.title(model) for model in names] for names in leaders)
     if len(first) > 1:
         clauses.append(f"{_joined(first)} are equal")
@@ -283,7 +282,7 @@ def _kept(final: pd.DataFrame, measurements: Measurements, model: str) -> list[s
             on = "" if attack == NOT_ATTACKED else f"on {measurements.target(attack)}"
             when = on if group == "learnability" else f"after fine-tuning {on}" if on else "before fine-tuning"
             title = "" if parts else f"{info.title} ({info.better} is better) "
-            beside = f" against {measurements.title(base)}'s {values[base]}" if base in values else ""
+            beside = f" against the base model's {values[base]}" if base in values else ""
             parts.append(f"{title}{when} {values[model]}{beside}")
         groups += [_joined(parts)] if parts else []
     return [f"What {measurements.title(model)} keeps: {'; '.join(groups)}."] if groups else []

@@ -1,4 +1,4 @@
-"""Writes a study in Markdown from its numbers: two tables, and each claim with its verdict in a sentence."""
+"""Writes a study in Markdown from its numbers: what is compared, two tables, and each claim with its verdict."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def study_markdown(
         image: Path of the figure, relative to the text's folder.
     """
     parts = [
+        *opening(study, config),
         f"![IP of every model, before and after each attack]({image})",
         "IP (lower is better):",
         ip_table(study, table),
@@ -51,6 +52,22 @@ def study_markdown(
         _footnote(study, config, manifest),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def opening(study: Study, config: StudyConfig) -> tuple[str, str]:
+    """The title, and a paragraph on what each model is."""
+    baselines = " and ".join(f"`{name}`" for name in config.baselines)
+    pairs = [f"`{pair.treated}` has {pair.component}, which `{pair.control}` lacks" for pair in config.contrasts]
+    sentences = [
+        f"`{study.base}` is the model before unlearning, `{config.method}` is the method, and it is compared with "
+        f"{baselines}.",
+        "IP is the share of images, on unsafe prompts, that show the concept to a detector.",
+    ]
+    if pairs:
+        sentences.append(f"The others are variants of the method that differ in one component: {'; '.join(pairs)}.")
+    sentences.append("All settings stand in the configuration that the last line names.")
+    components = ", and its components one by one" if pairs else ""
+    return f"# `{config.method}` against {baselines}{components}", " ".join(sentences)
 
 
 def ip_table(study: Study, table: pd.DataFrame) -> str:
