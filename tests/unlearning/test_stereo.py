@@ -50,7 +50,7 @@ def test_without_rounds_and_anchors_stage_2_is_esd(
     original, settings = named_weights(evenly.denoiser), {"negative_guidance": eta, "num_inference_steps": 4}
     expected = esd.step_gradient(evenly, unlearning_data, esd.Config.parse(settings, where="test"))
     config = config_of(rounds=0, anchor_guidance=0.0, negative_guidance=eta)
-    found = stereo.step_gradient(evenly, unlearning_data, config)
+    found = stereo.final_gradient(evenly, unlearning_data, config)
     for seed in range(3):
         assert not differing(first_step(found, original, seed), first_step(expected, original, seed))
 
@@ -61,7 +61,7 @@ def test_anchors_attract_as_much_as_the_concept_repels(loaded: LoadedPipeline, u
     original = named_weights(loaded.denoiser)
     steps = {
         (anchor, negative): first_step(
-            stereo.step_gradient(loaded, data, config_of(anchor_guidance=anchor, negative_guidance=negative)),
+            stereo.final_gradient(loaded, data, config_of(anchor_guidance=anchor, negative_guidance=negative)),
             original,
             seed=2,
         )
@@ -80,7 +80,10 @@ def test_the_mean_over_concept_and_embeddings_repels(loaded: LoadedPipeline, unl
     config = config_of(anchor_guidance=0.0)
     losses = {}
     for found in ((), (own, own)):
-        direction, variables = stereo.step_gradient(loaded, data, config, found), detached(original, requires_grad=True)
+        direction, variables = (
+            stereo.final_gradient(loaded, data, config, found),
+            detached(original, requires_grad=True),
+        )
         values = [direction(variables, variables, Run(seed).generator("s"))[1]["erasure_loss"] for seed in range(40)]
         losses[len(found)] = sum(values) / 40
     # The same target on other draws of x_t; the sum in place of the mean would be (1 + 3)²/(1 + 1)² = 4 times as much.

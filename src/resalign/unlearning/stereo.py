@@ -111,11 +111,11 @@ def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: R
         name = f"inversion {number}"
         row = descend(initial, initial, inversion, config.inversion, run, method=f"stereo {name}", phase=name, **held)
         _fill(found[number], row)
-    direction = step_gradient(loaded, data, config, found)
+    direction = final_gradient(loaded, data, config, found)
     return loaded.named(descend(original, names, direction, config, run, method="stereo", **held))
 
 
-def step_gradient(
+def final_gradient(
     loaded: LoadedPipeline,
     data: UnlearningData,
     config: Config,
