@@ -29,7 +29,7 @@ def first_step(
 ) -> tuple[Params, dict[str, float]]:
     """The gradient of one step in all weights of the text encoder, and what is logged."""
     variables = detached(advunlearn.text_weights(loaded), requires_grad=True)
-    direction = advunlearn.erasure_gradient(loaded, data, config, **arguments)
+    direction = advunlearn.attacked_gradient(loaded, data, config, **arguments)
     found, logged = direction(variables, variables, Run(0).generator("step"))
     return found, dict(logged)
 

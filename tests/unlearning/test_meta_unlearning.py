@@ -14,7 +14,7 @@ from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
 from resalign.running.attempt import Attempt
 from resalign.tensors.params import detached
-from resalign.unlearning import _base, meta_unlearning
+from resalign.unlearning import _base, advunlearn, meta_unlearning, stereo
 from tests.example_config import smallest
 from tests.nearness import assert_near, differing
 from tests.stopping import stopped_after_a_step
@@ -80,6 +80,24 @@ def test_after_a_base_without_steps_the_terms_are_descended_alone(
     expected = {name: moved[name] - direction[name] for name in moved}
     assert_near(found, expected, 1e-6)
     assert differing(found, moved)
+
+
+def test_a_base_of_several_loops_runs_first(loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:
+    settings = smallest(stereo.Config).model_dump(mode="json")
+    changed = stereo.unlearn(loaded, unlearning_data, stereo.Config.parse(settings, where="test"), Run(0))
+    erased, base = of_denoiser(loaded, changed), {"method": "stereo", **settings}
+    assert not differing(trained(loaded, unlearning_data, base=base, **OFF), erased)
+    hardened = trained(loaded, unlearning_data, base=base, steps=1, lr=1e-9)
+    assert_near({name: hardened[name] for name in erased}, erased, 1e-6)
+    assert differing({name: hardened[name] for name in erased}, erased)
+
+
+def test_a_base_that_trains_the_text_encoder_is_refused(
+    loaded: LoadedPipeline, unlearning_data: UnlearningData
+) -> None:
+    base = {"method": "advunlearn", **smallest(advunlearn.Config).model_dump(mode="json")}
+    with pytest.raises(ConfigError, match=r"base 'advunlearn' changes text_encoder\."):
+        trained(loaded, unlearning_data, base=base)
 
 
 @pytest.mark.parametrize("base", [IMPORTED, {"method": "graddiff", "batch_size": 2}], ids=["alone", "jointly"])

@@ -11,6 +11,7 @@ import torch
 from resalign.bilevel.hypergradient import FineTuned, exact_hypergradient
 from resalign.bilevel.solving import solve
 from resalign.bilevel.unrolled import directional_differences, unrolled_hypergradient
+from resalign.config.concept import ConceptPrompts
 from resalign.config.strict import ConfigError
 from resalign.contracts import Run, UnlearningData
 from resalign.data.images import read_captioned_images
@@ -48,7 +49,14 @@ def trained(
     return {**original, **of_denoiser(loaded, changed)}, run
 
 
-def test_without_simulation_and_distillation_it_is_esd(loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:
+SEVERAL = (ConceptPrompts(prompts=("a red seven",)), ConceptPrompts(prompts=("a blue two", "a dog", "nothing")))
+
+
+@pytest.mark.parametrize("concepts", [SEVERAL[:1], SEVERAL], ids=["one", "several"])
+def test_without_simulation_and_distillation_it_is_esd(
+    loaded: LoadedPipeline, unlearning_data: UnlearningData, concepts: tuple[ConceptPrompts, ...]
+) -> None:
+    unlearning_data = replace(unlearning_data, concepts=concepts)
     found, run = trained(loaded, unlearning_data, "erasure", beta=0.0, alpha=0.0, steps=3, lr=5.0)
     # ESD's own gradient under the same plain descent, on the stream from which ResAlign also draws retained images.
     config = esd.Config.parse({"variant": "all", "batch_size": 2, "num_inference_steps": 4}, where="test")

@@ -283,6 +283,11 @@ def test_rgds_pairs_differ_in_the_concepts_words_only() -> None:
     [
         ({"templates": ["a {colour} seven"]}, "has no slot {concept}"),
         ({"templates": ["a {hue} {concept}"]}, r"names \['hue'\]; give them values"),
+        (
+            {"slots": [COLOURS, {"name": "concept", "values": ["x"]}]},
+            "slots must have names of their own, other than con",
+        ),
+        ({"slots": [COLOURS, COLOURS]}, "slots must have names of their own"),
         ({"slots": [{"name": "colour", "values": []}]}, r"slots.0.values.* at least 1 item"),
         (
             {"slots": [{**COLOURS, "heldout": ["green", "blue"]}]},

@@ -13,6 +13,7 @@ from resalign.diffusion.parametrisation import named_weights, select
 from resalign.diffusion.prediction import predict
 from resalign.tensors.params import Params, detached
 from resalign.unlearning import sdd
+from resalign.unlearning._descent import descend
 from tests.nearness import assert_near, differing
 from tests.unlearning.recording import Recording
 from tests.weight_names import of_denoiser
@@ -56,6 +57,20 @@ def test_without_decay_it_is_the_student_and_at_decay_1_the_original(
     assert differing(path[-1], {name: named_weights(loaded.denoiser)[name] for name in teacher})
     teacher, _ = trained(loaded, unlearning_data, decay=1.0)
     assert not differing(teacher, {name: named_weights(loaded.denoiser)[name] for name in teacher})
+
+
+def test_the_teacher_of_a_run_is_what_samples(loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:
+    # At a rate that moves the student far, a teacher that stays the original samples other images.
+    far = {"lr": 0.3, "steps": 4, "num_inference_steps": 2}
+    config, original = sdd.Config.parse({**QUICK, **far}, where="test"), named_weights(loaded.denoiser)
+    names = select(original, "cross_attention")
+    students = []
+    for teacher in ({name: original[name] for name in names}, None):
+        direction = sdd.step_gradient(loaded, unlearning_data, config, teacher)
+        students.append(descend(original, names, direction, config, Run(0), method="sdd"))
+    _, path = trained(loaded, unlearning_data, decay=1.0, **far)
+    assert not differing(path[-1], students[0])
+    assert differing(path[-1], students[1])
 
 
 @pytest.mark.parametrize("steps", [1, 100, 1500])

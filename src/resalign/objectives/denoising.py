@@ -35,7 +35,7 @@ def harmful_loss(
 
     It is unbounded below. With ``truncation`` m an example whose error has reached m contributes −m and no gradient.
 
-    Source: the truncation is that of GradDiff in RGD's released script; a training choice, not the paper's.
+    Source: RGD's released script truncates its GradDiff so, there the error of a batch. It is no part of ResAlign.
     """
     error = per_example_error(denoiser, weights, batch)
     if truncation is not None:

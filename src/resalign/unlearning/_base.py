@@ -70,7 +70,10 @@ def module_of(base: Strict) -> ModuleType:
 
 
 def is_descended(base: Strict) -> bool:
-    """Whether another method can be descended together with it: it descends by steps, one gradient each."""
+    """Whether another method can be descended together with it.
+
+    A module that has ``step_gradient`` says by it that the method is one loop over weights of the denoiser.
+    """
     return isinstance(base, DescentConfig) and hasattr(module_of(base), "step_gradient")
 
 

@@ -19,6 +19,7 @@ from resalign.objectives.denoising import harmful_loss
 from resalign.objectives.erasure import erasure_loss
 from resalign.objectives.relabelling import relabelling_loss
 from resalign.tensors.params import Params
+from resalign.unlearning._concept_prompts import draw_rows
 from resalign.unlearning._relabelling import substitutes_of
 
 OfWeights = Callable[[Params], "torch.Tensor"]
@@ -34,7 +35,7 @@ class Denoising(Strict):
 
 
 class Erasure(Strict):
-    """ESD's loss on the concept's prompts; x_t is sampled, so that no image is used."""
+    """ESD's loss on the prompts of one concept a step; x_t is sampled, so that no image is used."""
 
     quantity: ClassVar[str] = "erasure_loss"
     name: Literal["erasure"] = "erasure"
@@ -110,17 +111,17 @@ def _erasure_draws(loaded: LoadedPipeline, data: UnlearningData, kind: Erasure, 
     concept, empty = loaded.encode_prompts(data.prompts), loaded.unconditional(batch_size)
 
     def erasure(weights: Params, stream: torch.Generator) -> OfWeights:
-        rows = torch.randint(len(data.prompts), (batch_size,), generator=stream)
+        prompts = concept[draw_rows(data.concepts, batch_size, stream)]
         latents, timesteps = partial_sample(
             loaded,
             weights,
-            concept[rows],
+            prompts,
             empty,
             guidance_scale=kind.start_guidance,
             num_inference_steps=kind.num_inference_steps,
             generator=stream,
         )
-        batch = NoisyBatch(latents, timesteps, concept[rows], torch.empty_like(latents))
+        batch = NoisyBatch(latents, timesteps, prompts, torch.empty_like(latents))
         return lambda weights: erasure_loss(loaded.denoiser, weights, original, batch, empty, kind.negative_guidance)
 
     return erasure

@@ -43,7 +43,7 @@ class Config(SampledConfig):
     retain_weight: float = Field(0.3, ge=0, description="γ, weight of the distillation on retain prompts")
     retain_batch_size: int = Field(5, gt=0)
     warm_up: int = Field(200, ge=0, description="first steps, which are taken at the prompt itself")
-    attack_steps: int = Field(30, ge=0, description="of the adversary, in every step after the first")
+    attack_steps: int = Field(30, ge=0, description="of the adversary, in every step after the warm-up")
     attack_lr: float = Field(1e-3, gt=0)
     attack_tokens: int = Field(1, gt=0, description="k, soft tokens before the prompt")
     attack_sign: bool = Field(False, description="whether the adversary takes its gradient's sign, the fast variant")
@@ -62,7 +62,7 @@ def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: R
     original = text_weights(loaded)
     names = [name for name in original if any(part in name for part in TRAINED)]
     taken = {"steps": 0}
-    direction = erasure_gradient(loaded, data, config, taken)
+    direction = attacked_gradient(loaded, data, config, taken)
     return descend(original, names, direction, config, run, method="advunlearn", taken=taken)
 
 
@@ -72,7 +72,7 @@ def text_weights(loaded: LoadedPipeline) -> dict[str, torch.Tensor]:
     return {name: tensor.detach() for name, tensor in every.items() if not name.startswith(prefix)}
 
 
-def erasure_gradient(
+def attacked_gradient(
     loaded: LoadedPipeline, data: UnlearningData, config: Config, taken: dict[str, int] | None = None
 ) -> Gradient:
     """The gradient of ESD's loss behind an adversary's tokens plus γ times the distillation on retain prompts.

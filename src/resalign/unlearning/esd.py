@@ -2,7 +2,8 @@
 
 Source: Gandikota 2023, ICCV, arXiv 2303.07345, Eq. 6 and 7; the first release (erasing, commit a2189e9). The newer
 release (25613d2) is 200 steps at a rate of 5e-5 with ``sampler: base``.
-Deviation: the timestep is the partial sampling's next; the first release draws one of the 1000/N around it.
+Deviation: the timestep is the partial sampling's next; the first release draws one of the 1000/N around it. Where the
+model's own sampler spaces timesteps by `linspace`, x_t is noisier than its timestep says, by 1000/N(N − 1) timesteps.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """GradDiff: gradient ascent on the forget set, distillation on the retain set; ResAlign with every component off.
 
 Source: gradient difference, Liu 2022, arXiv 2203.12817, as a diffusion baseline in RGD (Ko 2024, arXiv 2412.07808).
-Deviation: the retain term is distillation to the original model, R of [ResAlign, Eq. 3], not the denoising loss, which
-``retain_loss`` selects. The distance of the weights and the noise on them are off by default: Siddiqui 2025, arXiv
-2505.22310, Weight Dist Reg and Weight Distortion, there for image classifiers.
+Deviation: the retain term is distillation to the original model, R of [ResAlign, Eq. 3]; ``retain_loss: denoising`` is
+the source's. Truncation caps the error of an example, where RGD's script caps that of a batch. The distance of the
+weights and the noise on them are off by default: Siddiqui 2025, arXiv 2505.22310, Weight Dist Reg and Weight
+Distortion, there for image classifiers.
 """
 
 from __future__ import annotations

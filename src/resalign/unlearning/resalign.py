@@ -29,7 +29,7 @@ class Config(HarmfulConfig, HypergradientConfig):
     steps: int = Field(120, gt=0, description="I, outer steps")
     lr: float = Field(2e-4, gt=0)
     optimizer: Literal["sgd", "adamw"] = "adamw"
-    weight_decay: float = Field(1e-2, ge=0)
+    weight_decay: float = Field(1e-2, ge=0, description="of the variables: the change of θ₀, or its low-rank factors")
     alpha: float = Field(1.0, ge=0, description="weight of the distillation term R")
     beta: float = Field(0.8, ge=0, description="weight of the harmful loss after simulated fine-tuning")
     draws: int = Field(3, gt=0, description="J, simulated fine-tunings in each outer step")

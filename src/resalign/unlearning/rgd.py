@@ -90,6 +90,10 @@ class Config(RestrictedConfig):
     @model_validator(mode="after")
     def _slots_are_filled(self) -> Config:
         known = {slot.name for slot in self.slots}
+        if len(known) < len(self.slots) or CONCEPT in known:
+            raise ValueError(
+                f"slots must have names of their own, other than {CONCEPT}; got {[slot.name for slot in self.slots]}"
+            )
         for template in self.templates:
             named = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
             if CONCEPT not in named:
