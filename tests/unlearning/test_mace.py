@@ -221,5 +221,6 @@ def test_the_lora_of_one_concept_is_what_stage_three_receives(
 def test_templates_must_have_a_place_for_the_concept() -> None:
     assert len(set(mace.TEMPLATES)) == 30
     assert all(template.count("{}") == 1 for template in mace.TEMPLATES)
-    with pytest.raises(ConfigError, match="templates"):
-        mace.Config.parse({"templates": ["a photo"]}, where="test")
+    for template in ("a photo", "{} beside {}"):  # of two places the second's tokens would not be the concept's
+        with pytest.raises(ConfigError, match="templates"):
+            mace.Config.parse({"templates": [template]}, where="test")
