@@ -45,9 +45,12 @@ def test_several_concepts_take_the_place_of_one(read: Read) -> None:
     changes = {"concept.prompts": DELETED, "concept.substitute": DELETED, "concept.several": several}
     concept = read(changes).config.concept
     assert [words.prompts for words in concept.concepts] == [("a seven",), ("a two",)]
-    assert concept.lacking(OPTIONAL) == ["substitute"]
+    assert concept.lacking(OPTIONAL) == ["several.two.substitute"]
     with pytest.raises(ConfigError, match="leave out prompts and substitute"):
         read({"concept.several": several})
+    for words, message in (({"substitute": "a one"}, "several.two has no"), ({"prompts": ["a seven"]}, "'a seven' is")):
+        with pytest.raises(ConfigError, match=message):
+            read({**changes, "concept.several": {**several, "two": words}})
 
 
 def test_only_who_needs_retain_prompts_and_masks_is_told_of_them(read: Read) -> None:

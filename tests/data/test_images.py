@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from resalign.data.images import CaptionedImages, read_captioned_images, read_image
+from resalign.data.images import CaptionedImages, DataError, mosaic, read_captioned_images, read_image, read_masks
 from tests.conftest import write_captioned_images
 
 
@@ -52,3 +52,29 @@ def test_captions_go_with_their_images_in_the_tables_order(tmp_path: Path) -> No
     assert [file.name for file in found.files] == ["2.png", "0.png"]
     assert found.prompts == ("c, the last", "a")
     assert len(found) == 2
+
+
+def test_a_mosaic_has_the_mean_colour_of_each_tile() -> None:
+    images = torch.rand((2, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+    tiles = images.reshape(2, 3, 8, 2, 8, 2).mean(dim=(3, 5), keepdim=True)
+    torch.testing.assert_close(mosaic(images), tiles.expand(-1, -1, -1, 2, -1, 2).reshape(2, 3, 16, 16))
+
+
+def test_masks_are_shares_of_white_cropped_as_their_images_are(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 16, 3))
+    pixels[:4, 4:8] = 255  # the upper left of the square in the middle
+    pixels[4:6, 8:12] = 255  # the upper half of its lower right
+    written(tmp_path / "a.png", pixels)
+    images = CaptionedImages((tmp_path / "images" / "a.png",), ("a",), 8)
+    assert read_masks(tmp_path, images, 2).tolist() == [[[1.0, 0.0], [0.0, 0.5]]]
+
+
+def test_masks_without_white_and_of_two_images_are_refused(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8, 3))
+    pixels[0, 0] = 255  # a quarter of one of 4 × 4 parts
+    written(tmp_path / "a.png", pixels)
+    one, other = tmp_path / "one" / "a.png", tmp_path / "other" / "a.png"
+    with pytest.raises(DataError, match=r"a\.png: more black than white in each of 4 × 4 parts"):
+        read_masks(tmp_path, CaptionedImages((one,), ("a",), 8), 4)
+    with pytest.raises(DataError, match="would be the mask of several images"):
+        read_masks(tmp_path, CaptionedImages((one, other), ("a", "b"), 8), 4)

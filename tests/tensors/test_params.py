@@ -27,7 +27,9 @@ def test_sums_are_accumulated_in_float64() -> None:
 
 
 def test_nan_is_not_swallowed() -> None:
-    assert np.isnan(norm({"a": torch.tensor([1.0, float("nan")])}))
+    broken = {"a": torch.full((2, 2), float("nan")), "b": torch.ones(1)}
+    assert np.isnan(norm(broken))
+    assert np.isnan(norm(without_conflict(X, broken)))
 
 
 def test_detached_is_a_copy() -> None:

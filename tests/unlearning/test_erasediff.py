@@ -11,6 +11,7 @@ from resalign.diffusion.parametrisation import named_weights
 from resalign.objectives.denoising import denoising_loss
 from resalign.objectives.relabelling import relabelling_loss
 from resalign.tensors.params import Params, add, detached, dot, gradient, norm, without_conflict
+from resalign.tensors.steps import DivergenceError
 from resalign.unlearning import erasediff
 from resalign.unlearning._descent import Logged, descend, of_loss
 from tests.nearness import assert_near, differing
@@ -94,6 +95,11 @@ def test_the_gap_is_what_the_inner_steps_gain_and_leaves_the_weights(
     # moves too, of which ∇L_f knows nothing, so that only the size is the same.
     assert 0 < found[1] < 10 * 1e-6 * sum(float(slope.abs().sum()) for slope in forget.values())
     assert found[8] > found[1]
+
+
+def test_inner_steps_that_diverge_are_no_gap_of_zero(loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:
+    with pytest.raises(DivergenceError, match="after the inner steps; lower inner_lr"):
+        slopes(loaded, unlearning_data, weighting="gap", inner_steps=1, inner_lr=1e30)
 
 
 @pytest.mark.parametrize("weighting", ["gradient", "gap", "cosine"])

@@ -1,6 +1,9 @@
 """MACE: its closed forms against a library's least squares, the words that it maps, what its LoRAs learn."""
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +16,12 @@ from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
 from resalign.objectives.attention import concept_attention_loss
+from resalign.running.attempt import Attempt, Interrupted
+from resalign.running.folder import StateFolder
 from resalign.unlearning import mace
 from resalign.unlearning._cross_attention import gram, projections, ridge
 from tests.nearness import assert_near, differing
 from tests.pipelines import KINDS
-from tests.stopping import stopped_after_a_step
 from tests.unlearning.least_squares import least_squares, near, random
 from tests.weight_names import of_denoiser
 
@@ -126,23 +130,45 @@ def test_masks_restrict_the_attention_that_is_trained(loaded: LoadedPipeline, un
     everywhere, nowhere = torch.ones(4, 8, 8), torch.zeros(4, 8, 8)
     assert losses(nowhere, use_masks=True) == [0.0, 0.0]
     assert losses(everywhere, use_masks=True) == losses(nowhere)
+    with pytest.raises(ValueError, match="needs the masks of the forget set"):
+        trained(loaded, replace(unlearning_data, masks=None), use_masks=True)
     assert mace.Config(use_masks=True).needs() == ("substitute", "retain_prompts", "masks")
     assert mace.Config(prior_weight=0.0).needs() == ("substitute",)
 
 
 def test_each_concept_has_its_own_lora_on_its_own_images(
-    loaded: LoadedPipeline, unlearning_data: UnlearningData, tmp_path: Any
+    loaded: LoadedPipeline, unlearning_data: UnlearningData
 ) -> None:
     data = about(unlearning_data, (("red seven",), "dog"), (("Blue seven",), "cat"))
     assert data.forget.prompts == ("a red seven", "a blue seven") * 2
     assert [mace.images_of(data, index).tolist() for index in (0, 1)] == [[0, 2], [1, 3]]
-    weights, run = trained(loaded, data)
+    _, run = trained(loaded, data)
     assert [step for step, name, _ in run.history.rows if name == "attention_loss"] == [1, 2, 3, 4]  # after stage 1
-    config = mace.Config.parse(SMALL, where="test")
-    resumed = stopped_after_a_step(tmp_path, lambda a: mace.unlearn(loaded, data, config, Run(0, attempt=a)))
-    assert not differing(of_denoiser(loaded, resumed), weights)
     with pytest.raises(ConfigError, match=r"no image to forget has a caption with one of \['green'\]"):
         trained(loaded, about(unlearning_data, (("red",), "dog"), (("green",), "cat")))
+
+
+@pytest.mark.parametrize("loop", [0, 1, 2])
+def test_a_run_that_stops_in_any_concepts_loop_keeps_the_loras_before_it(
+    loaded: LoadedPipeline, unlearning_data: UnlearningData, tmp_path: Path, loop: int
+) -> None:
+    data = about(unlearning_data, (("red seven",), "dog"), (("blue",), "cat"), (("seven",), "one"))
+    config, loops, now = mace.Config.parse({**SMALL, "lr": 1e-2}, where="test"), itertools.count(), [0.0]
+
+    def late(steps: range) -> Iterator[int]:
+        now[0] = 10.0 if next(loops) == loop else 0.0
+        yield from steps
+
+    with StateFolder(tmp_path, {}) as state:
+        stopped = Run(0, progress=late, attempt=Attempt(state, deadline=5.0, clock=lambda: now[0]))
+        with pytest.raises(Interrupted, match=f"concept {loop} 1 of 2"):
+            mace.unlearn(loaded, data, config, stopped)
+    with StateFolder(tmp_path, {}) as state:
+        run = Run(0, attempt=Attempt(state))
+        resumed = mace.unlearn(loaded, data, config, run)
+    weights, whole = trained(loaded, data, lr=1e-2)
+    assert not differing(of_denoiser(loaded, resumed), weights)
+    assert run.history.rows == whole.history.rows
 
 
 def test_focused_timesteps_lie_between_200_and_400_of_1000() -> None:
@@ -195,5 +221,6 @@ def test_the_lora_of_one_concept_is_what_stage_three_receives(
 def test_templates_must_have_a_place_for_the_concept() -> None:
     assert len(set(mace.TEMPLATES)) == 30
     assert all(template.count("{}") == 1 for template in mace.TEMPLATES)
-    with pytest.raises(ConfigError, match="templates"):
-        mace.Config.parse({"templates": ["a photo"]}, where="test")
+    for template in ("a photo", "{} beside {}"):  # of two places the second's tokens would not be the concept's
+        with pytest.raises(ConfigError, match="templates"):
+            mace.Config.parse({"templates": [template]}, where="test")

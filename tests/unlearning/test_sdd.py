@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from resalign.config.concept import ConceptPrompts
+from resalign.config.strict import ConfigError
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights, select
@@ -117,3 +118,14 @@ def test_the_teacher_samples(loaded: LoadedPipeline, unlearning_data: Unlearning
         ]
     assert losses["none"] == losses["itself"]
     assert losses["none"] != losses["other"]
+
+
+def test_prompts_that_are_cut_when_they_are_one_are_refused(
+    loaded: LoadedPipeline, unlearning_data: UnlearningData
+) -> None:
+    many = ConceptPrompts(prompts=("a red seven", "a blue seven", "a green seven", "a white seven"))
+    data = replace(unlearning_data, concepts=(many,))
+    config = sdd.Config.parse({"steps": 1, "num_inference_steps": 2}, where="test")
+    with pytest.raises(ConfigError, match=r"which has \d+ tokens; the text encoder reads 12: .* sampled_at: drawn"):
+        sdd.unlearn(loaded, data, config, Run(0))
+    assert sdd.unlearn(loaded, data, config.model_copy(update={"sampled_at": "drawn"}), Run(0))

@@ -41,6 +41,11 @@ class ConceptConfig(ConceptPrompts):
     def _one_or_several(self) -> ConceptConfig:
         if self.several and (self.prompts or self.substitute):
             raise ValueError("several concepts have prompts and a substitute each; leave out prompts and substitute")
+        if unnamed := [name for name, concept in self.several.items() if not concept.prompts]:
+            raise ValueError(f"several.{unnamed[0]} has no prompts; only of a single concept are captions taken")
+        prompts = [prompt for concept in self.several.values() for prompt in concept.prompts]
+        if twice := sorted({prompt for prompt in prompts if prompts.count(prompt) > 1}):
+            raise ValueError(f"several: the prompt {twice[0]!r} is given twice; it tells which concept an image is of")
         return self
 
     @property
@@ -50,14 +55,17 @@ class ConceptConfig(ConceptPrompts):
         return tuple(self.several.values()) or (one,)
 
     def lacking(self, needs: Sequence[str]) -> list[str]:
-        """Those of :data:`OPTIONAL` that a method needs and that are not given; a mosaic is made from ``forget``."""
-        there = {
-            "substitute": all(concept.substitute for concept in self.concepts),
-            "retain_prompts": bool(self.retain_prompts),
-            "mosaic": True,
-            "masks": self.masks is not None,
+        """Keys of what a method needs, of :data:`OPTIONAL`, that are not given; a mosaic is made from ``forget``."""
+        substitutes: dict[str, object] = {
+            f"several.{name}.substitute": c.substitute for name, c in self.several.items()
         }
-        return [need for need in needs if not there[need]]
+        given: dict[str, dict[str, object]] = {
+            "substitute": substitutes or {"substitute": self.substitute},
+            "retain_prompts": {"retain_prompts": self.retain_prompts},
+            "mosaic": {},
+            "masks": {"masks": self.masks},
+        }
+        return [key for need in needs for key, value in given[need].items() if not value]
 
 
 def needs_of(config: Strict) -> tuple[str, ...]:

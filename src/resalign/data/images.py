@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,16 +133,23 @@ def read_masks(folder: Path, images: CaptionedImages, size: int) -> torch.Tensor
         Shares of white, (N, size, size) in [0, 1].
 
     Raises:
-        DataError: If a mask is missing, cannot be read, or is black all over.
+        DataError: If a mask is missing, cannot be read, or is nowhere more white than black; if two images would have
+            the same one.
     """
     masks = []
+    if twice := [name for name, count in Counter(file.name for file in images.files).items() if count > 1]:
+        raise DataError(f"{folder / twice[0]}: would be the mask of several images; give each a file name of its own")
     for file in images.files:
         if not (path := folder / file.name).is_file():
             raise DataError(f"{path}: missing; {folder} needs a mask for {file}")
-        mask = read_image(path, images.pixels).mean(dim=0, keepdim=True)
-        if not mask.any():
-            raise DataError(f"{path}: black all over, so that the concept is nowhere in {file}")
-        masks.append(torch.nn.functional.adaptive_avg_pool2d(mask, size)[0])
+        white = read_image(path, images.pixels).mean(dim=0, keepdim=True)
+        mask = torch.nn.functional.adaptive_avg_pool2d(white, size)[0]
+        if not (mask > 0.5).any():
+            raise DataError(
+                f"{path}: more black than white in each of {size} × {size} parts, so that the concept is nowhere in "
+                f"{file}; draw what shows it in white"
+            )
+        masks.append(mask)
     return torch.stack(masks)
 
 

@@ -40,7 +40,7 @@ def without_conflict(x: Params, y: Params) -> dict[str, torch.Tensor]:
     Source: gradient surgery, Yu 2020, arXiv 2001.06782; with one stored gradient also GEM, Lopez-Paz 2017, Eq. 11.
     """
     pairing, size = float(dot(x, y)), float(dot(y, y))
-    return add(x, y, -pairing / size) if pairing < 0 < size else dict(x)
+    return dict(x) if pairing >= 0 or size == 0 else add(x, y, -pairing / size)  # NaN where either has one
 
 
 def detached(x: Params, *, requires_grad: bool = False) -> dict[str, torch.Tensor]:

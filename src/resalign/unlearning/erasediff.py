@@ -20,7 +20,7 @@ from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights, select
 from resalign.lazy import torch
 from resalign.tensors.params import Params, add, detached, dot, gradient
-from resalign.tensors.steps import clipped_step
+from resalign.tensors.steps import DivergenceError, clipped_step
 from resalign.unlearning._descent import Gradient, Logged, descend
 from resalign.unlearning._relabelling import OfWeights, RelabellingConfig, drawn_losses, weighted_sum
 
@@ -28,7 +28,7 @@ Adaptive = Literal["gradient", "gap", "cosine"]
 
 
 class Config(RelabellingConfig):
-    """Published defaults; scope for nudity as released: not_cross_attention, which only UNets have."""
+    """Published defaults; the released scope for nudity is noxattn, which only UNets have."""
 
     steps: int = Field(160, ge=0, description="of 5 epochs; the released note says that these are enough")
     weighting: Adaptive | Literal["fixed"] = Field(
@@ -92,10 +92,17 @@ def weight_of(retain_slope: Params, forget_slope: Params, weighting: Adaptive, *
 
 
 def _after_inner_steps(forget_of: OfWeights, weights: Params, variables: Params, config: Config) -> float:
-    """L_f* of one batch: L_f after K steps of Adam from θ, which is left untouched."""
+    """L_f* of one batch: L_f after K steps of Adam from θ, which is left untouched.
+
+    Raises:
+        DivergenceError: If a gradient on the way or L_f* itself is not finite.
+    """
     inner = detached(variables, requires_grad=True)
     optimizer = torch.optim.Adam(list(inner.values()), lr=config.inner_lr)
     for step in range(config.inner_steps):
         clipped_step(optimizer, forget_of({**weights, **inner}), None, what=f"erasediff at inner step {step}")
     with torch.no_grad():
-        return forget_of({**weights, **inner}).item()
+        value = forget_of({**weights, **inner}).item()
+    if not math.isfinite(value):
+        raise DivergenceError(f"erasediff: L_f is {value} after the inner steps; lower inner_lr")
+    return value

@@ -36,8 +36,10 @@ CLEAN, HARMFUL = 0, 1
 class Config(DescentConfig):
     """The released code's defaults: 1,000 clean and 452 harmful images, four a step."""
 
-    variant: Literal["lt", "ng"] = "lt"
-    contrast: Literal["differentiable", "detached"] = "differentiable"
+    variant: Literal["lt", "ng"] = Field("lt", description="lt transforms the latents, ng the noise")
+    contrast: Literal["differentiable", "detached"] = Field(
+        "differentiable", description="detached: without a gradient, as released and as in published rows"
+    )
     scope: Scope = "full"
     steps: int = Field(2000, ge=0)
     lr: float = Field(1e-5, gt=0)

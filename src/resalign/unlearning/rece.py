@@ -31,7 +31,7 @@ class Start(ConceptEdit):
 class Config(Strict):
     """Published defaults for nudity."""
 
-    start: Start = Start()
+    start: Start = Field(Start(), description="UCE's edit before the first epoch; its guide and weights are its own")
     epochs: int = Field(3, ge=0)
     guide: Guide = Field("empty", description="whose values the found embeddings get: no prompt's, or the substitute's")
     erase_weight: float = Field(1.0, gt=0, description="a, weight of each found embedding")

@@ -38,9 +38,13 @@ class Config(DescentConfig):
     weight_decay: float = Field(1e-2, ge=0)
     max_grad_norm: float | None = Field(1.0, gt=0)
     batch_size: int = Field(5, gt=0, description="pairs of image and mosaic, and as many images to retain")
-    mosaic_weight: float = Field(0.1, ge=0, description="the command as printed stops, and runs without it at 0.5")
+    mosaic_weight: float = Field(
+        0.1, ge=0, description="weight of the mosaics' term; the released parser does not know the option, and has 0.5"
+    )
     retain_weight: float = Field(0.9, ge=0, description="weight of denoising on the retain set")
-    target: Literal["published", "consistent"] = "published"
+    target: Literal["published", "consistent"] = Field(
+        "published", description="of the noise; consistent: one by which x̂₀ is the mosaic at every step"
+    )
     ema_decay: float = Field(0.9999, ge=0, lt=1, description="largest decay of the moving average, which is the result")
 
     def needs(self) -> tuple[str, ...]:

@@ -8,12 +8,15 @@ Deviation: a whole sampling is never run; the script's is, in 1 of N steps, for 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 
+from resalign.config.strict import ConfigError
 from resalign.contracts import Run, UnlearningData
+from resalign.diffusion.conditioning import Conditioning
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import Scope, named_weights, select
 from resalign.diffusion.prediction import predict
@@ -36,6 +39,9 @@ class Config(SampledConfig):
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     weight_decay: float = Field(1e-4, ge=0)
     max_grad_norm: float | None = Field(1.0, gt=0)
+    sampled_at: Literal["all", "drawn"] = Field(
+        "all", description="prompt at which x_t is sampled: all prompts joined by commas, as released, or the drawn one"
+    )
     decay: float = Field(0.999, ge=0, le=1, description="share of the teacher that a step leaves as it is")
     decay_steps: int | None = Field(
         1500,
@@ -61,20 +67,32 @@ def step_gradient(
         config: Batch size, and the sampling of x_t.
         teacher: The trained weights of the model that samples x_t, which may change between steps; None for θ itself.
     """
-    prompts = loaded.encode_prompts(data.prompts)
-    every = loaded.encode_prompts([", ".join(data.prompts)]).expand(config.batch_size)
-    empty = loaded.unconditional(config.batch_size)
+    prompts, empty = loaded.encode_prompts(data.prompts), loaded.unconditional(config.batch_size)
+    together = _together(loaded, data.prompts).expand(config.batch_size) if config.sampled_at == "all" else None
 
     def loss(weights: Params, stream: torch.Generator) -> tuple[torch.Tensor, Logged]:
-        at_every = sampled(loaded, config, {**weights, **(teacher or {})}, every, empty, stream)
         concept = prompts[draw_rows(data.concepts, config.batch_size, stream)]
+        prompt = concept if together is None else together
+        sample = sampled(loaded, config, {**weights, **(teacher or {})}, prompt, empty, stream)
         with torch.no_grad():
-            target = predict(loaded.denoiser, weights, replace(at_every, conditioning=empty))
-        batch = replace(at_every, conditioning=concept, target=target)
+            target = predict(loaded.denoiser, weights, replace(sample, conditioning=empty))
+        batch = replace(sample, conditioning=concept, target=target)
         value = denoising_loss(loaded.denoiser, weights, batch)
         return value, {"concept_loss": value.item()}
 
     return of_loss(loss)
+
+
+def _together(loaded: LoadedPipeline, prompts: Sequence[str]) -> Conditioning:
+    """All prompts as one, which the text encoder must read to its end."""
+    joined, tokenizer = ", ".join(prompts), loaded.pipeline.tokenizer
+    tokens = len(tokenizer(joined, verbose=False).input_ids)
+    if tokens > tokenizer.model_max_length:
+        raise ConfigError(
+            f"sdd samples at all prompts of the concept as one, which has {tokens} tokens; the text encoder reads "
+            f"{tokenizer.model_max_length}: give fewer prompts, or set sampled_at: drawn"
+        )
+    return loaded.encode_prompts([joined])
 
 
 def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:
