@@ -19,7 +19,7 @@ from resalign.running.attempt import Attempt, Interrupted
 from resalign.running.folder import StateFolder
 from resalign.tensors.params import Params, add, detached, norm
 from resalign.unlearning import esd, stereo
-from resalign.unlearning._descent import Gradient
+from resalign.unlearning._descent import Gradient, descend
 from tests.nearness import assert_near, differing
 from tests.unlearning.recording import Recording
 
@@ -123,6 +123,26 @@ def test_a_round_goes_on_from_the_last_and_stage_2_from_the_original(
     for phase in ("inversion 0", "inversion 1"):
         assert not differing(attempt.starts[phase], seven)
         assert differing(last[phase], seven)
+
+
+def test_every_loop_has_what_the_loops_before_it_found(loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:
+    attempt, config = Recording(), config_of(search_lr=2e-3)
+    stereo.unlearn(loaded, unlearning_data, config, Run(0, attempt=attempt))
+    last, original, seven = dict(attempt.path), named_weights(loaded.denoiser), token_embedding(loaded, "seven").row
+    names = select(original, "noxattn")
+    after = [{**original, **last[f"erasure {number}"]} for number in range(2)]
+    found = [last[f"inversion {number}"] for number in range(2)]
+    search = stereo._search_gradient(loaded, unlearning_data, config, after[0], found[:1])
+    slower = config.model_copy(update={"lr": 2e-3})
+    erased = descend(after[0], names, search, slower, Run(0), method="stereo erasure 1")
+    assert not differing(erased, last["erasure 1"])
+    inversion = stereo._inversion_gradient(
+        loaded, unlearning_data, config, after[1], token_embedding(loaded, config.token)
+    )
+    row = descend(seven, seven, inversion, config.inversion, Run(0), method="stereo inversion 1")
+    assert not differing(row, found[1])
+    final = stereo.final_gradient(loaded, unlearning_data, config, found)
+    assert not differing(descend(original, names, final, config, Run(0), method="stereo"), last["steps"])
 
 
 def test_a_run_that_is_stopped_after_every_step_goes_on_to_equal_bits(

@@ -17,9 +17,9 @@ from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import Scope, named_weights, select
 from resalign.lazy import torch
-from resalign.objectives.barrier import distance
 from resalign.objectives.denoising import denoising_loss, harmful_loss
 from resalign.objectives.distillation import distillation_loss
+from resalign.objectives.weight_distance import distance
 from resalign.tensors.params import Params
 from resalign.unlearning._descent import DescentConfig, Gradient, Logged, descend, of_loss
 
