@@ -57,7 +57,7 @@ class ConceptConfig(ConceptPrompts):
     def lacking(self, needs: Sequence[str]) -> list[str]:
         """Keys of what a method needs, of :data:`OPTIONAL`, that are not given; a mosaic is made from ``forget``."""
         substitutes = {f"several.{name}.substitute": c.substitute for name, c in self.several.items()}
-        given: dict[str, dict[str, object]] = {
+        given: dict[str, Mapping[str, object]] = {
             "substitute": substitutes or {"substitute": self.substitute},
             "retain_prompts": {"retain_prompts": self.retain_prompts},
             "mosaic": {},
