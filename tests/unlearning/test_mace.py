@@ -142,6 +142,8 @@ def test_each_concept_has_its_own_lora_on_its_own_images(
     data = about(unlearning_data, (("red seven",), "dog"), (("Blue seven",), "cat"))
     assert data.forget.prompts == ("a red seven", "a blue seven") * 2
     assert [mace.images_of(data, index).tolist() for index in (0, 1)] == [[0, 2], [1, 3]]
+    within = about(unlearning_data, (("even", "RED"), "dog"), (("seven",), "cat"))  # 'seven' does not name 'even'
+    assert [mace.images_of(within, index).tolist() for index in (0, 1)] == [[0, 2], [0, 1, 2, 3]]
     _, run = trained(loaded, data)
     assert [step for step, name, _ in run.history.rows if name == "attention_loss"] == [1, 2, 3, 4]  # after stage 1
     with pytest.raises(ConfigError, match=r"no image to forget has a caption with one of \['green'\]"):

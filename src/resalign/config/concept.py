@@ -56,10 +56,8 @@ class ConceptConfig(ConceptPrompts):
 
     def lacking(self, needs: Sequence[str]) -> list[str]:
         """Keys of what a method needs, of :data:`OPTIONAL`, that are not given; a mosaic is made from ``forget``."""
-        substitutes: dict[str, object] = {
-            f"several.{name}.substitute": c.substitute for name, c in self.several.items()
-        }
-        given: dict[str, dict[str, object]] = {
+        substitutes = {f"several.{name}.substitute": c.substitute for name, c in self.several.items()}
+        given: dict[str, Mapping[str, object]] = {
             "substitute": substitutes or {"substitute": self.substitute},
             "retain_prompts": {"retain_prompts": self.retain_prompts},
             "mosaic": {},

@@ -72,6 +72,8 @@ def unlearned_weights(
     name = f"method '{method.__name__.rpartition('.')[2]}'"
     if not (any(concept.prompts for concept in concepts) or "forget" in images or checkpoint):
         raise ConfigError(f"{name}: nothing names the concept; give prompts, or the images forget")
+    if len(concepts) > 1 and not all(concept.prompts for concept in concepts):
+        raise ConfigError(f"{name}: each of several concepts needs prompts of its own")
     sets = {key: encode(loaded, images[key], run.generator("encode", key)) for key in images}
     given: dict[str, Any] = {key: sets[key] if key in sets else NotGiven(key, name) for key in IMAGE_SETS}
     captions = tuple(sorted(set(images["forget"].prompts))) if "forget" in images else ()
@@ -99,7 +101,7 @@ def _check_needs(name: str, needs: Sequence[str], data: UnlearningData, masks: P
         "substitute": all(concept.substitute for concept in data.concepts),
         "retain_prompts": bool(data.retain_prompts),
         "mosaic": isinstance(data.forget, EncodedImages),
-        "masks": masks is not None,
+        "masks": masks is not None and isinstance(data.forget, EncodedImages),
     }
     if lacking := [need for need in needs if not there[need]]:
         raise ConfigError(f"{name} needs {', '.join(lacking)}; give {'it' if len(lacking) == 1 else 'them'}")

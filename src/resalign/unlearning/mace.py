@@ -4,12 +4,13 @@ Source: mass concept erasure, Lu 2024, CVPR, arXiv 2403.06135. Stage 1 edits cro
 form, stage 2 trains one LoRA a concept, stage 3 fuses the LoRAs in closed form.
 Deviations: the prior's weight enters both closed forms once (in the release stage 1's is squared), and its captions are
 the retain prompts, where the release sums over all of COCO 2014; the images are the forget set's, with the
-autoencoder's own normalisation; the templates are this file's. A LoRA serves all prompts of a concept. Solved in
-float64. The weight of a domain's own captions is not implemented.
+autoencoder's own normalisation, and by default without masks (the release segments each); the templates are this
+file's. A LoRA serves all prompts of a concept. Solved in float64. A domain's own captions have no weight.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
@@ -50,8 +51,7 @@ class Config(DescentConfig):
     prior_weight: float = Field(
         7e-7,
         ge=0,
-        description="s, weight of each token of the retain prompts; published for all captions of COCO 2014: with "
-        "fewer prompts set it higher",
+        description="s, weight of each token of the retain prompts; published for all of COCO's",
     )
     use_masks: bool = Field(False, description="whether attention is taken off the concept's pixels alone")
     use_pooler: bool = Field(True, description="whether the end token and the padding count as the concept's tokens")
@@ -216,24 +216,18 @@ def _lora(
         value = concept_attention_loss(loaded.denoiser, trained, batch, concept_tokens[sentences], shown)
         return value, {"attention_loss": value.item()}
 
-    return descend(
-        variables,
-        variables,
-        of_loss(loss),
-        config,
-        run,
-        method=f"mace, concept {index}",
-        phase=f"concept {index}",
-        earlier=earlier,
-    )
+    phase = f"concept {index}"
+    gradient = of_loss(loss)
+    return descend(variables, variables, gradient, config, run, method=f"mace, {phase}", phase=phase, earlier=earlier)
 
 
 def images_of(data: UnlearningData, index: int) -> torch.Tensor:
-    """Indices of the images of one concept: all of one, those of several whose prompt has one of the concept's."""
+    """Indices of a concept's images: all of one, of several those in whose caption one of its prompts begins a word."""
     if len(data.concepts) == 1:
         return torch.arange(len(data.forget))
-    wanted = [prompt.lower() for prompt in data.concepts[index].prompts]
-    rows = [row for row, prompt in enumerate(data.forget.prompts) if any(w in prompt.lower() for w in wanted)]
+    wanted = list(data.concepts[index].prompts)
+    named = re.compile("|".join(rf"(?<!\w){re.escape(prompt)}" for prompt in wanted), re.IGNORECASE)
+    rows = [row for row, caption in enumerate(data.forget.prompts) if named.search(caption)]
     if not rows:
         raise ConfigError(
             f"no image to forget has a caption with one of {wanted}; each concept needs images of its own"
