@@ -170,7 +170,7 @@ RGB = Image.new("RGB", (16, 16))
     ("call", "error", "message"),
     [
         (("unlearn", "graddiff", {"stpes": 2}), ConfigError, "unknown key 'stpes'; did you mean 'steps'"),
-        (("unlearn", "edd", {}), ConfigError, "did you mean 'esd'"),
+        (("unlearn", "gradif", {}), ConfigError, "did you mean 'graddiff'"),
         (("unlearn", "graddiff", {"forget": "images", "steps": 1}), ConfigError, "the images 'retain', which were not"),
         (("unlearn", "esd", {}), ConfigError, "nothing names the concept"),
         (("unlearn", "esd", {"prompts": "a seven"}), ConfigError, r"give \['a seven'\]"),

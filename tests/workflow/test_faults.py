@@ -15,7 +15,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, str]]:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("unlearning:\n", "unlearning:\n  edd: {}\n", ["unlearning.edd", "no unlearning named 'edd'", "mean 'esd'?"]),
+        ("unlearning:\n", "unlearning:\n  mce: {}\n", ["unlearning.mce", "no unlearning named 'mce'", "mean 'mace'?"]),
         ("tier: small\n", "tier: small\nsamplng: {}\n", ["unknown key 'samplng'", "mean 'sampling'?"]),
     ],
 )
