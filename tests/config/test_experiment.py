@@ -186,7 +186,10 @@ def worst_case(**settings: Any) -> dict[str, Any]:
         ({"sampling.guidance_scale": 0.5}, "key 'sampling.guidance_scale'"),
         ({"tiers.smoke.training_seeds": []}, "key 'tiers.smoke.training_seeds'"),
         ({"unlearning.esd.lr": -1.0e-4}, "unlearning.esd: key 'lr': Input should be greater than 0 (got -0.0001)"),
-        ({"unlearning.esd.variant": "y"}, "unlearning.esd: key 'variant': Input should be 'x', 'x-strict', 'u' or 'all' (got 'y')"),
+        (
+            {"unlearning.esd.variant": "y"},
+            "unlearning.esd: key 'variant': Input should be 'x', 'x-strict', 'u' or 'all' (got 'y')",
+        ),
         ({"attacks.bold.checkpoints": [200]}, "attacks.bold: checkpoints must lie strictly between 0 and steps (200)"),
         ({"unlearning.esd": None}, "key 'unlearning.esd'"),
         ({"attacks.pages.train": DELETED}, "attacks.pages: key 'train' is required"),

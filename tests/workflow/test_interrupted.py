@@ -71,7 +71,9 @@ def test_the_same_command_goes_on(tiny: tuple[Checkout, str], stop: Callable[[in
     again = checkout.snakemake("--", target)
     assert again.returncode == 0, again.stderr
     assert "attempt 2 goes on" in (checkout.folder / log).read_text() or stop is to_snakemake_alone
-    assert again.stderr.splitlines()[-1] == f"attack: {Path(target).parent}/"
+    # On a busy machine the job may have ended before Snakemake took the signal, and then is noted as done.
+    ended = {"Nothing to be done (all requested files are present and up to date)."} if stop is not ctrl_c else set()
+    assert again.stderr.splitlines()[-1] in {f"attack: {Path(target).parent}/", *ended}
 
 
 @pytest.mark.slow
