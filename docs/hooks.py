@@ -75,7 +75,8 @@ def reference() -> str:
             sections[-1] = "`attack:` names the member; its default is `full`. Every entry has these keys as well:"
             sections += _table(AttackDataConfig.model_json_schema(ref_template="{model}"))
         for member in registry.members(family):
-            sections += _member(registry.config_class(family, member), f"{key}: {member}")
+            heading, *keys = _member(registry.config_class(family, member), f"{key}: {member}")
+            sections += [heading, _plain(registry.member(family, member).__doc__ or ""), *keys]
     text = "\n\n".join(sections) + "\n"
     headings = set(re.findall(r"^### (\w+)$", text, re.MULTILINE))
     return re.sub(r"\[(\w+)\]\(#\w+\)", lambda match: match[0] if match[1] in headings else match[1], text)
