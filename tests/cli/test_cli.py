@@ -67,7 +67,7 @@ def test_unlearn_writes_a_pipeline_and_attack_goes_on_from_it(
     used: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", used.append)
     assert run("unlearn", str(pipeline_folder), *given, "--threads", "2") == 0
-    assert used[0] == 2
+    assert 2 in used
     wanted = resalign.unlearn(pipeline_folder, "esd", prompts=["a red seven"], seed=3, **settings)
     found = trainable_tensors(load_pipeline(output).pipeline)
     assert all(torch.equal(tensor, found[name]) for name, tensor in trainable_tensors(wanted).items())
