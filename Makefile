@@ -1,6 +1,6 @@
 # Every command of the project. Needs make and Python 3.11 or newer with venv; sets up the rest by itself in .venv.
 PYTHON ?= python3
-CORES ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+CORES ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 CONFIG ?= config/config.yaml
 UV_VERSION := 0.13.9
 
