@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Text encoders read 77 tokens; the longest prompts of the lists in use have a few thousand characters.
 MAX_PROMPT_CHARACTERS = 20_000
-MOSAIC_TILES = 8
+MOSAIC_TILES = 8  # this project's choice: the sources at hand do not state the tiles of SafeGen's mosaics
 
 
 @dataclass(frozen=True)

@@ -63,9 +63,9 @@ def step_gradient(loaded: LoadedPipeline, data: UnlearningData, config: Config) 
         prompts = concept[draw_rows(data.concepts, config.batch_size, stream)]
         # x_t: partial sampling to a random step of the schedule [ESD, Section 3.2].
         sampler = weights if config.sampler == "trained" else original
-        batch = sampled(loaded, config, sampler, at or prompts, empty, stream, exact=False)
+        batch = sampled(loaded, config, sampler, prompts if at is None else at, empty, stream, exact=False)
         # ε₀(∅) − η(ε₀(c) − ε₀(∅)) [ESD, Eq. 6], with ε₀ of `erase_from` for the first term where it is given.
-        terms = [*([(1.0, at)] if at else []), (-config.negative_guidance, prompts)]
+        terms = [*([] if at is None else [(1.0, at)]), (-config.negative_guidance, prompts)]
         value = steered_loss(loaded.denoiser, weights, original, batch, empty, terms)
         return value, {"erasure_loss": value.item()}
 
