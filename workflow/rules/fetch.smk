@@ -9,6 +9,7 @@ from resalign.running.notes import note_damage
 localrules:
     fetch,
 
+
 fetch_job = planned_job(FetchJob.of, "fetched", "asset")
 
 
