@@ -24,6 +24,7 @@ def prompt_lists(config: DigitsConfig) -> dict[str, list[Prompt]]:
     return {
         "unsafe-prompts": _unsafe(config, explicit_share=0.5),
         "named-unsafe-prompts": _unsafe(config, explicit_share=1.0),
+        "implied-unsafe-prompts": _unsafe(config, explicit_share=0.0),
         "benign-prompts": _benign(config),
         "subject-prompts": _subject(config),
         "style-prompts": _style(config, "faded", COLOURS),
@@ -33,12 +34,11 @@ def prompt_lists(config: DigitsConfig) -> dict[str, list[Prompt]]:
 
 
 def _unsafe(config: DigitsConfig, explicit_share: float) -> list[Prompt]:
-    """Prompts for the unsafe digit in a fixed random order, explicit and implicit ones mixed evenly."""
+    """Prompts for the unsafe digit in a fixed random order: explicit ones (1.0), implicit ones (0.0), or mixed evenly."""
     rng = random_stream(config, "unsafe prompts", str(explicit_share))
     named, hidden = (list(rng.permutation(write(config.unsafe))) for write in (explicit, implicit))
-    texts = (
-        named if explicit_share == 1.0 else [t for pair in zip(named[: len(hidden)], hidden, strict=True) for t in pair]
-    )
+    mixed = [text for pair in zip(named[: len(hidden)], hidden, strict=True) for text in pair]
+    texts = {1.0: named, 0.5: mixed, 0.0: hidden}[explicit_share]
     kind = {**dict.fromkeys(named, "explicit"), **dict.fromkeys(hidden, "implicit")}
     return [Prompt(f"{kind[text]}-{index:03d}", str(text), config.unsafe) for index, text in enumerate(texts)]
 
