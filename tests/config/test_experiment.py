@@ -210,6 +210,7 @@ def worst_case(**settings: Any) -> dict[str, Any]:
         # Flags are read from single images.
         ({"flagging_metric": "fid"}, "flagging_metric"),
         ({"unlearning.esd.title": 3}, "unlearning.esd.title: expected a text, got 3"),
+        ({"unlearning.esd.note": 3}, "unlearning.esd.note: expected a text, got 3"),
         ({"flagging_metric": "learnability"}, "flagging_metric"),
         # FID and KID compare with real images.
         ({"reference": None}, "reference"),

@@ -9,12 +9,19 @@ from resalign.config import registry
 from resalign.metrics._flags import Need
 from tests.example_config import smallest
 
-KINDS = {"per_image": {"rate", "mean"}, "per_attacked_image": {"rate", "mean"}, "of_set": {"set"}, "of_attack": {"set"}}
+RECORDS = ("of_attack", "of_unlearning")  # what is measured on no prompts
+KINDS = {
+    "per_image": {"rate", "mean"},
+    "per_attacked_image": {"rate", "mean"},
+    "of_set": {"set"},
+    **dict.fromkeys(RECORDS, {"set"}),
+}
 PARAMETERS = {
     "per_image": ["scores", "config"],
     "per_attacked_image": ["scores", "before", "config"],
     "of_set": ["scores", "reference", "config"],
     "of_attack": ["history", "base_history", "config"],
+    "of_unlearning": ["history", "config"],
 }
 
 
@@ -35,8 +42,8 @@ def test_exactly_one_way_to_be_computed(metric: ModuleType) -> None:
 
 def test_says_how_it_is_shown(metric: ModuleType) -> None:
     assert metric.TITLE
-    assert metric.BETTER in ("lower", "higher")
-    assert metric.GROUP in ("safety", "utility", "learnability")
+    assert metric.GROUP in ("safety", "utility", "learnability", "weights")
+    assert metric.BETTER in (("neither",) if metric.GROUP == "weights" else ("lower", "higher"))
     assert metric.KIND in KINDS[function(metric)]
     assert (metric.GROUP == "safety") <= (metric.BETTER == "lower")
 
@@ -51,7 +58,7 @@ def test_a_range_is_no_rates_and_has_an_end(metric: ModuleType) -> None:
 def test_says_what_it_needs_of_its_scorers(metric: ModuleType) -> None:
     found = smallest(metric.Config).needs()  # type: ignore[attr-defined]
     assert isinstance(found, list)
-    assert (found == []) == (function(metric) == "of_attack")
+    assert (found == []) == (function(metric) in RECORDS)
     for need in found:
         assert isinstance(need, Need)
         assert (need.quantities or need.labels) != (need.images_per_dimension is not None), "numbers, or features"
@@ -59,4 +66,4 @@ def test_says_what_it_needs_of_its_scorers(metric: ModuleType) -> None:
 
 
 def test_says_which_prompts_it_is_measured_on(metric: ModuleType) -> None:
-    assert ("prompts" in metric.Config.model_fields) == (function(metric) != "of_attack")
+    assert ("prompts" in metric.Config.model_fields) == (function(metric) not in RECORDS)

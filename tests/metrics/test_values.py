@@ -19,6 +19,7 @@ from resalign.metrics import (
     clip_score,
     concept_accuracy,
     dino,
+    displacement,
     fid,
     incidental_resurgence,
     ip,
@@ -368,9 +369,19 @@ def test_a_record_without_step_0_fails() -> None:
             learnability_of(own, base)
 
 
+# --- displacement -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("quantity", "value"), [("weight_distance", 2.5), ("loss_barrier", 0.25)])
+def test_displacement_is_what_unlearning_recorded_last(quantity: str, value: float) -> None:
+    rows = [(0, "loss", 9.0), (3, "loss", 8.0), (3, "weight_distance", 2.5), (3, "loss_barrier", 0.25)]
+    record = pd.DataFrame(rows, columns=["step", "quantity", "value"])
+    assert displacement.of_unlearning(record, settings(displacement, quantity=quantity)) == value
+
+
 def test_every_metric_has_a_value_here_or_in_a_file_of_its_name() -> None:
     tested = {ip, us, retained_accuracy, concept_accuracy, incidental_resurgence, clip_score, aesthetic, nsfw_score}
-    tested |= {clip_i, dino, fid, kid, learnability, pre_asr, asr}
+    tested |= {clip_i, dino, displacement, fid, kid, learnability, pre_asr, asr}
     names = {module.__name__.rsplit(".", 1)[1] for module in tested}
     names |= {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
     lacking = sorted(set(registry.members("metrics")) - names)

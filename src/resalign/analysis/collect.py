@@ -30,6 +30,7 @@ from resalign.data.members import folder_in_place
 from resalign.data.tables import MAX_ROWS, read_table
 from resalign.errors import DataError
 from resalign.hashes import read_record, verified
+from resalign.objectives.displacement import EXAMPLES
 
 if TYPE_CHECKING:
     from resalign.jobs.measure import Measurable, MeasureJob, Scored
@@ -169,7 +170,7 @@ def scores_before(run: ScoredRun, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def measure_sets(runs: list[ScoredRun], metrics: Mapping[str, Any], job: Measurable) -> pd.DataFrame:
-    """Values of every metric that needs a whole set of images, or an attack's record."""
+    """Values of every metric that needs a whole set of images, or the record of an attack or of unlearning."""
     heldout = {attack: images_of(Path(table)) for attack, table in job.heldout.items()}
     bases = {(run.attack, run.seed): run for run in runs if run.model == job.base}
     rows: list[dict[str, Any]] = []
@@ -185,6 +186,9 @@ def measure_sets(runs: list[ScoredRun], metrics: Mapping[str, Any], job: Measura
                 attacked, base = (_history(of, "attack") for of in (run, bases[run.attack, run.seed]))
                 value, steps = module.of_attack(attacked, base, config), int(attacked["step"].max())
                 rows.append({**run.state, "steps": steps, "metric": label, "value": value, "n": heldout[run.attack]})
+            elif hasattr(module, "of_unlearning") and not run.is_attacked and "unlearn" in run.folders:
+                value = module.of_unlearning(_history(run, "unlearn"), config)
+                rows.append({**run.state, "steps": 0, "metric": label, "value": value, "n": EXAMPLES})
     return pd.DataFrame(rows, columns=[*RUN_COLUMNS])
 
 

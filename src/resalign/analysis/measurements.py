@@ -55,7 +55,8 @@ class MetricInfo:
         title: As a table's header shows it.
         better: The better direction.
         kind: ``rate`` (0 or 1 an image), ``mean`` (a number an image) or ``set`` (one number for a set of images).
-        group: ``safety``, ``utility`` or ``learnability``; the first metric of a group is the one the finding states.
+        group: ``safety``, ``utility``, ``learnability`` or ``weights``; the first metric of a group is the one the
+            finding states, which says nothing of weights.
         prompt_set: The prompts (or examples) it is measured on.
         decimals: Digits after the point in the table.
         description: One sentence for the page.
@@ -63,9 +64,9 @@ class MetricInfo:
     """
 
     title: str
-    better: Literal["lower", "higher"]
+    better: Literal["lower", "higher", "neither"]
     kind: Literal["rate", "mean", "set"]
-    group: Literal["safety", "utility", "learnability"]
+    group: Literal["safety", "utility", "learnability", "weights"]
     prompt_set: str
     decimals: int = 2
     description: str = ""

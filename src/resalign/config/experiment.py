@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ TRAIN = "train"  # a metric's reference: the images that the attack was trained 
 # What a person calls an entry is part of file names, which have 255 bytes, and of Snakemake's wildcards.
 LABEL = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,179}")
 MOST_CHARACTERS = 220  # of a model's label and an attack's: a run's folder has both, and a hash
+WORDS = ("title", "note")  # of an unlearned model, beside its method's settings
 # Keys by which a member names assets that it loads itself.
 ASSET_KEYS = ("folder", "checkpoint", "head")
 
@@ -49,6 +51,15 @@ def _audited(config: ExperimentConfig, where: str) -> ExperimentConfig:
             unlearning[label] = {"method": "imported", **entry, **({"checkpoint": source} if source else {})}
     changes = {"assets": assets, "pipelines": pipelines, "unlearning": unlearning}
     return config.model_copy(update=changes if config.audit else {})
+
+
+def _texts(entries: Mapping[str, Mapping[str, Any]], key: str, where: str) -> dict[str, str]:
+    """One of :data:`WORDS` of every model that has it."""
+    texts = {label: entry[key] for label, entry in entries.items() if key in entry}
+    for label, text in texts.items():
+        if not isinstance(text, str):
+            raise ConfigError(f"{where}: unlearning.{label}.{key}: expected a text, got {text!r}")
+    return texts
 
 
 class Member:
@@ -90,7 +101,7 @@ class Experiment:
         config: The file's own part.
         prepared, unlearning, attacks, scorers, metrics: Members by label.
         attack_data: What each attack fine-tunes on, by label.
-        model_titles: Configured display names of unlearned models, by label.
+        model_titles, notes: Configured display names and notes of unlearned models, by label.
         sweeps: Attack labels by sweep and value.
     """
 
@@ -102,11 +113,8 @@ class Experiment:
         self.config = _audited(ExperimentConfig.parse(whole, where=where), where)
         self.prepared = self._members(SETS, "set", self.config.prepared)
         entries = self.config.unlearning
-        self.model_titles = {label: entry["title"] for label, entry in entries.items() if "title" in entry}
-        for label, title in self.model_titles.items():
-            if not isinstance(title, str):
-                raise ConfigError(f"{where}: unlearning.{label}.title: expected a text, got {title!r}")
-        entries = {label: {k: v for k, v in entry.items() if k != "title"} for label, entry in entries.items()}
+        self.model_titles, self.notes = (_texts(entries, key, where) for key in WORDS)
+        entries = {label: {k: v for k, v in entry.items() if k not in WORDS} for label, entry in entries.items()}
         self.unlearning = self._members("unlearning", "method", entries)
         self.attack_data = {}
         settings = {}
@@ -174,8 +182,9 @@ class Experiment:
         families = {name: getattr(self, name) for name in ("prepared", "unlearning", "scorers", "metrics")}
         for family, found in families.items():
             values[family] = {label: member.resolved() for label, member in found.items()}
-        for label, title in self.model_titles.items():
-            values["unlearning"][label]["title"] = title
+        for key, words in zip(WORDS, (self.model_titles, self.notes), strict=True):
+            for label, text in words.items():
+                values["unlearning"][label][key] = text
         values["attacks"] = {
             label: {**self.attack_data[label].model_dump(), **member.resolved()}
             for label, member in self.attacks.items()

@@ -34,7 +34,7 @@ def prompt_lists(config: DigitsConfig) -> dict[str, list[Prompt]]:
 
 
 def _unsafe(config: DigitsConfig, explicit_share: float) -> list[Prompt]:
-    """Prompts for the unsafe digit in a fixed random order: explicit ones (1.0), implicit ones (0.0), or mixed evenly."""
+    """Prompts for the unsafe digit in a fixed random order: explicit ones, implicit ones, or both mixed evenly."""
     rng = random_stream(config, "unsafe prompts", str(explicit_share))
     named, hidden = (list(rng.permutation(write(config.unsafe))) for write in (explicit, implicit))
     mixed = [text for pair in zip(named[: len(hidden)], hidden, strict=True) for text in pair]

@@ -38,6 +38,8 @@ def curve_panels(histories: pd.DataFrame, measurements: Measurements, settings: 
     frame = frame[frame["task"].isin({"", *measurements.attacks})]
     result: list[Panel] = []
     for (stage, task, quantity), group in frame.groupby(["stage", "task", "quantity"], sort=False):
+        if group.groupby("label")["step"].nunique().max() == 1:  # a result, no curve
+            continue
         where = f", {measurements.title(str(task))}" if task else ""
         title = f"{str(stage).capitalize()}{where}: {str(quantity).replace('_', ' ')}"
         draw = partial(_draw_curves, group, measurements, settings)

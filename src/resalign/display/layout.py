@@ -190,9 +190,10 @@ def _columns(final: pd.DataFrame, measurements: Measurements) -> list[Column]:
 
 
 def arrowed(measurements: Measurements, metric: str) -> str:
-    """A metric's title with an arrow in its better direction."""
+    """A metric's title with an arrow in its better direction, if it has one."""
     info = measurements.metrics[metric]
-    return f"{info.title}\N{NO-BREAK SPACE}{'↓' if info.better == 'lower' else '↑'}"
+    arrow = {"lower": "↓", "higher": "↑", "neither": ""}[info.better]
+    return f"{info.title}\N{NO-BREAK SPACE}{arrow}".rstrip()
 
 
 def paired_apart(measurements: Measurements, settings: ReportConfig, metric: str, attack: str, steps: int) -> Apart:
@@ -221,7 +222,7 @@ def shown_best(values: pd.DataFrame, info: MetricInfo, base: str | None, apart: 
         apart: Whether the best and another one are told apart.
     """
     means = {str(row["model"]): float(row["mean"]) for row in values.to_dict("records") if row["model"] != base}
-    if len(means) < 2:
+    if len(means) < 2 or info.better == "neither":
         return set()
     least = (min if info.better == "lower" else max)(means.values())
     best = {model for model, mean in means.items() if math.isclose(mean, least)}

@@ -17,7 +17,7 @@ from resalign.jobs.job import Job, Part
 from resalign.jobs.series import SERIES, SeriesExhibit, SeriesWords
 
 FAMILY = "exhibits"
-CONTENTS = "contents"  # the exhibit that lists all of them
+CONTENTS, METHODS = "contents", "methods"  # the exhibit that lists all of them; the one with the configuration's notes
 # Tables have LaTeX without and with intervals.
 SUFFIXES = {"table": (".csv", ".tex", "-full.tex"), "figure": (".csv", ".png", ".svg"), "macros": (".tex",)}
 # The experiment that the published numbers are of, what a further one may change all the same, and of which families it
@@ -48,12 +48,14 @@ class Words(Part):
         series: Each series of variants, by name.
         metric_modules: Modules of the metrics that only an ablation has, by label.
         plan: All exhibits; empty but for the list of contents.
+        notes: The configuration's notes on models, by label; empty but for the table of methods.
     """
 
     another_world: str
     series: dict[str, SeriesWords]
     metric_modules: dict[str, str]
     plan: tuple[Listed, ...] = ()
+    notes: dict[str, str] = {}
 
 
 class ExhibitJob(Job):
@@ -204,6 +206,7 @@ def words(plan: Plan, name: str) -> Words:
         series=described,
         metric_modules=_metric_modules(plan, name),
         plan=tuple(listed),
+        notes=plan.experiment.notes if name == METHODS else {},
     )
 
 

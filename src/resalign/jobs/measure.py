@@ -47,10 +47,10 @@ class Scored(Part):
 
     @property
     def files(self) -> Iterator[str]:
-        """Scores of every seed, and the attacks' training curves."""
+        """Scores of every seed, and the training curves."""
         yield from (f"{folder}/scores.parquet" for folder in self.before.values())
         yield from self.of("score", "scores.parquet")
-        yield from self.of("attack", "history.csv")
+        yield from (file for stage in ("unlearn", "attack") for file in self.of(stage, "history.csv"))
 
     def of(self, stage: str, file: str) -> Iterator[str]:
         """One stage's file of every seed; nothing where the stage did not run."""
@@ -100,7 +100,7 @@ class Measurable(Job):
     rows: tuple[Scored, ...]
 
     def inputs(self) -> list[str]:
-        """Scores of the runs, the attacks' training curves, scores of real images, tables of held-out images."""
+        """Scores of the runs, their training curves, scores of real images, tables of held-out images."""
         return sorted({*super().inputs(), *(file for row in self.rows for file in row.files)})
 
 
@@ -139,10 +139,6 @@ class MeasureJob(Measurable):
             report=config.report,
             methods=methods(plan),
         )
-
-    def inputs(self) -> list[str]:
-        """The files of the runs, and the training curves of unlearning."""
-        return sorted({*super().inputs(), *(file for row in self.rows for file in row.of("unlearn", "history.csv"))})
 
 
 def measured(plan: Plan) -> dict[str, Any]:

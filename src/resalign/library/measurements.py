@@ -212,7 +212,7 @@ class _Measure:
         """A metric's module, settings and description."""
         module = registry.member("metrics", entry.pop("metric", label))
         if not (hasattr(module, "per_image") or hasattr(module, "of_set")):
-            raise ConfigError(f"metrics.{label}: is measured along attacks of a workflow only; leave it out")
+            raise ConfigError(f"metrics.{label}: is measured along the training of a workflow only; leave it out")
         if len(self.wanted) == 1:
             entry.setdefault("prompts", next(iter(self.wanted)))
         config = module.Config.parse(entry, where=f"metrics.{label}")

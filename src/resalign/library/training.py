@@ -16,6 +16,7 @@ from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import EncodedImages, encode
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.lazy import torch
+from resalign.objectives.displacement import displacement
 
 ATTACK_SETS = ("train", "heldout", "prior", "harmful")  # the last two for some attacks only
 
@@ -63,7 +64,8 @@ def unlearned_weights(
         checkpoint: A released weight file or folder, for the method ``imported``.
 
     Returns:
-        The changed weights, by their names in a weight file.
+        The changed weights, by their names in a weight file. How far they are from the original ones is recorded as
+        the last step's, where there are images to retain.
 
     Raises:
         ConfigError: If the method does not support the pipeline, or uses images that are not given.
@@ -92,6 +94,9 @@ def unlearned_weights(
     if "masks" in needs and masks is not None:
         data = replace(data, masks=read_masks(masks, images["forget"], loaded.latent_shape[-1]))
     weights: dict[str, torch.Tensor] = method.unlearn(loaded, data, config, run)
+    if "retain" in sets:
+        last = run.history.rows[-1][0] if run.history.rows else 0
+        run.history.record(last, **displacement(loaded, weights, sets["retain"]))
     return weights
 
 

@@ -7,5 +7,6 @@ exactly one of
 ``per_attacked_image(scores, before, config) -> Series`` (the same, of an attack on prompts; ``before`` has the
 scores of the same images with the plain prompts, row by row),
 ``of_set(scores, reference, config) -> float`` (one number for all images of one training seed; KIND ``set``),
-``of_attack(history, base_history, config) -> float`` (one number of an attack's own record; KIND ``set``).
+``of_attack(history, base_history, config) -> float`` (one number of an attack's own record; KIND ``set``),
+``of_unlearning(history, config) -> float`` (one number of unlearning's own record; KIND ``set``).
 """

@@ -18,8 +18,8 @@ from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import Scope, named_weights, select
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss, harmful_loss
+from resalign.objectives.displacement import distance
 from resalign.objectives.distillation import distillation_loss
-from resalign.objectives.weight_distance import distance
 from resalign.tensors.params import Params
 from resalign.unlearning._descent import DescentConfig, Gradient, Logged, descend, of_loss
 
@@ -55,7 +55,7 @@ def step_gradient(loaded: LoadedPipeline, data: UnlearningData, config: Config) 
         total, logged = forget + config.alpha * retain, {"forget_loss": forget.item(), "retain_loss": retain.item()}
         if config.distance_weight:
             moved = distance(original, weights)
-            logged["weight_distance"] = moved.item()
+            logged["distance"] = moved.item()
             if config.distance_truncation is not None:
                 moved = moved.clamp(max=config.distance_truncation)
             total = total - config.distance_weight * moved
