@@ -41,6 +41,11 @@ class History:
         """The latest value of a quantity."""
         return next(value for _, name, value in reversed(self.rows) if name == quantity)
 
+    @property
+    def last_step(self) -> int:
+        """The step of the latest record, 0 before the first."""
+        return self.rows[-1][0] if self.rows else 0
+
     def state_dict(self) -> dict[str, list[tuple[int, str, float]]]:
         """The rows, for a saved state."""
         return {"rows": self.rows}

@@ -108,7 +108,7 @@ def test_an_ablation_adds_what_its_values_change_and_nothing_else(declare: Decla
         stage: {run.rpartition("-")[0] for run in runs - set(planned(ablations.plan, stage))}
         for stage, runs in found.items()
     }
-    assert new == {"score": {"resalign", "resalign.pages"}, "attack": {"resalign.pages"}}
+    assert new == {"score": {"resalign", "resalign.pages"}, "attack": {"resalign.pages"}, "unlearn": {"resalign"}}
     # Before and after the attack, of two values.
     assert {stage: len(runs) for stage, runs in found.items()} == {"score": 4, "attack": 2}
 

@@ -209,8 +209,8 @@ def worst_case(**settings: Any) -> dict[str, Any]:
         # Combinations that cannot give a table, refused before hours of work and not after.
         # Flags are read from single images.
         ({"flagging_metric": "fid"}, "flagging_metric"),
-        ({"unlearning.esd.title": 3}, "unlearning.esd.title: expected a text, got 3"),
-        ({"unlearning.esd.note": 3}, "unlearning.esd.note: expected a text, got 3"),
+        ({"unlearning.esd.title": 3}, "unlearning.esd: key 'title'"),
+        ({"unlearning.esd.note": 3}, "unlearning.esd: key 'note'"),
         ({"flagging_metric": "learnability"}, "flagging_metric"),
         # FID and KID compare with real images.
         ({"reference": None}, "reference"),

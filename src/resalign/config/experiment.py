@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from resalign.config.detector_audit import StandInConfig
 from resalign.config.extension import extended
 from resalign.config.references import fault_of, split_reference
 from resalign.config.scorer_needs import check_needs, needs_of
-from resalign.config.shape import TIERS, ExperimentConfig, ResourcesConfig, Tier, TierConfig
+from resalign.config.shape import TIERS, ExperimentConfig, ModelWords, ResourcesConfig, Tier, TierConfig
 from resalign.config.strict import ConfigError, Strict, check_publishable, nearest, read_yaml, shortened
 from resalign.config.sweeps import expanded
 
@@ -26,7 +25,6 @@ TRAIN = "train"  # a metric's reference: the images that the attack was trained 
 # What a person calls an entry is part of file names, which have 255 bytes, and of Snakemake's wildcards.
 LABEL = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,179}")
 MOST_CHARACTERS = 220  # of a model's label and an attack's: a run's folder has both, and a hash
-WORDS = ("title", "note")  # of an unlearned model, beside its method's settings
 # Keys by which a member names assets that it loads itself.
 ASSET_KEYS = ("folder", "checkpoint", "head")
 
@@ -51,15 +49,6 @@ def _audited(config: ExperimentConfig, where: str) -> ExperimentConfig:
             unlearning[label] = {"method": "imported", **entry, **({"checkpoint": source} if source else {})}
     changes = {"assets": assets, "pipelines": pipelines, "unlearning": unlearning}
     return config.model_copy(update=changes if config.audit else {})
-
-
-def _texts(entries: Mapping[str, Mapping[str, Any]], key: str, where: str) -> dict[str, str]:
-    """One of :data:`WORDS` of every model that has it."""
-    texts = {label: entry[key] for label, entry in entries.items() if key in entry}
-    for label, text in texts.items():
-        if not isinstance(text, str):
-            raise ConfigError(f"{where}: unlearning.{label}.{key}: expected a text, got {text!r}")
-    return texts
 
 
 class Member:
@@ -101,7 +90,7 @@ class Experiment:
         config: The file's own part.
         prepared, unlearning, attacks, scorers, metrics: Members by label.
         attack_data: What each attack fine-tunes on, by label.
-        model_titles, notes: Configured display names and notes of unlearned models, by label.
+        words: Configured display names and notes of unlearned models, by label.
         sweeps: Attack labels by sweep and value.
     """
 
@@ -112,9 +101,11 @@ class Experiment:
         check_publishable(whole, where=where)
         self.config = _audited(ExperimentConfig.parse(whole, where=where), where)
         self.prepared = self._members(SETS, "set", self.config.prepared)
-        entries = self.config.unlearning
-        self.model_titles, self.notes = (_texts(entries, key, where) for key in WORDS)
-        entries = {label: {k: v for k, v in entry.items() if k not in WORDS} for label, entry in entries.items()}
+        self.words, entries = {}, {}
+        for label, entry in self.config.unlearning.items():
+            said = {key: entry[key] for key in ModelWords.model_fields if key in entry}
+            self.words[label] = ModelWords.parse(said, where=f"{where}: unlearning.{label}")
+            entries[label] = {key: value for key, value in entry.items() if key not in said}
         self.unlearning = self._members("unlearning", "method", entries)
         self.attack_data = {}
         settings = {}
@@ -165,9 +156,10 @@ class Experiment:
         labels = [label for label, member in self.unlearning.items() if member.name == label]
         names = {label: registry.sentence("unlearning", label).partition(":")[0] for label in labels}
         own = {label: name for label, name in names.items() if name.lower().replace("-", "_") == label}
+        model_titles = {label: words.title for label, words in self.words.items() if words.title}
         datasets = {data.dataset: data.title for data in self.attack_data.values() if data.title}
         prompts = {label: entry.title for label, entry in self.config.prompts.items() if entry.title}
-        return {BASE: "Base model", **own, **self.model_titles, **datasets, **prompts}
+        return {BASE: "Base model", **own, **model_titles, **datasets, **prompts}
 
     def resources(self, stage: str) -> ResourcesConfig:
         """Resources of a stage's job."""
@@ -182,9 +174,8 @@ class Experiment:
         families = {name: getattr(self, name) for name in ("prepared", "unlearning", "scorers", "metrics")}
         for family, found in families.items():
             values[family] = {label: member.resolved() for label, member in found.items()}
-        for key, words in zip(WORDS, (self.model_titles, self.notes), strict=True):
-            for label, text in words.items():
-                values["unlearning"][label][key] = text
+        for label, words in self.words.items():
+            values["unlearning"][label] |= words.model_dump(exclude_unset=True)
         values["attacks"] = {
             label: {**self.attack_data[label].model_dump(), **member.resolved()}
             for label, member in self.attacks.items()

@@ -23,6 +23,13 @@ Tier = Literal["smoke", "small", "paper"]
 TIERS: tuple[Tier, ...] = ("smoke", "small", "paper")
 
 
+class ModelWords(Strict):
+    """The words of an unlearned model, beside its method's settings."""
+
+    title: str = Field("", description="display name; default: the method's own name, or the label")
+    note: str = Field("", description="a sentence at the end of its row in the table of methods")
+
+
 class PromptSetConfig(Strict):
     """A prompt list, how it is read, and whether every checkpoint of an attack is sampled on it or only the last."""
 

@@ -206,7 +206,7 @@ def words(plan: Plan, name: str) -> Words:
         series=described,
         metric_modules=_metric_modules(plan, name),
         plan=tuple(listed),
-        notes=plan.experiment.notes if name == METHODS else {},
+        notes={k: v.note for k, v in plan.experiment.words.items() if v.note} if name == METHODS else {},
     )
 
 

@@ -95,8 +95,7 @@ def unlearned_weights(
         data = replace(data, masks=read_masks(masks, images["forget"], loaded.latent_shape[-1]))
     weights: dict[str, torch.Tensor] = method.unlearn(loaded, data, config, run)
     if "retain" in sets:
-        last = run.history.rows[-1][0] if run.history.rows else 0
-        run.history.record(last, **displacement(loaded, weights, sets["retain"]))
+        run.history.record(run.history.last_step, **displacement(loaded, weights, sets["retain"]))
     return weights
 
 
