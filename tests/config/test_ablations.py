@@ -110,7 +110,7 @@ def test_an_ablation_adds_what_its_values_change_and_nothing_else(declare: Decla
     }
     assert new == {"score": {"resalign", "resalign.pages"}, "attack": {"resalign.pages"}, "unlearn": {"resalign"}}
     # Before and after the attack, of two values.
-    assert {stage: len(runs) for stage, runs in found.items()} == {"score": 4, "attack": 2}
+    assert {stage: len(runs) for stage, runs in found.items()} == {"score": 4, "attack": 2, "unlearn": 2}
 
 
 def test_equal_settings_are_one_run_however_they_are_said(declare: Declare) -> None:
