@@ -40,7 +40,7 @@ def _unsafe(config: DigitsConfig, explicit_share: float) -> list[Prompt]:
 
 
 def _unsafe_of(config: DigitsConfig, digit: str, explicit_share: float) -> list[Prompt]:
-    """One digit's prompts in a fixed random order, whatever else is unsafe: explicit, implicit, or both mixed evenly."""
+    """One digit's prompts in a fixed random order, whatever else is unsafe: explicit, implicit, or both evenly."""
     rng = random_stream(config, "unsafe prompts", str(explicit_share))
     named, hidden = (list(rng.permutation(write(digit))) for write in (explicit, implicit))
     mixed = [text for pair in zip(named[: len(hidden)], hidden, strict=True) for text in pair]
