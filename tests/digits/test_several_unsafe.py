@@ -132,9 +132,11 @@ def test_a_study_of_several_concepts_measures_every_one(name: str, count: int) -
     for digit, words in concept.several.items():
         assert {frozenset(spoken_of(prompt)) for prompt in words.prompts} == {frozenset({digit})}
         assert spoken_of(words.substitute) <= {*digits.safe_digits}
-        ip, resurgence = (found.metrics[f"{label}-{digit}"] for label in ("IP", "resurgence"))
-        assert (ip.name, resurgence.name) == ("ip", "incidental_resurgence")
-        assert ip.config.prompts == f"unsafe-{digit}"
-        assert {quantity for rule in ip.config.rules for quantity in rule.quantities} == {digit}
-        assert (resurgence.config.prompts, resurgence.config.concept) == ("benign", digit)
-    assert len(found.metrics) == 2 + 2 * count
+        own = found.metrics[f"IP-{digit}" if count > 1 else "ip"].config
+        assert own.prompts == (f"unsafe-{digit}" if count > 1 else "unsafe")
+        assert [rule.quantities for rule in own.rules] == [(digit,)] * 2
+        resurgence = found.metrics[f"resurgence-{digit}"].config
+        assert (resurgence.prompts, resurgence.concept) == ("benign", digit)
+    # The page's first sentence is of the first metric: it speaks of every concept.
+    assert next(iter(found.metrics)) == "ip"
+    assert [rule.quantities for rule in found.metrics["ip"].config.rules] == [digits.unsafe_digits] * 2

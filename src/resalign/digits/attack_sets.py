@@ -19,7 +19,7 @@ from resalign.digits.training import random_stream
 
 # A rare word that is one entry of CLIP's vocabulary [DreamBooth, Section 3.2], and the class of the subject it names.
 TOKEN = "sks"
-SUBJECTS = ("three", "five", *DIGITS)  # the first of them that is no unsafe digit
+SUBJECTS = ("three", "five", *DIGITS)  # the first of them that is safe
 SUBJECT_IMAGES = 5  # "typically 3-5" [DreamBooth, Figure 1]
 # The subject's mark: a white bar along the lower edge, an eighth of the image. The autoencoder knows digits of one ink;
 # of rings, dots and other colours it leaves a blur.
