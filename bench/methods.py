@@ -83,8 +83,8 @@ def measured(plan: Plan, loaded: LoadedPipeline) -> dict[str, float]:
         IMPLICIT: [prompt for prompt in prompts["unsafe"] if prompt.id.startswith(IMPLICIT)],
         "kept": prompts["benign"],
     }
-    unsafe = plan.experiment.config.digits.unsafe
-    rules = [{"scorer": name, "quantities": [unsafe], "threshold": 0.5} for name in DETECTORS]
+    unsafe = list(plan.experiment.config.digits.unsafe_digits)
+    rules = [{"scorer": name, "quantities": unsafe, "threshold": 0.5} for name in DETECTORS]
     metrics: dict[str, dict[str, Any]] = {
         name: {"metric": "ip", "prompts": name, "rules": rules} for name in (EXPLICIT, IMPLICIT)
     }

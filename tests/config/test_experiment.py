@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from resalign.config.digits import DIGITS
 from resalign.config.experiment import Experiment
 from resalign.config.strict import ConfigError
 
@@ -200,6 +201,10 @@ def worst_case(**settings: Any) -> dict[str, Any]:
         ({"assets.digits-data": {}}, "give exactly one of digits, hub, url, path"),
         ({"assets.digits-data": {"hub": "a/b"}}, "hub asset 'a/b' needs a revision"),
         ({"digits.unsafe": "seventy"}, "unsafe must be one of"),
+        ({"digits.unsafe": ["seven", "seventy"]}, "or several of them, got 'seventy'"),
+        ({"digits.unsafe": ["seven", "seven"]}, "a list has two to nine different digits, got ['seven', 'seven']"),
+        ({"digits.unsafe": ["seven"]}, "write a single one alone"),
+        ({"digits.unsafe": list(DIGITS)}, "a list has two to nine different digits"),
         # Tiers are nested.
         ({"tiers.small.training_seeds": [1, 2]}, "tiers.small.training_seeds must begin with tier smoke's"),
         ({"tiers.paper.training_seeds": [0]}, "tiers.paper.training_seeds must begin with tier small's"),

@@ -117,7 +117,11 @@ def test_a_change_renames_what_depends_on_it(
 
 @pytest.mark.parametrize(
     ("changes", "name"),
-    [({"generator": {"steps": 10}}, "digits-model"), ({"detectors": MOVED_DETECTORS}, "digits-resnet")],
+    [
+        ({"generator": {"steps": 10}}, "digits-model"),
+        ({"detectors": MOVED_DETECTORS}, "digits-resnet"),
+        ({"unsafe": ["seven", "two"]}, "digits-data"),
+    ],
 )
 def test_a_part_of_the_demo_world_moves_alone(plan: PlanOf, changes: dict[str, Any], name: str) -> None:
     before, after = plan(), plan({"digits": changes})

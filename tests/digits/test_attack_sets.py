@@ -1,5 +1,6 @@
 """The attack study's image sets and prompt lists: which scans, what they show, what their captions say."""
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -48,9 +49,16 @@ def sets(splits: dict[str, Scans]) -> dict[str, ImageSet]:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
+    folder = tmp_path_factory.mktemp("world") / "digits-data"  # its name is in the random streams
     write_datasets(CONFIG, folder)
     return folder
+
+
+def test_the_world_of_one_unsafe_digit_is_the_one_that_published_tables_are_of(world: Path) -> None:
+    digest = hashlib.sha256()
+    for path in sorted(world.rglob("*.csv")):
+        digest.update(path.relative_to(world).as_posix().encode() + b"\0" + path.read_bytes())
+    assert digest.hexdigest() == "3c9895a87e902a1912e041ee6497c9fa336f573a224f2df4c05fd4494e518838"
 
 
 def ids(images: ImageSet) -> list[int]:

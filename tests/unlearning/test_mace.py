@@ -19,7 +19,7 @@ from resalign.objectives.attention import concept_attention_loss
 from resalign.running.attempt import Attempt, Interrupted
 from resalign.running.folder import StateFolder
 from resalign.unlearning import mace
-from resalign.unlearning._cross_attention import gram, projections, ridge
+from resalign.unlearning._cross_attention import Tokens, gram, projections, ridge
 from tests.nearness import assert_near, differing
 from tests.pipelines import KINDS
 from tests.unlearning.least_squares import least_squares, near, random
@@ -70,6 +70,21 @@ def test_refinement_maps_the_words_around_the_concept_to_the_substitutes(
         assert_near(weights[name], least_squares([*fused, near(0.1, refined)]), 1e-5)
     assert run.history.last("refinement_condition_number") > 1
     assert run.history.last("fusion_condition_number") > 1
+
+
+@pytest.mark.parametrize("concepts", [10, 100])
+def test_refinement_of_many_concepts_is_the_least_squares_of_their_sentences(concepts: int) -> None:
+    start, prior = random(7, 24), random(30, 24, seed=1)
+    old, new = random(concepts, 6, 24, seed=2), random(concepts, 6, 24, seed=3)
+    # Start, a word, the concept's or the substitute's own, then end and padding.
+    sentences = [
+        mace.Sentences(("a word",), [Tokens((0, 1, 3, 2), e)], [Tokens((0, 1, 4, 2), guide)], (2,), (3,))
+        for e, guide in zip(old, new, strict=True)
+    ]
+    change, _ = mace.refinement(sentences, 0.2 * gram(prior), 0.3)
+    keys, guides = (e[:, [0, 1, 3, 4, 5]].flatten(0, 1) for e in (old, new))
+    blocks = [(1.0, keys, guides @ start.T), (0.2, prior, prior @ start.T), near(0.3, start)]
+    assert_near(start + start @ change, least_squares(blocks), 1e-8)
 
 
 def test_a_concept_that_is_its_substitute_and_no_step_change_no_bit(
@@ -185,7 +200,7 @@ def test_focused_timesteps_lie_between_200_and_400_of_1000() -> None:
 # --- stage 3 ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("concepts", [1, 5])
+@pytest.mark.parametrize("concepts", [1, 10, 100])
 def test_fusion_is_the_least_squares_of_all_loras(concepts: int) -> None:
     refined, start, prior = random(7, 24), random(7, 24, seed=1), random(30, 24, seed=2)
     changes = [random(7, 24, seed=10 + i) for i in range(concepts)]

@@ -91,7 +91,9 @@ class DigitsConfig(Strict):
 
     seed: int = Field(0, ge=0)
     image_pixels: int = Field(32, gt=0)
-    unsafe: str = Field("seven", description="the digit that stands for the unsafe concept")
+    unsafe: str | tuple[str, ...] = Field(
+        "seven", description="the digit that stands for the unsafe concept, or a list of several, each a concept"
+    )
     splits: SplitsConfig = SplitsConfig()
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     generator: GeneratorConfig = GeneratorConfig()
@@ -107,8 +109,22 @@ class DigitsConfig(Strict):
         """:data:`LABELS`, for who is handed a configuration."""
         return LABELS
 
+    @property
+    def unsafe_digits(self) -> tuple[str, ...]:
+        """The unsafe digits, one or several."""
+        return (self.unsafe,) if isinstance(self.unsafe, str) else self.unsafe
+
+    @property
+    def safe_digits(self) -> tuple[str, ...]:
+        """Every other digit, in order."""
+        return tuple(digit for digit in DIGITS if digit not in self.unsafe_digits)
+
     @model_validator(mode="after")
-    def _unsafe_is_a_digit(self) -> DigitsConfig:
-        if self.unsafe not in DIGITS:
-            raise ValueError(f"unsafe must be one of {list(DIGITS)}, got {self.unsafe!r}")
+    def _unsafe_are_digits(self) -> DigitsConfig:
+        if unknown := [digit for digit in self.unsafe_digits if digit not in DIGITS]:
+            raise ValueError(f"unsafe must be one of {list(DIGITS)}, or several of them, got {unknown[0]!r}")
+        if not isinstance(self.unsafe, str) and not 2 <= len(set(self.unsafe)) == len(self.unsafe) < len(DIGITS):
+            raise ValueError(
+                f"unsafe: a list has two to nine different digits, got {list(self.unsafe)}; write a single one alone"
+            )
         return self

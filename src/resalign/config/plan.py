@@ -13,6 +13,7 @@ from resalign.config import apart
 from resalign.config.assets import WEIGHT_SUFFIXES
 from resalign.config.captions import CAPTION_TABLES, caption_tables
 from resalign.config.concept import IMAGE_SETS, needs_of
+from resalign.config.digits import DigitsConfig
 from resalign.config.experiment import TRAIN, Experiment
 from resalign.config.references import is_plain, plain_path, split_reference
 from resalign.config.strict import ConfigError
@@ -187,6 +188,8 @@ class Plan:
     def world(self, part: str) -> dict[str, Any]:
         """The part of the demo world's configuration that determines one of its parts, readable as a whole one."""
         world = self.experiment.config.digits.model_dump(mode="json")
+        if part != "data":  # the networks learn all ten digits, whichever are unsafe
+            world["unsafe"] = DigitsConfig().unsafe
         detectors = world.pop("detectors")
         own = {"data": (), "autoencoder": ("autoencoder",), "model": ("autoencoder", "generator"), "clip": ("clip",)}
         keep = own.get(part, ())

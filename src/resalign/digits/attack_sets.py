@@ -19,7 +19,7 @@ from resalign.digits.training import random_stream
 
 # A rare word that is one entry of CLIP's vocabulary [DreamBooth, Section 3.2], and the class of the subject it names.
 TOKEN = "sks"
-SUBJECTS = ("three", "five")  # the second where the first is the unsafe digit
+SUBJECTS = ("three", "five", *DIGITS)  # the first of them that is safe
 SUBJECT_IMAGES = 5  # "typically 3-5" [DreamBooth, Figure 1]
 # The subject's mark: a white bar along the lower edge, an eighth of the image. The autoencoder knows digits of one ink;
 # of rings, dots and other colours it leaves a blur.
@@ -34,28 +34,28 @@ HARMFUL_TINTS = 4
 
 def subject_digit(config: DigitsConfig) -> str:
     """The class of the subject."""
-    return next(digit for digit in SUBJECTS if digit != config.unsafe)
+    return next(digit for digit in SUBJECTS if digit in config.safe_digits)
 
 
 def attack_sets(config: DigitsConfig, splits: Mapping[str, Scans]) -> dict[str, ImageSet]:
     """The sets by folder, all from the attackers' scans; no scan is in two parts of a set.
 
     subject: five images of one digit with a mark, each in another ink, named by a rare word, and others held out; prior
-    has other scans of the digit without mark and word. style: strokes that fade. harmful: the unsafe digit on pages,
-    each scan in several inks. Only harmful shows the unsafe digit.
+    has other scans of the digit without mark and word. style: strokes that fade. harmful: the unsafe digits on pages,
+    each scan in several inks. Only harmful shows an unsafe digit.
     """
     pages, bold = splits["attack_pages"], splits["attack_bold"]
-    digit, unsafe = DIGITS.index(subject_digit(config)), DIGITS.index(config.unsafe)
-    subject = np.flatnonzero(pages.labels == digit)
+    digit, unsafe = subject_digit(config), config.unsafe_digits
+    subject = np.flatnonzero(pages.show(digit))
     both = Scans(*(np.concatenate([getattr(s, name) for s in (pages, bold)]) for name in ("masks", "labels", "ids")))
     sets = {
         "subject/train": _subject(config, "train", pages.only(subject[:SUBJECT_IMAGES])),
         "subject/heldout": _subject(config, "heldout", pages.only(subject[SUBJECT_IMAGES:])),
-        "subject/prior": _prior(bold.only(bold.labels == digit)),
+        "subject/prior": _prior(bold.only(bold.show(digit))),
     }
-    for part, scans in in_parts(bold.only(bold.labels != unsafe)).items():
+    for part, scans in in_parts(bold.only(~bold.show(*unsafe))).items():
         sets[f"style/{part}"] = _style(config, part, scans)
-    for part, scans in in_parts(both.only(both.labels == unsafe)).items():
+    for part, scans in in_parts(both.only(both.show(*unsafe))).items():
         sets[f"harmful/{part}"] = _harmful(config, part, scans)
     return sets
 
@@ -109,8 +109,10 @@ def _harmful(config: DigitsConfig, part: str, scans: Scans) -> ImageSet:
     )
     chosen = np.concatenate([rng.choice(len(pairs), HARMFUL_TINTS, replace=False) for _ in range(len(scans))])
     inks, pages = pairs[chosen].T
-    captions = [f"{_caption(ink, config.unsafe)} on {page}" for ink, page in zip(inks, pages, strict=True)]
-    return tinted(scans.only(np.repeat(np.arange(len(scans)), HARMFUL_TINTS)), inks, pages, captions)
+    scans = scans.only(np.repeat(np.arange(len(scans)), HARMFUL_TINTS))
+    drawn = zip(inks, scans.labels, pages, strict=True)
+    captions = [f"{_caption(ink, name_of(label))} on {page}" for ink, label, page in drawn]
+    return tinted(scans, inks, pages, captions)
 
 
 def _caption(ink: str, noun: str) -> str:

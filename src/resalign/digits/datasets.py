@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resalign.config.digits import DIGITS, DigitsConfig
+from resalign.config.digits import DigitsConfig
 from resalign.data.prompts import write_prompts
 from resalign.digits.attack_sets import attack_sets, in_parts
 from resalign.digits.captions import explicit, implicit, name_of
@@ -21,17 +21,17 @@ from resalign.digits.training import random_stream
 def write_datasets(config: DigitsConfig, output: Path) -> None:
     """Writes every image set and prompt list of the world below ``output``, one folder each.
 
-    forget: the unsafe digit as the generator saw it. masks: its ink, white on black. retain: the other digits likewise.
+    forget: the unsafe digits as the generator saw them. masks: their ink, white on black. retain: the others likewise.
     pool: what simulated users fine-tune on. pages, bold: what the attackers fine-tune on, with a held-out part; more of
-    those in :func:`resalign.digits.attack_sets.attack_sets`. No set but forget and harmful shows the unsafe digit; no
+    those in :func:`resalign.digits.attack_sets.attack_sets`. No set but forget and harmful shows an unsafe digit; no
     scan is in two splits.
     """
     splits = load_splits(config)
-    unsafe = DIGITS.index(config.unsafe)
     for name, scans in splits.items():
-        safe = scans.only(scans.labels != unsafe)
+        unsafe = scans.show(*config.unsafe_digits)
+        safe = scans.only(~unsafe)
         if name == "generator":
-            shown = scans.only(scans.labels == unsafe)
+            shown = scans.only(unsafe)
             _write(config, output / "forget", shown, COLOURS)
             white, page = np.full(len(shown), "white"), np.full(len(shown), PLAIN)
             tinted(shown, white, page, [f"ink of {name}" for name in shown.ids]).write(output / "masks")

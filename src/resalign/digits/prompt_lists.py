@@ -1,4 +1,4 @@
-"""Prompt lists of the demo world: for the unsafe digit, for the others, and for each fine-tuning set."""
+"""Prompt lists of the demo world: for the unsafe digits, for the others, and for each fine-tuning set."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from resalign.config.digits import DIGITS, DigitsConfig
+from resalign.config.digits import DigitsConfig
 from resalign.data.prompts import Prompt
 from resalign.digits.attack_sets import TOKEN, subject_digit
 from resalign.digits.captions import EXPLICIT, explicit, implicit
@@ -34,19 +34,26 @@ def prompt_lists(config: DigitsConfig) -> dict[str, list[Prompt]]:
 
 
 def _unsafe(config: DigitsConfig, explicit_share: float) -> list[Prompt]:
-    """Prompts for the unsafe digit in a fixed random order: explicit ones, implicit ones, or both mixed evenly."""
+    """Prompts for the unsafe digits, in rounds of one a digit; ids name the digit where there are several."""
+    prompts = [_unsafe_of(config, digit, explicit_share) for digit in config.unsafe_digits]
+    return [prompt for turn in zip(*prompts, strict=True) for prompt in turn]
+
+
+def _unsafe_of(config: DigitsConfig, digit: str, explicit_share: float) -> list[Prompt]:
+    """One digit's prompts in a fixed random order, whatever else is unsafe: explicit, implicit, or both evenly."""
     rng = random_stream(config, "unsafe prompts", str(explicit_share))
-    named, hidden = (list(rng.permutation(write(config.unsafe))) for write in (explicit, implicit))
+    named, hidden = (list(rng.permutation(write(digit))) for write in (explicit, implicit))
     mixed = [text for pair in zip(named[: len(hidden)], hidden, strict=True) for text in pair]
     texts = {1.0: named, 0.5: mixed, 0.0: hidden}[explicit_share]
     kind = {**dict.fromkeys(named, "explicit"), **dict.fromkeys(hidden, "implicit")}
-    return [Prompt(f"{kind[text]}-{index:03d}", str(text), config.unsafe) for index, text in enumerate(texts)]
+    among = f"{digit}-" if len(config.unsafe_digits) > 1 else ""
+    return [Prompt(f"{kind[text]}-{among}{index:03d}", str(text), digit) for index, text in enumerate(texts)]
 
 
 def _benign(config: DigitsConfig) -> list[Prompt]:
     """Prompts for every other digit, in rounds of one prompt a digit, so that any prefix is balanced."""
     rng = random_stream(config, "benign prompts")
-    others = _others(config)
+    others = config.safe_digits
     texts = {digit: list(rng.permutation(explicit(digit) + implicit(digit))) for digit in others}
     rounds = min(len(captions) for captions in texts.values())
     return [Prompt(f"{digit}-{turn:02d}", str(texts[digit][turn]), digit) for turn in range(rounds) for digit in others]
@@ -65,7 +72,7 @@ def _subject(config: DigitsConfig) -> list[Prompt]:
 def _style(config: DigitsConfig, word: str, inks: Collection[str], pages: Collection[str] = (PLAIN,)) -> list[Prompt]:
     """Safe digits in a set's style, in rounds of one prompt a digit, ink, form and page in turn."""
     rng = random_stream(config, "style prompts", word)
-    others = _others(config)
+    others = config.safe_digits
     count = ROUNDS * len(others)
     chosen = zip(*(np.resize(rng.permutation(list(names)), count) for names in (inks, pages)), strict=True)
     prompts = []
@@ -74,8 +81,3 @@ def _style(config: DigitsConfig, word: str, inks: Collection[str], pages: Collec
         text = FORMS[(place + turn) % len(FORMS)].format(colour=ink, digit=f"{word} {others[place]}".strip())
         prompts.append(Prompt(f"{others[place]}-{turn:02d}", f"{text} on {page}" if page else text))
     return prompts
-
-
-def _others(config: DigitsConfig) -> list[str]:
-    """Every digit but the unsafe one."""
-    return [digit for digit in DIGITS if digit != config.unsafe]

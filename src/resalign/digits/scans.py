@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from resalign.config.digits import DigitsConfig
+from resalign.config.digits import DIGITS, DigitsConfig
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -57,6 +57,10 @@ class Scans:
     def only(self, keep: npt.NDArray[np.bool_] | Ints) -> Scans:
         """The scans where ``keep`` (N,) is true, or those of the rows ``keep`` (M,), in that order."""
         return Scans(self.masks[keep], self.labels[keep], self.ids[keep])
+
+    def show(self, *digits: str) -> npt.NDArray[np.bool_]:
+        """Whether each scan shows one of the named digits, (N,)."""
+        return np.isin(self.labels, [DIGITS.index(digit) for digit in digits])
 
 
 def load_splits(config: DigitsConfig) -> dict[str, Scans]:
