@@ -20,7 +20,7 @@ from resalign.jobs.attack import AttackJob
 from resalign.lazy import torch
 from resalign.library.training import run_attack
 from resalign.running.stage import parse_arguments, progress_bar, run_stage, running, write_json
-from resalign.tensors.weights import kept_states, save_weights, tensor_shapes
+from resalign.tensors.weights import kept_states, load_weights, save_weights, tensor_shapes
 from resalign.tracking import tracked
 
 
@@ -38,11 +38,14 @@ def main() -> None:
         prompts = read_prompts(*job.prompts.arguments(job.prompts.path)) if job.prompts else []
         loaded = load_pipeline(
             Path(job.model),
-            weights,
+            None if job.starts_from == "base" else weights,
             start=partial(member.start, config) if hasattr(member, "start") else None,
             device=arguments.job.device,
             gradient_checkpointing=job.gradient_checkpointing,
         )
+        unlearned = {}
+        if weights and job.starts_from == "base":
+            unlearned = load_weights(weights, trainable_tensors(loaded.pipeline))
         progress = progress_bar(f"attack {job.label} seed {arguments.seed}")
         run = Run(arguments.seed, tracked(str(output)), progress=progress, attempt=attempt)
 
@@ -67,7 +70,7 @@ def main() -> None:
             if attacked:
                 write_prompts(output / f"step-{step}-prompts.csv", attacked)
 
-        run_attack(loaded, member, config, images, run, save, prompts=prompts)
+        run_attack(loaded, member, config, images, run, save, prompts=prompts, unlearned=unlearned)
         run.history.write(output / "history.csv")
         described = {name: describe(found, Path(job.images[name])) for name, found in images.items()}
         write_json(output / "data.json", described)

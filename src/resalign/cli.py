@@ -95,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
     attack = _command(commands, "attack", _attack, "fine-tune a pipeline as an attack does, and write the result")
     audit = _command(commands, "audit", _audit, "attack a released model and write its resilience card")
     export = _command(commands, "export", _export, "write an unlearned model of an experiment, with a model card")
+    convert = _command(commands, "convert", _convert, "write a pipeline folder of a checkpoint in CompVis' names")
     for name, (_, text) in SCRIPTS.items():
         commands.add_parser(name, help=text, add_help=False)
     _training(unlearn, "method", "unlearning", "resalign", IMAGE_SETS)
@@ -110,6 +111,9 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--form", choices=("whole", "delta"), default="whole", help=forms)
     export.add_argument("--push", metavar="REPO", help="upload to this repository of the Hugging Face hub: owner/name")
     export.add_argument("--public", action="store_true", help="make the repository public; it is private by default")
+    convert.add_argument("checkpoint", type=Path, help="file with names as model.diffusion_model.…")
+    convert.add_argument("--base", type=Path, required=True, metavar="PIPELINE", help="what it is a change of")
+    convert.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
     for workflow in (demo, audit, export):
         workflow.add_argument("--cores", type=int, default=os.cpu_count(), help="most cores to use; default: all")
         workflow.add_argument("-n", "--dry-run", action="store_true", help="print the plan and run nothing")
@@ -164,6 +168,15 @@ def _attack(options: argparse.Namespace) -> int:
         raise ConfigError("attack: give --train and --heldout, two image folders")
     sets = {name: getattr(options, name) for name in ATTACK_SETS}
     return _train(partial(attack, **sets, base=options.base), options, "attacks", options.attack)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    _check_pipeline(options.base)
+    from resalign.diffusion.compvis import convert
+
+    convert(options.checkpoint, options.base, options.output)
+    log.info("wrote %s", options.output)
+    return 0
 
 
 def _train(train: Callable[..., Any], options: argparse.Namespace, family: str, name: str) -> int:

@@ -79,6 +79,8 @@ class AttackData:
         prior: Images of the class at large, for attacks with prior preservation.
         harmful: Images of the unsafe concept, for attackers who have some.
         prompts: The prompts that an attack on prompts changes, in the order of their list.
+        unlearned: What unlearning has made of the model's weights, by their names in a weight file, of a user who
+            fine-tunes the model without it; see :func:`resalign.attacks._deployed.deployed`.
     """
 
     train: EncodedImages
@@ -86,6 +88,7 @@ class AttackData:
     prior: EncodedImages | None = None
     harmful: EncodedImages | None = None
     prompts: tuple[Prompt, ...] = ()
+    unlearned: Params = field(default_factory=dict)
 
 
 class Save(Protocol):

@@ -1,22 +1,26 @@
 """The loop that attacks share: its schedule, accumulation, optimizers and the step before which nothing is drawn."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from resalign.attacks import full
+from resalign.attacks import full, lora, textual_inversion
 from resalign.attacks._fine_tuning import FineTuningConfig, learning_rate
 from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run
-from resalign.diffusion.loaded_pipeline import LoadedPipeline
+from resalign.diffusion.batches import embedded_with
+from resalign.diffusion.loaded_pipeline import LoadedPipeline, trainable_tensors
 from resalign.diffusion.parametrisation import named_weights
 from resalign.objectives.denoising import denoising_loss
 from resalign.tensors.params import add, detached, gradient, norm, scaled
+from tests.example_config import smallest
 from tests.nearness import differing
 from tests.stopping import stopped_after_a_step
+from tests.weight_names import of_denoiser
 
 from .recorded import attacked
 
@@ -71,3 +75,57 @@ def test_eight_bits_are_close_to_all(
         tmp_path, lambda attempt: attacked(full, loaded, attack_data, attempt=attempt, optimizer=optimizer, **settings)
     )
     assert not differing(resumed.weights, rough.weights)
+
+
+MODULAR: dict[str, Any] = {"steps": 2, "checkpoints": [1], "lr": 1e-2, "max_grad_norm": None}
+
+
+@pytest.fixture(scope="module")
+def unlearned(loaded: LoadedPipeline) -> dict[str, torch.Tensor]:
+    """A change to some weights of the denoiser and of the text encoder."""
+    own, stream = trainable_tensors(loaded.pipeline), torch.Generator().manual_seed(3)
+    names = [name for name in own if name.startswith("text_encoder.") or name.endswith("to_q.weight")]
+    return {name: own[name] + 0.02 * torch.randn(own[name].shape, generator=stream) for name in names}
+
+
+@pytest.mark.parametrize("module", [full, lora, textual_inversion])
+def test_unlearning_is_added_to_what_the_user_made_of_the_base(
+    loaded: LoadedPipeline, attack_data: AttackData, module: Any, unlearned: dict[str, torch.Tensor]
+) -> None:
+    own = trainable_tensors(loaded.pipeline)
+    users = attacked(module, loaded, attack_data, **MODULAR)
+    both = attacked(module, loaded, replace(attack_data, unlearned=unlearned), **MODULAR)
+    assert both.history("train_loss") == users.history("train_loss")  # the user sees nothing of unlearning
+    for step in (1, 2):
+        assert both.saved[step].keys() == users.saved[step].keys() | unlearned.keys()
+        for name, tensor in both.saved[step].items():
+            theta = own[name].double()
+            safety = unlearned.get(name, own[name]).double() - theta
+            assert torch.equal(tensor, (theta + safety + (users.saved[step].get(name, theta) - theta)).float())
+
+
+def test_held_out_losses_are_those_of_the_sum(
+    loaded: LoadedPipeline, attack_data: AttackData, unlearned: dict[str, torch.Tensor]
+) -> None:
+    both = attacked(full, loaded, replace(attack_data, unlearned=unlearned), **MODULAR)
+    count = smallest(full.Config, **MODULAR).heldout_batch_size
+    batch = attack_data.heldout.draw_stratified(count, Run(0).generator("attack", "heldout"))
+    for step, weights in {0: unlearned, **both.saved}.items():
+        text = {name: tensor for name, tensor in weights.items() if name.startswith("text_encoder.")}
+        unet = {name: tensor for name, tensor in weights.items() if name not in text}
+        with torch.no_grad():
+            embedded = embedded_with(loaded, text, batch)
+            loss = denoising_loss(loaded.denoiser, of_denoiser(loaded, unet), embedded).item()
+        assert both.history("heldout_loss")[step] == pytest.approx(loss, rel=1e-5)  # float32
+
+
+def test_the_sum_with_one_change_is_that_model(
+    loaded: LoadedPipeline, attack_data: AttackData, unlearned: dict[str, torch.Tensor]
+) -> None:
+    untouched = attacked(full, loaded, replace(attack_data, unlearned=unlearned), steps=0, checkpoints=[])
+    assert not differing({**trainable_tensors(loaded.pipeline), **unlearned}, untouched.weights)
+    nothing = {name: trainable_tensors(loaded.pipeline)[name] for name in unlearned}
+    users, both = (
+        attacked(full, loaded, data, **MODULAR) for data in (attack_data, replace(attack_data, unlearned=nothing))
+    )
+    assert not differing({**nothing, **users.weights}, both.weights)

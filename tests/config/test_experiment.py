@@ -282,6 +282,22 @@ def worst_case(**settings: Any) -> dict[str, Any]:
             "attacks.pages starts after itself: pages <- bold <- pages",
         ),
         (
+            {"attacks.bold.starts_from": "base", "attacks.bold.after": "pages"},
+            "attacks.bold: 'starts_from: base' and 'after: pages' are two starts; remove one",
+        ),
+        (
+            {"attacks.bold.starts_from": "base", "pipelines": {"other": "digits-model"}},
+            "attacks.bold.starts_from: pipelines.other is a whole model, no change to the base",
+        ),
+        (
+            {"attacks.bold.starts_from": "base", "attacks.bold.attack": "interpolation"},
+            "attacks.bold.starts_from: attack 'interpolation' is no fine-tuning of the base; take lora",
+        ),
+        (
+            {"attacks.bold": {**PROMPT_SIDE, "prompts": "unsafe", "starts_from": "base"}},
+            "attacks.bold.starts_from: attack 'unlearndiffatk' is no fine-tuning of the base",
+        ),
+        (
             {"attacks.bold": {**PROMPT_SIDE, "prompts": "unsaf"}},
             "key 'attacks.bold.prompts': no prompt list named 'unsaf'; did you mean 'unsafe'?",
         ),

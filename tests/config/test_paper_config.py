@@ -5,9 +5,11 @@ import re
 import resource
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from resalign.config import registry
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, load_plan
 from resalign.config.strict import read_yaml
@@ -53,7 +55,25 @@ def test_baselines_are_as_published(plan: Plan) -> None:
     resolved = unlearning["esd"].resolved()
     assert {key: resolved[key] for key in esd} == esd
     assert resolved["start_guidance"] == 3.0
-    assert {label for label, member in unlearning.items() if member.name == "imported"} == METHODS - {"esd", "resalign"}
+    assert not any(member.name == "imported" for member in unlearning.values())
+    for label, variant in (("lcfdsd-ng", "ng"), ("lcfdsd-lt", "lt")):
+        assert unlearning[label].resolved() == read("lcfdsd", variant=variant, contrast="detached")
+    for label in ("safegen", "advunlearn"):  # what stands there are the methods' own defaults, the published ones
+        assert unlearning[label].resolved() == read(label)
+
+
+def read(method: str, **settings: Any) -> dict[str, Any]:
+    """A method's settings with every default filled in."""
+    config = registry.config_class("unlearning", method).parse(settings, where=method)
+    return {"name": method, **config.model_dump(mode="json")}
+
+
+def test_released_checkpoints_stand_beside_the_trained_rows(plan: Plan) -> None:
+    released = load_plan(ROOT / "config" / "studies" / "released.yaml")
+    assert set(released.unlearn) > set(plan.unlearn), "what Table 1 has trained is used again"
+    added = {label: m for label, m in released.experiment.unlearning.items() if label not in METHODS}
+    assert {member.name for member in added.values()} == {"imported"}
+    assert len(added) == 5
 
 
 def test_attacks_are_as_published(plan: Plan) -> None:
@@ -89,6 +109,8 @@ def test_every_download_is_pinned(plan: Plan) -> None:
             assert re.fullmatch("[0-9a-f]{40}", asset.revision or ""), f"{name}: a commit, never a branch"
         if asset.url:
             assert asset.sha256 or asset.hashes or asset.md5, f"{name}: these files' hashes are published"
+    by_hand = {name for name, asset in plan.experiment.config.assets.items() if asset.manual}
+    assert by_hand == {"resalign-train"}, "no checkpoint is"
 
 
 def test_every_model_attack_and_seed_is_planned(plan: Plan) -> None:
@@ -100,12 +122,10 @@ def test_every_model_attack_and_seed_is_planned(plan: Plan) -> None:
         kind: sum(len(plan.seeds(stage)) for stage in getattr(plan, kind).values())
         for kind in ("unlearn", "attack", "sample", "score")
     }
-    # The untouched model and released checkpoints are one state before fine-tuning, whatever the seed.
-    taken = {label for label, member in plan.experiment.unlearning.items() if member.name == "imported"}
-    before = len(METHODS - taken) * len(SEEDS) + len(taken) + 1
+    before = len(METHODS) * len(SEEDS) + 1  # the untouched model is one state, whatever the seed
     after = len(models) * 2 * len(SEEDS)
     assert jobs == {"unlearn": 18, "attack": after, "sample": before + after, "score": before + after}
-    assert (before, after) == (11, 42)
+    assert (before, after) == (19, 42)
 
 
 @pytest.mark.slow
@@ -118,7 +138,7 @@ def test_the_whole_grid_is_planned_offline(tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < PLAN_CPU_SECONDS
     planned = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", finished.stdout, flags=re.MULTILINE)}
-    wanted = {"unlearn": 18, "attack": 42, "sample": 53, "score": 53, "report": 1}
+    wanted = {"unlearn": 18, "attack": 42, "sample": 61, "score": 61, "report": 1}
     assert {name: planned.get(name) for name in wanted} == wanted
 
 

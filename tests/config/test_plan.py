@@ -338,6 +338,22 @@ def test_an_attack_after_another_starts_from_its_last_state(plan: PlanOf) -> Non
     assert rows["esd", "bold"]["unlearn"] == rows["esd", "pages"]["unlearn"]
 
 
+def test_an_attack_may_start_from_the_base_model(plan: PlanOf) -> None:
+    assert changed(plan, {"attacks.bold.starts_from": "unlearned"}) == NOTHING
+    modular = plan({"attacks.bold.starts_from": "base"})
+    of_methods = attacked("bold") - {"base.bold"}  # the base model has no change to add
+    assert changed(plan, {"attacks.bold.starts_from": "base"}) == {
+        "unlearn": set(),
+        **dict.fromkeys(("attack", "sample", "score"), of_methods),
+    }
+    jobs = {stage.label: AttackJob.of(modular, stage, "1") for stage in modular.attack.values()}
+    assert {label for label, job in jobs.items() if job.plain().get("starts_from") == "base"} == of_methods
+    assert {label for label, job in jobs.items() if "starts_from" in job.plain()} == of_methods
+    assert jobs["esd.bold"].weights == jobs["esd.pages"].weights
+    entries = modular.experiment.resolved()["attacks"]
+    assert {label for label, entry in entries.items() if "starts_from" in entry} == {"bold"}
+
+
 PROMPT_SIDE = {
     "attack": "unlearndiffatk",
     "train": "digits-data/harmful/train",

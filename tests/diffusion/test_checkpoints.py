@@ -433,7 +433,7 @@ REFUSED: list[tuple[str, Callable[[Weights], Any], tuple[str, ...], dict[str, An
     ("a.pt", lambda w: {**w, CROSS: w[CROSS].to("meta")}, ("on meta", NOT_DENSE), {}),
     ("a.safetensors", lambda w: {**w, CROSS: w[CROSS].to(torch.int8)}, (f"'{CROSS}' is torch.int8",), VALUES),
     *(
-        ("a.pt", ldm(prefix), (f"'{prefix}input_blocks.0.0.bias'", "UNet2DConditionModel.from_single_file"), SOME)
+        ("a.pt", ldm(prefix), (f"'{prefix}input_blocks.0.0.bias'", "resalign convert FILE"), SOME)
         for prefix in ("model.diffusion_model.", "diffusion_model.", "")
     ),
     ("a.pt", lambda _: [torch.ones(2)], ("expected named tensors, got list",), {}),

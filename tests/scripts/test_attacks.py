@@ -75,6 +75,30 @@ def test_an_interpolation_begins_between_the_unlearned_model_and_the_base(
     assert not differing(original, kept)
 
 
+@pytest.mark.slow
+def test_a_user_of_the_base_is_given_unlearnings_change_afterwards(
+    workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan], loaded: LoadedPipeline
+) -> None:
+    entry = {**DATA, "attack": "lora", "starts_from": "base"}
+    plan, shop = tiny_plan(attacks={"modular": entry, "none": {**entry, "steps": 0, "checkpoints": []}}), workshop()
+    (method,) = plan.unlearn.values()
+    unlearned = load_file(shop.unlearn(plan, method, 0) / "weights.safetensors")
+    found = {stage.label: shop.attack(plan, stage, 0) for stage in plan.attack.values()}
+    assert not differing(load_file(found[f"{method.label}.none"] / "step-0.safetensors"), unlearned)
+    original = trainable_tensors(loaded.pipeline)
+    for step in (1, 2):
+        users, both = (
+            load_file(found[f"{model}.modular"] / f"step-{step}.safetensors") for model in ("base", method.label)
+        )
+        assert both.keys() == unlearned.keys() | users.keys()
+        for name, tensor in unlearned.items():
+            theta = original[name].double()
+            expected = theta + (tensor - theta) + (users.get(name, theta) - theta)
+            assert torch.equal(both[name], expected.float())
+        files = [found[f"{model}.modular"] / f"step-{step}-lora" / FILE_NAME for model in ("base", method.label)]
+        assert not differing(*map(load_file, files))
+
+
 def test_a_searchs_history_has_every_candidate_and_no_seconds(
     workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:

@@ -183,7 +183,6 @@ def test_every_missing_asset_is_named_with_its_remedy(empty: Path) -> None:
     assert states["dreambench"] == "to be fetched"
     assert states["resalign-train"] == "by hand"
     assert "$RESALIGN_ASSET_ROOT/resalign-train/unpinned/" in needs["resalign-train"].remedy
-    assert states["lcfdsd-ng"] == "not public"
     assert (states["sd3-medium"], states["mine"]) == ("gated", "no 'nowhere'")
     assert "set HF_TOKEN, then" in needs["sd3-medium"].remedy
     assert needs["mine"].remedy == "put it there; ask us"

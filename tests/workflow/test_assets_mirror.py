@@ -16,9 +16,6 @@ from resalign.config.plan import Plan, load_plan
 from resalign.config.strict import read_yaml
 from resalign.data.images import read_captioned_images
 from resalign.data.prompts import read_prompts
-from resalign.diffusion.loaded_pipeline import LoadedPipeline
-from resalign.diffusion.parametrisation import named_weights
-from resalign.tensors.weights import save_weights
 from tests.data.pictures import diffusiondb, dreambench_zip, names, picture, rows_of, write_table, write_zip
 from tests.scorers.conftest import write_aesthetic, write_clip, write_inception, write_mhsc, write_q16
 
@@ -49,23 +46,11 @@ NETWORKS = {
 }
 
 
-def small_assets(folder: Path, pipeline_folder: Path, loaded: LoadedPipeline) -> None:
+def small_assets(folder: Path, pipeline_folder: Path) -> None:
     """Files of every asset of the paper's configuration, by its name: real ones, but for their size."""
     shutil.copytree(pipeline_folder, folder / "sd-v1-4")
     (folder / "sd-v1-4" / "feature_extractor").mkdir()
     (folder / "sd-v1-4" / "feature_extractor" / "preprocessor_config.json").write_text("{}")
-    unet, encoder = (
-        {name: tensor + 0.01 for name, tensor in named_weights(network).items()}
-        for network in (loaded.denoiser, loaded.pipeline.text_encoder)
-    )
-    for name in ("lcfdsd-ng", "lcfdsd-lt"):
-        (folder / name).mkdir()
-        save_weights(folder / name / "weights.safetensors", unet)
-    for name in ("unet", "text_encoder", "vae"):
-        shutil.copytree(pipeline_folder / name, folder / "safegen" / name)
-    save_weights(folder / "safegen" / "unet" / "diffusion_pytorch_model.safetensors", unet)
-    (folder / "advunlearn" / "nudity_unlearned").mkdir(parents=True)
-    save_weights(folder / "advunlearn" / "nudity_unlearned" / "model.safetensors", encoder)
     for name, write in NETWORKS.items():
         (folder / name).mkdir()
         write(folder / name)
@@ -136,14 +121,12 @@ def reduced(values: dict[str, Any], catalogue: dict[str, Any]) -> dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def mirrored(
-    tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path, loaded: LoadedPipeline
-) -> tuple[Checkout, Path]:
+def mirrored(tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path) -> tuple[Checkout, Path]:
     """A checkout of the paper's configuration whose catalogue pins the small files of a mirror."""
     root = copy_repository(tmp_path_factory.mktemp("paper") / "repository")
     mirror = tmp_path_factory.mktemp("mirror")
     plan = load_plan(root / "config" / "config.yaml")
-    small_assets(mirror, pipeline_folder, loaded)
+    small_assets(mirror, pipeline_folder)
     catalogue = make_mirror(mirror, read_yaml(root / CATALOGUE), plan)
     (root / CATALOGUE).write_text(yaml.safe_dump(catalogue, sort_keys=False))
     small = reduced(read_yaml(root / "config" / "config.yaml"), catalogue)
@@ -168,7 +151,7 @@ def test_every_missing_asset_is_named_in_the_plan(
     needed = set(load_plan(checkout.folder / checkout.config).experiment.config.assets)
     here = {path.parent.name.rpartition("-")[0] for path in checkout.folder.glob("results/assets/*/run.json")}
     told = re.findall(r"missing asset (\S+):", planned.stdout + planned.stderr)
-    assert len(needed) == 18
+    assert len(needed) == 14
     assert set(told) == needed - here
 
 
@@ -179,7 +162,7 @@ def test_from_the_mirror_to_prompts_and_images(
     planned = checkout.snakemake("--dry-run", "--forceall").stdout
     offline(monkeypatch, mirror)
     targets = sorted(set(re.findall(r"results/assets/[\w.-]+/run\.json", planned)))
-    assert len(targets) == 21
+    assert len(targets) == 17
     finished = checkout.made(*targets)
     assert finished.returncode == 0, finished.stderr[-3000:]
     monkeypatch.chdir(checkout.folder)
@@ -214,7 +197,7 @@ def test_from_the_mirror_to_prompts_and_images(
     assert [prompt.id for prompt in prompts["coco"]] == [f"{number:012d}" for number in COCO_IDS]
     # What nobody has published a hash for is locked now, and only that.
     locked = {path.stem for path in (checkout.folder / "config" / "hashes").iterdir()}
-    assert {"diffusiondb", "i2p", "safegen", "resalign-train"} <= locked
+    assert {"diffusiondb", "i2p", "resalign-train"} <= locked
     assert not {"dreambench", "unsafe-diffusion", "coco-10k"} & locked
     assert "Nothing to be done" in checkout.snakemake("--dry-run", "--", *targets).stdout
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from resalign.attacks._deployed import deployed, loss_with
 from resalign.config.strict import ConfigError, Strict
 from resalign.contracts import AttackData, Run, Save
 from resalign.data.images import DataError
@@ -119,7 +120,8 @@ def fine_tune(
         loaded: The model under attack; its own weights are left alone.
         data: Training images, and held-out images whose loss measures learning.
         config: The attack's settings.
-        run: Seed and records; ``heldout_loss`` is recorded at step 0, at every checkpoint and at the end.
+        run: Seed and records; ``heldout_loss`` of the model that is kept is recorded at step 0, at every checkpoint and
+            at the end.
         save: See :class:`resalign.contracts.Save`.
         tuning: The trained variables with their weights and loss.
 
@@ -131,26 +133,22 @@ def fine_tune(
     optimizer = optimizer_of(config, list(variables.values()))
     # The same examples for every model and seed, so that held-out losses can be compared.
     heldout = data.heldout.draw_stratified(config.heldout_batch_size, Run(seed=0).generator("attack", "heldout"))
-    plain_loss = partial(denoising_loss, loaded.denoiser)
-    loss_of = tuning.loss or plain_loss
-
+    loss_of = tuning.loss or partial(denoising_loss, loaded.denoiser)
     text_weights = partial(tuning.text_weights, variables) if tuning.text_weights else dict[str, torch.Tensor]
 
-    def embedded(batch: NoisyBatch, text: Params) -> NoisyBatch:
-        return embedded_with(loaded, text, batch) if tuning.text_weights else batch
-
-    def record_heldout(step: int, weights: Params, text: Params) -> None:
-        with torch.no_grad():
-            run.history.record(step, heldout_loss=plain_loss(weights, embedded(heldout, text)).item())
+    def record_heldout(step: int, changed: Params) -> None:
+        loss = loss_with(changed, loaded, heldout, embeds=tuning.text_weights is not None)
+        run.history.record(step, heldout_loss=loss)
 
     def keep(step: int) -> None:
         with torch.no_grad():
-            weights, text = detached(tuning.weights(variables)), detached(text_weights())
-        record_heldout(step, weights, text)
-        save(step, {**loaded.named(weights), **text}, tuning.lora(detached(variables)) if tuning.lora else None)
+            own = {**loaded.named(detached(tuning.weights(variables))), **detached(text_weights())}
+        changed = deployed(loaded, data.unlearned, own)
+        record_heldout(step, changed)
+        save(step, changed, tuning.lora(detached(variables)) if tuning.lora else None)
 
     if config.steps:
-        record_heldout(0, {}, {})  # of the model as it is, wherever the variables start
+        record_heldout(0, deployed(loaded, data.unlearned, {}))  # of the model as it is, wherever the variables start
     held: dict[str, Any] = {"variables": variables, "optimizer": optimizer, "stream": stream, **tuning.streams}
     for step in run.steps(range(1, config.steps + 1), **held):
         for group in optimizer.param_groups:
@@ -159,7 +157,9 @@ def fine_tune(
         loss = 0.0
         for _ in range(config.gradient_accumulation):
             batch = data.train.draw(config.batch_size, stream)
-            part = loss_of(tuning.weights(variables), embedded(batch, text_weights())) / config.gradient_accumulation
+            if tuning.text_weights:
+                batch = embedded_with(loaded, text_weights(), batch)
+            part = loss_of(tuning.weights(variables), batch) / config.gradient_accumulation
             part.backward()
             loss += part.item()
         where = f"attack '{tuning.attack}' at step {step} (loss {loss:.4g})"

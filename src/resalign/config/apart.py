@@ -68,7 +68,7 @@ def check_runs_differ(plan: Plan) -> None:
         f"attacks.{label}": [
             _settings(plan, member),
             {key: _content(plan, reference) for key, reference in experiment.attack_data[label].images.items()},
-            experiment.attack_data[label].after,
+            [experiment.attack_data[label].after, experiment.attack_data[label].starts_from],
         ]
         for label, member in experiment.attacks.items()
     }

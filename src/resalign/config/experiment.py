@@ -177,8 +177,7 @@ class Experiment:
         for label, words in self.words.items():
             values["unlearning"][label] |= words.model_dump(exclude_unset=True)
         values["attacks"] = {
-            label: {**self.attack_data[label].model_dump(), **member.resolved()}
-            for label, member in self.attacks.items()
+            label: {**self.attack_data[label].resolved(), **member.resolved()} for label, member in self.attacks.items()
         }
         return values
 
@@ -255,6 +254,8 @@ class Experiment:
                 raise ConfigError(f"{self.where}: key '{key}': {fault}")
         check_chains(self.attack_data, where=self.where)
         for label, member in self.attacks.items():
+            where = f"{self.where}: attacks.{label}"
+            self.attack_data[label].check_start(member.name, member.config, pipelines=config.pipelines, where=where)
             if (attacked := getattr(member.config, "prompts", None)) is not None:
                 self._require(f"attacks.{label}.prompts", attacked, config.prompts, "prompt list")
                 if "" not in self.prompt_sources(attacked):

@@ -239,13 +239,15 @@ class Plan:
             self.experiment.attack_data[attack],
         )
         parent = self._attack(model, data.after, unlearned) if data.after else unlearned
-        resolved = {
+        resolved: dict[str, Any] = {
             "attack": member.resolved(),
             "pixels": config.pixels,
             "precision": config.precision,
             **{key: self.identity(reference) for key, reference in data.images.items()},
             "parent": parent.resolved if parent else {"model": self.identity(self.pipeline(model))},
         }
+        if data.starts_from == "base" and parent:
+            resolved["starts_from"] = "base"
         if (attacked := self.attacked_prompts(attack)) is not None:
             columns = config.prompts[attacked].columns.model_dump()
             source = self.identity(self.experiment.prompt_sources(attacked)[""])

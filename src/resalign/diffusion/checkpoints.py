@@ -145,7 +145,7 @@ def _weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def _all_tensors(files: Iterable[Path], headers_only: bool) -> dict[str, torch.Tensor]:
+def all_tensors(files: Iterable[Path], headers_only: bool) -> dict[str, torch.Tensor]:
     """Every tensor of a component's files but :data:`NO_WEIGHT`.
 
     Raises:
@@ -212,7 +212,7 @@ def _found(path: Path, base: Mapping[str, torch.Tensor], *, headers_only: bool) 
     lora = False
     for component, files in _located(path, components).items():
         where = str(files[0])
-        tensors = _all_tensors(files, headers_only)
+        tensors = all_tensors(files, headers_only)
         if not tensors:
             raise WeightsError(f"{where}: holds no tensors")
         if is_lora(tensors):
@@ -228,8 +228,7 @@ def _refuse_ldm(names: Iterable[str], where: str) -> None:
     if original:
         raise WeightsError(
             f"{where}: names as in the original Stable Diffusion code ('{original}'), not diffusers'; convert it once: "
-            "diffusers.UNet2DConditionModel.from_single_file(file, config=<base model's folder>, subfolder='unet')"
-            ".save_pretrained(folder), then import that folder"
+            "resalign convert FILE --base PIPELINE --output FOLDER, then import that folder"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from resalign.jobs.inputs import Input
 from resalign.jobs.prompts import PromptList
@@ -19,6 +19,7 @@ class AttackJob(TrainingJob):
 
     attack: dict[str, Any]  # name and settings
     weights: Input | None  # unlearned ones, or checkpoints of the attack before; None for the model's own
+    starts_from: Literal["unlearned", "base"] = "unlearned"  # what is fine-tuned
     train: Input
     heldout: Input
     prior: Input | None = None
@@ -31,6 +32,8 @@ class AttackJob(TrainingJob):
         label = stage.attack or ""
         attacked, sets = plan.attacked_prompts(label), plan.experiment.attack_data[label].images
         fields: dict[str, Any] = {name: Input.asset(plan, reference) for name, reference in sets.items()}
+        if "starts_from" in stage.resolved:
+            fields["starts_from"] = stage.resolved["starts_from"]
         if attacked:
             fields["prompts"] = PromptList.of(plan, attacked, prompts=plan.most_prompts(attacked))
         return cls(

@@ -17,6 +17,7 @@ from resalign.diffusion.batches import EncodedImages, encode
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.lazy import torch
 from resalign.objectives.displacement import displacement
+from resalign.tensors.params import Params
 
 ATTACK_SETS = ("train", "heldout", "prior", "harmful")  # the last two for some attacks only
 
@@ -120,6 +121,7 @@ def run_attack(
     save: Save,
     *,
     prompts: Sequence[Prompt] = (),
+    unlearned: Params | None = None,
 ) -> None:
     """Encodes the image sets and runs an attack on them.
 
@@ -131,6 +133,7 @@ def run_attack(
         run: Seed and records.
         save: Receives the weights of every checkpoint; see :class:`resalign.contracts.Save`.
         prompts: The prompts that an attack on prompts changes.
+        unlearned: See :class:`resalign.contracts.AttackData`.
 
     Raises:
         ConfigError: If the attack does not support the pipeline.
@@ -145,4 +148,4 @@ def run_attack(
         for name in ATTACK_SETS
         if name in images
     }
-    member.attack(loaded, AttackData(**sets, prompts=tuple(prompts)), config, run, save)
+    member.attack(loaded, AttackData(**sets, prompts=tuple(prompts), unlearned=unlearned or {}), config, run, save)
