@@ -28,8 +28,8 @@ demo: $(INSTALLED) ## Run the demo experiment and write results/demo/report.html
 test: $(INSTALLED) ## Run the quick tests, in minutes: every module, one process a core (ARGS="-k name" passes options to pytest)
 	@$(PYTEST) -m "not slow and not large" $(ARGS)
 
-test-all: test ## Run the quick tests, then the slow ones: real workflows, kills, the browser (ARGS as above)
-	@$(PYTEST) -m "slow and not large" $(ARGS)
+test-all: $(INSTALLED) ## Run the quick tests and the slow ones: real workflows, kills, the browser (ARGS as above)
+	@$(PYTEST) -m "not large" $(ARGS)
 
 slurm-test: $(INSTALLED) ## Run a small grid on a SLURM of its own, disturbed in every way (root on Debian; installs slurm-wlm, munge)
 	@$(IN_VENV) python -m tests.slurm.cluster

@@ -11,21 +11,17 @@ import torch
 from resalign.config import registry
 from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run
-from resalign.diffusion import architectures
 from resalign.diffusion.loaded_pipeline import LoadedPipeline, trainable_tensors
 from resalign.running.attempt import Attempt
 from tests.example_config import smallest
 from tests.nearness import differing
-from tests.pipelines import ONE_QUICKLY
+from tests.pipelines import on_every_pipeline, on_one_pipeline
 from tests.stopping import stopped_after_a_step
 
 from .recorded import Recorded, attacked
 
-# What the prediction is of, which makes `v_prediction` another kind, is no matter of an attack's.
-KINDS = [kind for kind in ONE_QUICKLY if kind.values != ("v_prediction",)]
-every_pipeline = pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session")
-
 ATTACKS = registry.members("attacks")
+every_pipeline, one_pipeline = on_every_pipeline("attacks", ATTACKS), on_one_pipeline("attacks", ATTACKS)
 STEPS, CHECKPOINTS = 3, [1, 2]
 
 
@@ -44,11 +40,8 @@ def equal(first: Recorded, step: int, second: Recorded, other_step: int | None =
     return same_prompts and not differing(first.saved[step], second.saved[other_step])
 
 
-@pytest.fixture(scope="module", params=ATTACKS)
-def name(request: pytest.FixtureRequest, loaded: LoadedPipeline) -> str:
-    supported = getattr(registry.member("attacks", request.param), "ARCHITECTURES", architectures.NAMES)
-    if loaded.architecture.name not in supported:
-        pytest.skip(f"declares that it supports {list(supported)} alone")
+@pytest.fixture(scope="session")
+def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
@@ -65,11 +58,6 @@ def result(name: str, loaded: LoadedPipeline, attack_data: AttackData, before: d
 @pytest.fixture(scope="module")
 def of_no_steps(name: str, loaded: LoadedPipeline, attack_data: AttackData) -> Recorded:
     return attack(name, loaded, attack_data, steps=0, checkpoints=[])
-
-
-@pytest.fixture(scope="module")
-def of_another_seed(name: str, loaded: LoadedPipeline, attack_data: AttackData) -> Recorded:
-    return attack(name, loaded, attack_data, seed=1)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -99,10 +87,11 @@ def test_kept_weights_are_those_of_their_step(result: Recorded) -> None:
         assert not equal(result, earlier, result, later)
 
 
-@every_pipeline
+@one_pipeline
 def test_heldout_loss_is_recorded_on_the_same_examples_for_every_seed(
-    of_no_steps: Recorded, of_another_seed: Recorded, result: Recorded
+    name: str, loaded: LoadedPipeline, attack_data: AttackData, of_no_steps: Recorded, result: Recorded
 ) -> None:
+    of_another_seed = attack(name, loaded, attack_data, seed=1)
     found, other = result.history("heldout_loss"), of_another_seed.history("heldout_loss")
     assert sorted(found) == [0, *CHECKPOINTS, STEPS]
     assert of_no_steps.history("heldout_loss") == {0: found[0]}  # the first is the untouched model's
@@ -142,7 +131,7 @@ def test_equal_seeds_give_equal_bits_though_the_attack_is_stopped(
     assert resumed.run.history.rows == result.run.history.rows
 
 
-@every_pipeline
+@one_pipeline
 def test_checkpoints_do_not_change_the_outcome(
     name: str, loaded: LoadedPipeline, attack_data: AttackData, result: Recorded
 ) -> None:

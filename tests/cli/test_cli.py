@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 import resalign
 from resalign import cli
 from resalign.diffusion.loaded_pipeline import load_pipeline, trainable_tensors
+from resalign.library import weights
 from tests.conftest import write_captioned_images
 from tests.scripts.conftest import settings_put_back
 
@@ -64,10 +65,16 @@ def test_unlearn_writes_a_pipeline_and_attack_goes_on_from_it(
     output, settings = tmp_path / "unlearned", {"steps": 1, "num_inference_steps": 2, "lr": 1e-3}
     pairs = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     given = ("--method", "esd", "--concept", "a red seven", "--seed", "3", *pairs, "--output", str(output))
-    used: list[int] = []
-    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    threads, trained_with, train = [], [], weights.unlearn
+
+    def recorded(*arguments: Any, **settings: Any) -> Any:
+        trained_with.append(threads[-1])
+        return train(*arguments, **settings)
+
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(weights, "unlearn", recorded)
     assert run("unlearn", str(pipeline_folder), *given, "--threads", "2") == 0
-    assert 2 in used
+    assert trained_with == [2]
     wanted = resalign.unlearn(pipeline_folder, "esd", prompts=["a red seven"], seed=3, **settings)
     found = trainable_tensors(load_pipeline(output).pipeline)
     assert all(torch.equal(tensor, found[name]) for name, tensor in trainable_tensors(wanted).items())

@@ -30,7 +30,8 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(closure, "ROOT", tmp_path)
     monkeypatch.setattr(closure, "PACKAGE", tmp_path / "src" / "resalign")
-    monkeypatch.setattr(closure, "_imported_files", functools.cache(closure._imported_files.__wrapped__))
+    for cached in ("_imported_files", "_files_on_the_way"):
+        monkeypatch.setattr(closure, cached, functools.cache(getattr(closure, cached).__wrapped__))
     return tmp_path
 
 

@@ -29,7 +29,6 @@ from tests.conftest import PIXELS
 from tests.nearness import assert_near
 
 BATCH = 5
-SIZES = [1, 2, BATCH, 64]
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 Weights = dict[str, torch.Tensor]
 Derivative = Callable[[Loss, Loss, Params], Weights]
@@ -117,8 +116,9 @@ def unrolled(loss: Loss, other: Loss, weights: Params) -> Weights:
     return unrolled_hypergradient(other, loss, weights, lr=1e-2, steps=2)[1]
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "size"), [(torch.float64, 1), (torch.float64, 2), (torch.float64, 64), (torch.float32, 2)]
+)
 @pytest.mark.parametrize("derivative", [first, second, mixed, unrolled])
 def test_derivatives_are_those_of_the_whole_batch(
     of_dtype: Callable[[torch.dtype], LoadedPipeline],

@@ -164,8 +164,8 @@ def test_the_readmes_snippet_runs(pipeline_folder: Path, tmp_path: Path, monkeyp
     (tmp_path / "path" / "to" / "pipeline").symlink_to(pipeline_folder)
     monkeypatch.chdir(tmp_path)
     ((_, text),) = blocks("README.md", "python")
-    few = {"unlearn": {"steps": 1, "draws": 1, "gamma": 0.01}, "attack": {"steps": 1}}
-    for name, settings in few.items():
+    few = {"steps": 1, "draws": 1, "gamma": 0.01, "simulation": {"steps": [1], "images": 2}}
+    for name, settings in {"unlearn": few, "attack": {"steps": 1}}.items():
         monkeypatch.setattr(resalign, name, functools.partial(getattr(resalign, name), **settings), raising=False)
     exec(compile(text, "README.md", "exec"), {})
     assert (tmp_path / "fine-tuned" / "model_index.json").is_file()

@@ -15,7 +15,7 @@ from tests.analysis.experiment import SETTINGS
 from tests.exhibits.frames import inputs_of, write_frames
 
 
-@pytest.fixture(params=exhibits())
+@pytest.fixture(scope="module", params=exhibits())
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -36,6 +36,11 @@ def files_of(name: str, paths: dict[str, Path], folder: Path) -> dict[str, bytes
     return {suffix: (folder / f"exhibit{suffix}").read_bytes() for suffix in SUFFIXES[exhibit.KIND]}
 
 
+@pytest.fixture(scope="module")
+def made(name: str, paths: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return files_of(name, paths, tmp_path_factory.mktemp("made"))
+
+
 def test_says_what_it_is_and_what_it_reads(name: str) -> None:
     exhibit = member(name)
     assert exhibit.TITLE
@@ -46,22 +51,23 @@ def test_says_what_it_is_and_what_it_reads(name: str) -> None:
 
 
 def test_makes_every_file_of_its_kind_with_equal_bytes_each_time(
-    name: str, paths: dict[str, Path], tmp_path: Path
+    name: str, made: dict[str, bytes], paths: dict[str, Path], tmp_path: Path
 ) -> None:
-    first, second = (files_of(name, paths, tmp_path / folder) for folder in ("first", "second"))
-    assert first == second
-    assert all(first.values())
-    if ".csv" in first:
-        assert len(pd.read_csv(tmp_path / "first" / "exhibit.csv")) >= 1
+    assert files_of(name, paths, tmp_path) == made
+    assert all(made.values())
+    if ".csv" in made:
+        assert len(pd.read_csv(tmp_path / "exhibit.csv")) >= 1
     if member(name).KIND == "table":
-        text = first[".tex"].decode()
+        text = made[".tex"].decode()
         assert text.index(r"\toprule") < text.index(r"\midrule") < text.index(r"\bottomrule")
-    if ".png" in first:
-        assert first[".png"].startswith(b"\x89PNG")
-        assert b"<svg" in first[".svg"]
+    if ".png" in made:
+        assert made[".png"].startswith(b"\x89PNG")
+        assert b"<svg" in made[".svg"]
 
 
-def test_another_frame_makes_other_numbers(name: str, paths: dict[str, Path], tmp_path: Path) -> None:
+def test_another_frame_makes_other_numbers(
+    name: str, made: dict[str, bytes], paths: dict[str, Path], tmp_path: Path
+) -> None:
     exhibit = member(name)
     if not exhibit.READS:
         return
@@ -80,4 +86,4 @@ def test_another_frame_makes_other_numbers(name: str, paths: dict[str, Path], tm
                 frame[column] = frame[column].astype(float) * 0.5
         frame.to_csv(changed[read], index=False)
     numbers = SUFFIXES[exhibit.KIND][0]
-    assert files_of(name, changed, tmp_path)[numbers] != files_of(name, paths, tmp_path)[numbers]
+    assert files_of(name, changed, tmp_path)[numbers] != made[numbers]

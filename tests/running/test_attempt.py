@@ -94,14 +94,20 @@ def test_a_job_stops_before_its_time_limit(tmp_path: Path, clock: Clock) -> None
         assert attempt.unfinished is None
 
 
-def test_the_state_is_saved_at_a_fixed_interval(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved_at: list[float] = []
+@pytest.mark.parametrize("loop", ["steps", "pieces"])
+def test_work_is_saved_at_a_fixed_interval(
+    loop: str, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved_at, kept_at = [], []
     monkeypatch.setattr(StateFolder, "save", lambda self, state: saved_at.append(clock.now))
     with StateFolder(tmp_path, {}) as folder:
-        for _ in Attempt(folder, clock=clock).steps(range(100)):
+        attempt = Attempt(folder, clock=clock)
+        pieces = attempt.pieces(100, keep=lambda: kept_at.append(clock.now))
+        for _ in pieces if loop == "pieces" else attempt.steps(range(100)):
             clock.now += module.SAVE_INTERVAL_SECONDS / 10
     assert len(saved_at) == 10
     assert {later - earlier for earlier, later in itertools.pairwise(saved_at)} == {module.SAVE_INTERVAL_SECONDS}
+    assert kept_at == (saved_at if loop == "pieces" else [])
 
 
 def test_a_signal_while_a_state_is_saved_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,10 +127,10 @@ def test_a_signal_while_a_state_is_saved_waits(tmp_path: Path, monkeypatch: pyte
 
 
 def test_pieces_are_left_after_one_of_them() -> None:
-    attempt, made = Attempt(), []
+    attempt, made, kept = Attempt(), [], []
 
     def make() -> None:
-        for index in attempt.pieces(STEPS):
+        for index in attempt.pieces(STEPS, keep=lambda: kept.append([*made])):
             made.append(index)
             if index == 2:
                 attempt.stop(signal.SIGTERM)
@@ -132,6 +138,7 @@ def test_pieces_are_left_after_one_of_them() -> None:
     with pytest.raises(Interrupted, match="saved after pieces 3 of 10"):
         make()
     assert made == [0, 1, 2]
+    assert kept == [made]
 
 
 def test_without_a_folder_loops_are_plain_loops() -> None:

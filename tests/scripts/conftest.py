@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from resalign.artifact import makers
 from resalign.artifact.source import apply_patch, read_source
 from resalign.config.ablations import DECLARED
 from resalign.config.experiment import Experiment
@@ -28,6 +29,7 @@ from resalign.jobs.report import ReportJob
 from resalign.jobs.sample import SampleJob
 from resalign.jobs.score import ScoreJob
 from resalign.jobs.unlearn import UnlearnJob
+from resalign.running.stage_server import stage_server
 from tests.conftest import write_captioned_images
 from tests.scorers.conftest import write_classifier, write_clip
 
@@ -261,3 +263,14 @@ def packed(finished: Workshop, whole_plan: Plan, clone: Path, tmp_path_factory: 
     with chdir(place.folder):
         made.make_paper(place, whole_plan)
     return made.Packed.of(place, whole_plan, clone, artifact.folder(whole_plan))
+
+
+@pytest.fixture(scope="module")
+def _one_server() -> Iterator[None]:
+    """Libraries are loaded once, not for each archive that is verified."""
+    with stage_server() as environment:
+        server = mock.MagicMock()
+        server.return_value.__enter__.return_value = environment
+        server.return_value.__exit__.return_value = None
+        with mock.patch.object(makers, "stage_server", server):
+            yield

@@ -76,6 +76,7 @@ def test_it_is_verified_elsewhere(packed: Packed, tmp_path: Path, caplog: pytest
     assert sum(map(int, of_exhibits)) == len([name for name in packed.members() if name.startswith(PAPER)])
 
 
+@pytest.mark.usefixtures("_one_server")
 def test_a_forged_number_is_named_by_its_row(packed: Packed, tmp_path: Path) -> None:
     members = packed.members()
     table = members["results/tiny/tables/table1.csv"]
@@ -139,6 +140,7 @@ def test_what_is_in_it(packed: Packed) -> None:
             assert f"[{name}]({name})" in readme
 
 
+@pytest.mark.usefixtures("_one_server")
 def test_weights_and_images_are_packed_when_asked_for(
     packed: Packed, tiny_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:

@@ -18,7 +18,6 @@ import yaml
 
 from resalign.artifact import isolation, layout, makers
 from resalign.artifact.verify import verify
-from resalign.running.stage_server import stage_server
 
 from .packed import ABLATION, Packed, repacked
 
@@ -51,17 +50,6 @@ def members(packed: Packed) -> Members:
     """A small archive that is right; its source is what a script of its own needs, and no more."""
     kept = packed.members()
     return {name: kept[name] for name in kept if not name.startswith(LEFT_OUT)}
-
-
-@pytest.fixture(scope="module")
-def _one_server() -> Iterator[None]:
-    """Libraries are loaded once, not for each archive."""
-    with stage_server() as environment:
-        server = mock.MagicMock()
-        server.return_value.__enter__.return_value = environment
-        server.return_value.__exit__.return_value = None
-        with mock.patch.object(makers, "stage_server", server):
-            yield
 
 
 @pytest.fixture

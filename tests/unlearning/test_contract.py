@@ -14,18 +14,13 @@ from resalign.config.concept import OPTIONAL, needs_of
 from resalign.config.strict import ConfigError, Strict
 from resalign.contracts import Run, UnlearningData
 from resalign.data.images import read_captioned_images
-from resalign.diffusion import architectures
 from resalign.diffusion.loaded_pipeline import LoadedPipeline, trainable_tensors
 from resalign.library.training import unlearned_weights
 from resalign.running.attempt import Attempt
 from tests.example_config import smallest
 from tests.nearness import differing
-from tests.pipelines import ONE_QUICKLY
+from tests.pipelines import on_every_pipeline, on_one_pipeline
 from tests.stopping import stopped_after_a_step
-
-# What the prediction is of makes `v_prediction` another kind; the methods that it matters to have tests of their own.
-KINDS = [kind for kind in ONE_QUICKLY if kind.values != ("v_prediction",)]
-pytestmark = pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session")
 
 METHODS = registry.members("unlearning")
 # A method that takes no steps (a closed form, a released checkpoint) draws nothing and has no progress to tell.
@@ -39,6 +34,7 @@ CAN_REST = [
     if m not in NOT_FROM_STEPS and Ge(0) in registry.config_class("unlearning", m).model_fields["steps"].metadata
 ]
 Weights = dict[str, torch.Tensor]
+every_pipeline = on_every_pipeline("unlearning", METHODS)
 
 
 def unlearn(
@@ -55,11 +51,8 @@ def unlearn(
     return module.unlearn(loaded, data, smallest(module.Config, **settings), run), run
 
 
-@pytest.fixture(scope="module", params=METHODS)
-def name(request: pytest.FixtureRequest, loaded: LoadedPipeline) -> str:
-    supported = getattr(registry.member("unlearning", request.param), "ARCHITECTURES", architectures.NAMES)
-    if loaded.architecture.name not in supported:
-        pytest.skip(f"declares that it supports {list(supported)} alone")
+@pytest.fixture(scope="session")
+def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
@@ -69,15 +62,32 @@ def before(loaded: LoadedPipeline) -> Weights:
 
 
 @pytest.fixture(scope="module")
-def result(name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData, before: Weights) -> tuple[Weights, Run]:
-    return unlearn(name, loaded, unlearning_data)
+def results() -> dict[tuple[str, str], tuple[Weights, Run]]:
+    return {}
 
 
+@pytest.fixture
+def result(
+    name: str,
+    pipeline_kind: str,
+    loaded: LoadedPipeline,
+    unlearning_data: UnlearningData,
+    before: Weights,
+    results: dict[tuple[str, str], tuple[Weights, Run]],
+) -> tuple[Weights, Run]:
+    """Made once, in whatever order the tests come."""
+    if (name, pipeline_kind) not in results:
+        results[name, pipeline_kind] = unlearn(name, loaded, unlearning_data)
+    return results[name, pipeline_kind]
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_signature(name: str) -> None:
     parameters = inspect.signature(registry.member("unlearning", name).unlearn).parameters
     assert list(parameters) == ["loaded", "data", "config", "run"]
 
 
+@every_pipeline
 def test_changed_weights_are_finite_and_fit_the_model_whose_own_are_left_alone(
     loaded: LoadedPipeline, before: Weights, result: tuple[Weights, Run]
 ) -> None:
@@ -93,6 +103,7 @@ def test_changed_weights_are_finite_and_fit_the_model_whose_own_are_left_alone(
     assert not loaded.denoiser.training, "the denoiser is left in training mode: call eval()"
 
 
+@every_pipeline
 def test_a_history_of_finite_numbers_is_kept(result: tuple[Weights, Run]) -> None:
     rows = result[1].history.rows
     assert rows, "the history is empty: call run.history.record(step, quantity=value) at least once"
@@ -102,39 +113,32 @@ def test_a_history_of_finite_numbers_is_kept(result: tuple[Weights, Run]) -> Non
     assert steps == sorted(steps)
 
 
-def test_equal_seeds_give_equal_bits(
-    name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData, result: tuple[Weights, Run]
+@every_pipeline
+def test_equal_seeds_give_equal_bits_though_the_run_is_stopped(
+    name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData, result: tuple[Weights, Run], tmp_path: Path
 ) -> None:
+    def again(attempt: Attempt) -> tuple[Weights, Run]:
+        return unlearn(name, loaded, unlearning_data, attempt=attempt)
+
     with torch.random.fork_rng():
         torch.manual_seed(12345)  # no method may draw from the global stream
         state = torch.get_rng_state()
-        again, run = unlearn(name, loaded, unlearning_data)
+        weights, run = stopped_after_a_step(tmp_path, again) if name in TRAINING else again(Attempt())
         assert torch.equal(torch.get_rng_state(), state), "the global random stream was drawn from: use run.generator"
-    assert again.keys() == result[0].keys()
-    assert not differing(again, result[0]), "the same seed gave other bits"
-    assert repr(run.history.rows) == repr(result[1].history.rows), "the same seed gave another history"
+    assert weights.keys() == result[0].keys()
+    wrong = "the same seed gave other {}; after a stop, too, run.steps must be handed all that a step changes"
+    assert not differing(weights, result[0]), wrong.format("bits")
+    assert repr(run.history.rows) == repr(result[1].history.rows), wrong.format("history rows")
 
 
-@pytest.mark.parametrize("name", TRAINING, indirect=True)
-def test_a_stopped_run_goes_on_to_equal_bits(
-    name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData, result: tuple[Weights, Run], tmp_path: Path
-) -> None:
-    resumed, run = stopped_after_a_step(
-        tmp_path, lambda attempt: unlearn(name, loaded, unlearning_data, attempt=attempt)
-    )
-    assert resumed.keys() == result[0].keys()
-    assert not differing(resumed, result[0]), "other bits after a stop: hand run.steps all that a step changes"
-    assert repr(run.history.rows) == repr(result[1].history.rows), "another history after a stop"
-
-
-@pytest.mark.parametrize("name", CAN_REST, indirect=True)
+@on_one_pipeline("unlearning", CAN_REST)
 def test_zero_steps_change_nothing(name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:
     weights, _ = unlearn(name, loaded, unlearning_data, steps=0)
     original = trainable_tensors(loaded.pipeline)
     assert not differing(original, weights), "a run of 0 steps has changed weights"
 
 
-@pytest.mark.parametrize("name", TRAINING, indirect=True)
+@on_one_pipeline("unlearning", TRAINING)
 def test_another_seed_gives_other_weights(
     name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData, result: tuple[Weights, Run]
 ) -> None:
@@ -143,7 +147,7 @@ def test_another_seed_gives_other_weights(
     assert differs, "seeds 0 and 1 gave equal weights: the seed is not used"
 
 
-@pytest.mark.parametrize("name", TRAINING, indirect=True)
+@on_one_pipeline("unlearning", TRAINING)
 def test_progress_is_told(name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:
     module = registry.member("unlearning", name)
     told: list[range] = []

@@ -9,8 +9,9 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parents[1]
@@ -51,11 +52,7 @@ def source_hash(files: Iterable[Path]) -> str:
 def _imported_files(path: Path) -> tuple[Path, ...]:
     """Files of this package that one file imports, at its top or in function bodies."""
     found = set()
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            node.body = []  # never executed
-    for node in ast.walk(tree):
+    for node in _statements(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)).body):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -67,6 +64,16 @@ def _imported_files(path: Path) -> tuple[Path, ...]:
     return tuple(found)
 
 
+def _statements(body: Iterable[Any]) -> Iterator[Any]:
+    """Statements at every depth, but for those that type checkers alone read; expressions hold none, and take long."""
+    for node in body:
+        yield node
+        unread = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        for part in ("orelse",) if unread else ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _statements(getattr(node, part, ()))
+
+
+@functools.cache
 def _files_on_the_way(name: str) -> list[Path]:
     """The module's file and the ``__init__`` files of its packages; only the latter if the name is no module."""
     parts = name.split(".")

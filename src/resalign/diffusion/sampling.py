@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,9 +14,6 @@ from resalign.diffusion.noise import initial_noise
 from resalign.diffusion.prediction import predict
 from resalign.lazy import diffusers, torch
 from resalign.tensors.params import Params
-
-# Share of the run time: images that are not listed are made again after a kill, and each list has all images.
-LISTING_SHARE = 0.05
 
 
 def sample_images(
@@ -99,7 +95,7 @@ def fill(
     store: ImageStore,
     wanted: Sequence[tuple[Prompt, int]],
     sampling: Mapping[str, Any],
-    pieces: Callable[[int], Iterator[int]],
+    pieces: Callable[..., Iterator[int]],
 ) -> None:
     """Generates the images that a store lacks, in batches of fixed composition, so that a restart changes no bit.
 
@@ -113,9 +109,8 @@ def fill(
     size = sampling["batch_size"]
     batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
     todo = [batch for batch in batches if not all(store.has(*image) for image in batch)]
-    listed_at, listing_seconds = time.monotonic(), 0.0
     try:
-        for position in pieces(len(todo)):
+        for position in pieces(len(todo), keep=store.list_made):
             batch = todo[position]
             images = sample_images(
                 loaded,
@@ -127,10 +122,6 @@ def fill(
             for (prompt, index), image in zip(batch, images, strict=True):
                 if not store.has(prompt, index):
                     store.save(prompt, index, image)
-            if (begun := time.monotonic()) - listed_at >= listing_seconds / LISTING_SHARE:
-                store.list_made()
-                listed_at = time.monotonic()
-                listing_seconds = listed_at - begun
     finally:
         if todo:
             store.list_made()

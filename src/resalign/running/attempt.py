@@ -108,13 +108,20 @@ class Attempt:
         yield from self._loop(progress(steps[start:]), phase, start, len(steps), held)
         self._done.append(phase)
 
-    def pieces(self, count: int, *, progress: Callable[[range], Iterable[int]] = _same) -> Iterator[int]:
-        """Indices of pieces of work whose results are kept as they are made: only the seconds are saved beside them.
+    def pieces(
+        self, count: int, *, keep: Callable[[], None], progress: Callable[[range], Iterable[int]] = _same
+    ) -> Iterator[int]:
+        """Indices of pieces of work whose results need no saved state: only the seconds are saved beside them.
+
+        Args:
+            count: Number of pieces.
+            keep: Keeps what has been made so far; called whenever saving is due.
+            progress: Wraps the indices in a progress bar.
 
         Raises:
             Interrupted: After a piece, when the job was asked to stop.
         """
-        yield from self._loop(progress(range(count)), "pieces", 0, count, {})
+        yield from self._loop(progress(range(count)), "pieces", 0, count, {}, keep)
 
     def stop(self, number: int, _frame: object = None) -> None:
         """Handles a signal: inside a loop the present step is ended first; a second signal ends the process at once."""
@@ -135,7 +142,15 @@ class Attempt:
         log.info("attempt %d goes on after %s %d", self.number, phase, saved["position"])
         return int(saved["position"])
 
-    def _loop(self, steps: Iterable[int], phase: str, position: int, total: int, held: dict[str, Any]) -> Iterator[int]:
+    def _loop(
+        self,
+        steps: Iterable[int],
+        phase: str,
+        position: int,
+        total: int,
+        held: dict[str, Any],
+        keep: Callable[[], None] = lambda: None,
+    ) -> Iterator[int]:
         """Yields steps, counts them and saves when that is due; a signal waits for the end of the present step."""
         self._in_loop = True
         try:
@@ -151,6 +166,7 @@ class Attempt:
                 if not stop and self._deadline is not None and now + needed_seconds >= self._deadline:
                     stop = ("the time limit is near", TIME_LIMIT_STATUS)
                 if stop or now - self._last_save >= SAVE_INTERVAL_SECONDS:
+                    keep()
                     self._save(phase, position, held)
                 if stop and position < total:
                     raise Interrupted(*stop, f"saved after {phase} {position} of {total}")

@@ -3,9 +3,6 @@
 import json
 import logging
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -28,6 +25,7 @@ from resalign.data.sets import (
 from tests.conftest import write_captioned_images
 from tests.data import pictures
 from tests.data.pictures import picture, rows_of, write_table, write_zip
+from tests.scripts.conftest import Workshop, load_script
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -336,30 +334,17 @@ def test_the_lists_of_meta_unlearning(name: str, count: int) -> None:
     assert (name == "clean") != any("wom" in prompt.text for prompt in prompts)
 
 
-@pytest.mark.slow
 def test_the_script_draws_with_a_real_model(tmp_path: Path, pipeline_folder: Path) -> None:
     write_table(tmp_path / "list.csv", [{"id": "a", "prompt": "a red two"}, {"id": "b", "prompt": "a blue two"}])
     settings = generated.Config(
         model=str(pipeline_folder), prompts=str(tmp_path / "list.csv"), num_inference_steps=2, batch_size=1, images=2
     )
     job = {"name": "mine", "device": "cpu", "set": {"name": "generated", **settings.model_dump(mode="json")}}
+    shop = Workshop(tmp_path, {"generate": load_script("generate")})
     for out in ("out", "again"):
-        finished = run_script("generate", job, tmp_path / out)
-        assert finished.returncode == 0, finished.stderr
+        shop.call("generate", json.dumps(job), out, modules=(generated.__name__,))
     found = read_captioned_images(tmp_path / "out" / "train", pixels=16)
     assert sorted(found.prompts) == ["a blue two", "a blue two", "a red two", "a red two"]
     images = [file.read_bytes() for file in found.files]
     assert len(set(images)) == 4
     assert images == [(tmp_path / "again" / "train" / file.name).read_bytes() for file in found.files]
-
-
-# --- the script -------------------------------------------------------------------------------------------------------
-
-
-def run_script(script: str, job: dict[str, object], output: Path) -> subprocess.CompletedProcess[str]:
-    module = f"resalign.data.sets.{dict(job['set'])['name']}"  # type: ignore[call-overload]
-    command = [sys.executable, f"scripts/{script}.py", "--output", str(output), "--modules", module]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    return subprocess.run(
-        [*command, "--job", json.dumps(job)], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
