@@ -56,8 +56,8 @@ def test_captions_go_with_their_images_in_the_tables_order(tmp_path: Path) -> No
 
 def test_a_mosaic_has_the_mean_colour_of_each_tile() -> None:
     images = torch.rand((2, 3, 16, 16), generator=torch.Generator().manual_seed(0))
-    tiles = images.reshape(2, 3, 8, 2, 8, 2).mean(dim=(3, 5), keepdim=True)
-    torch.testing.assert_close(mosaic(images), tiles.expand(-1, -1, -1, 2, -1, 2).reshape(2, 3, 16, 16))
+    tiles = images.reshape(2, 3, 4, 4, 4, 4).mean(dim=(3, 5), keepdim=True)
+    torch.testing.assert_close(mosaic(images, 4), tiles.expand(-1, -1, -1, 4, -1, 4).reshape(2, 3, 16, 16))
 
 
 def test_masks_are_shares_of_white_cropped_as_their_images_are(tmp_path: Path) -> None:

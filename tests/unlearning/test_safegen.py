@@ -1,6 +1,7 @@
 """SafeGen: what its target says of the image, which weights it trains, and the average that it returns."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,14 +9,16 @@ import torch
 from diffusers.training_utils import EMAModel
 
 from resalign.contracts import Run, UnlearningData
+from resalign.data.images import read_captioned_images
 from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.forward_process import noised
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
 from resalign.diffusion.prediction import predict
+from resalign.library.training import unlearned_weights
 from resalign.objectives.denoising import denoising_loss
 from resalign.tensors.params import Params, detached, gradient
-from resalign.unlearning import safegen
+from resalign.unlearning import pgu, safegen
 from resalign.unlearning._descent import descend
 from tests.nearness import assert_near, differing
 from tests.weight_names import of_denoiser
@@ -141,3 +144,25 @@ def test_it_needs_mosaics(loaded: LoadedPipeline, unlearning_data: UnlearningDat
     assert parsed().needs() == ("mosaic",)
     with pytest.raises(ValueError, match="needs the mosaics"):
         safegen.step_gradient(loaded, replace(unlearning_data, mosaic=None), parsed())
+
+
+@pytest.mark.parametrize("is_base", [False, True])
+def test_the_mosaics_have_the_settings_tiles(
+    loaded: LoadedPipeline, image_folder: Path, is_base: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One tile: the mean colour, encoded with the noise of its image. Of a base, the base's."""
+    images = read_captioned_images(image_folder, pixels=loaded.pixels)
+    given: list[UnlearningData] = []
+
+    def unlearn(_: LoadedPipeline, data: UnlearningData, *_rest: Any) -> dict[str, torch.Tensor]:
+        given.append(data)
+        return {}
+
+    config = parsed(mosaic_tiles=1)
+    method, settings = (pgu, pgu.Config(base=config)) if is_base else (safegen, config)
+    monkeypatch.setattr(method, "unlearn", unlearn)
+    unlearned_weights(loaded, method, settings, {"forget": images}, Run(0))
+    assert given[0].mosaic is not None
+    colours = images.load().mean(dim=(2, 3), keepdim=True).expand(-1, -1, loaded.pixels, loaded.pixels)
+    expected = loaded.encode_images(colours, Run(0).generator("encode", "forget"))
+    assert_near(given[0].mosaic.latents, expected, 1e-4)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 # Text encoders read 77 tokens; the longest prompts of the lists in use have a few thousand characters.
 MAX_PROMPT_CHARACTERS = 20_000
-MOSAIC_TILES = 8  # this project's choice: the sources at hand do not state the tiles of SafeGen's mosaics
 
 
 @dataclass(frozen=True)
@@ -120,10 +119,10 @@ def read_image(file: Path, pixels: int) -> torch.Tensor:
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
 
 
-def mosaic(images: torch.Tensor) -> torch.Tensor:
-    """Images (N, 3, H, W), each as a mosaic of its mean colours, :data:`MOSAIC_TILES` tiles along an edge."""
-    tiles = torch.nn.functional.adaptive_avg_pool2d(images, MOSAIC_TILES)
-    return torch.nn.functional.interpolate(tiles, size=images.shape[2:], mode="nearest")
+def mosaic(images: torch.Tensor, tiles: int) -> torch.Tensor:
+    """Images (N, 3, H, W), each as a mosaic of its mean colours, of ``tiles`` tiles along an edge."""
+    colours = torch.nn.functional.adaptive_avg_pool2d(images, tiles)
+    return torch.nn.functional.interpolate(colours, size=images.shape[2:], mode="nearest")
 
 
 def read_masks(folder: Path, images: CaptionedImages, size: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -90,7 +91,9 @@ def unlearned_weights(
     needs = needs_of(config)
     _check_needs(name, needs, data, masks)
     if "mosaic" in needs:  # encoded with the noise of its image: the two differ by the mosaic alone
-        mosaics = encode(loaded, images["forget"], run.generator("encode", "forget"), mosaic)
+        settings: Any = config
+        coarsened = functools.partial(mosaic, tiles=settings.mosaic_tiles)
+        mosaics = encode(loaded, images["forget"], run.generator("encode", "forget"), coarsened)
         data = replace(data, mosaic=mosaics)
     if "masks" in needs and masks is not None:
         data = replace(data, masks=read_masks(masks, images["forget"], loaded.latent_shape[-1]))

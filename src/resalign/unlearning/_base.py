@@ -59,6 +59,11 @@ class ComposedConfig(Strict):
         return getattr(self.base, "checkpoint", None)
 
     @property
+    def mosaic_tiles(self) -> int | None:
+        """Of the mosaics that the base needs."""
+        return getattr(self.base, "mosaic_tiles", None)
+
+    @property
     def covers(self) -> str | None:
         """What that checkpoint covers."""
         return getattr(self.base, "covers", None)

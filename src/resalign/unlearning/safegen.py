@@ -42,6 +42,9 @@ class Config(DescentConfig):
         0.1, ge=0, description="weight of the mosaics' term; the released parser does not know the option, and has 0.5"
     )
     retain_weight: float = Field(0.9, ge=0, description="weight of denoising on the retain set")
+    mosaic_tiles: int = Field(
+        8, gt=0, description="of a mosaic, along an edge: few enough to hide the concept; no source states the number"
+    )
     target: Literal["published", "consistent"] = Field(
         "published", description="of the noise; consistent: one by which x̂₀ is the mosaic at every step"
     )
