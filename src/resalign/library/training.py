@@ -88,19 +88,26 @@ def unlearned_weights(
         retain_prompts=tuple(retain_prompts),
         checkpoint=checkpoint,
     )
-    needs = needs_of(config)
-    _check_needs(name, needs, data, masks)
-    if "mosaic" in needs:  # encoded with the noise of its image: the two differ by the mosaic alone
-        settings: Any = config
-        coarsened = functools.partial(mosaic, tiles=settings.mosaic_tiles)
-        mosaics = encode(loaded, images["forget"], run.generator("encode", "forget"), coarsened)
-        data = replace(data, mosaic=mosaics)
-    if "masks" in needs and masks is not None:
-        data = replace(data, masks=read_masks(masks, images["forget"], loaded.latent_shape[-1]))
+    _check_needs(name, needs_of(config), data, masks)
+    data = replace(data, **_optional(loaded, config, images, masks, run))
     weights: dict[str, torch.Tensor] = method.unlearn(loaded, data, config, run)
     if "retain" in sets:
         run.history.record(run.history.last_step, **displacement(loaded, weights, sets["retain"]))
     return weights
+
+
+def _optional(
+    loaded: LoadedPipeline, config: Any, images: Mapping[str, CaptionedImages], masks: Path | None, run: Run
+) -> dict[str, Any]:
+    """The mosaics and masks of ``forget``, those that a method needs."""
+    found: dict[str, Any] = {}
+    needs = needs_of(config)
+    if "mosaic" in needs:  # encoded with the noise of its image: the two differ by the mosaic alone
+        coarsened = functools.partial(mosaic, tiles=config.mosaic_tiles)
+        found["mosaic"] = encode(loaded, images["forget"], run.generator("encode", "forget"), coarsened)
+    if "masks" in needs and masks is not None:
+        found["masks"] = read_masks(masks, images["forget"], loaded.latent_shape[-1])
+    return found
 
 
 def _check_needs(name: str, needs: Sequence[str], data: UnlearningData, masks: Path | None) -> None:
