@@ -151,7 +151,7 @@ def test_every_key_and_image_set_is_explained() -> None:
 def test_the_configuration_guides_examples_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     examples = [yaml.safe_load(text) for _, text in blocks("config/README.md", "yaml")]
-    assert len(examples) == 5
+    assert len(examples) == 6
     for values in examples:
         Experiment({"extends": "config/demo.yaml", "name": "example", **values}, where="config/README.md")
 

@@ -23,7 +23,7 @@ def test_every_row_is_mapped_or_listed_as_not_covered() -> None:
         reason = not_covered(values)
         assert reason or place(values).model in METHODS.values()
     left = rows[[bool(not_covered(values)) for values in rows.to_dict("records")]]
-    assert set(left["source"]) == {"rgd", "meta-unlearning", "resurgence"}  # all of ResAlign's own have a place
+    assert set(left["source"]) == {"rgd", "resurgence"}  # all of ResAlign's own have a place
 
 
 def test_no_two_rows_have_one_place() -> None:
@@ -119,7 +119,8 @@ def test_published_numbers_beside_nothing_are_said() -> None:
 def test_names_are_those_of_the_papers_configurations() -> None:
     plan = load_plan("config/config.yaml")
     ours = set(plan.experiment.models)
-    assert set(METHODS.values()) - ours <= {"graddiff"}
+    assert set(METHODS.values()) - ours <= {"graddiff", "meta_unlearning"}
+    assert {"esd", "meta_unlearning"} <= set(load_plan("config/studies/paper-meta-unlearning.yaml").experiment.models)
     assert {data.dataset for data in plan.experiment.attack_data.values()} == {"dreambench++", "diffusiondb"}
     swept = set(load_plan("config/studies/paper-attacks.yaml").experiment.attacks)
     assert {attack for attack, _ in PERSONALISED.values()} <= swept

@@ -28,6 +28,7 @@ METHODS = {
     "LCFDSD-LT": "lcfdsd-lt",
     "ResAlign": "resalign",
     "Unlearned (ESD-f-3)": "esd",
+    "Meta-unlearned": "meta_unlearning",
     "GradDiff": "graddiff",
 }
 METRICS = {
@@ -61,8 +62,7 @@ COMPONENTS = {
 # What no experiment here can be beside: (source, table, method or None for every one) and why.
 NOT_COVERED: Mapping[tuple[str, str, str | None], str] = {
     ("rgd", "table1", None): "CIFAR-10 models, means over ten classes: no experiment of that world is configured",
-    ("meta-unlearning", "table1", "Meta-unlearned"): "Meta-Unlearning itself is not among the methods",
-    ("resurgence", "table1b", None): "its tasks, prompts and classifiers (objects, unsafe content) are not configured",
+    ("resurgence", "table1b", None): "its prompts, data of fine-tuning and choice of unsafe prompts are not known here",
 }
 
 
