@@ -58,6 +58,9 @@ def test_null_leaves_an_entry_out_and_is_a_value_elsewhere() -> None:
     found = experiment(attacks={"bold": None}, metrics={"fid": None, "kid": None}, reference=None)
     assert list(found.attacks) == ["pages"]
     assert found.config.reference is None
+    several = {"two": {"prompts": ["a two"], "substitute": "a one"}}
+    concept = experiment(concept={"prompts": None, "substitute": None, "several": several}).config.concept
+    assert [words.prompts for words in concept.concepts] == [("a two",)]
     with pytest.raises(
         ConfigError, match=r"mine.yaml: key 'attacks.bald': null leaves out nothing; did you mean 'bold'"
     ):

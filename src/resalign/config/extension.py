@@ -49,7 +49,7 @@ def _merged(below: dict[str, Any], own: dict[str, Any], *, where: str, parent: s
     """``own`` over ``below``; ``parent`` is the top key whose values they are, None at the top and '' further down."""
     result = dict(below)
     for key, value in own.items():
-        if value is None and parent in LABELLED:
+        if value is None and parent in (*LABELLED, "concept"):  # one concept's words give way to those of several
             if key not in below:
                 raise ConfigError(f"{where}: key '{parent}.{key}': null leaves out nothing{nearest(key, below)}")
             del result[key]

@@ -59,6 +59,8 @@ def extension_schema() -> dict[str, Any]:
     for key in LABELLED:
         entries = schema["properties"][key]
         entries["additionalProperties"] = {"anyOf": [entries["additionalProperties"], {"type": "null"}]}
+    concept = schema["$defs"]["ConceptConfig"]["properties"]
+    concept |= {key: {"anyOf": [value, {"type": "null"}]} for key, value in concept.items()}
     return schema
 
 
