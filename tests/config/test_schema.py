@@ -1,14 +1,18 @@
 """The JSON schema for editors is as strict as the classes that it is generated from."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
 from resalign.config.schema import schema_texts
+from resalign.config.strict import read_yaml
 
 from .conftest import DELETED, Demo
+
+CONFIG = Path(__file__).resolve().parents[2] / "config"
 
 
 def read_schema(name: str) -> jsonschema.Draft202012Validator:
@@ -22,8 +26,13 @@ def validator() -> jsonschema.Draft202012Validator:
     return read_schema("config.schema.json")
 
 
-def test_the_demo_is_valid(validator: jsonschema.Draft202012Validator, demo: Demo) -> None:
-    validator.validate(demo())
+@pytest.mark.parametrize("path", sorted(CONFIG.glob("**/*.yaml")), ids=lambda path: path.stem)
+def test_what_is_shipped_is_valid(validator: jsonschema.Draft202012Validator, path: Path) -> None:
+    values = read_yaml(path)
+    if "extends" in values:
+        read_schema("extension.schema.json").validate(values)
+    elif "concept" in values:  # no catalogue, no table of ablations
+        validator.validate(values)
 
 
 @pytest.mark.parametrize(

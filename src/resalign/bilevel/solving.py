@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Field
 
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
     SolverConfig = Strict
 else:
-    _CONFIGS = tuple(registry.config_class(FAMILY, name) for name in registry.members(FAMILY))
-    SolverConfig = Annotated[Union[_CONFIGS], Field(discriminator="name"), BeforeValidator(_named)]  # noqa: UP007
+    _NAMES = tuple(registry.members(FAMILY))
+    _CONFIGS = tuple(registry.config_class(FAMILY, name) for name in _NAMES)
+    _GIVEN = Union[(*_CONFIGS, Literal[_NAMES])]  # the schema's: settings, or a name alone
+    _READ = BeforeValidator(_named, json_schema_input_type=_GIVEN)
+    SolverConfig = Annotated[Union[_CONFIGS], Field(discriminator="name"), _READ]  # noqa: UP007
 
 
 def default_solver() -> SolverConfig:

@@ -32,7 +32,7 @@ class PromptColumns(Strict):
     where: dict[str, str] = {}
     skip: int = Field(0, ge=0)
 
-    @field_validator("where", mode="before")
+    @field_validator("where", mode="before", json_schema_input_type=dict[str, str | int])
     @classmethod
     def _numbers_are_words(cls, value: Any) -> Any:
         """Whatever a table has is text: ``{class: 2}`` asks for the word 2, quoted or not."""

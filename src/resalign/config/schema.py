@@ -14,7 +14,7 @@ from resalign.config import registry
 from resalign.config.attack_data import AttackDataConfig
 from resalign.config.experiment import SETS
 from resalign.config.extension import LABELLED
-from resalign.config.shape import ExperimentConfig
+from resalign.config.shape import ExperimentConfig, ModelWords
 
 SCHEMAS = Path(__file__).resolve().parents[3] / "workflow" / "schemas"
 # Family, key of the configuration file, key that names the member, and that name's default.
@@ -39,11 +39,13 @@ def config_schema() -> dict[str, Any]:
 
 
 def _member_schema(schema: dict[str, Any], family: str, name: str, selector: str) -> dict[str, Any]:
-    """One member's entry: its settings, the key that selects it, and for attacks the data that it uses."""
+    """One member's entry: its settings, the key that selects it, a model's words, and an attack's data."""
     own = registry.config_class(family, name).model_json_schema()
     schema.setdefault("$defs", {}).update(own.pop("$defs", {}))
     own["title"] = f"{family}.{name}"
     own["properties"] = {selector: {"const": name}, **own.get("properties", {})}
+    if family == "unlearning":
+        own["properties"] |= ModelWords.model_json_schema()["properties"]
     if family == "attacks":
         data = AttackDataConfig.model_json_schema()
         own["properties"] |= data["properties"]

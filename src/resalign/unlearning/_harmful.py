@@ -56,7 +56,9 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-HarmfulLoss = Annotated[Denoising | Erasure | Relabelling, Field(discriminator="name"), BeforeValidator(_named)]
+_Losses = Denoising | Erasure | Relabelling
+_read = BeforeValidator(_named, json_schema_input_type=_Losses | Literal["denoising", "erasure", "relabelling"])
+HarmfulLoss = Annotated[_Losses, Field(discriminator="name"), _read]
 
 
 class HarmfulConfig(Strict):
