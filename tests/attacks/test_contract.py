@@ -15,13 +15,12 @@ from resalign.diffusion.loaded_pipeline import LoadedPipeline, trainable_tensors
 from resalign.running.attempt import Attempt
 from tests.example_config import smallest
 from tests.nearness import differing
-from tests.pipelines import on_every_pipeline, on_one_pipeline
+from tests.pipelines import check_declared, on_every_pipeline, on_one_pipeline
 from tests.stopping import stopped_after_a_step
 
 from .recorded import Recorded, attacked
 
 ATTACKS = registry.members("attacks")
-every_pipeline, one_pipeline = on_every_pipeline("attacks", ATTACKS), on_one_pipeline("attacks", ATTACKS)
 STEPS, CHECKPOINTS = 3, [1, 2]
 
 
@@ -40,8 +39,9 @@ def equal(first: Recorded, step: int, second: Recorded, other_step: int | None =
     return same_prompts and not differing(first.saved[step], second.saved[other_step])
 
 
-@pytest.fixture(scope="session")
-def name(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(scope="module", params=ATTACKS)
+def name(request: pytest.FixtureRequest, pipeline_kind: str) -> str:
+    check_declared("attacks", request.param, pipeline_kind)
     return str(request.param)
 
 
@@ -66,7 +66,7 @@ def test_signature(name: str) -> None:
     assert list(parameters) == ["loaded", "data", "config", "run", "save"]
 
 
-@every_pipeline
+@on_every_pipeline
 def test_weights_are_kept_at_every_checkpoint_and_at_the_end(loaded: LoadedPipeline, result: Recorded) -> None:
     assert list(result.saved) == [*CHECKPOINTS, STEPS]
     expected = trainable_tensors(loaded.pipeline)
@@ -78,7 +78,7 @@ def test_weights_are_kept_at_every_checkpoint_and_at_the_end(loaded: LoadedPipel
             assert torch.isfinite(tensor).all()
 
 
-@every_pipeline
+@on_every_pipeline
 def test_kept_weights_are_those_of_their_step(result: Recorded) -> None:
     # An attack that kept references to the weights that it trains on would keep the last step's three times.
     # Prompts may be no better a step later.
@@ -87,7 +87,7 @@ def test_kept_weights_are_those_of_their_step(result: Recorded) -> None:
         assert not equal(result, earlier, result, later)
 
 
-@one_pipeline
+@on_one_pipeline
 def test_heldout_loss_is_recorded_on_the_same_examples_for_every_seed(
     name: str, loaded: LoadedPipeline, attack_data: AttackData, of_no_steps: Recorded, result: Recorded
 ) -> None:
@@ -100,7 +100,7 @@ def test_heldout_loss_is_recorded_on_the_same_examples_for_every_seed(
     assert not equal(of_another_seed, STEPS, result)
 
 
-@every_pipeline
+@on_every_pipeline
 def test_zero_steps_change_nothing(loaded: LoadedPipeline, attack_data: AttackData, of_no_steps: Recorded) -> None:
     [(step, weights)] = of_no_steps.saved.items()
     original = trainable_tensors(loaded.pipeline)
@@ -109,7 +109,7 @@ def test_zero_steps_change_nothing(loaded: LoadedPipeline, attack_data: AttackDa
     assert not differing(original, weights)
 
 
-@every_pipeline
+@on_every_pipeline
 def test_the_models_own_weights_are_left_alone(
     loaded: LoadedPipeline, before: dict[str, torch.Tensor], result: Recorded
 ) -> None:
@@ -118,7 +118,7 @@ def test_the_models_own_weights_are_left_alone(
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in after.values())
 
 
-@every_pipeline
+@on_every_pipeline
 def test_equal_seeds_give_equal_bits_though_the_attack_is_stopped(
     name: str, loaded: LoadedPipeline, attack_data: AttackData, result: Recorded, tmp_path: Path
 ) -> None:
@@ -131,7 +131,7 @@ def test_equal_seeds_give_equal_bits_though_the_attack_is_stopped(
     assert resumed.run.history.rows == result.run.history.rows
 
 
-@one_pipeline
+@on_one_pipeline
 def test_checkpoints_do_not_change_the_outcome(
     name: str, loaded: LoadedPipeline, attack_data: AttackData, result: Recorded
 ) -> None:

@@ -19,7 +19,7 @@ from resalign.library.training import unlearned_weights
 from resalign.running.attempt import Attempt
 from tests.example_config import smallest
 from tests.nearness import differing
-from tests.pipelines import on_every_pipeline, on_one_pipeline
+from tests.pipelines import check_declared, on_every_pipeline, on_one_pipeline
 from tests.stopping import stopped_after_a_step
 
 METHODS = registry.members("unlearning")
@@ -34,7 +34,6 @@ CAN_REST = [
     if m not in NOT_FROM_STEPS and Ge(0) in registry.config_class("unlearning", m).model_fields["steps"].metadata
 ]
 Weights = dict[str, torch.Tensor]
-every_pipeline = on_every_pipeline("unlearning", METHODS)
 
 
 def unlearn(
@@ -51,8 +50,9 @@ def unlearn(
     return module.unlearn(loaded, data, smallest(module.Config, **settings), run), run
 
 
-@pytest.fixture(scope="session")
-def name(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(scope="module", params=METHODS)
+def name(request: pytest.FixtureRequest, pipeline_kind: str) -> str:
+    check_declared("unlearning", request.param, pipeline_kind)
     return str(request.param)
 
 
@@ -87,7 +87,7 @@ def test_signature(name: str) -> None:
     assert list(parameters) == ["loaded", "data", "config", "run"]
 
 
-@every_pipeline
+@on_every_pipeline
 def test_changed_weights_are_finite_and_fit_the_model_whose_own_are_left_alone(
     loaded: LoadedPipeline, before: Weights, result: tuple[Weights, Run]
 ) -> None:
@@ -103,7 +103,7 @@ def test_changed_weights_are_finite_and_fit_the_model_whose_own_are_left_alone(
     assert not loaded.denoiser.training, "the denoiser is left in training mode: call eval()"
 
 
-@every_pipeline
+@on_every_pipeline
 def test_a_history_of_finite_numbers_is_kept(result: tuple[Weights, Run]) -> None:
     rows = result[1].history.rows
     assert rows, "the history is empty: call run.history.record(step, quantity=value) at least once"
@@ -113,7 +113,7 @@ def test_a_history_of_finite_numbers_is_kept(result: tuple[Weights, Run]) -> Non
     assert steps == sorted(steps)
 
 
-@every_pipeline
+@on_every_pipeline
 def test_equal_seeds_give_equal_bits_though_the_run_is_stopped(
     name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData, result: tuple[Weights, Run], tmp_path: Path
 ) -> None:
@@ -131,14 +131,16 @@ def test_equal_seeds_give_equal_bits_though_the_run_is_stopped(
     assert repr(run.history.rows) == repr(result[1].history.rows), wrong.format("history rows")
 
 
-@on_one_pipeline("unlearning", CAN_REST)
+@on_one_pipeline
+@pytest.mark.parametrize("name", CAN_REST, indirect=True)
 def test_zero_steps_change_nothing(name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:
     weights, _ = unlearn(name, loaded, unlearning_data, steps=0)
     original = trainable_tensors(loaded.pipeline)
     assert not differing(original, weights), "a run of 0 steps has changed weights"
 
 
-@on_one_pipeline("unlearning", TRAINING)
+@on_one_pipeline
+@pytest.mark.parametrize("name", TRAINING, indirect=True)
 def test_another_seed_gives_other_weights(
     name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData, result: tuple[Weights, Run]
 ) -> None:
@@ -147,7 +149,8 @@ def test_another_seed_gives_other_weights(
     assert differs, "seeds 0 and 1 gave equal weights: the seed is not used"
 
 
-@on_one_pipeline("unlearning", TRAINING)
+@on_one_pipeline
+@pytest.mark.parametrize("name", TRAINING, indirect=True)
 def test_progress_is_told(name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:
     module = registry.member("unlearning", name)
     told: list[range] = []
@@ -172,6 +175,7 @@ class NeedsAll(Strict):
 CONFIGS = {m: smallest(registry.config_class("unlearning", m)) for m in METHODS} | {"needs_all": NeedsAll()}
 
 
+@on_one_pipeline
 @pytest.mark.parametrize("needy", [name for name, config in CONFIGS.items() if needs_of(config)])
 def test_what_a_method_needs_is_named_where_it_is_missing(
     needy: str, loaded: LoadedPipeline, image_folder: Path
