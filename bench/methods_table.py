@@ -61,7 +61,8 @@ def page(plan: Plan, configfile: str) -> str:
 
 Made by `snakemake --cores 2 --configfile {configfile} -- all && python bench/methods_table.py`; the jobs behind it took
 {hours:.1f} hours of one core. Training seeds {seeds}. Each value has its 95 % interval: over prompts and training seeds
-for rates, over training seeds for the others. Seconds are of one core, a mean over seeds.
+for rates, over training seeds for the others. Seconds are of one core, a mean over seeds, and include measuring the
+distance and the barrier.
 
 {tables}
 ## What unlearning did and cost
