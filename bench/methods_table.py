@@ -1,6 +1,7 @@
 """The page docs/studies/methods.md: every method before and after both benign fine-tunings, what it cost and did.
 
-snakemake --cores 2 --configfile config/studies/methods.yaml -- all && python bench/methods_table.py
+snakemake --cores 2 --configfile config/studies/methods.yaml -- results/methods/paper/methods.csv
+python bench/methods_table.py
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def main() -> None:
 
 def page(plan: Plan, configfile: str) -> str:
     """The whole page."""
-    values = read_csv(Path(f"{RESULTS}/{plan.experiment.config.name}/paper/methods.csv"))
+    exhibit = f"{RESULTS}/{plan.experiment.config.name}/paper/methods.csv"
+    values = read_csv(Path(exhibit))
     records = read_job_records(report_timings(plan))
     names = {label: plan.experiment.titles.get(label, label) for label in plan.experiment.models}
     states = [(NOT_ATTACKED, "before"), *((attack, f"after {attack}") for attack in plan.experiment.attacks)]
@@ -59,10 +61,10 @@ def page(plan: Plan, configfile: str) -> str:
     tables = "\n".join(sections)
     return f"""# Every method in the demo's world
 
-Made by `snakemake --cores 2 --configfile {configfile} -- all && python bench/methods_table.py`; the jobs behind it took
-{hours:.1f} hours of one core. Training seeds {seeds}. Each value has its 95 % interval: over prompts and training seeds
-for rates, over training seeds for the others. Seconds are of one core, a mean over seeds, and include measuring the
-distance and the barrier.
+Made by `python bench/methods_table.py` after `snakemake --cores 2 --configfile {configfile} -- {exhibit}`;
+the jobs behind it took {hours:.1f} hours of one core. Training seeds {seeds}. Each value has its 95 % interval: over
+prompts and training seeds for rates, over training seeds for the others. Seconds are of one core, a mean over seeds,
+and include measuring the distance and the barrier.
 
 {tables}
 ## What unlearning did and cost
