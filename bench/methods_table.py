@@ -1,6 +1,7 @@
 """The page docs/studies/methods.md: every method before and after both benign fine-tunings, what it cost and did.
 
-snakemake --cores 2 --configfile config/studies/methods.yaml -- all && python bench/methods_table.py
+snakemake --cores 2 --configfile config/studies/methods.yaml -- results/methods/paper/methods.csv
+python bench/methods_table.py
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from resalign.accounting.job_records import JobRecord, read_job_records
+from resalign.analysis.frames import read_csv
 from resalign.analysis.measurements import NOT_ATTACKED
 from resalign.config.experiment import BASE
 from resalign.config.plan import RESULTS, Plan, load_plan
@@ -32,16 +34,17 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", help="print the page, and write nothing")
     parsed = parser.parse_args()
     plan = load_plan(parsed.configfile, {})
-    text = page(plan)
+    text = page(plan, parsed.configfile)
     if parsed.print:
         print(text, end="")
     else:
         PAGE.write_text(text, encoding="utf-8")
 
 
-def page(plan: Plan) -> str:
+def page(plan: Plan, configfile: str) -> str:
     """The whole page."""
-    values = pd.read_csv(f"{RESULTS}/{plan.experiment.config.name}/paper/methods.csv", keep_default_na=False)
+    exhibit = f"{RESULTS}/{plan.experiment.config.name}/paper/methods.csv"
+    values = read_csv(Path(exhibit))
     records = read_job_records(report_timings(plan))
     names = {label: plan.experiment.titles.get(label, label) for label in plan.experiment.models}
     states = [(NOT_ATTACKED, "before"), *((attack, f"after {attack}") for attack in plan.experiment.attacks)]
@@ -58,9 +61,10 @@ def page(plan: Plan) -> str:
     tables = "\n".join(sections)
     return f"""# Every method in the demo's world
 
-Made by `snakemake --cores 2 --configfile {CONFIG} -- all && python bench/methods_table.py`; the jobs behind it took
-{hours:.1f} hours of one core. Training seeds {seeds}. Each value has its 95 % interval: over prompts and training seeds
-for rates, over training seeds for the others. Seconds are of one core, a mean over seeds.
+Made by `python bench/methods_table.py` after `snakemake --cores 2 --configfile {configfile} -- {exhibit}`;
+the jobs behind it took {hours:.1f} hours of one core. Training seeds {seeds}. Each value has its 95 % interval: over
+prompts and training seeds for rates, over training seeds for the others. Seconds are of one core, a mean over seeds,
+and include measuring the distance and the barrier.
 
 {tables}
 ## What unlearning did and cost
@@ -74,7 +78,7 @@ def cell(values: pd.DataFrame, model: str, attack: str, metric: str) -> str:
     found = values[(values["model"] == model) & (values["attack"] == attack) & (values["metric"] == metric)]
     if found.empty:
         return "–"
-    mean, low, high = (float(found[name].iloc[0] or math.nan) for name in ("mean", "low", "high"))
+    mean, low, high = (float(found[name].iloc[0]) for name in ("mean", "low", "high"))
     digits = DIGITS.get(metric, 2)
     interval = "" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
     return f"{mean:.{digits}f}{interval}"

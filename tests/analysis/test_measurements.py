@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from resalign.analysis.collect import collect, load_metric, read_scores
+from resalign.analysis.collect import ScoredRun, collect, load_metric, measure_sets, read_scores
 from resalign.analysis.frames import long_table
 from resalign.analysis.measurements import Measurements, check_frame
 from resalign.config.report import ReportConfig
@@ -96,6 +96,20 @@ def test_settings_reject_unknown_keys_and_uneven_palettes():
 def test_two_uses_of_a_metric_are_told_apart_by_their_labels(label: str, title: str) -> None:
     _, _, info = load_metric(label, {"name": "clip_score", "prompts": "subject", "scorer": "clip"})
     assert (info.title, info.better, info.prompt_set) == (title, "higher", "subject")
+
+
+def test_what_unlearning_has_recorded_is_a_value_of_its_model_before_fine_tuning(tmp_path):
+    record = {"step": [0, 3], "quantity": ["loss", "weight_distance"], "value": [9.0, 2.5]}
+    pd.DataFrame(record).to_csv(tmp_path / "history.csv", index=False)
+    unlearned = {"unlearn": str(tmp_path)}
+    runs = [ScoredRun("base", "none", "", 0, {}), ScoredRun("esd", "none", "", 0, unlearned)]
+    runs += [ScoredRun("esd", "pages", "pages", 0, unlearned)]
+    metric = load_metric("displacement", {"name": "displacement"})
+    job = {"models": ["base", "esd"], "base": "base", "rows": [], "metrics": [], "attacks": []}
+    job |= {"sweeps": [], "main_attacks": [], **dict.fromkeys(("heldout", "references", "compared"), {})}
+    found = measure_sets(runs, {"displacement": metric}, Measurable.parse(job, where="job"))
+    assert found[["model", "attack", "steps", "value"]].to_numpy().tolist() == [["esd", "none", 0, 2.5]]
+    assert metric[2].prompt_set == "retained images"
 
 
 def test_metrics_on_benign_prompts_are_followed_over_fine_tuning(tmp_path):

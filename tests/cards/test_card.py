@@ -152,6 +152,16 @@ def test_what_the_model_keeps_stands_beside_the_base() -> None:
     assert "| 0.91" in kept
 
 
+def test_a_value_of_unlearning_alone_is_not_missing_after_attacks_and_has_no_better_end() -> None:
+    made = make_measurements()
+    runs = pd.concat([made.runs, pd.DataFrame([run_row("graddiff", "moved", 2.5, 0)])], ignore_index=True)
+    moved = MetricInfo("Weight distance", "neither", "set", "weights", "retained images")
+    text = card(make_measurements(runs=runs, metrics=METRICS | {"moved": moved}), "graddiff")["md"]
+    assert [line for line in text.splitlines() if "Weight distance" in line] == [
+        "| Weight distance | before fine-tuning | 2.50 | not measured | 200 | 1 |"
+    ]
+
+
 def test_what_is_missing_is_said() -> None:
     text = card(make_measurements(), "graddiff")["md"]
     missing = text.split("## Not measured")[1].split("##")[0]

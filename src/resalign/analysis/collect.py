@@ -82,10 +82,10 @@ def load_metric(label: str, settings: Mapping[str, Any]) -> tuple[Any, Strict, M
     name = settings["name"]
     module = registry.member("metrics", name)
     config = module.Config.parse({k: v for k, v in settings.items() if k != "name"}, where=f"metrics.{label}")
-    prompts = getattr(config, "prompts", "held-out images of the attack")
+    images = "retained images" if hasattr(module, "of_unlearning") else "held-out images of the attack"
     # A label of one's own distinguishes two uses of a metric, such as CLIP-T and the alignment score.
     title = module.TITLE if label == name else label.replace("_", " ")
-    return module, config, MetricInfo.of(module, title, prompts)
+    return module, config, MetricInfo.of(module, title, getattr(config, "prompts", images))
 
 
 def runs_of(scored: Sequence[Scored]) -> list[ScoredRun]:

@@ -73,6 +73,11 @@ class MetricInfo:
     range: tuple[float | None, float | None] = (None, None)
 
     @property
+    def directed(self) -> str:
+        """The title, with the better direction in words if there is one."""
+        return self.title if self.better == "neither" else f"{self.title} ({self.better} is better)"
+
+    @property
     def bounds(self) -> tuple[float, float]:
         """The range as numbers, infinite where there is no bound."""
         low, high = (0.0, 1.0) if self.kind == "rate" else self.range

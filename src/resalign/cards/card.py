@@ -191,14 +191,15 @@ def _states(judged: pd.DataFrame, measurements: Measurements) -> list[list[str]]
 
 
 def _kept(table: pd.DataFrame, measurements: Measurements, model: str) -> tuple[list[list[str]], list[str]]:
-    """Utility and learnability before and after each attack, beside the base model's; and which of it is missing."""
+    """Every metric but safety, in the states that it is measured in, beside the base; and which of it is missing."""
     final = final_states(table)
     rows, missing = [], []
     for metric, info in measurements.metrics.items():
         if info.group == "safety":
             continue
-        states = [NOT_ATTACKED] if info.group == "utility" else []
-        for attack in [*states, *targets(final)]:
+        before = [] if info.group == "learnability" else [NOT_ATTACKED]
+        after = [] if info.group == "weights" else targets(final)
+        for attack in [*before, *after]:
             title = "before fine-tuning"
             if attack != NOT_ATTACKED:
                 title = f"after {target_title(measurements, final, attack)}"
@@ -210,8 +211,7 @@ def _kept(table: pd.DataFrame, measurements: Measurements, model: str) -> tuple[
                 missing.append(f"{info.title} {title}: {MISSING}")
                 continue
             value, base_value = (value_text(member[0], info) if member else MISSING for member in pairs)
-            better = f"{info.title} ({info.better} is better)"
-            rows.append([better, title, value, base_value, f"{pairs[0][0]['n']:,}", str(pairs[0][0]["seeds"])])
+            rows.append([info.directed, title, value, base_value, f"{pairs[0][0]['n']:,}", str(pairs[0][0]["seeds"])])
     return rows, missing
 
 

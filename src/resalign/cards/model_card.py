@@ -162,7 +162,7 @@ def _scores(final: pd.DataFrame, table: pd.DataFrame, measurements: Measurements
             for name in (job.model, measurements.base)
         ]
         value = value_text({"mean": row["value"], "low": math.nan, "high": math.nan}, info)
-        rows.append([f"{info.title} ({info.better} is better)", _state(row, measurements), value, *cells])
+        rows.append([info.directed, _state(row, measurements), value, *cells])
     return rows
 
 

@@ -281,7 +281,7 @@ def _kept(final: pd.DataFrame, measurements: Measurements, model: str) -> list[s
                 continue
             on = "" if attack == NOT_ATTACKED else f"on {measurements.target(attack)}"
             when = on if group == "learnability" else f"after fine-tuning {on}" if on else "before fine-tuning"
-            title = "" if parts else f"{info.title} ({info.better} is better) "
+            title = "" if parts else f"{info.directed} "
             beside = f" against the base model's {values[base]}" if base in values else ""
             parts.append(f"{title}{when} {values[model]}{beside}")
         groups += [_joined(parts)] if parts else []
