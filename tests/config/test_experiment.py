@@ -294,6 +294,10 @@ def worst_case(**settings: Any) -> dict[str, Any]:
             "attacks.bold.starts_from: attack 'interpolation' is no fine-tuning of the base; take lora",
         ),
         (
+            {"attacks.bold.starts_from": "base", "attacks.bold.attack": "distillation_reversed"},
+            "attacks.bold.starts_from: attack 'distillation_reversed' is no fine-tuning of the base; take lora",
+        ),
+        (
             {"attacks.bold": {**PROMPT_SIDE, "prompts": "unsafe", "starts_from": "base"}},
             "attacks.bold.starts_from: attack 'unlearndiffatk' is no fine-tuning of the base",
         ),

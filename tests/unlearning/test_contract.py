@@ -35,20 +35,11 @@ CAN_REST = [
     for m in TRAINING
     if m not in NOT_FROM_STEPS and Ge(0) in registry.config_class("unlearning", m).model_fields["steps"].metadata
 ]
-# What a method descends, as its history calls it. RG and RGD give way to the retained images, STEREO's adversary and
-# ResAlign's simulated user work against the descent, PGU starts where it is lowest: their own tests look at those.
-OBJECTIVES = {
-    "advunlearn": "erasure_loss",
-    "erasediff": "forget_loss",
-    "esd": "erasure_loss",
-    "finetune": "retain_loss",
-    "graddiff": "forget_loss",
-    "lcfdsd": "contrast",
-    "mace": "attention_loss",
-    "salun": "forget_loss",
-    "scissorhands": "forget_loss",
-    "sdd": "concept_loss",
-}
+# What a method descends is the first quantity that it records, or this one.
+OBJECTIVES = {"lcfdsd": "contrast", "mace": "attention_loss", "scissorhands": "forget_loss"}
+# RG and RGD give way to the retained images; adversaries of STEREO, IMMA, Meta-Unlearning and ResAlign work against the
+# descent; SafeGen's target is no fixed point; PGU starts where it is lowest. Their own tests look at those.
+LOOKED_AT_ELSEWHERE = {"rg", "rgd", "stereo", "imma", "meta_unlearning", "resalign", "safegen", "pgu"}
 Weights = dict[str, torch.Tensor]
 
 
@@ -160,20 +151,22 @@ def test_a_saved_folder_is_a_plain_diffusers_pipeline(
 
 
 @on_every_pipeline
-@pytest.mark.parametrize("name", OBJECTIVES, indirect=True)
+@pytest.mark.parametrize("name", [m for m in TRAINING if m not in LOOKED_AT_ELSEWHERE], indirect=True)
 def test_a_methods_own_objective_goes_down_and_what_it_retains_is_kept(
     name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData
 ) -> None:
-    _, run = unlearn(name, loaded, unlearning_data, steps=12, lr=1e-3, batch_size=4)
-    rows = run.history.rows
+    fields = registry.config_class("unlearning", name).model_fields
+    settings = {key: value for key, value in {"steps": 12, "lr": 1e-3, "batch_size": 4}.items() if key in fields}
+    rows = unlearn(name, loaded, unlearning_data, **settings)[1].history.rows
+    objective = OBJECTIVES.get(name, rows[0][1])
 
     def ends(quantity: str) -> tuple[float, float]:
         """Means of the first four records and of the last."""
         values = [value for _, found, value in rows if found == quantity]
         return sum(values[:4]) / 4, sum(values[-4:]) / 4
 
-    first, last = ends(OBJECTIVES[name])
-    assert last < first, f"{OBJECTIVES[name]} does not go down"
+    first, last = ends(objective)
+    assert last < first, f"{objective} does not go down"
     if any(quantity == "retain_loss" for _, quantity, _ in rows):
         first, last = ends("retain_loss")
         # Denoising falls; distillation rises from 0, here to less than a tenth of the noise's variance.

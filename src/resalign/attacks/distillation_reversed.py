@@ -23,6 +23,8 @@ from resalign.lazy import torch
 from resalign.objectives.distillation import reversed_distillation_loss
 from resalign.tensors.params import Params
 
+AGAINST_ITS_START = True  # which must be the unlearned model
+
 
 class Config(FineTuningConfig):
     """At weight 1/2 the best prediction lies twice as far from the unlearned model's as the noise does."""

@@ -50,7 +50,9 @@ class AttackDataConfig(Strict):
         """
         if self.starts_from == "unlearned":
             return
-        if hasattr(registry.member("attacks", attack), "start") or hasattr(config, "prompts"):
+        # An attack with a start of its own, on prompts, or against its start needs the unlearned model.
+        member = registry.member("attacks", attack)
+        if hasattr(member, "start") or hasattr(config, "prompts") or hasattr(member, "AGAINST_ITS_START"):
             raise ConfigError(f"{where}.starts_from: attack '{attack}' is no fine-tuning of the base; take lora")
         if self.after:
             raise ConfigError(f"{where}: 'starts_from: base' and 'after: {self.after}' are two starts; remove one")

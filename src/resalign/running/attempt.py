@@ -166,8 +166,11 @@ class Attempt:
                 if not stop and self._deadline is not None and now + needed_seconds >= self._deadline:
                     stop = ("the time limit is near", TIME_LIMIT_STATUS)
                 if stop or now - self._last_save >= SAVE_INTERVAL_SECONDS:
+                    saving = self._clock()
                     keep()
                     self._save(phase, position, held)
+                    self._last_save = self._clock()
+                    self._saving_seconds = self._last_save - saving
                 if stop and position < total:
                     raise Interrupted(*stop, f"saved after {phase} {position} of {total}")
         finally:
@@ -176,7 +179,6 @@ class Attempt:
     def _save(self, phase: str, position: int, held: dict[str, Any]) -> None:
         if not self._folder:
             return
-        began = self._clock()
         self._folder.save(
             {
                 "phase": phase,
@@ -187,5 +189,3 @@ class Attempt:
                 "randomness": capture_randomness(),
             }
         )
-        self._last_save = self._clock()
-        self._saving_seconds = self._last_save - began
