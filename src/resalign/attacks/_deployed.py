@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from resalign.diffusion.batches import NoisyBatch, embedded_with
 from resalign.diffusion.loaded_pipeline import LoadedPipeline, trainable_tensors
 from resalign.lazy import torch
-from resalign.objectives.denoising import denoising_loss
 from resalign.tensors.params import Params
 
 
@@ -28,16 +26,3 @@ def deployed(loaded: LoadedPipeline, unlearned: Params, changed: Params) -> dict
         theta = own[name].double()  # in float64: its rounding is below the last bit of a float
         both[name] = (tensor.to(theta) + (changed.get(name, own[name]).double() - theta)).to(own[name].dtype)
     return {**changed, **both}
-
-
-def loss_with(changed: Params, loaded: LoadedPipeline, batch: NoisyBatch, *, embeds: bool) -> float:
-    """The denoising loss of a batch by the model with changed weights, by their names in a weight file.
-
-    ``embeds`` lets the text encoders embed the prompts anew, which they do in any case where they are changed.
-    """
-    prefix = f"{loaded.architecture.denoiser}."
-    weights = {name.removeprefix(prefix): tensor for name, tensor in changed.items() if name.startswith(prefix)}
-    text = {name: tensor for name, tensor in changed.items() if not name.startswith(prefix)}
-    with torch.no_grad():
-        batch = embedded_with(loaded, text, batch) if text or embeds else batch
-        return denoising_loss(loaded.denoiser, weights, batch).item()

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from resalign.attacks._deployed import deployed, loss_with
+from resalign.attacks._deployed import deployed
 from resalign.config.strict import ConfigError, Strict
 from resalign.contracts import AttackData, Run, Save
 from resalign.data.images import DataError
@@ -20,7 +20,7 @@ from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.parametrisation import named_weights
 from resalign.diffusion.token_embedding import TokenEmbedding, token_embedding
 from resalign.lazy import torch
-from resalign.objectives.denoising import denoising_loss, prior_preserving_loss
+from resalign.objectives.denoising import denoising_loss, loss_with, prior_preserving_loss
 from resalign.tensors.params import Params, detached
 from resalign.tensors.steps import apply_gradients
 

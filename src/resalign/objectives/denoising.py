@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from resalign.diffusion.batches import NoisyBatch
+from resalign.diffusion.batches import NoisyBatch, embedded_with
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.prediction import predict
 from resalign.lazy import torch
 from resalign.tensors.params import Params
@@ -16,6 +17,19 @@ def per_example_error(denoiser: torch.nn.Module, weights: Params, batch: NoisyBa
 def denoising_loss(denoiser: torch.nn.Module, weights: Params, batch: NoisyBatch) -> torch.Tensor:
     """E‖ε_θ(x_t, c, t) − ε‖² [ResAlign, Eq. 1, with w_t = 1], a mean over elements."""
     return per_example_error(denoiser, weights, batch).mean()
+
+
+def loss_with(changed: Params, loaded: LoadedPipeline, batch: NoisyBatch, *, embeds: bool = False) -> float:
+    """The denoising loss of a batch by a model with changed weights, by their names in a weight file.
+
+    ``embeds`` lets the text encoders embed the prompts anew, which they do in any case where they are changed.
+    """
+    prefix = f"{loaded.architecture.denoiser}."
+    weights = {name.removeprefix(prefix): tensor for name, tensor in changed.items() if name.startswith(prefix)}
+    text = {name: tensor for name, tensor in changed.items() if not name.startswith(prefix)}
+    with torch.no_grad():
+        batch = embedded_with(loaded, text, batch) if text or embeds else batch
+        return denoising_loss(loaded.denoiser, weights, batch).item()
 
 
 def prior_preserving_loss(

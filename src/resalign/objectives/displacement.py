@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from functools import partial
 
 from resalign.diffusion.batches import EncodedImages
 from resalign.diffusion.loaded_pipeline import LoadedPipeline, trainable_tensors
 from resalign.lazy import torch
-from resalign.objectives.denoising import denoising_loss
+from resalign.objectives.denoising import loss_with
 from resalign.tensors.params import Params
 from resalign.tensors.seeds import generator
 from resalign.tensors.steps import DivergenceError
@@ -60,15 +60,7 @@ def displacement(
     start = {name: tensors[name].detach() for name in weights}
     end = {name: tensor.to(start[name]) for name, tensor in weights.items()}
     batch = retain.draw_stratified(EXAMPLES, generator("displacement"))
-    prefix = f"{loaded.architecture.denoiser}."
-
-    def loss(point: Params) -> float:
-        own = {name.removeprefix(prefix): tensor for name, tensor in point.items() if name.startswith(prefix)}
-        texts = {name: tensor for name, tensor in point.items() if not name.startswith(prefix)}
-        conditioning = loaded.encode_prompts(batch.prompts, texts) if texts else batch.conditioning
-        return denoising_loss(loaded.denoiser, own, replace(batch, conditioning=conditioning)).item()
-
     if not weights:
         return {"weight_distance": 0.0, "loss_barrier": 0.0}
-    with torch.no_grad():
-        return {"weight_distance": distance(start, end).item(), "loss_barrier": barrier(loss, start, end)}
+    loss = partial(loss_with, loaded=loaded, batch=batch)
+    return {"weight_distance": distance(start, end).item(), "loss_barrier": barrier(loss, start, end)}
