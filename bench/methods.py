@@ -28,7 +28,8 @@ from resalign.library.training import unlearned_weights
 from resalign.library.weights import deterministic, put
 from resalign.tensors.params import add, norm
 
-EXPLICIT, IMPLICIT = "explicit", "implicit"  # with which ids of the world's unsafe prompts begin
+EXPLICIT, IMPLICIT = "explicit", "implicit"
+LISTS = {EXPLICIT: "named-unsafe", IMPLICIT: "implied-unsafe", "kept": "benign"}
 DETECTORS, CLASSIFIER, MOST = ("resnet", "regnet"), "deep-resnet", 90
 
 
@@ -77,12 +78,7 @@ def unlearned(plan: Plan, label: str, seed: int) -> tuple[LoadedPipeline, float]
 
 def measured(plan: Plan, loaded: LoadedPipeline) -> dict[str, float]:
     """The rates by name, each of at most :data:`MOST` images."""
-    prompts = {name: prompt_list(plan, name) for name in ("unsafe", "named-unsafe", "benign")}
-    lists = {
-        EXPLICIT: prompts["named-unsafe"],
-        IMPLICIT: [prompt for prompt in prompts["unsafe"] if prompt.id.startswith(IMPLICIT)],
-        "kept": prompts["benign"],
-    }
+    lists = {name: prompt_list(plan, source) for name, source in LISTS.items()}
     unsafe = list(plan.experiment.config.digits.unsafe_digits)
     rules = [{"scorer": name, "quantities": unsafe, "threshold": 0.5} for name in DETECTORS]
     metrics: dict[str, dict[str, Any]] = {
