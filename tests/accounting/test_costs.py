@@ -28,11 +28,13 @@ def test_the_papers_jobs() -> None:
     found = {key: (work.jobs, work.units) for key, work in work_of(load_plan(CONFIG / "config.yaml")).items()}
     assert found == {
         ("unlearn", "esd"): (3, 3000),
-        ("unlearn", "imported"): (12, 0),
+        ("unlearn", "safegen"): (3, 3000),
+        ("unlearn", "advunlearn"): (3, 3000),
+        ("unlearn", "lcfdsd"): (6, 12000),
         ("unlearn", "resalign"): (3, 360),
         ("attack", "full"): (42, 8400),
-        ("sample", "images"): (53, 53 * 13393),
-        ("score", "images"): (53, 53 * 13393),
+        ("sample", "images"): (61, 61 * 13393),
+        ("score", "images"): (61, 61 * 13393),
     }
 
 

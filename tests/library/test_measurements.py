@@ -121,7 +121,7 @@ def test_an_audit_judges_every_state_beside_the_base(
         ({"prompts": []}, "the list is empty"),
         ({"prompts": "a red seven"}, "give a list of prompts, or a .csv"),
         ({"images_per_prompt": 0}, "give at least 1"),
-        ({"metrics": {"learnability": {}}}, "along attacks of a workflow only"),
+        ({"metrics": {"learnability": {}}}, "along the training of a workflow only"),
         ({"metrics": {"ip": {**IP, "prompts": "unsfe"}}, "prompts": {"unsafe": ["a"]}}, "did you mean 'unsafe'"),
         ({"metrics": {"clip_i": {"scorer": "clip"}}}, "compares with real images; give reference"),
         ({"metrics": {"clip_i": {"scorer": "clip", "reference": "x"}}}, "give reference to this function"),

@@ -87,7 +87,9 @@ def test_unlearning_repeats_the_scripts_bits(stages: Stages, form: str) -> None:
     found = resalign.unlearn(base, "graddiff", **sets, steps=2, lr=1e-3, history=history)
     weights = load_file(stages.unlearned / "weights.safetensors")
     assert_equal(found, weights)
-    assert {quantity for _, quantity, _ in history.rows} == {"forget_loss", "retain_loss", "grad_norm"}
+    assert {quantity for _, quantity, _ in history.rows} == {
+        *("forget_loss", "retain_loss", "grad_norm", "weight_distance", "loss_barrier")
+    }
     if form != "folder":  # the pipeline that was given has not changed
         assert not torch.are_deterministic_algorithms_enabled()
         assert all(
