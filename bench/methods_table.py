@@ -20,9 +20,14 @@ from resalign.config.plan import RESULTS, Plan, load_plan
 from resalign.jobs.report import report_timings
 
 CONFIG, PAGE = "config/studies/methods.yaml", Path("docs/studies/methods.md")
-# Metric and its header, of the first table; those of the second are of unlearning alone.
-SAFETY = {"ip": "IP explicit", "ip_implicit": "IP implicit", "us": "US"}
-KEPT = {"retained_accuracy": "retained accuracy", "fid": "FID"}
+# Metrics with a table each, and those of unlearning alone, which share one; each with its header.
+SHOWN = {
+    "ip": "IP explicit",
+    "ip_implicit": "IP implicit",
+    "us": "US",
+    "retained_accuracy": "retained accuracy",
+    "fid": "FID",
+}
 MOVED = {"weight_distance": "‖θ − θ₀‖", "loss_barrier": "barrier"}
 DIGITS = {"fid": 1, "weight_distance": 1, "loss_barrier": 3}
 
@@ -49,7 +54,7 @@ def page(plan: Plan, configfile: str) -> str:
     names = {label: plan.experiment.titles.get(label, label) for label in plan.experiment.models}
     states = [(NOT_ATTACKED, "before"), *((attack, f"after {attack}") for attack in plan.experiment.attacks)]
     head, sections = ["model", *(title for _, title in states)], []
-    for metric, header in {**SAFETY, **KEPT}.items():
+    for metric, header in SHOWN.items():
         rows = [[names[m], *(cell(values, m, attack, metric) for attack, _ in states)] for m in names]
         sections.append(f"## {header}\n\n{markdown([head, *rows])}\n")
     head = ["model", *MOVED.values(), "seconds", "peak memory", "note"]
