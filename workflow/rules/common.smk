@@ -18,10 +18,10 @@ def load_plans():
     """The validated plan and the declared ablations; a fault ends here with one line and no traceback."""
     files = ", ".join(str(path) for path in workflow.configfiles)
     try:
+        values = {}
         for path in workflow.configfiles:
-            read_yaml(path)  # stricter than Snakemake's own reader, which keeps the last of two equal keys
-        values = dict(config)
-        update_config(values, typed(workflow.config_settings.overwrite_config))
+            update_config(values, read_yaml(path))  # Snakemake's own reader keeps the last of two equal keys
+        update_config(values, typed(workflow.config_settings.config))
         plan = Plan(Experiment(values, where=files))
         return plan, Ablations(plan, values)
     except ConfigError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -160,7 +161,7 @@ def _plain_values(text: str) -> Any:
     """
     import yaml
 
-    loader = yaml.SafeLoader(text)
+    loader = _loader()(text)
     try:
         node = loader.get_single_node()
         if node is None:
@@ -169,6 +170,19 @@ def _plain_values(text: str) -> Any:
         return loader.construct_document(node)
     finally:
         loader.dispose()
+
+
+@functools.cache
+def _loader() -> Any:
+    """PyYAML's safe loader, to which 1e-3 is a number, as in YAML 1.2, and no text."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
+    return Loader
 
 
 def _check_node(node: Any, sizes: dict[int, int]) -> int:
@@ -223,12 +237,12 @@ def typed(value: Any) -> Any:
         return [typed(entry) for entry in value]
     if not isinstance(value, str):
         return value
-    if re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, flags=re.IGNORECASE):
-        return float(value)  # 1e-3 is text to YAML 1.1
     try:
-        return _plain_values(value)
+        found = _plain_values(value)
     except (yaml.YAMLError, ValueError, RecursionError):
         return value
+    is_sentence = isinstance(found, dict | list) and not value.lstrip().startswith(("{", "["))  # "this: that"
+    return value if is_sentence else found
 
 
 def check_publishable(values: Any, *, where: str, key: str = "") -> None:
