@@ -56,20 +56,24 @@ def _stable_diffusion_xl(folder: Path) -> Any:
 
 
 def _stable_diffusion_3(folder: Path, *, with_t5: bool = False) -> Any:
+    transformer = diffusers.SD3Transformer2DModel(
+        sample_size=PIXELS // 2,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=2 * TEXT_WIDTH,
+        caption_projection_dim=16,
+        pooled_projection_dim=2 * TEXT_WIDTH,
+        pos_embed_max_size=8,
+    )
+    # So that a prompt matters, as in a trained model.
+    for layer in (transformer.context_embedder, transformer.time_text_embed.text_embedder.linear_1):
+        layer.weight.data *= 5
     return diffusers.StableDiffusion3Pipeline(
-        transformer=diffusers.SD3Transformer2DModel(
-            sample_size=PIXELS // 2,
-            patch_size=2,
-            in_channels=4,
-            out_channels=4,
-            num_layers=2,
-            attention_head_dim=8,
-            num_attention_heads=2,
-            joint_attention_dim=2 * TEXT_WIDTH,
-            caption_projection_dim=16,
-            pooled_projection_dim=2 * TEXT_WIDTH,
-            pos_embed_max_size=8,
-        ),
+        transformer=transformer,
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=_vae(scaling_factor=0.2, shift_factor=0.06),
         text_encoder=transformers.CLIPTextModelWithProjection(_text_config()),

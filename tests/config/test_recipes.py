@@ -12,7 +12,7 @@ from resalign.config import registry
 from resalign.config.experiment import SETS, Experiment
 from resalign.config.plan import Plan
 from resalign.config.prompts import PromptColumns
-from resalign.config.strict import ConfigError, read_yaml, typed
+from resalign.config.strict import ConfigError, read_yaml
 from resalign.data.prompts import read_prompts
 from tests.data.pictures import picture, rows_of, write_table, write_zip
 
@@ -26,7 +26,7 @@ def merged(name: str) -> dict[str, Any]:
     """As ``--configfile config/config.yaml config/recipes/<name>.yaml`` merges them."""
     values = copy.deepcopy(read_yaml(ROOT / "config" / "config.yaml"))
     update_config(values, read_yaml(RECIPES[name]))
-    return dict(typed(values))  # as workflow/rules/common.smk has it
+    return values
 
 
 @pytest.mark.parametrize("name", RECIPES)

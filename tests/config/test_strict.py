@@ -187,9 +187,15 @@ def test_a_secret_is_refused(values: dict[str, object], key: str) -> None:
 
 
 def test_nested_text_becomes_what_a_file_would_have() -> None:
-    given = {"a": "0.1", "b": "1e-3", "c": "null", "d": ["3", "true"], "e": {"f": "minres"}, "g": 2, "h": "the"}
-    expected = {"a": 0.1, "b": 1e-3, "c": None, "d": [3, True], "e": {"f": "minres"}, "g": 2, "h": "the"}
+    given = {"a": "0.1", "b": "1e-3", "c": "null", "d": ["3", "true"], "e": {"f": "minres"}, "g": 2, "h": "This: that."}
+    expected = {"a": 0.1, "b": 1e-3, "c": None, "d": [3, True], "e": {"f": "minres"}, "g": 2, "h": "This: that."}
     assert typed(given) == expected
+
+
+def test_a_number_with_an_exponent_needs_no_point(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text('lr: 1e-3\nlrs: [2E+4, 1.5e2]\nname: "1e-3"\nhash: 12e\n')
+    assert read_yaml(path) == {"lr": 1e-3, "lrs": [2e4, 150.0], "name": "1e-3", "hash": "12e"}
 
 
 # --- unions of classes ------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from resalign.data.images import read_captioned_images
 from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline, trainable_tensors
 from resalign.library.training import unlearned_weights
 from resalign.library.weights import put
+from resalign.objectives.denoising import loss_with
 from resalign.running.attempt import Attempt
 from tests.example_config import smallest
 from tests.nearness import differing
@@ -151,27 +152,35 @@ def test_a_saved_folder_is_a_plain_diffusers_pipeline(
     assert not differing(found, result[0])
 
 
-@on_one_pipeline  # on an untrained Stable Diffusion 3 a prompt hardly matters: losses between prompts start at 0
-@pytest.mark.parametrize("name", [m for m in TRAINING if m not in LOOKED_AT_ELSEWHERE], indirect=True)
+@on_every_pipeline
 def test_a_methods_own_objective_goes_down_and_what_it_retains_is_kept(
     name: str, loaded: LoadedPipeline, unlearning_data: UnlearningData
 ) -> None:
     fields = registry.config_class("unlearning", name).model_fields
-    settings = {key: value for key, value in {"steps": 12, "lr": 1e-3, "batch_size": 4}.items() if key in fields}
-    rows = unlearn(name, loaded, unlearning_data, **settings)[1].history.rows
-    objective = OBJECTIVES.get(name, rows[0][1])
+    # Scissorhands' projection gives way to a stored gradient; ResAlign's own rate is large, and its solves may diverge.
+    wanted: dict[str, Any] = {"steps": 12, "lr": 5e-4, "batch_size": 4, "project": False, "on_divergence": "damp"}
+    left_alone = {"lr"} if name == "resalign" else {"steps"} if name in BUILDING else set()
+    settings = {key: value for key, value in wanted.items() if key in fields and key not in left_alone}
+    weights, run = unlearn(name, loaded, unlearning_data, **settings)
+    rows = run.history.rows
 
     def ends(quantity: str) -> tuple[float, float]:
         """Means of the first four records and of the last."""
         values = [value for _, found, value in rows if found == quantity]
         return sum(values[:4]) / 4, sum(values[-4:]) / 4
 
-    first, last = ends(objective)
-    assert last < first, f"{objective} does not go down"
+    if name in TRAINING and name not in LOOKED_AT_ELSEWHERE:
+        objective = OBJECTIVES.get(name, rows[0][1])
+        first, last = ends(objective)
+        assert last < first, f"{objective} does not go down"
     if any(quantity == "retain_loss" for _, quantity, _ in rows):
         first, last = ends("retain_loss")
-        # Denoising falls; distillation rises from 0, here to less than a tenth of the noise's variance.
-        assert last <= max(first, 0.1), "what the method retains is lost"
+        # Denoising falls, but for its batches' noise; distillation rises from 0. The unit is the noise's variance.
+        assert last < max(1.1 * first, 0.1), "what the method retains is lost"
+    elif name != "imported":
+        batch = unlearning_data.retain.draw_stratified(64, Run(0).generator("retained"))
+        before, after = (loss_with(changed, loaded, batch) for changed in ({}, weights))
+        assert after < 1.1 * before, "what is to be retained is lost"
 
 
 @on_every_pipeline

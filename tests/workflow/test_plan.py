@@ -117,6 +117,13 @@ def test_one_nested_setting_is_overridden_on_the_command_line(finished: Checkout
 
 
 @pytest.mark.slow
+def test_a_sentence_in_a_file_stays_one(finished: Checkout) -> None:
+    own = "extends: config/demo.yaml\nname: own\nunlearning: {graddiff: {note: 'One part: the gradient', lr: 1e-3}}\n"
+    with finished.edited("config/own.yaml", lambda _: own):
+        assert "graddiff" in Checkout(finished.folder, config="config/own.yaml").planned()["unlearn"]
+
+
+@pytest.mark.slow
 def test_an_audit_is_the_audited_models_and_their_attacks(finished: Checkout) -> None:
     # Of the base everything is made already, by the experiment that is extended.
     entries = "{mine: models/mine, other: {checkpoint: weights/mine}}"
