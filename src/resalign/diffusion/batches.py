@@ -76,9 +76,12 @@ class EncodedImages:
 
     def draw(self, batch_size: int, generator: torch.Generator) -> NoisyBatch:
         """A batch of images drawn with replacement, each at a timestep of its own, uniform over the schedule."""
-        indices = torch.randint(len(self), (batch_size,), generator=generator)
-        positions = torch.randint(self._train_timesteps, (batch_size,), generator=generator)
-        return self.at(indices, positions, generator)
+        return self.at(*self._drawn(batch_size, generator), generator)
+
+    def draw_pair(self, batch_size: int, generator: torch.Generator) -> tuple[NoisyBatch, NoisyBatch]:
+        """As :meth:`draw`, at two independent noises."""
+        indices, positions = self._drawn(batch_size, generator)
+        return self.at(indices, positions, generator), self.at(indices, positions, generator)
 
     def draw_stratified(self, batch_size: int, generator: torch.Generator) -> NoisyBatch:
         """A batch without replacement (as far as there are images), one timestep from each equal part of time."""
@@ -94,6 +97,11 @@ class EncodedImages:
         noisy_latents, timesteps, target = noised(self.noise_scheduler, latents, noise, positions)
         prompts = tuple(self.prompts[index] for index in indices.tolist())
         return NoisyBatch(noisy_latents, timesteps, self.conditioning[self.prompt_rows[indices]], target, prompts)
+
+    def _drawn(self, batch_size: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Indices and positions, (B,) each, uniform."""
+        indices = torch.randint(len(self), (batch_size,), generator=generator)
+        return indices, torch.randint(self._train_timesteps, (batch_size,), generator=generator)
 
     @property
     def _train_timesteps(self) -> int:
