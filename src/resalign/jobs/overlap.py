@@ -54,4 +54,8 @@ def _seen(plan: Plan) -> dict[str, str]:
     concept = config.concept
     training = {"forget set": concept.forget, "retain set": concept.retain, "pool": concept.pool}
     prior = {"prior images": concept.prior} if concept.prior else {}
-    return {**training, **prior, **{"reference images" if name == config.reference else name: name for name in plan.real_images}}
+    return {
+        **training,
+        **prior,
+        **{"reference images" if name == config.reference else name: name for name in plan.real_images},
+    }

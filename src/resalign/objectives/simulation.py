@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
@@ -20,6 +21,7 @@ from resalign.objectives.denoising import denoising_loss, prior_preserving_loss
 from resalign.tensors.params import Params, detached
 
 T = TypeVar("T")
+WeightsOf = Callable[[Params], Params]
 LossName = Literal["denoising", "prior_preserving"]
 # Variables of the user's own, or, released, those of the outer loop: `outer` trains them on; `projected` trains all
 # weights, then takes the outer variables whose weights are the nearest.
@@ -166,40 +168,45 @@ class Simulation:
             DivergenceError: If a loss or gradient is not finite.
         """
         assert outer or not self.is_outer, f"a draw of adaptation {self.adaptation} is given no outer variables"
-        point: Params = theta
-        weights_of: Callable[[Params], Params] = _same
-        if outer and self.adaptation == "outer":
-            point, weights_of = detached(outer.variables), outer.weights
-        trained = self._parametrisation(point)
-        start = trained.initial(point, self._stream)
-        adapted, losses = adapt(
-            lambda step, psi: self._objective(self._config.batch_size)(weights_of(trained.weights(point, psi))),
-            start,
-            lr=self.lr,
-            steps=self.steps,
-            optimizer=self.optimizer,
-            state=state,
-        )
-        if outer and self.adaptation == "projected":
-            point, fitted = detached(outer.variables), outer.fitted(trained.weights(theta, adapted))
-            trained = FullRank(tuple(point))
-            start, adapted = trained.initial(point, self._stream), trained.fitted(point, fitted)
+
+        def fine_tuned(weights_of: WeightsOf, start: Params) -> tuple[dict[str, torch.Tensor], list[float]]:
+            return adapt(
+                lambda step, psi: self._objective(self._config.batch_size)(weights_of(psi)),
+                start,
+                lr=self.lr,
+                steps=self.steps,
+                optimizer=self.optimizer,
+                state=state,
+            )
+
         # T steps of gradient descent at a rate η are a proximal step of γ = Tη, to first order.
         gamma = self.lr * self.steps if self.optimizer == "sgd" else None
-        frozen = self.frozen_loss(hessian_batch_size, outer)
-        return FineTuned(point, start, adapted, trained.weights, frozen, tuple(losses), gamma)
+        if outer and self.is_outer:
+            phi = detached(outer.variables)
+            if self.adaptation == "outer":
+                adapted, losses = fine_tuned(outer.weights, phi)
+            else:
+                moved, losses = fine_tuned(dict, theta)
+                adapted = outer.fitted(moved)
+            frozen = self.frozen_loss(hessian_batch_size, outer)
+            return FineTuned(phi, phi, adapted, lambda _, psi: psi, frozen, tuple(losses), gamma)
+        trained = self._parametrisation(theta)
+        start = trained.initial(theta, self._stream)
+        adapted, losses = fine_tuned(partial(trained.weights, theta), start)
+        frozen = self.frozen_loss(hessian_batch_size)
+        return FineTuned(theta, start, adapted, trained.weights, frozen, tuple(losses), gamma)
 
     def frozen_loss(self, batch_size: int, outer: Trained | None = None) -> Loss:
         """L_FT on one stratified batch, in float32, at a point as :meth:`run` returns it."""
         loss, is_outer = in_float32(self._objective(batch_size, stratified=True)), self.is_outer
         return lambda point: loss(outer.weights(point) if is_outer and outer else point)
 
-    def _parametrisation(self, point: Params) -> Parametrisation:
-        """The variables that the simulated user trains."""
+    def _parametrisation(self, theta: Params) -> Parametrisation:
+        """The variables of the simulated user's own."""
         if self.adaptation == "lora":
-            return lora(point, self._config.lora_rank)
+            return lora(theta, self._config.lora_rank)
         scope: Scope = "attention" if self.adaptation == "attention" else "full"
-        return FullRank(tuple(select(point, scope)))
+        return FullRank(tuple(select(theta, scope)))
 
     def _objective(self, batch_size: int, *, stratified: bool = False) -> Loss:
         """L_FT on one batch, frozen: the same function of the weights at every call."""
@@ -216,10 +223,6 @@ class Simulation:
     def __str__(self) -> str:
         """The configuration that was drawn, for messages."""
         return f"{self.adaptation}, {self.optimizer}, lr {self.lr:g}, {self.steps} steps, {self.loss} loss"
-
-
-def _same(weights: Params) -> Params:
-    return weights
 
 
 def _pick(choices: Sequence[T], stream: torch.Generator) -> T:
