@@ -155,8 +155,10 @@ def run_attack(
     # by which a search is judged.
     fixed = Run(seed=0)
     streams = {name: fixed if name in ("heldout", "harmful") else run for name in ATTACK_SETS}
+    own = getattr(config, "encoding", {})  # of an attack that trains on images
+    encoding: dict[str, Any] = {name: own if name in ("train", "prior") else {} for name in ATTACK_SETS}
     sets = {
-        name: encode(loaded, images[name], streams[name].generator("encode", name))
+        name: encode(loaded, images[name], streams[name].generator("encode", name), **encoding[name])
         for name in ATTACK_SETS
         if name in images
     }

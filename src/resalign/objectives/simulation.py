@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -137,7 +138,8 @@ class Simulation:
             subset = torch.randperm(len(pool), generator=fixed_stream)
         self.images = pool.subset(subset[: config.images])
         if config.instance_prompt is not None and self.loss == "prior_preserving":
-            self.images = with_prompts(loaded, self.images.latents, [config.instance_prompt] * len(self.images))
+            captioned = with_prompts(loaded, self.images.latents, [config.instance_prompt] * len(self.images))
+            self.images = replace(captioned, stds=self.images.stds)
         self._denoiser, self._prior, self._config, self._stream = loaded.denoiser, prior, config, stream
 
     @property

@@ -26,7 +26,6 @@ from resalign.tensors.params import Params, add, detached, gradient, norm, zeros
 from resalign.tensors.steps import apply_gradients
 from resalign.unlearning._harmful import HarmfulConfig, OfWeights, denoising_pairs, harmful_draws
 
-
 Pull = Callable[[Params], dict[str, "torch.Tensor"]]  # a hypergradient → a gradient in the outer variables
 
 
@@ -63,8 +62,8 @@ class Config(HarmfulConfig, HypergradientConfig):
     retain_batch_size: int = Field(4, gt=0)
     batches: Literal["shared", "redrawn"] = Field(
         "shared",
-        description="redrawn, released: each of the J draws has its own harmful and retained images, and other noise on "
-        "the harmful ones after fine-tuning than before",
+        description="redrawn, released: each of the J draws has its own harmful and retained images, the harmful ones "
+        "with other noise after fine-tuning than before",
     )
     prior: Literal["retain", "prior"] = Field(
         "retain", description="images of the prior-preserving loss; prior: the concept's own, released: db_prior"
