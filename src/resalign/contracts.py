@@ -45,11 +45,12 @@ class UnlearningData:
     Attributes:
         forget: Images of the unsafe concept with their prompts; see :meth:`EncodedImages.halves` for a part that an
             adversary trains on and another that the outer loss is taken on.
-        retain: Images of prompts that the model should keep, for preservation and as DreamBooth's prior.
+        retain: Images of prompts that the model should keep, for preservation.
         pool: Benign images that simulated users fine-tune on.
         concepts: The concepts to unlearn, in words, for methods that need no images; one or several.
         retain_prompts: Prompts that the model should keep, for methods that preserve without images.
         mosaic: The images of ``forget`` in the same order, each coarsened to a mosaic.
+        prior: Images of what users personalise, at large, for DreamBooth's prior; ``retain`` stands for them elsewhere.
         masks: Where each image of ``forget`` shows the concept, (N, h, w) in [0, 1], at the latents' resolution.
         checkpoint: A released weight file or folder, for the method ``imported``.
     """
@@ -62,6 +63,7 @@ class UnlearningData:
     mosaic: EncodedImages | None = None
     masks: torch.Tensor | None = None
     checkpoint: Path | None = None
+    prior: EncodedImages | None = None
 
     @property
     def prompts(self) -> tuple[str, ...]:

@@ -1,28 +1,29 @@
 """The simulated fine-tuning against PyTorch's own optimizers."""
 
 import math
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from resalign.bilevel.adaptation import adapt
+from resalign.bilevel.adaptation import Optimizer, adapt
 from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
 from tests.nearness import assert_near
 
 from .problems import SIZE, named, quadratic, stacked, symmetric, vector
 
-Optimizer = Literal["sgd", "adam"]
 START, CENTRE = np.random.default_rng(11).normal(size=(2, SIZE))
 HESSIAN = symmetric(np.linspace(0.1, 1.0, SIZE))
 LOSS = quadratic(HESSIAN, CENTRE)
-OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "adam")
+OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "adam", "adam_twice_corrected", "adamw")
 
 
-def descend(steps: int, optimizer: Optimizer, lr: float = 0.1) -> tuple[dict[str, torch.Tensor], list[float]]:
-    return adapt(lambda step, variables: LOSS(variables), named(START), lr=lr, steps=steps, optimizer=optimizer)
+def descend(
+    steps: int, optimizer: Optimizer, lr: float = 0.1, **more: Any
+) -> tuple[dict[str, torch.Tensor], list[float]]:
+    return adapt(lambda step, variables: LOSS(variables), named(START), lr=lr, steps=steps, optimizer=optimizer, **more)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -52,6 +53,24 @@ def test_the_optimizers_state_is_new_at_each_call(optimizer: Optimizer) -> None:
     first, second = descend(5, optimizer), descend(5, optimizer)
     np.testing.assert_array_equal(vector(first[0]), vector(second[0]))
     assert first[1] == second[1]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_kept_state_goes_on_where_it_ended(optimizer: Optimizer) -> None:
+    state: dict[str, Any] = {}
+    half, _ = descend(3, optimizer, state=state)
+    rest, _ = adapt(lambda _, variables: LOSS(variables), half, lr=0.1, steps=2, optimizer=optimizer, state=state)
+    np.testing.assert_array_equal(vector(rest), vector(descend(5, optimizer)[0]))
+
+
+def test_adam_twice_corrected_is_adam_at_a_rate_that_is_corrected_once_more() -> None:
+    point, m, v = START, np.zeros(SIZE), np.zeros(SIZE)
+    for t in range(1, 6):
+        slope = HESSIAN @ (point - CENTRE)
+        m, v = 0.9 * m + 0.1 * slope, 0.999 * v + 0.001 * slope**2
+        rate = 0.1 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+        point = point - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    assert_near(vector(descend(5, "adam_twice_corrected")[0]), point, 1e-12)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -26,10 +26,11 @@ PATIENT: dict[str, dict[str, Any]] = {
     "richardson": {"steps": 400, "rtol": 1e-12},
     "richardson_printed": {"steps": 400},
     "neumann": {"terms": 400},
+    "fixed_point": {"steps": 400},
     "conjugate_gradient": {"steps": 30, "rtol": 1e-12},
     "minres": {"steps": 30, "rtol": 1e-12},
 }
-EXACT = ("richardson", "neumann", "conjugate_gradient", "minres")
+EXACT = ("richardson", "neumann", "fixed_point", "conjugate_gradient", "minres")
 
 
 class Hessian:
@@ -227,6 +228,27 @@ def test_a_truncated_series_keeps_its_number_of_terms() -> None:
     assert hvp.calls == 5
     powers = [np.linalg.matrix_power(np.eye(SIZE) - 0.5 * (np.eye(SIZE) + DEFINITE), k) @ RHS for k in range(5)]
     assert_near(vector(found.x), 0.5 * np.sum(powers, axis=0), 1e-12)
+
+
+@pytest.mark.parametrize("relaxation", [1.0, 0.5, 0.25])
+def test_a_fixed_points_iterates_are_the_released_ones_until_one_grows(relaxation: float) -> None:
+    curvature = symmetric(np.linspace(-0.3, 2.5, SIZE))
+    jacobian = np.eye(SIZE) - relaxation * (np.eye(SIZE) + curvature)
+    v, grew = np.zeros(SIZE), False
+    for _ in range(5):
+        parts = zip(named(jacobian @ v).values(), named(v).values(), strict=True)
+        grew = grew or bool(v.any()) and np.mean([float(after.norm() / before.norm()) for after, before in parts]) > 1
+        if grew:
+            break
+        v = jacobian @ v + RHS
+    assert grew == (relaxation == 1)
+    found, _ = run("fixed_point", curvature, relaxation=relaxation)
+    assert (found.state == "diverged") == grew
+    assert_near(vector(found.x), relaxation * v, 1e-12)
+    if grew:
+        without, hvp = run("fixed_point", curvature, relaxation=relaxation, max_amplification=None)
+        assert hvp.calls == 5
+        assert_near(vector(without.x), vector(run("richardson", curvature, steps=5)[0].x), 1e-12)
 
 
 def test_a_tolerance_ends_a_solve_early() -> None:

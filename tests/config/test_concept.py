@@ -23,11 +23,14 @@ class NeedsAll(Strict):
         return OPTIONAL
 
 
-@pytest.mark.parametrize("key", ["substitute", "retain_prompts", "masks"])
+PRIOR = {"concept.prior": "digits-data/pool"}
+
+
+@pytest.mark.parametrize("key", ["substitute", "retain_prompts", "masks", "prior"])
 def test_what_a_method_needs_and_the_concept_lacks_is_named(read: Read, key: str) -> None:
-    concept = read().config.concept
+    concept = read(PRIOR).config.concept
     check_methods(concept, {"mine": NeedsAll()}, where="x.yaml")
-    lacking = read({f"concept.{key}": DELETED}).config.concept
+    lacking = read({**PRIOR, f"concept.{key}": DELETED}).config.concept
     check_methods(lacking, {"mine": Strict()}, where="x.yaml")
     with pytest.raises(ConfigError, match=f"x.yaml: unlearning.mine needs the key concept.{key}$"):
         check_methods(lacking, {"mine": NeedsAll()}, where="x.yaml")
@@ -42,7 +45,7 @@ def test_a_configuration_without_it_is_refused(read: Read) -> None:
 
 def test_several_concepts_take_the_place_of_one(read: Read) -> None:
     several = {"seven": {"prompts": ["a seven"], "substitute": "a one"}, "two": {"prompts": ["a two"]}}
-    changes = {"concept.prompts": DELETED, "concept.substitute": DELETED, "concept.several": several}
+    changes = {**PRIOR, "concept.prompts": DELETED, "concept.substitute": DELETED, "concept.several": several}
     concept = read(changes).config.concept
     assert [words.prompts for words in concept.concepts] == [("a seven",), ("a two",)]
     assert concept.lacking(OPTIONAL) == ["several.two.substitute"]
@@ -53,10 +56,20 @@ def test_several_concepts_take_the_place_of_one(read: Read) -> None:
             read({**changes, "concept.several": {**several, "two": words}})
 
 
-def test_only_who_needs_retain_prompts_and_masks_is_told_of_them(read: Read) -> None:
-    plan = Plan(read({"unlearning.mine": {"method": "mace", "use_masks": True}}))
+def test_only_who_needs_retain_prompts_masks_and_prior_images_is_told_of_them(read: Read) -> None:
+    masked = {"method": "mace", "use_masks": True}
+    personal = {"method": "resalign", "prior": "prior"}  # its default losses have the prior-preserving one
+    plan = Plan(read({**PRIOR, "unlearning.mine": masked, "unlearning.personal": personal}))
     jobs = {stage.model: UnlearnJob.of(plan, stage) for stage in plan.unlearn.values()}
-    told = {model: {"retain_prompts", "masks"} & job.model_fields_set for model, job in jobs.items()}
+    told = {model: {"retain_prompts", "masks", "prior"} & job.model_fields_set for model, job in jobs.items()}
     assert told.pop("mine") == {"retain_prompts", "masks"}
+    assert told.pop("personal") == {"prior"}
+    assert jobs["personal"].images["prior"] == jobs["personal"].pool
+    assert "prior" not in jobs["mine"].images
     assert told
     assert not any(told.values())
+    without = Plan(read())
+    assert set(without.unlearn) < set(plan.unlearn), "prior images are no part of the runs that do not use them"
+    with pytest.raises(ConfigError, match="unlearning.personal needs the key concept.prior"):
+        read({"unlearning.personal": personal})
+    read({"unlearning.personal": {**personal, "simulation": {"loss": ["denoising"]}}})

@@ -86,6 +86,45 @@ def test_encoding_is_a_function_of_its_stream(
     assert not torch.equal(other.latents, encoded_images.latents)
 
 
+def test_a_pair_has_one_draw_of_images_and_timesteps_and_two_of_noise(encoded_images: EncodedImages) -> None:
+    one, other = encoded_images.draw_pair(6, stream())
+    assert torch.equal(one.noisy_latents, encoded_images.draw(6, stream()).noisy_latents)
+    assert torch.equal(one.timesteps, other.timesteps)
+    assert one.prompts == other.prompts
+    assert not torch.equal(one.target, other.target)
+    (signal, sigma), clean = alphas(encoded_images, one.timesteps), []
+    for batch in (one, other):
+        clean.append((batch.noisy_latents - sigma * batch.target) / signal)
+    assert_near(clean[0], clean[1], 1e-4)
+
+
+def test_flipped_images_are_further_images(
+    loaded: LoadedPipeline, image_folder: Path, encoded_images: EncodedImages
+) -> None:
+    images = read_captioned_images(image_folder, pixels=16)
+    found = encode(loaded, images, Run(seed=0).generator("encode"), with_flips=True, sampled="anew")
+    means, _ = loaded.posterior(images.load().flip(-1))
+    assert found.prompts == images.prompts * 2
+    assert_near(found.latents[8:], means, 1e-5)
+
+
+def test_latents_that_are_sampled_anew_have_the_posteriors_moments(
+    loaded: LoadedPipeline, image_folder: Path, encoded_images: EncodedImages
+) -> None:
+    images = read_captioned_images(image_folder, pixels=16)
+    found = encode(loaded, images, stream(), sampled="anew")
+    assert found.stds is not None
+    least = torch.zeros(8, dtype=torch.long)  # hardly any noise is added there
+    chosen = found.subset(ALL.flip(0))
+    drawn = torch.stack([chosen.at(ALL, least, stream(seed)).noisy_latents for seed in range(200)])
+    signal, sigma = alphas(found, least)
+    spread = ((signal * found.stds.flip(0)) ** 2 + sigma**2).sqrt()
+    # Each of some 2,000 means of 200 is within six of its standard errors, each variance within ten.
+    assert ((drawn.mean(0) - signal * found.latents.flip(0)) / spread).abs().max() < 6 / 200**0.5
+    assert ((drawn.var(0) / spread**2) - 1).abs().max() < 10 * (2 / 199) ** 0.5
+    assert (found.stds > 3 * sigma / signal).float().mean() > 0.9, "the autoencoder's spread is what is seen"
+
+
 def test_images_of_another_size_than_the_models_are_refused(loaded: LoadedPipeline, image_folder: Path) -> None:
     images = read_captioned_images(image_folder, pixels=8)
     with pytest.raises(DataError, match="the model has 16 pixels, the images are read at 8; set pixels"):

@@ -73,6 +73,24 @@ def test_low_rank_initial_deviations() -> None:
 
 
 @BOTH
+def test_fitted_variables_give_back_the_weights_that_have_some(parametrisation: Parametrisation) -> None:
+    start = weights()
+    moved = parametrisation.weights(start, random_variables(parametrisation))
+    again = parametrisation.weights(start, parametrisation.fitted(start, moved))
+    assert_near(again, moved, 1e-12)
+
+
+def test_low_rank_is_fitted_to_the_leading_singular_values() -> None:
+    start, moved = weights(), {name: tensor * 2 for name, tensor in weights().items()}
+    parametrisation = LowRank(NAMES, 1, scale=0.5)
+    fitted = parametrisation.weights(start, parametrisation.fitted(start, moved))
+    for name in NAMES:
+        left = np.linalg.norm(moved[name] - fitted[name])
+        singular = np.linalg.svd(start[name])[1]  # of the change, which is the start once more
+        assert_near(left, np.linalg.norm(singular[1:]), 1e-12, scale=singular)
+
+
+@BOTH
 def test_vjp_is_the_gradient_in_the_variables(parametrisation: Parametrisation) -> None:
     start, variables = weights(), random_variables(parametrisation)
 

@@ -46,6 +46,16 @@ def test_what_has_nothing_in_common_is_no_caveat(workshop: Workshops, tiny_plan:
     assert said == ()
 
 
+def test_prior_images_are_compared_too(
+    workshop: Workshops, tiny_plan: Plans, tiny_values: dict[str, Any], tmp_path: Path
+) -> None:
+    train = write_captioned_images(tmp_path / "mine", ("a green owl", "a pink cat"), seed=2)
+    concept = {**tiny_values["concept"], "prior": "mine"}
+    entry, said = found(workshop(), planned(tiny_plan, train, concept=concept))
+    assert entry["train"]["images"]["prior images"]["images"] == 2
+    assert any("prior images" in sentence for sentence in said)
+
+
 def test_overlaps_are_counted_by_what_they_are_with(workshop: Workshops, tiny_plan: Plans, tmp_path: Path) -> None:
     train = write_captioned_images(tmp_path / "mine", ("a green owl", "Days - in a WEEK!", "a pink cat"), seed=2)
     other = write_captioned_images(tmp_path / "real", ("x", "y"), seed=3)

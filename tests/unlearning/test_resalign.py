@@ -1,8 +1,10 @@
 """ResAlign's own promises: what each term of [ResAlign, Eq. 4] contributes, and what happens when a solve diverges."""
 
 import logging
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +18,12 @@ from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights, select
 from resalign.objectives.denoising import denoising_loss, harmful_loss
 from resalign.objectives.distillation import distillation_loss
-from resalign.tensors.params import Params, add, detached, gradient, norm
+from resalign.running.attempt import Attempt
+from resalign.tensors.params import Params, add, detached, gradient, norm, scaled
 from resalign.tensors.steps import DivergenceError
 from resalign.unlearning import resalign
 from tests.nearness import differing
+from tests.stopping import stopped_after_a_step
 from tests.weight_names import of_denoiser
 
 # One outer step of plain gradient descent: the update is −lr times the outer gradient, and nothing else.
@@ -35,6 +39,7 @@ PLAIN = {
 }
 FULL_DRAW = {"lr": [1e-3], "steps": [2], "loss": ["denoising"], "adaptation": ["full"], "optimizer": ["sgd"]}
 LORA_DRAW = {**FULL_DRAW, "lr": [0.5], "adaptation": ["lora"]}
+LISTED = {"lr": 1e-3, "steps": 2, "adaptation": "outer", "optimizer": "adam"}
 
 
 def config_of(**settings: Any) -> resalign.Config:
@@ -255,6 +260,72 @@ def test_nothing_is_damped_where_nothing_diverges(
     assert not differing(damped.gradient, raised.gradient)
 
 
+# --- the released form, whose formulas test_released.py has -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("adaptation", ["outer", "projected"])
+def test_with_all_weights_the_outer_variables_are_those_of_full_fine_tuning(
+    descend: Callable[..., Step], adaptation: str
+) -> None:
+    found = descend(simulation={**FULL_DRAW, "adaptation": [adaptation], "lr": [0.1]}, gamma=0.05)
+    assert relative_error(found, descend(simulation={**FULL_DRAW, "lr": [0.1]}, gamma=0.05)) < 1e-4
+
+
+def test_a_draw_that_is_too_long_is_halved_and_in_the_end_leaves_its_direct_gradient(
+    descend: Callable[..., Step], loaded: LoadedPipeline, unlearning_data: UnlearningData
+) -> None:
+    settings = {"on_divergence": "reject", "max_damping": 2, "solver": "fixed_point", "beta": 0.6, "draws": 2}
+    found = descend(max_draw_norm=1e-9, **settings)
+    assert relative_error(found, scaled(two_terms(loaded, unlearning_data)[0], 0.4)) < 1e-4
+    assert found.values("relaxation") == [0.0, 0.0]
+    assert (found.last("halved_draws"), found.last("replaced_draws")) == (0, 2)
+    whole = descend(**settings)
+    assert (whole.last("halved_draws"), whole.last("replaced_draws")) == (0, 0)
+    assert relative_error(whole, descend(solver={"rtol": 0}, beta=0.6, draws=2)) < 1e-6, "Richardson's iterates"
+
+
+def test_a_run_that_keeps_its_inner_optimizers_goes_on_with_equal_bits(
+    loaded: LoadedPipeline, unlearning_data: UnlearningData, tmp_path: Path
+) -> None:
+    def trained(attempt: Attempt, state: str = "kept") -> dict[str, torch.Tensor]:
+        simulation = {"configurations": [LISTED, {**LISTED, "steps": 1}], "adam_state": state, "images": 2}
+        config = config_of(
+            simulation=simulation, steps=3, lr=1e-3, trained="lora", solver="identity", batches="redrawn"
+        )
+        return resalign.unlearn(loaded, unlearning_data, config, Run(0, attempt=attempt))
+
+    whole = trained(Attempt())
+    assert not differing(stopped_after_a_step(tmp_path, trained), whole)
+    assert differing(trained(Attempt(), "new"), whole), "the moments go from one outer step to the next"
+
+
+def test_alpha_rises_in_the_second_half() -> None:
+    ramp = resalign.Ramp(start=1.6, end=2.0)
+    values = [ramp.at(step, 160) for step in range(1, 161)]
+    assert values[:79] == [1.6] * 79
+    assert values == sorted(values)
+    assert values[79] == pytest.approx(1.6 + 0.4 / (1 + math.exp(5)))
+    assert values[119] == pytest.approx(1.8)
+    assert values[-1] == pytest.approx(2.0 - 0.4 / (1 + math.exp(5)))
+
+
+def test_meta_rate_scales_the_gradient(descend: Callable[..., Step]) -> None:
+    assert relative_error(descend(meta_rate=0.25, beta=0.0), scaled(descend(beta=0.0).gradient, 0.25)) < 1e-6
+
+
+def test_prior_images_and_the_instances_caption_enter_the_prior_preserving_draws_alone(
+    loaded: LoadedPipeline, unlearning_data: UnlearningData
+) -> None:
+    def trained(loss: str, prior: str = "retain", caption: str | None = None) -> dict[str, torch.Tensor]:
+        simulation = {**FULL_DRAW, "lr": [0.1], "loss": [loss], "instance_prompt": caption}
+        data = replace(unlearning_data, prior=unlearning_data.forget)
+        return resalign.unlearn(loaded, data, config_of(simulation=simulation, prior=prior, beta=1.0), Run(0))
+
+    for settings in ({"prior": "prior"}, {"caption": "a red two"}):
+        assert differing(trained("prior_preserving", **settings), trained("prior_preserving"))
+        assert not differing(trained("denoising", **settings), trained("denoising"))
+
+
 # --- draws, γ and solver ----------------------------------------------------------------------------------------------
 
 
@@ -315,6 +386,12 @@ def test_every_solver_can_be_named_and_is_part_of_the_stages_code(descend: Calla
             "on_divergence: damp lowers a relaxation, which .*minres has not",
         ),
         ({"gamma_unmatched": 0.1}, "gamma_unmatched is for gamma: matched"),
+        ({"solver": "identity", "on_divergence": "reject"}, "on_divergence: reject lowers a relaxation"),
+        ({"max_draw_norm": 0.2}, "max_draw_norm is for on_divergence: reject, got raise"),
+        ({"simulation": {"configurations": [LISTED], "steps": [5]}}, r"take the place of \['steps'\]"),
+        ({"simulation": {"configurations": [LISTED]}, "draws": 2}, "draws is 2, of 1 simulation.configurations"),
+        ({"simulation": {"adam_state": "kept"}}, "adam_state: kept is for simulation.configurations"),
+        ({"batches": "redrawn", "harmful": "relabelling"}, "batches: redrawn is for the denoising loss"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(settings: dict[str, Any], message: str) -> None:

@@ -47,11 +47,11 @@ class StepsConfig(Strict):
 
 
 class FineTuningConfig(StepsConfig):
-    """Published: batch 1, learning rate 1e-5 [ResAlign, Section 4.1]."""
+    """Published: batch 1, learning rate 1e-5 [ResAlign, Section 4.1]; released: AntigoneRandy/ResAlign@14775d3."""
 
     lr: float = Field(1e-5, gt=0)
     batch_size: int = Field(1, gt=0)
-    gradient_accumulation: int = Field(1, gt=0, description="batches whose mean gradient makes one step")
+    gradient_accumulation: int = Field(1, gt=0, description="batches whose mean gradient makes one step; released: 4")
     optimizer: Literal["sgd", "adam", "adamw", "adam_8bit", "adamw_8bit"] = Field(
         "adamw", description="those of 8 bit need bitsandbytes"
     )
@@ -59,9 +59,18 @@ class FineTuningConfig(StepsConfig):
     schedule: Literal["constant", "cosine"] = "constant"
     final_lr: float = Field(1e-6, ge=0, description="where the cosine schedule ends")
     max_grad_norm: float | None = Field(1.0, gt=0)
+    flips: bool = Field(False, description="horizontal, of every second training image on average; released: true")
+    latents_sampled: Literal["once", "anew"] = Field(
+        "once", description="of training images, from the autoencoder's posterior; released: anew at each access"
+    )
     heldout_batch_size: int = Field(
         64, gt=0, description="(image, noise, timestep) of the held-out loss, the same for all"
     )
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """How images to train on are encoded, as arguments of :func:`resalign.diffusion.batches.encode`."""
+        return {"with_flips": self.flips, "sampled": self.latents_sampled}
 
 
 class PriorPreservingConfig(FineTuningConfig):

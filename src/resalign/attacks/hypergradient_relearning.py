@@ -15,6 +15,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
+from pydantic import Field
+
 from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, all_weights, fine_tune
 from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run, Save
@@ -23,14 +25,16 @@ from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss
 from resalign.objectives.simulated_hypergradient import HypergradientConfig, simulated_hypergradient
-from resalign.objectives.simulation import Simulation, SimulationConfig
+from resalign.objectives.simulation import LossName, Simulation, SimulationConfig
 from resalign.tensors.params import Params, detached
 
 
 class BenignSimulation(SimulationConfig):
     """The fine-tunings that the attacker has in mind; those with prior preservation need `prior`."""
 
-    loss: tuple[Literal["denoising", "prior_preserving"], ...] = ("denoising",)
+    loss: tuple[LossName, ...] = ("denoising",)
+    adaptation: tuple[Literal["full", "attention", "lora"], ...] = ("full", "lora")
+    configurations: tuple[()] = Field((), description="the defence's; the attacker draws each value from its list")
 
 
 class Config(FineTuningConfig, HypergradientConfig):
@@ -62,7 +66,7 @@ def attack(loaded: LoadedPipeline, data: AttackData, config: Config, run: Run, s
 
     def loss(weights: Params, harmful: NoisyBatch) -> torch.Tensor:
         fixed = run.generator("attack", "fixed data")
-        simulated = Simulation(loaded.denoiser, data.train, prior, config.simulation, stream, fixed)
+        simulated = Simulation(loaded, data.train, prior, config.simulation, stream, fixed)
         outer_loss = partial(denoising_loss, loaded.denoiser, batch=harmful)
         estimate, logged = simulated_hypergradient(
             config, simulated, detached(weights), outer_loss, where="attack 'hypergradient_relearning'"

@@ -47,8 +47,7 @@ def _searchable(candidate: Any) -> Any:
     config_class = registry.config_class("attacks", name)
     if not issubclass(config_class, FineTuningConfig):
         raise ValueError(f"attack '{name}' has no learning rate of its own to search; name another one")
-    given = [key for key in SEARCHED if key in settings]
-    if given:
+    if given := [key for key in SEARCHED if key in settings]:
         raise ValueError(f"{given} are searched; give steps, checkpoints and learning_rates beside 'candidate'")
     config = config_class.parse(settings, where=name)
     if "harmful" in config.image_sets:
@@ -95,6 +94,11 @@ class Config(StepsConfig):
     def image_sets(self) -> dict[str, bool]:
         """Image sets of the candidates, and the images that judge them."""
         return {**self.candidate.image_sets, "harmful": True}
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """That of the candidates."""
+        return self.candidate.encoding
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -210,8 +214,7 @@ def attack(loaded: LoadedPipeline, data: AttackData, config: Config, run: Run, s
 def _error(loaded: LoadedPipeline, weights: Params, batch: NoisyBatch, *, what: str) -> float:
     """The denoising loss by which a candidate is judged; raises if it is not finite or cannot see the change."""
     prefix = f"{loaded.architecture.denoiser}."
-    unseen = [name for name in weights if not name.startswith(prefix)]
-    if unseen:
+    if unseen := [name for name in weights if not name.startswith(prefix)]:
         raise ConfigError(f"attack 'worst_case' judges only denoisers, its candidate trains {unseen[0]}; take another")
     with torch.no_grad():
         own = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}

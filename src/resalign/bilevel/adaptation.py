@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from resalign.lazy import torch
 from resalign.tensors.params import Params, detached
 from resalign.tensors.steps import DivergenceError
+
+Optimizer = Literal["sgd", "adam", "adam_twice_corrected", "adamw"]
 
 
 def adapt(
@@ -16,18 +19,20 @@ def adapt(
     *,
     lr: float,
     steps: int,
-    optimizer: Literal["sgd", "adam", "adamw"],
+    optimizer: Optimizer,
+    state: dict[str, Any] | None = None,
 ) -> tuple[dict[str, torch.Tensor], list[float]]:
     """Minimises a stochastic loss from given variables.
-
-    The optimizer's state is new at each call: one simulated user does not inherit another's momentum.
 
     Args:
         loss_at: (step, variables) → scalar loss on that step's batch.
         variables: Where to start; left untouched.
         lr: Learning rate.
         steps: Optimizer steps; with 0 the variables come back unchanged.
-        optimizer: Which of PyTorch's optimizers, at its defaults.
+        optimizer: Which of PyTorch's optimizers, at its defaults. ``adam_twice_corrected`` is Adam at the rate
+            lr · √(1 − β₂ᵗ)/(1 − β₁ᵗ): the released code corrects the bias of its moments, and of its rate once more.
+        state: The optimizer's state after an earlier call, which this call goes on from and replaces; empty before the
+            first. Without it the state is new: one simulated user does not inherit another's momentum.
 
     Returns:
         The adapted variables (detached) and the loss at each step.
@@ -36,10 +41,16 @@ def adapt(
         DivergenceError: If a loss or the adapted variables are not finite.
     """
     leaves = detached(variables, requires_grad=True)
-    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    descent = kinds[optimizer](list(leaves.values()), lr=lr)
+    kinds: dict[str, Any] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+    descent = kinds.get(optimizer, torch.optim.Adam)(list(leaves.values()), lr=lr)
+    if state:
+        descent.load_state_dict(state)
+    before = int(next((moments["step"] for moments in descent.state.values()), 0))
     losses = []
     for step in range(steps):
+        if optimizer == "adam_twice_corrected":
+            (group,), t = descent.param_groups, before + step + 1
+            group["lr"] = lr * math.sqrt(1 - group["betas"][1] ** t) / (1 - group["betas"][0] ** t)
         loss = loss_at(step, leaves)
         if not torch.isfinite(loss):
             raise DivergenceError(
@@ -49,6 +60,8 @@ def adapt(
         loss.backward()
         descent.step()
         losses.append(loss.item())
+    if state is not None:
+        state.update(descent.state_dict())
     adapted = detached(leaves)
     if not all(torch.isfinite(tensor).all() for tensor in adapted.values()):
         raise DivergenceError(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from resalign.bilevel.hypergradient import Hypergradient
 from resalign.bilevel.solving import SolverConfig
-from resalign.tensors.params import norm
+from resalign.tensors.params import zeros_like
 from resalign.tensors.steps import DivergenceError
 from resalign.tracking import log
 
@@ -16,36 +17,40 @@ def under_relaxed(
     estimate: Callable[[SolverConfig], Hypergradient],
     solver: SolverConfig,
     *,
-    max_residual: float,
+    is_accepted: Callable[[Hypergradient], bool],
     halvings: int,
+    is_replaced: bool = False,
     where: str,
 ) -> tuple[Hypergradient, float]:
-    """Estimates a hypergradient, halving the solver's relaxation ω (which raises K) until the solve does not diverge.
+    """Estimates a hypergradient, halving the solver's relaxation ω until the estimate is accepted.
 
     Args:
-        estimate: The hypergradient by a given solver.
+        estimate: The hypergradient by a given solver; the first attempt is made by ``solver`` itself.
         solver: The solver of the first attempt; only one with a field ``relaxation`` can be retried.
-        max_residual: Relative residual above which a solve counts as diverged.
+        is_accepted: Whether an estimate will do.
         halvings: Most halvings of the relaxation; 0 for none.
+        is_replaced: Whether zero takes the place of an estimate that is not accepted after the last halving.
         where: Name of the estimate, for messages.
 
     Returns:
-        The estimate and its relaxation, 1 for a solver without one.
+        The estimate and its relaxation: 1 for a solver without one, 0 for an estimate that was replaced by zero.
 
     Raises:
-        DivergenceError: If the estimate is not finite or its residual too large, and no halving is left.
+        DivergenceError: If no estimate is accepted, no halving is left, and nothing replaces it.
     """
     relaxation, left = getattr(solver, "relaxation", 1.0), halvings
     while True:
         result = estimate(solver)
-        residual = result.solution.relative_residual
-        solved = result.solution.state == "first_order" or residual <= max_residual
-        if math.isfinite(norm(result.value)) and solved:
+        if is_accepted(result):
             return result, relaxation
+        residual = result.solution.relative_residual
         state = f"relative residual {residual:.3g} at relaxation {relaxation:g}, γ {result.gamma:g}"
+        if not left and is_replaced:
+            return replace(result, value=zeros_like(result.value)), 0.0
         if not left:
             remedy = "lower gamma" if halvings else "lower gamma, or set on_divergence: damp"
             raise DivergenceError(f"hypergradient of {where}: {state}; {remedy}")
         relaxation, left = relaxation / 2, left - 1
         solver = solver.model_copy(update={"relaxation": relaxation})
-        log.warning("hypergradient of %s: %s; retrying at relaxation %g", where, state, relaxation)
+        level = logging.INFO if is_replaced else logging.WARNING  # who expects rejections counts them
+        log.log(level, "hypergradient of %s: %s; retrying at relaxation %g", where, state, relaxation)

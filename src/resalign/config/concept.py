@@ -10,7 +10,8 @@ from resalign.config.strict import ConfigError, Strict
 
 IMAGE_SETS = ("forget", "retain", "pool")  # image sets of every method
 # Further data of the concept, which a method names in `needs()` of its Config.
-OPTIONAL = ("substitute", "retain_prompts", "mosaic", "masks")
+OPTIONAL = ("substitute", "retain_prompts", "mosaic", "masks", "prior")
+OPTIONAL_FOLDERS = ("masks", "prior")  # those that are assets
 
 
 class ConceptPrompts(Strict):
@@ -32,6 +33,9 @@ class ConceptConfig(ConceptPrompts):
     )
     masks: str | None = Field(
         None, description="where each image of `forget` shows the concept: a white and black image of the same name"
+    )
+    prior: str | None = Field(
+        None, description="images of what users personalise, at large, for methods that simulate prior preservation"
     )
     several: dict[str, ConceptPrompts] = Field(
         {}, description="several concepts by name, each with prompts and a substitute, in place of the two keys above"
@@ -62,6 +66,7 @@ class ConceptConfig(ConceptPrompts):
             "retain_prompts": {"retain_prompts": self.retain_prompts},
             "mosaic": {},
             "masks": {"masks": self.masks},
+            "prior": {"prior": self.prior},
         }
         return [key for need in needs for key, value in given[need].items() if not value]
 

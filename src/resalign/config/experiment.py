@@ -10,7 +10,7 @@ from typing import Any
 from resalign.config import registry
 from resalign.config.assets import WEIGHT_SUFFIXES, AssetConfig, check_consent, read_catalogue
 from resalign.config.attack_data import AttackDataConfig, check_chains
-from resalign.config.concept import IMAGE_SETS, check_methods
+from resalign.config.concept import IMAGE_SETS, OPTIONAL_FOLDERS, check_methods
 from resalign.config.detector_audit import StandInConfig
 from resalign.config.extension import extended
 from resalign.config.references import fault_of, split_reference
@@ -207,7 +207,7 @@ class Experiment:
         found = {
             "model": config.model,
             **{f"pipelines.{label}": reference for label, reference in config.pipelines.items()},
-            **{f"concept.{k}": v for k in (*IMAGE_SETS, "masks") if (v := getattr(config.concept, k))},
+            **{f"concept.{k}": v for k in (*IMAGE_SETS, *OPTIONAL_FOLDERS) if (v := getattr(config.concept, k))},
             **{f"attacks.{k}.{key}": name for k, v in self.attack_data.items() for key, name in v.images.items()},
             **{f"prompts.{k}.source{of}": name for k in config.prompts for of, name in self.prompt_sources(k).items()},
             **{

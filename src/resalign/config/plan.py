@@ -12,7 +12,7 @@ from typing import Any
 from resalign.config import apart
 from resalign.config.assets import WEIGHT_SUFFIXES
 from resalign.config.captions import CAPTION_TABLES, caption_tables
-from resalign.config.concept import IMAGE_SETS, needs_of
+from resalign.config.concept import IMAGE_SETS, OPTIONAL_FOLDERS, needs_of
 from resalign.config.digits import DigitsConfig
 from resalign.config.experiment import TRAIN, Experiment
 from resalign.config.references import is_plain, plain_path, split_reference
@@ -215,8 +215,8 @@ class Plan:
         }
         if "retain_prompts" in needs_of(member.config):
             resolved["retain_prompts"] = list(concept.retain_prompts)
-        if concept.masks and "masks" in needs_of(member.config):
-            resolved["masks"] = self.identity(concept.masks)
+        for key in [key for key in OPTIONAL_FOLDERS if key in needs_of(member.config)]:
+            resolved[key] = self.identity(getattr(concept, key))
         if member.asset:
             resolved["checkpoint"] = self.identity(member.asset)
         modules = (f"resalign.unlearning.{member.name}", *getattr(member.config, "modules", ()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from resalign.data.images import CaptionedImages, DataError
 from resalign.diffusion.conditioning import Conditioning, concatenate
@@ -37,11 +38,12 @@ class EncodedImages:
     """An image set in latent space.
 
     Attributes:
-        latents: (N, C, h, w), scaled.
+        latents: (N, C, h, w), scaled; means, where there are standard deviations.
         conditioning: The distinct prompts, embedded; P of them.
         prompt_rows: Row of each image's prompt, (N,).
         noise_scheduler: The forward process.
         prompts: Each image's prompt, N of them.
+        stds: (N, C, h, w), scaled, of posteriors that every draw samples anew; None for latents that stay as they are.
     """
 
     latents: torch.Tensor
@@ -49,6 +51,7 @@ class EncodedImages:
     prompt_rows: torch.Tensor
     noise_scheduler: diffusers.SchedulerMixin
     prompts: tuple[str, ...]
+    stds: torch.Tensor | None = None
 
     def __len__(self) -> int:
         """Number of images."""
@@ -61,6 +64,7 @@ class EncodedImages:
             latents=self.latents[indices],
             prompt_rows=self.prompt_rows[indices],
             prompts=tuple(self.prompts[index] for index in indices.tolist()),
+            stds=None if self.stds is None else self.stds[indices],
         )
 
     def halves(self) -> tuple[EncodedImages, EncodedImages]:
@@ -76,9 +80,12 @@ class EncodedImages:
 
     def draw(self, batch_size: int, generator: torch.Generator) -> NoisyBatch:
         """A batch of images drawn with replacement, each at a timestep of its own, uniform over the schedule."""
-        indices = torch.randint(len(self), (batch_size,), generator=generator)
-        positions = torch.randint(self._train_timesteps, (batch_size,), generator=generator)
-        return self.at(indices, positions, generator)
+        return self.at(*self._drawn(batch_size, generator), generator)
+
+    def draw_pair(self, batch_size: int, generator: torch.Generator) -> tuple[NoisyBatch, NoisyBatch]:
+        """As :meth:`draw`, at two independent noises."""
+        indices, positions = self._drawn(batch_size, generator)
+        return self.at(indices, positions, generator), self.at(indices, positions, generator)
 
     def draw_stratified(self, batch_size: int, generator: torch.Generator) -> NoisyBatch:
         """A batch without replacement (as far as there are images), one timestep from each equal part of time."""
@@ -90,10 +97,17 @@ class EncodedImages:
     def at(self, indices: torch.Tensor, positions: torch.Tensor, generator: torch.Generator) -> NoisyBatch:
         """The images at ``indices`` (B,), noised to ``positions`` (B,) of the schedule; 0 is the least noise."""
         latents = self.latents[indices]
+        if self.stds is not None:
+            latents = latents + self.stds[indices] * torch.randn(latents.shape, generator=generator).to(latents)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         noisy_latents, timesteps, target = noised(self.noise_scheduler, latents, noise, positions)
         prompts = tuple(self.prompts[index] for index in indices.tolist())
         return NoisyBatch(noisy_latents, timesteps, self.conditioning[self.prompt_rows[indices]], target, prompts)
+
+    def _drawn(self, batch_size: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Indices and positions, (B,) each, uniform."""
+        indices = torch.randint(len(self), (batch_size,), generator=generator)
+        return indices, torch.randint(self._train_timesteps, (batch_size,), generator=generator)
 
     @property
     def _train_timesteps(self) -> int:
@@ -105,6 +119,9 @@ def encode(
     images: CaptionedImages,
     generator: torch.Generator,
     change: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    *,
+    with_flips: bool = False,
+    sampled: Literal["once", "anew"] = "once",
 ) -> EncodedImages:
     """Encodes an image set once: latents are sampled from the posterior, prompts embedded.
 
@@ -113,14 +130,21 @@ def encode(
         images: N images with their prompts.
         generator: Draws the posteriors' noise.
         change: Applied to the pixels (N, 3, H, W) before they are encoded.
+        with_flips: Adds every image flipped horizontally, after all images.
+        sampled: ``anew`` keeps the posteriors, which every draw samples.
 
     Raises:
         DataError: If the images' size is not the model's.
     """
     if images.pixels != loaded.pixels:
         raise DataError(f"the model has {loaded.pixels} pixels, the images are read at {images.pixels}; set pixels")
-    latents = loaded.encode_images(change(images.load()) if change else images.load(), generator)
-    return with_prompts(loaded, latents, images.prompts)
+    pixels, prompts = change(images.load()) if change else images.load(), images.prompts
+    if with_flips:
+        pixels, prompts = torch.cat([pixels, pixels.flip(-1)]), (*prompts, *prompts)
+    if sampled == "once":
+        return with_prompts(loaded, loaded.encode_images(pixels, generator), prompts)
+    means, stds = loaded.posterior(pixels)
+    return replace(with_prompts(loaded, means, prompts), stds=stds)
 
 
 def with_prompts(loaded: LoadedPipeline, latents: torch.Tensor, prompts: Sequence[str]) -> EncodedImages:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,23 @@ class LoadedPipeline:
 
     def encode_images(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Latents (B, C, h, w), scaled, sampled from the autoencoder's posterior of images (B, 3, H, W) in [-1, 1]."""
+        latents = []
+        for mean, std in self._posteriors(images):
+            noise = torch.randn(mean.shape, generator=generator).to(mean)
+            latents.append(self._scaled(mean + std * noise))
+        return torch.cat(latents)
+
+    def posterior(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Means and standard deviations of the latents that :meth:`encode_images` samples, (B, C, h, w) each."""
+        means, stds = zip(*self._posteriors(images), strict=True)
+        return self._scaled(torch.cat(means)), torch.cat(stds) * self.pipeline.vae.config.scaling_factor
+
+    def _scaled(self, latents: torch.Tensor) -> torch.Tensor:
+        config = self.pipeline.vae.config
+        return (latents - (config.shift_factor or 0.0)) * config.scaling_factor
+
+    def _posteriors(self, images: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Unscaled means and standard deviations of the autoencoder's posterior, as many at once as it can take."""
         vae = self.pipeline.vae
         batch_size = min(MOST_ENCODED, max(1, PIXELS_ENCODED // (images.shape[2] * images.shape[3])))
 
@@ -86,14 +103,10 @@ class LoadedPipeline:
             found = vae.encode(part).latent_dist
             return torch.stack([found.mean, found.std], dim=1)
 
-        latents = []
         for batch in images.split(batch_size):
             with torch.no_grad():
                 mean, std = in_parts(posterior, (batch.to(self.device, vae.dtype),)).unbind(dim=1)
-            noise = torch.randn(mean.shape, generator=generator).to(mean)
-            shift = vae.config.shift_factor or 0.0
-            latents.append((mean + std * noise - shift) * vae.config.scaling_factor)
-        return torch.cat(latents)
+            yield mean, std
 
 
 def load_pipeline(

@@ -54,6 +54,9 @@ class Parametrisation(Protocol):
     def weights(self, start: Params, variables: Params) -> dict[str, torch.Tensor]:
         """All weights θ + T(ψ), by name; differentiable in both arguments."""
 
+    def fitted(self, start: Params, weights: Params) -> dict[str, torch.Tensor]:
+        """Variables whose weights are the nearest to given ones (Frobenius norm), start being θ."""
+
 
 @dataclass(frozen=True)
 class FullRank:
@@ -68,6 +71,10 @@ class FullRank:
     def weights(self, start: Params, variables: Params) -> dict[str, torch.Tensor]:
         """θ + ψ."""
         return {n: start[n] + variables[f"delta.{n}"] if n in self.names else start[n] for n in start}
+
+    def fitted(self, start: Params, weights: Params) -> dict[str, torch.Tensor]:
+        """The changes."""
+        return {f"delta.{name}": weights[name] - start[name] for name in self.names}
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,15 @@ class LowRank:
             for n in start
         }
 
+    def fitted(self, start: Params, weights: Params) -> dict[str, torch.Tensor]:
+        """B = US/scale and A = Vᵀ of the change's leading singular values and vectors."""
+        variables = {}
+        for name in self.names:
+            u, s, vh = torch.linalg.svd(weights[name] - start[name], full_matrices=False)
+            variables[f"lora_down.{name}"] = vh[: self.rank]
+            variables[f"lora_up.{name}"] = u[:, : self.rank] * s[: self.rank] / self.scale
+        return variables
+
 
 def lora(weights: Params, rank: int, *, down_std: float | None = None, up_std: float = 0.0) -> LowRank:
     """Low-rank changes of every attention projection; see :class:`LowRank`."""
@@ -127,6 +143,33 @@ def vjp(
     moved = parametrisation.weights(start, leaves)
     pairing = torch.stack([(moved[name] * weight_gradient[name]).sum() for name in weight_gradient]).sum()
     return gradient(pairing, leaves)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that is trained through variables φ: θ = θ₀ + T(φ).
+
+    Attributes:
+        parametrisation: T.
+        original: θ₀.
+        variables: φ, leaves that an optimizer changes in place.
+    """
+
+    parametrisation: Parametrisation
+    original: Params
+    variables: Params
+
+    def weights(self, variables: Params | None = None) -> dict[str, torch.Tensor]:
+        """θ₀ + T(φ), differentiable in φ, or in the ``variables`` that take its place."""
+        return self.parametrisation.weights(self.original, self.variables if variables is None else variables)
+
+    def fitted(self, weights: Params) -> dict[str, torch.Tensor]:
+        """Variables whose weights are the nearest to given ones."""
+        return self.parametrisation.fitted(self.original, weights)
+
+    def vjp(self, weight_gradient: Params) -> dict[str, torch.Tensor]:
+        """A gradient in weight space as one in φ."""
+        return vjp(self.parametrisation, self.original, self.variables, weight_gradient)
 
 
 def named_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:

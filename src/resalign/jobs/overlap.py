@@ -51,5 +51,11 @@ def folder(plan: Plan) -> str | None:
 def _seen(plan: Plan) -> dict[str, str]:
     """Asset references of image sets that unlearning or evaluation uses, as the page calls them."""
     config = plan.experiment.config
-    training = {"forget set": config.concept.forget, "retain set": config.concept.retain, "pool": config.concept.pool}
-    return {**training, **{"reference images" if name == config.reference else name: name for name in plan.real_images}}
+    concept = config.concept
+    training = {"forget set": concept.forget, "retain set": concept.retain, "pool": concept.pool}
+    prior = {"prior images": concept.prior} if concept.prior else {}
+    return {
+        **training,
+        **prior,
+        **{"reference images" if name == config.reference else name: name for name in plan.real_images},
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from resalign.config.concept import IMAGE_SETS, ConceptPrompts, needs_of
+from resalign.config.concept import IMAGE_SETS, OPTIONAL_FOLDERS, ConceptPrompts, needs_of
 from resalign.jobs.inputs import Input
 from resalign.jobs.training import TrainingJob, training_settings
 
@@ -22,6 +22,7 @@ class UnlearnJob(TrainingJob):
     pool: Input
     retain_prompts: tuple[str, ...] = ()
     masks: Input | None = None
+    prior: Input | None = None
     checkpoint: Input | None
 
     @classmethod
@@ -32,8 +33,8 @@ class UnlearnJob(TrainingJob):
         given: dict[str, Any] = {name: Input.asset(plan, getattr(concept, name)) for name in IMAGE_SETS}
         if "retain_prompts" in needs_of(member.config):
             given["retain_prompts"] = concept.retain_prompts
-        if concept.masks and "masks" in needs_of(member.config):
-            given["masks"] = Input.asset(plan, concept.masks)
+        for key in [key for key in OPTIONAL_FOLDERS if key in needs_of(member.config)]:
+            given[key] = Input.asset(plan, getattr(concept, key))
         return cls(
             **training_settings(plan, stage),
             model=Input.asset(plan, config.model),
@@ -46,4 +47,4 @@ class UnlearnJob(TrainingJob):
     @property
     def images(self) -> dict[str, Input]:
         """The image sets by name."""
-        return {name: getattr(self, name) for name in IMAGE_SETS}
+        return {name: path for name in (*IMAGE_SETS, "prior") if (path := getattr(self, name))}

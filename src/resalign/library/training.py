@@ -57,8 +57,8 @@ def unlearned_weights(
         loaded: The pipeline; its own weights stay as they are.
         method: A member of :mod:`resalign.unlearning`.
         config: The method's settings.
-        images: Image sets by name, some of :data:`resalign.config.concept.IMAGE_SETS`; a method that uses another one
-            fails.
+        images: Image sets by name, some of :data:`resalign.config.concept.IMAGE_SETS` and ``prior``; a method that
+            uses another one fails.
         run: Seed and records.
         concepts: The concepts in words; a single one without prompts takes the captions of ``forget``.
         retain_prompts: Prompts that the model should keep.
@@ -87,6 +87,7 @@ def unlearned_weights(
         concepts=tuple(words) or (ConceptPrompts(prompts=captions),),
         retain_prompts=tuple(retain_prompts),
         checkpoint=checkpoint,
+        prior=sets.get("prior"),
     )
     _check_needs(name, needs_of(config), data, masks)
     data = replace(data, **_optional(loaded, config, images, masks, run))
@@ -117,6 +118,7 @@ def _check_needs(name: str, needs: Sequence[str], data: UnlearningData, masks: P
         "retain_prompts": bool(data.retain_prompts),
         "mosaic": isinstance(data.forget, EncodedImages),
         "masks": masks is not None and isinstance(data.forget, EncodedImages),
+        "prior": data.prior is not None,
     }
     if lacking := [need for need in needs if not there[need]]:
         raise ConfigError(f"{name} needs {', '.join(lacking)}; give {'it' if len(lacking) == 1 else 'them'}")
@@ -153,8 +155,10 @@ def run_attack(
     # by which a search is judged.
     fixed = Run(seed=0)
     streams = {name: fixed if name in ("heldout", "harmful") else run for name in ATTACK_SETS}
+    own = getattr(config, "encoding", {})  # of an attack that trains on images
+    encoding: dict[str, Any] = {name: own if name in ("train", "prior") else {} for name in ATTACK_SETS}
     sets = {
-        name: encode(loaded, images[name], streams[name].generator("encode", name))
+        name: encode(loaded, images[name], streams[name].generator("encode", name), **encoding[name])
         for name in ATTACK_SETS
         if name in images
     }

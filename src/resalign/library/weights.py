@@ -52,6 +52,7 @@ def unlearn(
     forget: Images | None = None,
     retain: Images | None = None,
     pool: Images | None = None,
+    prior: Images | None = None,
     prompts: Sequence[str] | Mapping[str, ConceptPrompts] = (),
     substitute: str = "",
     retain_prompts: Sequence[str] = (),
@@ -73,6 +74,7 @@ def unlearn(
             caption column, or pairs of a PIL image and its caption. Methods that use prompts only need no images.
         retain: Images that the model should keep drawing.
         pool: Harmless images that simulated users fine-tune on.
+        prior: Images of what users personalise, at large, for methods that ask for them.
         prompts: Texts that name the concept, by default the captions of ``forget``; or several concepts by name.
         substitute: A text for what should be shown in its place, for methods that need one.
         retain_prompts: Texts that the model should keep, for methods that preserve without images.
@@ -94,7 +96,7 @@ def unlearn(
     member = registry.member("unlearning", method)
     config = member.Config.parse(settings, where=f"method '{method}'")
     checkpoint = Path(settings["checkpoint"]) if "checkpoint" in settings else None
-    sets = {"forget": forget, "retain": retain, "pool": pool}
+    sets = {"forget": forget, "retain": retain, "pool": pool, "prior": prior}
     with _training(pipeline, computing) as loaded, captioned(sets, loaded.pixels) as images:
         run = _run(computing, seed, history or tracked(f"unlearn/{method}/seed-{seed}"))
         words: dict[str, Any] = {"concepts": _concepts(prompts, substitute)}

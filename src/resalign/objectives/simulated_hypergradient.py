@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +16,8 @@ from resalign.bilevel.hypergradient import FineTuned, Gamma, Hypergradient, exac
 from resalign.bilevel.relaxation import under_relaxed
 from resalign.bilevel.solving import SolverConfig, default_solver, solve, solver_module
 from resalign.config.strict import Strict
+from resalign.diffusion.parametrisation import Trained
+from resalign.lazy import torch
 from resalign.objectives.simulation import Simulation, SimulationConfig
 from resalign.tensors.params import Params, norm
 
@@ -31,15 +35,27 @@ class HypergradientConfig(Strict):
     mapping: Literal["exact", "merged"] = "exact"
     hessian_batch_size: int = Field(8, gt=0, description="(image, noise, stratified timestep) over which H is taken")
     hessian_products: Mode = "exact"
-    on_divergence: Literal["raise", "damp"] = "raise"
-    max_residual: float = Field(1.0, gt=0, description="relative residual above which a solve counts as diverged")
-    max_damping: int = Field(6, gt=0, description="halvings of the relaxation before giving up")
+    on_divergence: Literal["raise", "damp", "reject"] = Field(
+        "raise",
+        description="damp halves the relaxation of a solve that diverged; reject, released, also that of a draw whose "
+        "gradient is too long, on a new batch each time, and in the end leaves the draw its direct gradient alone",
+    )
+    max_residual: float = Field(
+        1.0, gt=0, description="relative residual above which a solve counts as diverged; not of reject"
+    )
+    max_draw_norm: float | None = Field(
+        None, gt=0, description="of reject: norm of a draw's gradient in the outer variables; released: 0.2"
+    )
+    max_damping: int = Field(6, gt=0, description="halvings of the relaxation before giving up; released: 5")
     simulation: SimulationConfig = SimulationConfig()
 
     @model_validator(mode="after")
     def _only_relaxation_damps(self) -> HypergradientConfig:
-        if self.on_divergence == "damp" and not hasattr(self.solver, "relaxation"):
-            raise ValueError(f"on_divergence: damp lowers a relaxation, which {solver_module(self.solver)} has not")
+        if self.on_divergence != "raise" and not hasattr(self.solver, "relaxation"):
+            name = solver_module(self.solver)
+            raise ValueError(f"on_divergence: {self.on_divergence} lowers a relaxation, which {name} has not")
+        if self.max_draw_norm is not None and self.on_divergence != "reject":
+            raise ValueError(f"max_draw_norm is for on_divergence: reject, got {self.on_divergence}")
         if self.gamma_unmatched is not None and self.gamma != "matched":
             raise ValueError(f"gamma_unmatched is for gamma: matched, got gamma {self.gamma}")
         return self
@@ -51,7 +67,15 @@ class HypergradientConfig(Strict):
 
 
 def simulated_hypergradient(
-    config: HypergradientConfig, simulation: Simulation, theta: Params, outer_loss: Loss, *, where: str
+    config: HypergradientConfig,
+    simulation: Simulation,
+    theta: Params,
+    outer_loss: Loss,
+    *,
+    outer: Trained | None = None,
+    state: dict[str, Any] | None = None,
+    draw_norm: Callable[[Params], float] = norm,
+    where: str,
 ) -> tuple[Hypergradient, dict[str, float]]:
     """Fine-tunes θ as ``simulation`` and differentiates the outer loss through it [ResAlign, Alg. 2, lines 7 and 8].
 
@@ -60,27 +84,52 @@ def simulated_hypergradient(
         simulation: The draw (D_FT, C).
         theta: θ, detached; left untouched.
         outer_loss: Loss as a function of the weights after fine-tuning.
+        outer: The outer variables φ, for a draw in their coordinates.
+        state: The inner optimizer's, see :func:`resalign.bilevel.adaptation.adapt`.
+        draw_norm: Norm of the whole gradient to which the hypergradient of the draw contributes; of ``reject``.
         where: Name of the estimate, for messages.
 
     Returns:
-        d outer_loss(θ*) / dθ, and the quantities to log.
+        d outer_loss(θ*) / dθ, or / dφ of a draw that ``is_outer``, and the quantities to log; zero at a ``relaxation``
+        of 0 if it was rejected for good.
 
     Raises:
-        DivergenceError: If the fine-tuning or the solve diverges, and ``on_divergence`` is ``raise``.
+        DivergenceError: If the fine-tuning diverges, or the solve and ``on_divergence`` does not allow for it.
     """
-    tuned = simulation.run(theta, hessian_batch_size=config.hessian_batch_size)
-    is_merged = config.mapping == "merged" or simulation.adaptation == "full"
+    tuned = simulation.run(theta, hessian_batch_size=config.hessian_batch_size, outer=outer, state=state)
+    is_merged = config.mapping == "merged" or simulation.adaptation == "full" or simulation.is_outer
     hypergradient = merged_hypergradient if is_merged else exact_hypergradient
-    gamma, mode = _gamma(config, tuned), config.hessian_products
+    gamma, mode, rejects = _gamma(config, tuned), config.hessian_products, config.on_divergence == "reject"
+
+    def loss(point: Params) -> torch.Tensor:
+        return outer_loss(outer.weights(point) if simulation.is_outer and outer else point)
+
+    def estimated(solver: SolverConfig) -> Hypergradient:
+        nonlocal tuned
+        if rejects and solver is not config.solver:
+            tuned = replace(tuned, loss=simulation.frozen_loss(config.hessian_batch_size, outer))
+        return hypergradient(loss, tuned, gamma=gamma, solve=partial(solve, config=solver), mode=mode)
+
     estimate, relaxation = under_relaxed(
-        lambda solver: hypergradient(outer_loss, tuned, gamma=gamma, solve=partial(solve, config=solver), mode=mode),
+        estimated,
         config.solver,
-        max_residual=config.max_residual,
-        halvings=config.max_damping if config.on_divergence == "damp" else 0,
+        is_accepted=partial(_is_accepted, config, draw_norm),
+        halvings=0 if config.on_divergence == "raise" else config.max_damping,
+        is_replaced=rejects,
         where=f"{where} ({simulation})",
     )
     drawn = {"inner_lr": simulation.lr, "inner_steps": simulation.steps, "inner_lora": simulation.adaptation == "lora"}
     return estimate, {**drawn, "inner_loss": tuned.losses[-1], **_logged(estimate), "relaxation": relaxation}
+
+
+def _is_accepted(config: HypergradientConfig, draw_norm: Callable[[Params], float], found: Hypergradient) -> bool:
+    """Whether an estimate is finite, and solved; of ``reject``: short enough, by a solve that did not diverge."""
+    solution = found.solution
+    if config.on_divergence == "reject":
+        size = draw_norm(found.value)
+        return math.isfinite(size) and size <= (config.max_draw_norm or math.inf) and solution.state != "diverged"
+    is_solved = solution.state == "first_order" or solution.relative_residual <= config.max_residual
+    return math.isfinite(norm(found.value)) and is_solved
 
 
 def _gamma(config: HypergradientConfig, tuned: FineTuned) -> Gamma:

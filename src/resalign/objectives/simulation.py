@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from resalign.bilevel.adaptation import adapt
+from resalign.bilevel.adaptation import Optimizer, adapt
 from resalign.bilevel.hvp import Loss
 from resalign.bilevel.hypergradient import FineTuned
 from resalign.config.strict import Strict
-from resalign.diffusion.batches import EncodedImages, NoisyBatch
-from resalign.diffusion.parametrisation import FullRank, Parametrisation, lora, select
+from resalign.diffusion.batches import EncodedImages, NoisyBatch, with_prompts
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
+from resalign.diffusion.parametrisation import FullRank, Parametrisation, Scope, Trained, lora, select
 from resalign.diffusion.precision import in_float32
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss, prior_preserving_loss
-from resalign.tensors.params import Params
+from resalign.tensors.params import Params, detached
 
 T = TypeVar("T")
+WeightsOf = Callable[[Params], Params]
+LossName = Literal["denoising", "prior_preserving"]
+# Variables of the user's own, or, released, those of the outer loop: `outer` trains them on; `projected` trains all
+# weights, then takes the outer variables whose weights are the nearest.
+Adaptation = Literal["full", "attention", "lora", "outer", "projected"]
+CHOICES = ("lr", "steps", "loss", "adaptation", "optimizer")
+
+
+class Configuration(Strict):
+    """C, one fine-tuning configuration."""
+
+    lr: float = Field(gt=0)
+    steps: int = Field(gt=0)
+    loss: LossName = "denoising"
+    adaptation: Adaptation
+    optimizer: Optimizer
 
 
 class SimulationConfig(Strict):
@@ -26,9 +45,15 @@ class SimulationConfig(Strict):
 
     lr: tuple[float, ...] = (1e-4, 1e-5, 1e-6)
     steps: tuple[int, ...] = (5, 10, 20, 30)
-    loss: tuple[Literal["denoising", "prior_preserving"], ...] = ("denoising", "prior_preserving")
-    adaptation: tuple[Literal["full", "attention", "lora"], ...] = ("full", "lora")
-    optimizer: tuple[Literal["sgd", "adam"], ...] = ("sgd", "adam")
+    loss: tuple[LossName, ...] = ("denoising", "prior_preserving")
+    adaptation: tuple[Adaptation, ...] = ("full", "lora")
+    optimizer: tuple[Optimizer, ...] = ("sgd", "adam")
+    configurations: tuple[Configuration, ...] = Field(
+        (), description="released: in place of the five lists; each outer step takes some, none twice"
+    )
+    adam_state: Literal["new", "kept"] = Field(
+        "new", description="kept: each of the configurations that is `outer` goes on with its own moments, as released"
+    )
     data: Literal["redrawn", "fixed"] = Field(
         "redrawn", description="fixed: every draw fine-tunes on the run's first subset, the ablation of varied data"
     )
@@ -36,16 +61,40 @@ class SimulationConfig(Strict):
     batch_size: int = Field(1, gt=0)
     lora_rank: int = Field(4, gt=0)
     prior_weight: float = Field(1.0, ge=0)
+    instance_prompt: str | None = Field(
+        None,
+        description="caption of D_FT in prior-preserving draws; null for its own; released: a photo of *s person",
+    )
 
     @model_validator(mode="after")
     def _choices_are_positive(self) -> SimulationConfig:
-        for name in ("lr", "steps", "loss", "adaptation", "optimizer"):
+        for name in CHOICES:
             values = getattr(self, name)
             if not values:
                 raise ValueError(f"simulation.{name} needs at least one choice")
             if name in ("lr", "steps") and min(values) <= 0:
                 raise ValueError(f"simulation.{name} must be positive, got {values}")
         return self
+
+    @model_validator(mode="after")
+    def _lists_or_configurations(self) -> SimulationConfig:
+        fields = type(self).model_fields
+        given = [name for name in CHOICES if getattr(self, name) != fields[name].default]
+        if self.configurations and given:
+            raise ValueError(f"simulation.configurations take the place of {given}; leave out one or the other")
+        if self.adam_state == "kept" and not self.configurations:
+            raise ValueError("simulation.adam_state: kept is for simulation.configurations, which have a state each")
+        return self
+
+    @property
+    def losses(self) -> set[LossName]:
+        """The losses that a draw may have."""
+        return {configuration.loss for configuration in self.configurations} or set(self.loss)
+
+    def chosen(self, draws: int, stream: torch.Generator) -> list[int | None]:
+        """Indices of the configurations of one outer step, none twice; None where each draw picks from the lists."""
+        count = len(self.configurations)
+        return torch.randperm(count, generator=stream)[:draws].tolist() if count else [None] * draws
 
 
 class Simulation:
@@ -58,64 +107,108 @@ class Simulation:
 
     def __init__(
         self,
-        denoiser: torch.nn.Module,
+        loaded: LoadedPipeline,
         pool: EncodedImages,
-        retain: EncodedImages,
+        prior: EncodedImages,
         config: SimulationConfig,
         stream: torch.Generator,
         fixed_stream: torch.Generator,
+        configuration: int | None = None,
     ) -> None:
         """Draws C, then D_FT.
 
         Args:
-            denoiser: The network whose weights are fine-tuned; it is called functionally and not changed.
+            loaded: The model whose denoiser is fine-tuned; it is called functionally and not changed.
             pool: Images of which D_FT is a subset.
-            retain: Images of the prior-preserving loss.
+            prior: Images of the prior-preserving loss.
             config: π(C).
             stream: Random numbers of this draw.
             fixed_stream: Random numbers of the subset that all draws of a run share where ``data`` is fixed.
+            configuration: Which of ``config.configurations`` is C; None to draw each value from its list.
         """
-        self.lr = _pick(config.lr, stream)
-        self.steps = _pick(config.steps, stream)
-        self.loss = _pick(config.loss, stream)
-        self.adaptation = _pick(config.adaptation, stream)
-        self.optimizer = _pick(config.optimizer, stream)
+        if configuration is None:
+            chosen = Configuration(**{name: _pick(getattr(config, name), stream) for name in CHOICES})
+        else:
+            chosen = config.configurations[configuration]
+        self.lr, self.steps, self.loss = chosen.lr, chosen.steps, chosen.loss
+        self.adaptation, self.optimizer = chosen.adaptation, chosen.optimizer
         # Both settings consume the same number of random values, so that ablations share every other draw.
         subset = torch.randperm(len(pool), generator=stream)
         if config.data == "fixed":
             subset = torch.randperm(len(pool), generator=fixed_stream)
         self.images = pool.subset(subset[: config.images])
-        self._denoiser, self._retain, self._config, self._stream = denoiser, retain, config, stream
+        if config.instance_prompt is not None and self.loss == "prior_preserving":
+            captioned = with_prompts(loaded, self.images.latents, [config.instance_prompt] * len(self.images))
+            self.images = replace(captioned, stds=self.images.stds)
+        self._denoiser, self._prior, self._config, self._stream = loaded.denoiser, prior, config, stream
 
-    def run(self, theta: Params, *, hessian_batch_size: int) -> FineTuned:
+    @property
+    def is_outer(self) -> bool:
+        """Whether the fine-tuned point has the coordinates of the outer variables; else it is one of weights."""
+        return self.adaptation in ("outer", "projected")
+
+    def run(
+        self,
+        theta: Params,
+        *,
+        hessian_batch_size: int,
+        outer: Trained | None = None,
+        state: dict[str, Any] | None = None,
+    ) -> FineTuned:
         """Fine-tunes θ, a fresh batch at every step, then freezes a stratified batch for the loss's curvature.
 
         Args:
             theta: The weights θ; left untouched.
             hessian_batch_size: Examples of the frozen batch.
+            outer: The outer variables φ, whose weights are θ; for a draw that ``is_outer``.
+            state: The optimizer's, see :func:`adapt`.
+
+        Returns:
+            The fine-tuning of the weights θ, or of φ in place of θ where the draw ``is_outer``.
 
         Raises:
             DivergenceError: If a loss or gradient is not finite.
         """
-        trained = self._parametrisation(theta)
-        start = trained.initial(theta, self._stream)
-        adapted, losses = adapt(
-            lambda step, psi: self._objective(self._config.batch_size)(trained.weights(theta, psi)),
-            start,
-            lr=self.lr,
-            steps=self.steps,
-            optimizer=self.optimizer,
-        )
-        frozen = in_float32(self._objective(hessian_batch_size, stratified=True))
+        assert outer or not self.is_outer, f"a draw of adaptation {self.adaptation} is given no outer variables"
+
+        def fine_tuned(weights_of: WeightsOf, start: Params) -> tuple[dict[str, torch.Tensor], list[float]]:
+            return adapt(
+                lambda step, psi: self._objective(self._config.batch_size)(weights_of(psi)),
+                start,
+                lr=self.lr,
+                steps=self.steps,
+                optimizer=self.optimizer,
+                state=state,
+            )
+
         # T steps of gradient descent at a rate η are a proximal step of γ = Tη, to first order.
         gamma = self.lr * self.steps if self.optimizer == "sgd" else None
+        if outer and self.is_outer:
+            phi = detached(outer.variables)
+            if self.adaptation == "outer":
+                adapted, losses = fine_tuned(outer.weights, phi)
+            else:
+                moved, losses = fine_tuned(dict, theta)
+                adapted = outer.fitted(moved)
+            frozen = self.frozen_loss(hessian_batch_size, outer)
+            return FineTuned(phi, phi, adapted, lambda _, psi: psi, frozen, tuple(losses), gamma)
+        trained = self._parametrisation(theta)
+        start = trained.initial(theta, self._stream)
+        adapted, losses = fine_tuned(partial(trained.weights, theta), start)
+        frozen = self.frozen_loss(hessian_batch_size)
         return FineTuned(theta, start, adapted, trained.weights, frozen, tuple(losses), gamma)
 
+    def frozen_loss(self, batch_size: int, outer: Trained | None = None) -> Loss:
+        """L_FT on one stratified batch, in float32, at a point as :meth:`run` returns it."""
+        loss, is_outer = in_float32(self._objective(batch_size, stratified=True)), self.is_outer
+        return lambda point: loss(outer.weights(point) if is_outer and outer else point)
+
     def _parametrisation(self, theta: Params) -> Parametrisation:
-        """The variables that the simulated user trains."""
+        """The variables of the simulated user's own."""
         if self.adaptation == "lora":
             return lora(theta, self._config.lora_rank)
-        return FullRank(tuple(select(theta, self.adaptation)))
+        scope: Scope = "attention" if self.adaptation == "attention" else "full"
+        return FullRank(tuple(select(theta, scope)))
 
     def _objective(self, batch_size: int, *, stratified: bool = False) -> Loss:
         """L_FT on one batch, frozen: the same function of the weights at every call."""
@@ -126,7 +219,7 @@ class Simulation:
         denoiser, batch = self._denoiser, draw(self.images)
         if self.loss == "denoising":
             return lambda weights: denoising_loss(denoiser, weights, batch)
-        prior, weight = draw(self._retain), self._config.prior_weight
+        prior, weight = draw(self._prior), self._config.prior_weight
         return lambda weights: prior_preserving_loss(denoiser, weights, batch, prior, weight)
 
     def __str__(self) -> str:

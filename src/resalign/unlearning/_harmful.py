@@ -107,6 +107,21 @@ def harmful_draws(loaded: LoadedPipeline, data: UnlearningData, config: HarmfulC
     return relabelling
 
 
+def denoising_pairs(
+    loaded: LoadedPipeline, data: UnlearningData, config: HarmfulConfig, batch_size: int
+) -> Callable[[torch.Generator], tuple[OfWeights, OfWeights]]:
+    """How the denoising loss is drawn twice: on the same images and timesteps, at two independent noises."""
+
+    def pair(stream: torch.Generator) -> tuple[OfWeights, OfWeights]:
+        batches = data.forget.draw_pair(batch_size, stream)
+        one, other = (
+            partial(harmful_loss, loaded.denoiser, batch=batch, truncation=config.truncation) for batch in batches
+        )
+        return one, other
+
+    return pair
+
+
 def _erasure_draws(loaded: LoadedPipeline, data: UnlearningData, kind: Erasure, batch_size: int) -> Draw:
     """ESD's loss at an x_t that is sampled once with the weights of the draw."""
     original = named_weights(loaded.denoiser)

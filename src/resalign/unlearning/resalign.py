@@ -1,43 +1,91 @@
 """ResAlign: unlearning that resists fine-tuning, by gradient descent through simulated fine-tunings.
 
-Source: Li 2025, NeurIPS, Algorithms 1 and 2. The published configuration is the default; where the released code
-differs (LoRA outer weights, AdamW, gradient clipping, truncation), a field selects it. Another harmful loss takes the
-place of the negative denoising loss by ``harmful``.
+Source: Li 2025, NeurIPS, Algorithms 1 and 2. The published configuration is the default; what AntigoneRandy/ResAlign
+@14775d3 does otherwise is a field each, marked "released". Another harmful loss takes the place of the negative
+denoising loss by ``harmful``.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from resalign.config.strict import Strict
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
-from resalign.diffusion.parametrisation import FullRank, Parametrisation, Scope, lora, named_weights, select, vjp
+from resalign.diffusion.parametrisation import FullRank, Parametrisation, Scope, Trained, lora, named_weights, select
 from resalign.lazy import torch
 from resalign.objectives.distillation import distillation_loss
 from resalign.objectives.simulated_hypergradient import HypergradientConfig, simulated_hypergradient
 from resalign.objectives.simulation import Simulation
-from resalign.tensors.params import Params, add, detached, gradient
+from resalign.tensors.params import Params, add, detached, gradient, norm, zeros_like
 from resalign.tensors.steps import apply_gradients
-from resalign.unlearning._harmful import HarmfulConfig, harmful_draws
+from resalign.unlearning._harmful import HarmfulConfig, OfWeights, denoising_pairs, harmful_draws
+
+Pull = Callable[[Params], dict[str, "torch.Tensor"]]  # a hypergradient → a gradient in the outer variables
+
+
+class Ramp(Strict):
+    """A weight that rises from one value to another in the second half of the outer steps."""
+
+    start: float = Field(ge=0)
+    end: float = Field(ge=0)
+
+    def at(self, step: int, steps: int) -> float:
+        """The value at a step, counted from 1: start + (end − start) · σ(10 (progress − ½)) [released]."""
+        if 2 * step < steps:
+            return self.start
+        progress = (step - steps / 2) / (steps / 2)
+        return self.start + (self.end - self.start) / (1 + math.exp(-10 * (progress - 0.5)))
 
 
 class Config(HarmfulConfig, HypergradientConfig):
     """Published defaults [ResAlign, Section 4.1]; J is not published, 3 is the released code's."""
 
-    steps: int = Field(120, gt=0, description="I, outer steps")
+    steps: int = Field(120, gt=0, description="I, outer steps; released: 160")
     lr: float = Field(2e-4, gt=0)
     optimizer: Literal["sgd", "adamw"] = "adamw"
     weight_decay: float = Field(1e-2, ge=0, description="of the variables: the change of θ₀, or its low-rank factors")
-    alpha: float = Field(1.0, ge=0, description="weight of the distillation term R")
+    meta_rate: float = Field(
+        1.0, gt=0, description="factor of the outer gradient, which adamw all but ignores; released: 0.3"
+    )
+    alpha: Annotated[float, Field(ge=0)] | Ramp = Field(
+        1.0, description="weight of the distillation term R; released: {start: 1.6, end: 2.0}"
+    )
     beta: float = Field(0.8, ge=0, description="weight of the harmful loss after simulated fine-tuning")
     draws: int = Field(3, gt=0, description="J, simulated fine-tunings in each outer step")
     batch_size: int = Field(1, gt=0)
     retain_batch_size: int = Field(4, gt=0)
-    trained: Literal["full", "attention", "lora"] = "full"
+    batches: Literal["shared", "redrawn"] = Field(
+        "shared",
+        description="redrawn, released: each of the J draws has its own harmful and retained images, the harmful ones "
+        "with other noise after fine-tuning than before",
+    )
+    prior: Literal["retain", "prior"] = Field(
+        "retain", description="images of the prior-preserving loss; prior: the concept's own, released: db_prior"
+    )
+    trained: Literal["full", "attention", "lora"] = Field("full", description="released: lora, of rank 4")
     lora_rank: int = Field(4, gt=0)
-    max_grad_norm: float | None = Field(0.2, gt=0)
+    max_grad_norm: float | None = Field(0.2, gt=0, description="clips the outer gradient; released: null")
+
+    @model_validator(mode="after")
+    def _draws_can_be_had(self) -> Config:
+        if 0 < len(self.simulation.configurations) < self.draws:
+            raise ValueError(
+                f"draws is {self.draws}, of {len(self.simulation.configurations)} simulation.configurations"
+            )
+        if self.batches == "redrawn" and self.harmful.name != "denoising":
+            raise ValueError(f"batches: redrawn is for the denoising loss, and harmful is {self.harmful.name}")
+        return self
+
+    def needs(self) -> tuple[str, ...]:
+        """Prior images, where they are asked for and simulated."""
+        asks = self.prior == "prior" and "prior_preserving" in self.simulation.losses
+        return (*super().needs(), *["prior"] * asks)
 
 
 def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:
@@ -49,36 +97,97 @@ def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: R
     Raises:
         DivergenceError: If a loss or gradient is not finite, or a solve diverges and ``on_divergence`` is ``raise``.
     """
-    denoiser, original = loaded.denoiser, named_weights(loaded.denoiser)
-    outer = _outer_parametrisation(config, original)
-    variables = detached(outer.initial(original, run.generator("resalign", "outer")), requires_grad=True)
+    original = named_weights(loaded.denoiser)
+    parametrisation = _outer_parametrisation(config, original)
+    variables = parametrisation.initial(original, run.generator("resalign", "outer"))
+    outer = Trained(parametrisation, original, detached(variables, requires_grad=True))
     kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
-    optimizer = kinds[config.optimizer](list(variables.values()), lr=config.lr, weight_decay=config.weight_decay)
-    stream, draw = run.generator("resalign", "batches"), harmful_draws(loaded, data, config, config.batch_size)
-    for i in run.steps(range(config.steps), variables=variables, optimizer=optimizer, stream=stream):
-        weights = outer.weights(original, variables)
-        outer_loss = draw(weights, stream)
-        retain_batch = data.retain.draw(config.retain_batch_size, stream)
-        # (1 − β)∇L_harm(θ_i) + α∇R(θ_i) [Alg. 2, line 4]
-        harmful = outer_loss(weights)
-        retain = distillation_loss(denoiser, weights, original, retain_batch)
-        total = gradient((1 - config.beta) * harmful + config.alpha * retain, variables)
-        theta = detached(weights)
-        for j in range(config.draws if config.beta else 0):
+    optimizer = kinds[config.optimizer](list(outer.variables.values()), lr=config.lr, weight_decay=config.weight_decay)
+    stream, direct_gradient = run.generator("resalign", "batches"), _direct_gradients(loaded, data, config, outer)
+    prior = data.retain if config.prior == "retain" else data.prior
+    assert prior is not None
+    states: dict[int | None, dict[str, Any]] = {}  # of the inner optimizers, by configuration
+    held = {"variables": outer.variables, "optimizer": optimizer, "stream": stream, "states": states}
+    for i in run.steps(range(config.steps), **held):
+        chosen = config.simulation.chosen(config.draws, run.generator("resalign", "configurations", i))
+        theta, total = detached(outer.weights()), zeros_like(outer.variables)
+        losses, relaxations = [], []
+        for j, configuration in enumerate(chosen):
+            if j == 0 or config.batches == "redrawn":
+                # (1 − β)∇L_harm(θ_i) + α∇R(θ_i) [Alg. 2, line 4]
+                direct, outer_loss, values = direct_gradient(i, stream)
+                total = add(total, direct, 1 / (config.draws if config.batches == "redrawn" else 1))
+                losses.append(values)
+                direct = direct if config.on_divergence == "reject" else {}  # not needed again: as large as the weights
+            if not config.beta:
+                continue
             # D_FT ∼ D, C ∼ π(C); θ* = Adapt(θ_i, D_FT, C); the hypergradient x_j [Alg. 2, lines 6 to 8]
             streams = run.generator("resalign", "simulation", i, j), run.generator("resalign", "fixed data")
-            simulated = Simulation(denoiser, data.pool, data.retain, config.simulation, *streams)
-            where = f"outer step {i}, draw {j}"
-            estimate, logged = simulated_hypergradient(config, simulated, theta, outer_loss, where=where)
-            total = add(total, vjp(outer, original, variables, estimate.value), config.beta / config.draws)
+            simulated = Simulation(loaded, data.pool, prior, config.simulation, *streams, configuration)
+            is_kept = config.simulation.adam_state == "kept" and simulated.adaptation == "outer"
+            pull: Pull = dict if simulated.is_outer else outer.vjp
+            estimate, logged = simulated_hypergradient(
+                config,
+                simulated,
+                theta,
+                outer_loss,
+                outer=outer,
+                state=states.setdefault(configuration, {}) if is_kept else None,
+                draw_norm=partial(_norm_beside, direct, config.beta, pull),
+                where=f"outer step {i}, draw {j}",
+            )
+            total = add(total, pull(estimate.value), config.beta / config.draws)
+            relaxations.append(logged["relaxation"])
             run.history.record(i, **logged)
-        for name, variable in variables.items():
-            variable.grad = total[name]
+        for name, variable in outer.variables.items():
+            variable.grad = total[name].mul_(config.meta_rate)
         grad_norm = apply_gradients(optimizer, config.max_grad_norm, what=f"resalign at outer step {i}")
-        losses = {config.harmful.quantity: harmful.item(), "retain_loss": retain.item()}
-        run.history.record(i, **losses, grad_norm=grad_norm)
-    final = detached(outer.weights(original, variables))
+        means = {quantity: sum(values[quantity] for values in losses) / len(losses) for quantity in losses[0]}
+        run.history.record(i, **means, grad_norm=grad_norm, **_rejections(config, relaxations))
+    final = detached(outer.weights())
     return loaded.named({name: tensor for name, tensor in final.items() if not torch.equal(tensor, original[name])})
+
+
+# i and a random stream → (1 − β)∇L_harm(θ_i) + α∇R(θ_i) on new batches, L_harm after fine-tuning, and values to log.
+DirectGradient = Callable[[int, "torch.Generator"], tuple[dict[str, "torch.Tensor"], OfWeights, dict[str, float]]]
+
+
+def _direct_gradients(loaded: LoadedPipeline, data: UnlearningData, config: Config, outer: Trained) -> DirectGradient:
+    """What an outer step descends besides the hypergradients."""
+    draw = harmful_draws(loaded, data, config, config.batch_size)
+    draw_pair = denoising_pairs(loaded, data, config, config.batch_size)
+
+    def direct_gradient(i: int, stream: torch.Generator) -> tuple[dict[str, torch.Tensor], OfWeights, dict[str, float]]:
+        weights = outer.weights()
+        if config.batches == "redrawn":
+            before, after = draw_pair(stream)
+        else:
+            before = after = draw(weights, stream)
+        retain_batch = data.retain.draw(config.retain_batch_size, stream)
+        harmful = before(weights)
+        retain = distillation_loss(loaded.denoiser, weights, outer.original, retain_batch)
+        alpha = config.alpha.at(i + 1, config.steps) if isinstance(config.alpha, Ramp) else config.alpha
+        direct = gradient((1 - config.beta) * harmful + alpha * retain, outer.variables)
+        return direct, after, {config.harmful.quantity: harmful.item(), "retain_loss": retain.item()}
+
+    return direct_gradient
+
+
+def _norm_beside(direct: Params, beta: float, pull: Pull, hypergradient: Params) -> float:
+    """Norm of the gradient of one draw by itself."""
+    return norm(add(direct, pull(hypergradient), beta))
+
+
+def _rejections(config: Config, relaxations: list[float]) -> dict[str, float]:
+    """Of an outer step: how many draws were accepted at a halved relaxation, and how many not at all."""
+    if config.on_divergence != "reject":
+        return {}
+    first = getattr(config.solver, "relaxation", 1.0)
+    replaced = sum(relaxation == 0 for relaxation in relaxations)
+    return {
+        "halved_draws": sum(relaxation < first for relaxation in relaxations) - replaced,
+        "replaced_draws": replaced,
+    }
 
 
 def _outer_parametrisation(config: Config, weights: Params) -> Parametrisation:
