@@ -29,7 +29,9 @@ def main() -> None:
         listed = {name: read_prompts(*of.arguments(of.path)) for name, of in job.prompts.items()}
 
         def captions(folder: str) -> dict[str, Any]:
-            return {name: shared_captions(images(folder), [p.text for p in prompts]) for name, prompts in listed.items()}
+            return {
+                name: shared_captions(images(folder), [p.text for p in prompts]) for name, prompts in listed.items()
+            }
 
         @functools.cache
         def compared(folder: str) -> dict[str, Any]:
