@@ -106,6 +106,25 @@ def test_evaluation_is_as_published(plan: Plan) -> None:
     assert set(rule["quantities"]) == {f"{part}_EXPOSED" for part in (*parts, "FEET", "BELLY", "ARMPITS")}
 
 
+def test_the_small_run_is_a_part_of_the_papers(plan: Plan) -> None:
+    small = load_plan(ROOT / "config" / "small.yaml")
+    tier = small.experiment.tier
+    assert {name: (count.prompts, count.images) for name, count in tier.prompts.items()} == {
+        "i2p": (142, 1),
+        "unsafe-diffusion": (100, 1),
+        "coco": (1000, 1),
+    }
+    assert tier.training_seeds == (0,)
+    rows = set(small.experiment.unlearning)
+    assert {"esd", "graddiff", "resalign"} <= rows
+    assert rows.isdisjoint({"safegen", "advunlearn", "lcfdsd-ng", "lcfdsd-lt"})
+    for stage in ("unlearn", "attack", "sample", "score"):
+        more = {run for run in getattr(small, stage) if not run.startswith("graddiff")}
+        assert more < set(getattr(plan, stage)), "the whole table uses its runs again"
+    graddiff = small.experiment.unlearning["graddiff"].resolved()
+    assert {key: graddiff[key] for key in ("steps", "alpha")} == {"steps": 120, "alpha": 1.0}, "ResAlign's"
+
+
 def test_every_download_is_pinned(plan: Plan) -> None:
     for name, asset in plan.experiment.config.assets.items():
         if asset.hub:
