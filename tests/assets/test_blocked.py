@@ -101,6 +101,12 @@ def test_what_depends_on_assets(names: list[str], rows: set[str], attacks: set[s
     assert (set(of.rows), set(of.attacks), set(of.metrics)) == (rows, attacks, metrics)
 
 
+def test_an_attack_goes_with_the_one_that_it_starts_from() -> None:
+    after = {"after": "dreambench", "train": "diffusiondb-images/train", "heldout": "diffusiondb-images/heldout"}
+    plan = planned(lambda values: values["attacks"].update(second={**values["attacks"]["diffusiondb"], **after}))
+    assert dependents(plan.experiment, ["dreambench"]).attacks == ("dreambench", "second")
+
+
 def test_released_checkpoints_are_rows_that_lines_leave_out() -> None:
     plan = load_plan("config/studies/released.yaml")
     text = refused(plan)

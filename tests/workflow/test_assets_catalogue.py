@@ -168,6 +168,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder without results."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RESALIGN_ASSET_ROOT", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
     return tmp_path
 
 

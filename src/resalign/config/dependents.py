@@ -50,11 +50,12 @@ def dependents(experiment: Experiment, assets: Collection[str]) -> Dependents:
     unlearned = experiment.unlearning if concept else imported
     rows = [row for row in experiment.models if takes(config.model) or row in (*pipelines, *unlearned)]
     lists = [name for name in config.prompts if takes(*experiment.prompt_sources(name).values())]
-    attacks = [
-        label
-        for label, data in experiment.attack_data.items()
-        if takes(*data.images.values()) or getattr(experiment.attacks[label].config, "prompts", None) in lists
-    ]
+
+    def is_lost(label: str) -> bool:
+        data, prompts = experiment.attack_data[label], getattr(experiment.attacks[label].config, "prompts", None)
+        return takes(*data.images.values()) or prompts in lists or (data.after is not None and is_lost(data.after))
+
+    attacks = [label for label in experiment.attacks if is_lost(label)]
     scorers = [label for label, member in experiment.scorers.items() if takes(*member.assets.values())]
     metrics = [
         label
