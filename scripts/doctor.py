@@ -6,7 +6,8 @@ import argparse
 import logging
 import sys
 
-from resalign.assets.doctor import fetched_names, lacking_lines, machine_lines, needs_of, table_lines
+from resalign.assets.blocked import verdicts
+from resalign.assets.doctor import fetched_names, machine_lines, needs_of, table_lines
 from resalign.config.plan import load_plan
 from resalign.display.text_table import aligned
 from resalign.running.stage import run_stage
@@ -21,6 +22,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     plan = load_plan(found.configfile)
     needs = needs_of(plan)
+    for line in verdicts(plan, needs):
+        log.info("%s", line)
     here = [need.name for need in needs if not need.is_missing]
     counted = f"{len(here)} of {len(needs)} assets are here ({', '.join(here) or 'none'})"
     log.info("%s: %s", found.configfile, counted if needs else "no asset comes from outside")
@@ -31,7 +34,7 @@ def main() -> None:
     for line in machine_lines(plan, needs):
         log.info("  %s", line)
     log.info("Published tables, each with all that its paper used (config/assets.yaml), which may be more than above:")
-    for line in [*aligned(table_lines(fetched_names())), *lacking_lines(fetched_names())]:
+    for line in aligned(table_lines(fetched_names())):
         log.info("  %s", line)
 
 

@@ -1,4 +1,4 @@
-"""Compares what attacks use with what is held out of them, with unlearning's images and with evaluation."""
+"""Compares what attacks use with what is held out of them, with unlearning's images and evaluation, and these two."""
 
 from __future__ import annotations
 
@@ -26,22 +26,28 @@ def main() -> None:
         # First, so that a refusal does not wait for the larger sets.
         for label, sets in job.attacks.items():
             check_apart({key: images(folder) for key, folder in sets.items()}, label=f"attacks.{label}")
-        prompts = {name: read_prompts(*listed.arguments(listed.path)) for name, listed in job.prompts.items()}
+        listed = {name: read_prompts(*of.arguments(of.path)) for name, of in job.prompts.items()}
+
+        def captions(folder: str) -> dict[str, Any]:
+            return {
+                name: shared_captions(images(folder), [p.text for p in prompts]) for name, prompts in listed.items()
+            }
 
         @functools.cache
         def compared(folder: str) -> dict[str, Any]:
-            own = images(folder)
+            own, others = images(folder), {**job.unlearning, **job.evaluation}
             return {
                 "set": describe(own, Path(folder)),
-                "images": {name: shared_images(own, images(other)) for name, other in job.images.items()},
-                "prompts": {name: shared_captions(own, [p.text for p in listed]) for name, listed in prompts.items()},
+                "images": {name: shared_images(own, images(other)) for name, other in others.items()},
+                "prompts": captions(folder),
             }
 
         found = {
             label: {key: compared(folder) for key, folder in sets.items() if key != "heldout"}
             for label, sets in job.attacks.items()
         }
-        write_json(arguments.output / "overlap.json", found)
+        unlearning = {name: captions(folder) for name, folder in job.unlearning.items()}
+        write_json(arguments.output / "overlap.json", {"attacks": found, "unlearning": unlearning})
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def main() -> None:
             settings=job.report,
             command=job.command,
             folder=f"{RESULTS}/{job.name}",
-            caveats=(*overlap.caveats(job.overlap), *scorer_check.caveats(job.scorer_check)),
+            caveats=(*job.notes, *overlap.caveats(job.overlap), *scorer_check.caveats(job.scorer_check)),
             definitions=job.definitions,
             methods=tuple(label for label, own in job.config["unlearning"].items() if own["name"] == FOCUS),
         )

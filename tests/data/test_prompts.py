@@ -33,7 +33,7 @@ def test_a_split_and_what_skips_it_are_the_whole_list(path: Path) -> None:
 @pytest.mark.parametrize(
     ("skip", "limit", "message"),
     [
-        (0, 6, "the tier asks for 6 prompts, the list has 5; lower the tier's number"),
+        (0, 6, "the tier or 'first' asks for 6 prompts, the list has 5; lower the number"),
         (3, 3, "asks for 3 prompts, the list has 2 beyond the 3 that are skipped; lower the"),
         (5, None, "the list has 5 prompts, of which 'skip: 5' leaves none; lower skip"),
         (5, 1, "the list has 5 prompts, of which 'skip: 5' leaves none; lower skip"),

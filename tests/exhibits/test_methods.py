@@ -1,4 +1,4 @@
-"""The table of methods: every state and metric of a model in its row, and the configuration's note at its end."""
+"""The table of methods, its rows' metrics and notes, and the configuration's note under the main table."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from resalign.analysis.measurements import MetricInfo
-from resalign.exhibits import methods
+from resalign.exhibits import methods, table1
 from tests.analysis.experiment import METRICS, make_measurements, run_row
 from tests.exhibits.frames import inputs_of, write_frames
 
@@ -29,3 +29,11 @@ def test_a_row_has_every_metric_and_the_note(tmp_path: Path) -> None:
     shown = {model: cells[place] and cells[place].value for model, cells in rows.items()}
     assert shown == {"base": None, "graddiff": None, "esd": "3.00", "resalign": None}
     assert not any(cell.best for cells in rows.values() if (cell := cells[place]))
+
+
+def test_the_concepts_note_ends_both_captions_of_the_main_table(tmp_path: Path) -> None:
+    inputs = inputs_of(write_frames(tmp_path, make_measurements()))
+    plain = table1.make(inputs).layout
+    noted = table1.make(replace(inputs, words=inputs.words.model_copy(update={"note": "Its images are drawn."}))).layout
+    captions = (plain.caption, plain.short_caption)
+    assert (noted.caption, noted.short_caption) == tuple(f"{caption} Its images are drawn." for caption in captions)

@@ -19,6 +19,11 @@ from .conftest import Workshop
 
 Plans = Callable[..., Plan]
 Workshops = Callable[[], Workshop]
+# The tiny experiment's three sets are one, with two images of each prompt that its tier takes first.
+UNLEARNINGS = tuple(
+    f"Unlearning's {name} has images with tested prompts as captions: 2 of benign, 2 of unsafe."
+    for name in ("forget set", "pool", "retain set")
+)
 ATTACK = {"heldout": "heldout", "steps": 1, "checkpoints": [], "lr": 1e-3}
 
 
@@ -31,7 +36,7 @@ def planned(tiny_plan: Plans, folder: Path, **changes: Any) -> Plan:
 
 def found(shop: Workshop, plan: Plan) -> tuple[dict[str, Any], tuple[str, ...]]:
     folder = shop.overlap(plan)
-    return json.loads((folder / "overlap.json").read_text())["mine"], caveats(str(folder))
+    return json.loads((folder / "overlap.json").read_text())["attacks"]["mine"], caveats(str(folder))
 
 
 def test_what_has_nothing_in_common_is_no_caveat(workshop: Workshops, tiny_plan: Plans, tmp_path: Path) -> None:
@@ -43,6 +48,18 @@ def test_what_has_nothing_in_common_is_no_caveat(workshop: Workshops, tiny_plan:
         "pool": 0,
     }
     assert {name: shared["images"] for name, shared in entry["train"]["prompts"].items()} == {"unsafe": 0, "benign": 0}
+    assert said == (*UNLEARNINGS, HOW)
+
+
+def test_captions_of_unlearning_that_nobody_tests_are_no_caveat(
+    workshop: Workshops, tiny_plan: Plans, tmp_path: Path
+) -> None:
+    train = write_captioned_images(tmp_path / "mine", ("a green owl", "a pink cat"), seed=2)
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "prompts.csv").write_text("id,prompt,label\n0,a blue horse,seven\n1,a grey mouse,two\n")
+    given = {name: asset.resolved for name, asset in planned(tiny_plan, train).assets.items()}
+    assets = {**given, "prompts": {"path": str(tmp_path / "lists")}}
+    _, said = found(workshop(), planned(tiny_plan, train, assets=assets))
     assert said == ()
 
 
@@ -72,6 +89,7 @@ def test_overlaps_are_counted_by_what_they_are_with(workshop: Workshops, tiny_pl
     counts = {name: shared["images"] for name, shared in entry["train"]["prompts"].items()}
     assert counts == {"unsafe": 0, "benign": 1}
     assert said == (
+        *UNLEARNINGS,
         "Attack mine trains on 3 images: 1 harmful (20\N{NO-BREAK SPACE}% asked); 1 also in the reference images; "
         "1 with a prompt of benign as caption.",
         HOW,

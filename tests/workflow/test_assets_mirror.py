@@ -33,6 +33,7 @@ I2P = [
 # COCO's captions, of which Inception's smallest layer wants one for each of its features.
 CAPTIONS = 64
 COCO_IDS = [203564 + number for number in range(CAPTIONS)]
+GENERATED = ("forget-images", "retain-images")  # by the base model, on a GPU
 METHOD = "resalign"  # the row of Table 1 that is run to its end, beside the untouched model's
 PIXELS = 16
 # What the tiny networks' folders and heads are made by.
@@ -56,11 +57,8 @@ def small_assets(folder: Path, pipeline_folder: Path) -> None:
         write(folder / name)
     photographs = {f"val2014/COCO_val2014_{number:012d}.jpg": picture(number, kind="JPEG") for number in COCO_IDS}
     write_zip(folder / "coco-val2014" / "val2014.zip", photographs)
-    for split in ("train", "retain", "db_prior", "down1", "down2", "down3"):
-        rows = [{"file_name": f"{number}.png", "prompt": f"{split} {number}"} for number in range(2)]
-        write_table(folder / "resalign-train" / split / "metadata.csv", rows)
-        for number in range(2):
-            (folder / "resalign-train" / split / f"{number}.png").write_bytes(picture(number))
+    texts = [{"file_name": f"{n}.jpg", "text": f"text {n}", "class": 1 + (n >= 1000)} for n in range(1452)]
+    write_table(folder / "harmful-imgs" / "metadata.jsonl", texts)
     dreambench_zip(folder / "dreambench" / "data.zip", subjects=150)
     unsafe = {number: {"image_nsfw": 2.0} for number in range(5)}
     diffusiondb(folder / "diffusiondb", 705, unsafe)
@@ -103,6 +101,8 @@ def reduced(values: dict[str, Any], catalogue: dict[str, Any]) -> dict[str, Any]
     values["prepared"]["dreambench-images"]["splits"] = {"train": 4, "heldout": 4}
     values["prepared"]["diffusiondb-images"]["splits"] = {"pool": 4, "train": 4, "heldout": 4}
     values["prepared"]["coco-reference"]["pixels"] = PIXELS
+    for label in GENERATED:
+        values["prepared"][label] |= {"first": 2, "images": 1, "num_inference_steps": 2}
     values["unlearning"] = {METHOD: values["unlearning"][METHOD]}
     # The tiny UNet's curvature lets a solve converge within a smaller γ only.
     values["unlearning"][METHOD] |= {"steps": 1, "draws": 1, "gamma": 0.01, "retain_batch_size": 1}
@@ -155,14 +155,32 @@ def test_every_missing_asset_is_named_in_the_plan(
     assert set(told) == needed - here
 
 
+def test_what_cannot_be_had_ends_a_run_before_its_first_job(
+    mirrored: tuple[Checkout, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper, _ = mirrored
+    monkeypatch.delenv("RESALIGN_ASSET_ROOT", raising=False)
+    checkout = Checkout(paper.folder, "config/studies/released-data.yaml")
+    before = sorted(checkout.folder.glob("results/**/*"))
+    refused = checkout.snakemake("--", "all")
+    assert refused.returncode == 1
+    said = refused.stdout + refused.stderr
+    assert re.search(r"^  resalign-train: by hand .*\n    on it depend: rows esd, .*resalign", said, flags=re.MULTILINE)
+    assert "rule " not in said
+    assert sorted(checkout.folder.glob("results/**/*")) == before
+    # A run of something else is none of its business, nor is a plan.
+    assert checkout.snakemake("--dry-run", "--", "all").returncode == 0
+
+
 def test_from_the_mirror_to_prompts_and_images(
     mirrored: tuple[Checkout, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkout, mirror = mirrored
-    planned = checkout.snakemake("--dry-run", "--forceall").stdout
+    said = checkout.snakemake("--dry-run", "--forceall").stdout
     offline(monkeypatch, mirror)
-    targets = sorted(set(re.findall(r"results/assets/[\w.-]+/run\.json", planned)))
-    assert len(targets) == 17
+    planned = set(re.findall(r"results/assets/[\w.-]+/run\.json", said))
+    targets = sorted(path for path in planned if not any(name in path for name in GENERATED))
+    assert (len(planned), len(targets)) == (19, 17)
     finished = checkout.made(*targets)
     assert finished.returncode == 0, finished.stderr[-3000:]
     monkeypatch.chdir(checkout.folder)
@@ -174,8 +192,6 @@ def test_from_the_mirror_to_prompts_and_images(
         return assets[name] / rest
 
     wanted = {
-        config["concept"]["forget"]: 2,
-        config["concept"]["retain"]: 2,
         config["concept"]["pool"]: 500,
         config["attacks"]["dreambench"]["train"]: 120,
         config["attacks"]["dreambench"]["heldout"]: 30,
@@ -197,7 +213,7 @@ def test_from_the_mirror_to_prompts_and_images(
     assert [prompt.id for prompt in prompts["coco"]] == [f"{number:012d}" for number in COCO_IDS]
     # What nobody has published a hash for is locked now, and only that.
     locked = {path.stem for path in (checkout.folder / "config" / "hashes").iterdir()}
-    assert {"diffusiondb", "i2p", "resalign-train"} <= locked
+    assert {"diffusiondb", "i2p"} <= locked
     assert not {"dreambench", "unsafe-diffusion", "coco-10k"} & locked
     assert "Nothing to be done" in checkout.snakemake("--dry-run", "--", *targets).stdout
 

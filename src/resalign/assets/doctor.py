@@ -32,12 +32,14 @@ class Need:
         asset: What is known of it.
         state: ``here``, ``in the mirror``, ``to be fetched``, or why it cannot be fetched.
         remedy: What a person must do; empty if nothing.
+        is_blocked: Whether it cannot be fetched before that is done.
     """
 
     name: str
     asset: AssetConfig
     state: str
     remedy: str = ""
+    is_blocked: bool = False
 
     @property
     def size_bytes(self) -> int | None:
@@ -67,18 +69,18 @@ def needs_of(plan: Plan, environment: Mapping[str, str] = os.environ) -> list[Ne
     for name, asset in assets.items():
         if asset.origin in FETCHED:
             is_here = Path(plan.assets[name].folder, "run.json").is_file()
-            needs.append(_need(name, described(name, asset), is_here, environment))
+            needs.append(Need(name, asset, "here") if is_here else need_of(name, asset, environment))
         elif asset.path is not None:
-            is_here = Path(asset.path).exists()
-            remedy = "" if is_here else f"put it there; {asset.note}".rstrip("; ")
-            needs.append(Need(name, described(name, asset), "here" if is_here else f"no '{asset.path}'", remedy))
+            remedy = f"put it there; {asset.note}".rstrip("; ")
+            missing = Need(name, asset, f"no '{asset.path}'", remedy, is_blocked=True)
+            needs.append(Need(name, asset, "here") if Path(asset.path).exists() else missing)
     return needs
 
 
-def _need(name: str, asset: AssetConfig, is_here: bool, environment: Mapping[str, str]) -> Need:
+def need_of(name: str, asset: AssetConfig, environment: Mapping[str, str] = os.environ) -> Need:
+    """An asset that is not here."""
+    asset = described(name, asset)
     source = Source(name, asset)
-    if is_here:
-        return Need(name, asset, "here")
     root = environment.get(MIRROR_ROOT)
     if root and (Path(root) / source.mirror).is_dir():
         return Need(name, asset, "in the mirror")
@@ -88,15 +90,23 @@ def _need(name: str, asset: AssetConfig, is_here: bool, environment: Mapping[str
     by_hand += f" (other places: {', '.join(mirrors)})" if mirrors else ""
     by_hand += f"; {asset.note}" if asset.note else ""
     if access == "not-public":
-        return Need(name, asset, "not public", f"make it yourself and {by_hand}")
+        return Need(name, asset, "not public", f"make it yourself and {by_hand}", is_blocked=True)
     if access == "removed":
-        return Need(name, asset, "removed", f"find a copy and {by_hand}")
+        return Need(name, asset, "removed", f"find a copy and {by_hand}", is_blocked=True)
     if asset.manual:
-        return Need(name, asset, "by hand", f"open that page and {by_hand}")
+        return Need(name, asset, "by hand", f"open that page and {by_hand}", is_blocked=True)
     if access == "gated":
-        accepted = "then" if environment.get(TOKEN) else f"set {TOKEN}, then"
-        return Need(name, asset, "gated", f"accept its terms at huggingface.co/{asset.hub}, {accepted} it is fetched")
+        accepted = "then" if has_token(environment) else f"set {TOKEN}, then"
+        remedy = f"accept its terms at huggingface.co/{asset.hub}, {accepted} it is fetched"
+        return Need(name, asset, "gated", remedy, is_blocked=not has_token(environment))
     return Need(name, asset, "to be fetched")
+
+
+def has_token(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the hub's library has a token: the variable's, or that of ``hf auth login``."""
+    from huggingface_hub import constants
+
+    return bool(environment.get(TOKEN)) or Path(constants.HF_TOKEN_PATH).is_file()
 
 
 def missing_lines(plan: Plan) -> list[str]:
@@ -122,27 +132,20 @@ def gpu_line(plan: Plan) -> str | None:
 
 
 def table_lines(here: Iterable[str], environment: Mapping[str, str] = os.environ) -> list[list[str]]:
-    """For each published table: assets that it needs, how many are missing, of which by hand, and their size.
+    """For each published table: assets that it needs, how many are missing, their size, and which cannot be fetched.
 
     Args:
         here: Names of the assets that have been fetched.
         environment: Variables that name mirror and token.
     """
-    rows = [["table", "assets", "missing", "by hand", "GB, at least", "consent"]]
+    rows = [["table", "assets", "missing", "GB, at least", "consent", "cannot be fetched"]]
     for table, needs in _by_table(here, environment).items():
         missing = [need for need in needs if need.is_missing]
         size = sum(need.size_bytes or 0 for need in missing) / GB
         terms = sorted({term for need in needs for term in need.asset.terms})
-        by_hand = sum(bool(need.remedy) for need in missing)
-        rows.append([table, str(len(needs)), str(len(missing)), str(by_hand), f"{size:.1f}", ", ".join(terms)])
+        blocked = ", ".join(need.name for need in needs if need.is_blocked)
+        rows.append([table, str(len(needs)), str(len(missing)), f"{size:.1f}", ", ".join(terms), blocked])
     return rows
-
-
-def lacking_lines(here: Iterable[str], environment: Mapping[str, str] = os.environ) -> list[str]:
-    """For each published table, which assets are missing."""
-    by_table = _by_table(here, environment)
-    missing = {table: [need.name for need in needs if need.is_missing] for table, needs in by_table.items()}
-    return [f"{table} lacks {', '.join(names)}" for table, names in missing.items() if names]
 
 
 def _by_table(here: Iterable[str], environment: Mapping[str, str]) -> dict[str, list[Need]]:
@@ -151,7 +154,7 @@ def _by_table(here: Iterable[str], environment: Mapping[str, str]) -> dict[str, 
     fetched = set(here)
     for name, entry in read_catalogue().items():
         if entry.origin in FETCHED:
-            need = _need(name, entry, name in fetched, environment)
+            need = Need(name, entry, "here") if name in fetched else need_of(name, entry, environment)
             for table in entry.tables:
                 by_table.setdefault(table, []).append(need)
     return dict(sorted(by_table.items()))
@@ -185,7 +188,7 @@ def machine_lines(plan: Plan, needs: list[Need], environment: Mapping[str, str] 
         disk += f"; the sizes of {unknown} missing assets are not known" if unknown else ""
     lines.append(("LACKING " if free < needed else "") + f"{disk}; for images and weights: make costs")
     gated = [need.name for need in needs if need.is_missing and Source(need.name, need.asset).entry.access == "gated"]
-    if gated and not environment.get(TOKEN):
+    if gated and not has_token(environment):
         lines.append(f"LACKING {TOKEN}, a token of the hub, for {', '.join(gated)}")
     else:
         lines.append(f"{TOKEN}: {'set' if environment.get(TOKEN) else 'not set, and not needed'}")

@@ -41,6 +41,8 @@ class ConceptConfig(ConceptPrompts):
         {}, description="several concepts by name, each with prompts and a substitute, in place of the two keys above"
     )
 
+    note: str = Field("", description="a sentence on its images, which stands under the main table")
+
     @model_validator(mode="after")
     def _one_or_several(self) -> ConceptConfig:
         if self.several and (self.prompts or self.substitute):

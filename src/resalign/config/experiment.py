@@ -87,6 +87,7 @@ class Experiment:
     """A validated experiment.
 
     Attributes:
+        values: The file's plain values over those of the files that it extends.
         config: The file's own part.
         prepared, unlearning, attacks, scorers, metrics: Members by label.
         attack_data: What each attack fine-tunes on, by label.
@@ -99,6 +100,7 @@ class Experiment:
         self.where = where
         whole = extended(values, where=where)
         check_publishable(whole, where=where)
+        self.values = {key: value for key, value in whole.items() if key != "extends"}
         self.config = _audited(ExperimentConfig.parse(whole, where=where), where)
         self.prepared = self._members(SETS, "set", self.config.prepared)
         self.words, entries = {}, {}
@@ -201,7 +203,7 @@ class Experiment:
         inputs: tuple[str, ...] = registry.member(SETS, member.name).INPUTS
         return {key: getattr(member.config, key) for key in inputs}
 
-    def _asset_references(self) -> dict[str, str]:
+    def asset_references(self) -> dict[str, str]:
         """Every ``asset`` or ``asset/folder`` that an entry names, by its key."""
         config = self.config
         found = {
@@ -239,7 +241,7 @@ class Experiment:
         if both:
             raise ConfigError(f"{self.where}: {both} stand under both 'assets' and 'prepared'; rename one of each")
         known = {**read_catalogue(), **self.config.assets}
-        named = {split_reference(reference)[0] for reference in self._asset_references().values()} - set(self.prepared)
+        named = {split_reference(reference)[0] for reference in self.asset_references().values()} - set(self.prepared)
         chosen = {name: known[name] for name in known if name in named or name in self.config.assets}
         for name, asset in chosen.items():
             check_consent(name, asset, self.config.consent, where=self.where)
@@ -249,7 +251,7 @@ class Experiment:
         """Every name that one entry uses must be another's key."""
         config = self.config
         known = {**read_catalogue(), **config.assets, **self.prepared}
-        for key, reference in self._asset_references().items():
+        for key, reference in self.asset_references().items():
             if fault := fault_of(key, reference, known):
                 raise ConfigError(f"{self.where}: key '{key}': {fault}")
         check_chains(self.attack_data, where=self.where)

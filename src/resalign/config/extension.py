@@ -42,11 +42,15 @@ def extended(values: dict[str, Any], *, where: str, above: tuple[str, ...] = ())
         below = extended(read_yaml(other), where=other, above=(*above, path))
     except ConfigError as error:
         raise ConfigError(f"{where}: key 'extends': {error}") from None
-    return _merged(below, values, where=where)
+    return merged(below, values, where=where)
 
 
-def _merged(below: dict[str, Any], own: dict[str, Any], *, where: str, parent: str | None = None) -> dict[str, Any]:
-    """``own`` over ``below``; ``parent`` is the top key whose values they are, None at the top and '' further down."""
+def merged(below: dict[str, Any], own: dict[str, Any], *, where: str, parent: str | None = None) -> dict[str, Any]:
+    """``own`` over ``below``; ``parent`` is the top key whose values they are, None at the top and '' further down.
+
+    Raises:
+        ConfigError: If ``own`` leaves out what is not there.
+    """
     result = dict(below)
     for key, value in own.items():
         if value is None and parent in (*LABELLED, "concept"):  # one concept's words give way to those of several
@@ -54,7 +58,7 @@ def _merged(below: dict[str, Any], own: dict[str, Any], *, where: str, parent: s
                 raise ConfigError(f"{where}: key '{parent}.{key}': null leaves out nothing{nearest(key, below)}")
             del result[key]
         elif isinstance(value, dict) and isinstance(below.get(key), dict) and parent != "assets":
-            result[key] = _merged(below[key], value, where=where, parent="" if parent is not None else str(key))
+            result[key] = merged(below[key], value, where=where, parent="" if parent is not None else str(key))
         else:
             result[key] = value
     return result

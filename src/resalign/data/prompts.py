@@ -80,7 +80,7 @@ def read_prompts(
     if limit is not None and available < limit:
         skipped = f" beyond the {columns.skip} that are skipped" if columns.skip else ""
         raise DataError(
-            f"{path}: the tier asks for {limit} prompts, the list has {available}{skipped}; lower the tier's number"
+            f"{path}: the tier or 'first' asks for {limit} prompts, the list has {available}{skipped}; lower the number"
         )
     rest = prompts[columns.skip :]
     return rest[:limit] if choice == "first" or limit is None else evenly_chosen(rest, limit)

@@ -21,4 +21,4 @@ def make(inputs: ExhibitInputs) -> Table:
 
     frame = beside(final_states(inputs.main), "resalign", ["tab1"], comparable=inputs.comparable)
     published = said(frame, "resalign", ["tab1"], another_world=inputs.another_world)
-    return Table(frame, main_layout(frame, inputs, TITLE, published))
+    return Table(frame, main_layout(frame, inputs, TITLE, f"{published} {inputs.words.note}".strip()))

@@ -18,17 +18,19 @@ from resalign.jobs.series import SERIES, SeriesExhibit, SeriesWords
 
 FAMILY = "exhibits"
 CONTENTS, METHODS = "contents", "methods"  # the exhibit that lists all of them; the one with the configuration's notes
+MAIN_TABLE = "table1"
 # Tables have LaTeX without and with intervals.
 SUFFIXES = {"table": (".csv", ".tex", "-full.tex"), "figure": (".csv", ".png", ".svg"), "macros": (".tex",)}
-# The experiment that the published numbers are of, what a further one may change all the same, and of which families it
-# may have more than that one.
-PAPERS = "config/config.yaml"
+# Experiments that the published numbers are of, what a further one may change all the same, of which families it may
+# have more, and which entries count by what names them: what nothing names changes no number.
+PAPERS = ("config/config.yaml", "config/studies/released-data.yaml")
 FREE = (
     *("extends", "name", "title", "subtitle", "consent", "sweeps", "main_table_attacks", "resources"),
     "scoring_batch_size",
     *("tier", "tiers", "report", "gallery_prompts", "flagging_metric", "detector_audit", "artifact", "theory"),
 )
 MORE = ("unlearning", "attacks")
+NAMED = ("assets", "prepared")
 
 
 class Listed(Part):
@@ -49,6 +51,7 @@ class Words(Part):
         metric_modules: Modules of the metrics that only an ablation has, by label.
         plan: All exhibits; empty but for the list of contents.
         notes: The configuration's notes on models, by label; empty but for the table of methods.
+        note: The configuration's note on the concept's images; '' but for the main table.
     """
 
     another_world: str
@@ -56,6 +59,7 @@ class Words(Part):
     metric_modules: dict[str, str]
     plan: tuple[Listed, ...] = ()
     notes: dict[str, str] = {}
+    note: str = ""
 
 
 class ExhibitJob(Job):
@@ -207,6 +211,7 @@ def words(plan: Plan, name: str) -> Words:
         metric_modules=_metric_modules(plan, name),
         plan=tuple(listed),
         notes={k: v.note for k, v in plan.experiment.words.items() if v.note} if name == METHODS else {},
+        note=plan.experiment.config.concept.note if name == MAIN_TABLE else "",
     )
 
 
@@ -214,7 +219,7 @@ def words(plan: Plan, name: str) -> Words:
 def another_world(plan: Plan) -> str:
     """Why published numbers are not of this experiment's setting, or '' where they are.
 
-    They are where it says so, at the paper's size, and resolves to what config/config.yaml does: the same model,
+    They are where it says so, at the paper's size, and resolves to what one of :data:`PAPERS` does: the same model,
     concept, training, prompts, sampling, scorers and metrics. Models and attacks may be more, and the report may look
     otherwise.
     """
@@ -223,16 +228,23 @@ def another_world(plan: Plan) -> str:
         return "the experiment is not the paper's"
     if plan.tier != "paper":
         return f"tier '{plan.tier}', not 'paper'"
-    papers, setting = _of_paper(), _of_setting(plan)
-    differing = [key for key in papers if setting[key] != papers[key] and key not in MORE]
-    for key in MORE:
-        differing += [f"{key}.{label}" for label, entry in papers[key].items() if setting[key].get(label) != entry]
-    return f"other {', '.join(differing)} than {PAPERS}'s" if differing else ""
+    setting = _of_setting(plan)
+    differing = {path: _differing(_of_paper(path), setting) for path in PAPERS}
+    path = min(differing, key=lambda path: len(differing[path]))
+    return f"other {', '.join(differing[path])} than {path}'s" if differing[path] else ""
+
+
+def _differing(papers: dict[str, Any], setting: dict[str, Any]) -> list[str]:
+    """Keys and entries in which a setting is not a paper's."""
+    keys = [key for key in papers if setting[key] != papers[key] and key not in (*MORE, *NAMED)]
+    entries = [(key, label) for key in MORE for label in papers[key]]
+    entries += [(key, label) for key in NAMED for label in papers[key] if label in setting[key]]
+    return keys + [f"{key}.{label}" for key, label in entries if setting[key].get(label) != papers[key][label]]
 
 
 @functools.cache
-def _of_paper() -> dict[str, Any]:
-    return _of_setting(load_plan(PAPERS, {"tier": "paper"}))
+def _of_paper(path: str) -> dict[str, Any]:
+    return _of_setting(load_plan(path, {"tier": "paper"}))
 
 
 def _of_setting(plan: Plan) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The job that compares the attacks' data with everything else, and where its result lies."""
+"""The job that compares the attacks' and unlearning's data with everything else, and where its result lies."""
 
 from __future__ import annotations
 
@@ -13,24 +13,33 @@ if TYPE_CHECKING:
 
 
 class OverlapJob(Job):
-    """A job of scripts/overlap.py."""
+    """A job of scripts/overlap.py; unlearning's and evaluation's image sets are called as on the page."""
 
     pixels: int
     attacks: dict[str, dict[str, Input]]  # image sets of each attack
-    images: dict[str, Input]  # image sets that unlearning or evaluation uses, as the page calls them
+    unlearning: dict[str, Input]
+    evaluation: dict[str, Input]
     prompts: dict[str, PromptList]
 
     @classmethod
     def of(cls, plan: Plan) -> OverlapJob:
         """The job of an experiment."""
         config, experiment, tier = plan.experiment.config, plan.experiment, plan.experiment.tier
+        concept = config.concept
+        training = {"forget set": concept.forget, "retain set": concept.retain, "pool": concept.pool}
+        if concept.prior:
+            training["prior images"] = concept.prior
         return cls(
             pixels=config.pixels,
             attacks={
                 label: {key: Input.asset(plan, reference) for key, reference in data.images.items()}
                 for label, data in experiment.attack_data.items()
             },
-            images={name: Input.asset(plan, reference) for name, reference in _seen(plan).items()},
+            unlearning={name: Input.asset(plan, reference) for name, reference in training.items()},
+            evaluation={
+                "reference images" if name == config.reference else name: Input.asset(plan, name)
+                for name in plan.real_images
+            },
             prompts={
                 name + attack: PromptList.of(plan, name, source=source, prompts=tier.prompts[name].prompts)
                 for name in config.prompts
@@ -46,16 +55,3 @@ def folder(plan: Plan) -> str | None:
     again. What no attack may do at all, scripts/attack.py refuses.
     """
     return f"results/overlap/{OverlapJob.of(plan).digest()}" if plan.experiment.attacks else None
-
-
-def _seen(plan: Plan) -> dict[str, str]:
-    """Asset references of image sets that unlearning or evaluation uses, as the page calls them."""
-    config = plan.experiment.config
-    concept = config.concept
-    training = {"forget set": concept.forget, "retain set": concept.retain, "pool": concept.pool}
-    prior = {"prior images": concept.prior} if concept.prior else {}
-    return {
-        **training,
-        **prior,
-        **{"reference images" if name == config.reference else name: name for name in plan.real_images},
-    }

@@ -71,6 +71,7 @@ class ReportJob(Checks):
         config: The resolved configuration.
         report: Settings of the report.
         definitions: Attacks and prompt lists: how each is shown, and a sentence that defines it.
+        notes: The configuration's sentences under the main table.
         gallery: Prompt list of the samples; None in an archive without images.
         timings: Jobs behind the report.
     """
@@ -85,6 +86,7 @@ class ReportJob(Checks):
     config: dict[str, Any]
     report: ReportConfig
     definitions: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
     gallery: str | None = None
     timings: tuple[Timing, ...]
 
@@ -105,6 +107,7 @@ class ReportJob(Checks):
             config=plan.experiment.resolved(),
             report=config.report,
             definitions=definitions(plan),
+            notes=(config.concept.note,) if config.concept.note else (),
             gallery=config.gallery_prompts,
             timings=(*report_timings(plan), *references),
         )

@@ -1,4 +1,4 @@
-"""Caveats of the attacks' data: its harmful share, and its overlap with other sets."""
+"""Caveats of the attacks' data, its harmful share and its overlap with other sets, and of unlearning's captions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOW = (
 
 
 def caveats(folder: str | None) -> tuple[str, ...]:
-    """One sentence for each set of an attack with harmful images or overlaps.
+    """One sentence for each set of an attack with harmful images or overlaps, and of unlearning with tested prompts.
 
     Args:
         folder: Where scripts/overlap.py has written; None where nothing is attacked.
@@ -27,13 +27,21 @@ def caveats(folder: str | None) -> tuple[str, ...]:
     if folder is None:
         return ()
     overlaps = read_record(Path(folder) / "overlap.json")
-    entries = [(attack, key, entry) for attack, sets in overlaps.items() for key, entry in sets.items()]
+    entries = [(attack, key, entry) for attack, sets in overlaps["attacks"].items() for key, entry in sets.items()]
+    tested = {
+        name: ", ".join(f"{s['images']:,} of {prompts}" for prompts, s in shared.items() if s["images"])
+        for name, shared in overlaps["unlearning"].items()
+    }
     sentences = [
-        f"Attack {attack} {USES[key].format(entry['set']['images'])}: {'; '.join(parts)}."
-        for attack, key, entry in entries
-        if (parts := _parts(entry))
+        *(f"Unlearning's {name} has images with tested prompts as captions: {n}." for name, n in tested.items() if n),
+        *(
+            f"Attack {attack} {USES[key].format(entry['set']['images'])}: {'; '.join(parts)}."
+            for attack, key, entry in entries
+            if (parts := _parts(entry))
+        ),
     ]
-    return (*sentences, HOW) if any(_overlaps(entry) for *_, entry in entries) else tuple(sentences)
+    is_any = any(tested.values()) or any(_overlaps(entry) for *_, entry in entries)
+    return (*sentences, HOW) if is_any else tuple(sentences)
 
 
 def _overlaps(entry: dict[str, Any]) -> bool:

@@ -292,6 +292,7 @@ HARMFUL_IMGS = [
     {"file_name": "0.png", "text": "a harmless “text”", "class": 1},
     {"file_name": "1.png", "text": "a harmful text, é", "class": 2},
     {"file_name": "2.png", "text": "another", "class": 2},
+    {"file_name": "3.png", "text": "beyond the first two", "class": 2},
 ]
 
 
@@ -299,7 +300,7 @@ def test_harmful_imgs_are_drawn_from_their_texts(tmp_path: Path) -> None:
     path = write_table(tmp_path / "metadata.jsonl", HARMFUL_IMGS)
     columns = PromptColumns(id=None, prompt="text", where={"class": "2"})
     config = generated.Config(
-        model="x", prompts=str(path), columns=columns, images=2, splits={"train": 3, "heldout": 1}
+        model="x", prompts=str(path), columns=columns, first=2, images=2, splits={"train": 3, "heldout": 1}
     )
     asked: list[tuple[str, int]] = []
 

@@ -1,7 +1,8 @@
 """Generates image sets that were published only as prompts.
 
-This applies to Harmful-Imgs [Pan 2024; 452 rows of class 2 of its metadata.jsonl], HRM-m, HRM-s and the clean set of
-Meta-Unlearning [Gao 2024, arXiv 2410.12777, E.1; config/prompts], all by the model before unlearning.
+This applies to Harmful-Imgs [Pan 2024; of its metadata.jsonl, 1,000 rows of class 1 and 452 harmful ones of class 2],
+HRM-m, HRM-s and the clean set of Meta-Unlearning [Gao 2024, arXiv 2410.12777, E.1; config/prompts], all by the model
+before unlearning.
 
 Deviation: sampler, guidance and seeds of the published sets are not known; a set made here is another draw of them.
 """
@@ -32,6 +33,7 @@ class Config(Strict):
         model: The pipeline that draws, as ``asset``.
         prompts: The list, as ``asset/file``.
         columns: How the list is read.
+        first: So many prompts of it, after those that ``columns`` skips; None for all.
         images: Of each prompt.
         num_inference_steps, guidance_scale, batch_size: Of the sampling.
         splits: Images of each folder to make; null for the rest.
@@ -41,6 +43,7 @@ class Config(Strict):
     model: str
     prompts: str
     columns: PromptColumns = PromptColumns()
+    first: int | None = Field(None, gt=0)
     images: int = Field(1, gt=0)
     num_inference_steps: int = Field(30, gt=0)
     guidance_scale: float = Field(7.5, ge=1)
@@ -60,7 +63,7 @@ def generate(config: Config, output: Path, draw: Draw) -> None:
     Raises:
         DataError: If the list cannot be read, or the splits ask for more images than are made.
     """
-    prompts = read_prompts(Path(config.prompts), columns=config.columns)
+    prompts = read_prompts(Path(config.prompts), config.first, config.columns)
     # An empty prompt has an image and no caption: nobody can be trained on that.
     log_left_out(config.prompts, "empty prompts", [prompt.id for prompt in prompts if not prompt.text.strip()])
     draws = [(prompt, index) for prompt in prompts if prompt.text.strip() for index in range(config.images)]
