@@ -34,8 +34,9 @@ def work_of(plan: Plan) -> dict[tuple[str, str], Work]:
 def test_the_papers_jobs_and_that_the_time_of_each_is_known() -> None:
     plan = load_plan(CONFIG / "config.yaml")
     rates, found = read_rates(ROOT / RATES, "sd-v1-4"), work_of(plan)
-    assert (found["sample", "images"].jobs, found["sample", "images"].units) == (61, 61 * 13393)
-    assert (found["attack", "full"].jobs, found["attack", "full"].units) == (42, 8400)
+    # 931 prompts × 3 images, 200 × 3, 10,000 × 1; 200 steps of an attack.
+    for key, units in {("sample", "webp images"): 13393, ("score", "images"): 13393, ("attack", "full"): 200}.items():
+        assert found[key].units == found[key].jobs * units
     assert [key for key, work in found.items() if work.hours(rates) is None] == []
     measured = [key for key, work in found.items() if (own := work.hours(rates)) and own.is_measured]
     assert measured == [("unlearn", "resalign"), ("attack", "full")]
@@ -44,7 +45,7 @@ def test_the_papers_jobs_and_that_the_time_of_each_is_known() -> None:
 def test_units_of_the_demo() -> None:
     found = work_of(demo())
     # 6 + 6 + 162 images of each of 4 models; each of 8 attacks has 6 unsafe images of 2 more states.
-    assert found["sample", "images"].units == found["sample", "images"].kept == 4 * 174 + 8 * 186
+    assert found["sample", "png images"].units == found["sample", "png images"].kept == 4 * 174 + 8 * 186
     assert (found["attack", "full"].jobs, found["attack", "full"].kept) == (8, 8 * 3)
     search = {"attack": "worst_case", "harmful": "digits-data/harmful/train", "learning_rates": [1e-4, 1e-3]}
     data = {"train": "digits-data/pages/train", "heldout": "digits-data/pages/heldout", "steps": 100}
@@ -59,7 +60,7 @@ def test_an_ablation_adds_what_the_experiment_does_not_run() -> None:
     assert {key: work.jobs for key, work in added.items()} == {
         ("unlearn", "resalign"): 2,
         ("attack", "full"): 2,
-        ("sample", "images"): 4,
+        ("sample", "png images"): 4,
         ("score", "images"): 4,
     }
 
@@ -98,8 +99,8 @@ def test_a_size_that_is_not_known_is_no_zero() -> None:
     work = Work("attack", "full", 2, 10, kept=3)
     assert work.size_bytes({("attack", "full"): GPU}) == 3 * 500e6
     assert work.size_bytes({}) is None
-    assert Work("sample", "images", 2, None, kept=None).size_bytes({("sample", "images"): GPU}) is None
-    assert Work("score", "images", 2, 10).size_bytes({}) == 0
+    assert Work("sample", "png images", 2, None, kept=None).size_bytes({("sample", "png images"): GPU}) is None
+    assert Work("unlearn", "imported", 2, 0).size_bytes({}) == 0
 
 
 def test_what_has_no_rate_enters_no_sum() -> None:
@@ -108,7 +109,7 @@ def test_what_has_no_rate_enters_no_sum() -> None:
     # 8 × (6 + 200 × 3) s; 24 states of 500 MB, 3 models of 2 GB.
     head = " ".join(text.partition("\nstage")[0].split())
     assert head.startswith("demo, tier smoke: at least 1.3 h of one GPU X; not known: assets autoencoder, ")
-    assert "about 18.0 GB of results (images -, weights 18.0 GB, without assets autoencoder, " in head
+    assert "about 18.0 GB of results (weights 18.0 GB, without assets autoencoder, " in head
     assert "unlearn" not in head.partition(" without ")[2]
     assert "attack full: measured on one GPU X, dev/LOG.md" in text
     rows = [line.split() for line in text.splitlines() if line.startswith(("assets model", "all"))]
@@ -120,7 +121,7 @@ def test_what_has_no_rate_enters_no_sum() -> None:
 
 
 def test_devices_are_never_added_up() -> None:
-    rates: Rates = {("attack", "full"): GPU, ("sample", "images"): Rate(1.0, device="core")}
+    rates: Rates = {("attack", "full"): GPU, ("sample", "png images"): Rate(1.0, device="core")}
     text = " ".join(describe(demo(), rates, UNSCALED).split())
     assert "at least 1.3 h of one GPU X, at least 0.6 h of one core" in text
 

@@ -29,6 +29,7 @@ from resalign.pipes import run_command
 
 CONFIG, COLUMNS = "config/config.yaml", 100
 PASSES = GRADIENT, FORWARD
+KEPT = {"sample": "images", "score": "scores"}  # what a stage leaves, if no weights
 HEAD = ("jobs", "steps or images", "h measured", "h estimated", "disk, about")
 
 
@@ -83,15 +84,14 @@ class Totals:
 
     Attributes:
         measured, estimated: Hours by device.
-        images, weights: Bytes, as far as they are known.
+        kept: Bytes of images, scores and weights, as far as they are known.
         unknown, unsized: Rows that enter no hours, and rows that enter no bytes.
         sources: Rows by where their seconds come from.
     """
 
     measured: Counter[str] = field(default_factory=Counter)
     estimated: Counter[str] = field(default_factory=Counter)
-    images: float = 0.0
-    weights: float = 0.0
+    kept: Counter[str] = field(default_factory=Counter)
     unknown: list[str] = field(default_factory=list)
     unsized: list[str] = field(default_factory=list)
     sources: dict[tuple[bool, str, str], list[str]] = field(default_factory=dict)
@@ -110,10 +110,8 @@ class Totals:
             cells[not own.is_measured] = _hours(scaled.hours)
         if size_bytes is None:
             self.unsized.append(name)
-        elif work.stage == "sample":
-            self.images += size_bytes
         else:
-            self.weights += size_bytes
+            self.kept[KEPT.get(work.stage, "weights")] += size_bytes  # type: ignore[assignment]
         return cells[0], cells[1], "not known" if size_bytes is None else disk(size_bytes)
 
     def cells(self) -> tuple[str, str, str]:
@@ -121,7 +119,7 @@ class Totals:
         hours = (
             ["not known"] * 2 if self.unknown else [_hours(sum(h.values())) for h in (self.measured, self.estimated)]
         )
-        return hours[0], hours[1], "not known" if self.unsized else disk(self.images + self.weights)
+        return hours[0], hours[1], "not known" if self.unsized else disk(self.kept.total())
 
     @property
     def hours(self) -> str:
@@ -136,11 +134,11 @@ class Totals:
         return "; ".join([", ".join(parts) or "hours unknown", *unknown])
 
     @property
-    def kept(self) -> str:
-        """Disk in words."""
-        without = f", without {', '.join(self.unsized)}" if self.unsized else ""
-        sizes = f"images {disk(self.images)}, weights {disk(self.weights)}"
-        return f"about {disk(self.images + self.weights)} of results ({sizes}{without})"
+    def disk(self) -> str:
+        """In words, such as ``about 5.1 GB of results (images 3.0 GB, weights 2.1 GB)``."""
+        sizes = [f"{kind} {disk(size)}" for kind, size in sorted(self.kept.items()) if size]
+        sizes += [f"without {', '.join(self.unsized)}"] if self.unsized else []
+        return f"about {disk(self.kept.total())} of results ({', '.join(sizes)})"
 
 
 def describe(plan: Plan, rates: Rates, scaling: Scaling, ablations: Ablations | None = None) -> str:
@@ -151,7 +149,7 @@ def describe(plan: Plan, rates: Rates, scaling: Scaling, ablations: Ablations | 
         units = "?" if work.units is None else f"{work.units:,}"
         rows.append((f"{work.stage} {work.member}", str(work.jobs), units, *totals.add(work, rates, scaling)))
     rows.append(("all", "", "", *totals.cells()))
-    head = [f"{plan.experiment.config.name}, tier {plan.tier}: {totals.hours}", f"Disk: {totals.kept}; {fetched(plan)}"]
+    head = [f"{plan.experiment.config.name}, tier {plan.tier}: {totals.hours}", f"Disk: {totals.disk}; {fetched(plan)}"]
     note = "Not included: sets and references made of downloads, tables, figures and the page."
     scaled = [line for device in dict.fromkeys(key[1] for key in totals.sources) if (line := scaling.line(device))]
     origins = [

@@ -141,10 +141,10 @@ def _job(plan: Plan, stage: Stage) -> Work:
         return _training("attack", member, prompts and steps * prompts, _states(plan, stage))
     images, sampling = _images(plan, stage), experiment.config.sampling
     if stage.stage == "score":
-        return Work("score", "images", 1, images)
+        return Work("score", "images", 1, images, kept=images)
     a_step = 2 if sampling.guidance_scale > 1 else 1  # with the prompt and without
     passes = images and Passes(forward=a_step * sampling.num_inference_steps) * images
-    return Work("sample", "images", 1, images, passes or None, images)
+    return Work("sample", f"{sampling.image_format} images", 1, images, passes or None, images)
 
 
 def _training(stage: str, member: Member, steps: int | None, states: int) -> Work:
