@@ -116,10 +116,9 @@ class Totals:
 
     def cells(self) -> tuple[str, str, str]:
         """The cells of the sums."""
-        hours = (
-            ["not known"] * 2 if self.unknown else [_hours(sum(h.values())) for h in (self.measured, self.estimated)]
-        )
-        return hours[0], hours[1], "not known" if self.unsized else disk(self.kept.total())
+        measured, estimated = (_hours(own.total()) for own in (self.measured, self.estimated))
+        size = "not known" if self.unsized else disk(self.kept.total())
+        return ("not known", "not known", size) if self.unknown else (measured, estimated, size)
 
     @property
     def hours(self) -> str:
@@ -134,7 +133,7 @@ class Totals:
         return "; ".join([", ".join(parts) or "hours unknown", *unknown])
 
     @property
-    def disk(self) -> str:
+    def on_disk(self) -> str:
         """In words, such as ``about 5.1 GB of results (images 3.0 GB, weights 2.1 GB)``."""
         sizes = [f"{kind} {disk(size)}" for kind, size in sorted(self.kept.items()) if size]
         sizes += [f"without {', '.join(self.unsized)}"] if self.unsized else []
@@ -149,8 +148,11 @@ def describe(plan: Plan, rates: Rates, scaling: Scaling, ablations: Ablations | 
         units = "?" if work.units is None else f"{work.units:,}"
         rows.append((f"{work.stage} {work.member}", str(work.jobs), units, *totals.add(work, rates, scaling)))
     rows.append(("all", "", "", *totals.cells()))
-    head = [f"{plan.experiment.config.name}, tier {plan.tier}: {totals.hours}", f"Disk: {totals.disk}; {fetched(plan)}"]
-    note = "Not included: sets and references made of downloads, tables, figures and the page."
+    head = [
+        f"{plan.experiment.config.name}, tier {plan.tier}: {totals.hours}",
+        f"Disk: {totals.on_disk}; {fetched(plan)}",
+    ]
+    note = "Not included: what is prepared from downloads or generated to train on, tables, figures and the page."
     scaled = [line for device in dict.fromkeys(key[1] for key in totals.sources) if (line := scaling.line(device))]
     origins = [
         f"{', '.join(names)}: {'estimated for' if is_estimated else 'measured on'} one {device}, {source}"
