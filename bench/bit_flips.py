@@ -26,7 +26,7 @@ from resalign import hashes
 KINDS = {
     "scores": ("scores.parquet",),
     "weights": ("*.safetensors",),
-    "images": ("*.png",),
+    "images": ("*.png", "*.webp"),
     "manifests": ("images.csv", "checkpoints.json", "metadata.csv", "run.json", hashes.NAME),
 }
 STAGES = ("unlearn", "attack", "sample", "score")
@@ -92,7 +92,8 @@ def read_by_a_stage(path: Path, results: Path) -> str | None:
 
     The measured frames are made from all scores; None if there is no reader.
     """
-    lists = {".safetensors": [path.parent / "checkpoints.json"], ".png": [*path.parents[3].glob("*/images.csv")]}
+    images = [*path.parents[3].glob("*/images.csv")]
+    lists = {".safetensors": [path.parent / "checkpoints.json"], ".png": images, ".webp": images}
     names = [
         f'"{place}"'
         for place in (path, *path.parents, *lists.get(path.suffix, ()))

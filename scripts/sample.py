@@ -42,7 +42,7 @@ def main() -> None:
                 apply_weights(loaded.pipeline, weights)
             for name, wanted in prompts.items():
                 if steps == last or job.prompts[name].along_the_way:
-                    store = ImageStore(output.parent / IMAGES / name / f"step-{steps}")
+                    store = ImageStore(output.parent / IMAGES / name / f"step-{steps}", job.sampling.image_format)
                     store.open({**origin, "weights": file_hash(weights) if weights else ""})
                     bar = progress_bar(f"sample {job.label} {name} step {steps}")
                     shown = wanted

@@ -1,4 +1,4 @@
-"""About what an experiment takes: sums without the unknown, each with its device and source."""
+"""About what an experiment takes: measured and estimated apart, each with its device and source; the unknown named."""
 
 import csv
 import subprocess
@@ -8,12 +8,19 @@ from typing import Any
 
 import pytest
 
-from resalign.accounting.costs import RATES, Rate, Work, describe, planned_work, read_rates
+from resalign.accounting.costs import Scaling, describe
+from resalign.accounting.rates import FORWARD, GPUS, GRADIENT, RATES, Rate, Rates, read_gpus, read_rates
+from resalign.accounting.work import Work, added_work, planned_work
+from resalign.config.ablations import Ablations
+from resalign.config.passes import Passes
 from resalign.config.plan import Plan, load_plan
+from resalign.config.strict import ConfigError, read_yaml
+from tests.nearness import assert_near
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config"
-GPU = Rate(3.0, 6.0, 500e6, "GPU X", "dev/LOG.md")
+GPU = Rate(3.0, None, 6.0, 500e6, "GPU X", "dev/LOG.md")
+UNSCALED = Scaling({}, None)
 
 
 def demo(**overrides: Any) -> Plan:
@@ -24,62 +31,118 @@ def work_of(plan: Plan) -> dict[tuple[str, str], Work]:
     return {(work.stage, work.member): work for work in planned_work(plan)}
 
 
-def test_the_papers_jobs() -> None:
-    found = {key: (work.jobs, work.units) for key, work in work_of(load_plan(CONFIG / "config.yaml")).items()}
-    assert found == {
-        ("unlearn", "esd"): (3, 3000),
-        ("unlearn", "safegen"): (3, 3000),
-        ("unlearn", "advunlearn"): (3, 3000),
-        ("unlearn", "lcfdsd"): (6, 12000),
-        ("unlearn", "resalign"): (3, 360),
-        ("attack", "full"): (42, 8400),
-        ("sample", "images"): (61, 61 * 13393),
-        ("score", "images"): (61, 61 * 13393),
-    }
+def test_the_papers_jobs_and_that_the_time_of_each_is_known() -> None:
+    plan = load_plan(CONFIG / "config.yaml")
+    rates, found = read_rates(ROOT / RATES, "sd-v1-4"), work_of(plan)
+    # 931 prompts × 3 images, 200 × 3, 10,000 × 1; 200 steps of an attack.
+    for key, units in {("sample", "webp images"): 13393, ("score", "images"): 13393, ("attack", "full"): 200}.items():
+        assert found[key].units == found[key].jobs * units
+    assert [key for key, work in found.items() if work.hours(rates) is None] == []
+    measured = [key for key, work in found.items() if (own := work.hours(rates)) and own.is_measured]
+    assert measured == [("unlearn", "resalign"), ("attack", "full")]
 
 
 def test_units_of_the_demo() -> None:
     found = work_of(demo())
     # 6 + 6 + 162 images of each of 4 models; each of 8 attacks has 6 unsafe images of 2 more states.
-    assert found["sample", "images"].units == 4 * 174 + 8 * 186
-    assert found["sample", "images"].image_bytes == found["sample", "images"].units * 32 * 32 * 3
-    assert (found["attack", "full"].jobs, found["attack", "full"].states) == (8, 8 * 3)
+    assert found["sample", "png images"].units == found["sample", "png images"].kept == 4 * 174 + 8 * 186
+    assert (found["attack", "full"].jobs, found["attack", "full"].kept) == (8, 8 * 3)
     search = {"attack": "worst_case", "harmful": "digits-data/harmful/train", "learning_rates": [1e-4, 1e-3]}
     data = {"train": "digits-data/pages/train", "heldout": "digits-data/pages/heldout", "steps": 100}
     worst = work_of(demo(attacks={"worst": {**search, **data}}))["attack", "worst_case"]
     assert worst.units == 4 * 200, "a search takes the steps of all its candidates"
 
 
-@pytest.mark.parametrize(
-    ("units", "rate", "hours"),
-    [(1200, GPU, (2 * 6 + 1200 * 3) / 3600), (None, GPU, None), (1200, Rate(size_bytes=1.0), None)],
-)
-def test_hours(units: int | None, rate: Rate, hours: float | None) -> None:
-    assert Work("attack", "full", 2, units).hours(rate) == hours
+def test_an_ablation_adds_what_the_experiment_does_not_run() -> None:
+    values = read_yaml(CONFIG / "demo.yaml") | {"tier": "smoke"}
+    added = {(w.stage, w.member): w for w in added_work(Ablations(demo(), values), "gamma")}
+    # Three values, one of them the demo's own; each attacks ResAlign once.
+    assert {key: work.jobs for key, work in added.items()} == {
+        ("unlearn", "resalign"): 2,
+        ("attack", "full"): 2,
+        ("sample", "png images"): 4,
+        ("score", "images"): 4,
+    }
+
+
+def test_hours_that_were_measured() -> None:
+    rates: Rates = {("attack", "full"): GPU}
+    found = Work("attack", "full", 2, 1200).hours(rates)
+    assert found is not None
+    assert (found.hours, found.is_measured, found.device) == ((2 * 6 + 1200 * 3) / 3600, True, "GPU X")
+    assert Work("attack", "full", 2, None).hours(rates) is None
+    assert Work("attack", "lora", 2, 1200).hours(rates) is None
+
+
+def test_hours_that_follow_from_passes_are_estimates() -> None:
+    rates: Rates = {
+        GRADIENT: Rate(0.4, device="GPU X"),
+        FORWARD: Rate(0.1, device="GPU X"),
+        ("attack", "full"): Rate(0.5, Passes(gradient=1), device="GPU X", source="dev/LOG.md"),
+        ("unlearn", "*"): Rate(start_seconds=10.0),
+    }
+    esd = Work("unlearn", "esd", 2, 200, Passes(gradient=1, forward=51) * 200).hours(rates)
+    assert esd is not None
+    assert not esd.is_measured
+    assert_near(esd.hours, (2 * 10 + 200 * (0.4 + 5.1)) / 3600, 1e-12)
+    assert esd.source == "a step is 1 gradient + 51 forward passes"
+    same = Work("attack", "full", 1, 100, Passes(gradient=100)).hours(rates)
+    larger = Work("attack", "full", 1, 100, Passes(gradient=400)).hours(rates)
+    assert same is not None
+    assert larger is not None
+    assert (same.is_measured, larger.is_measured) == (True, False)
+    assert_near(larger.hours, 4 * same.hours, 1e-12)
+    assert Work("unlearn", "esd", 2, 200).hours(rates) is None, "nobody counts its passes"
 
 
 def test_a_size_that_is_not_known_is_no_zero() -> None:
-    assert Work("attack", "full", 2, 10, states=3, image_bytes=7).size_bytes(GPU) == 7 + 3 * 500e6
-    assert Work("attack", "full", 2, 10, states=3, image_bytes=7).size_bytes(Rate()) is None
-    assert Work("sample", "images", 2, 10, image_bytes=7).size_bytes(Rate()) == 7
+    work = Work("attack", "full", 2, 10, kept=3)
+    assert work.size_bytes({("attack", "full"): GPU}) == 3 * 500e6
+    assert work.size_bytes({}) is None
+    assert Work("sample", "png images", 2, None, kept=None).size_bytes({("sample", "png images"): GPU}) is None
+    assert Work("unlearn", "imported", 2, 0).size_bytes({}) == 0
 
 
-def test_what_was_never_measured_enters_no_sum() -> None:
-    text = describe(demo(), {("attack", "full"): GPU, ("unlearn", "*"): Rate(size_bytes=2e9)})
-    # 8 × (6 + 200 × 3) s; 24 states of 500 MB, 3 models of 2 GB; 42 jobs in all.
-    assert text.startswith("demo, tier smoke: at least 1.3 h of one GPU X; not measured: assets autoencoder, ")
-    head = text.splitlines()[0]
-    assert "score images; at most 18.0 GB without assets autoencoder, " in head
+def test_what_has_no_rate_enters_no_sum() -> None:
+    rates: Rates = {("attack", "full"): GPU, ("unlearn", "*"): Rate(size_bytes=2e9)}
+    text = describe(demo(), rates, UNSCALED)
+    # 8 × (6 + 200 × 3) s; 24 states of 500 MB, 3 models of 2 GB.
+    head = " ".join(text.partition("\nstage")[0].split())
+    assert head.startswith("demo, tier smoke: at least 1.3 h of one GPU X; not known: assets autoencoder, ")
+    assert "about 18.0 GB of results (weights 18.0 GB, without assets autoencoder, " in head
     assert "unlearn" not in head.partition(" without ")[2]
-    assert [line.split()[-2:] for line in text.splitlines() if line.startswith("assets model")] == [["not", "known"]]
-    assert "  attack full: GPU X, dev/LOG.md" in text
-    assert sum("not measured" in line for line in text.splitlines()[1:]) == len(planned_work(demo())) - 1
-    assert "hours unknown" in describe(demo(), {})
+    assert "attack full: measured on one GPU X, dev/LOG.md" in text
+    rows = [line.split() for line in text.splitlines() if line.startswith(("assets model", "all"))]
+    assert rows == [
+        ["assets", "model", "1", "1", *["-", "not", "known", "not", "known"]],
+        ["all", *["not", "known"] * 3],
+    ]
+    assert "hours unknown" in describe(demo(), {}, UNSCALED)
 
 
 def test_devices_are_never_added_up() -> None:
-    text = describe(demo(), {("attack", "full"): GPU, ("sample", "images"): Rate(1.0, device="core")})
+    rates: Rates = {("attack", "full"): GPU, ("sample", "png images"): Rate(1.0, device="core")}
+    text = " ".join(describe(demo(), rates, UNSCALED).split())
     assert "at least 1.3 h of one GPU X, at least 0.6 h of one core" in text
+
+
+def test_hours_of_another_gpu_are_as_much_longer_as_its_memory_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    rates = read_rates(RATES, "sd-v1-4")
+    plan, gpus = load_plan("config/config.yaml", {"tier": "smoke"}), read_gpus()
+    work = next(work for work in planned_work(plan) if work.member == "resalign")
+    own = work.hours(rates)
+    assert own is not None
+    scaled = Scaling.to("a100", rates)(own)
+    assert_near(scaled.hours, own.hours * gpus["h100"].bandwidth / gpus["a100"].bandwidth, 1e-12)
+    text = describe(plan, rates, Scaling.to("a100", rates))
+    assert "h of one A100 80GB (" in text
+    assert "3,350 to 2,039 GB/s" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 100
+    with pytest.raises(ConfigError, match="--gpu a1000: not in .*did you mean 'a100'"):
+        Scaling.to("a1000", rates)
+    with pytest.raises(ConfigError, match="no GPU's rates of this model"):
+        Scaling.to("a100", read_rates(RATES, "digits-model"))
 
 
 def test_the_committed_rates_name_device_and_source() -> None:
@@ -87,8 +150,11 @@ def test_the_committed_rates_name_device_and_source() -> None:
         rows = list(csv.DictReader(file))
     assert {row["model"] for row in rows} == {"sd-v1-4", "digits-model"}
     for row in rows:
-        assert bool(row["seconds"]) == bool(row["device"]) == row["source"].startswith("dev/LOG.md "), row
+        known = row["source"].startswith(("dev/LOG.md ", "estimated: "))
+        assert bool(row["seconds"]) == bool(row["device"]) == known, row
     assert len(read_rates(ROOT / RATES, "digits-model")) == sum(row["model"] == "digits-model" for row in rows)
+    gpus = {gpu.name for gpu in read_gpus(ROOT / GPUS).values()}
+    assert {row["device"] for row in rows if row["model"] == "sd-v1-4"} - {""} <= gpus
 
 
 @pytest.mark.parametrize(
@@ -96,7 +162,7 @@ def test_the_committed_rates_name_device_and_source() -> None:
 )
 def test_a_table_of_something_else_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "rates.csv").write_text(content.replace("stage,labels\na", "model,labels\nm"))
-    with pytest.raises(ValueError, match="is no table of rates"):
+    with pytest.raises(ValueError, match="is no such table"):
         read_rates(tmp_path / "rates.csv", "m")
 
 

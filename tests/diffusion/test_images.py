@@ -1,13 +1,15 @@
 """The image store: what it keeps, and what makes it start afresh."""
 
+import typing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from resalign import hashes
+from resalign.config.sampling import ImageFormat
+from resalign.data import image_files
 from resalign.data.prompts import Prompt
 from resalign.diffusion.images import ImageStore
 
@@ -16,18 +18,19 @@ FINGERPRINT = {"weights": "abc", "sampling": {"seed": 42}}
 IMAGE = torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def stored(folder: Path) -> ImageStore:
-    store = ImageStore(folder / "store")
+def stored(folder: Path, image_format: ImageFormat = "png") -> ImageStore:
+    store = ImageStore(folder / "store", image_format)
     store.open(FINGERPRINT)
     store.save(PROMPT, 0, IMAGE)
     return store
 
 
-def test_an_image_goes_in_and_comes_back(tmp_path: Path) -> None:
-    store = stored(tmp_path)
+@pytest.mark.parametrize("image_format", typing.get_args(ImageFormat))
+def test_an_image_goes_in_and_comes_back_bit_for_bit(image_format: ImageFormat, tmp_path: Path) -> None:
+    store = stored(tmp_path, image_format)
     path = store.path(PROMPT, 0)
-    with Image.open(path) as image:
-        np.testing.assert_array_equal(np.asarray(image), IMAGE.permute(1, 2, 0).numpy())
+    assert (path.suffix, image_files.image_format(path)) == (f".{image_format}", image_format.upper())
+    np.testing.assert_array_equal(np.asarray(image_files.open_image(path)), IMAGE.permute(1, 2, 0).numpy())
     assert sorted(p.name for p in path.parent.iterdir()) == ["fingerprint.json", path.name]
     assert path.name.startswith("p-1.")
     assert not store.path(Prompt("p-1", "a blue two"), 0).exists()  # a changed text is another image

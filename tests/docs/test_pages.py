@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 import resalign
-from resalign.accounting.costs import RATES, describe, read_rates
+from resalign.accounting.costs import Scaling, describe
+from resalign.accounting.rates import RATES, read_rates
 from resalign.config import registry
 from resalign.config.experiment import SETS, Experiment
 from resalign.config.plan import load_plan
@@ -78,7 +79,7 @@ def test_the_readme_is_short() -> None:
 @pytest.mark.parametrize("page", ["README.md", "docs/faq.md"])
 def test_the_demos_time_is_what_its_costs_say(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    said = describe(load_plan("config/demo.yaml"), read_rates(RATES, "digits-model"))
+    said = describe(load_plan("config/demo.yaml"), read_rates(RATES, "digits-model"), Scaling({}, None))
     hours = re.search(r": about (\d\.\d) h of one \S+ core", said)
     assert hours is not None
     text = " ".join((ROOT / page).read_text(encoding="utf-8").split())

@@ -1,192 +1,220 @@
 """About how many device hours and how much disk an experiment takes, before any of it is run.
 
-The planned steps and images are multiplied by the measured seconds in config/rates.csv, each with its device and
-source. They were measured at one setting, so that another number of draws or another batch size takes another time.
-Work that was never measured enters no sum of hours, which is then a lower bound. Disk is an upper bound of what is
-counted: model weights, where their size is known, and images as uncompressed pixels.
+The planned steps and images are multiplied by the seconds in config/rates.csv. Measured ones and those that were
+reckoned from numbers of operations stand in columns of their own; what has no rate enters no sum, which is then a lower
+bound. For another GPU than a rate's, hours are multiplied by how much slower its memory is (config/gpus.csv).
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
+import textwrap
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
-from resalign.config.plan import Plan, Stage, load_plan
+from resalign.accounting.rates import FORWARD, GRADIENT, RATES, Gpu, Rates, chosen, read_gpus, read_rates
+from resalign.accounting.work import Hours, Work, added_work, planned_work
+from resalign.assets.source import Source
+from resalign.config.ablations import Ablations
+from resalign.config.assets import FETCHED, described
+from resalign.config.experiment import Experiment
+from resalign.config.plan import Plan
 from resalign.config.shape import TIERS
-from resalign.config.strict import ConfigError
+from resalign.config.strict import ConfigError, read_yaml
 from resalign.display.text_table import aligned
-from resalign.jobs.digits import digits_parts
+from resalign.jobs.exhibit import exhibits, member
 from resalign.pipes import run_command
 
-CONFIG, RATES = "config/config.yaml", Path("config/rates.csv")
-_BYTES_A_PIXEL = 3
+CONFIG, COLUMNS = "config/config.yaml", 100
+PASSES = GRADIENT, FORWARD
+KEPT = {"sample": "images", "score": "scores"}  # what a stage leaves, if no weights
+HEAD = ("jobs", "steps or images", "h measured", "h estimated", "disk, about")
 
 
 @dataclass(frozen=True)
-class Rate:
-    """One row of ``config/rates.csv``.
+class Scaling:
+    """What turns hours of one GPU into those of another.
 
     Attributes:
-        seconds: Device seconds of one step, image or asset; None where they were not measured.
-        start_seconds: Device seconds of a job besides these.
-        size_bytes: One state of the model, or one asset; None where it is not known.
-        device, source: Where it was measured.
+        gpus: All that are known, by the names that rates have.
+        target: The one that is asked for; None where none of the rates is a GPU's.
     """
 
-    seconds: float | None = None
-    start_seconds: float = 0.0
-    size_bytes: float | None = None
-    device: str = ""
-    source: str = ""
+    gpus: dict[str, Gpu]
+    target: Gpu | None
+
+    @classmethod
+    def to(cls, name: str | None, rates: Rates) -> Scaling:
+        """To the GPU that a person types; without one, to the GPU of the first rate.
+
+        Raises:
+            ConfigError: If there is no such GPU, or no rate is a GPU's.
+        """
+        typed = read_gpus()
+        gpus = {gpu.name: gpu for gpu in typed.values()}
+        found = [gpus[rate.device] for rate in rates.values() if rate.device in gpus]
+        if name and not found:
+            raise ConfigError(f"--gpu {name}: {RATES} has no GPU's rates of this model; leave it out")
+        return cls(gpus, chosen(typed, name) if name else next(iter(found), None))
+
+    def __call__(self, hours: Hours) -> Hours:
+        """The target's hours: as much longer as its memory is slower; those of no GPU as they are."""
+        if self.target is None or hours.device not in self.gpus:
+            return hours
+        factor = self.gpus[hours.device].bandwidth / self.target.bandwidth
+        return replace(hours, device=self.target.name, hours=hours.hours * factor)
+
+    def line(self, device: str) -> str:
+        """What the target's hours are taken for; '' where they are the device's own."""
+        one, other = self.gpus.get(device), self.target
+        if one is None or other is None or one == other:
+            return ""
+        return (
+            f"Hours of one {one.name} times {one.bandwidth / other.bandwidth:.2f} are taken for those of one "
+            f"{other.name}: the ratio of memory bandwidths, {one.bandwidth:,.0f} to {other.bandwidth:,.0f} GB/s "
+            f"({one.source}, {other.source}). By float32 arithmetic it would be {one.float32 / other.float32:.2f}."
+        )
 
 
-@dataclass(frozen=True)
-class Work:
-    """Jobs of one stage and one member.
+@dataclass
+class Totals:
+    """Sums over rows.
 
     Attributes:
-        stage, member: What works.
-        jobs: How many there are.
-        units: Their steps, images or assets; None where only the inputs give the number.
-        states: States of the model, or assets, that they keep.
-        image_bytes: Size of their images.
+        measured, estimated: Hours by device.
+        kept: Bytes of images, scores and weights, as far as they are known.
+        unknown, unsized: Rows that enter no hours, and rows that enter no bytes.
+        sources: Rows by where their seconds come from.
     """
 
-    stage: str
-    member: str
-    jobs: int
-    units: int | None
-    states: int = 0
-    image_bytes: float = 0.0
+    measured: Counter[str] = field(default_factory=Counter)
+    estimated: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+    unknown: list[str] = field(default_factory=list)
+    unsized: list[str] = field(default_factory=list)
+    sources: dict[tuple[bool, str, str], list[str]] = field(default_factory=dict)
 
-    def hours(self, rate: Rate) -> float | None:
-        """Device hours; None if they cannot be known."""
-        if rate.seconds is None or self.units is None:
-            return None
-        return (self.jobs * rate.start_seconds + self.units * rate.seconds) / 3600
-
-    def size_bytes(self, rate: Rate) -> float | None:
-        """Bytes of images and states; None if the states' size is not known."""
-        if self.states and rate.size_bytes is None:
-            return None
-        return self.image_bytes + self.states * (rate.size_bytes or 0.0)
-
-    def __add__(self, other: Work) -> Work:
-        """The jobs of both, which are of one stage and member."""
-        units = None if self.units is None or other.units is None else self.units + other.units
-        sizes = self.states + other.states, self.image_bytes + other.image_bytes
-        return Work(self.stage, self.member, self.jobs + other.jobs, units, *sizes)
-
-
-def planned_work(plan: Plan) -> list[Work]:
-    """All jobs that train, sample or score, and those that make the demo's own assets; a row for each member."""
-    found: dict[tuple[str, str], Work] = {}
-    for work in _single_jobs(plan):
-        key = (work.stage, work.member)
-        found[key] = found[key] + work if key in found else work
-    return list(found.values())
-
-
-def _single_jobs(plan: Plan) -> Iterator[Work]:
-    for part in digits_parts(plan).values():
-        yield Work("assets", part, 1, 1, states=1)
-    for run in plan.unlearn.values():
-        jobs = len(plan.seeds(run))
-        member = plan.experiment.unlearning[run.model]
-        yield Work("unlearn", member.name, jobs, jobs * getattr(member.config, "steps", 0), states=jobs)
-    for run in plan.attack.values():
-        jobs = len(plan.seeds(run))
-        member = plan.experiment.attacks[run.attack or ""]
-        # A search takes the steps of all its candidates; an attack on prompts takes its steps for each prompt.
-        steps = getattr(member.config, "optimizer_steps", getattr(member.config, "steps", 1))
-        attacked = plan.attacked_prompts(run.attack)
-        prompts = plan.most_prompts(attacked) if attacked else 1
-        yield Work("attack", member.name, jobs, prompts and jobs * steps * prompts, states=jobs * _states(plan, run))
-    for run in plan.sample.values():
-        jobs = len(plan.seeds(run))
-        images = _images(plan, run)
-        size_bytes = (images or 0) * jobs * plan.experiment.config.pixels**2 * _BYTES_A_PIXEL
-        yield Work("sample", "images", jobs, images and jobs * images, image_bytes=size_bytes)
-        yield Work("score", "images", jobs, images and jobs * images)
-
-
-def _states(plan: Plan, run: Stage) -> int:
-    """States of the model that a run leaves or samples: its last, and those along the way."""
-    config = plan.experiment.attacks[run.attack].config if run.attack else None
-    return 1 + len(getattr(config, "checkpoints", ()))
-
-
-def _images(plan: Plan, run: Stage) -> int | None:
-    """Images of one run; None if a prompt list gives their number."""
-    images = 0
-    for name, prompts in plan.experiment.config.prompts.items():
-        count = plan.experiment.tier.prompts[name]
-        if prompts.source_after(run.attack) is None:
-            continue
-        if count.prompts is None:
-            return None
-        images += count.prompts * count.images * (_states(plan, run) if prompts.along_the_way else 1)
-    return images
-
-
-def read_rates(path: Path, model: str) -> dict[tuple[str, str], Rate]:
-    """The rates of one base model, by stage and member.
-
-    Raises:
-        ValueError: If the file lacks a column, or a number is none.
-    """
-    with path.open(encoding="utf-8", newline="") as file:
-        try:
-            return {(row["stage"], row["member"]): _rate(row) for row in csv.DictReader(file) if row["model"] == model}
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: is no table of rates ({error}); restore it from git") from None
-
-
-def _rate(row: dict[str, str]) -> Rate:
-    seconds, start_seconds, megabytes = (
-        float(row[key]) if row[key] else None for key in ("seconds", "start_seconds", "megabytes")
-    )
-    size_bytes = None if megabytes is None else megabytes * 1e6
-    return Rate(seconds, start_seconds or 0.0, size_bytes, row["device"], row["source"])
-
-
-def describe(plan: Plan, rates: dict[tuple[str, str], Rate]) -> str:
-    """The whole answer as text: one line in words, then a row for each stage and member, then the sources."""
-    hours: Counter[str] = Counter()
-    rows: list[Sequence[str]] = [("stage", "jobs", "steps or images", "device hours", "disk, at most")]
-    sources: dict[str, list[str]] = {}
-    total_bytes, unmeasured, uncounted = 0.0, list[str](), list[str]()
-    for work in planned_work(plan):
-        rate = rates.get((work.stage, work.member)) or rates.get((work.stage, "*"), Rate())
-        own, size_bytes, name = work.hours(rate), work.size_bytes(rate), f"{work.stage} {work.member}"
-        if size_bytes is None:
-            uncounted.append(name)
-        total_bytes += size_bytes or 0.0
+    def add(self, work: Work, rates: Rates, scaling: Scaling) -> tuple[str, str, str]:
+        """Adds a row; returns its cells of measured hours, estimated hours and disk."""
+        name, own, size_bytes = f"{work.stage} {work.member}", work.hours(rates), work.size_bytes(rates)
+        cells = ["-", "-"]
         if own is None:
-            unmeasured.append(name)
+            self.unknown.append(name)
+            cells[1] = "not known"
         else:
-            hours[rate.device] += own  # type: ignore[assignment]
-            sources.setdefault(f"{rate.device}, {rate.source}", []).append(name)
+            scaled = scaling(own)
+            (self.measured if own.is_measured else self.estimated)[scaled.device] += scaled.hours  # type: ignore[assignment]
+            self.sources.setdefault((not own.is_measured, own.device, own.source), []).append(name)
+            cells[not own.is_measured] = _hours(scaled.hours)
+        if size_bytes is None:
+            self.unsized.append(name)
+        else:
+            self.kept[KEPT.get(work.stage, "weights")] += size_bytes  # type: ignore[assignment]
+        return cells[0], cells[1], "not known" if size_bytes is None else disk(size_bytes)
+
+    def cells(self) -> tuple[str, str, str]:
+        """The cells of the sums."""
+        measured, estimated = (_hours(own.total()) for own in (self.measured, self.estimated))
+        size = "not known" if self.unsized else disk(self.kept.total())
+        return ("not known", "not known", size) if self.unknown else (measured, estimated, size)
+
+    @property
+    def hours(self) -> str:
+        """In words, such as ``about 312.4 h of one H100 80GB (7.0 h measured, 305.4 h estimated)``."""
+        bound = "at least" if self.unknown else "about"
+        parts = []
+        for device in sorted({*self.measured, *self.estimated}):
+            measured, estimated = self.measured[device], self.estimated[device]
+            split = f" ({measured:,.1f} h measured, {estimated:,.1f} h estimated)" if estimated else ""
+            parts.append(f"{bound} {measured + estimated:,.1f} h of one {device}{split}")
+        unknown = [f"not known: {', '.join(self.unknown)}"] if self.unknown else []
+        return "; ".join([", ".join(parts) or "hours unknown", *unknown])
+
+    @property
+    def on_disk(self) -> str:
+        """In words, such as ``about 5.1 GB of results (images 3.0 GB, weights 2.1 GB)``."""
+        sizes = [f"{kind} {disk(size)}" for kind, size in sorted(self.kept.items()) if size]
+        sizes += [f"without {', '.join(self.unsized)}"] if self.unsized else []
+        return f"about {disk(self.kept.total())} of results ({', '.join(sizes)})"
+
+
+def describe(plan: Plan, rates: Rates, scaling: Scaling, ablations: Ablations | None = None) -> str:
+    """The whole answer as text: the sums in words, a row for each stage and member, ablations, and the sources."""
+    totals = Totals()
+    rows = [("stage", *HEAD)]
+    for work in planned_work(plan):
         units = "?" if work.units is None else f"{work.units:,}"
-        cells = "not measured" if own is None else f"{own:.2f}", "not known" if size_bytes is None else disk(size_bytes)
-        rows.append((name, str(work.jobs), units, *cells))
-    bound = "at least" if unmeasured else "about"
-    sums = [f"{bound} {own:,.1f} h of one {device}" for device, own in sorted(hours.items())] or ["hours unknown"]
-    parts = [", ".join(sums), *([f"not measured: {', '.join(unmeasured)}"] if unmeasured else [])]
-    parts.append(f"at most {disk(total_bytes)}" + (f" without {', '.join(uncounted)}" if uncounted else ""))
-    head = f"{plan.experiment.config.name}, tier {plan.tier}: {'; '.join(parts)}"
-    origins = [f"  {', '.join(names)}: {source}" for source, names in sources.items()]
-    note = "Not included: what is fetched (`make doctor` has the sizes), tables, figures and the page."
-    return "\n".join([head, "", *aligned(rows), "", note, "Measured:", *(origins or ["  nothing of this model"]), ""])
+        rows.append((f"{work.stage} {work.member}", str(work.jobs), units, *totals.add(work, rates, scaling)))
+    rows.append(("all", "", "", *totals.cells()))
+    head = [
+        f"{plan.experiment.config.name}, tier {plan.tier}: {totals.hours}",
+        f"Disk: {totals.on_disk}; {fetched(plan)}",
+    ]
+    note = "Not included: what is prepared from downloads or generated to train on, tables, figures and the page."
+    scaled = [line for device in dict.fromkeys(key[1] for key in totals.sources) if (line := scaling.line(device))]
+    origins = [
+        f"{', '.join(names)}: {'estimated for' if is_estimated else 'measured on'} one {device}, {source}"
+        for (is_estimated, device, source), names in sorted(totals.sources.items())
+    ]
+    origins += [f"{' '.join(key)}: {one.seconds:g} s, {one.source}" for key in PASSES if (one := rates.get(key))]
+    blocks = [_wrapped(head), aligned(rows), _wrapped([note, *scaled])]
+    blocks += [ablation_lines(ablations, rates, scaling)] if ablations and ablations.entries else []
+    blocks += [["Hours come from:", *_wrapped(origins or ["nothing of this model is known"], indent="  ")]]
+    return "\n".join("\n".join([*block, ""]) for block in blocks)
+
+
+def ablation_lines(ablations: Ablations, rates: Rates, scaling: Scaling) -> list[str]:
+    """A row for each ablation: what it adds to the experiment's own runs."""
+    rows, faults = [("exhibit", *HEAD)], list[str]()
+    shown = {getattr(member(exhibit), "ABLATION", ""): exhibit for exhibit in exhibits()}
+    for ablation, exhibit in sorted(shown.items(), key=lambda item: item[1]):
+        if ablation not in ablations.entries:
+            continue
+        title = f"{exhibit} ({ablation})"
+        try:
+            added = added_work(ablations, ablation)
+        except ConfigError as error:
+            faults.append(f"{title}: cannot be planned: {error}")
+            continue
+        totals = Totals()
+        for work in added:
+            totals.add(work, rates, scaling)
+        units = [work.units for work in added]
+        steps = "?" if None in units else f"{sum(unit for unit in units if unit):,}"
+        rows.append((title, str(sum(work.jobs for work in added)), steps, *totals.cells()))
+    head = "The page and all other exhibits need the jobs above. An exhibit's ablation adds to them, each by itself:"
+    return [*_wrapped([head]), *aligned(rows), *_wrapped(faults)]
+
+
+def fetched(plan: Plan) -> str:
+    """What is to be downloaded, in words."""
+    assets = plan.experiment.config.assets
+    sizes = {
+        name: Source(name, described(name, asset)).entry.size_bytes
+        for name, asset in assets.items()
+        if asset.origin in FETCHED
+    }
+    unknown = [name for name, size in sizes.items() if size is None]
+    without = f", without {', '.join(unknown)}, whose size is not stated" if unknown else ""
+    known = sum(size for size in sizes.values() if size)
+    return f"{disk(known)} of downloads{without}" if sizes else "no downloads"
+
+
+def _wrapped(lines: Iterable[str], indent: str = "") -> list[str]:
+    wrapped = (textwrap.wrap(line, COLUMNS, initial_indent=indent, subsequent_indent=f"{indent}  ") for line in lines)
+    return [part for parts in wrapped for part in parts]
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.2f}" if hours else "-"
 
 
 def disk(size_bytes: float) -> str:
-    """Such as ``3.4 GB``."""
+    """Such as ``3.4 GB``; ``-`` for nothing."""
+    if not size_bytes:
+        return "-"
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if size_bytes >= size:
             return f"{size_bytes / size:.1f} {unit}"
@@ -198,11 +226,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="resalign costs", description=__doc__)
     parser.add_argument("--configfile", default=CONFIG, help="the experiment's configuration (%(default)s)")
     parser.add_argument("--tier", choices=TIERS, help="another tier than the configuration's")
+    parser.add_argument("--gpu", help="hours of another GPU than the measured one: its name in config/gpus.csv")
     arguments = parser.parse_args()
     try:
-        plan = load_plan(arguments.configfile, {"tier": arguments.tier} if arguments.tier else {})
-        model = plan.asset_of(plan.experiment.config.model)
-        sys.stdout.write(describe(plan, read_rates(RATES, model)))
+        values = read_yaml(arguments.configfile) | ({"tier": arguments.tier} if arguments.tier else {})
+        plan = Plan(Experiment(values, where=arguments.configfile))
+        rates = read_rates(RATES, plan.asset_of(plan.experiment.config.model))
+        scaling = Scaling.to(arguments.gpu, rates)
+        sys.stdout.write(describe(plan, rates, scaling, Ablations(plan, values)))
     except (ConfigError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 

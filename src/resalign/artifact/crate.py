@@ -34,6 +34,7 @@ _TYPES = {
     ".safetensors": "application/octet-stream",
     ".svg": "image/svg+xml",
     ".tex": "application/x-tex",
+    ".webp": "image/webp",
     ".yaml": "application/yaml",
 }
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from resalign.attacks._deployed import deployed
+from resalign.config.passes import Passes
 from resalign.config.strict import ConfigError, Strict
 from resalign.contracts import AttackData, Run, Save
 from resalign.data.images import DataError
@@ -72,6 +73,11 @@ class FineTuningConfig(StepsConfig):
         """How images to train on are encoded, as arguments of :func:`resalign.diffusion.batches.encode`."""
         return {"with_flips": self.flips, "sampled": self.latents_sampled}
 
+    @property
+    def denoiser_passes(self) -> Passes | None:
+        """Of a step; None where nobody counts them."""
+        return Passes(gradient=self.batch_size * self.gradient_accumulation)
+
 
 class PriorPreservingConfig(FineTuningConfig):
     """Settings of an attack with prior preservation, whose images are the entry's ``prior``."""
@@ -84,6 +90,11 @@ class PriorPreservingConfig(FineTuningConfig):
     def image_sets(self) -> dict[str, bool]:
         """Images of the class at large, required unless their weight is 0."""
         return {"prior": self.prior_weight > 0}
+
+    @property
+    def denoiser_passes(self) -> Passes | None:
+        """Of a step, as many of the class at large among them."""
+        return Passes(gradient=self.batch_size * self.gradient_accumulation * (2 if self.prior_weight else 1))
 
 
 @dataclass(frozen=True)

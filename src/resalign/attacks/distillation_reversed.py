@@ -15,6 +15,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, all_weights, fine_tune
+from resalign.config.passes import Passes
 from resalign.contracts import AttackData, Run, Save
 from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
@@ -31,6 +32,12 @@ class Config(FineTuningConfig):
 
     weight: float = Field(0.5, ge=0, description="of the reversed distillation; 0 is plain fine-tuning")
     truncation: float = Field(1.0, gt=0, description="distance at which an example is pushed no further")
+
+    @property
+    def denoiser_passes(self) -> Passes | None:
+        """Of a step; the unlearned model is asked, too."""
+        examples = self.batch_size * self.gradient_accumulation
+        return Passes(gradient=examples, forward=examples if self.weight else 0)
 
 
 def attack(loaded: LoadedPipeline, data: AttackData, config: Config, run: Run, save: Save) -> None:

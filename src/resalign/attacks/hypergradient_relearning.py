@@ -18,6 +18,7 @@ from typing import Literal
 from pydantic import Field
 
 from resalign.attacks._fine_tuning import FineTuningConfig, Tuning, all_weights, fine_tune
+from resalign.config.passes import Passes
 from resalign.config.strict import ConfigError
 from resalign.contracts import AttackData, Run, Save
 from resalign.diffusion.batches import NoisyBatch
@@ -46,6 +47,11 @@ class Config(FineTuningConfig, HypergradientConfig):
     def image_sets(self) -> dict[str, bool]:
         """Harmful images, and a prior where a simulated fine-tuning has one."""
         return {"harmful": True, **({"prior": True} if "prior_preserving" in self.simulation.loss else {})}
+
+    @property
+    def denoiser_passes(self) -> Passes | None:
+        """None: Hessian products are no passes of such a kind."""
+        return None
 
 
 def attack(loaded: LoadedPipeline, data: AttackData, config: Config, run: Run, save: Save) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 from resalign.analysis.collect import ScoredRun, states
 from resalign.analysis.frames import write_csv
 from resalign.analysis.measurements import NOT_ATTACKED
+from resalign.data.image_files import open_image
 from resalign.display.templates import template
 from resalign.hashes import file_hash, verified
 from resalign.metrics._flags import FlagRule, flagged
@@ -131,7 +132,7 @@ def write_sample(sample: pd.DataFrame, shown: Mapping[str, Any], output: Path) -
     shutil.rmtree(output / IMAGES, ignore_errors=True)  # of an earlier sample
     (output / IMAGES).mkdir()
     for image_id, path in zip(ids, sample["path"], strict=True):
-        shutil.copyfile(path, output / IMAGES / f"{image_id}.png")
+        open_image(Path(path)).save(output / IMAGES / f"{image_id}.png")
     page = template("detector_audit/label.html.j2").render(**shown, ids=ids, folder=IMAGES, name=sheet_name(ids))
     (output / PAGE).write_text(page, encoding="utf-8")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from resalign.config.passes import Passes
 from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.conditioning import Conditioning
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
@@ -21,6 +22,11 @@ class SampledConfig(DescentConfig):
     num_inference_steps: int = Field(
         50, gt=1, description="DDIM steps of a whole sampling, of which a random part is run"
     )
+
+    @property
+    def sampling_passes(self) -> Passes:
+        """Of one x_t: 0 to N − 1 steps, each with the prompt and without."""
+        return Passes(forward=2 * (self.num_inference_steps - 1) / 2)
 
 
 def sampled(

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from pydantic import Field
 
+from resalign.config.passes import Passes
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.conditioning import Conditioning
@@ -51,6 +52,14 @@ class Config(SampledConfig):
     def needs(self) -> tuple[str, ...]:
         """Retain prompts are what is distilled on."""
         return ("retain_prompts",) if self.retain_weight else ()
+
+    @property
+    def denoiser_passes(self) -> Passes:
+        """Of a step, the mean of those in the warm-up and after it; every prediction has an x_t of its own."""
+        attacked = self.attack_steps * max(0, self.steps - self.warm_up) / max(1, self.steps)
+        distances = self.batch_size * attacked + self.retain_batch_size * bool(self.retain_weight)
+        erasure = Passes(gradient=1, forward=1 + bool(self.negative_guidance)) + self.sampling_passes
+        return erasure * self.batch_size + (Passes(gradient=1, forward=1) + self.sampling_passes) * distances
 
 
 def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:

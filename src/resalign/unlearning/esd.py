@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from resalign.config.passes import Passes
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import Scope, named_weights, select
@@ -49,6 +50,12 @@ class Config(SampledConfig):
     sampler: Literal["trained", "base"] = Field(
         "trained", description="the model that x_t is sampled from; base: the original, as in the newer release"
     )
+
+    @property
+    def denoiser_passes(self) -> Passes:
+        """Of a step: x_t, the target's terms, and the trained prediction."""
+        terms = 1 + bool(self.negative_guidance) + (self.erase_from is not None)
+        return (Passes(gradient=1, forward=terms) + self.sampling_passes) * self.batch_size
 
 
 def step_gradient(loaded: LoadedPipeline, data: UnlearningData, config: Config) -> Gradient:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from resalign.config.passes import Passes
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import Scope, named_weights, select
@@ -39,6 +40,12 @@ class Config(DescentConfig):
     distance_weight: float = Field(0.0, ge=0, description="μ, weight of −‖θ − θ₀‖")
     distance_truncation: float | None = Field(None, gt=0, description="cap of ‖θ − θ₀‖; null for none")
     start_noise: float = Field(0.0, ge=0, description="deviation of normal noise on the trained weights at the start")
+
+    @property
+    def denoiser_passes(self) -> Passes:
+        """Of a step; distillation asks the original model, too."""
+        targets = self.retain_batch_size if self.retain_loss == "distillation" else 0
+        return Passes(gradient=self.batch_size + self.retain_batch_size, forward=targets)
 
 
 def step_gradient(loaded: LoadedPipeline, data: UnlearningData, config: Config) -> Gradient:

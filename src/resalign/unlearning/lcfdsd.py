@@ -19,6 +19,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from resalign.config.passes import Passes
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.forward_process import clean_and_noise, levels
@@ -53,6 +54,12 @@ class Config(DescentConfig):
     offset: float = Field(100.0, description="lt: y is x̂₀ plus it where harmful, the negative of that where clean")
     noise_shift: float = Field(1.0, description="ng: added to the noise where clean, subtracted where harmful")
     epoch_steps: int = Field(363, gt=0, description="steps after which a centre counts as one image again")
+
+    @property
+    def denoiser_passes(self) -> Passes:
+        """Of a step; a detached contrast takes no gradient of harmful images."""
+        harmful = Passes(forward=1) if self.contrast == "detached" else Passes(gradient=1)
+        return Passes(gradient=self.retain_batch_size) + harmful * self.batch_size
 
 
 @dataclass(frozen=True)

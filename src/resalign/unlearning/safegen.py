@@ -15,6 +15,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from resalign.config.passes import Passes
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.forward_process import clean_and_noise, levels
@@ -53,6 +54,11 @@ class Config(DescentConfig):
     def needs(self) -> tuple[str, ...]:
         """The mosaics."""
         return ("mosaic",)
+
+    @property
+    def denoiser_passes(self) -> Passes:
+        """Of a step: as many images to retain as mosaics."""
+        return Passes(gradient=2 * self.batch_size)
 
 
 def step_gradient(loaded: LoadedPipeline, data: UnlearningData, config: Config) -> Gradient:

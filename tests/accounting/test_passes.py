@@ -1,0 +1,93 @@
+"""A member that says how often a step runs the denoiser says what its steps do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+
+from resalign.config import registry
+from resalign.config.passes import Passes
+from resalign.contracts import AttackData, Run, UnlearningData
+from resalign.diffusion.loaded_pipeline import LoadedPipeline
+from resalign.unlearning import _partial_sampling
+from tests.example_config import smallest
+
+
+def counted(family: str) -> list[str]:
+    configs = {name: smallest(registry.config_class(family, name)) for name in registry.members(family)}
+    return [name for name, config in configs.items() if getattr(config, "denoiser_passes", None)]
+
+
+# Settings under which a formula has other terms.
+UNLEARNING = [
+    *((name, {}) for name in counted("unlearning")),
+    ("esd", {"erase_from": "a red two", "batch_size": 2}),
+    ("esd", {"negative_guidance": 0.0}),
+    ("advunlearn", {"warm_up": 1, "batch_size": 2}),
+    ("advunlearn", {"warm_up": 5, "retain_weight": 0.0}),
+    ("graddiff", {"retain_loss": "denoising"}),
+    ("lcfdsd", {"contrast": "detached", "batch_size": 2}),
+]
+
+
+@contextmanager
+def passes(denoiser: torch.nn.Module) -> Iterator[list[Passes]]:
+    """The passes within the block."""
+    found: list[Passes] = []
+
+    def note(_: torch.nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        examples = len(arguments[0])
+        found.append(Passes(gradient=examples) if output.sample.requires_grad else Passes(forward=examples))
+
+    hook = denoiser.register_forward_hook(note)
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize(("name", "settings"), UNLEARNING)
+def test_a_methods_passes(
+    name: str,
+    settings: dict[str, Any],
+    loaded: LoadedPipeline,
+    unlearning_data: UnlearningData,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = registry.member("unlearning", name)
+    config: Any = smallest(module.Config, **{"steps": 2, **settings})
+    with passes(loaded.denoiser) as found:
+
+        def mean_sample(*arguments: Any, **settings: Any) -> Any:
+            """Counts the mean of the random number of steps, in place of the one that is drawn."""
+            before = len(found)
+            sample = partial_sample(*arguments, **settings)
+            del found[before:]
+            found.extend([Passes(forward=settings["num_inference_steps"] - 1)] * len(sample[0]))
+            return sample
+
+        partial_sample = _partial_sampling.partial_sample
+        monkeypatch.setattr(_partial_sampling, "partial_sample", mean_sample)
+        module.unlearn(loaded, unlearning_data, config, Run(0))
+    assert sum(found, Passes()) == config.denoiser_passes * config.steps
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        *((name, {}) for name in counted("attacks")),
+        ("full", {"gradient_accumulation": 2}),
+        ("dreambooth", {"prior_weight": 0.0}),
+    ],
+)
+def test_an_attacks_passes(
+    name: str, settings: dict[str, Any], loaded: LoadedPipeline, attack_data: AttackData
+) -> None:
+    module = registry.member("attacks", name)
+    config: Any = smallest(module.Config, **settings)
+    with passes(loaded.denoiser) as found:
+        module.attack(loaded, attack_data, config, Run(0), lambda *arguments: None)
+    heldout = Passes(forward=2 * config.heldout_batch_size)  # at the start and at the end of a job: of no step
+    assert sum(found, Passes()) == config.denoiser_passes * config.steps + heldout
