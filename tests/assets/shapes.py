@@ -176,7 +176,7 @@ def nudity_prompts(folder: Path) -> None:
 
 
 def harmful_imgs(folder: Path) -> None:
-    rows = [{"file_name": f"{n}.png", "text": f"a picture, number {n}", "class": 1 + n % 2} for n in range(16)]
+    rows = [{"file_name": f"{n}.png", "text": f"a picture, number {n}", "class": 1 + (n >= 1000)} for n in range(1452)]
     write_table(folder / "metadata.jsonl", rows)
 
 

@@ -21,8 +21,10 @@ ENTRIES: dict[str, dict[str, Any]] = {
 }
 PIPELINES = ("sd-v1-4", "sd-v1-5", "sd-v2-1", "sd-v2-1-base", "sdxl-base", "sd3-medium")
 
+QUICKLY = [pytest.param(name, marks=[pytest.mark.slow] if name in PIPELINES[1:] else []) for name in ENTRIES]
 
-@pytest.mark.parametrize("name", ENTRIES)
+
+@pytest.mark.parametrize("name", QUICKLY)
 def test_an_asset_is_fetched_in_its_published_shape(tmp_path: Path, hub: Server, name: str) -> None:
     made = write_shape(name, tmp_path / "made")
     entry = CatalogueEntry.parse(serve(hub, pinned(ENTRIES[name], made), made), where=name)

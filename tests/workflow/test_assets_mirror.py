@@ -44,7 +44,7 @@ def taken() -> dict[str, AssetConfig]:
 def few(settings: Any) -> Any:
     """Settings of a method, an attack or a set, with little to do; a solver has all its steps."""
     if not isinstance(settings, dict):
-        return settings
+        return [few(each) for each in settings] if isinstance(settings, list) else settings
     small = {key: FEW[key] if isinstance(value, int) else [1] for key, value in settings.items() if key in FEW}
     return {key: value if key == "solver" else few(value) for key, value in settings.items()} | small
 
@@ -55,6 +55,8 @@ def reduced(values: dict[str, Any], catalogue: dict[str, Any]) -> dict[str, Any]
     for name in ("prepared", "unlearning", "attacks"):
         values[name] = {key: few(entry) for key, entry in values[name].items()}
     for entry in values["prepared"].values():
+        if entry["set"] == "generated":
+            entry |= {"first": 4, "images": 1, "num_inference_steps": 2}
         if "splits" in entry:
             entry["splits"] = {split: size and min(size, 4) for split, size in entry["splits"].items()}
     values["prepared"]["coco-reference"]["pixels"] = PIXELS
@@ -90,28 +92,35 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def mirror_of(name: str, asset: AssetConfig, entry: dict[str, Any], made: Path, mirror: Path) -> None:
+    """Gives an asset its place in a mirror."""
+    place = mirror / Source(name, asset.model_copy(update={"sha256": entry.get("sha256")})).mirror
+    place.parent.mkdir()
+    place.symlink_to(made / name)
+
+
 @pytest.fixture(scope="module")
 def mirrored(tmp_path_factory: pytest.TempPathFactory, made: Path) -> tuple[Checkout, Path]:
     """A checkout of the paper's configuration whose catalogue pins the small files of a mirror."""
     mirror, catalogue = tmp_path_factory.mktemp("mirror"), read_yaml(ROOT / CATALOGUE)
     for name, asset in taken().items():
         catalogue[name] = pinned(catalogue[name], made / name)
-        place = mirror / Source(name, asset.model_copy(update={"sha256": catalogue[name].get("sha256")})).mirror
-        place.parent.mkdir()
-        place.symlink_to(made / name)
+        mirror_of(name, asset, catalogue[name], made, mirror)
     return small_checkout(tmp_path_factory.mktemp("paper"), catalogue), mirror
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, made: Path) -> Iterator[tuple[Checkout, Server]]:
-    """Such a checkout whose catalogue has the small files' hashes, and the server that has them at their addresses."""
-    catalogue = read_yaml(ROOT / CATALOGUE)
+def served(tmp_path_factory: pytest.TempPathFactory, made: Path) -> Iterator[tuple[Checkout, Server, Path]]:
+    """Such a checkout, the server that has the files at their addresses, and a mirror of what no program can fetch."""
+    by_hand, catalogue = tmp_path_factory.mktemp("by-hand"), read_yaml(ROOT / CATALOGUE)
     with serving() as server:
         for name, asset in taken().items():
             catalogue[name] = pinned(catalogue[name], made / name)
-            if not asset.manual:
+            if asset.manual:
+                mirror_of(name, asset, catalogue[name], made, by_hand)
+            else:
                 catalogue[name] = serve(server, catalogue[name], made / name)
-        yield small_checkout(tmp_path_factory.mktemp("served"), catalogue), server
+        yield small_checkout(tmp_path_factory.mktemp("served"), catalogue), server, by_hand
 
 
 def offline(monkeypatch: pytest.MonkeyPatch, mirror: Path) -> None:
@@ -131,7 +140,7 @@ def test_every_missing_asset_is_named_in_the_plan(
     needed = set(load_plan(checkout.folder / checkout.config).experiment.config.assets)
     here = {path.parent.name.rpartition("-")[0] for path in checkout.folder.glob("results/assets/*/run.json")}
     told = re.findall(r"missing asset (\S+):", planned.stdout + planned.stderr)
-    assert len(needed) == 14
+    assert needed == set(taken())
     assert set(told) == needed - here
 
 
@@ -141,12 +150,14 @@ def test_from_the_mirror_to_prompts_and_images(
     checkout, mirror = mirrored
     planned = checkout.snakemake("--dry-run", "--forceall").stdout
     offline(monkeypatch, mirror)
-    targets = sorted(set(re.findall(r"results/assets/[\w.-]+/run\.json", planned)))
-    assert len(targets) == 17
+    config = yaml.safe_load((checkout.folder / "config" / "config.yaml").read_text())
+    generated = {name for name, entry in config["prepared"].items() if entry["set"] == "generated"}  # on a GPU
+    runs = dict(re.findall(r"results/assets/(([\w.-]+)-\w{10})/run\.json", planned))
+    assert sorted(runs.values()) == sorted([*taken(), *config["prepared"]])
+    targets = sorted(f"results/assets/{run}/run.json" for run, name in runs.items() if name not in generated)
     finished = checkout.made(*targets)
     assert finished.returncode == 0, finished.stderr[-3000:]
     monkeypatch.chdir(checkout.folder)
-    config = yaml.safe_load((checkout.folder / "config" / "config.yaml").read_text())
     assets = {path.name.rpartition("-")[0]: path for path in (checkout.folder / "results" / "assets").iterdir()}
 
     def path_of(reference: str) -> Path:
@@ -164,6 +175,8 @@ def test_from_the_mirror_to_prompts_and_images(
         config["reference"]: CAPTIONS,
     }
     for reference, count in wanted.items():
+        if reference.partition("/")[0] in generated:
+            continue
         assert len(read_captioned_images(path_of(reference), pixels=8)) == count, reference
     splits = [path_of(config["attacks"]["diffusiondb"][key]) for key in ("train", "heldout")]
     splits.append(path_of(config["concept"]["pool"]))
@@ -177,13 +190,15 @@ def test_from_the_mirror_to_prompts_and_images(
     assert [prompt.id for prompt in prompts["coco"]] == [f"{number:012d}" for number in COCO_IDS]
     # What nobody has published a hash for is locked now, and only that.
     locked = {path.stem for path in (checkout.folder / "config" / "hashes").iterdir()}
-    assert {"diffusiondb", "i2p", "resalign-train"} <= locked
+    assert {"diffusiondb", "i2p"} <= locked
     assert not {"dreambench", "unsafe-diffusion", "coco-10k"} & locked
     assert "Nothing to be done" in checkout.snakemake("--dry-run", "--", *targets).stdout
 
 
-def online(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+def online(monkeypatch: pytest.MonkeyPatch, server: Server, by_hand: Path) -> None:
     """The network holds the loopback server alone, and the hub is there."""
+    if any(by_hand.iterdir()):
+        monkeypatch.setenv("RESALIGN_ASSET_ROOT", str(by_hand))
     monkeypatch.setenv("HF_ENDPOINT", server.address)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     for name in ("http_proxy", "https_proxy"):
@@ -192,11 +207,11 @@ def online(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
 
 
 def test_what_is_gone_ends_a_run_before_it_has_cost_anything(
-    served: tuple[Checkout, Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    served: tuple[Checkout, Server, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Scoring alone needs Inception, at the end of a run."""
-    paper, server = served
-    online(monkeypatch, server)
+    paper, server, by_hand = served
+    online(monkeypatch, server, by_hand)
     copy = shutil.copytree(paper.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("results", ".snakemake"))
     checkout = Checkout(copy, "config/reduced.yaml")
     path = urllib.parse.urlsplit(read_yaml(copy / CATALOGUE)["inception"]["url"]).path
@@ -210,11 +225,11 @@ def test_what_is_gone_ends_a_run_before_it_has_cost_anything(
 
 
 def test_from_the_publishers_servers_to_the_table(
-    served: tuple[Checkout, Server], monkeypatch: pytest.MonkeyPatch
+    served: tuple[Checkout, Server, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every stage of the paper's configuration without a mirror: fetch, prepare, unlearn, attack, …, table."""
-    paper, server = served
-    online(monkeypatch, server)
+    paper, server, by_hand = served
+    online(monkeypatch, server, by_hand)
     checkout = Checkout(paper.folder, "config/reduced.yaml")
     finished = checkout.made("all")
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
