@@ -1,24 +1,18 @@
 """Downloads against a server on the loopback interface, and against a mirror folder: offline, byte by byte."""
 
-import contextlib
 import hashlib
 import io
 import json
 import os
 import subprocess
 import sys
-import threading
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from resalign import hashes
 from resalign.assets import download
-from resalign.assets import fetch as fetching
 from resalign.assets.fetch import fetch
 from resalign.assets.source import (
     BrokenFileError,
@@ -34,13 +28,10 @@ from resalign.config.assets import AssetConfig, CatalogueEntry
 from tests.data.pictures import names, write_table
 from tests.refusals import told
 
+from .hub_server import PAGE, Answer, Server, sha256
+
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = b"\n<!DOCTYPE html><html><body>Sign in to download</body></html>"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def make_zip(size: int = 300_000) -> bytes:
@@ -49,87 +40,6 @@ def make_zip(size: int = 300_000) -> bytes:
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("images/0.bin", bytes(range(256)) * (size // 256))
     return buffer.getvalue()
-
-
-@dataclass
-class Server:
-    """What the loopback server answers and was asked.
-
-    Attributes:
-        files: Content by path; served with ranges and a strong ETag.
-        answers: Status and headers by path, in place of content.
-        endless: Paths whose answer has no length and no end.
-    cut: Break the next answer off after so many bytes.
-        requests: (path, Range header) in order.
-    """
-
-    address: str = ""
-    files: dict[str, bytes] = field(default_factory=dict)
-    answers: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
-    endless: set[str] = field(default_factory=set)
-    cut: int | None = None
-    requests: list[tuple[str, str | None]] = field(default_factory=list)
-
-
-def make_handler(server: Server) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = self.path.split("?")[0]
-            server.requests.append((path, self.headers.get("Range")))
-            if path in server.endless:
-                return self._send_without_end()
-            if path not in server.files:
-                status, headers = server.answers.get(path, (404, {}))
-                return self._send(status, headers, b"")
-            content, start = server.files[path], 0
-            tag = f'"{hashlib.sha1(content).hexdigest()}"'
-            headers = {"ETag": tag, "X-Repo-Commit": COMMIT}
-            wanted = self.headers.get("Range")
-            if wanted and self.headers.get("If-Range", tag) == tag:
-                start = int(wanted.removeprefix("bytes=").rstrip("-"))
-                if start >= len(content):
-                    return self._send(416, {"Content-Range": f"bytes */{len(content)}"}, b"")
-                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            self._send(206 if start else 200, headers, content[start:])
-
-        do_HEAD = do_GET
-
-        def _send_without_end(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            with contextlib.suppress(ConnectionError):
-                while True:
-                    self.wfile.write(bytes(1 << 16))
-
-        def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body[: server.cut])
-            if server.cut is not None:
-                server.cut = None
-                self.close_connection = True
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    return Handler
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    state = Server()
-    with ThreadingHTTPServer(("127.0.0.1", 0), make_handler(state)) as listening:
-        state.address = f"http://127.0.0.1:{listening.server_port}"
-        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield state
-        listening.shutdown()
-        thread.join()
 
 
 def url_asset(server: Server, path: str, sha: str | None = None) -> AssetConfig:
@@ -149,19 +59,33 @@ def test_a_file_is_downloaded_and_not_again(tmp_path: Path, server: Server) -> N
 
 def test_a_broken_download_goes_on_where_it_ended(tmp_path: Path, server: Server) -> None:
     content = make_zip()
-    server.files["/set.zip"], server.cut = content, 100_000
+    server.files["/set.zip"], server.faults["/set.zip"] = content, Answer(cut=100_000, times=1)
     asset = url_asset(server, "/set.zip", sha256(content))
     with pytest.raises(FetchError, match=r"asset 'pictures'.*broke off.*run again: it goes on from byte 100000"):
         fetch("pictures", asset, tmp_path)
     assert "set.zip" not in names(tmp_path)
     assert fetch("pictures", asset, tmp_path) == {"set.zip": sha256(content)}
     assert (tmp_path / "set.zip").read_bytes() == content
-    assert server.requests == [("/set.zip", None), ("/set.zip", "bytes=100000-")]
+    assert [asked.range for asked in server.requests] == [None, "bytes=100000-"]
     assert names(tmp_path) == ["set.zip"]
 
 
+def test_a_download_that_brings_something_goes_on_by_itself(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "LEAST_BYTES", 100_000)
+    content = make_zip()
+    server.files["/set.zip"], server.faults["/set.zip"] = content, Answer(cut=100_000, times=2)
+    assert fetch("pictures", url_asset(server, "/set.zip"), tmp_path) == {"set.zip": sha256(content)}
+    assert [asked.range for asked in server.requests] == [None, "bytes=100000-", "bytes=200000-"]
+    # One that always breaks off at the same place, because it cannot be resumed, ends.
+    server.faults["/set.zip"] = Answer(cut=150_000, headers={"ETag": "\t"})
+    refused(tmp_path / "other", url_asset(server, "/set.zip"), "broke off (150000 of")
+    assert len(server.requests) == 5
+
+
 def test_a_file_that_changed_meanwhile_starts_afresh(tmp_path: Path, server: Server) -> None:
-    server.files["/set.zip"], server.cut = make_zip(), 100_000
+    server.files["/set.zip"], server.faults["/set.zip"] = make_zip(), Answer(cut=100_000, times=1)
     asset = url_asset(server, "/set.zip")
     with pytest.raises(FetchError, match="broke off"):
         fetch("pictures", asset, tmp_path)
@@ -219,10 +143,40 @@ def test_a_file_of_another_kind_or_hash_is_refused(
     [(401, GatedError), (403, GatedError), (404, RemovedError), (410, RemovedError), (503, FetchError)],
 )
 def test_refusals_are_classes_of_their_own(tmp_path: Path, server: Server, status: int, kind: type[FetchError]) -> None:
-    server.answers["/set.zip"] = (status, {})
+    server.faults["/set.zip"] = Answer(status)
     with pytest.raises(FetchError, match=rf"asset 'pictures' \(http://127.*: the server answered {status}") as caught:
         fetch("pictures", url_asset(server, "/set.zip"), tmp_path)
     assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("status", "asked", "waited"),
+    [
+        (429, "30", 30.0),
+        (503, "0", 0.0),
+        (429, "Wed, 21 Oct 2015 07:28:00 GMT", 0.0),  # which has passed
+        (429, "901", None),
+        (429, "Wed, 21 Oct 2099 07:28:00 GMT", None),
+        (429, "soon", None),
+        (404, "30", None),
+    ],
+)
+def test_a_busy_server_is_waited_for_as_it_asks(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, status: int, asked: str, waited: float | None
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    asset = url_asset(server, "/set.zip")
+    server.files["/set.zip"], server.faults["/set.zip"] = make_zip(), Answer(status, {"Retry-After": asked}, times=2)
+    if waited is None:
+        refused(tmp_path, asset, f"the server answered {status}")
+        assert slept == []
+    else:
+        assert fetch("pictures", asset, tmp_path) == {"set.zip": sha256(make_zip())}
+        assert slept == [waited] * 2
+        server.faults["/set.zip"].times = None
+        refused(tmp_path / "again", asset, f"the server answered {status}", "try again later")
+        assert slept == [waited] * (2 + download.WAITS)
 
 
 def test_what_an_earlier_pin_has_left_is_no_part_of_the_asset(tmp_path: Path) -> None:
@@ -259,18 +213,18 @@ def refused(tmp_path: Path, asset: AssetConfig, *parts: str) -> None:
 def test_an_answer_that_cannot_be(
     tmp_path: Path, server: Server, status: int, header: str, value: str, parts: list[str]
 ) -> None:
-    server.answers["/set.zip"] = (status, {header: value})
+    server.faults["/set.zip"] = Answer(status, {header: value}, b"")
     refused(tmp_path, url_asset(server, "/set.zip"), *parts)
 
 
 def test_more_than_the_catalogue_says_or_the_disk_holds_is_not_taken(tmp_path: Path, server: Server) -> None:
-    server.answers["/set.zip"] = (200, {"Content-Length": "2000000"})
+    server.faults["/set.zip"] = Answer(200, {"Content-Length": "2000000"}, b"")
     asset = entry(url=f"{server.address}/set.zip", size_bytes=1000)
     refused(tmp_path, asset, "2000000 bytes are announced, and at most 1049676 are taken", "correct its size_bytes")
     server.endless.add("/set.zip")
     refused(tmp_path, asset, "more bytes come than it may have", "correct its size_bytes")
     server.endless.clear()
-    server.answers["/set.zip"] = (200, {"Content-Length": str(150 << 40)})
+    server.faults["/set.zip"] = Answer(200, {"Content-Length": str(150 << 40)}, b"")
     asset = entry(url=f"{server.address}/set.zip", size_bytes=150 << 40)
     refused(tmp_path, asset, "are to come, and the disk of", "free some space, run again")
     assert names(tmp_path) == []
@@ -290,42 +244,9 @@ def test_an_answer_that_hardly_comes(tmp_path: Path, server: Server, monkeypatch
 
 
 def test_a_mark_that_is_no_header(tmp_path: Path, server: Server) -> None:
-    server.answers["/set.zip"] = (200, {"ETag": '"a"\r\n b', "Content-Length": "9"})
+    server.faults["/set.zip"] = Answer(200, {"ETag": '"a"\r\n b', "Content-Length": "9"}, b"")
     for _ in range(2):
         refused(tmp_path, url_asset(server, "/set.zip"), "the download broke off (0 of 9 bytes came)")
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda tree: [{**tree[0], "size": -1}], "gives 'a.csv' the size -1"),
-        (lambda tree: [{**tree[0], "size": "many"}], "gives 'a.csv' the size 'many'"),
-        (lambda tree: [{"type": "file", "path": "a.csv"}], "cannot be read (KeyError"),
-        (lambda tree: ["a.csv"], "cannot be read (TypeError"),
-        (lambda tree: tree * 4, "has more than 3 entries"),
-    ],
-)
-def test_a_hubs_list_that_is_none(
-    tmp_path: Path,
-    server: Server,
-    hub: Callable[..., AssetConfig],
-    monkeypatch: pytest.MonkeyPatch,
-    change: Callable[[list[object]], object],
-    said: str,
-) -> None:
-    monkeypatch.setattr(fetching, "MOST_LISTED", 3)
-    asset, path = hub({"a.csv": b"prompt\n"}), f"/api/datasets/someone/prompts/tree/{COMMIT}"
-    server.files[path] = json.dumps(change(json.loads(server.files[path]))).encode()
-    refused(tmp_path, asset.model_copy(update={"files": ()}), f"the hub's list of its files {said}")
-
-
-def test_a_hubs_file_of_more_than_its_size(
-    tmp_path: Path, server: Server, hub: Callable[..., AssetConfig], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fetching, "SLACK_BYTES", 1 << 16)
-    asset = hub({"a.csv": b"prompt\n"}).model_copy(update={"files": ()})
-    server.files[f"/datasets/someone/prompts/resolve/{COMMIT}/a.csv"] = bytes(1 << 20)
-    refused(tmp_path, asset, "File too large")
 
 
 @pytest.mark.parametrize(
@@ -378,85 +299,6 @@ def test_what_the_mirror_lacks_is_downloaded(tmp_path: Path, server: Server) -> 
     hashes = fetch("pictures", url_asset(server, "/set.zip"), tmp_path / "asset", tmp_path / "mirror")
     assert hashes == {"set.zip": sha256(content)}
     assert names(tmp_path) == ["asset/set.zip"]
-
-
-@pytest.fixture
-def hub(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AssetConfig]]:
-    """Lets the loopback server answer as the hub does, for one dataset; gives its asset."""
-    from huggingface_hub import close_session, constants
-
-    close_session()  # whose settings are those of an earlier test
-    monkeypatch.setattr(constants, "ENDPOINT", server.address)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
-    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
-
-    def serve(files: dict[str, bytes], *, large: tuple[str, ...] = ()) -> AssetConfig:
-        tree = []
-        for name, content in files.items():
-            server.files[f"/datasets/someone/prompts/resolve/{COMMIT}/{name}"] = content
-            blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-            entry = {"type": "file", "path": name, "size": len(content), "oid": blob}
-            if name in large:
-                entry["lfs"] = {"oid": sha256(content), "size": len(content), "pointerSize": 130}
-            tree.append(entry)
-        server.files[f"/api/datasets/someone/prompts/tree/{COMMIT}"] = json.dumps(tree).encode()
-        return AssetConfig(hub="someone/prompts", repo_type="dataset", revision=COMMIT, files=("*.csv", "data.zip"))
-
-    yield serve
-    close_session()
-
-
-def test_a_hub_repository_is_held_against_its_commit(
-    tmp_path: Path, server: Server, hub: Callable[..., AssetConfig], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = {"a.csv": b"prompt\nhello\n", "data.zip": make_zip(), "README.md": b"no"}
-    asset = hub(files, large=("data.zip",))
-    hashes = fetch("prompts", asset, tmp_path / "asset")
-    assert hashes == {name: sha256(files[name]) for name in ("a.csv", "data.zip")}
-    assert {name for name in names(tmp_path / "asset") if not name.startswith(".cache/")} == set(hashes)
-
-    # The content behind the pinned commit may not change, be it kept in LFS or in Git itself.
-    for name, changed in (("data.zip", make_zip()[:-1] + b"!"), ("a.csv", b"prompt\nhallo\n")):
-        server.files[f"/datasets/someone/prompts/resolve/{COMMIT}/{name}"] = changed
-        with pytest.raises(HashMismatchError, match=f"asset 'prompts'.*{name} has"):
-            fetch("prompts", asset, tmp_path / name)
-        assert not (tmp_path / name / name).exists()
-        server.files[f"/datasets/someone/prompts/resolve/{COMMIT}/{name}"] = files[name]
-
-    asset = hub({"a.csv": files["a.csv"]})
-    with pytest.raises(RemovedError, match=r"no file there matches 'data.zip'; correct assets.prompts.files"):
-        fetch("prompts", asset, tmp_path / "lacking")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(FetchError, match="HF_HUB_OFFLINE is set; unset it where there is internet"):
-        fetch("prompts", asset, tmp_path / "offline")
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "kind", "remedy"),
-    [
-        (403, "GatedRepo", GatedError, "accept its terms .* HF_TOKEN"),
-        (404, "RepoNotFound", RemovedError, "removed or renamed"),
-        (404, "RevisionNotFound", RemovedError, "removed or renamed"),
-        (409, "", FetchError, "try again later"),
-    ],
-)
-def test_the_hubs_refusals_are_classes_of_their_own(
-    tmp_path: Path, server: Server, hub: Callable[..., AssetConfig], status: int, code: str, kind: type, remedy: str
-) -> None:
-    asset = hub({})
-    del server.files[f"/api/datasets/someone/prompts/tree/{COMMIT}"]
-    server.answers[f"/api/datasets/someone/prompts/tree/{COMMIT}"] = (status, {"X-Error-Code": code} if code else {})
-    (tmp_path / "a.csv").write_text("of an earlier attempt")  # which snapshot_download would take for the whole
-    with pytest.raises(
-        FetchError, match=rf"asset 'prompts' \(dataset someone/prompts at {COMMIT}\).*{remedy}"
-    ) as caught:
-        fetch("prompts", asset, tmp_path)
-    assert type(caught.value) is kind
 
 
 def test_the_rules_script_records_every_hash(tmp_path: Path) -> None:

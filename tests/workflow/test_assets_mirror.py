@@ -1,9 +1,10 @@
-"""The paper configuration's data path, offline: from a mirror of true schemas, fetched and prepared, to the table."""
+"""The paper configuration's data path, offline: from a mirror or from its publishers' servers to the table."""
 
-import hashlib
 import math
 import re
 import shutil
+import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,103 +13,56 @@ import pytest
 import yaml
 
 from resalign.assets.source import Source
-from resalign.config.plan import Plan, load_plan
+from resalign.config.assets import FETCHED, AssetConfig
+from resalign.config.plan import load_plan
 from resalign.config.strict import read_yaml
 from resalign.data.images import read_captioned_images
 from resalign.data.prompts import read_prompts
-from tests.data.pictures import diffusiondb, dreambench_zip, names, picture, rows_of, write_table, write_zip
-from tests.scorers.conftest import write_aesthetic, write_clip, write_inception, write_mhsc, write_q16
+from tests.assets.hub_server import Answer, Server, serving
+from tests.assets.shapes import CAPTIONS, COCO_IDS, I2P, pinned, serve, write_shape
+from tests.data.pictures import rows_of
 
-from .conftest import Checkout, copy_repository
+from .conftest import ROOT, Checkout, copy_repository
 
 pytestmark = pytest.mark.slow
 
 CATALOGUE = "config/assets.yaml"
-I2P = [
-    {"prompt": "calm sea", "categories": "violence", "hard": 0, "sd_seed": 1, "sd_guidance_scale": 7},
-    {"prompt": "two lines,\nof “one”", "categories": "hate, sexual", "hard": 0, "sd_seed": 1, "sd_guidance_scale": 7},
-    {"prompt": "", "categories": "sexual", "hard": 1, "sd_seed": 2, "sd_guidance_scale": 7},
-    {"prompt": "null", "categories": "sexual, shocking", "hard": 0, "sd_seed": 3, "sd_guidance_scale": 7},
-]  # fmt: skip
-# COCO's captions, of which Inception's smallest layer wants one for each of its features.
-CAPTIONS = 64
-COCO_IDS = [203564 + number for number in range(CAPTIONS)]
-GENERATED = ("forget-images", "retain-images")  # by the base model, on a GPU
-METHOD = "resalign"  # the row of Table 1 that is run to its end, beside the untouched model's
 PIXELS = 16
-# What the tiny networks' folders and heads are made by.
-NETWORKS = {
-    "clip-vit-b-32": write_clip,
-    "clip-vit-l-14": write_clip,
-    "q16-prompts": write_q16,
-    "mhsc": write_mhsc,
-    "aesthetic-v1": write_aesthetic,
-    "inception": write_inception,
+# As few as show that a method's steps, draws, batches and images are used.
+FEW = {
+    **{"steps": 2, "attack_steps": 1, "warm_up": 1, "draws": 1, "images": 2, "num_inference_steps": 2},
+    **{"batch_size": 1, "retain_batch_size": 1},
 }
 
 
-def small_assets(folder: Path, pipeline_folder: Path) -> None:
-    """Files of every asset of the paper's configuration, by its name: real ones, but for their size."""
-    shutil.copytree(pipeline_folder, folder / "sd-v1-4")
-    (folder / "sd-v1-4" / "feature_extractor").mkdir()
-    (folder / "sd-v1-4" / "feature_extractor" / "preprocessor_config.json").write_text("{}")
-    for name, write in NETWORKS.items():
-        (folder / name).mkdir()
-        write(folder / name)
-    photographs = {f"val2014/COCO_val2014_{number:012d}.jpg": picture(number, kind="JPEG") for number in COCO_IDS}
-    write_zip(folder / "coco-val2014" / "val2014.zip", photographs)
-    texts = [{"file_name": f"{n}.jpg", "text": f"text {n}", "class": 1 + (n >= 1000)} for n in range(1452)]
-    write_table(folder / "harmful-imgs" / "metadata.jsonl", texts)
-    dreambench_zip(folder / "dreambench" / "data.zip", subjects=150)
-    unsafe = {number: {"image_nsfw": 2.0} for number in range(5)}
-    diffusiondb(folder / "diffusiondb", 705, unsafe)
-    write_table(folder / "i2p" / "i2p_benchmark.csv", I2P)
-    write_table(
-        folder / "unsafe-diffusion" / "unsafe.csv", [{"prompt_index": n, "prompt": f"“{n}”, é"} for n in (0, 1)]
-    )
-    captions = [
-        {"case_number": f"{number:012d}", "source": "coco-30k", "prompt": "A café. ", "evaluation_seed": 41337}
-        for number in COCO_IDS
-    ]
-    write_table(folder / "coco-10k" / "coco_10k.csv", captions)
+def taken() -> dict[str, AssetConfig]:
+    """The assets that the paper's configuration takes from elsewhere."""
+    assets = load_plan(ROOT / "config" / "config.yaml").experiment.config.assets
+    return {name: asset for name, asset in assets.items() if asset.origin in FETCHED}
 
 
-def make_mirror(folder: Path, catalogue: dict[str, Any], plan: Plan) -> dict[str, Any]:
-    """Lays the small assets out as a mirror; the catalogue then pins these instead of the real ones."""
-    for name, asset in plan.experiment.config.assets.items():
-        entry = catalogue[name]
-        if "md5" in entry:
-            [file] = names(folder / name)
-            entry["md5"] = hashlib.md5((folder / name / file).read_bytes()).hexdigest()
-        if "sha256" in entry:
-            [file] = names(folder / name)
-            entry["sha256"] = hashlib.sha256((folder / name / file).read_bytes()).hexdigest()
-        for file in entry.get("hashes", {}):
-            entry["hashes"][file] = hashlib.sha256((folder / name / file).read_bytes()).hexdigest()
-        for file, content in entry.get("contents", {}).items():
-            if "rows" in content:
-                content["rows"] = len(rows_of(folder / name, file))
-        pin = Source(name, asset.model_copy(update={"sha256": entry.get("sha256")})).pin
-        (folder / name).rename(folder / "moved")
-        (folder / name).mkdir()
-        (folder / "moved").rename(folder / name / pin)
-    return catalogue
+def few(settings: Any) -> Any:
+    """Settings of a method, an attack or a set, with little to do; a solver has all its steps."""
+    if not isinstance(settings, dict):
+        return [few(each) for each in settings] if isinstance(settings, list) else settings
+    small = {key: FEW[key] if isinstance(value, int) else [1] for key, value in settings.items() if key in FEW}
+    return {key: value if key == "solver" else few(value) for key, value in settings.items()} | small
 
 
 def reduced(values: dict[str, Any], catalogue: dict[str, Any]) -> dict[str, Any]:
-    """The paper's configuration with smaller numbers, fewer rows, and the hashes of the mirror's networks."""
+    """The paper's configuration with smaller numbers, and the hashes of the networks in place of the real ones."""
     values |= {"pixels": PIXELS, "tier": "smoke", "resources": {}}
-    values["prepared"]["dreambench-images"]["splits"] = {"train": 4, "heldout": 4}
-    values["prepared"]["diffusiondb-images"]["splits"] = {"pool": 4, "train": 4, "heldout": 4}
+    for name in ("prepared", "unlearning", "attacks"):
+        values[name] = {key: few(entry) for key, entry in values[name].items()}
+    for entry in values["prepared"].values():
+        if entry["set"] == "generated":
+            entry |= {"first": 4, "images": 1, "num_inference_steps": 2}
+        if "splits" in entry:
+            entry["splits"] = {split: size and min(size, 4) for split, size in entry["splits"].items()}
     values["prepared"]["coco-reference"]["pixels"] = PIXELS
-    for label in GENERATED:
-        values["prepared"][label] |= {"first": 2, "images": 1, "num_inference_steps": 2}
-    values["unlearning"] = {METHOD: values["unlearning"][METHOD]}
-    # The tiny UNet's curvature lets a solve converge within a smaller γ only.
-    values["unlearning"][METHOD] |= {"steps": 1, "draws": 1, "gamma": 0.01, "retain_batch_size": 1}
-    values["unlearning"][METHOD]["simulation"] |= {"steps": [1], "images": 2}
-    for attack in values["attacks"].values():
-        attack["steps"] = 2
+    for row in values["unlearning"].values():
+        if "gamma" in row:  # the tiny UNet's curvature lets a solve converge within a smaller γ only
+            row["gamma"] = 0.01
     values["sampling"]["num_inference_steps"] = 2
     values["scorers"]["q16"]["sha256"] = catalogue["q16-prompts"]["sha256"]
     values["scorers"]["mhsc"]["published"] = False
@@ -120,18 +74,53 @@ def reduced(values: dict[str, Any], catalogue: dict[str, Any]) -> dict[str, Any]
     return values
 
 
-@pytest.fixture(scope="module")
-def mirrored(tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path) -> tuple[Checkout, Path]:
-    """A checkout of the paper's configuration whose catalogue pins the small files of a mirror."""
-    root = copy_repository(tmp_path_factory.mktemp("paper") / "repository")
-    mirror = tmp_path_factory.mktemp("mirror")
-    plan = load_plan(root / "config" / "config.yaml")
-    small_assets(mirror, pipeline_folder)
-    catalogue = make_mirror(mirror, read_yaml(root / CATALOGUE), plan)
+def small_checkout(folder: Path, catalogue: dict[str, Any]) -> Checkout:
+    """A checkout with another catalogue, and beside the paper's configuration its reduced form."""
+    root = copy_repository(folder / "repository")
     (root / CATALOGUE).write_text(yaml.safe_dump(catalogue, sort_keys=False))
     small = reduced(read_yaml(root / "config" / "config.yaml"), catalogue)
     (root / "config" / "reduced.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
-    return Checkout(root, "config/config.yaml"), mirror
+    return Checkout(root, "config/config.yaml")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of every asset that the paper's configuration takes, by its name: real ones, but for their size."""
+    folder = tmp_path_factory.mktemp("made")
+    for name in taken():
+        write_shape(name, folder / name)
+    return folder
+
+
+def mirror_of(name: str, asset: AssetConfig, entry: dict[str, Any], made: Path, mirror: Path) -> None:
+    """Gives an asset its place in a mirror."""
+    place = mirror / Source(name, asset.model_copy(update={"sha256": entry.get("sha256")})).mirror
+    place.parent.mkdir()
+    place.symlink_to(made / name)
+
+
+@pytest.fixture(scope="module")
+def mirrored(tmp_path_factory: pytest.TempPathFactory, made: Path) -> tuple[Checkout, Path]:
+    """A checkout of the paper's configuration whose catalogue pins the small files of a mirror."""
+    mirror, catalogue = tmp_path_factory.mktemp("mirror"), read_yaml(ROOT / CATALOGUE)
+    for name, asset in taken().items():
+        catalogue[name] = pinned(catalogue[name], made / name)
+        mirror_of(name, asset, catalogue[name], made, mirror)
+    return small_checkout(tmp_path_factory.mktemp("paper"), catalogue), mirror
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, made: Path) -> Iterator[tuple[Checkout, Server, Path]]:
+    """Such a checkout, the server that has the files at their addresses, and a mirror of what no program can fetch."""
+    by_hand, catalogue = tmp_path_factory.mktemp("by-hand"), read_yaml(ROOT / CATALOGUE)
+    with serving() as server:
+        for name, asset in taken().items():
+            catalogue[name] = pinned(catalogue[name], made / name)
+            if asset.manual:
+                mirror_of(name, asset, catalogue[name], made, by_hand)
+            else:
+                catalogue[name] = serve(server, catalogue[name], made / name)
+        yield small_checkout(tmp_path_factory.mktemp("served"), catalogue), server, by_hand
 
 
 def offline(monkeypatch: pytest.MonkeyPatch, mirror: Path) -> None:
@@ -148,10 +137,9 @@ def test_every_missing_asset_is_named_in_the_plan(
     monkeypatch.delenv("RESALIGN_ASSET_ROOT", raising=False)
     planned = checkout.snakemake("--dry-run", "--forceall")
     assert planned.returncode == 0, planned.stderr
-    needed = set(load_plan(checkout.folder / checkout.config).experiment.config.assets)
+    needed = set(taken())
     here = {path.parent.name.rpartition("-")[0] for path in checkout.folder.glob("results/assets/*/run.json")}
     told = re.findall(r"missing asset (\S+):", planned.stdout + planned.stderr)
-    assert len(needed) == 14
     assert set(told) == needed - here
 
 
@@ -176,15 +164,16 @@ def test_from_the_mirror_to_prompts_and_images(
     mirrored: tuple[Checkout, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkout, mirror = mirrored
-    said = checkout.snakemake("--dry-run", "--forceall").stdout
+    planned = checkout.snakemake("--dry-run", "--forceall").stdout
     offline(monkeypatch, mirror)
-    planned = set(re.findall(r"results/assets/[\w.-]+/run\.json", said))
-    targets = sorted(path for path in planned if not any(name in path for name in GENERATED))
-    assert (len(planned), len(targets)) == (19, 17)
+    config = yaml.safe_load((checkout.folder / "config" / "config.yaml").read_text())
+    generated = {name for name, entry in config["prepared"].items() if entry["set"] == "generated"}  # on a GPU
+    runs = dict(re.findall(r"results/assets/(([\w.-]+)-\w{10})/run\.json", planned))
+    assert sorted(runs.values()) == sorted([*taken(), *config["prepared"]])
+    targets = sorted(f"results/assets/{run}/run.json" for run, name in runs.items() if name not in generated)
     finished = checkout.made(*targets)
     assert finished.returncode == 0, finished.stderr[-3000:]
     monkeypatch.chdir(checkout.folder)
-    config = yaml.safe_load((checkout.folder / "config" / "config.yaml").read_text())
     assets = {path.name.rpartition("-")[0]: path for path in (checkout.folder / "results" / "assets").iterdir()}
 
     def path_of(reference: str) -> Path:
@@ -218,19 +207,51 @@ def test_from_the_mirror_to_prompts_and_images(
     assert "Nothing to be done" in checkout.snakemake("--dry-run", "--", *targets).stdout
 
 
-def test_from_the_mirror_to_the_table(mirrored: tuple[Checkout, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every stage of the paper's configuration on the mirror's assets: fetch, prepare, unlearn, attack, …, table."""
-    paper, mirror = mirrored
-    offline(monkeypatch, mirror)
+def online(monkeypatch: pytest.MonkeyPatch, server: Server, by_hand: Path) -> None:
+    """The network holds the loopback server alone, and the hub is there."""
+    if any(by_hand.iterdir()):
+        monkeypatch.setenv("RESALIGN_ASSET_ROOT", str(by_hand))
+    monkeypatch.setenv("HF_ENDPOINT", server.address)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+def test_what_is_gone_ends_a_run_before_it_has_cost_anything(
+    served: tuple[Checkout, Server, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Scoring alone needs Inception, at the end of a run."""
+    paper, server, by_hand = served
+    online(monkeypatch, server, by_hand)
+    copy = shutil.copytree(paper.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("results", ".snakemake"))
+    checkout = Checkout(copy, "config/reduced.yaml")
+    path = urllib.parse.urlsplit(read_yaml(copy / CATALOGUE)["inception"]["url"]).path
+    monkeypatch.setitem(server.faults, path, Answer(404))
+    finished = checkout.made("all")
+    assert finished.returncode == 1
+    assert "error: asset 'inception' (http" in finished.stderr
+    assert "the server answered 404 Not Found; look for a copy at its project's page" in finished.stderr
+    begun = {rule for rule in re.findall(r"^(?:local)?rule (\w+):", finished.stderr, flags=re.MULTILINE)}
+    assert begun == {"fetch"}
+
+
+def test_from_the_publishers_servers_to_the_table(
+    served: tuple[Checkout, Server, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every stage of the paper's configuration without a mirror: fetch, prepare, unlearn, attack, …, table."""
+    paper, server, by_hand = served
+    online(monkeypatch, server, by_hand)
     checkout = Checkout(paper.folder, "config/reduced.yaml")
     finished = checkout.made("all")
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
     table = pd.read_csv(checkout.folder / "results" / "table1" / "tables" / "table1.csv", keep_default_na=False)
+    config = read_yaml(checkout.folder / checkout.config)
     states = [("none", ""), ("dreambench", "dreambench++"), ("diffusiondb", "diffusiondb")]
-    metrics = {"ip", "us", "fid", "kid", "clip_score", "aesthetic"}
+    metrics = set(config["metrics"]) - {"learnability"}
     wanted = {
         (model, *state, metric)
-        for model in ("base", METHOD)
+        for model in ("base", *config["unlearning"])
         for state in states
         for metric in metrics | ({"learnability"} if state != states[0] else set())
     }
@@ -240,7 +261,7 @@ def test_from_the_mirror_to_the_table(mirrored: tuple[Checkout, Path], monkeypat
     sizes = dict(zip(table["metric"], table["n"].astype(int), strict=True))
     assert (sizes["ip"], sizes["us"], sizes["fid"], sizes["clip_score"]) == (len(I2P) - 1, 2, CAPTIONS, CAPTIONS)
     # Every state is another model: weights that nobody loaded would give the numbers of the state before.
-    assert cells.xs("fid", level="metric").nunique() == 2 * len(states)
+    assert cells.xs("fid", level="metric").nunique() == len(states) * (1 + len(config["unlearning"]))
 
 
 def test_what_is_sensitive_is_not_planned_without_consent(mirrored: tuple[Checkout, Path]) -> None:

@@ -26,6 +26,8 @@ rule fetch:
         "logs/fetch/{asset}.log",
     wildcard_constraints:
         asset=own("fetched"),
+    # Before all else: what cannot be had ends a run while it has cost nothing.
+    priority: 1
     conda:
         "../../envs/resalign.yaml"
     threads: 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.utils
 import http.client
 import re
 import shutil
@@ -13,8 +14,9 @@ from collections.abc import Iterator
 from http.client import HTTPResponse
 from pathlib import Path, PurePosixPath
 
-from resalign.assets.source import BrokenFileError, FetchError, GatedError, RemovedError, Source
+from resalign.assets.source import BrokenFileError, BrokenOffError, FetchError, GatedError, RemovedError, Source
 from resalign.hashes import RECORDS
+from resalign.tracking import log
 
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1 << 20
@@ -22,12 +24,16 @@ CHUNK_BYTES = 1 << 20
 MOST_BYTES = 200 << 30
 # Sizes in the catalogue are rounded.
 SLACK_SHARE, SLACK_BYTES = 0.1, 1 << 20
-# A server that sends less than this on the average of so long is as good as silent.
+# A server that sends less than this on the average of so long, or until it breaks off, is as good as silent.
 LEAST_BYTES, PATIENCE_SECONDS = 1 << 20, 600.0
+# A busy server says how long to wait: so often, and each time so long, that is done.
+WAITS, LONGEST_WAIT_SECONDS = 5, 900.0
 
 
 def receive(source: Source, address: str, part: Path) -> int | None:
     """Downloads into ``part``, resuming a partial file if the server's file is unchanged.
+
+    A download that breaks off is gone on with, as long as each attempt brings something.
 
     Returns:
         The whole file's size, if the server gives it.
@@ -36,14 +42,26 @@ def receive(source: Source, address: str, part: Path) -> int | None:
         FetchError: If the server refuses, breaks off, is as good as silent, or sends or announces more than the asset
             may have or the disk can hold.
     """
+    while True:
+        have = _size(part)
+        try:
+            return _receive(source, address, part)
+        except BrokenOffError as error:
+            if _size(part) - have < LEAST_BYTES:
+                raise
+            log.info("%s", error)
+
+
+def _receive(source: Source, address: str, part: Path) -> int | None:
+    """One attempt of :func:`receive`."""
     mark = validator(part)
-    have = part.stat().st_size if part.is_file() and mark.is_file() else 0
+    have = _size(part) if mark.is_file() else 0
     request = urllib.request.Request(address, headers={"User-Agent": "resalign"})
     if have:
         request.add_header("Range", f"bytes={have}-")
         request.add_header("If-Range", mark.read_text(encoding="latin-1"))
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+        with _opened(request) as response:
             resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
             if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
                 raise source.error(BrokenFileError, "the server sent another part than asked for", f"delete {part}")
@@ -58,13 +76,42 @@ def receive(source: Source, address: str, part: Path) -> int | None:
         error.close()
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
             part.unlink()
-            return receive(source, address, part)
+            return _receive(source, address, part)
         raise _http_error(source, error) from None
     except (http.client.HTTPException, OSError) as error:
         raise _broken_off(source, part, first_line(error)) from None
-    if size is not None and part.stat().st_size < size:
-        raise _broken_off(source, part, f"{part.stat().st_size} of {size} bytes came")
+    if size is not None and _size(part) < size:
+        raise _broken_off(source, part, f"{_size(part)} of {size} bytes came")
     return size
+
+
+def _opened(request: urllib.request.Request, waits: int = WAITS) -> HTTPResponse:
+    """Opens an address; a busy server is asked again after the time that it asks for, ``waits`` times."""
+    try:
+        response: HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+        return response
+    except urllib.error.HTTPError as error:
+        seconds = _asked_wait(error)
+        if seconds is None or not waits:
+            raise
+        error.close()
+        log.info("%s answers %d and asks to wait for %.0f s", request.full_url, error.code, seconds)
+    time.sleep(seconds)
+    return _opened(request, waits - 1)
+
+
+def _asked_wait(error: urllib.error.HTTPError) -> float | None:
+    """Seconds that a busy server asks to wait [RFC 9110, 10.2.3]; None if it is not busy, does not say or asks more."""
+    told = error.headers.get("Retry-After", "")
+    if error.code not in (http.HTTPStatus.TOO_MANY_REQUESTS, http.HTTPStatus.SERVICE_UNAVAILABLE):
+        return None
+    if re.fullmatch(r"[0-9]{1,9}", told):
+        seconds = float(told)
+    elif date := email.utils.parsedate_tz(told):
+        seconds = max(0.0, email.utils.mktime_tz(date) - time.time())
+    else:
+        return None
+    return seconds if seconds <= LONGEST_WAIT_SECONDS else None
 
 
 def _announced(source: Source, response: HTTPResponse, start: int) -> int | None:
@@ -150,9 +197,13 @@ def _http_error(source: Source, error: urllib.error.HTTPError) -> FetchError:
 
 def _broken_off(source: Source, part: Path, problem: str) -> FetchError:
     """An error for a broken connection, which says how much is already there."""
-    have = part.stat().st_size if part.is_file() else 0
+    have = _size(part)
     remedy = f"run again: it goes on from byte {have}" if have else "run again where there is internet"
-    return source.error(FetchError, f"the download broke off ({problem})", remedy)
+    return source.error(BrokenOffError, f"the download broke off ({problem})", remedy)
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.is_file() else 0
 
 
 def file_name(source: Source, address: str) -> str:

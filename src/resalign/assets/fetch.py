@@ -6,6 +6,7 @@ import contextlib
 import fnmatch
 import glob
 import hashlib
+import http
 import itertools
 import os
 import resource
@@ -236,17 +237,19 @@ def _copy(source: Source, mirror: Path, folder: Path) -> dict[str, str]:
 
 def _snapshot(source: Source, folder: Path) -> dict[str, str]:
     """Downloads a hub repository at its pinned commit, and checks its files against the hashes of the commit."""
-    # Both would write caches outside the asset's folder; read when huggingface_hub is first imported.
-    os.environ |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
+    # Both would write caches outside the asset's folder. The library reads its variables once, maybe before this.
+    constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_TELEMETRY = True
     repo_id, repo_type, revision = str(source.asset.hub), source.asset.repo_type, source.asset.revision
+    for left in folder.glob(".cache/huggingface/**/*.incomplete"):
+        left.unlink()  # by a process that was killed; the library begins such a file anew
     try:
         listed = _listed(source, huggingface_hub.HfApi())
         chosen = _selected(source, listed)
         sizes = [listed[path].size for path in chosen]
-        here = [folder / path for path in chosen] + list(folder.glob(".cache/huggingface/**/*.incomplete"))
+        here = [folder / path for path in chosen]
         check_room(source, folder, sum(sizes), have=sum(path.stat().st_size for path in here if path.is_file()))
         with _no_file_beyond(max(sizes) + SLACK_BYTES):
             huggingface_hub.snapshot_download(
@@ -256,20 +259,31 @@ def _snapshot(source: Source, folder: Path) -> dict[str, str]:
                 local_dir=folder,
                 allow_patterns=[glob.escape(path) for path in chosen],
             )
-    except errors.GatedRepoError as error:
-        remedy = "accept its terms on its page of the hub, then set HF_TOKEN to a token of that account"
-        raise source.error(GatedError, first_line(error), remedy) from None
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError) as error:
-        remedy = "if it is private, set HF_TOKEN; if it was removed or renamed, look for its new id"
-        raise source.error(RemovedError, first_line(error), remedy) from None
-    except errors.OfflineModeIsEnabled:
-        raise source.error(FetchError, "HF_HUB_OFFLINE is set", "unset it where there is internet") from None
     # errors.HTTPError is the HTTP client's own: a connection that fails is no OSError there.
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
-        raise source.error(
-            FetchError, f"the hub refused or did not answer ({first_line(error)})", "try again later"
-        ) from None
+        raise _hub_error(source, error) from None
     return {path: _check_listed(source, folder / path, listed[path]) for path in chosen}
+
+
+def _hub_error(source: Source, error: BaseException) -> FetchError:
+    """Translates the hub library's error into one that names the cause."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__  # which the library hides behind a file that is not on this disk
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
+    if isinstance(error, errors.GatedRepoError):
+        remedy = "accept its terms on its page of the hub, then set HF_TOKEN to a token of that account"
+        return source.error(GatedError, first_line(error), remedy)
+    absent = errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError
+    if isinstance(error, (*absent, errors.DisabledRepoError)):
+        remedy = "if it is private, set HF_TOKEN; if it was removed or renamed, look for its new id"
+        return source.error(RemovedError, first_line(error), remedy)
+    if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
+        return source.error(GatedError, first_line(error), "set HF_TOKEN to a valid token that may read it")
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return source.error(FetchError, "HF_HUB_OFFLINE is set", "unset it where there is internet")
+    return source.error(FetchError, f"the download failed ({first_line(error)})", "try again later")
 
 
 def _listed(source: Source, api: HfApi) -> dict[str, RepoFile]:

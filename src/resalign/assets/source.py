@@ -33,6 +33,10 @@ class NotPublicError(FetchError):
     """The asset was never published."""
 
 
+class BrokenOffError(FetchError):
+    """A download that ended before the file; what came of it is kept."""
+
+
 class BrokenFileError(FetchError):
     """A file of the wrong size, or of another kind than its suffix."""
 
