@@ -159,8 +159,6 @@ def _plain_values(text: str) -> Any:
         yaml.YAMLError: Also if a mapping repeats a key, of which the safe loader would keep only the last, or if the
             document is larger than any configuration with its aliases written out.
     """
-    import yaml
-
     loader = _loader()(text)
     try:
         node = loader.get_single_node()
