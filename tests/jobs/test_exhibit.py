@@ -63,7 +63,7 @@ def test_only_the_papers_own_configuration_is_compared() -> None:
     assert "main_table_attacks" in reason(own, attacks=attacks)  # Table 1 would have another column
     assert reason(own, tier="small") == "tier 'small', not 'paper'"
     assert reason("config/demo.yaml", tier="paper") == "the experiment is not the paper's"
-    # ResAlign's own images are the paper's, too; further rows have their own assets; a model of the user's is another.
+    # ResAlign's own images are the paper's, too, and further rows have assets of their own; a user's model is another.
     assert reason("config/studies/released-data.yaml") == reason("config/studies/released.yaml") == ""
     assert "other assets.sd-v1-4 than" in reason(own, assets={"sd-v1-4": {"path": "mine"}})
     fewer = {**values["prepared"], "forget-images": {**values["prepared"]["forget-images"], "first": 100}}
