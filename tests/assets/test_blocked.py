@@ -92,6 +92,7 @@ def test_each_asset_that_is_missing_ends_the_run_with_its_remedy_and_what_depend
         (["diffusiondb"], TRAINED, {"diffusiondb"}, set()),
         (["dreambench", "coco-val2014"], set(), {"dreambench"}, {"fid", "kid"}),
         (["coco-10k"], set(), set(), {"fid", "kid", "clip_score", "aesthetic"}),
+        (["personal-prompts"], {"resalign", "resalign-full"}, set(), set()),
         (["q16-prompts"], set(), set(), {"ip"}),
         (["clip-vit-l-14"], set(), set(), {"ip", "us", "aesthetic"}),
     ],

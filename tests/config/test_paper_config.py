@@ -117,7 +117,7 @@ def test_every_download_is_pinned(plan: Plan) -> None:
 
 def test_nothing_is_downloaded_by_hand(plan: Plan) -> None:
     assets = plan.experiment.config.assets.values()
-    assert {(asset.origin, asset.access) for asset in assets} == {("hub", "open"), ("url", "open")}
+    assert {(asset.origin, asset.access) for asset in assets} == {("hub", "open"), ("url", "open"), ("path", "open")}
     data = load_plan(ROOT / "config" / "studies" / "released-data.yaml")
     assert {name for name, asset in data.experiment.config.assets.items() if asset.manual} == {"resalign-train"}
     assert not {"forget-images", "retain-images", "harmful-imgs"} & set(data.assets)

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from resalign.attacks._fine_tuning import PriorPreservingConfig, Tuning, fine_tune, prior_preservation, trained_token
+from resalign.attacks._fine_tuning import Tuning, fine_tune, trained_token
+from resalign.attacks._prior_preservation import PriorPreservingConfig, prior_preservation
 from resalign.contracts import AttackData, Run, Save
 from resalign.data.images import DataError
 from resalign.diffusion.loaded_pipeline import LoadedPipeline

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from resalign.attacks._fine_tuning import PriorPreservingConfig, Tuning, all_weights, fine_tune, prior_preservation
+from resalign.attacks._fine_tuning import Tuning, all_weights, fine_tune
+from resalign.attacks._prior_preservation import PriorPreservingConfig, prior_preservation
 from resalign.contracts import AttackData, Run, Save
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 

@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from resalign.config import registry
+from resalign.config import registry, scorer_needs
+from resalign.config.concept import IMAGE_SETS, needs_of
 from resalign.config.experiment import Experiment
 from resalign.config.extension import merged
 from resalign.config.references import split_reference
-from resalign.config.scorer_needs import needs_of
 from resalign.config.strict import ConfigError
 
 
@@ -47,7 +47,9 @@ def dependents(experiment: Experiment, assets: Collection[str]) -> Dependents:
     ]
     pipelines = [label for label, reference in config.pipelines.items() if takes(reference)]
     imported = [label for label, member in experiment.unlearning.items() if takes(member.asset)]
-    unlearned = experiment.unlearning if concept else imported
+    lost_needs = {key for key in concept if key not in IMAGE_SETS}
+    asking = [label for label, member in experiment.unlearning.items() if lost_needs & {*needs_of(member.config)}]
+    unlearned = experiment.unlearning if len(lost_needs) < len(concept) else [*imported, *asking]
     rows = [row for row in experiment.models if takes(config.model) or row in (*pipelines, *unlearned)]
     lists = [name for name in config.prompts if takes(*experiment.prompt_sources(name).values())]
 
@@ -62,14 +64,14 @@ def dependents(experiment: Experiment, assets: Collection[str]) -> Dependents:
         for label, metric in experiment.metrics.items()
         if takes(experiment.references.get(label))
         or getattr(metric.config, "prompts", None) in lists
-        or any(need.scorer in scorers for need in needs_of(metric))
+        or any(need.scorer in scorers for need in scorer_needs.needs_of(metric))
     ]
     sweeps = [label for label, swept in experiment.sweeps.items() if set(swept.values()) & set(attacks)]
     left_out = {
         "prepared": [name for name in experiment.prepared if name in made],
         "concept": concept,
         "pipelines": pipelines,
-        "unlearning": imported,
+        "unlearning": [*imported, *asking],
         "attacks": [label for label in attacks if label in config.attacks],
         "sweeps": sweeps,
         "prompts": lists,
