@@ -3,18 +3,21 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from resalign.attacks import full, lora, textual_inversion
+from resalign.attacks import full, lora, textual_inversion, worst_case
 from resalign.attacks._fine_tuning import FineTuningConfig, learning_rate
-from resalign.config.strict import ConfigError
+from resalign.config.strict import ConfigError, Strict
 from resalign.contracts import AttackData, Run
-from resalign.diffusion.batches import embedded_with
+from resalign.data.images import read_captioned_images
+from resalign.diffusion.batches import embedded_with, encode
 from resalign.diffusion.loaded_pipeline import LoadedPipeline, trainable_tensors
 from resalign.diffusion.parametrisation import named_weights
+from resalign.library.training import run_attack
 from resalign.objectives.denoising import denoising_loss
 from resalign.tensors.params import add, detached, gradient, norm, scaled
 from tests.example_config import smallest
@@ -51,6 +54,30 @@ def test_a_step_is_along_the_mean_gradient_of_accumulated_batches(
     expected = scaled(gradient(mean, start), -1e-2)
     assert norm(add(found.moved, expected, -1.0)) < 1e-4 * norm(expected)
     assert found.history("train_loss") == {1: pytest.approx(mean.item(), rel=1e-5)}  # float32
+
+
+def test_the_released_augmentations_are_of_images_that_are_trained_on(
+    loaded: LoadedPipeline, image_folder: Path
+) -> None:
+    seen: list[AttackData] = []
+    images = read_captioned_images(image_folder, pixels=loaded.pixels)
+    member: Any = SimpleNamespace(__name__=full.__name__, attack=lambda loaded, data, *rest: seen.append(data))
+
+    def encoded(config: Strict) -> AttackData:
+        sets = dict.fromkeys(("train", "heldout", "prior"), images)
+        run_attack(loaded, member, config, sets, Run(0), lambda *saved: None)
+        return seen[-1]
+
+    released = {"flips": True, "latents_sampled": "anew"}
+    searched = worst_case.Config.parse({"candidate": {"attack": "full", **released}}, where="test")
+    for data in (encoded(full.Config.parse(released, where="test")), encoded(searched)):
+        assert data.prior is not None
+        assert (len(data.train), len(data.prior), len(data.heldout)) == (16, 16, 8)
+        assert data.train.stds is not None
+        assert data.heldout.stds is None
+    plain = encoded(full.Config())
+    assert torch.equal(plain.train.latents, encode(loaded, images, Run(0).generator("encode", "train")).latents)
+    assert plain.train.stds is None
 
 
 @pytest.mark.parametrize("optimizer", ["adam_8bit", "adamw_8bit"])

@@ -58,7 +58,7 @@ def test_several_concepts_take_the_place_of_one(read: Read) -> None:
 
 def test_only_who_needs_retain_prompts_masks_and_prior_images_is_told_of_them(read: Read) -> None:
     masked = {"method": "mace", "use_masks": True}
-    personal = {"method": "resalign", "prior": "prior"}  # its default losses have the prior-preserving one
+    personal = {"method": "resalign", "prior": "prior"}
     plan = Plan(read({**PRIOR, "unlearning.mine": masked, "unlearning.personal": personal}))
     jobs = {stage.model: UnlearnJob.of(plan, stage) for stage in plan.unlearn.values()}
     told = {model: {"retain_prompts", "masks", "prior"} & job.model_fields_set for model, job in jobs.items()}
@@ -72,4 +72,3 @@ def test_only_who_needs_retain_prompts_masks_and_prior_images_is_told_of_them(re
     assert set(without.unlearn) < set(plan.unlearn), "prior images are no part of the runs that do not use them"
     with pytest.raises(ConfigError, match="unlearning.personal needs the key concept.prior"):
         read({"unlearning.personal": personal})
-    read({"unlearning.personal": {**personal, "simulation": {"loss": ["denoising"]}}})

@@ -70,6 +70,18 @@ def test_attacks_are_as_published(plan: Plan) -> None:
         assert {key: attack[key] for key in published} == published
 
 
+def test_the_released_attack_stands_beside_the_written_one(plan: Plan) -> None:
+    released = load_plan(ROOT / "config" / "studies" / "released-attack.yaml")
+    assert set(released.unlearn) == set(plan.unlearn)
+    for label in plan.experiment.attacks:
+        own, written = (released.experiment.attacks[name].resolved() for name in (f"{label}-released", label))
+        others = {key: value for key, value in own.items() if value != written[key]}
+        assert others == {"gradient_accumulation": 4, "flips": True, "latents_sampled": "anew"}
+        assert (own["weight_decay"], own["max_grad_norm"]) == (1e-2, 1.0)
+        images = [released.experiment.attack_data[name].images for name in (f"{label}-released", label)]
+        assert images[0] == images[1]
+
+
 def test_evaluation_is_as_published(plan: Plan) -> None:
     config = plan.experiment.config
     sampling = config.sampling

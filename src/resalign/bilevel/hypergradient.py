@@ -21,7 +21,7 @@ class FineTuned:
 
     Attributes:
         theta: The weights θ before fine-tuning.
-        start: The variables ψ₀ before it; no name may be one of ``theta``'s.
+        start: The variables ψ₀ before it; for :func:`exact_hypergradient` no name may be one of ``theta``'s.
         adapted: The variables ψ* after it, same names.
         weights: (θ, ψ) → θ + T(ψ).
         loss: L_FT as a function of the weights, on one frozen batch, prior term included.

@@ -86,11 +86,6 @@ class SimulationConfig(Strict):
             raise ValueError("simulation.adam_state: kept is for simulation.configurations, which have a state each")
         return self
 
-    @property
-    def losses(self) -> set[LossName]:
-        """The losses that a draw may have."""
-        return {configuration.loss for configuration in self.configurations} or set(self.loss)
-
     def chosen(self, draws: int, stream: torch.Generator) -> list[int | None]:
         """Indices of the configurations of one outer step, none twice; None where each draw picks from the lists."""
         count = len(self.configurations)

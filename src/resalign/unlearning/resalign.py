@@ -83,9 +83,8 @@ class Config(HarmfulConfig, HypergradientConfig):
         return self
 
     def needs(self) -> tuple[str, ...]:
-        """Prior images, where they are asked for and simulated."""
-        asks = self.prior == "prior" and "prior_preserving" in self.simulation.losses
-        return (*super().needs(), *["prior"] * asks)
+        """Also the prior images that are asked for."""
+        return (*super().needs(), *["prior"] * (self.prior == "prior"))
 
 
 def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: Run) -> dict[str, torch.Tensor]:
