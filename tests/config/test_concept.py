@@ -30,7 +30,7 @@ PRIOR = {"concept.prior": "digits-data/pool"}
 def test_what_a_method_needs_and_the_concept_lacks_is_named(read: Read, key: str) -> None:
     concept = read(PRIOR).config.concept
     check_methods(concept, {"mine": NeedsAll()}, where="x.yaml")
-    lacking = read({} if key == "prior" else {**PRIOR, f"concept.{key}": DELETED}).config.concept
+    lacking = read({**PRIOR, f"concept.{key}": None if key == "prior" else DELETED}).config.concept
     check_methods(lacking, {"mine": Strict()}, where="x.yaml")
     with pytest.raises(ConfigError, match=f"x.yaml: unlearning.mine needs the key concept.{key}$"):
         check_methods(lacking, {"mine": NeedsAll()}, where="x.yaml")
