@@ -16,6 +16,7 @@ from resalign.config.plan import Plan, load_plan
 from resalign.config.strict import read_yaml
 from resalign.data.images import read_captioned_images
 from resalign.data.prompts import read_prompts
+from resalign.data.tables import read_table
 from tests.data.pictures import diffusiondb, dreambench_zip, names, picture, rows_of, write_table, write_zip
 from tests.scorers.conftest import write_aesthetic, write_clip, write_inception, write_mhsc, write_q16
 
@@ -87,7 +88,7 @@ def make_mirror(folder: Path, catalogue: dict[str, Any], plan: Plan) -> dict[str
             entry["hashes"][file] = hashlib.sha256((folder / name / file).read_bytes()).hexdigest()
         for file, content in entry.get("contents", {}).items():
             if "rows" in content:
-                content["rows"] = len(rows_of(folder / name, file))
+                content["rows"] = len(read_table(folder / name / file).rows)
         pin = Source(name, asset.model_copy(update={"sha256": entry.get("sha256")})).pin
         (folder / name).rename(folder / "moved")
         (folder / name).mkdir()
