@@ -122,12 +122,12 @@ class Totals:
 
     @property
     def hours(self) -> str:
-        """In words, such as ``about 312.4 h of one H100 80GB (7.0 h measured, 305.4 h estimated)``."""
+        """In words, such as ``about 312.4 h of one H100 80GB (7.0 h by measured rates, 305.4 h estimated)``."""
         bound = "at least" if self.unknown else "about"
         parts = []
         for device in sorted({*self.measured, *self.estimated}):
             measured, estimated = self.measured[device], self.estimated[device]
-            split = f" ({measured:,.1f} h measured, {estimated:,.1f} h estimated)" if estimated else ""
+            split = f" ({measured:,.1f} h by measured rates, {estimated:,.1f} h estimated)" if estimated else ""
             parts.append(f"{bound} {measured + estimated:,.1f} h of one {device}{split}")
         unknown = [f"not known: {', '.join(self.unknown)}"] if self.unknown else []
         return "; ".join([", ".join(parts) or "hours unknown", *unknown])
