@@ -93,35 +93,26 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def mirror_of(name: str, asset: AssetConfig, entry: dict[str, Any], made: Path, mirror: Path) -> None:
-    """Gives an asset its place in a mirror."""
-    place = mirror / Source(name, asset.model_copy(update={"sha256": entry.get("sha256")})).mirror
-    place.parent.mkdir()
-    place.symlink_to(made / name)
-
-
 @pytest.fixture(scope="module")
 def mirrored(tmp_path_factory: pytest.TempPathFactory, made: Path) -> tuple[Checkout, Path]:
     """A checkout of the paper's configuration whose catalogue pins the small files of a mirror."""
     mirror, catalogue = tmp_path_factory.mktemp("mirror"), read_yaml(ROOT / CATALOGUE)
     for name, asset in taken().items():
         catalogue[name] = pinned(catalogue[name], made / name)
-        mirror_of(name, asset, catalogue[name], made, mirror)
+        place = mirror / Source(name, asset.model_copy(update={"sha256": catalogue[name].get("sha256")})).mirror
+        place.parent.mkdir()
+        place.symlink_to(made / name)
     return small_checkout(tmp_path_factory.mktemp("paper"), catalogue), mirror
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, made: Path) -> Iterator[tuple[Checkout, Server, Path]]:
-    """Such a checkout, the server that has the files at their addresses, and a mirror of what no program can fetch."""
-    by_hand, catalogue = tmp_path_factory.mktemp("by-hand"), read_yaml(ROOT / CATALOGUE)
+def served(tmp_path_factory: pytest.TempPathFactory, made: Path) -> Iterator[tuple[Checkout, Server]]:
+    """Such a checkout, and the server that has the files at their addresses."""
+    catalogue = read_yaml(ROOT / CATALOGUE)
     with serving() as server:
-        for name, asset in taken().items():
-            catalogue[name] = pinned(catalogue[name], made / name)
-            if asset.manual:
-                mirror_of(name, asset, catalogue[name], made, by_hand)
-            else:
-                catalogue[name] = serve(server, catalogue[name], made / name)
-        yield small_checkout(tmp_path_factory.mktemp("served"), catalogue), server, by_hand
+        for name in taken():
+            catalogue[name] = serve(server, pinned(catalogue[name], made / name), made / name)
+        yield small_checkout(tmp_path_factory.mktemp("served"), catalogue), server
 
 
 def offline(monkeypatch: pytest.MonkeyPatch, mirror: Path) -> None:
@@ -208,10 +199,8 @@ def test_from_the_mirror_to_prompts_and_images(
     assert "Nothing to be done" in checkout.snakemake("--dry-run", "--", *targets).stdout
 
 
-def online(monkeypatch: pytest.MonkeyPatch, server: Server, by_hand: Path) -> None:
+def online(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
     """The network holds the loopback server alone, and the hub is there."""
-    if any(by_hand.iterdir()):
-        monkeypatch.setenv("RESALIGN_ASSET_ROOT", str(by_hand))
     monkeypatch.setenv("HF_ENDPOINT", server.address)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     for name in ("http_proxy", "https_proxy"):
@@ -220,11 +209,11 @@ def online(monkeypatch: pytest.MonkeyPatch, server: Server, by_hand: Path) -> No
 
 
 def test_what_is_gone_ends_a_run_before_it_has_cost_anything(
-    served: tuple[Checkout, Server, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    served: tuple[Checkout, Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Scoring alone needs Inception, at the end of a run."""
-    paper, server, by_hand = served
-    online(monkeypatch, server, by_hand)
+    paper, server = served
+    online(monkeypatch, server)
     copy = shutil.copytree(paper.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("results", ".snakemake"))
     checkout = Checkout(copy, "config/reduced.yaml")
     path = urllib.parse.urlsplit(read_yaml(copy / CATALOGUE)["inception"]["url"]).path
@@ -238,11 +227,11 @@ def test_what_is_gone_ends_a_run_before_it_has_cost_anything(
 
 
 def test_from_the_publishers_servers_to_the_table(
-    served: tuple[Checkout, Server, Path], monkeypatch: pytest.MonkeyPatch
+    served: tuple[Checkout, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every stage of the paper's configuration without a mirror: fetch, prepare, unlearn, attack, …, table."""
-    paper, server, by_hand = served
-    online(monkeypatch, server, by_hand)
+    paper, server = served
+    online(monkeypatch, server)
     checkout = Checkout(paper.folder, "config/reduced.yaml")
     finished = checkout.made("all")
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
