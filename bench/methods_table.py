@@ -1,6 +1,6 @@
-"""The page docs/studies/methods.md: every method before and after both benign fine-tunings, what it cost and did.
+r"""The page docs/studies/methods.md: every method before and after both benign fine-tunings, what it cost and did.
 
-python -m resalign.running.stage_server snakemake --cores 2 --max-jobs-per-timespan 1000/10s \\
+python -m resalign.running.stage_server snakemake --cores 2 --max-jobs-per-timespan 1000/10s \
     --configfile config/studies/methods.yaml -- results/methods/paper/methods.csv
 python bench/methods_table.py
 """
@@ -67,9 +67,10 @@ def page(plan: Plan, configfile: str) -> str:
     tables = "\n".join(sections)
     return f"""# Every method in the demo's world
 
-Made by `python bench/methods_table.py` after the command in `{configfile}`; the jobs behind it took {hours:.1f} hours of one core. Training seeds {seeds}. Each value has its 95 % interval: over
-prompts and training seeds for rates, over training seeds for the others. Seconds are of one core, a mean over seeds,
-and include measuring the distance and the barrier.
+Made by `python bench/methods_table.py` after the command in `{configfile}`; the jobs behind it took {hours:.1f} hours of
+one core. Training seeds {seeds}. Each value has its 95 % interval: over prompts and training seeds for rates, over
+training seeds for the others. Seconds are of one core, a mean over seeds, and include measuring the distance and the
+barrier.
 
 {tables}
 ## What unlearning did and cost
