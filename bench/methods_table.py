@@ -67,8 +67,8 @@ def page(plan: Plan, configfile: str) -> str:
     tables = "\n".join(sections)
     return f"""# Every method in the demo's world
 
-Made by `python bench/methods_table.py` after the command in `{configfile}`; the jobs behind it took {hours:.1f} hours of
-one core. Training seeds {seeds}. Each value has its 95 % interval: over prompts and training seeds for rates, over
+Made by `python bench/methods_table.py` after the command in `{configfile}`; the jobs behind it took {hours:.1f} hours
+of one core. Training seeds {seeds}. Each value has its 95 % interval: over prompts and training seeds for rates, over
 training seeds for the others. Seconds are of one core, a mean over seeds, and include measuring the distance and the
 barrier.
 
