@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from resalign.accounting.rates import RATES, read_rates
 from resalign.config import registry
 from resalign.config.passes import Passes
 from resalign.contracts import AttackData, Run, UnlearningData
@@ -17,7 +18,8 @@ from tests.example_config import smallest
 
 def counted(family: str) -> list[str]:
     configs = {name: smallest(registry.config_class(family, name)) for name in registry.members(family)}
-    return [name for name, config in configs.items() if getattr(config, "denoiser_passes", None)]
+    # ResAlign's products with the Hessian are no passes that can be counted.
+    return [name for name, config in configs.items() if name != "resalign" and getattr(config, "denoiser_passes", None)]
 
 
 # Settings under which a formula has other terms.
@@ -91,3 +93,15 @@ def test_an_attacks_passes(
         module.attack(loaded, attack_data, config, Run(0), lambda *arguments: None)
     heldout = Passes(forward=2 * config.heldout_batch_size)  # at the start and at the end of a job: of no step
     assert sum(found, Passes()) == config.denoiser_passes * config.steps + heldout
+
+
+def test_the_timed_step_of_resalign_has_the_passes_of_its_rate() -> None:
+    timed = {"lr": 1e-5, "adaptation": "full", "optimizer": "sgd", "loss": "denoising"}
+    steps = [{**timed, "steps": count} for count in (30, 20, 20)]
+    settings = {"simulation": {"configurations": steps}, "solver": {"name": "richardson", "steps": 5}}
+    config = registry.config_class("unlearning", "resalign").parse({**settings, "hessian_batch_size": 1}, where="test")
+    usual, found = read_rates(RATES, "sd-v1-4")["unlearn", "resalign"].passes, config.denoiser_passes
+    assert usual is not None
+    assert (found.gradient, found.forward) == pytest.approx((usual.gradient, usual.forward))
+    first_order = config.model_copy(update={"beta": 0.0})
+    assert first_order.denoiser_passes == Passes(gradient=5, forward=4)

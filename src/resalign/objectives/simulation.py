@@ -86,6 +86,20 @@ class SimulationConfig(Strict):
             raise ValueError("simulation.adam_state: kept is for simulation.configurations, which have a state each")
         return self
 
+    @property
+    def losses_a_step(self) -> float:
+        """Batches of a step, in the mean over draws: two with prior preservation."""
+        losses = [configuration.loss for configuration in self.configurations] or self.loss
+        return 1 + losses.count("prior_preserving") / len(losses)
+
+    @property
+    def denoiser_passes(self) -> float:
+        """With a gradient, of one fine-tuning, in the mean over draws."""
+        if not self.configurations:
+            return sum(self.steps) / len(self.steps) * self.losses_a_step * self.batch_size
+        batches = [c.steps * (1 + (c.loss == "prior_preserving")) for c in self.configurations]
+        return sum(batches) / len(batches) * self.batch_size
+
     def chosen(self, draws: int, stream: torch.Generator) -> list[int | None]:
         """Indices of the configurations of one outer step, none twice; None where each draw picks from the lists."""
         count = len(self.configurations)

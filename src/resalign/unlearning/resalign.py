@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from resalign.config.passes import Passes
 from resalign.config.strict import Strict
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
@@ -81,6 +82,15 @@ class Config(HarmfulConfig, HypergradientConfig):
         if self.batches == "redrawn" and self.harmful.name != "denoising":
             raise ValueError(f"batches: redrawn is for the denoising loss, and harmful is {self.harmful.name}")
         return self
+
+    @property
+    def denoiser_passes(self) -> Passes:
+        """Of an outer step, in the mean; without draws that are tried again, a Hessian product for three passes."""
+        simulated = self.simulation.denoiser_passes
+        products = 3 * getattr(self.solver, "steps", 0) * self.hessian_batch_size * self.simulation.losses_a_step
+        drawn = Passes(gradient=simulated + products + self.batch_size) * (self.draws if self.beta else 0)
+        batches = self.draws if self.batches == "redrawn" else 1
+        return drawn + Passes(self.batch_size + self.retain_batch_size, self.retain_batch_size) * batches
 
     def needs(self) -> tuple[str, ...]:
         """Also the prior images that are asked for."""
