@@ -84,10 +84,11 @@ def sd_v1(folder: Path) -> None:
     edit_json(index, safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])
     edit_json(index, feature_extractor=["transformers", "CLIPImageProcessor"], scheduler=["diffusers", "PNDMScheduler"])
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(PNDM))
-    for component, keys in (("unet", UNET_KEYS), ("vae", VAE_KEYS)):
+    # The real UNet is of 0.2.2, too; before 0.9.0 diffusers takes none for smaller than 64 latents a side.
+    for component, keys, version in (("unet", UNET_KEYS, "0.9.0"), ("vae", VAE_KEYS, "0.2.2")):
         file = folder / component / "config.json"
         settings = json.loads(file.read_text())
-        file.write_text(json.dumps({key: settings[key] for key in keys} | {"_diffusers_version": "0.2.2"}))
+        file.write_text(json.dumps({key: settings[key] for key in keys} | {"_diffusers_version": version}))
     encoder = folder / "text_encoder"
     edit_json(encoder / "config.json", bos_token_id=0, eos_token_id=2, transformers_version="4.22.0.dev0")
     weights = {f"text_model.{name}": tensor for name, tensor in load_file(encoder / "model.safetensors").items()}

@@ -195,7 +195,7 @@ def test_no_shipped_list_repeats_a_text() -> None:
     lists = dict(prompt_lists(DigitsConfig()))
     for path in (ROOT / "config").glob("*prompts/*.csv"):
         lists[path.name] = read_prompts(path, columns=PromptColumns(id=None))
-    assert len(lists) == 8 + 10
+    assert len(lists) == 8 + 11
     for name, prompts in lists.items():
         assert len({key for key, _ in counted_as([(prompt, 0) for prompt in prompts])}) == len(prompts), name
 

@@ -317,6 +317,7 @@ READERS = {
     # A job's own saved state, whose file has its hash in its name.
     "src/resalign/running/folder.py": {"torch.load"},
     "src/resalign/running/held.py": {"load_state_dict"},
+    "src/resalign/bilevel/adaptation.py": {"load_state_dict"},  # an optimizer's own moments
 }
 
 

@@ -180,7 +180,7 @@ def test_a_methods_own_objective_goes_down_and_what_it_retains_is_kept(
     elif name != "imported":
         batch = unlearning_data.retain.draw_stratified(64, Run(0).generator("retained"))
         before, after = (loss_with(changed, loaded, batch) for changed in ({}, weights))
-        assert after < 1.1 * before, "what is to be retained is lost"
+        assert after < 1.25 * before, "what is to be retained is lost"
 
 
 @on_every_pipeline

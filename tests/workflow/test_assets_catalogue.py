@@ -231,9 +231,9 @@ def test_the_doctors_command() -> None:
     command = [sys.executable, "scripts/doctor.py", "--configfile", "config/config.yaml"]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
-    fetched = [asset for asset in plan_of().experiment.config.assets.values() if asset.origin in FETCHED]
+    named = [asset for asset in plan_of().experiment.config.assets.values() if asset.origin in (*FETCHED, "path")]
     assert finished.stdout.startswith("main table of config/config.yaml: can run")
-    assert f"of {len(fetched)} assets are here" in finished.stdout
+    assert f"of {len(named)} assets are here" in finished.stdout
     assert re.search(r"^  resalign/tab1 +\d+ +\d+ +[\d.]+ +sensitive$", finished.stdout, flags=re.MULTILINE)
     command[-1] = "config/nothing.yaml"
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -58,7 +58,7 @@ def reduced(values: dict[str, Any], catalogue: dict[str, Any]) -> dict[str, Any]
         values[name] = {key: few(entry) for key, entry in values[name].items()}
     for entry in values["prepared"].values():
         if entry["set"] == "generated":
-            entry |= {"first": 4, "images": 1, "num_inference_steps": 2}
+            entry |= {"images": 1, "num_inference_steps": 2, **({"first": 4} if "first" in entry else {})}
         if "splits" in entry:
             entry["splits"] = {split: size and min(size, 4) for split, size in entry["splits"].items()}
     values["prepared"]["coco-reference"]["pixels"] = PIXELS
