@@ -23,7 +23,7 @@ from resalign.lazy import torch
 from resalign.objectives.distillation import distillation_loss
 from resalign.objectives.simulated_hypergradient import HypergradientConfig, simulated_hypergradient
 from resalign.objectives.simulation import Simulation
-from resalign.tensors.params import Params, add, detached, gradient, norm, zeros_like
+from resalign.tensors.params import Params, add, detached, gradient, norm, scaled
 from resalign.tensors.steps import apply_gradients
 from resalign.unlearning._harmful import HarmfulConfig, OfWeights, denoising_pairs, harmful_draws
 
@@ -119,13 +119,15 @@ def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: R
     held = {"variables": outer.variables, "optimizer": optimizer, "stream": stream, "states": states}
     for i in run.steps(range(config.steps), **held):
         chosen = config.simulation.chosen(config.draws, run.generator("resalign", "configurations", i))
-        theta, total = detached(outer.weights()), zeros_like(outer.variables)
-        losses, relaxations = [], []
+        theta, losses, relaxations = detached(outer.weights()), [], []
+        # Not zeros: a sum is laid out in memory as its first term is, and the norm that clips it rounds accordingly.
+        total: dict[str, torch.Tensor] = {}
         for j, configuration in enumerate(chosen):
             if j == 0 or config.batches == "redrawn":
                 # (1 − β)∇L_harm(θ_i) + α∇R(θ_i) [Alg. 2, line 4]
                 direct, outer_loss, values = direct_gradient(i, stream)
-                total = add(total, direct, 1 / (config.draws if config.batches == "redrawn" else 1))
+                share = 1 / (config.draws if config.batches == "redrawn" else 1)
+                total = add(total, direct, share) if total else scaled(direct, share)
                 losses.append(values)
                 direct = direct if config.on_divergence == "reject" else {}  # not needed again: as large as the weights
             if not config.beta:
