@@ -1,6 +1,6 @@
 """Generates image sets that were published only as prompts.
 
-This applies to Harmful-Imgs [Pan 2024; of its metadata.jsonl, 1,000 rows of class 1 and 452 harmful ones of class 2],
+This applies to Harmful-Imgs [Pan 2024; of its metadata.jsonl, 1,000 rows of class 1 and 452 of class 2],
 HRM-m, HRM-s and the clean set of Meta-Unlearning [Gao 2024, arXiv 2410.12777, E.1; config/prompts], all by the model
 before unlearning.
 
