@@ -295,3 +295,11 @@ def serve(server: Server, entry: Mapping[str, Any], folder: Path) -> dict[str, A
     for name, content in files.items():
         server.files[place + urllib.parse.quote(name) if place.endswith("/") else place] = content
     return {**entry, "url": server.address + place}
+
+
+def addresses(server: Server, entry: Mapping[str, Any]) -> list[str]:
+    """Paths at which the server has a served entry: a repository's list of files, or every plain file."""
+    if "hub" in entry:
+        return [path for path in server.files if path.startswith("/api/") and f"/{entry['hub']}/tree/" in path]
+    place = urllib.parse.urlsplit(entry["url"]).path
+    return [path for path in server.files if path.startswith(place)]

@@ -3,7 +3,6 @@
 import math
 import re
 import shutil
-import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,75 +12,26 @@ import pytest
 import yaml
 
 from resalign.assets.source import Source
-from resalign.config.assets import FETCHED, AssetConfig
+from resalign.config.dependents import dependents
 from resalign.config.plan import load_plan
 from resalign.config.strict import read_yaml
 from resalign.data.images import read_captioned_images
 from resalign.data.prompts import read_prompts
-from tests.assets.hub_server import Answer, Server, serving
-from tests.assets.shapes import CAPTIONS, COCO_IDS, I2P, pinned, serve, write_shape
+from tests.assets.hub_server import Server, refusal, serving
+from tests.assets.paper_run import CATALOGUE, CONFIG, REDUCED, taken, write_small
+from tests.assets.shapes import CAPTIONS, COCO_IDS, I2P, addresses, pinned, serve, write_shape
 from tests.data.pictures import rows_of
 
 from .conftest import ROOT, Checkout, copy_repository
 
 pytestmark = pytest.mark.slow
 
-CATALOGUE = "config/assets.yaml"
-METHOD = "resalign"  # the row of Table 1 that is run to its end, beside the untouched model's
-PIXELS = 16
-# As few as show that a method's steps, draws, batches and images are used.
-FEW = {
-    **{"steps": 2, "attack_steps": 1, "warm_up": 1, "draws": 1, "images": 2, "num_inference_steps": 2},
-    **{"batch_size": 1, "retain_batch_size": 1},
-}
-
-
-def taken() -> dict[str, AssetConfig]:
-    """The assets that the paper's configuration takes from elsewhere."""
-    assets = load_plan(ROOT / "config" / "config.yaml").experiment.config.assets
-    return {name: asset for name, asset in assets.items() if asset.origin in FETCHED}
-
-
-def few(settings: Any) -> Any:
-    """Settings of a method, an attack or a set, with little to do; a solver has all its steps."""
-    if not isinstance(settings, dict):
-        return [few(each) for each in settings] if isinstance(settings, list) else settings
-    small = {key: FEW[key] if isinstance(value, int) else [1] for key, value in settings.items() if key in FEW}
-    return {key: value if key == "solver" else few(value) for key, value in settings.items()} | small
-
-
-def reduced(values: dict[str, Any], catalogue: dict[str, Any]) -> dict[str, Any]:
-    """The paper's configuration with smaller numbers, fewer rows, and the hashes of the small networks."""
-    values |= {"pixels": PIXELS, "tier": "smoke", "resources": {}}
-    values["unlearning"] = {METHOD: values["unlearning"][METHOD]}
-    for name in ("prepared", "unlearning", "attacks"):
-        values[name] = {key: few(entry) for key, entry in values[name].items()}
-    for entry in values["prepared"].values():
-        if entry["set"] == "generated":
-            entry |= {"images": 1, "num_inference_steps": 2, **({"first": 4} if "first" in entry else {})}
-        if "splits" in entry:
-            entry["splits"] = {split: size and min(size, 4) for split, size in entry["splits"].items()}
-    values["prepared"]["coco-reference"]["pixels"] = PIXELS
-    # The tiny UNet's curvature lets a solve converge within a smaller γ only.
-    values["unlearning"][METHOD]["gamma"] = 0.01
-    values["sampling"] |= {"num_inference_steps": 2, "precision": "float32"}  # in which a CPU is faster
-    values["scorers"]["q16"]["sha256"] = catalogue["q16-prompts"]["sha256"]
-    values["scorers"]["mhsc"]["published"] = False
-    values["scorers"]["inception"] |= {"sha256": catalogue["inception"]["sha256"], "features": CAPTIONS}
-    values["metrics"]["fid"]["images_per_dimension"] = 1
-    values["metrics"]["kid"] |= {"images_per_dimension": 1, "subsets": 2, "subset_size": CAPTIONS // 2}
-    counts = {"i2p": len(I2P) - 1, "unsafe-diffusion": 2, "coco": CAPTIONS}
-    values["tiers"]["smoke"] |= {"prompts": {name: {"prompts": count} for name, count in counts.items()}, "without": []}
-    return values
-
 
 def small_checkout(folder: Path, catalogue: dict[str, Any]) -> Checkout:
     """A checkout with another catalogue, and beside the paper's configuration its reduced form."""
     root = copy_repository(folder / "repository")
-    (root / CATALOGUE).write_text(yaml.safe_dump(catalogue, sort_keys=False))
-    small = reduced(read_yaml(root / "config" / "config.yaml"), catalogue)
-    (root / "config" / "reduced.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
-    return Checkout(root, "config/config.yaml")
+    write_small(root, catalogue)
+    return Checkout(root, CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +108,7 @@ def test_from_the_mirror_to_prompts_and_images(
     checkout, mirror = mirrored
     planned = checkout.snakemake("--dry-run", "--forceall").stdout
     offline(monkeypatch, mirror)
-    config = yaml.safe_load((checkout.folder / "config" / "config.yaml").read_text())
+    config = yaml.safe_load((checkout.folder / CONFIG).read_text())
     generated = {name for name, entry in config["prepared"].items() if entry["set"] == "generated"}  # on a GPU
     runs = dict(re.findall(r"results/assets/(([\w.-]+)-\w{10})/run\.json", planned))
     assert sorted(runs.values()) == sorted([*taken(), *config["prepared"]])
@@ -187,7 +137,7 @@ def test_from_the_mirror_to_prompts_and_images(
     chosen = [{row["source"] for row in rows_of(split)} for split in splits]
     assert sum(map(len, chosen)) == len(set().union(*chosen)) == 700
     assert not {f"1/{number:08d}.png" for number in range(5)} & set().union(*chosen)
-    columns = load_plan(checkout.folder / "config" / "config.yaml").experiment.config.prompts
+    columns = load_plan(checkout.folder / CONFIG).experiment.config.prompts
     prompts = {name: read_prompts(path_of(entry.source), columns=entry.columns) for name, entry in columns.items()}
     assert [prompt.text for prompt in prompts["i2p"]] == [str(row["prompt"]) for row in I2P[1:]]
     assert [prompt.text for prompt in prompts["unsafe-diffusion"]] == ["“0”, é", "“1”, é"]
@@ -208,40 +158,23 @@ def online(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
-def test_what_is_gone_ends_a_run_before_it_has_cost_anything(
-    served: tuple[Checkout, Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Scoring alone needs Inception, at the end of a run."""
-    paper, server = served
-    online(monkeypatch, server)
-    copy = shutil.copytree(paper.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("results", ".snakemake"))
-    checkout = Checkout(copy, "config/reduced.yaml")
-    path = urllib.parse.urlsplit(read_yaml(copy / CATALOGUE)["inception"]["url"]).path
-    monkeypatch.setitem(server.faults, path, Answer(404))
-    finished = checkout.made("all")
-    assert finished.returncode == 1
-    assert "error: asset 'inception' (http" in finished.stderr
-    assert "the server answered 404 Not Found; look for a copy at its project's page" in finished.stderr
-    begun = {rule for rule in re.findall(r"^(?:local)?rule (\w+):", finished.stderr, flags=re.MULTILINE)}
-    assert begun == {"fetch"}
-
-
 def test_from_the_publishers_servers_to_the_table(
     served: tuple[Checkout, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every stage of the paper's configuration without a mirror: fetch, prepare, unlearn, attack, …, table."""
+    """Every stage and row of the paper's configuration without a mirror: fetch, prepare, unlearn, attack, …, table."""
     paper, server = served
     online(monkeypatch, server)
-    checkout = Checkout(paper.folder, "config/reduced.yaml")
+    checkout = Checkout(paper.folder, REDUCED)
     finished = checkout.made("all")
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
     table = pd.read_csv(checkout.folder / "results" / "table1" / "tables" / "table1.csv", keep_default_na=False)
     config = read_yaml(checkout.folder / checkout.config)
+    models = ["base", *read_yaml(ROOT / CONFIG)["unlearning"]]
     states = [("none", ""), ("dreambench", "dreambench++"), ("diffusiondb", "diffusiondb")]
     metrics = set(config["metrics"]) - {"learnability"}
     wanted = {
         (model, *state, metric)
-        for model in ("base", METHOD)
+        for model in models
         for state in states
         for metric in metrics | ({"learnability"} if state != states[0] else set())
     }
@@ -251,7 +184,34 @@ def test_from_the_publishers_servers_to_the_table(
     sizes = dict(zip(table["metric"], table["n"].astype(int), strict=True))
     assert (sizes["ip"], sizes["us"], sizes["fid"], sizes["clip_score"]) == (len(I2P) - 1, 2, CAPTIONS, CAPTIONS)
     # Every state is another model: weights that nobody loaded would give the numbers of the state before.
-    assert cells.xs("fid", level="metric").nunique() == 2 * len(states)
+    assert cells.xs("fid", level="metric").nunique() == len(models) * len(states)
+
+
+def test_each_asset_that_is_gone_ends_a_run_before_it_has_cost_anything(
+    served: tuple[Checkout, Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With its remedy, the rows and metrics that need it, and the lines without them."""
+    paper, server = served
+    online(monkeypatch, server)
+    copy = shutil.copytree(paper.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("results", ".snakemake"))
+    checkout = Checkout(copy, REDUCED)
+    plan = load_plan(copy / REDUCED)
+    entries = read_yaml(copy / CATALOGUE)
+    runs = {name: f"{asset.folder}/run.json" for name, asset in plan.assets.items() if name in taken()}
+    assert checkout.made(*runs.values()).returncode == 0
+    for name, run in runs.items():
+        shutil.rmtree((copy / run).parent)
+        with monkeypatch.context() as patch:
+            for path in addresses(server, entries[name]):
+                patch.setitem(server.faults, path, refusal(404, "RepoNotFound"))
+            refused = checkout.made("all")
+        said = refused.stdout + refused.stderr
+        assert refused.returncode == 1
+        assert f"error: asset '{name}' (" in said
+        assert "put a copy from elsewhere into $RESALIGN_ASSET_ROOT/" in said
+        assert f"on asset '{name}' depend: {dependents(plan.experiment, [name])}\n" in said
+        assert {*re.findall(r"^(?:local)?rule (\w+):", said, flags=re.MULTILINE)} == {"fetch"}
+        shutil.copytree((paper.folder / run).parent, (copy / run).parent)
 
 
 def test_what_is_sensitive_is_not_planned_without_consent(mirrored: tuple[Checkout, Path]) -> None:

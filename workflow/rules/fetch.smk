@@ -1,6 +1,6 @@
 import json
 
-from resalign.assets.blocked import refusal
+from resalign.assets.blocked import lost, refusal
 from resalign.assets.doctor import gpu_line, missing_lines
 from resalign.jobs.fetch import FetchJob
 from resalign.running.adopt import adopt_command, foreign_runs

@@ -69,6 +69,13 @@ def refusal(
     return "\n".join([*lines, *_without(plan, [need.name for need in blocked])])
 
 
+def lost(plan: Plan, assets: Sequence[str]) -> list[str]:
+    """What depends on assets whose downloads have failed, and the lines that leave it out; nothing for no asset."""
+    on_it = {asset: str(dependents(plan.experiment, [asset])) or "ablations" for asset in assets}
+    lines = [f"on asset '{asset}' depend: {of}" for asset, of in on_it.items()]
+    return [*lines, *_without(plan, assets)] if assets else []
+
+
 def _named(folder: str, jobs: str) -> bool:
     """Whether a path in jobs is the folder, or lies in it."""
     return re.search(re.escape(json.dumps(folder)[:-1]) + r"[\"/]", jobs) is not None
