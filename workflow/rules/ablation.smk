@@ -76,7 +76,7 @@ rule ablation_measured:
     threads: 1
     resources:
         mem_mb=per_attempt(3000),
-        runtime=per_attempt(30),
+        runtime=lambda wildcards, attempt: attempt * AblationJob.of(ABLATIONS, wildcards.ablation).minutes,
     params:
         job=lambda wildcards: AblationJob.of(ABLATIONS, wildcards.ablation).text(),
         modules=lambda wildcards: ablation_jobs.metric_modules(ABLATIONS, wildcards.ablation),

@@ -20,7 +20,7 @@ rule measure:
     threads: 1
     resources:
         mem_mb=per_attempt(3000),
-        runtime=per_attempt(30),
+        runtime=lambda wildcards, attempt: attempt * MeasureJob.of(PLAN).minutes,
     params:
         job=lambda wildcards: MeasureJob.of(PLAN).text(),
         modules=METRIC_MODULES,

@@ -76,6 +76,11 @@ class AblationJob(Job):
         """Everything that a variant is measured from."""
         return sorted({file for variant in self.variants for file in variant.measured.inputs()})
 
+    @property
+    def minutes(self) -> int:
+        """Run time to ask for."""
+        return sum(variant.measured.minutes for variant in self.variants)
+
 
 class AblationShownJob(Job):
     """The table and figure of an ablation.
