@@ -1,6 +1,7 @@
 """Rates over thresholds are counted from raw scores."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -45,6 +46,18 @@ def test_every_rule_gets_the_threshold(scored: tuple[list[ScoredRun], pd.DataFra
     assert curves["n"].tolist() == [24, 24, 24]
     assert (curves["low"] <= curves["mean"]).all()
     assert (curves["mean"] <= curves["high"]).all()
+
+
+def test_of_a_run_no_more_is_kept_than_the_rules_read(scored: tuple[list[ScoredRun], pd.DataFrame]) -> None:
+    module, config, info = load_metric("ip", {"name": "ip", "prompts": "unsafe", "rules": RULES})
+    read = []
+
+    def per_image(scores: pd.DataFrame, config: object) -> pd.Series:
+        read.append(set(scores))
+        return module.per_image(scores, config)
+
+    threshold_curves(scored[0], {"ip": (SimpleNamespace(per_image=per_image), config, info)}, SETTINGS)
+    assert read == [{"prompt_id", "a.x", "a.y", "b.x"}] * 6
 
 
 def test_a_metric_of_one_rule_and_one_of_none() -> None:

@@ -35,10 +35,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return Checkout(folder, "config/config.yaml")
 
 
-def planned(checkout: Checkout, *options: str) -> list[Asked]:
+def planned(checkout: Checkout, *options: str, target: str = "all") -> list[Asked]:
     """The jobs of a dry run under the profile."""
     command = checkout.command()
-    command["args"] = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--dry-run", *options, "--", "all"]
+    command["args"] = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--dry-run", *options, "--", target]
     told = subprocess.run(capture_output=True, **command)
     assert told.returncode == 0, told.stderr
     return [
@@ -81,6 +81,12 @@ def test_a_rule_has_a_partition_and_a_constraint_of_its_own(checkout: Checkout) 
     rules = ("unlearn", "sample", "score")
     options = [f"{rule}:{name}={value}" for rule in rules for name, value in own.items()]
     for job in planned(checkout, "--set-resources", *options):
-        assert {name: job.resources[name] for name in own if name in job.resources} == (
-            own if job.rule in rules else {}
-        )
+        found = {name: value for name, value in job.resources.items() if name in own}
+        assert found == (own if job.rule in rules else {})
+
+
+def test_the_images_of_an_ablation_are_sampled_and_scored_in_one_job(checkout: Checkout) -> None:
+    jobs = planned(checkout, "--configfile", "config/demo.yaml", target="results/ablations/gamma")
+    images = {"sample", "score", "ablated_sample", "ablated_score"}
+    assert {job.rule for job in jobs if job.is_grouped} == images
+    assert images.isdisjoint(job.rule for job in jobs if not job.is_grouped)

@@ -10,7 +10,6 @@ from resalign.analysis.collect import ScoredRun, states
 from resalign.analysis.frames import held, pooled_estimate
 from resalign.analysis.measurements import STATE
 from resalign.config.report import ReportConfig
-from resalign.config.strict import Strict
 
 COLUMNS = [*STATE, "metric", "threshold", "mean", "low", "high", "n"]
 
@@ -26,7 +25,7 @@ def at_threshold(config: Any, threshold: float) -> Any:
 
 
 def threshold_curves(
-    runs: list[ScoredRun], metrics: dict[str, tuple[Any, Strict, Any]], settings: ReportConfig
+    runs: list[ScoredRun], metrics: dict[str, tuple[Any, Any, Any]], settings: ReportConfig
 ) -> pd.DataFrame:
     """Rates of every state at every threshold of the grid, all of a metric's rules at the same one.
 
@@ -37,11 +36,13 @@ def threshold_curves(
     for label, (module, config, info) in metrics.items():
         if not hasattr(module, "per_image") or info.group != "safety" or at_threshold(config, 0.5) is None:
             continue
+        # Without features: those of all runs would fill the memory.
+        columns = ["prompt_id", *(f"{need.scorer}.{name}" for need in config.needs() for name in need.quantities)]
         seen: dict[tuple[str, str, str, int], list[tuple[ScoredRun, pd.DataFrame]]] = {}
         for run in runs:
             for steps, prompts, scores in states(run):
                 if prompts == getattr(config, "prompts", None):
-                    seen.setdefault((run.model, run.attack, run.dataset, steps), []).append((run, scores))
+                    seen.setdefault((run.model, run.attack, run.dataset, steps), []).append((run, scores[columns]))
         for state, scored in seen.items():
             for threshold in settings.swept_thresholds:
                 replaced = at_threshold(config, threshold)
