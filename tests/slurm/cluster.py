@@ -184,7 +184,8 @@ class Cluster:
 
     def requests(self, folder: Path) -> list[tuple[str, tuple[str, ...]]]:
         """Comment of each of a folder's jobs, in order, with the time, memory and cores that it asked for."""
-        rows = self.command("squeue", "-h", "-t", "all", "-S", "i", "-o", "%Z|%k|%l|%m|%C").splitlines()
+        shown = ("--noconvert", "-h", "-t", "all", "-S", "i", "-o", "%Z|%k|%l|%m|%C")
+        rows = self.command("squeue", *shown).splitlines()
         parts = [row.split("|") for row in rows]
         return [(comment, tuple(asked)) for sent_from, comment, *asked in parts if sent_from == str(folder)]
 

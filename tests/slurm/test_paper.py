@@ -15,24 +15,24 @@ ASKED = {stage: ResourcesConfig.parse(of, where=stage) for stage, of in read_yam
 ON_A_GPU = {"unlearn", "attack", "generate", "sample_score", "score_reference"}
 
 
-def rule_of(record: dict[str, str]) -> str:
+def rule_of(comment: str) -> str:
     """The rule of a SLURM job, or those of a group."""
-    grouped = re.search(r"sample_score$", record["Comment"])
-    return grouped[0] if grouped else record["Comment"].removeprefix("rule_").partition("_wildcards_")[0]
+    grouped = re.search(r"sample_score$", comment)
+    return grouped[0] if grouped else comment.removeprefix("rule_").partition("_wildcards_")[0]
 
 
 def minutes(limit: str) -> int:
-    """A run time in SLURM's form, ``[days-]hours:minutes:seconds``."""
+    """A run time in SLURM's form, ``[[days-]hours:]minutes:seconds``."""
     days, _, clock = limit.rpartition("-")
-    hours, part, _ = clock.split(":")
-    return (24 * int(days or 0) + int(hours)) * 60 + int(part)
+    *hours, part, _ = map(int, clock.split(":"))
+    return (24 * int(days or 0) + sum(hours)) * 60 + part
 
 
 def test_the_run_ends_in_its_table_after_one_job_for_each_part_of_the_plan(paper: Grid) -> None:
     records = paper.cluster.records(paper.folder)
     assert paper.cluster.ended(paper.folder) == ["COMPLETED"] * len(records)
     # Four states: base and row, before and after the attack. Downloads are nobody's job.
-    assert Counter(map(rule_of, records)) == {
+    assert Counter(rule_of(record["Comment"]) for record in records) == {
         **{"generate": 2, "prepare": 2, "unlearn": 1, "attack": 2, "sample_score": 4, "score_reference": 1},
         **dict.fromkeys(("check_scorers", "overlap", "measure", "report"), 1),
     }
@@ -44,10 +44,8 @@ def test_the_run_ends_in_its_table_after_one_job_for_each_part_of_the_plan(paper
 
 
 def test_each_stage_has_the_memory_and_the_time_of_the_configuration(paper: Grid) -> None:
-    found = {
-        rule_of(record): (record["MinMemoryNode"], minutes(record["TimeLimit"]))
-        for record in paper.cluster.records(paper.folder)
-    }
+    requests = paper.cluster.requests(paper.folder)
+    found = {rule_of(comment): (memory, minutes(limit)) for comment, (limit, memory, _) in requests}
     wanted = {name: (of.mem_mb, of.runtime_minutes) for name, of in ASKED.items()}
     # One after the other: the larger memory, the sum of the times.
     (memory, sampling), (scoring_memory, scoring) = wanted.pop("sample"), wanted.pop("score")
@@ -60,7 +58,7 @@ def test_each_stage_has_the_memory_and_the_time_of_the_configuration(paper: Grid
 def test_the_gpu_is_granted_to_one_job_at_a_time_and_asked_for_by_no_other(paper: Grid) -> None:
     records = paper.cluster.records(paper.folder)
     for record in records:
-        wanted = ("gpu", "gres:gpu:1") if rule_of(record) in ON_A_GPU else ("batch", None)
+        wanted = ("gpu", "gres:gpu:1") if rule_of(record["Comment"]) in ON_A_GPU else ("batch", None)
         assert (record["Partition"], record.get("TresPerJob")) == wanted
     times = sorted((record["StartTime"], record["EndTime"]) for record in records if record["Partition"] == "gpu")
     assert all(end <= start for (_, end), (start, _) in zip(times, times[1:], strict=False))
