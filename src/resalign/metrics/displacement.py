@@ -21,8 +21,8 @@ class Config(Strict):
 
     quantity: Literal["weight_distance", "relative_distance", "loss_barrier"] = Field(
         "weight_distance",
-        description="‖θ − θ₀‖, its share of ‖θ₀‖ over the changed tensors, or how far retained images' loss rises above "
-        "its chord between the two",
+        description="‖θ − θ₀‖, its share of ‖θ₀‖ over the changed tensors, or how far retained images' loss rises "
+        "above its chord between the two",
     )
 
     def needs(self) -> list[Need]:
