@@ -117,7 +117,7 @@ def test_the_small_run_is_a_part_of_the_papers(plan: Plan) -> None:
         more = {run for run in getattr(small, stage) if not run.startswith("graddiff")}
         assert more < set(getattr(plan, stage)), "the same models"
     own, table = (next(iter(of.sample.values())) for of in (small, plan))
-    assert own.model == BASE and own.attack is None
+    assert (own.model, own.attack) == (BASE, None)
     assert SampleJob.of(small, own, "0", "small") == SampleJob.of(plan, table, "0", "small"), "images are used again"
     assert "coco-val2014" not in small.experiment.config.assets, "nothing is compared with its photographs"
     graddiff = small.experiment.unlearning["graddiff"].resolved()

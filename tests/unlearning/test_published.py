@@ -64,8 +64,8 @@ RELEASED = {
     "simulation.batch_size": 1,
     "simulation.instance_prompt": "a photo of *s person",
 }
-# Where the row of the paper's text is not the paper's: its rate is of a LoRA, it does not say what a solve that diverges
-# becomes, which this solver tells, and it takes Eq. 6 at a LoRA's merged weights.
+# Where the row of the paper's text is not the paper's: its rate is of a LoRA, it does not say what becomes of a solve
+# that diverges, which this solver tells, and it takes Eq. 6 at a LoRA's merged weights.
 NOT_PUBLISHED = {"lr": 5e-5, "solver.name": "fixed_point", "mapping": "exact"}
 
 
