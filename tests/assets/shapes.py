@@ -212,7 +212,9 @@ SHAPES: dict[str, Callable[[Path], object]] = {
     "advunlearn": adversarial_text_encoder,
     "resalign-train": resalign_train,
     "dreambench": lambda folder: dreambench_zip(folder / "data.zip", subjects=150),
-    "diffusiondb": lambda folder: diffusiondb(folder, 705, {number: {"image_nsfw": 2.0} for number in range(5)}),
+    "diffusiondb": lambda folder: diffusiondb(
+        folder, 705, {number: {"image_nsfw": 2.0} for number in range(5)}, parts=3
+    ),
     "diffusiondb-large": diffusiondb_large,
     "pokemon": pokemon,
     "dreambooth-dog": lambda folder: write_files(folder, {f"{n:02d}.jpg": picture(n, kind="JPEG") for n in range(5)}),

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from resalign.config import registry
-from resalign.config.experiment import Experiment
+from resalign.config.experiment import BASE, Experiment
 from resalign.config.plan import Plan, load_plan
 from resalign.config.strict import read_yaml
 from resalign.data.images import DataError
 from resalign.data.prompts import read_prompts
 from resalign.jobs import exhibit
 from resalign.jobs.report import ReportJob
+from resalign.jobs.sample import SampleJob
 from tests.data.pictures import write_table
 from tests.workflow.conftest import Checkout, copy_repository
 
@@ -112,9 +113,13 @@ def test_the_small_run_is_a_part_of_the_papers(plan: Plan) -> None:
     rows = set(small.experiment.unlearning)
     assert {"esd", "graddiff", "resalign"} <= rows
     assert rows.isdisjoint({"safegen", "advunlearn", "lcfdsd-ng", "lcfdsd-lt"})
-    for stage in ("unlearn", "attack", "sample", "score"):
+    for stage in ("unlearn", "attack", "sample"):
         more = {run for run in getattr(small, stage) if not run.startswith("graddiff")}
-        assert more < set(getattr(plan, stage)), "the whole table uses its runs again"
+        assert more < set(getattr(plan, stage)), "the same models"
+    own, table = (next(iter(of.sample.values())) for of in (small, plan))
+    assert (own.model, own.attack) == (BASE, None)
+    assert SampleJob.of(small, own, "0", "small") == SampleJob.of(plan, table, "0", "small"), "images are used again"
+    assert "coco-val2014" not in small.experiment.config.assets, "nothing is compared with its photographs"
     graddiff = small.experiment.unlearning["graddiff"].resolved()
     assert {key: graddiff[key] for key in ("steps", "alpha")} == {"steps": 120, "alpha": 1.0}, "ResAlign's"
 

@@ -58,14 +58,16 @@ def dreambench_zip(path: Path, subjects: int = 6) -> Path:
     return write_zip(path, files)
 
 
-def diffusiondb(folder: Path, images: int = 12, changes: Mapping[int, Mapping[str, object]] | None = None) -> Path:
-    """The table and one part of DiffusionDB; ``changes`` are made to rows by number."""
+def diffusiondb(
+    folder: Path, images: int = 12, changes: Mapping[int, Mapping[str, object]] | None = None, *, parts: int = 1
+) -> Path:
+    """The table and parts of DiffusionDB; ``changes`` are made to rows by number."""
     rows = []
     for number in range(images):
         row = {
             "image_name": f"{number:08d}.png",
             "prompt": f"a calm sea {number},\nin two lines",
-            "part_id": 1,
+            "part_id": 1 + number * parts // images,
             "seed": number,
             "step": 50,
             "cfg": 7.0,
@@ -78,11 +80,14 @@ def diffusiondb(folder: Path, images: int = 12, changes: Mapping[int, Mapping[st
             "prompt_nsfw": 0.01,
         }
         rows.append({**row, **(changes or {}).get(number, {})})
-    other = {**rows[0], "image_name": "elsewhere.png", "part_id": 2}
+    other = {**rows[0], "image_name": "elsewhere.png", "part_id": parts + 1}
     write_table(folder / "metadata.parquet", [*rows, other])
-    files: dict[str, bytes | str] = {str(row["image_name"]): picture(n) for n, row in enumerate(rows)}
-    table = {str(row["image_name"]): {"p": row["prompt"], "se": 1, "c": 7.0, "st": 50, "sa": "k"} for row in rows}
-    write_zip(folder / "images" / "part-000001.zip", {**files, "part-000001.json": json.dumps(table)})
+    for part in range(1, parts + 1):
+        own = {str(row["image_name"]): (n, row) for n, row in enumerate(rows) if row["part_id"] == part}
+        files: dict[str, bytes | str] = {name: picture(n) for name, (n, _) in own.items()}
+        table = {name: {"p": row["prompt"], "se": 1, "c": 7.0, "st": 50, "sa": "k"} for name, (_, row) in own.items()}
+        name = f"part-{part:06d}"
+        write_zip(folder / "images" / f"{name}.zip", {**files, f"{name}.json": json.dumps(table)})
     return folder
 
 

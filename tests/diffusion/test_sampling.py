@@ -11,6 +11,7 @@ from resalign.data.prompts import Prompt
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
 from resalign.diffusion.sampling import partial_sample, sample_images
+from resalign.tensors.steps import DivergenceError
 from tests.nearness import assert_near
 
 PROMPTS = [
@@ -80,7 +81,7 @@ def test_diverged_weights_are_noticed(pipeline_folder, loaded: LoadedPipeline) -
 
     broken = load_pipeline(pipeline_folder)
     next(iter(broken.denoiser.parameters())).data.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="diverged"):
+    with pytest.raises(DivergenceError, match="diverged"):
         sample(broken, WANTED[:1])
 
 

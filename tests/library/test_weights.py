@@ -88,7 +88,7 @@ def test_unlearning_repeats_the_scripts_bits(stages: Stages, form: str) -> None:
     weights = load_file(stages.unlearned / "weights.safetensors")
     assert_equal(found, weights)
     assert {quantity for _, quantity, _ in history.rows} == {
-        *("forget_loss", "retain_loss", "grad_norm", "weight_distance", "loss_barrier")
+        *("forget_loss", "retain_loss", "grad_norm", "weight_distance", "relative_distance", "loss_barrier")
     }
     if form != "folder":  # the pipeline that was given has not changed
         assert not torch.are_deterministic_algorithms_enabled()

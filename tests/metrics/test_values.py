@@ -372,9 +372,9 @@ def test_a_record_without_step_0_fails() -> None:
 # --- displacement -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("quantity", "value"), [("weight_distance", 2.5), ("loss_barrier", 0.25)])
+@pytest.mark.parametrize(("quantity", "value"), [("weight_distance", 2.5), ("relative_distance", 0.1)])
 def test_displacement_is_what_unlearning_recorded_last(quantity: str, value: float) -> None:
-    rows = [(0, "loss", 9.0), (3, "loss", 8.0), (3, "weight_distance", 2.5), (3, "loss_barrier", 0.25)]
+    rows = [(0, "loss", 9.0), (3, "loss", 8.0), (3, "weight_distance", 2.5), (3, "relative_distance", 0.1)]
     record = pd.DataFrame(rows, columns=["step", "quantity", "value"])
     assert displacement.of_unlearning(record, settings(displacement, quantity=quantity)) == value
 

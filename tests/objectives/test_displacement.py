@@ -63,6 +63,7 @@ def test_every_network_that_was_changed_counts(loaded: LoadedPipeline, encoded_i
         found[names] = displacement(loaded, turned, encoded_images)
         expected = 2 * np.sqrt(sum(norm({name: kept[name]}) ** 2 for name in names))
         assert_near(found[names]["weight_distance"], float(expected), 1e-6)
+        assert found[names]["relative_distance"] == pytest.approx(2 if names else 0, rel=1e-6)
         assert found[names]["loss_barrier"] >= 0
     assert found[()]["loss_barrier"] == 0
     # Half way between W and -W is a network without that part: the loss there is another one than at either end.

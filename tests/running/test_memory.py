@@ -26,7 +26,8 @@ def test_stage_sizes_and_setting_are_named() -> None:
     assert message("unlearn", UNLEARN) == (
         "unlearn 'resalign' ran out of memory on cuda, at pixels 512, method.batch_size 1, "
         "method.hessian_batch_size 8, method.simulation.batch_size 2: "
-        f"set resources.unlearn.micro_batch_size, now null for whole batches of up to 8, to 4 or less ({CUDA})"
+        f"set resources.unlearn.micro_batch_size, now null for whole batches of up to 8, to 4 or less, "
+        f"or resources.unlearn.gradient_checkpointing: true ({CUDA})"
     )
 
 

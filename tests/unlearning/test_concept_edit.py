@@ -174,12 +174,14 @@ def test_unedited_layers_are_reached_by_the_concept_itself() -> None:
     assert residual < 1e-16
 
 
+@pytest.mark.parametrize("prompts", [("red seven",), ("red seven", "two")])
 def test_rece_edits_the_found_embeddings_relative_to_the_last_weights(
-    loaded: LoadedPipeline, unlearning_data: UnlearningData
+    loaded: LoadedPipeline, unlearning_data: UnlearningData, prompts: tuple[str, ...]
 ) -> None:
-    data = about(unlearning_data, "red seven")
-    concept = loaded.encode_prompts(["red seven"]).encoder_hidden_states[0].double()
-    empty = loaded.unconditional(1).encoder_hidden_states[0].double()
+    data = about(unlearning_data, *prompts)
+    concept = loaded.encode_prompts(prompts).encoder_hidden_states.double().flatten(0, 1)
+    # No prompt is the guide of each, and is kept once for each.
+    empty = loaded.unconditional(1).encoder_hidden_states[0].double().repeat(len(prompts), 1)
     layers = {name: w.double() for name, w in original(loaded).items()}
     current = {name: w.double() for name, w in edited(loaded, uce, data, tokens="aligned")[0].items()}
     for _ in range(2):

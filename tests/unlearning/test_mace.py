@@ -115,6 +115,10 @@ def test_the_concepts_tokens_are_found_in_every_sentence(
     pooled = sentences.concept_tokens(use_pooler=True) & ~rows
     # The end tokens stand behind 5, 4, 5 and 4 words, of twelve positions.
     assert [row.nonzero().flatten().tolist() for row in pooled] == [list(range(n, 12)) for n in (6, 5, 6, 5)]
+    # What it shares with its substitute is not the concept's.
+    concept = ConceptPrompts(prompts=("a red seven",), substitute="a red dog")
+    rows = mace.sentences_of(loaded, concept, ("a photo of {}", "{} in a print")).concept_tokens(use_pooler=False)
+    assert [row.nonzero().flatten().tolist() for row in rows] == [[6], [3]]
 
 
 def test_a_lora_takes_attention_off_the_concept(loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:

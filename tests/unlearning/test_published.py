@@ -64,9 +64,9 @@ RELEASED = {
     "simulation.batch_size": 1,
     "simulation.instance_prompt": "a photo of *s person",
 }
-# Where the row of the paper's text is not the paper's: its rate is of a LoRA, and it does not say what a solve that
-# diverges becomes, which this solver tells.
-NOT_PUBLISHED = {"lr": 5e-5, "solver.name": "fixed_point"}
+# Where the row of the paper's text is not the paper's: its rate is of a LoRA, it does not say what becomes of a solve
+# that diverges, which this solver tells, and it takes Eq. 6 at a LoRA's merged weights.
+NOT_PUBLISHED = {"lr": 5e-5, "solver.name": "fixed_point", "mapping": "exact"}
 
 
 def at(config: Any, key: str) -> Any:
@@ -90,7 +90,8 @@ def test_defaults_are_the_published_ones() -> None:
 def test_table_1_has_a_row_of_either() -> None:
     rows = Experiment.read(PAPER).unlearning
     assert {key: at(rows["resalign"].config, key) for key in RELEASED} == RELEASED
-    assert {key: at(rows["resalign-full"].config, key) for key in PUBLISHED} == PUBLISHED | NOT_PUBLISHED
+    full_row = PUBLISHED | NOT_PUBLISHED
+    assert {key: at(rows["resalign-full"].config, key) for key in full_row} == full_row
 
 
 def test_the_released_configurations() -> None:

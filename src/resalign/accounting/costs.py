@@ -152,7 +152,10 @@ def describe(plan: Plan, rates: Rates, scaling: Scaling, ablations: Ablations | 
         f"{plan.experiment.config.name}, tier {plan.tier}: {totals.hours}",
         f"Disk: {totals.on_disk}; {fetched(plan)}",
     ]
-    note = "Not included: what is prepared from downloads or generated to train on, tables, figures and the page."
+    note = (
+        "Not included: what is prepared from downloads or generated to train on, the scoring of real images, tables, "
+        "figures and the page."
+    )
     scaled = [line for device in dict.fromkeys(key[1] for key in totals.sources) if (line := scaling.line(device))]
     origins = [
         f"{', '.join(names)}: {'estimated for' if is_estimated else 'measured on'} one {device}, {source}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from resalign.accounting.rates import ESTIMATED, GRADIENT, Rates, rate_of, seconds_of
 from resalign.config.ablations import Ablations
@@ -14,6 +14,9 @@ from resalign.jobs.ablation import AblationJob
 from resalign.jobs.digits import digits_parts
 
 STAGES = ("assets", "unlearn", "attack", "sample", "score")  # in the order of the table
+# A pass with a gradient whose activations are computed again, in place of kept: of forward and backward, twice as long
+# as forward, the forward once more.
+RECOMPUTED = 4 / 3
 
 
 @dataclass(frozen=True)
@@ -131,14 +134,14 @@ def _job(plan: Plan, stage: Stage) -> Work:
     experiment = plan.experiment
     if stage.stage == "unlearn":
         member = experiment.unlearning[stage.model]
-        return _training("unlearn", member, getattr(member.config, "steps", 0), 1)
+        return _training(plan, "unlearn", member, getattr(member.config, "steps", 0), 1)
     if stage.stage == "attack":
         member = experiment.attacks[stage.attack or ""]
         # A search takes the steps of all its candidates; an attack on prompts takes its steps for each prompt.
         steps = getattr(member.config, "optimizer_steps", getattr(member.config, "steps", 1))
         attacked = plan.attacked_prompts(stage.attack)
         prompts = plan.most_prompts(attacked) if attacked else 1
-        return _training("attack", member, prompts and steps * prompts, _states(plan, stage))
+        return _training(plan, "attack", member, prompts and steps * prompts, _states(plan, stage))
     images, sampling = _images(plan, stage), experiment.config.sampling
     if stage.stage == "score":
         return Work("score", "images", 1, images, kept=images)
@@ -147,9 +150,12 @@ def _job(plan: Plan, stage: Stage) -> Work:
     return Work("sample", f"{sampling.image_format} images", 1, images, passes or None, images)
 
 
-def _training(stage: str, member: Member, steps: int | None, states: int) -> Work:
+def _training(plan: Plan, stage: str, member: Member, steps: int | None, states: int) -> Work:
     """One job that trains; its configuration may say how many passes a step takes."""
     passes: Passes | None = getattr(member.config, "denoiser_passes", None)
+    resources = plan.experiment.resources(stage)
+    if passes and (resources.gradient_checkpointing or resources.micro_batch_size):
+        passes = replace(passes, gradient=passes.gradient * RECOMPUTED)
     return Work(stage, member.name, 1, steps, None if passes is None or steps is None else passes * steps, states)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from resalign.assets.doctor import Need, need_of, needs_of
 from resalign.config.assets import AssetConfig
-from resalign.config.dependents import dependents, fault_of
+from resalign.config.dependents import dependents, fault_without
 from resalign.config.plan import Plan
 
 
@@ -89,7 +89,7 @@ def _without(plan: Plan, assets: Sequence[str]) -> list[str]:
     changes = dependents(experiment, assets).changes
     if not changes:
         return ["Get them, or leave out the ablations."]
-    if fault := fault_of(experiment, changes):
+    if fault := fault_without(experiment, changes):
         return [f"Get them, or name others in their place: without them, {fault}"]
     extends = {"extends": os.path.relpath(experiment.where)} if Path(experiment.where).is_file() else {}
     whole = {**extends, "name": f"{experiment.config.name}-reduced", **changes}

@@ -171,11 +171,12 @@ def machine_lines(plan: Plan, needs: list[Need], environment: Mapping[str, str] 
     gpus, lines = _gpus(), []
     largest = max((gigabytes for _, gigabytes in gpus), default=0.0)
     listed = ", ".join(f"{name} ({gigabytes:.0f} GB)" for name, gigabytes in gpus) or "none"
-    needed_gb = PAPERS_GPU_GB if plan.experiment.config.pixels >= PAPERS_PIXELS else 0
+    kept = not plan.experiment.resources("unlearn").gradient_checkpointing
+    needed_gb = PAPERS_GPU_GB if kept and plan.experiment.config.pixels >= PAPERS_PIXELS else 0
     if stages and not gpus:
         lines.append(f"LACKING a GPU, which {', '.join(stages)} ask for; {_WITHOUT_GPU}")
     elif stages and largest < needed_gb:
-        remedy = "set resources.unlearn.micro_batch_size, unlearning.resalign.trained: lora or hessian_batch_size: 1"
+        remedy = "set resources.unlearn.gradient_checkpointing: true, and leave out rows that train all weights"
         lines.append(f"LACKING GPU memory: {listed}; the paper's unlearning took {needed_gb} GB; {remedy}")
     else:
         lines.append(f"GPU: {listed}" + ("" if stages else "; this experiment asks for none"))

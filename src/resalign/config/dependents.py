@@ -83,7 +83,7 @@ def dependents(experiment: Experiment, assets: Collection[str]) -> Dependents:
     return Dependents(tuple(rows), tuple(attacks), tuple(metrics), changes | _others(experiment, lists, metrics))
 
 
-def fault_of(experiment: Experiment, changes: Mapping[str, Any]) -> str:
+def fault_without(experiment: Experiment, changes: Mapping[str, Any]) -> str:
     """Why an experiment with these changes is none; '' if it is one."""
     try:
         Experiment(merged(experiment.values, dict(changes), where=experiment.where), where=experiment.where)

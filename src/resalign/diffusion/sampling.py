@@ -14,6 +14,7 @@ from resalign.diffusion.noise import initial_noise
 from resalign.diffusion.prediction import predict
 from resalign.lazy import diffusers, torch
 from resalign.tensors.params import Params
+from resalign.tensors.steps import DivergenceError
 
 
 def sample_images(
@@ -86,7 +87,12 @@ def _sampled(
         output_type=output_type,
     ).images
     if not torch.isfinite(output).all():
-        raise FloatingPointError("the model's images are not finite; its weights have diverged")
+        is_lost = ~torch.isfinite(output).flatten(1).all(dim=1)
+        lost = next(prompt for prompt, gone in zip(prompts, is_lost.tolist(), strict=True) if gone)
+        raise DivergenceError(
+            f"the model's images of {lost!r} are not finite: its weights have diverged, or {output.dtype} is too "
+            "narrow for it; sample in float32 (sampling.precision), or leave the model out"
+        )
     return output
 
 

@@ -64,7 +64,7 @@ def sample(
 
     Raises:
         ConfigError: If a setting is unknown.
-        FloatingPointError: If an image is not finite.
+        DivergenceError: If an image is not finite.
     """
     from PIL import Image
 

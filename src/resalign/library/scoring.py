@@ -10,6 +10,7 @@ from resalign.data.image_files import open_image
 from resalign.data.images import CaptionedImages, read_folder_captions, read_image
 from resalign.lazy import torch
 from resalign.scorers._scorer import Scorer
+from resalign.tensors.steps import DivergenceError
 from resalign.tracking import log
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ def score_batch(label: str, scorer: Scorer, images: torch.Tensor, prompts: Seque
         (B,) float64 each, by column ``label.quantity``.
 
     Raises:
-        FloatingPointError: If a score is not finite.
+        DivergenceError: If a score is not finite.
     """
     scores = scorer.score(images, prompts).double()
     if not torch.isfinite(scores).all():
-        raise FloatingPointError(f"scorer '{label}' gave values that are not finite")
+        raise DivergenceError(f"scorer '{label}' gave values that are not finite")
     return {f"{label}.{name}": values for name, values in zip(scorer.quantities, scores.T, strict=True)}
 
 

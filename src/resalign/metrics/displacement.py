@@ -17,10 +17,12 @@ RANGE = (0.0, None)
 
 
 class Config(Strict):
-    """Which of the two; see :mod:`resalign.objectives.displacement`."""
+    """Which quantity; see :mod:`resalign.objectives.displacement`."""
 
-    quantity: Literal["weight_distance", "loss_barrier"] = Field(
-        "weight_distance", description="‖θ − θ₀‖, or how far retained images' loss rises above its chord between them"
+    quantity: Literal["weight_distance", "relative_distance", "loss_barrier"] = Field(
+        "weight_distance",
+        description="‖θ − θ₀‖, its share of ‖θ₀‖ over the changed tensors, or how far retained images' loss rises "
+        "above its chord between the two",
     )
 
     def needs(self) -> list[Need]:

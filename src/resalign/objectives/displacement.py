@@ -14,7 +14,7 @@ from resalign.diffusion.batches import EncodedImages
 from resalign.diffusion.loaded_pipeline import LoadedPipeline, trainable_tensors
 from resalign.lazy import torch
 from resalign.objectives.denoising import loss_with
-from resalign.tensors.params import Params
+from resalign.tensors.params import Params, norm
 from resalign.tensors.seeds import generator
 from resalign.tensors.steps import DivergenceError
 
@@ -48,11 +48,11 @@ def barrier(loss: Callable[[Params], float], start: Params, end: Params, points:
 def displacement(
     loaded: LoadedPipeline, weights: Mapping[str, torch.Tensor], retain: EncodedImages
 ) -> dict[str, float]:
-    """Both quantities of unlearned weights, the loss being that of denoising retained images.
+    """‖θ − θ₀‖, its share of ‖θ₀‖, and the barrier, the loss being that of denoising retained images.
 
     Args:
         loaded: The pipeline before unlearning.
-        weights: The changed weights, by their names in a weight file; no name, and both are 0.
+        weights: The changed weights, by their names in a weight file; no name, and all are 0.
         retain: Images that the model should keep. Which of them, their noise and timesteps are the same for every
             model of equal latents.
     """
@@ -61,6 +61,7 @@ def displacement(
     end = {name: tensor.to(start[name]) for name, tensor in weights.items()}
     batch = retain.draw_stratified(EXAMPLES, generator("displacement"))
     if not weights:
-        return {"weight_distance": 0.0, "loss_barrier": 0.0}
-    loss = partial(loss_with, loaded=loaded, batch=batch)
-    return {"weight_distance": distance(start, end).item(), "loss_barrier": barrier(loss, start, end)}
+        return dict.fromkeys(("weight_distance", "relative_distance", "loss_barrier"), 0.0)
+    loss, apart = partial(loss_with, loaded=loaded, batch=batch), distance(start, end)
+    distances = {"weight_distance": apart.item(), "relative_distance": (apart / norm(start)).item()}
+    return {**distances, "loss_barrier": barrier(loss, start, end)}

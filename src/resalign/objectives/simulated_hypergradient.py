@@ -32,7 +32,9 @@ class HypergradientConfig(Strict):
         None, gt=0, description="γ of a draw that overshot, so that no γ matches it; null raises there"
     )
     solver: SolverConfig = Field(default_factory=default_solver, description="its name, or name and settings")
-    mapping: Literal["exact", "merged"] = "exact"
+    mapping: Literal["exact", "merged"] = Field(
+        "exact", description="of a draw that trains a part: exact, through its variables; merged, printed: as if all"
+    )
     hessian_batch_size: int = Field(8, gt=0, description="(image, noise, stratified timestep) over which H is taken")
     hessian_products: Mode = "exact"
     on_divergence: Literal["raise", "damp", "reject"] = Field(

@@ -79,10 +79,12 @@ def _remedy(stage: str, found: dict[str, int]) -> str:
         return "lower one of these, or give it more memory"
     setting, place = SETTINGS[stage]
     now = found.get(place)
+    blocks = f", or resources.{stage}.gradient_checkpointing: true" if stage in ("unlearn", "attack") else ""
     if now == 1:
-        blocks = f", or resources.{stage}.gradient_checkpointing: true" if stage in ("unlearn", "attack") else ""
         return f"{setting} is 1 already; more memory is needed{blocks}, or images of fewer pixels"
     if now is None:
         largest = max((value for key, value in found.items() if key.endswith("batch_size")), default=1)
-        return f"set {setting}, now null for whole batches of up to {largest}, to {max(1, largest // 2)} or less"
-    return f"lower {setting}, now {now}, to {now // 2} or less"
+        return (
+            f"set {setting}, now null for whole batches of up to {largest}, to {max(1, largest // 2)} or less{blocks}"
+        )
+    return f"lower {setting}, now {now}, to {now // 2} or less{blocks}"

@@ -1,4 +1,6 @@
-"""GradDiff: gradient ascent on the forget set, distillation on the retain set; ResAlign with every component off.
+"""GradDiff: gradient ascent on the forget set, distillation on the retain set.
+
+Without truncation and clipping it is ResAlign's objective without simulated fine-tuning.
 
 Source: gradient difference, Liu 2022, arXiv 2203.12817, as a diffusion baseline in RGD (Ko 2024, arXiv 2412.07808).
 Deviation: the retain term is distillation to the original model, R of [ResAlign, Eq. 3]; ``retain_loss: denoising`` is

@@ -72,7 +72,8 @@ class Sentences:
         texts: S sentences.
         tokens: The same, embedded.
         substituted: The sentences with the substitute in the concept's place.
-        starts, ends: The concept's tokens in each sentence, from and to (exclusive).
+        starts, ends: The concept's own tokens in each sentence, which the substitute's sentence lacks, from and to
+            (exclusive).
     """
 
     texts: tuple[str, ...]
@@ -132,11 +133,9 @@ def sentences_of(loaded: LoadedPipeline, concept: ConceptPrompts, templates: Seq
     texts = [template.replace("{}", prompt) for template, prompt in filled]
     tokens = embed(loaded, texts)
     substituted = embed(loaded, [template.replace("{}", concept.substitute) for template, _ in filled])
-    # Before the end token are the template's first words and the concept's, which the tokenizer never joins.
-    starts = [len(_cross_attention.token_ids(loaded, template.partition("{}")[0])) - 1 for template, _ in filled]
-    lengths = [len(_cross_attention.token_ids(loaded, prompt)) - 2 for _, prompt in filled]
-    ends = [min(s + n, len(t.ids) - 1) for s, n, t in zip(starts, lengths, tokens, strict=True)]
-    return Sentences(tuple(texts), tokens, substituted, tuple(starts), tuple(ends))
+    shared = [_shared(old, new) for old, new in zip(tokens, substituted, strict=True)]
+    ends = tuple(len(old.ids) - suffix for old, (_, suffix) in zip(tokens, shared, strict=True))
+    return Sentences(tuple(texts), tokens, substituted, tuple(prefix for prefix, _ in shared), ends)
 
 
 def refinement(concepts: Sequence[Sentences], prior: torch.Tensor, damping: float) -> tuple[torch.Tensor, Ridge]:
@@ -151,12 +150,11 @@ def refinement(concepts: Sequence[Sentences], prior: torch.Tensor, damping: floa
         damping: λ.
     """
     keys, guides = [], []
-    for old, new in (pair for c in concepts for pair in zip(c.tokens, c.substituted, strict=True)):
-        prefix = _shared(old.ids, new.ids)
-        suffix = _shared(old.ids[prefix:][::-1], new.ids[prefix:][::-1])
-        old_tail, new_tail = tails(old, new, len(old.ids) - suffix, len(new.ids) - suffix)
-        keys += [old.embeddings[:prefix], old_tail]
-        guides += [new.embeddings[:prefix], new_tail]
+    for c in concepts:
+        for old, new, start, end in zip(c.tokens, c.substituted, c.starts, c.ends, strict=True):
+            old_tail, new_tail = tails(old, new, end, end + len(new.ids) - len(old.ids))
+            keys += [old.embeddings[:start], old_tail]
+            guides += [new.embeddings[:start], new_tail]
     system = ridge(gram(torch.cat(keys)) + prior, damping, what="mace's refinement")
     return remapping(torch.cat(keys), torch.cat(guides), system), system
 
@@ -243,6 +241,11 @@ def position_weights(config: Config, train_timesteps: int) -> torch.Tensor:
     return torch.sigmoid(0.05 * (t - 200)) - torch.sigmoid(0.05 * (t - 400))
 
 
-def _shared(x: Sequence[int], y: Sequence[int]) -> int:
-    """Length of the longest common prefix."""
-    return next((i for i, (a, b) in enumerate(zip(x, y, strict=False)) if a != b), min(len(x), len(y)))
+def _shared(x: Tokens, y: Tokens) -> tuple[int, int]:
+    """Lengths of the longest common prefix and, behind it, of the longest common suffix."""
+
+    def common(a: Sequence[int], b: Sequence[int]) -> int:
+        return next((i for i, (p, q) in enumerate(zip(a, b, strict=False)) if p != q), min(len(a), len(b)))
+
+    prefix = common(x.ids, y.ids)
+    return prefix, common(x.ids[prefix:][::-1], y.ids[prefix:][::-1])

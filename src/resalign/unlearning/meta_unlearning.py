@@ -42,7 +42,7 @@ class Config(ComposedConfig, DescentConfig):
     steps: int = Field(1000, ge=0)
     lr: float = Field(1e-5, gt=0)
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
-    weight_decay: float = Field(1e-2, ge=0)
+    weight_decay: float = Field(1e-4, ge=0)
     max_grad_norm: float | None = Field(1.0, gt=0)
     base: Base = Field(
         {"method": "esd"},

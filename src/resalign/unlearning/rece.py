@@ -35,7 +35,7 @@ class Config(Strict):
     epochs: int = Field(3, ge=0)
     guide: Guide = Field("empty", description="whose values the found embeddings get: no prompt's, or the substitute's")
     erase_weight: float = Field(1.0, gt=0, description="a, weight of each found embedding")
-    keep_weight: float = Field(0.1, ge=0, description="b, weight of each token of no prompt, which is kept")
+    keep_weight: float = Field(0.1, ge=0, description="b, weight of each token of no prompt, kept once a prompt")
     damping: float = Field(0.1, gt=0, description="λ, weight of the distance from the last epoch's weights")
     reach_damping: float = Field(0.1, gt=0, description="ρ, weight of a found embedding's squared length")
 
@@ -61,7 +61,7 @@ def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: R
     pairs = guided(loaded, data, config.guide)
     concept = torch.cat([old.embeddings for old, _ in pairs])
     guide = torch.cat([new.embeddings for _, new in pairs])
-    kept = config.keep_weight * _cross_attention.prompts_gram(loaded, [""], len(change))
+    kept = len(pairs) * config.keep_weight * _cross_attention.prompts_gram(loaded, [""], len(change))
     scale = config.erase_weight**0.5
     for epoch in range(config.epochs):
         found, residual = reaching(concept, layers_gram, change, config.reach_damping)

@@ -85,9 +85,12 @@ class Config(HarmfulConfig, HypergradientConfig):
 
     @property
     def denoiser_passes(self) -> Passes:
-        """Of an outer step, in the mean; without draws that are tried again, a Hessian product for three passes."""
+        """Of an outer step, in the mean, without draws that are tried again; an exact Hessian product for three."""
         simulated = self.simulation.denoiser_passes
-        products = 3 * getattr(self.solver, "steps", 0) * self.hessian_batch_size * self.simulation.losses_a_step
+        a_product = 2 if self.hessian_products == "finite_difference" else 3
+        products = (
+            a_product * getattr(self.solver, "steps", 0) * self.hessian_batch_size * self.simulation.losses_a_step
+        )
         drawn = Passes(gradient=simulated + products + self.batch_size) * (self.draws if self.beta else 0)
         batches = self.draws if self.batches == "redrawn" else 1
         return drawn + Passes(self.batch_size + self.retain_batch_size, self.retain_batch_size) * batches

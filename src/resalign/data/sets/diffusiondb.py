@@ -65,7 +65,8 @@ def prepare(config: Config, output: Path) -> None:
             Picture(f"{part}/{name}", prompt, partial(members[part].read, name))
             for part, name, prompt in _safe_rows(config, folder / config.table, members)
         ]
-        write_splits(pictures, config.splits, config.seed, output, label=str(folder))
+        safe = f"{folder}: of {len(members)} parts, what is safe (more parts in the asset's files have more)"
+        write_splits(pictures, config.splits, config.seed, output, label=safe)
 
 
 def _safe_rows(config: Config, table: Path, members: dict[int, Members]) -> list[tuple[int, str, str]]:
