@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from resalign.accounting.rates import FORWARD, GRADIENT, RATES, Gpu, Rates, chosen, read_gpus, read_rates
-from resalign.accounting.work import Hours, Work, added_work, planned_work
+from resalign.accounting.rates import FORWARD, GRADIENT, RATES, Gpu, Rates, chosen, rate_of, read_gpus, read_rates
+from resalign.accounting.work import Hours, Work, added_work, image_files, planned_work
 from resalign.assets.source import Source
 from resalign.config.ablations import Ablations
 from resalign.config.assets import FETCHED, described
@@ -151,6 +151,7 @@ def describe(plan: Plan, rates: Rates, scaling: Scaling, ablations: Ablations | 
     head = [
         f"{plan.experiment.config.name}, tier {plan.tier}: {totals.hours}",
         f"Disk: {totals.on_disk}; {fetched(plan)}",
+        f"Images: {images(plan, rates)}",
     ]
     note = "Not included: what is prepared from downloads or generated to train on, tables, figures and the page."
     scaled = [line for device in dict.fromkeys(key[1] for key in totals.sources) if (line := scaling.line(device))]
@@ -186,6 +187,21 @@ def ablation_lines(ablations: Ablations, rates: Rates, scaling: Scaling) -> list
         rows.append((title, str(sum(work.jobs for work in added)), steps, *totals.cells()))
     head = "The page and all other exhibits need the jobs above. An exhibit's ablation adds to them, each by itself:"
     return [*_wrapped([head]), *aligned(rows), *_wrapped(faults)]
+
+
+def images(plan: Plan, rates: Rates) -> str:
+    """The number of their files, and which of them stay, in words."""
+    config, found = plan.experiment.config, image_files(plan)
+    if found is None:
+        return f"as many as the lists give, keep_images: {config.keep_images}"
+    files, more, shown = found
+    number = f"{files:,} files" + (f", and up to {more:,} of each job that samples" if more else "")
+    if config.keep_images == "all":
+        return f"{number}; all images stay"
+    size = rate_of(rates, "sample", f"{config.sampling.image_format} images").size_bytes
+    stay = f"{shown:,} images that the page shows ({disk(shown * size) if size else 'size not known'})"
+    flagged = f" and those that {config.flagging_metric} flags, at most all" if config.keep_images == "flagged" else ""
+    return f"at most {number}; keep_images: {config.keep_images} leaves {stay}{flagged}"
 
 
 def fetched(plan: Plan) -> str:
