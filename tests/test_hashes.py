@@ -180,6 +180,7 @@ def test_an_image_that_was_not_kept_is_told_from_one_that_was_lost(tmp_path: Pat
     hashes.write(store, {"0001.zip/a.png": entry, "0001.zip/b.png": entry, "c.png": entry})
     (tmp_path / "seed-0/small").mkdir()
     (tmp_path / "seed-0/small/run.json").write_text(RECORD)
+    hashes.seal(tmp_path / "seed-0/small")
     assert hashes.verified(store / "0001.zip/a.png") == store / "0001.zip/a.png"
     for lost in ("0001.zip/b.png", "c.png"):
         with pytest.raises(DamagedError, match=f"{lost}: is missing, and hashes.json lists it"):

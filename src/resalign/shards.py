@@ -96,9 +96,10 @@ def _members(shard: Path) -> dict[str, tuple[int, int]]:
 def _read_members(shard: Path, _mtime: int, _size: int) -> dict[str, tuple[int, int]]:
     try:
         with zipfile.ZipFile(shard) as archive:
-            stored = [info for info in archive.infolist() if info.compress_type == zipfile.ZIP_STORED]
+            members = [info for info in archive.infolist() if info.compress_type == zipfile.ZIP_STORED]
     except _DAMAGED as error:
         raise DataError(
             f"{shard}: is no whole zip file ({error}); remove it, and the next run makes it again"
         ) from None
-    return {info.filename: (info.header_offset, info.file_size) for info in stored}
+    # A damaged list may lead to before the file's first byte.
+    return {info.filename: (info.header_offset, info.file_size) for info in members if info.header_offset >= 0}

@@ -109,14 +109,17 @@ def test_files_of_images_and_those_that_stay() -> None:
     shown = plan.experiment.config.report.gallery_prompts * len(plan.sample)  # captions of COCO, of the first seed
     in_shards = 3 + 1 + 10
     assert image_files(plan) == (in_shards * len(runs), 10_000, shown)
-    text = images(plan, rates)
-    assert text.startswith(f"at most {in_shards * len(runs):,} files, and up to 10,000 of each job that samples; keep_")
+    text = images(plan, rates, 3e9)
+    number = f"in {in_shards * len(runs):,} files and up to 10,000 more of each job that samples"
+    assert text.startswith(
+        f"at most 3.0 GB at once, {number}; keep_images: flagged leaves {shown} images that the page"
+    )
     assert text.endswith(" and those that ip flags, at most all")
-    assert images(demo(), rates) == f"{4 * 174 + 8 * 186:,} files; all images stay"
-    assert images(demo(keep_images="sample"), {}).endswith(" images that the page shows (size not known)")
+    assert images(demo(), rates, 3e9) == f"{4 * 174 + 8 * 186:,} files; all images stay"
+    assert images(demo(keep_images="sample"), {}, 0.0).endswith(" images that the page shows (size not known)")
     whole = {"prompts": None}
     tiers = {"smoke": {"training_seeds": [0], "prompts": dict.fromkeys(demo().experiment.config.prompts, whole)}}
-    assert images(demo(tiers=tiers), rates) == "as many as the lists give, keep_images: all"
+    assert images(demo(tiers=tiers), rates, 0.0) == "as many as the lists give, keep_images: all"
 
 
 def test_what_has_no_rate_enters_no_sum() -> None:

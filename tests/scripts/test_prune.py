@@ -143,13 +143,15 @@ def test_a_new_scorer_is_told_the_remedy_and_the_remedy_helps(
     before = sampled(shop, plan)
     scored(shop, plan)
     pruned(shop, plan)
-    more = plans(scorers={**tiny_values["scorers"], "again": tiny_values["scorers"]["net"]}, keep_images="all")
+    features = {"scorer": "clip", "folder": "clip", "features": True}
+    more = plans(scorers={**tiny_values["scorers"], "again": features}, keep_images="all")
     with pytest.raises(hashes.DamagedError, match="--config keep_images=all --forcerun sample$"):
         scored(shop, more)
     after = sampled(shop, more)
     assert there(shop, after) == [True] * 6
     assert list(after["prompt_id"]) == list(before["prompt_id"])
-    assert (scored(shop, more)["again.seven"] == scored(shop, more)["net.seven"]).all()
+    scores = scored(shop, more)
+    assert (scores["again.similarity"] == scores["clip.similarity"]).all()
 
 
 def test_a_larger_tier_samples_again_what_a_smaller_one_has_removed(

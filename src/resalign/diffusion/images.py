@@ -150,6 +150,7 @@ class ImageStore:
 
         The list comes first: a job that is killed leaves files that nobody reads, and the next call removes them.
         """
+        remove_parts(self.folder)
         listed = hashes.read(self.folder) or {}
         hashes.write(self.folder, {name: entry for name, entry in listed.items() if Path(name).name not in names})
         freed = 0
