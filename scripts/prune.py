@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resalign.analysis.collect import is_kept, read_without_features
 from resalign.diffusion.images import ImageStore
-from resalign.hashes import IMAGES, verified
+from resalign.hashes import IMAGES, read, verified
 from resalign.jobs.prune import RECORD, PruneJob
 from resalign.running.stage import parse_arguments, run_stage, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
-
-IMAGE = ["prompt_set", "steps", "name"]  # in the store of a run, which all its tiers share
 
 
 def main() -> None:
@@ -22,22 +21,22 @@ def main() -> None:
     arguments = parse_arguments(__doc__, PruneJob)
     job = arguments.job
     images, scores = Path(job.images), Path(job.scores)
-    own, kept = set[tuple[str, int, str]](), set[tuple[str, int, str]]()
-    for manifest in images.parents[1].glob(f"*/{images.name}"):
+    own, kept = defaultdict[Path, set[str]](set), defaultdict[Path, set[str]](set)  # names of images by their store
+    for manifest in images.parents[1].glob(f"*/{images.name}"):  # of all tiers, which share the stores
         frame = decided(manifest, scores.parents[1] / manifest.parent.name / scores.name, job)
-        kept |= set(frame.loc[frame["kept"], IMAGE].itertuples(index=False, name=None))
-        if manifest == images:
-            own = set(frame[IMAGE].itertuples(index=False, name=None))
-    stores: dict[Path, set[str]] = {}
-    for prompts, steps, name in own - kept:
-        stores.setdefault(images.parents[1] / IMAGES / prompts / f"step-{steps}", set()).add(name)
-    freed = sum(ImageStore(folder).drop(names) for folder, names in sorted(stores.items()))
-    record = {"job": job.plain(), "images": len(own), "kept": len(own & kept), "freed_bytes": freed}
+        for (prompts, steps), state in frame.groupby(["prompt_set", "steps"]):
+            store = images.parents[1] / IMAGES / str(prompts) / f"step-{steps}"
+            kept[store].update(state.loc[state["kept"], "name"])
+            if manifest == images:
+                own[store].update(state["name"])
+    freed = sum(ImageStore(store).drop(names - kept[store]) for store, names in sorted(own.items()))
+    left = sum(len(names & {Path(name).name for name in read(store) or ()}) for store, names in own.items())
+    record = {"job": job.plain(), "images": sum(map(len, own.values())), "kept": left, "freed_bytes": freed}
     write_json(arguments.output / RECORD, record)
 
 
 def decided(manifest: Path, scores: Path, job: PruneJob) -> pd.DataFrame:
-    """The images of a list, with the column ``kept``: every one where these have no scores."""
+    """The images of a list, with the columns ``name`` and ``kept``: all are, where these have no scores."""
     import pandas as pd
 
     frame = pd.read_csv(verified(manifest), dtype={"prompt_set": str}, keep_default_na=False)

@@ -120,6 +120,7 @@ def test_what_is_flagged_or_shown_stays_and_no_check_misses_the_others(shop: Wor
     assert there(shop, frame) == expected
     assert pruned(shop, plans(keep_images="sample"))["kept"] == 2
     assert there(shop, frame) == list(is_shown(frame))
+    assert pruned(shop, plan)["kept"] == 2  # what has gone is not counted, whatever is asked for
 
 
 def test_tables_and_page_are_made_from_what_stays(shop: Workshop, plans: Plans) -> None:
