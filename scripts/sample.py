@@ -49,6 +49,8 @@ def main() -> None:
                     if name == job.attacked_prompts:  # of an attack, which has checkpoints
                         shown = attacked_texts(wanted, Path(str(job.checkpoints)), steps)
                     fill(loaded, store, shown, sampling, partial(attempt.pieces, progress=bar))
+                    if job.sampling.image_files == "shards":
+                        store.pack()
                     rows += [
                         row(name, steps, prompt, counted, store.path(prompt, index), store.sha256(prompt, index))
                         for (prompt, index), counted in zip(shown, counted_as(wanted), strict=True)

@@ -22,6 +22,7 @@ PACKAGE = ROOT / "src" / "resalign"
 # From the bottom to the top: a part imports itself and parts of lower layers, never its own layer's others.
 LAYERS = (
     {"lazy", "files", "pipes", "disclosure", "errors"},
+    {"shards"},
     {"tracking", "hashes"},
     {"tensors"},
     {"config"},

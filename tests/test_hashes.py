@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from resalign import hashes
+from resalign import hashes, shards
 from resalign.hashes import DamagedError, Entry
 
 RECORD = json.dumps({"source_sha256": "0"})
@@ -168,6 +168,30 @@ def test_linked_folders_are_looked_into(made: Path, tmp_path: Path) -> None:
 def test_a_listed_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DamagedError, match=r"0.png: is not the file that images.csv lists"):
         hashes.check_listed(tmp_path / "0.png", "0" * 64, "images.csv")
+
+
+def test_an_image_that_was_not_kept_is_told_from_one_that_was_lost(tmp_path: Path) -> None:
+    store = tmp_path / "seed-0/images/unsafe/step-0"
+    (store / "0001.zip").parent.mkdir(parents=True)
+    (tmp_path / "a.png").write_bytes(b"a")
+    shards.write(store / "0001.zip", [tmp_path / "a.png"])
+    entry = Entry.of(store / "0001.zip/a.png")
+    assert entry == Entry.of(b"a")
+    hashes.write(store, {"0001.zip/a.png": entry, "0001.zip/b.png": entry, "c.png": entry})
+    (tmp_path / "seed-0/small").mkdir()
+    (tmp_path / "seed-0/small/run.json").write_text(RECORD)
+    hashes.seal(tmp_path / "seed-0/small")
+    assert hashes.verified(store / "0001.zip/a.png") == store / "0001.zip/a.png"
+    for lost in ("0001.zip/b.png", "c.png"):
+        with pytest.raises(DamagedError, match=f"{lost}: is missing, and hashes.json lists it"):
+            hashes.check_listed(store / lost, entry.sha256, "images.csv")
+    for gone in ("0001.zip/d.png", "0002.zip/a.png", "d.png"):
+        with pytest.raises(DamagedError, match=f"{gone}: is no longer there: keep_images"):
+            hashes.check_listed(store / gone, entry.sha256, "images.csv")
+    hashes.write(store, {"0001.zip/a.png": entry})
+    assert hashes.verified(store / "0001.zip") == store / "0001.zip"
+    assert not list(hashes.problems(tmp_path))
+    assert store / "0001.zip" not in hashes.unlisted(tmp_path)
 
 
 def test_equal_paths_of_two_working_directories_are_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

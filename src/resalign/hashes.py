@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from resalign import shards
 from resalign.files import whole
 
 NAME = "hashes.json"
@@ -26,6 +27,10 @@ RECORDS = (RECORD, "timing.json", NAME)  # what a stage itself writes beside wha
 IMAGES = "images"  # of a run, beside its tiers: <prompt list>/step-<n>
 FORMAT = "resalign hashes 1"
 REMEDY = "remove it, and the next run makes it again"
+NOT_KEPT = (
+    "is no longer there: keep_images has removed it, or others were made in its place; to have such images sampled "
+    "again and kept, run Snakemake with --config keep_images=all --forcerun sample"
+)
 SHOWN = 12  # digits of a hash in a message
 LOOKERS = 16  # at sizes, at once: each look may have to ask a file server
 _BEING_WRITTEN: set[Path] = set()
@@ -44,16 +49,16 @@ class Entry:
 
     @classmethod
     def of(cls, content: bytes | Path) -> Entry:
-        """Of bytes, or of a file."""
+        """Of bytes, or of a file or a shard's member."""
         if isinstance(content, bytes):
             return cls(len(content), hashlib.sha256(content).hexdigest())
-        with content.open("rb") as stream:
-            return cls(content.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest())
+        with shards.opened(content) as stream:
+            return cls(shards.size(content), hashlib.file_digest(stream, "sha256").hexdigest())
 
 
 def file_hash(path: Path) -> str:
-    """sha256 of a file; a file whose time has not changed is read once in a process."""
-    stat = path.stat()
+    """sha256 of a file or a shard's member; a file whose time has not changed is read once in a process."""
+    stat = shards.holder(path).stat()
     return _hash(path.absolute(), stat.st_mtime_ns, stat.st_size)
 
 
@@ -155,7 +160,7 @@ def verified(path: Path | str) -> Path:
     """A file, or a folder, of which every byte is as its job has written it; what no job has listed is the user's own.
 
     Raises:
-        DamagedError: If it is not, or if files that are listed are missing.
+        DamagedError: If it is not, if files that are listed are missing, or if it is an image that was not kept.
     """
     path = Path(path)
     is_folder = path.is_dir()
@@ -171,19 +176,24 @@ def verified(path: Path | str) -> Path:
                 )
             continue
         name = path.relative_to(folder).as_posix()
-        inside = [n for n in listed if name == "." or n.startswith(f"{name}/")] if is_folder else [name]
+        has_members = is_folder or path.suffix == shards.SUFFIX
+        inside = [n for n in listed if name in (".", n) or n.startswith(f"{name}/")] if has_members else [name]
         members = [inner for inner in inside if inner in listed]
         for inner in members:
-            if problem := _problem(folder / inner, listed[inner]):
+            if problem := difference(folder / inner, listed[inner]):
                 raise DamagedError(f"{folder / inner}: {problem}; {REMEDY}")
         if members:
             break
+        if _is_store(folder) and _size(path) is None:
+            raise DamagedError(f"{path}: {NOT_KEPT}")
     return path
 
 
 def check_listed(path: Path, sha256: str, manifest: str) -> None:
-    """Raises DamagedError unless a file is the one that a job's manifest lists."""
-    if not path.is_file() or file_hash(path) != sha256:
+    """Raises DamagedError unless an image is the one that a job's manifest lists."""
+    if _size(path) is None:
+        verified(path)
+    if _size(path) is None or file_hash(path) != sha256:
         raise DamagedError(f"{path}: is not the file that {manifest} lists; remove the list to have both made again")
 
 
@@ -217,14 +227,13 @@ def _is_record(path: Path) -> bool:
     return path.is_file() and b'"source_sha256"' in path.read_bytes()
 
 
-def _problem(path: Path, entry: Entry) -> str | None:
+def difference(path: Path, entry: Entry) -> str | None:
     """In what a file is not as it is listed; None if it is."""
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
+    size = _size(path)
+    if size is None:
         return f"is missing, and {NAME} lists it"
-    if stat.st_size != entry.size_bytes:
-        return f"has {stat.st_size} bytes, its job wrote {entry.size_bytes}"
+    if size != entry.size_bytes:
+        return f"has {size} bytes, its job wrote {entry.size_bytes}"
     sha256 = file_hash(path)
     return None if sha256 == entry.sha256 else f"has sha256 {sha256[:SHOWN]}…, its job wrote {entry.sha256[:SHOWN]}…"
 
@@ -268,7 +277,7 @@ def problems(results: Path) -> Iterator[str]:
             yield f"{error} ({_maker(folder)})"
             continue
         for name, entry in listed.items():
-            if problem := _problem(folder / name, entry):
+            if problem := difference(folder / name, entry):
                 yield f"{folder / name}: {problem}; {REMEDY} ({_maker(folder)})"
     for folder in _folders_with(results, RECORD):
         if not (folder / NAME).is_file():
@@ -277,7 +286,8 @@ def problems(results: Path) -> Iterator[str]:
 
 def unlisted(results: Path) -> list[Path]:
     """Files that no job has listed: of jobs that write one file beside those of others, such as a table's LaTeX."""
-    listed = {(folder / name).resolve() for folder in sealed_folders(results) for name in (*(read(folder) or ()), NAME)}
+    names = ((folder, name) for folder in sealed_folders(results) for name in (*(read(folder) or ()), NAME))
+    listed = {shards.holder(folder / name).resolve() for folder, name in names}
     files = (folder / name for folder, names in _walk(results) for name in names if not name.startswith("."))
     return sorted(path for path in files if path.resolve() not in listed)
 
@@ -305,15 +315,19 @@ def _walk(results: Path) -> Iterator[tuple[Path, list[str]]]:
 
 def _size(path: Path) -> int | None:
     try:
-        return path.stat().st_size
+        return shards.size(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
 def records_of(folder: Path) -> list[Path]:
     """Records of the jobs that make a listed folder: its own, or those of all tiers, which share a store of images."""
-    is_store = folder.parent.parent.name == IMAGES
-    return sorted(folder.parents[2].glob(f"*/{RECORD}")) if is_store else [folder / RECORD]
+    return sorted(folder.parents[2].glob(f"*/{RECORD}")) if _is_store(folder) else [folder / RECORD]
+
+
+def _is_store(folder: Path) -> bool:
+    """Whether it is one of generated images, all of which are listed."""
+    return folder.parent.parent.name == IMAGES
 
 
 def _maker(folder: Path) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from resalign.accounting.costs import Scaling, describe
+from resalign.accounting.costs import Scaling, describe, images
 from resalign.accounting.rates import FORWARD, GPUS, GRADIENT, RATES, Rate, Rates, read_gpus, read_rates
-from resalign.accounting.work import Work, added_work, planned_work
+from resalign.accounting.work import Work, added_work, image_files, planned_work
 from resalign.config.ablations import Ablations
 from resalign.config.passes import Passes
 from resalign.config.plan import Plan, load_plan
@@ -101,6 +101,25 @@ def test_a_size_that_is_not_known_is_no_zero() -> None:
     assert work.size_bytes({}) is None
     assert Work("sample", "png images", 2, None, kept=None).size_bytes({("sample", "png images"): GPU}) is None
     assert Work("unlearn", "imported", 2, 0).size_bytes({}) == 0
+
+
+def test_files_of_images_and_those_that_stay() -> None:
+    plan, rates = load_plan(CONFIG / "config.yaml"), read_rates(ROOT / RATES, "sd-v1-4")
+    runs = [(stage, seed) for stage in plan.sample.values() for seed in plan.seeds(stage)]
+    shown = plan.experiment.config.report.gallery_prompts * len(plan.sample)  # captions of COCO, of the first seed
+    in_shards = 3 + 1 + 10
+    assert image_files(plan) == (in_shards * len(runs), 10_000, shown)
+    text = images(plan, rates, 3e9)
+    number = f"in {in_shards * len(runs):,} files and up to 10,000 more of each job that samples"
+    assert text.startswith(
+        f"at most 3.0 GB at once, {number}; keep_images: flagged leaves {shown} images that the page"
+    )
+    assert text.endswith(" and those that ip flags, at most all")
+    assert images(demo(), rates, 3e9) == f"{4 * 174 + 8 * 186:,} files; all images stay"
+    assert images(demo(keep_images="sample"), {}, 0.0).endswith(" images that the page shows (size not known)")
+    whole = {"prompts": None}
+    tiers = {"smoke": {"training_seeds": [0], "prompts": dict.fromkeys(demo().experiment.config.prompts, whole)}}
+    assert images(demo(tiers=tiers), rates, 0.0) == "as many as the lists give, keep_images: all"
 
 
 def test_what_has_no_rate_enters_no_sum() -> None:

@@ -214,6 +214,8 @@ def worst_case(**settings: Any) -> dict[str, Any]:
         # Combinations that cannot give a table, refused before hours of work and not after.
         # Flags are read from single images.
         ({"flagging_metric": "fid"}, "flagging_metric"),
+        ({"keep_images": "some"}, "key 'keep_images'"),
+        ({"keep_images": "flagged", "artifact.images": True}, "artifact.images packs every image"),
         ({"unlearning.esd.title": 3}, "unlearning.esd: key 'title'"),
         ({"unlearning.esd.note": 3}, "unlearning.esd: key 'note'"),
         ({"flagging_metric": "learnability"}, "flagging_metric"),

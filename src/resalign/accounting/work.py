@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from resalign import shards
 from resalign.accounting.rates import ESTIMATED, GRADIENT, Rates, rate_of, seconds_of
 from resalign.config.ablations import Ablations
 from resalign.config.experiment import Member
 from resalign.config.passes import Passes
 from resalign.config.plan import NOT_ATTACKED, Plan, Stage
+from resalign.config.shape import PromptCount
+from resalign.jobs import prune
 from resalign.jobs.ablation import AblationJob
 from resalign.jobs.digits import digits_parts
 
@@ -168,11 +172,34 @@ def _states(plan: Plan, stage: Stage) -> int:
 def _images(plan: Plan, stage: Stage) -> int | None:
     """Images of one run; None if a prompt list gives their number."""
     images = 0
-    for name, prompts in plan.experiment.config.prompts.items():
-        count = plan.experiment.tier.prompts[name]
-        if prompts.source_after(stage.attack) is None:
-            continue
+    for _, count, states in _sampled(plan, stage):
         if count.prompts is None:
             return None
-        images += count.prompts * count.images * (_states(plan, stage) if prompts.along_the_way else 1)
+        images += count.prompts * count.images * states
     return images
+
+
+def _sampled(plan: Plan, stage: Stage) -> Iterator[tuple[str, PromptCount, int]]:
+    """(prompt list, how much of it, states that are sampled on it) of one run."""
+    for name, prompts in plan.experiment.config.prompts.items():
+        if prompts.source_after(stage.attack) is not None:
+            yield name, plan.experiment.tier.prompts[name], _states(plan, stage) if prompts.along_the_way else 1
+
+
+def image_files(plan: Plan) -> tuple[int, int, int] | None:
+    """How many files hold all images, how many more a job has that samples, and how many images the page shows.
+
+    None if a prompt list gives their number.
+    """
+    config, files, more, shown = plan.experiment.config, 0, 0, 0
+    in_a_file = shards.MOST_FILES if config.sampling.image_files == "shards" else 1
+    for stage in plan.sample.values():
+        for seed in plan.seeds(stage):
+            for name, count, states in _sampled(plan, stage):
+                if count.prompts is None:
+                    return None
+                files += states * math.ceil(count.prompts * count.images / in_a_file)
+                more = max(more, count.prompts * count.images if in_a_file > 1 else 0)
+                if name in prune.shown(plan, seed):
+                    shown += states * min(count.prompts, config.report.gallery_prompts)
+    return files, more, shown

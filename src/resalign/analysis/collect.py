@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from resalign.objectives.displacement import EXAMPLES
 
 if TYPE_CHECKING:
     from resalign.jobs.measure import Measurable, MeasureJob, Scored
+    from resalign.jobs.prune import PruneJob
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,12 @@ def _read_scores(path: Path, _: int) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
+def read_without_features(path: Path) -> pd.DataFrame:
+    """Raw scores of one run without the feature vectors, which are most of them."""
+    names = pyarrow.parquet.read_schema(verified(path)).names
+    return pd.read_parquet(path, columns=[name for name in names if not re.search(r"\.f\d+$", name)])
+
+
 def states(row: ScoredRun) -> Iterator[tuple[int, str, pd.DataFrame]]:
     """(steps, prompt list, scores) of one run."""
     for state, group in read_scores(row.folder("score") / "scores.parquet").groupby(["steps", "prompt_set"]):
@@ -220,8 +228,26 @@ def histories(runs: list[ScoredRun]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
 
+def first_rows(scores: pd.DataFrame, prompts: int) -> pd.DataFrame:
+    """The first image of each of the first prompts of one list in one state."""
+    first = scores[scores["image_index"] == 0]
+    return first[first["prompt_id"].isin(first["prompt_id"].drop_duplicates().head(prompts))]
+
+
+def is_kept(scores: pd.DataFrame, job: PruneJob) -> pd.Series:
+    """Whether each image of a run stays, by its raw scores."""
+    module, config, _ = load_metric(*job.flags)
+    kept = pd.Series(False, index=scores.index)
+    for (_, prompts), state in scores.groupby(["steps", "prompt_set"]):
+        if job.keep == "flagged":
+            kept[state.index] = module.per_image(state, config) > 0
+        if prompts in job.shown:
+            kept[first_rows(state, job.shown_prompts).index] = True
+    return kept
+
+
 def first_images(collected: Collected, job: MeasureJob, prompts: str) -> pd.DataFrame:
-    """The first training seed's first image of each prompt of a list, and whether it is flagged.
+    """The first training seed's first image of each of a list's first prompts, and whether it is flagged.
 
     Raises:
         DataError: If an image's path leads out of the experiment's folder.
@@ -234,7 +260,7 @@ def first_images(collected: Collected, job: MeasureJob, prompts: str) -> pd.Data
                 frame = scores[["prompt_id", "prompt", "image_index", "path"]].assign(
                     flagged=module.per_image(scores, config) > 0
                 )
-                frame = frame[frame["image_index"] == 0]
+                frame = first_rows(frame, job.report.gallery_prompts)
                 if outside := [path for path in frame["path"] if not is_inside(str(path))]:
                     where = run.folder("score") / "scores.parquet"
                     raise DataError(f"{where}: the image {outside[0]!r} is not below this folder; score it again")

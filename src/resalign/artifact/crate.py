@@ -36,6 +36,7 @@ _TYPES = {
     ".tex": "application/x-tex",
     ".webp": "image/webp",
     ".yaml": "application/yaml",
+    ".zip": "application/zip",
 }
 
 Entity = dict[str, Any]

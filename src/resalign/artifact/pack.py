@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from resalign import disclosure
+from resalign import disclosure, shards
 from resalign.artifact import crate, layout, readme, rebuild
 from resalign.artifact.layout import FORMAT, MANIFESTS, PROVENANCE, covers
 from resalign.artifact.machine import machine, packages
@@ -136,7 +136,8 @@ def _large_files(job: ArtifactJob, settings: ArtifactConfig, root: Path) -> Iter
             yield _existing(root / folder / "weights.safetensors")
         if settings.images and stage == "sample":
             with _existing(root / folder / "images.csv").open(encoding="utf-8", newline="") as table:
-                yield from (_existing(root / row["path"]) for row in csv.DictReader(table))
+                files = (shards.holder(root / row["path"]) for row in csv.DictReader(table))
+                yield from map(_existing, dict.fromkeys(files))
 
 
 def _hashed(name: str, asset: dict[str, Any], root: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ DECLARED = "config/ablations.yaml"
 # What no run's name knows of: runs are shared, and one of equal name must be the same whoever asks for it.
 NOT_IN_NAMES = ("tiers", "resources", "scoring_batch_size")
 # What belongs to the experiment as a whole.
-OF_THE_EXPERIMENT = ("extends", "name", "tier", "digits", "audit", "sweeps", "report")
+OF_THE_EXPERIMENT = ("extends", "name", "tier", "digits", "audit", "sweeps", "report", "keep_images")
 
 
 class AblationConfig(Strict):

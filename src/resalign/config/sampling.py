@@ -23,3 +23,9 @@ class SamplingConfig(Strict):
     image_format: ImageFormat = Field(
         "png", description="of the files, lossless in either; webp: a quarter less disk (bench/image_formats.py)"
     )
+    # Left out of names where it is the default: earlier runs keep theirs.
+    image_files: Literal["separate", "shards"] = Field(
+        "separate",
+        exclude_if=lambda files: files == "separate",
+        description="separate: a file for each image; shards: uncompressed zip files of up to 1,000 of them",
+    )

@@ -21,6 +21,7 @@ from resalign.config.theory import TheoryConfig
 
 Tier = Literal["smoke", "small", "paper"]
 TIERS: tuple[Tier, ...] = ("smoke", "small", "paper")
+KeepImages = Literal["all", "flagged", "sample"]
 
 
 class ModelWords(Strict):
@@ -136,6 +137,13 @@ class ExperimentConfig(Strict):
     sweeps: dict[str, SweepConfig] = Field({}, description="series of attacks that are shown together")
     prompts: dict[str, PromptSetConfig]
     sampling: SamplingConfig = SamplingConfig()
+    # In no run's name, and in no record where it is the default: earlier ones remain as they are.
+    keep_images: KeepImages = Field(
+        "all",
+        exclude_if=lambda kept: kept == "all",
+        description="images that stay once they are scored; sample: those that the page shows; flagged: these and what "
+        "the flagging metric flags",
+    )
     scorers: dict[str, dict[str, Any]]
     scoring_batch_size: int = Field(60, gt=0, description="images scored at once; it changes scores only by rounding")
     reference: str | None = Field(None, description="real images that set metrics compare with")
@@ -149,3 +157,11 @@ class ExperimentConfig(Strict):
     detector_check: DetectorCheckConfig = DetectorCheckConfig()
     artifact: ArtifactConfig = ArtifactConfig()
     theory: TheoryConfig = TheoryConfig()
+
+    @model_validator(mode="after")
+    def _packed_images_are_kept(self) -> ExperimentConfig:
+        if self.artifact.images and self.keep_images != "all":
+            raise ValueError(
+                f"artifact.images packs every image, keep_images: {self.keep_images} removes some; keep all"
+            )
+        return self

@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resalign import shards
 from resalign.errors import DataError
 from resalign.hashes import verified
 from resalign.tracking import log
@@ -58,7 +59,7 @@ def open_image(
     """Reads an image into memory, upright.
 
     Args:
-        source: A file, or a file's content.
+        source: A file, a shard's member, or a file's content.
         label: What to call it in messages; if empty, a file has its path for a name.
         remedy: What to do about a broken one, for messages.
         keeps_alpha: Whether it is RGBA, with its transparency, instead of RGB on white.
@@ -103,9 +104,8 @@ def _opened(source: Path | bytes, label: str, remedy: str) -> Iterator[ImageFile
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
     with warnings.catch_warnings(record=True, action="always") as caught:
         try:
-            with Image.open(
-                io.BytesIO(source) if isinstance(source, bytes) else source, formats=tuple(FORMATS)
-            ) as image:
+            stream = io.BytesIO(source) if isinstance(source, bytes) else shards.opened(source)
+            with stream, Image.open(stream, formats=tuple(FORMATS)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise DataError(f"{label}: {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read")
                 _check_transparent_colour(image, label)

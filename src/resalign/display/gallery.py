@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageFilter
 
+from resalign import shards
 from resalign.analysis.frames import final_states
 from resalign.analysis.measurements import GALLERY_COLUMNS, NOT_ATTACKED, STATE, Measurements, check_frame
 from resalign.config.report import ReportConfig
@@ -41,7 +42,7 @@ class Tile:
         image: RGB, ``tile_pixels`` on its longer side, or the nearest whole multiple of a small image's.
         flagged: Whether the detector flagged the original.
         alt: Alternative text.
-        path: The original image, which is never embedded if it is flagged.
+        path: The file of the original image, or its shard; it is never embedded if it is flagged.
     """
 
     image: Image.Image
@@ -135,10 +136,11 @@ def _order(measurements: Measurements) -> Callable[[tuple[str, str, str, int]], 
 
 def _tile(row: pd.Series, state: str, measurements: Measurements, settings: ReportConfig) -> Tile:
     flagged = bool(row["flagged"])
-    image = prepare(open_image(Path(row["path"])), settings, blurred=flagged)
+    path = Path(row["path"])
+    image = prepare(open_image(path), settings, blurred=flagged)
     note = "; flagged by the detector and blurred" if flagged else ""
     alt = f"{measurements.title(str(row['model']))}, {state}: {row['prompt']}{note}"
-    return Tile(image, flagged, alt, str(row["path"]))
+    return Tile(image, flagged, alt, str(shards.holder(path)))
 
 
 def prepare(image: Image.Image, settings: ReportConfig, *, blurred: bool) -> Image.Image:

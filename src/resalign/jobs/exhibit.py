@@ -26,7 +26,7 @@ SUFFIXES = {"table": (".csv", ".tex", "-full.tex"), "figure": (".csv", ".png", "
 PAPERS = ("config/config.yaml", "config/studies/released-data.yaml")
 FREE = (
     *("extends", "name", "title", "subtitle", "consent", "sweeps", "main_table_attacks", "resources"),
-    "scoring_batch_size",
+    *("scoring_batch_size", "keep_images"),
     *("tier", "tiers", "report", "gallery_prompts", "flagging_metric", "detector_audit", "artifact", "theory"),
 )
 MORE = ("unlearning", "attacks")
