@@ -1,17 +1,23 @@
 """The benchmarks' own bars; what takes minutes and much memory is asked for by `make test ARGS="-m large"`."""
 
 import argparse
+import csv
 import importlib.util
 import json
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from resalign.accounting.rates import read_rates
 from resalign.config.experiment import Experiment
-from resalign.config.plan import Plan
+from resalign.config.plan import Plan, load_plan
+from resalign.running.stage_server import stage_server
+from tests.pipelines import PIXELS, write_pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_GIB = 18.0
@@ -35,16 +41,64 @@ def test_every_benchmark_has_help(script: Path, monkeypatch: pytest.MonkeyPatch)
     assert ended.value.code == 0
 
 
-def test_the_jobs_at_stable_diffusions_size_are_planned(tmp_path: Path) -> None:
+def cells(stdout: str) -> list[list[str]]:
+    """The printed table's rows below its head."""
+    lines = [line for line in stdout.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+
+
+def test_on_a_gpu_the_papers_settings_are_measured(tmp_path: Path) -> None:
+    bench, paper = loaded("sd_v1_4_size"), load_plan(ROOT / "config" / "config.yaml").experiment
+    chosen = {"device": "cuda", "pixels": 512, "precision": "float32", "gradient_checkpointing": False, "threads": 1}
+    chosen |= {"rows": ["resalign", "resalign-full"], "outer_steps": 2, "attack_steps": 3}
+    plan = Plan(Experiment(bench.experiment(tmp_path, argparse.Namespace(**chosen)), where="bench"))
+    jobs = bench.measured(plan, bench.STAGES)
+    assert [job.stage for job in jobs] == [*bench.STAGES, "unlearn"]
+    sample, score, attack, *rows = [json.loads(job.text) for job in jobs]
+    for row in rows:
+        assert row["method"] == {**paper.unlearning[row["label"]].resolved(), "steps": 2}
+    assert attack["attack"] == {**paper.attacks["dreambench"].resolved(), "steps": 3}
+    assert sample["sampling"] == paper.config.sampling.model_dump()
+    assert score["images"].endswith("smoke/images.csv")
+
+
+@pytest.mark.slow
+def test_the_gpus_command_on_a_tiny_pipeline(tmp_path: Path) -> None:
+    write_pipeline("stable_diffusion", tmp_path / "pipeline")
+    options = ["--device", "cpu", "--pixels", str(PIXELS), "--threads", "1"]
+    with stage_server() as environment:
+        path = f"{Path(sys.executable).parent}:{environment['PATH']}"
+        ended = subprocess.run(
+            ["sh", str(ROOT / "bench" / "gpu.sh"), str(tmp_path), *options],
+            env={**environment, "PATH": path},
+            capture_output=True,
+            text=True,
+        )
+    assert ended.returncode == 0, ended.stdout + ended.stderr[-2000:]
+    rows = cells(ended.stdout)
+    assert [row[:2] for row in rows] == [["sample", "1"], ["resalign", "2"], ["resalign-full", "2"]]
+    assert len(list(tmp_path.rglob("images/few/**/*.webp"))) == 16
+    with (tmp_path / "rates.csv").open(newline="") as file:
+        rates = list(csv.DictReader(file))
+    for row, rate in zip(rows, rates, strict=True):
+        seconds = row[3] if row[3] != "–" else float(row[2]) / 16
+        assert float(rate["seconds"]) == pytest.approx(float(seconds), rel=0.005, abs=0.005)
+    assert read_rates(tmp_path / "rates.csv", "sd-v1-4")["sample", "webp images"].size_bytes
+    # What a row is said to have drawn is what its history has.
+    histories = [path for path in sorted(tmp_path.rglob("history.csv")) if "resalign" in str(path)]
+    assert len(histories) == 2
+    for history in histories:
+        with history.open(newline="") as file:
+            logged = [row for row in csv.DictReader(file) if (row["step"], row["quantity"]) == ("1", "inner_steps")]
+        drawn = [f"{row['value']} steps" for row in logged]
+        assert any(re.findall(r"\d+ steps", rate["source"]) == drawn for rate in rates)
+
+
+def test_the_time_that_a_gpu_is_lent_is_not_overdrawn(tmp_path: Path) -> None:
     bench = loaded("sd_v1_4_size")
-    chosen = argparse.Namespace(
-        device="cpu", threads=1, gradient_checkpointing=False, published=False, outer_steps=1, attack_steps=1, pixels=64
-    )
-    chosen.trained = ["lora"]
-    plan = Plan(Experiment(bench.experiment(tmp_path, "float32", chosen), where="bench"))
-    found = {script: json.loads(job) for _, script, job, _, _ in bench.jobs_of(plan, bench.STAGES)}
-    assert [*found] == bench.STAGES
-    assert found["score"]["images"].endswith("smoke/images.csv")
+    job = bench.Measured("unlearn", "resalign", "resalign", "{}", "results/runs/unlearn/resalign/seed-0")
+    assert bench.run(job, tmp_path, 1, time.monotonic()) == "not begun: no time was left"
+    assert bench.run(job, tmp_path, 1, time.monotonic() + 0.01).startswith("cut off")
 
 
 @pytest.mark.large
@@ -53,7 +107,7 @@ def test_one_step_of_everything_at_stable_diffusions_size(tmp_path: Path) -> Non
         [sys.executable, "bench/sd_v1_4_size.py", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr[-2000:]
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in ended.stdout.splitlines()[2:]]
-    assert [row[0].split()[0] for row in rows] == ["resalign-lora", "resalign-lora.full", "sample", "score"]
+    rows = cells(ended.stdout)
+    assert [row[0] for row in rows] == ["sample", "score", "attack", "resalign"]
     for row in rows:
         assert 0 < float(row[6]) <= MOST_GIB, row

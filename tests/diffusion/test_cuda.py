@@ -25,6 +25,7 @@ from tests.nearness import differing
 from tests.pipelines import KINDS, PIXELS
 
 pytestmark = [
+    pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),
     pytest.mark.parametrize("pipeline_kind", KINDS, indirect=True, scope="session"),
 ]

@@ -141,6 +141,13 @@ def test_pieces_are_left_after_one_of_them() -> None:
     assert kept == [made]
 
 
+def test_the_first_steps_seconds_stand_apart(clock: Clock) -> None:
+    attempt = Attempt(clock=clock)
+    for step in attempt.steps(range(STEPS)):
+        clock.now += 1 if step else 30
+    assert (attempt.first_step_seconds, attempt.step_seconds) == (30, 30 + STEPS - 1)
+
+
 def test_without_a_folder_loops_are_plain_loops() -> None:
     _, done = work(Attempt())
     assert done == [*range(STEPS), *range(STEPS)]

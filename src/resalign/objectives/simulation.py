@@ -39,6 +39,10 @@ class Configuration(Strict):
     adaptation: Adaptation
     optimizer: Optimizer
 
+    def __str__(self) -> str:
+        """For messages."""
+        return f"{self.adaptation}, {self.optimizer}, lr {self.lr:g}, {self.steps} steps, {self.loss} loss"
+
 
 class SimulationConfig(Strict):
     """π(C): the fine-tuning configurations that are simulated, each value drawn uniformly [ResAlign, Section 4.1]."""
@@ -105,12 +109,18 @@ class SimulationConfig(Strict):
         count = len(self.configurations)
         return torch.randperm(count, generator=stream)[:draws].tolist() if count else [None] * draws
 
+    def drawn(self, stream: torch.Generator, configuration: int | None = None) -> Configuration:
+        """C: one of ``configurations``, or, where it is None, a value of each list."""
+        if configuration is not None:
+            return self.configurations[configuration]
+        return Configuration(**{name: _pick(getattr(self, name), stream) for name in CHOICES})
+
 
 class Simulation:
     """One draw (D_FT, C) of a fine-tuning set and a configuration.
 
     Attributes:
-        lr, steps, loss, adaptation, optimizer: The configuration that was drawn.
+        configuration: The one that was drawn; lr, steps, loss, adaptation, optimizer: its values.
         images: D_FT, the images that were drawn from the pool.
     """
 
@@ -135,10 +145,7 @@ class Simulation:
             fixed_stream: Random numbers of the subset that all draws of a run share where ``data`` is fixed.
             configuration: Which of ``config.configurations`` is C; None to draw each value from its list.
         """
-        if configuration is None:
-            chosen = Configuration(**{name: _pick(getattr(config, name), stream) for name in CHOICES})
-        else:
-            chosen = config.configurations[configuration]
+        self.configuration = chosen = config.drawn(stream, configuration)
         self.lr, self.steps, self.loss = chosen.lr, chosen.steps, chosen.loss
         self.adaptation, self.optimizer = chosen.adaptation, chosen.optimizer
         # Both settings consume the same number of random values, so that ablations share every other draw.
@@ -233,7 +240,7 @@ class Simulation:
 
     def __str__(self) -> str:
         """The configuration that was drawn, for messages."""
-        return f"{self.adaptation}, {self.optimizer}, lr {self.lr:g}, {self.steps} steps, {self.loss} loss"
+        return str(self.configuration)
 
 
 def _pick(choices: Sequence[T], stream: torch.Generator) -> T:

@@ -38,6 +38,7 @@ class Attempt:
     Attributes:
         number: Number of this attempt at the job, from 1.
         steps_taken, step_seconds: Steps and pieces of this attempt, and the seconds spent in them.
+        first_step_seconds: Of the first of them, in which a GPU loads its kernels.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Attempt:
         self._begun: set[str] = set()
         self._began = self._last_save = clock()
         self._saving_seconds = self._longest_step_seconds = 0.0
-        self.steps_taken, self.step_seconds = 0, 0.0
+        self.steps_taken, self.step_seconds, self.first_step_seconds = 0, 0.0, 0.0
         self._stop: tuple[str, int] | None = None
         self._in_loop = False
 
@@ -160,6 +161,8 @@ class Attempt:
                 now, position = self._clock(), position + 1
                 self.steps_taken += 1
                 self.step_seconds += now - began
+                if self.steps_taken == 1:
+                    self.first_step_seconds = now - began
                 self._longest_step_seconds = max(self._longest_step_seconds, now - began)
                 needed_seconds = self._longest_step_seconds + 2 * self._saving_seconds
                 stop = self._stop

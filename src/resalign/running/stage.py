@@ -305,6 +305,7 @@ def _timing(
         "attempts": attempt.number,
         "steps": attempt.steps_taken,
         "step_seconds": round(attempt.step_seconds, 3),
+        "first_step_seconds": round(attempt.first_step_seconds, 3),
         "device": lease.name,
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / memory_unit, 1),
         "threads": arguments.threads,
