@@ -207,7 +207,7 @@ def test_each_asset_that_is_gone_ends_a_run_before_it_has_cost_anything(
     runs = {name: f"{asset.folder}/run.json" for name, asset in plan.assets.items() if name in taken()}
     assert checkout.made(*runs.values()).returncode == 0
     for name, run in runs.items():
-        shutil.rmtree((copy / run).parent)
+        here = shutil.move((copy / run).parent, tmp_path / name)
         with monkeypatch.context() as patch:
             for path in addresses(server, entries[name]):
                 patch.setitem(server.faults, path, refusal(404, "RepoNotFound"))
@@ -218,7 +218,8 @@ def test_each_asset_that_is_gone_ends_a_run_before_it_has_cost_anything(
         assert "put a copy from elsewhere into $RESALIGN_ASSET_ROOT/" in said
         assert f"on asset '{name}' depend: {dependents(plan.experiment, [name])}\n" in said
         assert {*re.findall(r"^(?:local)?rule (\w+):", said, flags=re.MULTILINE)} == {"fetch"}
-        shutil.copytree((paper.folder / run).parent, (copy / run).parent)
+        shutil.rmtree((copy / run).parent)  # an attempt's leavings
+        shutil.move(here, (copy / run).parent)
 
 
 def test_what_is_sensitive_is_not_planned_without_consent(mirrored: tuple[Checkout, Path]) -> None:
