@@ -202,9 +202,10 @@ def test_each_asset_that_is_gone_ends_a_run_before_it_has_cost_anything(
     online(monkeypatch, server)
     copy = shutil.copytree(paper.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("results", ".snakemake"))
     checkout = Checkout(copy, REDUCED)
-    monkeypatch.chdir(copy)  # whose catalogue counts
-    plan, entries = load_plan(REDUCED), read_yaml(CATALOGUE)
-    runs = {name: f"{asset.folder}/run.json" for name, asset in plan.assets.items() if name in taken()}
+    experiment, entries = load_plan(copy / REDUCED).experiment, read_yaml(copy / CATALOGUE)
+    planned = checkout.snakemake("--dry-run").stdout
+    found = {name: run for run, name in re.findall(r"(results/assets/([\w.-]+)-\w{10}/run\.json)", planned)}
+    runs = {name: found[name] for name in taken()}
     assert checkout.made(*runs.values()).returncode == 0
     for name, run in runs.items():
         here = shutil.move((copy / run).parent, tmp_path / name)
@@ -216,7 +217,7 @@ def test_each_asset_that_is_gone_ends_a_run_before_it_has_cost_anything(
         assert refused.returncode == 1
         assert f"error: asset '{name}' (" in said
         assert "put a copy from elsewhere into $RESALIGN_ASSET_ROOT/" in said
-        assert f"on asset '{name}' depend: {dependents(plan.experiment, [name])}\n" in said
+        assert f"on asset '{name}' depend: {dependents(experiment, [name])}\n" in said
         assert {*re.findall(r"^(?:local)?rule (\w+):", said, flags=re.MULTILINE)} == {"fetch"}
         shutil.rmtree((copy / run).parent)  # an attempt's leavings
         shutil.move(here, (copy / run).parent)
