@@ -69,8 +69,8 @@ def reduced(values: dict[str, Any], catalogue: dict[str, Any], rows: Sequence[st
     return values
 
 
-def write_small(root: Path, catalogue: dict[str, Any], rows: Sequence[str] = ()) -> None:
+def write_small(root: Path, catalogue: dict[str, Any], rows: Sequence[str] = (), *, config: str = REDUCED) -> None:
     """Gives a checkout another catalogue, and beside the paper's configuration its reduced form."""
     (root / CATALOGUE).write_text(yaml.safe_dump(catalogue, sort_keys=False))
     small = reduced(read_yaml(root / CONFIG), catalogue, rows)
-    (root / REDUCED).write_text(yaml.safe_dump(small, sort_keys=False))
+    (root / config).write_text(yaml.safe_dump(small, sort_keys=False))
