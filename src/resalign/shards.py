@@ -9,7 +9,6 @@ import os
 import zipfile
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 from resalign.errors import DataError
 from resalign.files import whole
@@ -37,7 +36,7 @@ def size(path: Path) -> int:
     return _place(path)[1] if holder(path) != path else path.stat().st_size
 
 
-def opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> io.BufferedReader | io.BytesIO:
     """A file or a shard's member, to be read.
 
     Raises:

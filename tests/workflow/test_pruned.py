@@ -7,6 +7,7 @@ import pytest
 
 from resalign import hashes
 from resalign.config.plan import load_plan
+from tests.conftest import write_captioned_images
 from tests.scorers.conftest import write_classifier
 
 from .conftest import Checkout, copy_repository, write_tiny_experiment
@@ -25,11 +26,14 @@ def test_nothing_is_to_be_done_when_images_have_gone(tmp_path: Path) -> None:
     (folder / "mine").mkdir()
     (folder / "mine" / "prompts.csv").write_text("id,prompt,label\np0,a red two,two\np1,a blue three,three\n")
     write_classifier(folder / "mine" / "net")
+    concept = ("forget", "retain", "pool")
+    for seed, name in enumerate(concept):
+        write_captioned_images(folder / "mine" / name, ("a red two", "a blue three"), seed=seed)
     lists = ("unsafe", "benign")
     path = write_tiny_experiment(
         folder,
         assets={"mine": {"path": "mine"}},
-        concept={"name": "the seven", "forget": "mine", "retain": "mine"},
+        concept={"name": "the seven", **{name: f"mine/{name}" for name in concept}},
         prompts={name: {"source": "mine/prompts.csv"} for name in lists},
         sampling={"num_inference_steps": 2, "image_files": "shards"},
         keep_images="sample",

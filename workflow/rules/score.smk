@@ -16,7 +16,7 @@ rule score:
         "logs/score/{run}/seed-{seed}.{tier}.log",
     wildcard_constraints:
         run=own("score"),
-    priority: 1 if PLAN.experiment.config.keep_images != "all" else 0 # images that go make room for others
+    priority: 1 if PLAN.experiment.config.keep_images != "all" else 0  # images that go make room for others
     conda:
         "../../envs/resalign.yaml"
     threads: RESOURCES["score"].threads
