@@ -19,6 +19,7 @@ KEPT = {
     "prompts": ("i2p", "coco"),
     "scorers": ("nudenet", "q16", "inception"),
     "metrics": ("ip", "fid", "learnability"),
+    "prepared": ("forget-images", "retain-images", "dreambench-images", "coco-reference"),
 }
 # A cluster whose GPUs stand in a partition of their own, as SNAKEMAKE_SLURM_PARTITIONS has it.
 PARTITIONS = {"batch": {"max_gpu": 0}, "gpu": {"max_gpu": 1}}

@@ -38,7 +38,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 def planned(checkout: Checkout, *options: str, target: str = "all") -> list[Asked]:
     """The jobs of a dry run under the profile."""
     command = checkout.command()
-    command["args"] = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--dry-run", *options, "--", target]
+    # A plan is for one core unless it is told of more.
+    plan = ["--profile", "slurm", "--dry-run", "--cores", "16"]
+    command["args"] = [sys.executable, "-m", "snakemake", *plan, *options, "--", target]
     told = subprocess.run(capture_output=True, **command)
     assert told.returncode == 0, told.stderr
     return [
