@@ -5,12 +5,14 @@ from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from resalign import hashes
+from resalign.artifact import pack
 from resalign.config.plan import Plan, Stage
 from resalign.data.image_files import open_image
 from resalign.jobs import measure
@@ -166,6 +168,15 @@ def test_a_larger_tier_samples_again_what_a_smaller_one_has_removed(
     assert there(shop, frame) == [True] * 6
     assert [Path(path).name for path in frame["path"]] == [Path(path).name for path in alone["path"]]
     assert sum(there(shop, first)) == 2  # a path in a shard that has gone; the larger tier's list has another
+
+
+def test_an_archive_of_images_has_each_shard_once(shop: Workshop, plans: Plans) -> None:
+    plan = plans(keep_images="all", artifact={"images": True})
+    frame = sampled(shop, plan)
+    job = mock.Mock(jobs=[("sample", "base", 0, f"{base(plan)[0].folder(0)}/small")])
+    packed = list(pack._large_files(job, plan.experiment.config.artifact, shop.folder))
+    assert packed == list(dict.fromkeys((shop.folder / path).parent for path in frame["path"]))
+    assert all(path.name == "0001.zip" for path in packed)
 
 
 @pytest.mark.parametrize("keep", ["flagged", "sample"])

@@ -75,7 +75,7 @@ rule ablation_measured:
         "../../envs/resalign.yaml"
     threads: 1
     resources:
-        mem_mb=per_attempt(3000),
+        mem_mb=per_attempt(6000),
         runtime=lambda wildcards, attempt: attempt * AblationJob.of(ABLATIONS, wildcards.ablation).minutes,
     params:
         job=lambda wildcards: AblationJob.of(ABLATIONS, wildcards.ablation).text(),

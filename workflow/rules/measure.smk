@@ -19,7 +19,7 @@ rule measure:
         "../../envs/resalign.yaml"
     threads: 1
     resources:
-        mem_mb=per_attempt(3000),
+        mem_mb=per_attempt(6000),
         runtime=lambda wildcards, attempt: attempt * MeasureJob.of(PLAN).minutes,
     params:
         job=lambda wildcards: MeasureJob.of(PLAN).text(),

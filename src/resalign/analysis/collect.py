@@ -159,7 +159,8 @@ def measure_images(runs: list[ScoredRun], metrics: Mapping[str, Any]) -> pd.Data
                 elif hasattr(module, "per_attacked_image") and run.before:
                     value = module.per_attacked_image(scores, scores_before(run, scores), config)
                 if value is not None:
-                    frame = scores[["prompt_id", "image_index"]].assign(value=value, metric=label)
+                    # A copy: a view of one number would keep the features of every run in memory.
+                    frame = scores[["prompt_id", "image_index"]].assign(value=value.copy(), metric=label)
                     frames.append(frame.assign(**run.state, steps=steps))
     return pd.concat(frames, ignore_index=True)[[*IMAGE_COLUMNS]]
 
