@@ -194,8 +194,11 @@ def test_from_the_publishers_servers_to_the_table(
     assert cells.loc[["base", METHOD]].xs("fid", level="metric").nunique() == 2 * len(states)
 
 
-def test_each_asset_that_is_gone_ends_a_run_before_it_has_cost_anything(
-    served: tuple[Checkout, Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    "names", [pytest.param(("inception",), id="inception"), pytest.param((), id="each", marks=pytest.mark.large)]
+)
+def test_an_asset_that_is_gone_ends_a_run_before_it_has_cost_anything(
+    served: tuple[Checkout, Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, names: tuple[str, ...]
 ) -> None:
     """With its remedy, the rows and metrics that need it, and the lines without them."""
     paper, server = served
@@ -207,7 +210,8 @@ def test_each_asset_that_is_gone_ends_a_run_before_it_has_cost_anything(
     found = {name: run for run, name in re.findall(r"(results/assets/([\w.-]+)-\w{10}/run\.json)", planned)}
     runs = {name: found[name] for name in taken()}
     assert checkout.made(*runs.values()).returncode == 0
-    for name, run in runs.items():
+    for name in names or runs:
+        run = runs[name]
         here = shutil.move((copy / run).parent, tmp_path / name)
         with monkeypatch.context() as patch:
             for path in addresses(server, entries[name]):
