@@ -1,6 +1,7 @@
 """A one-node SLURM on loopback, from Debian's packages; everything that it writes lies in one folder."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,7 +16,7 @@ import psutil
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 CPUS = 8
-MEMORY_MB = 64_000
+MEMORY_MB = 256_000  # on paper, as the cores are: jobs wait for each other only where they ask for the one GPU
 
 SLURM_CONF = """\
 ClusterName=test
@@ -55,6 +56,7 @@ MessageTimeout=3
 GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory_mb} Gres=gpu:1 State=UNKNOWN
 PartitionName=batch Nodes={host} Default=YES MaxTime=INFINITE State=UP
+PartitionName=gpu Nodes={host} MaxTime=INFINITE State=UP
 """
 OTHER_FILES = {
     "cgroup.conf": "CgroupPlugin=cgroup/v1\n",
@@ -146,9 +148,7 @@ class Cluster:
     def start_node(self) -> None:
         """Starts slurmd and waits for its node."""
         self._start("slurmd", "-D", "-N", self.host)
-        until(
-            lambda: self.command("sinfo", "-h", "-o", "%t") in ("idle", "mix", "alloc"), f"node up; see {self.folder}"
-        )
+        until(lambda: self._node_state() in ("idle", "mix", "alloc"), f"node up; see {self.folder}")
 
     def crash_node(self) -> None:
         """Kills slurmd and every process of the jobs on it, at once and without notice, until SLURM has noticed."""
@@ -184,9 +184,16 @@ class Cluster:
 
     def requests(self, folder: Path) -> list[tuple[str, tuple[str, ...]]]:
         """Comment of each of a folder's jobs, in order, with the time, memory and cores that it asked for."""
-        rows = self.command("squeue", "-h", "-t", "all", "-S", "i", "-o", "%Z|%k|%l|%m|%C").splitlines()
+        shown = ("--noconvert", "-h", "-t", "all", "-S", "i", "-o", "%Z|%k|%l|%m|%C")
+        rows = self.command("squeue", *shown).splitlines()
         parts = [row.split("|") for row in rows]
         return [(comment, tuple(asked)) for sent_from, comment, *asked in parts if sent_from == str(folder)]
+
+    def records(self, folder: Path) -> list[dict[str, str]]:
+        """SLURM's records of a folder's jobs, by its own names of their fields."""
+        rows = self.command("scontrol", "--oneliner", "show", "job").splitlines()
+        records = [dict(re.findall(r"(\w+)=(\S*)", row)) for row in rows]
+        return [record for record in records if record.get("WorkDir") == str(folder)]
 
     def ended(self, folder: Path) -> list[str]:
         """States in which a folder's jobs have ended, in order of time; a job that was requeued stands twice."""
@@ -195,7 +202,7 @@ class Cluster:
         return [row["JobState"] for row in rows if row["WorkDir"] == str(folder)]
 
     def _node_state(self) -> str:
-        return self.command("sinfo", "-h", "-o", "%t")
+        return self.command("sinfo", "-h", "-p", "batch", "-o", "%t")
 
     def _start(self, name: str, *options: str) -> None:
         with (self.folder / f"{name}.out").open("ab") as output:

@@ -44,6 +44,8 @@ class Grid:
     Attributes:
         folder: Its root.
         cluster: Where its jobs run.
+        config: Its configuration, relative to the root.
+        variables: Of the environment, besides those that every grid has.
         runs: Snakemake's main processes so far, each below a ``timeout``.
         seconds: What a scenario has taken.
         recovered: What `make recover` has answered.
@@ -53,6 +55,8 @@ class Grid:
 
     folder: Path
     cluster: Cluster
+    config: str = CONFIG
+    variables: Mapping[str, str] = field(default_factory=dict)
     runs: list[subprocess.Popen[bytes]] = field(default_factory=list)
     seconds: float = 0
     recovered: list[subprocess.CompletedProcess[str]] = field(default_factory=list)
@@ -82,13 +86,15 @@ class Grid:
             "RESALIGN_SAVE_INTERVAL_SECONDS": "1",
             # A hundred processes start from these sources.
             "PYTHONDONTWRITEBYTECODE": "",
+            **self.variables,
         }
 
     def start(self, *overrides: str, step_seconds: float = 0) -> psutil.Process:
         """Starts the user's command; the process is Snakemake's own."""
         command = ["timeout", "--kill-after=5", str(LONGEST_SECONDS), "snakemake", "--profile", "slurm"]
-        command += ["--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5", "--configfile", CONFIG]
+        command += ["--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5"]
         command += ["--max-jobs-per-timespan", "100/1s"]  # a test's command ends when its jobs have
+        command += ["--configfile", self.config]
         command += ["--config", *overrides] if overrides else []
         assert not self.stopped
         with self.log.open("ab") as log:
