@@ -95,7 +95,13 @@ def test_a_detector_that_misses_the_concept_ends_the_run_before_any_training(tmp
     config["metrics"] = {"ip": {"prompts": "unsafe", "rules": [rule]}, "learnability": {}}
     del config["reference"]
     (folder / "config" / "own.yaml").write_text(yaml.safe_dump(config))
-    told = Checkout(folder, "config/own.yaml").snakemake()
+    checkout = Checkout(folder, "config/own.yaml")
+    # It is tried on all cores, but for those of a cluster's node, of which its job has one.
+    for mode, is_alone in (("default", True), ("remote", False)):
+        planned = checkout.snakemake("--cores", "8", "--mode", mode, "--dry-run", "--until", "check_scorers").stdout
+        assert "rule check_scorers:" in planned
+        assert ("threads: 8" in planned) == is_alone
+    told = checkout.snakemake()
     output = told.stdout + told.stderr
     assert told.returncode != 0
     assert re.search(

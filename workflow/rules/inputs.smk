@@ -45,7 +45,8 @@ rule check_scorers:
     priority: 100
     conda:
         "../../envs/resalign.yaml"
-    threads: (workflow.resource_settings.cores or 1) if check_scorers.is_ready(PLAN) else 1
+    # Inside a cluster's job, Snakemake's cores are the node's, not the job's.
+    threads: (workflow.resource_settings.cores or 1) if check_scorers.is_ready(PLAN) and not workflow.remote_exec else 1
     resources:
         mem_mb=per_attempt(RESOURCES["score"].mem_mb),
         runtime=per_attempt(60),
