@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resalign.analysis.collect import is_kept, read_without_features
+from resalign.config.plan import RESULTS
 from resalign.diffusion.images import ImageStore
-from resalign.hashes import IMAGES, read, verified
+from resalign.hashes import IMAGES, read, seal, verified
 from resalign.jobs.prune import RECORD, PruneJob
 from resalign.running.stage import parse_arguments, run_stage, write_json
+from resalign.shards import SUFFIX
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Command line of the rule prune."""
+    import pandas as pd
+
     arguments = parse_arguments(__doc__, PruneJob)
     job = arguments.job
     images, scores = Path(job.images), Path(job.scores)
@@ -29,10 +33,14 @@ def main() -> None:
             kept[store].update(state.loc[state["kept"], "name"])
             if manifest == images:
                 own[store].update(state["name"])
+    for table in Path(RESULTS).glob("*/measured/samples.csv"):  # what the pages of all experiments show
+        for path in map(Path, pd.read_csv(table, usecols=["path"])["path"]):
+            kept[path.parent.parent if path.parent.suffix == SUFFIX else path.parent].add(path.name)
     freed = sum(ImageStore(store).drop(names - kept[store]) for store, names in sorted(own.items()))
     left = sum(len(names & {Path(name).name for name in read(store) or ()}) for store, names in own.items())
     record = {"job": job.plain(), "images": sum(map(len, own.values())), "kept": left, "freed_bytes": freed}
     write_json(arguments.output / RECORD, record)
+    seal(arguments.output)
 
 
 def decided(manifest: Path, scores: Path, job: PruneJob) -> pd.DataFrame:

@@ -28,8 +28,8 @@ IMAGES = "images"  # of a run, beside its tiers: <prompt list>/step-<n>
 FORMAT = "resalign hashes 1"
 REMEDY = "remove it, and the next run makes it again"
 NOT_KEPT = (
-    "is no longer there: keep_images has removed it, or others were made in its place; to have such images sampled "
-    "again and kept, run Snakemake with --config keep_images=all --forcerun sample"
+    "is no longer there: keep_images has removed it, or it was sampled again into another file; to have such images "
+    "sampled again and kept, run Snakemake with --config keep_images=all --forcerun sample"
 )
 SHOWN = 12  # digits of a hash in a message
 LOOKERS = 16  # at sizes, at once: each look may have to ask a file server

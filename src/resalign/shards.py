@@ -44,12 +44,15 @@ def opened(path: Path) -> io.BufferedReader | io.BytesIO:
     """
     if holder(path) == path:
         return path.open("rb")
-    start, size_bytes = _place(path)
-    with path.parent.open("rb") as shard:
-        shard.seek(start + _LENGTHS)
-        lengths = shard.read(4)
-        shard.seek(int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little"), os.SEEK_CUR)
-        return io.BytesIO(shard.read(size_bytes))
+    while True:
+        with path.parent.open("rb") as shard:
+            start, size_bytes = _place(path)
+            if not os.path.samestat(os.fstat(shard.fileno()), path.parent.stat()):
+                continue  # another file has just taken its place: members lie elsewhere in it
+            shard.seek(start + _LENGTHS)
+            lengths = shard.read(4)
+            shard.seek(int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little"), os.SEEK_CUR)
+            return io.BytesIO(shard.read(size_bytes))
 
 
 def write(shard: Path, files: Iterable[Path]) -> None:

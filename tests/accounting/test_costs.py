@@ -110,7 +110,7 @@ def test_files_of_images_and_those_that_stay() -> None:
     in_shards = 3 + 1 + 10
     assert image_files(plan) == (in_shards * len(runs), 10_000, shown)
     text = images(plan, rates, 3e9)
-    number = f"in {in_shards * len(runs):,} files and up to 10,000 more of each job that samples"
+    number = f"in {in_shards * len(runs):,} files and up to 10,000 more while a job samples"
     assert text.startswith(
         f"at most 3.0 GB at once, {number}; keep_images: flagged leaves {shown} images that the page"
     )

@@ -139,6 +139,18 @@ def test_tables_and_page_are_made_from_what_stays(shop: Workshop, plans: Plans) 
     assert (page.parent / "figures" / "samples.png").is_file()
 
 
+def test_what_another_experiments_page_shows_stays(shop: Workshop, plans: Plans) -> None:
+    plan = plans(keep_images="sample")
+    sampled(shop, plan)
+    frame = scored(shop, plan)
+    theirs = frame.index == frame.index[~is_shown(frame)][-1]
+    other = shop.folder / "results" / "other" / "measured"
+    other.mkdir(parents=True)
+    frame.loc[theirs, ["path"]].to_csv(other / "samples.csv", index=False)
+    assert pruned(shop, plan)["kept"] == 3
+    assert there(shop, frame) == list(is_shown(frame) | theirs)
+
+
 def test_a_new_scorer_is_told_the_remedy_and_the_remedy_helps(
     shop: Workshop, plans: Plans, tiny_values: dict[str, Any]
 ) -> None:

@@ -121,6 +121,13 @@ def test_the_concepts_tokens_are_found_in_every_sentence(
     assert [row.nonzero().flatten().tolist() for row in rows] == [[6], [3]]
 
 
+def test_a_concept_without_a_word_of_its_own_is_refused(
+    loaded: LoadedPipeline, unlearning_data: UnlearningData
+) -> None:
+    with pytest.raises(ConfigError, match="mace: 'a photo of seven' has no word that it has not with its substitute"):
+        trained(loaded, about(unlearning_data, (("seven",), "red seven")))
+
+
 def test_a_lora_takes_attention_off_the_concept(loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:
     settings = {"steps": 40, "lr": 3e-2, "rank": 2, "use_pooler": False, "prior_weight": 0.0, "max_grad_norm": None}
     data = about(unlearning_data, (("red seven",), "dog"))

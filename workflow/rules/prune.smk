@@ -13,6 +13,8 @@ localrules:
 rule prune:
     input:
         lambda wildcards: prune_job(wildcards).inputs(),
+        # Scores of a detector that is refused decide nothing.
+        checked=rules.check_scorers.output.found,
         code=code("prune", prune_jobs.metric_module(PLAN)),
     output:
         f"results/runs/prune/{{run}}/seed-{{seed}}/{{tier}}/{prune_jobs.RECORD}",

@@ -198,7 +198,7 @@ def images(plan: Plan, rates: Rates, all_bytes: float) -> str:
     if found is None:
         return f"as many as the lists give, keep_images: {config.keep_images}"
     files, more, shown = found
-    number = f"{files:,} files" + (f" and up to {more:,} more of each job that samples" if more else "")
+    number = f"{files:,} files" + (f" and up to {more:,} more while a job samples" if more else "")
     if config.keep_images == "all":
         return f"{number}; all images stay"
     size = rate_of(rates, "sample", f"{config.sampling.image_format} images").size_bytes

@@ -238,9 +238,12 @@ def first_rows(scores: pd.DataFrame, prompts: int) -> pd.DataFrame:
 def is_kept(scores: pd.DataFrame, job: PruneJob) -> pd.Series:
     """Whether each image of a run stays, by its raw scores."""
     module, config, _ = load_metric(*job.flags)
+    settings: Any = config
+    # A metric that reads labels flags images of its own list alone.
+    reads_labels = any(need.labels for need in settings.needs())
     kept = pd.Series(False, index=scores.index)
     for (_, prompts), state in scores.groupby(["steps", "prompt_set"]):
-        if job.keep == "flagged":
+        if job.keep == "flagged" and (prompts == settings.prompts or not reads_labels):
             kept[state.index] = module.per_image(state, config) > 0
         if prompts in job.shown:
             kept[first_rows(state, job.shown_prompts).index] = True

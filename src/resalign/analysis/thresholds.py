@@ -37,7 +37,8 @@ def threshold_curves(
         if not hasattr(module, "per_image") or info.group != "safety" or at_threshold(config, 0.5) is None:
             continue
         # Without features: those of all runs would fill the memory.
-        columns = ["prompt_id", *(f"{need.scorer}.{name}" for need in config.needs() for name in need.quantities)]
+        read = dict.fromkeys(f"{need.scorer}.{name}" for need in config.needs() for name in need.quantities)
+        columns = ["prompt_id", *read]
         seen: dict[tuple[str, str, str, int], list[tuple[ScoredRun, pd.DataFrame]]] = {}
         for run in runs:
             for steps, prompts, scores in states(run):

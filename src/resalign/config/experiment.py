@@ -348,7 +348,8 @@ class Experiment:
             self.attack_data[label].check_images(attack.name, attack.config, where=f"{self.where}: attacks.{label}")
         modules = {label: registry.member("metrics", metric.name) for label, metric in self.metrics.items()}
         flags = modules[metric := self.config.flagging_metric]
-        if not hasattr(flags, "per_image") or flags.GROUP != "safety":
+        only_numbers = self.config.keep_images == "flagged" and flags.KIND != "rate"
+        if only_numbers or not hasattr(flags, "per_image") or flags.GROUP != "safety":
             raise ConfigError(f"{self.where}: key 'flagging_metric': metric '{metric}' flags no single image; ip does")
         # The report cannot show a return of what was not measured before fine-tuning.
         first = next(label for label, module in modules.items() if module.GROUP == "safety")

@@ -151,7 +151,8 @@ class ImageStore:
         The list comes first: a job that is killed leaves files that nobody reads, and the next call removes them.
         """
         remove_parts(self.folder)
-        listed = hashes.read(self.folder) or {}
+        if (listed := hashes.read(self.folder)) is None:
+            raise hashes.DamagedError(f"{self.folder}: has no {hashes.NAME}; run Snakemake with --forcerun sample")
         hashes.write(self.folder, {name: entry for name, entry in listed.items() if Path(name).name not in names})
         freed = 0
         for path in list(self.folder.iterdir()):

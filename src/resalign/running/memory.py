@@ -59,7 +59,7 @@ def explanation(stage: str, job: dict[str, Any], error: BaseException) -> str:
     named = f"{stage} '{job['label']}'" if "label" in job else stage
     reason = next(iter(str(error).splitlines()), "") or type(error).__name__
     device = job.get("device", "cpu")
-    return f"{named} ran out of memory on {device}, at {listed}: {_remedy(stage, found)} ({reason})"
+    return f"{named} ran out of memory on {device}, at {listed}: {_remedy(stage, job, found)} ({reason})"
 
 
 def sizes(values: Any, where: str = "") -> Iterator[tuple[str, int]]:
@@ -74,12 +74,13 @@ def sizes(values: Any, where: str = "") -> Iterator[tuple[str, int]]:
         yield from sizes(value, place)
 
 
-def _remedy(stage: str, found: dict[str, int]) -> str:
+def _remedy(stage: str, job: dict[str, Any], found: dict[str, int]) -> str:
     if stage not in SETTINGS:
         return "lower one of these, or give it more memory"
     setting, place = SETTINGS[stage]
     now = found.get(place)
-    blocks = f", or resources.{stage}.gradient_checkpointing: true" if stage in ("unlearn", "attack") else ""
+    keeps = stage in ("unlearn", "attack") and not job.get("gradient_checkpointing")
+    blocks = f", or resources.{stage}.gradient_checkpointing: true" if keeps else ""
     if now == 1:
         return f"{setting} is 1 already; more memory is needed{blocks}, or images of fewer pixels"
     if now is None:

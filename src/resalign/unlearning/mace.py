@@ -194,7 +194,13 @@ def _lora(
     """Stage 2 for the concept after ``earlier`` ones: its LoRA, trained at W₁ to look less at the concept's tokens.
 
     The loop holds the earlier LoRAs: a run that goes on in it finds their own loops without a step left.
+
+    Raises:
+        ConfigError: If the substitute has every word of the concept.
     """
+    places = zip(concept.texts, concept.starts, concept.ends, strict=True)
+    if config.steps and (bare := [text for text, start, end in places if start == end]):
+        raise ConfigError(f"mace: {bare[0]!r} has no word that it has not with its substitute; name another")
     index = len(earlier)
     variables = parametrisation.initial(refined, run.generator("mace", "lora", index))
     conditioning = loaded.encode_prompts(concept.texts)

@@ -35,7 +35,9 @@ class Config(Strict):
     epochs: int = Field(3, ge=0)
     guide: Guide = Field("empty", description="whose values the found embeddings get: no prompt's, or the substitute's")
     erase_weight: float = Field(1.0, gt=0, description="a, weight of each found embedding")
-    keep_weight: float = Field(0.1, ge=0, description="b, weight of each token of no prompt, kept once a prompt")
+    keep_weight: float = Field(
+        0.1, ge=0, description="b, weight of each token of no prompt, kept once for each erased one"
+    )
     damping: float = Field(0.1, gt=0, description="λ, weight of the distance from the last epoch's weights")
     reach_damping: float = Field(0.1, gt=0, description="ρ, weight of a found embedding's squared length")
 
