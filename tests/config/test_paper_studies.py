@@ -64,6 +64,6 @@ def test_the_objects_prompts_make_up_the_sets_that_are_split() -> None:
     }
     assert found == {"erased-objects": 3, "other-objects": 7}
     assert sum(made["other-objects"]["splits"].values()) == 7 * made["other-objects"]["images"]
-    named = {prompt for concept in experiment.config.concept.concepts for prompt in concept.prompts}
+    named = {f"a photo of the {name}" for concept in experiment.config.concept.concepts for name in concept.prompts}
     columns = experiment.prepared["erased-objects"].config.columns
     assert {prompt.text for prompt in read_prompts(PROMPTS / "objects.csv", columns=columns)} == named

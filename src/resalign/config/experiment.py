@@ -347,9 +347,8 @@ class Experiment:
         for label, attack in self.attacks.items():
             self.attack_data[label].check_images(attack.name, attack.config, where=f"{self.where}: attacks.{label}")
         modules = {label: registry.member("metrics", metric.name) for label, metric in self.metrics.items()}
-        flags = modules[metric := self.config.flagging_metric]
-        only_numbers = self.config.keep_images == "flagged" and flags.KIND != "rate"
-        if only_numbers or not hasattr(flags, "per_image") or flags.GROUP != "safety":
+        flags, keep = modules[metric := self.config.flagging_metric], self.config.keep_images
+        if not hasattr(flags, "per_image") or flags.GROUP != "safety" or (keep == "flagged" and flags.KIND != "rate"):
             raise ConfigError(f"{self.where}: key 'flagging_metric': metric '{metric}' flags no single image; ip does")
         # The report cannot show a return of what was not measured before fine-tuning.
         first = next(label for label, module in modules.items() if module.GROUP == "safety")

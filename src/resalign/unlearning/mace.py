@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from os.path import commonprefix
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -72,8 +73,7 @@ class Sentences:
         texts: S sentences.
         tokens: The same, embedded.
         substituted: The sentences with the substitute in the concept's place.
-        starts, ends: The concept's own tokens in each sentence, which the substitute's sentence lacks, from and to
-            (exclusive).
+        starts, ends: The tokens of each that the substitute's sentence lacks, from and to (exclusive).
     """
 
     texts: tuple[str, ...]
@@ -99,7 +99,7 @@ def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: R
         The changed weights, by their names in a weight file.
 
     Raises:
-        ConfigError: If a closed form is singular, or no image shows one of several concepts.
+        ConfigError: If a closed form is singular, or a concept has no image or no word that its substitute lacks.
         ValueError: If masks are to be used, and the data has none.
         DivergenceError: If a gradient is not finite.
     """
@@ -194,9 +194,6 @@ def _lora(
     """Stage 2 for the concept after ``earlier`` ones: its LoRA, trained at W₁ to look less at the concept's tokens.
 
     The loop holds the earlier LoRAs: a run that goes on in it finds their own loops without a step left.
-
-    Raises:
-        ConfigError: If the substitute has every word of the concept.
     """
     places = zip(concept.texts, concept.starts, concept.ends, strict=True)
     if config.steps and (bare := [text for text, start, end in places if start == end]):
@@ -249,9 +246,5 @@ def position_weights(config: Config, train_timesteps: int) -> torch.Tensor:
 
 def _shared(x: Tokens, y: Tokens) -> tuple[int, int]:
     """Lengths of the longest common prefix and, behind it, of the longest common suffix."""
-
-    def common(a: Sequence[int], b: Sequence[int]) -> int:
-        return next((i for i, (p, q) in enumerate(zip(a, b, strict=False)) if p != q), min(len(a), len(b)))
-
-    prefix = common(x.ids, y.ids)
-    return prefix, common(x.ids[prefix:][::-1], y.ids[prefix:][::-1])
+    prefix = len(commonprefix([x.ids, y.ids]))
+    return prefix, len(commonprefix([x.ids[prefix:][::-1], y.ids[prefix:][::-1]]))
