@@ -32,7 +32,7 @@ test-all: $(INSTALLED) ## Run the quick tests and the slow ones: real workflows,
 	@$(PYTEST) -m "not large" $(ARGS)
 
 gpu: $(INSTALLED) ## On a GPU, under 10 minutes: a step of each row of ResAlign, 16 images, the tests marked cuda (FOLDER=path, 11 GB)
-	@$(IN_VENV) sh bench/gpu.sh $(or $(FOLDER),resources/gpu)
+	@$(IN_VENV) sh bench/gpu.sh "$(or $(FOLDER),resources/gpu)"
 
 slurm-test: $(INSTALLED) ## Run a small grid on a SLURM of its own, disturbed in every way (root on Debian; installs slurm-wlm, munge)
 	@$(IN_VENV) python -m tests.slurm.cluster

@@ -139,6 +139,18 @@ def test_what_has_no_rate_enters_no_sum() -> None:
     assert "hours unknown" in describe(demo(), {}, UNSCALED)
 
 
+@pytest.mark.parametrize("less_memory", [{"gradient_checkpointing": True}, {"micro_batch_size": 1}])
+def test_passes_that_are_computed_again_take_a_third_more(less_memory: dict[str, Any]) -> None:
+    usual, again = (
+        next(work for work in planned_work(plan) if work.member == "resalign").passes
+        for plan in (demo(), demo(resources={"unlearn": less_memory}))
+    )
+    assert usual is not None
+    assert again is not None
+    assert again.gradient == pytest.approx(usual.gradient * 4 / 3)
+    assert again.forward == usual.forward > 0
+
+
 def test_devices_are_never_added_up() -> None:
     rates: Rates = {("attack", "full"): GPU, ("sample", "png images"): Rate(1.0, device="core")}
     text = " ".join(describe(demo(), rates, UNSCALED).split())

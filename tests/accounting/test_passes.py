@@ -103,5 +103,8 @@ def test_the_timed_step_of_resalign_has_the_passes_of_its_rate() -> None:
     usual, found = read_rates(RATES, "sd-v1-4")["unlearn", "resalign"].passes, config.denoiser_passes
     assert usual is not None
     assert (found.gradient, found.forward) == pytest.approx((usual.gradient, usual.forward))
+    # Of 3 draws with 5 products each, a product is two gradients in place of three passes.
+    differences = config.model_copy(update={"hessian_products": "finite_difference"})
+    assert found.gradient - differences.denoiser_passes.gradient == 15
     first_order = config.model_copy(update={"beta": 0.0})
     assert first_order.denoiser_passes == Passes(gradient=5, forward=4)

@@ -124,7 +124,7 @@ def test_the_concepts_tokens_are_found_in_every_sentence(
 def test_a_concept_without_a_word_of_its_own_is_refused(
     loaded: LoadedPipeline, unlearning_data: UnlearningData
 ) -> None:
-    with pytest.raises(ConfigError, match="mace: 'a photo of seven' has no word that it has not with its substitute"):
+    with pytest.raises(ConfigError, match="mace: the substitute leaves no word of 'a photo of seven' out"):
         trained(loaded, about(unlearning_data, (("seven",), "red seven")))
 
 

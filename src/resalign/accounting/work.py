@@ -18,8 +18,8 @@ from resalign.jobs.ablation import AblationJob
 from resalign.jobs.digits import digits_parts
 
 STAGES = ("assets", "unlearn", "attack", "sample", "score")  # in the order of the table
-# A pass with a gradient whose activations are computed again, in place of kept: of forward and backward, twice as long
-# as forward, the forward once more.
+# A pass with a gradient whose activations are computed again: one more forward [Chen 2016, arXiv 1604.06174], which is a
+# third of forward and backward.
 RECOMPUTED = 4 / 3
 
 
@@ -195,11 +195,12 @@ def image_files(plan: Plan) -> tuple[int, int, int] | None:
     in_a_file = shards.MOST_FILES if config.sampling.image_files == "shards" else 1
     for stage in plan.sample.values():
         for seed in plan.seeds(stage):
+            on_page = prune.shown(plan, seed)
             for name, count, states in _sampled(plan, stage):
                 if count.prompts is None:
                     return None
                 files += states * math.ceil(count.prompts * count.images / in_a_file)
                 more = max(more, count.prompts * count.images if in_a_file > 1 else 0)
-                if name in prune.shown(plan, seed):
+                if name in on_page:
                     shown += states * min(count.prompts, config.report.gallery_prompts)
     return files, more, shown

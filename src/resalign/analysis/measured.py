@@ -65,11 +65,8 @@ def samples(collected: Collected, job: MeasureJob) -> pd.DataFrame:
         for module, config, info in collected.metrics.values()
         if info.group == "utility" and hasattr(config, "prompts")
     ]
-    parts = []
-    for prompts in dict.fromkeys([job.gallery, *lists]):
-        frame = first_images(collected, job, prompts)
-        first = frame["prompt_id"].drop_duplicates().head(job.report.gallery_prompts)
-        parts.append(frame[frame["prompt_id"].isin(first)].assign(prompt_set=prompts))
+    shown = dict.fromkeys([job.gallery, *lists])
+    parts = [first_images(collected, job, prompts).assign(prompt_set=prompts) for prompts in shown]
     columns = ["prompt_set", *STATE, "seed", "prompt_id", "prompt", "image_index", "path", "flagged"]
     return pd.concat(parts, ignore_index=True)[columns]
 

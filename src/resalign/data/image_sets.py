@@ -45,7 +45,15 @@ def seeded_order(keys: Iterable[str], *seed: str | int) -> list[str]:
     return sorted(keys, key=lambda key: (derive_seed("choice", *seed, key), key))
 
 
-def write_splits(pictures: Sequence[Picture], splits: Splits, seed: int, output: Path, *, label: str) -> None:
+def write_splits(
+    pictures: Sequence[Picture],
+    splits: Splits,
+    seed: int,
+    output: Path,
+    *,
+    label: str,
+    remedy: str = "lower their sizes",
+) -> None:
     """Writes disjoint splits, one folder each below ``output``.
 
     Args:
@@ -54,6 +62,7 @@ def write_splits(pictures: Sequence[Picture], splits: Splits, seed: int, output:
         seed: Decides which image is in which split, and their order.
         output: Where the folders are made.
         label: What the pictures come from, for messages.
+        remedy: What to do about too few of them.
 
     Raises:
         DataError: If there are too few pictures, or one of them is broken.
@@ -71,7 +80,7 @@ def write_splits(pictures: Sequence[Picture], splits: Splits, seed: int, output:
         raise DataError(f"{label}: splits {splits}: give folder names with sizes, and at most one null, for the rest")
     needed = sum(sizes.values()) + len(rest)
     if len(by_key) < needed:
-        raise DataError(f"{label}: the splits {sizes} need {needed} images, there are {len(by_key)}; lower their sizes")
+        raise DataError(f"{label}: the splits {sizes} need {needed} images, there are {len(by_key)}; {remedy}")
     sizes |= dict.fromkeys(rest, len(by_key) - sum(sizes.values()))
     order = seeded_order(by_key, seed)
     for name in splits:

@@ -197,7 +197,7 @@ def _lora(
     """
     places = zip(concept.texts, concept.starts, concept.ends, strict=True)
     if config.steps and (bare := [text for text, start, end in places if start == end]):
-        raise ConfigError(f"mace: {bare[0]!r} has no word that it has not with its substitute; name another")
+        raise ConfigError(f"mace: the substitute leaves no word of {bare[0]!r} out; name another substitute")
     index = len(earlier)
     variables = parametrisation.initial(refined, run.generator("mace", "lora", index))
     conditioning = loaded.encode_prompts(concept.texts)

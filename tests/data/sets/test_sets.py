@@ -129,7 +129,7 @@ def test_a_choice_depends_on_the_seed_alone(tmp_path: Path) -> None:
         ("columns", "no table with the columns image_name, prompt"),
         ("bytes", "no table with the columns"),
         ("images", "lists 1 images that are not in their part, such as '00000099.png'"),
-        ("few", "need 99 images, there are 12; lower their sizes"),
+        ("few", "need 99 images, there are 12; lower their sizes, or name more parts"),
     ],
 )
 def test_diffusiondb_that_is_not_whole(tmp_path: Path, table: str, message: str) -> None:

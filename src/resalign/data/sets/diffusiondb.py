@@ -26,6 +26,7 @@ from resalign.errors import DataError
 from resalign.tracking import log
 
 INPUTS = ("source",)
+REMEDY = "lower their sizes, or name more parts in the asset's files"
 COLUMNS = ("image_name", "prompt", "part_id", "image_nsfw", "prompt_nsfw")
 
 
@@ -65,8 +66,7 @@ def prepare(config: Config, output: Path) -> None:
             Picture(f"{part}/{name}", prompt, partial(members[part].read, name))
             for part, name, prompt in _safe_rows(config, folder / config.table, members)
         ]
-        safe = f"{folder}: of {len(members)} parts, what is safe (more parts in the asset's files have more)"
-        write_splits(pictures, config.splits, config.seed, output, label=safe)
+        write_splits(pictures, config.splits, config.seed, output, label=str(folder), remedy=REMEDY)
 
 
 def _safe_rows(config: Config, table: Path, members: dict[int, Members]) -> list[tuple[int, str, str]]:
