@@ -18,8 +18,8 @@ from resalign.jobs.ablation import AblationJob
 from resalign.jobs.digits import digits_parts
 
 STAGES = ("assets", "unlearn", "attack", "sample", "score")  # in the order of the table
-# A pass with a gradient whose activations are computed again: one more forward [Chen 2016, arXiv 1604.06174], which is a
-# third of forward and backward.
+# A pass with a gradient whose activations are computed again: one more forward [Chen 2016, arXiv 1604.06174], which
+# is a third of forward and backward.
 RECOMPUTED = 4 / 3
 
 
