@@ -34,9 +34,9 @@ test-all: $(INSTALLED) ## Run the quick tests and the slow ones: real workflows,
 gpu: $(INSTALLED) ## On a GPU, under 10 minutes: a step of each row of ResAlign, 16 images, the tests marked cuda (FOLDER=path, 11 GB)
 	@$(IN_VENV) sh bench/gpu.sh "$(or $(FOLDER),resources/gpu)"
 
-slurm-test: $(INSTALLED) ## Run a small grid on a SLURM of its own, disturbed in every way (root on Debian; installs slurm-wlm, munge)
+slurm-test: $(INSTALLED) ## Run a small grid, disturbed in every way, and the paper's in small on a SLURM of its own (root on Debian; installs slurm-wlm, munge)
 	@$(IN_VENV) python -m tests.slurm.cluster
-	@$(IN_VENV) pytest tests/slurm $(ARGS)
+	@$(IN_VENV) pytest tests/slurm -m "large or not large" $(ARGS)
 
 costs: $(INSTALLED) ## Jobs, device hours and disk of an experiment before it is run (CONFIG=config/demo.yaml for another)
 	@$(IN_VENV) python -m resalign.accounting.costs --configfile $(CONFIG) $(ARGS)

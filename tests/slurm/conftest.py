@@ -1,4 +1,4 @@
-"""One cluster, the paper's experiment in small, an undisturbed grid, and the scenarios that disturb copies of it."""
+"""One cluster, an undisturbed grid, scenarios that disturb copies of it side by side, and the paper's run in small."""
 
 import signal
 from collections.abc import Iterator
@@ -31,26 +31,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def started(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Future[Grid]"]:
-    """The paper's experiment in small, under way beside the first grid: most of its time is waiting."""
-    with serving() as server, ThreadPoolExecutor(1) as pool:
-        grid = paper_grid(tmp_path_factory.mktemp("paper") / "copy", cluster, server)
-        try:
-            yield pool.submit(scenarios.run, scenarios.undisturbed, grid)
-        finally:
-            grid.stop()
-
-
-@pytest.fixture(scope="session")
-def paper(started: "Future[Grid]") -> Grid:
-    """The paper's experiment in small, at its end."""
-    grid = started.result()
-    assert grid.runs[-1].returncode == 0, grid.log.read_text()[-5000:]
-    return grid
-
-
-@pytest.fixture(scope="session")
-def whole(cluster: Cluster, started: "Future[Grid]", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
+def whole(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
     """A grid that nothing has disturbed."""
     grid = Grid(copy_of_the_repository(tmp_path_factory.mktemp("grids") / "whole"), cluster)
     try:
@@ -61,9 +42,8 @@ def whole(cluster: Cluster, started: "Future[Grid]", tmp_path_factory: pytest.Te
 
 
 @pytest.fixture(scope="session")
-def disturbed(whole: Grid, started: "Future[Grid]") -> Iterator[dict[str, "Future[Grid]"]]:
+def disturbed(whole: Grid) -> Iterator[dict[str, "Future[Grid]"]]:
     """The grids of :mod:`tests.slurm.scenarios`, by name, side by side: most of their time is waiting."""
-    wait([started])  # it would not survive the crash of the node
     grids = {scenario: whole.copy(scenario.__name__) for scenario in scenarios.ALL}
     with ThreadPoolExecutor(len(grids)) as pool:
         try:
@@ -78,3 +58,15 @@ def disturbed(whole: Grid, started: "Future[Grid]") -> Iterator[dict[str, "Futur
         for scenario, grid in grids.items():
             print(f"{scenario.__name__}: {grid.seconds:.0f} s")  # noqa: T201 (shown by pytest -s)
         yield {scenario.__name__: future for scenario, future in found.items()}
+
+
+@pytest.fixture(scope="session")
+def paper(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
+    """The paper's experiment in small, at its end."""
+    with serving() as server:
+        grid = paper_grid(tmp_path_factory.mktemp("paper") / "copy", cluster, server)
+        try:
+            assert grid.run() == 0, grid.log.read_text()[-5000:]
+            yield grid
+        finally:
+            grid.stop()

@@ -20,12 +20,6 @@ def run(scenario: Scenario, grid: Grid) -> Grid:
         grid.stop()
 
 
-def undisturbed(grid: Grid) -> Grid:
-    """Nothing happens."""
-    grid.run()
-    return grid
-
-
 def time_limit(grid: Grid) -> Grid:
     """A job that would take longer than its run time of one minute, SLURM's shortest."""
     grid.forget("attack/graddiff*")

@@ -4,12 +4,16 @@ import csv
 import re
 from collections import Counter
 
+import pytest
+
 from resalign.config.shape import ResourcesConfig
 from resalign.config.strict import read_yaml
 from tests.assets.paper_run import CONFIG, ROOT
 
 from .grid import Grid
 from .paper import KEPT, ROW
+
+pytestmark = pytest.mark.large
 
 ASKED = {stage: ResourcesConfig.parse(of, where=stage) for stage, of in read_yaml(ROOT / CONFIG)["resources"].items()}
 ON_A_GPU = {"unlearn", "attack", "generate", "sample_score", "score_reference"}
