@@ -9,6 +9,7 @@ import pytest
 from resalign.config.plan import Plan, load_plan
 from resalign.jobs.attack import AttackJob
 from resalign.jobs.job import Job
+from resalign.jobs.prune import PruneJob
 from resalign.jobs.report import ReportJob
 from resalign.jobs.sample import SampleJob
 from resalign.jobs.unlearn import UnlearnJob
@@ -16,7 +17,7 @@ from resalign.running.stage import parse_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 # Rules whose job is one run's.
-ONE_RUN = ("attack", "digits", "fetch", "prepare", "sample", "score", "unlearn")
+ONE_RUN = ("attack", "digits", "fetch", "prepare", "prune", "sample", "score", "unlearn")
 LONGEST_ARGUMENT_BYTES = 32 * 4096  # MAX_ARG_STRLEN, execve(2)
 
 
@@ -36,6 +37,7 @@ def test_a_job_of_one_run_is_an_argument(plan: Plan) -> None:
     made: list[Job] = [UnlearnJob.of(plan, stage) for stage in plan.unlearn.values()]
     made += [AttackJob.of(plan, stage, "0") for stage in plan.attack.values()]
     made += [SampleJob.of(plan, stage, "0", plan.tier) for stage in plan.sample.values()]
+    made += [PruneJob.of(plan, stage, "0", plan.tier) for stage in plan.score.values()]
     assert max(len(job.text()) for job in made) < LONGEST_ARGUMENT_BYTES / 4
 
 
