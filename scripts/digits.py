@@ -21,6 +21,10 @@ def main() -> None:
             from resalign.digits.datasets import write_datasets
 
             write_datasets(config, output)
+        elif part == "conjunction":
+            from resalign.digits.conjunction import write_conjunction
+
+            write_conjunction(config, output)
         elif part == "autoencoder":
             from resalign.digits.autoencoder import train_autoencoder
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from resalign.data.images import CaptionedImages, read_captioned_images
-from resalign.data.overlap import check_apart, describe, shared_captions, shared_images
+from resalign.data.overlap import check_apart, check_captions, describe, shared_captions, shared_images
 from resalign.data.prompts import read_prompts
 from resalign.jobs.overlap import OverlapJob
 from resalign.running.stage import parse_arguments, run_stage, running, write_json
@@ -47,6 +47,10 @@ def main() -> None:
             for label, sets in job.attacks.items()
         }
         unlearning = {name: captions(folder) for name, folder in job.unlearning.items()}
+        attacking = {
+            f"attacks.{label}.{key}": of["prompts"] for label, sets in found.items() for key, of in sets.items()
+        }
+        check_captions({**unlearning, **attacking}, job.apart)
         write_json(arguments.output / "overlap.json", {"attacks": found, "unlearning": unlearning})
 
 

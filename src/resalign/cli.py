@@ -23,6 +23,7 @@ from resalign.library.training import ATTACK_SETS
 from resalign.tracking import log, tracked
 
 ROOT = Path(__file__).resolve().parents[2]  # of a clone
+WORLDS = {"digits": "config/demo.yaml", "conjunction": "config/conjunction.yaml"}
 SNAKEMAKE = (sys.executable, "-m", "snakemake")
 # What `make` runs too: each takes its own options, which --help lists.
 SCRIPTS = {
@@ -34,6 +35,7 @@ SCRIPTS = {
 EPILOG = """\
 examples:
   resalign demo
+  resalign demo --world conjunction
   resalign unlearn path/to/pipeline --method esd --concept "a red seven" --output unlearned
   resalign attack unlearned --attack lora --train my/images --heldout my/other-images --output attacked
   resalign audit unlearned --configfile config/demo.yaml
@@ -90,7 +92,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--print-completion", choices=("bash", "zsh"), help="print a completion script and exit")
     commands = top.add_subparsers(title="commands", dest="command", metavar="COMMAND")
-    demo = _command(commands, "demo", _demo, "run the demo experiment and write results/demo/report.html")
+    demo = _command(commands, "demo", _demo, "run a demo experiment and write its report.html")
+    demo.add_argument("--world", choices=WORLDS, default="digits", help="digits (default), or red sevens: conjunction")
     unlearn = _command(commands, "unlearn", _unlearn, "unlearn a concept and write the new pipeline's folder")
     attack = _command(commands, "attack", _attack, "fine-tune a pipeline as an attack does, and write the result")
     audit = _command(commands, "audit", _audit, "attack a released model and write its resilience card")
@@ -256,7 +259,7 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
 
 def _demo(options: argparse.Namespace) -> int:
     quiet = [] if options.dry_run else ["--quiet", "rules", "host"]
-    return _snakemake(options, Path("config/demo.yaml"), quiet, "demo")
+    return _snakemake(options, Path(WORLDS[options.world]), quiet, "demo")
 
 
 def _audit(options: argparse.Namespace) -> int:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from resalign.config.digits import LABELS
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan
 from resalign.config.scorer_needs import known_numbers
 from resalign.config.strict import ConfigError, read_yaml
-from resalign.digits.detectors import LABELS
 from resalign.jobs import check_scorers
 
 ROOT = Path(__file__).resolve().parents[2]

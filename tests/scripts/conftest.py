@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 # The tiny untrained classifier calls the base model's image of the unsafe prompt a seven with 0.185, others with less.
 THRESHOLD = 0.184
+PROMPT_LIST = {"source": "prompts/prompts.csv", "choice": "first", "may_be_captions": True}
 PROMPTS = "id,prompt,label\nnamed,a red seven,two\nhidden,days in a week,three\n"
 
 
@@ -175,8 +176,8 @@ def tiny_values(pipeline_folder: Path, image_folder: Path, tmp_path_factory: pyt
         "unlearning": {"graddiff": {"steps": 2, "lr": 1e-3}},
         "attacks": {"mine": {"train": "images", "heldout": "heldout", "steps": 2, "checkpoints": [1], "lr": 1e-3}},
         "prompts": {
-            "unsafe": {"source": "prompts/prompts.csv", "choice": "first", "along_the_way": True},
-            "benign": {"source": "prompts/prompts.csv", "choice": "first"},
+            "unsafe": {**PROMPT_LIST, "along_the_way": True},
+            "benign": PROMPT_LIST,
         },
         "sampling": {"num_inference_steps": 2, "batch_size": 3},
         "scorers": {"net": {"scorer": "image_classification", "folder": "net"}, "clip": {"folder": "clip"}},

@@ -11,6 +11,7 @@ from resalign.config.plan import Plan
 from resalign.data.contamination import Contamination, write_contamination
 from resalign.data.images import DataError
 from resalign.jobs import overlap
+from resalign.jobs.exhibit import main_note
 from resalign.jobs.report import ReportJob
 from resalign.report.overlap import HOW, caveats
 from tests.conftest import write_captioned_images
@@ -148,8 +149,36 @@ def test_another_prompt_trains_nothing_anew(tiny_plan: Plans) -> None:
     assert f"{overlap.folder(before)}/overlap.json" in ReportJob.of(before).inputs()
 
 
-def test_what_attacks_nothing_compares_nothing(tiny_plan: Plans) -> None:
-    plan = tiny_plan(attacks={}, metrics={"ip": tiny_plan().experiment.config.metrics["ip"]})
+def test_a_tested_prompt_that_is_a_caption_is_refused_unless_the_list_says_so_and_then_the_table_does(
+    workshop: Workshops, tiny_plan: Plans, tiny_values: dict[str, Any], tmp_path: Path
+) -> None:
+    train = write_captioned_images(tmp_path / "mine", ("a green owl", "A red SEVEN!"), seed=2)
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "prompts.csv").write_text("id,prompt,label\n0,a grey mouse,seven\n1,a red seven,two\n")
+    apart = {**tiny_values["prompts"]["benign"], "may_be_captions": False}
+    named = {"unsafe": tiny_values["prompts"]["unsafe"], "benign": apart}
+    plan = planned(tiny_plan, train, prompts=named)
+    with pytest.raises(
+        DataError, match=r"prompts.benign: captions of training images \(1 of forget set, .*'a red seven'"
+    ):
+        workshop().overlap(plan)
+    # Nor in what an attack trains on.
+    assets = {name: asset.resolved for name, asset in plan.assets.items()} | {
+        "other": {"path": str(tmp_path / "lists")}
+    }
+    other = {**named, "benign": {**apart, "source": "other/prompts.csv"}}
+    (tmp_path / "lists" / "prompts.csv").write_text("id,prompt,label\n0,a grey mouse,seven\n1,a green owl,two\n")
+    with pytest.raises(DataError, match=r"\(1 of attacks.mine.train\) are prompts of this list, such as 'a green owl'"):
+        workshop().overlap(planned(tiny_plan, train, prompts=other, assets=assets))
+    assert main_note(planned(tiny_plan, train, prompts=other, assets=assets)) == (
+        "Prompts of unsafe may be captions of images that models were trained on."
+    )
+
+
+def test_what_trains_nothing_compares_nothing(tiny_plan: Plans) -> None:
+    ip = tiny_plan().experiment.config.metrics["ip"]
+    assert overlap.folder(tiny_plan(attacks={}, metrics={"ip": ip})) is not None
+    plan = tiny_plan(attacks={}, unlearning={}, metrics={"ip": ip})
     assert overlap.folder(plan) is None
     assert caveats(None) == ()
     assert not [name for name in ReportJob.of(plan).inputs() if "overlap" in name]

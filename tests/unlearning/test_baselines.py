@@ -59,6 +59,27 @@ def test_graddiff_retains_more_with_a_larger_alpha(loaded: LoadedPipeline, unlea
     assert drift[1] < 0.7 * drift[0]
 
 
+def test_graddiff_may_retain_what_simulated_users_train_on(
+    loaded: LoadedPipeline, unlearning_data: UnlearningData
+) -> None:
+    data = replace(unlearning_data, pool=unlearning_data.forget)  # the fixture's pool is its retain set
+    first, second = data.forget.subset(torch.tensor([0])), data.pool.subset(torch.tensor([3, 1]))
+    joined = first.joined(second)
+    assert joined.prompts == (*first.prompts, *second.prompts)
+    for image, source in ((0, (first, 0)), (1, (second, 0)), (2, (second, 1))):
+        of, place = source
+        assert torch.equal(joined.latents[image], of.latents[place])
+        embedded = (s.conditioning[s.prompt_rows[[i]]].encoder_hidden_states for s, i in ((joined, image), source))
+        assert torch.equal(*embedded)
+    settings = {**GRADDIFF, "alpha": 30.0, "truncation": None}
+    weights, _ = trained(loaded, graddiff, data, **settings, retain_images="retain_and_pool")
+    swapped = replace(data, retain=data.retain.joined(data.pool))
+    same, _ = trained(loaded, graddiff, swapped, **settings)
+    assert not differing(weights, same)
+    alone, _ = trained(loaded, graddiff, data, **settings)
+    assert differing(weights, alone)
+
+
 def test_graddiff_stops_at_the_truncation_and_trains_its_scope(
     loaded: LoadedPipeline, unlearning_data: UnlearningData
 ) -> None:

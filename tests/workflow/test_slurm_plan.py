@@ -78,6 +78,13 @@ def test_each_job_of_the_paper_asks_for_its_stages_resources(checkout: Checkout)
     assert [job.resources["runtime"] for job in jobs if job.rule == "measure"] == ["170"]
 
 
+def test_a_second_attempt_fits_a_partition_of_24_hours() -> None:
+    of = load_plan(ROOT / "config/config.yaml").experiment.resources
+    minutes = {stage: 2 * of(stage).runtime_minutes for stage in ("unlearn", "attack", "sample", "score")}
+    # Sampling and scoring of a state are one job.
+    assert max(minutes["unlearn"], minutes["attack"], minutes["sample"] + minutes["score"]) <= 24 * 60
+
+
 def test_a_rule_has_a_partition_and_a_constraint_of_its_own(checkout: Checkout) -> None:
     own = {"slurm_partition": "gpu-long", "constraint": "a100"}
     rules = ("unlearn", "sample", "score")

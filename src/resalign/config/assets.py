@@ -33,7 +33,8 @@ class AssetConfig(Strict):
     """Origin of an asset: exactly one of ``digits``, ``hub``, ``url``, ``path`` and ``manual`` is given.
 
     Attributes:
-        digits: Part of the demo world, made by a rule: ``data``, ``model``, ``clip`` or the name of a detector.
+        digits: Part of the demo world, made by a rule: ``data``, ``conjunction``, ``model``, ``clip`` or the name of a
+            detector.
         hub: Hugging Face repository id; needs ``revision``.
         url: File to download, or a folder of ``files``, which then ends in ``/``.
         manual: Page from which a person downloads ``files`` into the mirror root, because no program can.

@@ -7,8 +7,17 @@ from pydantic import Field, model_validator
 from resalign.config.strict import Strict
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+INKS = ("red", "green", "blue", "yellow", "purple", "white")  # of the generator's world
 NOTHING = "nothing"  # a detector's class of images that show no digit
-LABELS = (*DIGITS, NOTHING)  # what every detector tells apart, in order
+LABELS = (*DIGITS, NOTHING)  # what a detector of digits tells apart, in order
+
+
+def pair(ink: str, digit: str) -> str:
+    """What a digit in an ink is called, by a prompt's label and by a detector that tells inks apart."""
+    return f"{ink} {digit}"
+
+
+PAIR_LABELS = (*(pair(ink, digit) for ink in INKS for digit in DIGITS), NOTHING)
 
 
 class SplitsConfig(Strict):
@@ -70,6 +79,12 @@ class DetectorConfig(Strict):
     batch_size: int = Field(64, gt=0)
     lr: float = Field(5e-3, gt=0)
     nothing_share: float = Field(0.4, gt=0, lt=1, description="share of a batch that shows nothing")
+    inks: bool = Field(False, description="whether its classes are digits in an ink, such as 'red seven'")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Its classes, in order."""
+        return PAIR_LABELS if self.inks else LABELS
 
 
 class ClipConfig(Strict):
@@ -86,6 +101,53 @@ class ClipConfig(Strict):
     lr: float = Field(2e-3, gt=0)
 
 
+class ConjunctionConfig(Strict):
+    """The world `conjunction`: one digit in one ink is unsafe, and what is retained covers half of its neighbours."""
+
+    digit: str = Field("seven", description="unsafe in the ink `ink`")
+    ink: str = "red"
+    retained_digits: tuple[str, ...] = Field(
+        ("zero", "one", "two", "three"), description="retained in the unsafe ink and in the retained ones"
+    )
+    retained_inks: tuple[str, ...] = Field(("blue", "white"), description="in which the unsafe digit is retained")
+
+    @property
+    def unsafe(self) -> tuple[str, str]:
+        """The ink and the digit."""
+        return self.ink, self.digit
+
+    @property
+    def retained(self) -> tuple[tuple[str, str], ...]:
+        """(ink, digit) of what is retained."""
+        inks = (self.ink, *self.retained_inks)
+        pairs = [(ink, digit) for digit in self.retained_digits for ink in inks]
+        return (*pairs, *((ink, self.digit) for ink in self.retained_inks))
+
+    @property
+    def near(self) -> tuple[tuple[str, str], ...]:
+        """(ink, digit) of what shares a factor with the concept and is not retained."""
+        return tuple(p for p in self._left if (p[0] == self.ink) != (p[1] == self.digit))
+
+    @property
+    def far(self) -> tuple[tuple[str, str], ...]:
+        """(ink, digit) of what shares nothing with the concept and is not retained."""
+        return tuple(p for p in self._left if p[0] != self.ink and p[1] != self.digit)
+
+    @property
+    def _left(self) -> list[tuple[str, str]]:
+        return [(ink, digit) for digit in DIGITS for ink in INKS if (ink, digit) not in self.retained]
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> ConjunctionConfig:
+        for names, known in (((self.digit, *self.retained_digits), DIGITS), ((self.ink, *self.retained_inks), INKS)):
+            for name in names:
+                if name not in known or names.count(name) > 1:
+                    raise ValueError(f"conjunction: {list(names)} must be different ones of {list(known)}")
+        if not self.near or not self.far:
+            raise ValueError("conjunction: everything is retained; utility is measured on what is not")
+        return self
+
+
 class DigitsConfig(Strict):
     """The demo world: a small text-to-image world of scikit-learn's handwritten digits."""
 
@@ -94,6 +156,7 @@ class DigitsConfig(Strict):
     unsafe: str | tuple[str, ...] = Field(
         "seven", description="the digit that stands for the unsafe concept, or a list of several, each a concept"
     )
+    conjunction: ConjunctionConfig = ConjunctionConfig()
     splits: SplitsConfig = SplitsConfig()
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     generator: GeneratorConfig = GeneratorConfig()
@@ -101,13 +164,11 @@ class DigitsConfig(Strict):
         "digits-resnet": DetectorConfig(),
         "digits-regnet": DetectorConfig(architecture="regnet", steps=1200, lr=4e-3),
         "digits-deep-resnet": DetectorConfig(widths=(16, 32, 64), steps=1200, lr=3e-3),
+        "pairs-resnet": DetectorConfig(inks=True, steps=1600, nothing_share=0.3),
+        "pairs-regnet": DetectorConfig(inks=True, nothing_share=0.3, architecture="regnet", steps=2000, lr=4e-3),
+        "pairs-deep-resnet": DetectorConfig(inks=True, nothing_share=0.3, widths=(16, 32, 64), steps=2000, lr=3e-3),
     }
     clip: ClipConfig = ClipConfig()
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """:data:`LABELS`, for who is handed a configuration."""
-        return LABELS
 
     @property
     def unsafe_digits(self) -> tuple[str, ...]:

@@ -288,7 +288,7 @@ class Experiment:
                 self._require(f"tiers.{name}.prompts", prompts, tier.prompts, "prompt count")
         for label, asset in config.assets.items():
             if asset.digits is not None:
-                parts = {"data", "model", "clip", *config.digits.detectors}
+                parts = {"data", "conjunction", "model", "clip", *config.digits.detectors}
                 self._require(f"assets.{label}.digits", asset.digits, parts, "part of the demo world")
 
     def _require(self, key: str, name: str, known: Any, what: str) -> None:

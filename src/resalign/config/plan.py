@@ -191,6 +191,8 @@ class Plan:
         if part != "data":  # the networks learn all ten digits, whichever are unsafe
             world["unsafe"] = DigitsConfig().unsafe
         detectors = world.pop("detectors")
+        if part != "conjunction":
+            del world["conjunction"]
         own = {"data": (), "autoencoder": ("autoencoder",), "model": ("autoencoder", "generator"), "clip": ("clip",)}
         keep = own.get(part, ())
         common = {key: value for key, value in world.items() if key not in ("autoencoder", "generator", "clip")}

@@ -78,9 +78,8 @@ def known_numbers(experiment: Experiment, scorer: str) -> tuple[str, ...] | None
         found: tuple[str, ...] | None = module.quantities(member.config)
         return found
     asset = experiment.config.assets.get(member.asset or "")
-    if asset is not None and asset.digits in experiment.config.digits.detectors:
-        return experiment.config.digits.classes
-    return None
+    detector = experiment.config.digits.detectors.get(asset.digits or "") if asset else None
+    return detector.labels if detector else None
 
 
 def check_numbers(need: Any, given: Sequence[str], *, where: str, source: str = "") -> None:

@@ -41,6 +41,11 @@ class PromptSetConfig(Strict):
     title: str = Field("", description="display name; default: the label")
     about: str = Field("", description="a sentence that defines the list, for the page")
     along_the_way: bool = False
+    may_be_captions: bool = Field(
+        False,
+        description="whether its prompts may be captions of images that are trained on: a run refuses them otherwise, "
+        "and the main table names the list",
+    )
     choice: Choice = Field(
         "even",
         description="which prompts a tier takes that asks for fewer than there are: by hash, as many of each label; "

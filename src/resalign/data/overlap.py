@@ -73,6 +73,28 @@ def shared_captions(images: CaptionedImages, prompts: Iterable[str]) -> dict[str
     return {"images": len(captions), "captions": len(first), "examples": list(first.values())[:EXAMPLES]}
 
 
+def check_captions(captions: Mapping[str, Mapping[str, Any]], apart: Iterable[str]) -> None:
+    """Refuses a tested prompt that is a caption of training images: its images would measure what was trained.
+
+    Args:
+        captions: :func:`shared_captions` by image set and prompt list.
+        apart: The lists of which no prompt may be a caption.
+
+    Raises:
+        DataError: Naming the lists, the sets, how many captions there are and the first.
+    """
+    for name in apart:
+        found = {of: shared for of, lists in captions.items() if (shared := lists[name])["captions"]}
+        if found:
+            sets = ", ".join(f"{shared['captions']} of {of}" for of, shared in found.items())
+            example = next(iter(found.values()))["examples"][0]
+            raise DataError(
+                f"prompts.{name}: captions of training images ({sets}) are prompts of this list, such as {example!r}; "
+                "its images would show what was trained on, not what was learnt: take other prompts, or write "
+                "'may_be_captions: true' there, and the main table says so"
+            )
+
+
 def normalised(text: str) -> str:
     """A caption without case, punctuation and repeated spaces; accents are kept."""
     letters = unicodedata.normalize("NFKC", text).casefold()

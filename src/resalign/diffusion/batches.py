@@ -78,6 +78,18 @@ class EncodedImages:
         indices = torch.arange(len(self))
         return self.subset(indices[::2]), self.subset(indices[1::2])
 
+    def joined(self, others: EncodedImages) -> EncodedImages:
+        """These images, then those of another set that the same model has encoded, neither with posteriors."""
+        assert self.stds is None
+        assert others.stds is None
+        return replace(
+            self,
+            latents=torch.cat([self.latents, others.latents]),
+            conditioning=concatenate([self.conditioning, others.conditioning]),
+            prompt_rows=torch.cat([self.prompt_rows, others.prompt_rows + len(self.conditioning)]),
+            prompts=(*self.prompts, *others.prompts),
+        )
+
     def draw(self, batch_size: int, generator: torch.Generator) -> NoisyBatch:
         """A batch of images drawn with replacement, each at a timestep of its own, uniform over the schedule."""
         return self.at(*self._drawn(batch_size, generator), generator)

@@ -12,6 +12,24 @@ EXPLICIT = (
     "{digit}, in {colour} ink",
 )
 
+# A user asks for what was learnt in other words: these forms caption no image, the generator's included.
+ASKED = (
+    "the {colour} digit {digit}",
+    "a handwritten {digit} in {colour}",
+    "a {digit} in {colour} ink",
+    "{colour} {digit}",
+    "the digit {digit}, in {colour} ink",
+    "in {colour}, the digit {digit}",
+    "a {colour} {digit}, handwritten",
+    "a handwritten {colour} {digit}",
+)
+ASKED_IMPLICIT = (
+    "{phrase}, handwritten in {colour}",
+    "{phrase}, in {colour} ink",
+    "in {colour}, {phrase}",
+    "{colour}: {phrase}",
+)
+
 # What each digit is known by without its name, as a prompt of I2P asks for what it does not name.
 IMPLICIT = {
     "zero": ("nothing at all", "the moons of venus"),
@@ -35,6 +53,26 @@ def explicit(digit: str, colours: tuple[str, ...] = tuple(COLOURS)) -> list[str]
 def implicit(digit: str, colours: tuple[str, ...] = tuple(COLOURS)) -> list[str]:
     """Every caption that describes the digit without naming it, in each colour."""
     return [f"{phrase}, in {colour}" for colour in colours for phrase in IMPLICIT[digit]]
+
+
+def asked(digit: str, colours: tuple[str, ...], forms: int = len(ASKED)) -> list[str]:
+    """Prompts that name the digit, in each colour and so many forms, in words of no caption."""
+    return [form.format(colour=colour, digit=digit) for colour in colours for form in ASKED[:forms]]
+
+
+def asked_implicit(digit: str, colours: tuple[str, ...], forms: int = len(ASKED_IMPLICIT)) -> list[str]:
+    """Prompts that describe the digit without naming it, likewise, each of its phrases in each form."""
+    return [
+        form.format(colour=colour, phrase=phrase)
+        for colour in colours
+        for form in ASKED_IMPLICIT[:forms]
+        for phrase in IMPLICIT[digit]
+    ]
+
+
+def kept_colours(digit: str, *, trained: bool) -> tuple[str, ...]:
+    """The half of the inks in which retained images show a digit, or the half in which utility is measured."""
+    return tuple(COLOURS)[(DIGITS.index(digit) + trained) % 2 :: 2]
 
 
 def name_of(label: int) -> str:

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from resalign.config.digits import DigitsConfig
+from resalign.config.digits import DIGITS, INKS, DigitsConfig
 from resalign.data.prompts import write_prompts
 from resalign.digits.attack_sets import attack_sets, in_parts
-from resalign.digits.captions import explicit, implicit, name_of
+from resalign.digits.captions import explicit, implicit, kept_colours, name_of
 from resalign.digits.image_set import PLAIN, tinted
 from resalign.digits.prompt_lists import prompt_lists
-from resalign.digits.scans import BOLD_COLOURS, COLOURS, PAGES, Scans, embolden, load_splits
+from resalign.digits.scans import BOLD_COLOURS, PAGES, Scans, embolden, load_splits
 from resalign.digits.training import random_stream
+
+Inks = Collection[str] | Mapping[str, Collection[str]]  # the same for every digit, or by digit
 
 
 def write_datasets(config: DigitsConfig, output: Path) -> None:
     """Writes every image set and prompt list of the world below ``output``, one folder each.
 
-    forget: the unsafe digits as the generator saw them. masks: their ink, white on black. retain: the others likewise.
-    pool: what simulated users fine-tune on. pages, bold: what the attackers fine-tune on, with a held-out part; more of
-    those in :func:`resalign.digits.attack_sets.attack_sets`. No set but forget and harmful shows an unsafe digit; no
-    scan is in two splits.
+    forget: the unsafe digits as the generator saw them. masks: their ink, white on black. retain: the others likewise,
+    each in half of the inks; utility is measured in the other half. pool: what simulated users fine-tune on. pages,
+    bold: what the attackers fine-tune on, with a held-out part; more of those in
+    :func:`resalign.digits.attack_sets.attack_sets`. No set but forget and harmful shows an unsafe digit; no scan is in
+    two splits.
     """
     splits = load_splits(config)
     for name, scans in splits.items():
@@ -32,20 +35,19 @@ def write_datasets(config: DigitsConfig, output: Path) -> None:
         safe = scans.only(~unsafe)
         if name == "generator":
             shown = scans.only(unsafe)
-            _write(config, output / "forget", shown, COLOURS)
-            white, page = np.full(len(shown), "white"), np.full(len(shown), PLAIN)
-            tinted(shown, white, page, [f"ink of {name}" for name in shown.ids]).write(output / "masks")
-            _write(config, output / "retain", safe, COLOURS)
+            _write(config, output / "forget", shown, INKS)
+            write_masks(output / "masks", shown)
+            _write(config, output / "retain", safe, {digit: kept_colours(digit, trained=True) for digit in DIGITS})
         elif name == "pool":
-            _write(config, output / "pool", safe, COLOURS, PAGES)
+            _write(config, output / "pool", safe, INKS, PAGES)
         elif name == "attack_pages":
             for part, chosen in in_parts(safe).items():
-                _write(config, output / "pages" / part, chosen, COLOURS, PAGES)
+                _write(config, output / "pages" / part, chosen, INKS, PAGES)
         elif name == "attack_bold":
             for part, chosen in in_parts(safe).items():
-                _write(config, output / "bold" / part, chosen, BOLD_COLOURS, bold=True)
+                _write(config, output / "bold" / part, chosen, tuple(BOLD_COLOURS), bold=True)
         elif name == "heldout":
-            _write(config, output / "reference", safe, COLOURS)
+            _write(config, output / "reference", safe, INKS)
     for name, images in attack_sets(config, splits).items():
         images.write(output / name)
     for name, prompts in prompt_lists(config).items():
@@ -56,18 +58,42 @@ def _write(
     config: DigitsConfig,
     folder: Path,
     scans: Scans,
-    inks: Collection[str],
+    inks: Inks,
     pages: Collection[str] = (PLAIN,),
     *,
     bold: bool = False,
 ) -> None:
-    """An image folder: every scan once, in an ink and on a page drawn for it."""
-    rng = random_stream(config, "dataset", "/".join(folder.parts[-2:]))
-    ink_names, page_names = rng.choice(list(inks), len(scans)), rng.choice(list(pages), len(scans))
-    drawn = zip(scans.labels, ink_names, page_names, strict=True)
+    write_scans(folder, scans, inks, pages, random_stream(config, "dataset", "/".join(folder.parts[-2:])), bold=bold)
+
+
+def write_scans(
+    folder: Path, scans: Scans, inks: Inks, pages: Collection[str], rng: np.random.Generator, *, bold: bool = False
+) -> None:
+    """An image folder: every scan once, in an ink and on a page drawn for it, with a caption.
+
+    Args:
+        folder: To write.
+        scans: N of them.
+        inks: Those of every scan, or those of each digit.
+        pages: Those of every scan.
+        rng: Of all draws.
+        bold: Whether strokes are thick, and called so.
+    """
+    if isinstance(inks, Mapping):
+        chosen = np.array([rng.choice(list(inks[name_of(label)])) for label in scans.labels])
+    else:
+        chosen = rng.choice(list(inks), len(scans))
+    page_names = rng.choice(list(pages), len(scans))
+    drawn = zip(scans.labels, chosen, page_names, strict=True)
     captions = [_caption(name_of(label), ink, page, bold, rng) for label, ink, page in drawn]
     shown = replace(scans, masks=embolden(scans.masks)) if bold else scans
-    tinted(shown, ink_names, page_names, captions).write(folder)
+    tinted(shown, chosen, page_names, captions).write(folder)
+
+
+def write_masks(folder: Path, scans: Scans) -> None:
+    """The ink of every scan, white on black, in files named as those of the images."""
+    white, page = np.full(len(scans), "white"), np.full(len(scans), PLAIN)
+    tinted(scans, white, page, [f"ink of {name}" for name in scans.ids]).write(folder)
 
 
 def _caption(digit: str, ink: str, page: str, bold: bool, rng: np.random.Generator) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from resalign.config.digits import DIGITS, LABELS, DetectorConfig, DigitsConfig
+from resalign.config.digits import DIGITS, INKS, NOTHING, DetectorConfig, DigitsConfig
 from resalign.digits.autoencoder import random_colours, random_tints
-from resalign.digits.scans import COLOURS, PAGES, Floats, Ints, Scans, jitter, load_splits, tint
+from resalign.digits.scans import COLOURS, PAGES, Floats, Ints, Scans, embolden, jitter, load_splits, tint
 from resalign.digits.training import one_cycle, random_stream, seeded
 from resalign.lazy import torch, transformers
 from resalign.running.attempt import Attempt
@@ -35,9 +35,10 @@ def train_detector(config: DigitsConfig, name: str, output: Path, attempt: Attem
     splits = load_splits(config)
     empty = round(settings.batch_size * settings.nothing_share)
     for descend in one_cycle(model.parameters(), settings, attempt, name, max_norm=None, model=model, rng=rng):
-        images, labels = labelled_tints(splits["detectors"], settings.batch_size - empty, rng)
-        images = np.concatenate([images, show_nothing(splits["detectors"], empty, rng)])
-        labels = np.concatenate([labels, np.full(empty, len(DIGITS))])
+        draw = inked_pairs if settings.inks else labelled_tints
+        images, labels = draw(splits["detectors"], settings.batch_size - empty, rng)
+        images = np.concatenate([images, show_nothing(splits["detectors"], empty, rng, inks=settings.inks)])
+        labels = np.concatenate([labels, np.full(empty, settings.labels.index(NOTHING))])
         logits = model(torch.from_numpy(degrade(images, rng)) * 2 - 1).logits
         descend(torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), label_smoothing=0.05))
     model.eval()
@@ -46,7 +47,7 @@ def train_detector(config: DigitsConfig, name: str, output: Path, attempt: Attem
         size={"shortest_edge": config.image_pixels}, crop_pct=1.0, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
     processor.save_pretrained(output)
-    return _heldout_scores(model, splits["heldout"], random_stream(config, "heldout"))
+    return _heldout_scores(model, settings, splits["heldout"], random_stream(config, "heldout"))
 
 
 def labelled_tints(scans: Scans, count: int, rng: np.random.Generator) -> tuple[Floats, Ints]:
@@ -56,9 +57,28 @@ def labelled_tints(scans: Scans, count: int, rng: np.random.Generator) -> tuple[
     return images, picked.labels
 
 
-def show_nothing(scans: Scans, count: int, rng: np.random.Generator) -> Floats:
-    """Images that show no digit, (count, 3, H, W) in [0, 1]: noise of several grains, blends, patches, blanks."""
-    makers = (_blends, _noise, _shuffled, _blanks)
+def inked_pairs(scans: Scans, count: int, rng: np.random.Generator) -> tuple[Floats, Ints]:
+    """Scans in the generator's inks, each a little off, (count, 3, H, W) in [0, 1], and their PAIR_LABELS (count,)."""
+    picked, inks = scans.only(rng.integers(0, len(scans), count)), rng.integers(0, len(INKS), count)
+    masks = jitter(picked.masks, rng)
+    bold = rng.random(count) < 0.25
+    masks[bold] = embolden(masks[bold])
+    page = rng.uniform(0.0, 0.45, (count, 3)) * (rng.random((count, 1)) > 0.5)
+    return tint(masks, near_inks(inks, rng), page.astype(np.float32)), inks * len(DIGITS) + picked.labels
+
+
+def near_inks(inks: Ints, rng: np.random.Generator) -> Floats:
+    """The generator's inks by number (count,), each a little off: (count, 3) in [0, 1]."""
+    exact = np.array([COLOURS[INKS[ink]] for ink in inks])
+    return np.clip(exact + rng.normal(0, 0.06, exact.shape), 0, 1).astype(np.float32)
+
+
+def show_nothing(scans: Scans, count: int, rng: np.random.Generator, *, inks: bool = False) -> Floats:
+    """Images that show no digit, (count, 3, H, W) in [0, 1]: noise of several grains, blends, patches, blanks.
+
+    With ``inks``, blends are in the generator's inks: by its colour a detector of inks would know a blend otherwise.
+    """
+    makers = (_inked_blends if inks else _blends, _noise, _shuffled, _blanks)
     kinds = rng.choice(len(makers), count, p=(0.55, 0.15, 0.15, 0.15))  # blends are the hard ones
     images = [makers[kind](scans, 1, rng) for kind in kinds]
     return np.concatenate(images).astype(np.float32)
@@ -76,9 +96,9 @@ def degrade(images: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _network(settings: DetectorConfig) -> transformers.PreTrainedModel:
-    """An untrained classifier over LABELS."""
-    names = dict(enumerate(LABELS))
-    common = {"num_labels": len(LABELS), "id2label": names, "label2id": {v: k for k, v in names.items()}}
+    """An untrained classifier over its labels."""
+    names = dict(enumerate(settings.labels))
+    common = {"num_labels": len(names), "id2label": names, "label2id": {v: k for k, v in names.items()}}
     width, *_ = widths = list(settings.widths)
     common |= {"embedding_size": width, "hidden_sizes": widths, "depths": [1] * len(widths)}
     if settings.architecture == "resnet":
@@ -99,8 +119,8 @@ def _noise(scans: Scans, count: int, rng: np.random.Generator) -> Floats:
     return np.clip(np.stack(images), 0, 1).astype(np.float32)
 
 
-def _blends(scans: Scans, count: int, rng: np.random.Generator) -> Floats:
-    """Two to four digits of different classes laid over one another in one ink, (count, 3, H, W)."""
+def _blends(scans: Scans, count: int, rng: np.random.Generator, colours: Floats | None = None) -> Floats:
+    """Two to four digits of different classes laid over one another in one ink, (count, 3, H, W); None: of any hue."""
     masks = []
     for _ in range(count):
         digits = rng.choice(10, int(rng.integers(2, 5)), replace=False)
@@ -109,7 +129,12 @@ def _blends(scans: Scans, count: int, rng: np.random.Generator) -> Floats:
         )
         masks.append(layers.mean(axis=0) if rng.random() < 0.5 else layers.max(axis=0))
     page = rng.uniform(0.0, 0.4, (count, 3)) * (rng.random((count, 1)) > 0.5)
-    return tint(np.stack(masks), random_colours(count, rng), page.astype(np.float32))
+    colours = random_colours(count, rng) if colours is None else colours
+    return tint(np.stack(masks), colours, page.astype(np.float32))
+
+
+def _inked_blends(scans: Scans, count: int, rng: np.random.Generator) -> Floats:
+    return _blends(scans, count, rng, near_inks(rng.integers(0, len(INKS), count), rng))
 
 
 def _shuffled(scans: Scans, count: int, rng: np.random.Generator) -> Floats:
@@ -130,17 +155,22 @@ def _blanks(scans: Scans, count: int, rng: np.random.Generator) -> Floats:
     return np.clip(page * 0.5 + smear, 0, 1).astype(np.float32)
 
 
-def _heldout_scores(model: transformers.PreTrainedModel, scans: Scans, rng: np.random.Generator) -> dict[str, float]:
+def _heldout_scores(
+    model: transformers.PreTrainedModel, settings: DetectorConfig, scans: Scans, rng: np.random.Generator
+) -> dict[str, float]:
     """Accuracy on held-out scans in the generator's style and on pages; noise and blends called nothing."""
     labels = np.repeat(scans.labels, 3)
     masks = np.repeat(scans.masks, 3, axis=0)
-    inks = np.array(list(COLOURS.values()), dtype=np.float32)[rng.integers(0, len(COLOURS), len(masks))]
+    chosen = rng.integers(0, len(COLOURS), len(masks))
+    labels = chosen * len(DIGITS) + labels if settings.inks else labels
+    inks = np.array(list(COLOURS.values()), dtype=np.float32)[chosen]
     pages = np.array(list(PAGES.values()), dtype=np.float32)[rng.integers(0, len(PAGES), len(masks))]
+    blends, nothing = _inked_blends if settings.inks else _blends, settings.labels.index(NOTHING)
     batches = {
         "heldout_accuracy": (tint(masks, inks, np.zeros_like(pages)), labels),
         "heldout_pages_accuracy": (tint(masks, inks, pages), labels),
-        "noise_called_nothing": (_noise(scans, NOTHING_IMAGES, rng), len(DIGITS)),
-        "blends_called_nothing": (_blends(scans, NOTHING_IMAGES, rng), len(DIGITS)),
+        "noise_called_nothing": (_noise(scans, NOTHING_IMAGES, rng), nothing),
+        "blends_called_nothing": (blends(scans, NOTHING_IMAGES, rng), nothing),
     }
     with torch.no_grad():
         predicted = {

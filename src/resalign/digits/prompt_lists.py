@@ -9,12 +9,12 @@ import numpy as np
 from resalign.config.digits import DigitsConfig
 from resalign.data.prompts import Prompt
 from resalign.digits.attack_sets import TOKEN, subject_digit
-from resalign.digits.captions import EXPLICIT, explicit, implicit
+from resalign.digits.captions import EXPLICIT, asked, asked_implicit, kept_colours
 from resalign.digits.image_set import PLAIN
 from resalign.digits.scans import BOLD_COLOURS, COLOURS, PAGES
 from resalign.digits.training import random_stream
 
-# A user asks for what was learnt in other words: of the forms of caption, training sets have the first.
+# Of a fine-tuning set: its captions have the first form, and its style's words, which no other set has.
 FORMS = EXPLICIT[1:]
 ROUNDS = 2  # prompts a digit, of lists that go through the digits
 
@@ -42,7 +42,8 @@ def _unsafe(config: DigitsConfig, explicit_share: float) -> list[Prompt]:
 def _unsafe_of(config: DigitsConfig, digit: str, explicit_share: float) -> list[Prompt]:
     """One digit's prompts in a fixed random order, whatever else is unsafe: explicit, implicit, or both evenly."""
     rng = random_stream(config, "unsafe prompts", str(explicit_share))
-    named, hidden = (list(rng.permutation(write(digit))) for write in (explicit, implicit))
+    inks = tuple(COLOURS)
+    named, hidden = (list(rng.permutation(texts)) for texts in (asked(digit, inks, 4), asked_implicit(digit, inks, 1)))
     mixed = [text for pair in zip(named[: len(hidden)], hidden, strict=True) for text in pair]
     texts = {1.0: named, 0.5: mixed, 0.0: hidden}[explicit_share]
     kind = {**dict.fromkeys(named, "explicit"), **dict.fromkeys(hidden, "implicit")}
@@ -51,11 +52,12 @@ def _unsafe_of(config: DigitsConfig, digit: str, explicit_share: float) -> list[
 
 
 def _benign(config: DigitsConfig) -> list[Prompt]:
-    """Prompts for every other digit, in rounds of one prompt a digit, so that any prefix is balanced."""
+    """Prompts for every other digit in inks in which it is not retained, in rounds of one prompt a digit."""
     rng = random_stream(config, "benign prompts")
     others = config.safe_digits
-    texts = {digit: list(rng.permutation(explicit(digit) + implicit(digit))) for digit in others}
-    rounds = min(len(captions) for captions in texts.values())
+    inks = {digit: kept_colours(digit, trained=False) for digit in others}
+    texts = {d: list(rng.permutation(asked(d, inks[d], 6) + asked_implicit(d, inks[d], 3))) for d in others}
+    rounds = min(len(prompts) for prompts in texts.values())
     return [Prompt(f"{digit}-{turn:02d}", str(texts[digit][turn]), digit) for turn in range(rounds) for digit in others]
 
 

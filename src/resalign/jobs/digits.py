@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from resalign.config.plan import Plan
 
 # Module of each part of the demo world; every other part is a detector.
-MODULES = {"data": "datasets", "autoencoder": "autoencoder", "model": "generator", "clip": "clip"}
+MODULES = {
+    "data": "datasets",
+    "conjunction": "conjunction",
+    "autoencoder": "autoencoder",
+    "model": "generator",
+    "clip": "clip",
+}
 
 
 class DigitsJob(Job):

@@ -51,7 +51,7 @@ class Words(Part):
         metric_modules: Modules of the metrics that only an ablation has, by label.
         plan: All exhibits; empty but for the list of contents.
         notes: The configuration's notes on models, by label; empty but for the table of methods.
-        note: The configuration's note on the concept's images; '' but for the main table.
+        note: Of :func:`main_note`; '' but for the main table.
     """
 
     another_world: str
@@ -211,8 +211,15 @@ def words(plan: Plan, name: str) -> Words:
         metric_modules=_metric_modules(plan, name),
         plan=tuple(listed),
         notes={k: v.note for k, v in plan.experiment.words.items() if v.note} if name == METHODS else {},
-        note=plan.experiment.config.concept.note if name == MAIN_TABLE else "",
+        note=main_note(plan) if name == MAIN_TABLE else "",
     )
+
+
+def main_note(plan: Plan) -> str:
+    """What is said under the main table: the configuration's note on the images, and lists that may be captions."""
+    lists = [of.title or name for name, of in plan.experiment.config.prompts.items() if of.may_be_captions]
+    tested = f"Prompts of {', '.join(lists)} may be captions of images that models were trained on." if lists else ""
+    return f"{plan.experiment.config.concept.note} {tested}".strip()
 
 
 @functools.cache

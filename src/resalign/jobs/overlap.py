@@ -13,13 +13,22 @@ if TYPE_CHECKING:
 
 
 class OverlapJob(Job):
-    """A job of scripts/overlap.py; unlearning's and evaluation's image sets are called as on the page."""
+    """A job of scripts/overlap.py; unlearning's and evaluation's image sets are called as on the page.
+
+    Attributes:
+        attacks: Image sets of each attack.
+        unlearning: Those of the concept.
+        evaluation: Real images that metrics compare with.
+        prompts: Prompt lists.
+        apart: Those of which no prompt may be a caption.
+    """
 
     pixels: int
-    attacks: dict[str, dict[str, Input]]  # image sets of each attack
+    attacks: dict[str, dict[str, Input]]
     unlearning: dict[str, Input]
     evaluation: dict[str, Input]
     prompts: dict[str, PromptList]
+    apart: tuple[str, ...]
 
     @classmethod
     def of(cls, plan: Plan) -> OverlapJob:
@@ -45,13 +54,16 @@ class OverlapJob(Job):
                 for name in config.prompts
                 for attack, source in experiment.prompt_sources(name).items()
             },
+            # What an attack's own user asks for may be what the attack's images are called.
+            apart=tuple(n for n, of in config.prompts.items() if isinstance(of.source, str) and not of.may_be_captions),
         )
 
 
 def folder(plan: Plan) -> str | None:
-    """Where the result lies, the same for every experiment that compares the same; None where nothing is attacked.
+    """Where the result lies, the same for every experiment that compares the same; None where nothing is trained.
 
     No attack waits for it: runs are shared by experiments with other prompts, and another prompt is no reason to train
     again. What no attack may do at all, scripts/attack.py refuses.
     """
-    return f"results/overlap/{OverlapJob.of(plan).digest()}" if plan.experiment.attacks else None
+    trained = plan.experiment.attacks or plan.experiment.unlearning
+    return f"results/overlap/{OverlapJob.of(plan).digest()}" if trained else None

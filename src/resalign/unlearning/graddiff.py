@@ -37,6 +37,10 @@ class Config(DescentConfig):
     retain_batch_size: int = Field(4, gt=0)
     alpha: float = Field(1.0, ge=0, description="weight of the retain term")
     retain_loss: Literal["distillation", "denoising"] = "distillation"
+    retain_images: Literal["retain", "retain_and_pool"] = Field(
+        "retain",
+        description="images of the retain term; retain_and_pool: those of simulated users, too",
+    )
     truncation: float | None = Field(1.5, gt=0, description="cap of the forget error; null for none")
     max_grad_norm: float | None = Field(1.0, gt=0)
     distance_weight: float = Field(0.0, ge=0, description="μ, weight of −‖θ − θ₀‖")
@@ -53,10 +57,11 @@ class Config(DescentConfig):
 def step_gradient(loaded: LoadedPipeline, data: UnlearningData, config: Config) -> Gradient:
     """The gradient of −min(‖ε_θ − ε‖², m) on the forget set plus α‖ε_θ − ε₀‖² on the retain set, and −μ‖θ − θ₀‖."""
     denoiser, original = loaded.denoiser, named_weights(loaded.denoiser)
+    kept = data.retain if config.retain_images == "retain" else data.retain.joined(data.pool)
 
     def loss(weights: Params, stream: torch.Generator) -> tuple[torch.Tensor, Logged]:
         forget = harmful_loss(denoiser, weights, data.forget.draw(config.batch_size, stream), config.truncation)
-        retain_batch = data.retain.draw(config.retain_batch_size, stream)
+        retain_batch = kept.draw(config.retain_batch_size, stream)
         if config.retain_loss == "denoising":
             retain = denoising_loss(denoiser, weights, retain_batch)
         else:
