@@ -1,8 +1,8 @@
-r"""The page docs/studies/methods.md: every method before and after both benign fine-tunings, what it cost and did.
+r"""A page of docs/studies: every model of an experiment before and after each attack, what it cost and did.
 
 python -m resalign.running.stage_server snakemake --cores 2 --max-jobs-per-timespan 1000/10s \
     --configfile config/studies/methods.yaml -- results/methods/paper/methods.csv
-python bench/methods_table.py
+python bench/methods_table.py config/studies/methods.yaml
 """
 
 from __future__ import annotations
@@ -20,23 +20,17 @@ from resalign.config.experiment import BASE
 from resalign.config.plan import RESULTS, Plan, load_plan
 from resalign.jobs.report import report_timings
 
-CONFIG, PAGE = "config/studies/methods.yaml", Path("docs/studies/methods.md")
-# Metrics with a table each, and those of unlearning alone, which share one; each with its header.
-SHOWN = {
-    "ip": "IP explicit",
-    "ip_implicit": "IP implicit",
-    "us": "US",
-    "retained_accuracy": "retained accuracy",
-    "fid": "FID",
-}
+PAGES = Path("docs/studies")
+# Of metrics with a table each, those whose label is no header; and metrics of unlearning alone, which share a table.
+HEADERS = {"ip": "IP", "us": "US", "ip_implicit": "IP on implicit prompts", "fid": "FID", "kid": "KID"}
 MOVED = {"weight_distance": "‖θ − θ₀‖", "loss_barrier": "barrier"}
 DIGITS = {"fid": 1, "weight_distance": 1, "loss_barrier": 3}
 
 
 def main() -> None:
-    """Writes the page, or prints it."""
+    """Writes the page NAME.md, or prints it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configfile", default=CONFIG)
+    parser.add_argument("configfile")
     parser.add_argument("--print", action="store_true", help="print the page, and write nothing")
     parsed = parser.parse_args()
     plan = load_plan(parsed.configfile, {})
@@ -44,7 +38,7 @@ def main() -> None:
     if parsed.print:
         print(text, end="")
     else:
-        PAGE.write_text(text, encoding="utf-8")
+        (PAGES / f"{plan.experiment.config.name}.md").write_text(text, encoding="utf-8")
 
 
 def page(plan: Plan, configfile: str) -> str:
@@ -55,22 +49,26 @@ def page(plan: Plan, configfile: str) -> str:
     names = {label: plan.experiment.titles.get(label, label) for label in plan.experiment.models}
     states = [(NOT_ATTACKED, "before"), *((attack, f"after {attack}") for attack in plan.experiment.attacks)]
     head, sections = ["model", *(title for _, title in states)], []
-    for metric, header in SHOWN.items():
-        rows = [[names[m], *(cell(values, m, attack, metric) for attack, _ in states)] for m in names]
-        sections.append(f"## {header}\n\n{markdown([head, *rows])}\n")
-    head = ["model", *MOVED.values(), "seconds", "peak memory", "note"]
-    costs = [[names[m], *(cell(values, m, NOT_ATTACKED, metric) for metric in MOVED), *cost(records, m)] for m in names]
+    for metric in dict.fromkeys(values["metric"]):
+        if metric not in MOVED:
+            rows = [[names[m], *(cell(values, m, attack, metric) for attack, _ in states)] for m in names]
+            sections.append(f"## {HEADERS.get(metric, metric.replace('_', ' '))}\n\n{markdown([head, *rows])}\n")
+    moved = {metric: header for metric, header in MOVED.items() if metric in plan.experiment.metrics}
+    head = ["model", *moved.values(), "seconds", "peak memory", "note"]
+    costs = [[names[m], *(cell(values, m, NOT_ATTACKED, metric) for metric in moved), *cost(records, m)] for m in names]
     notes = {model: words.note for model, words in plan.experiment.words.items()}
     costs = [[*row, notes.get(model, "")] for row, model in zip(costs, names, strict=True)]
     seeds = ", ".join(str(seed) for seed in plan.experiment.tier.training_seeds)
     hours = sum(record.device_hours for record in records)
     tables = "\n".join(sections)
-    return f"""# Every method in the demo's world
+    prompts = " ".join(f"**{of.title or name}**: {of.about}" for name, of in plan.experiment.config.prompts.items())
+    return f"""# {plan.experiment.config.title}
 
-Made by `python bench/methods_table.py` after the command in `{configfile}`; the jobs behind it took {hours:.1f} hours
-of one core. Training seeds {seeds}. Each value has its 95 % interval: over prompts and training seeds for rates, over
-training seeds for the others. Seconds are of one core, a mean over seeds, and include measuring the distance and the
-barrier.
+Made by `python bench/methods_table.py {configfile}` after the command in that file; the jobs behind it took {hours:.1f}
+hours of one core. Training seeds {seeds}. Each value has its 95 % interval: over prompts and training seeds for rates,
+over training seeds for the others. Seconds are of one core, a mean over seeds, and include what is measured of weights.
+
+{prompts}
 
 {tables}
 ## What unlearning did and cost

@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from resalign.config.extension import extended
 from resalign.config.plan import load_plan
+from resalign.config.prompts import PromptColumns
+from resalign.config.strict import read_yaml
+from resalign.data.overlap import normalised
 from resalign.data.prompts import read_prompts
 from resalign.jobs import exhibit
 from resalign.unlearning.rgd import SLOTS
@@ -64,6 +68,26 @@ def test_the_objects_prompts_make_up_the_sets_that_are_split() -> None:
     }
     assert found == {"erased-objects": 3, "other-objects": 7}
     assert sum(made["other-objects"]["splits"].values()) == 7 * made["other-objects"]["images"]
-    named = {f"a photo of the {name}" for concept in experiment.config.concept.concepts for name in concept.prompts}
+    named = {name for concept in experiment.config.concept.concepts for name in concept.prompts}
     columns = experiment.prepared["erased-objects"].config.columns
-    assert {prompt.text for prompt in read_prompts(PROMPTS / "objects.csv", columns=columns)} == named
+    assert {prompt.label for prompt in read_prompts(PROMPTS / "objects.csv", columns=columns)} == named
+
+
+@pytest.mark.parametrize("configfile", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_no_image_is_generated_for_training_from_a_tested_prompt(configfile: Path) -> None:
+    """Lists that are downloaded are held apart by the run itself."""
+    if "model" not in extended(read_yaml(configfile), where=str(configfile)):
+        return  # a list of assets, ablations or recipes
+    experiment = load_plan(configfile).experiment
+    ours = {label: ROOT / asset.path for label, asset in experiment.config.assets.items() if asset.path}
+
+    def texts(source: str, columns: PromptColumns, first: int | None = None) -> set[str]:
+        name, file = source.split("/", 1)
+        return {normalised(p.text) for p in read_prompts(ours[name] / file, first, columns)} if name in ours else set()
+
+    made = [member.config for member in experiment.prepared.values() if member.name == "generated"]
+    trained = set().union(*(texts(of.prompts, of.columns, of.first) for of in made))
+    for name, of in experiment.config.prompts.items():
+        if isinstance(of.source, str):
+            assert of.may_be_captions is False
+            assert not trained & texts(of.source, of.columns), name
