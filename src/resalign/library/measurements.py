@@ -182,7 +182,9 @@ def audit(
     measurements = measure.measurements(frames, [*entries], [*pipelines])
     judged = judge(long_table(measurements, settings), measurements, MODEL, settings.most_after)
     shown = [name for name in map(str, judged) if base is not None or not name.startswith("base_")]
-    return Audit(overall(judged), judged[shown].drop(columns=["dataset", "seeds"]).reset_index(drop=True))
+    return Audit(
+        overall(judged), judged[shown].drop(columns=["dataset", "seeds", "least", "most"]).reset_index(drop=True)
+    )
 
 
 class _Measure:
