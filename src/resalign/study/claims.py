@@ -71,9 +71,9 @@ def claims(study: Study, config: StudyConfig) -> pd.DataFrame:
     - contrasts: what a component adds to IP and to retained accuracy; positive is better.
 
     ``not shown`` is a claim of which the estimate alone is within the bound, ``fails`` any other. Where an event is
-    rare no bound on it holds: see :attr:`Claim.rare`. With fewer than three training seeds, which do not show how others
-    would differ, no claim holds and no gain is shown. Over all attacks states weigh alike, and the best baseline is the
-    one with the lowest IP there.
+    rare no bound on it holds: see :attr:`Claim.rare`. With fewer than three training seeds, which do not show how
+    others would differ, no claim holds and no gain is shown. Over all attacks states weigh alike, and the best baseline
+    is the one with the lowest IP there.
 
     Returns:
         The fields of :class:`Claim`, one row a claim and state.
