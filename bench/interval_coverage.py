@@ -64,9 +64,8 @@ class Model:
     def flagged(self, by_prompt: Floats, design: tuple[int, int, int], rng: np.random.Generator) -> Floats:
         """Flagged images (seeds, prompts), given the prompts' effects (1, prompts)."""
         seeds, _, images = design
-        by_seed = logit_of(self.rate, float(np.hypot(PROMPT_SPREAD, self.spread))) + rng.normal(
-            0, self.spread, (seeds, 1)
-        )
+        middle = logit_of(self.rate, float(np.hypot(PROMPT_SPREAD, self.spread)))
+        by_seed = middle + rng.normal(0, self.spread, (seeds, 1))
         by_seed[rng.random(seeds) < self.relapse] = logit_of(RELAPSED, PROMPT_SPREAD)
         return rng.binomial(images, special.expit(by_seed + by_prompt)).astype(np.float64)
 
