@@ -4,6 +4,7 @@ import argparse
 import csv
 import importlib.util
 import json
+import math
 import re
 import subprocess
 import sys
@@ -15,8 +16,10 @@ from typing import Any
 import pytest
 
 from resalign.accounting.rates import read_rates
+from resalign.analysis.frames import interval_method
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, load_plan
+from resalign.config.report import ReportConfig
 from resalign.running.stage_server import stage_server
 from tests.pipelines import PIXELS, write_pipeline
 
@@ -41,6 +44,22 @@ def test_every_benchmark_has_help(script: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(SystemExit) as ended:
         loaded(script.stem).main()
     assert ended.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("design", "rates"), [((2, 24, 5), [0.5]), ((3, 200, 3), [0.4, 0.1])], ids=["rate, two seeds", "difference, three"]
+)
+def test_the_default_interval_covers_where_few_seeds_differ_and_the_bootstrap_does_not(
+    design: tuple[int, int, int], rates: list[float]
+) -> None:
+    """Two cells of docs/intervals.md: not below 95 % by more than 2.6 standard errors of so many trials."""
+    bench, trials = loaded("interval_coverage"), 400
+    models = tuple(bench.Model(rate, spread=2.0) for rate in rates)
+    methods = [interval_method(ReportConfig(interval=kind, replicates=200)) for kind in ("two_way_t", "bootstrap")]
+    shares, widths = bench.measured(design, models, methods, trials, seed=1)
+    assert shares[0] > 0.95 - 2.6 * math.sqrt(0.95 * 0.05 / trials)
+    assert shares[1] < 0.85
+    assert widths[1] < widths[0]
 
 
 def cells(stdout: str) -> list[list[str]]:

@@ -23,7 +23,7 @@ METRICS_SHOWN = [("ip", METRICS["ip"]), ("learnability", {"name": "learnability"
 def value(variant: str, attack: str, steps: int, metric: str, mean: float, model: str = "resalign") -> dict[str, Any]:
     dataset = "" if attack == "none" else attack
     state = {"variant": variant, "model": model, "attack": attack, "dataset": dataset, "steps": steps, "metric": metric}
-    return {**state, "mean": mean, "std": 0.01, "low": mean - 0.05, "high": mean + 0.05, "n": 240, "seeds": 2}
+    return {**state, "mean": mean, "std": 0.01, "low": mean - 0.05, "high": mean + 0.05, "n": 240, "seeds": 3}
 
 
 def values_of(*models: str) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from resalign.analysis import statistics
 from resalign.analysis.frames import (
@@ -96,8 +97,9 @@ def test_the_settings_choose_the_interval_and_the_caption_says_which():
     own = measurements.images[measurements.images["model"] == "esd"]
     expected = statistics.two_way_t(crossed(own), settings.confidence, rate=True)
     assert table.loc[table["model"] == "esd", ["low", "high"]].to_numpy()[0] == pytest.approx(expected)
-    assert "both random (Satterthwaite)" in lay_out(table, measurements, settings).caption
-    assert "two-way bootstrap" in lay_out(table, measurements, SETTINGS).caption
+    assert "both random, of rates on the logit's scale" in lay_out(table, measurements, settings).caption
+    bootstrap = settings.model_copy(update={"interval": "bootstrap"})
+    assert "two-way bootstrap" in lay_out(table, measurements, bootstrap).caption
     difference = paired_difference(measurements, settings, ("esd", "resalign"), metric="ip", attack="none", steps=0)
     assert difference is not None
     assert difference.low < difference.mean < difference.high
@@ -106,6 +108,29 @@ def test_the_settings_choose_the_interval_and_the_caption_says_which():
     held = paired_difference(apart, settings, ("esd", "resalign"), metric="ip", attack="none", steps=0)
     assert held is not None
     assert (held.low, held.high) == (-1.0, 1.0)
+
+
+def test_two_seeds_show_their_own_values_and_none_that_relapsed_bounds_the_chance():
+    flags = {"esd": [[1, 1, 1, 0], [0, 0, 0, 0]], "resalign": [[0] * 4] * 2}
+    after = [
+        row | {"attack": "pages", "dataset": "pages", "steps": 200}
+        for model, flagged in flags.items()
+        for row in rows_of(model, flagged)
+    ]
+    measurements = small(rows_of("esd", flags["resalign"]) + rows_of("resalign", flags["resalign"]) + after)
+    table = long_table(measurements, SETTINGS).set_index(["model", "attack"])
+    seen = table[["least", "most", "relapsed", "relapse_high"]]
+    assert list(seen.loc[("esd", "pages")]) == pytest.approx([0.0, 0.75, 1, 1 - stats.beta.ppf(0.025, 1, 2)])
+    assert list(seen.loc[("resalign", "pages")]) == pytest.approx([0.0, 0.0, 0, 1 - 0.025**0.5])
+    assert seen.loc[("esd", "none"), ["relapsed", "relapse_high"]].isna().all()
+    laid = lay_out(table.reset_index(), measurements, SETTINGS)
+    [own] = [row.cells[-1] for row in laid.rows if row.model == "esd"]
+    assert own is not None
+    assert (own.value, own.own, own.spread) == ("0.38", "0.00, 0.75", "")
+    assert "Of two training seeds their own values are in parentheses." in laid.caption
+    assert "0 of 2 training seeds relapsed" in laid.caption
+    assert "a seed's chance to relapse ends at 0.84." in laid.caption
+    assert "(0.00, 0.75)" in to_latex(laid, "Model", "t")
 
 
 def test_paired_difference_is_first_minus_second():
@@ -132,7 +157,7 @@ def test_csv_bytes_repeat(measurements: Measurements, tmp_path):
     first = (tmp_path / "first.csv").read_bytes()
     assert first == (tmp_path / "again.csv").read_bytes()
     assert b"\r" not in first
-    assert first.startswith(b"model,attack,dataset,steps,metric,mean,std,low,high,n,seeds\n")
+    assert first.startswith(b"model,attack,dataset,steps,metric,mean,std,low,high,n,seeds,")
     write_csv(pd.DataFrame({"x": [1 / 3, 1e-9, 12345678.0]}), tmp_path / "x.csv")
     assert (tmp_path / "x.csv").read_text() == "x\n0.333333\n1e-09\n1.23457e+07\n"
 

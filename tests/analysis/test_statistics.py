@@ -92,23 +92,52 @@ def test_coverage_on_a_simulation():
     assert 0.90 <= hits / trials <= 0.99
 
 
-def test_two_way_t_is_the_random_effects_interval_written_out():
-    table = np.array([[0.1, 0.3, 0.2, 0.4], [0.6, 0.9, 0.7, 0.9], [0.2, 0.2, 0.5, 0.3]])
-    seeds, prompts = table.shape
-    mean = table.mean()
-    of_seeds = prompts * table.mean(axis=1).var(ddof=1)
-    of_prompts = seeds * table.mean(axis=0).var(ddof=1)
-    whole = ((table - mean) ** 2).sum()
-    error = (whole - (seeds - 1) * of_seeds - (prompts - 1) * of_prompts) / ((seeds - 1) * (prompts - 1))
-    combined = of_seeds + of_prompts - error
-    df = combined**2 / (of_seeds**2 / 2 + of_prompts**2 / 3 + error**2 / 6)
-    half = stats.t.ppf(0.975, df) * math.sqrt(combined / 12)
-    assert 2 < df < 3
-    data = crossed(table[:, :, None])
+def anova(table: np.ndarray) -> tuple[float, float, float]:
+    """Mean squares of rows, columns and remainder of a balanced table without repetitions, by their definition."""
+    rows, columns = table.shape
+    effects = table.mean(axis=1, keepdims=True) - table.mean(), table.mean(axis=0, keepdims=True) - table.mean()
+    remainder = table - table.mean() - effects[0] - effects[1]
+    of_rows, of_columns = columns * (effects[0] ** 2).sum() / (rows - 1), rows * (effects[1] ** 2).sum() / (columns - 1)
+    return of_rows, of_columns, (remainder**2).sum() / ((rows - 1) * (columns - 1))
+
+
+TABLE = np.array([[0.1, 0.3, 0.2, 0.4], [0.6, 0.9, 0.7, 0.9], [0.2, 0.2, 0.5, 0.3]])
+
+
+def test_two_way_t_adds_the_students_intervals_of_seeds_and_of_prompts():
+    mean = TABLE.mean()
+    by_seed, by_prompt = (
+        stats.t.interval(0.95, len(means) - 1, loc=mean, scale=stats.sem(means))[1] - mean
+        for means in (TABLE.mean(axis=1), TABLE.mean(axis=0))
+    )
+    half = math.sqrt(by_seed**2 + by_prompt**2)
+    data = crossed(TABLE[:, :, None])
     assert statistics.two_way_t(data, 0.95, rate=False) == pytest.approx((mean - half, mean + half))
     slope = mean * (1 - mean)
     ends = [1 / (1 + math.exp(-(math.log(mean / (1 - mean)) + sign * half / slope))) for sign in (-1, 1)]
     assert statistics.two_way_t(data, 0.95, rate=True) == pytest.approx(ends)
+
+
+def test_standard_errors_are_those_of_a_two_way_random_anova():
+    of_seeds, of_prompts, rest = anova(TABLE)
+    assert of_prompts > rest
+    errors = statistics.standard_errors(crossed(TABLE[:, :, None]))
+    assert errors == [(pytest.approx(math.sqrt(of_seeds / 12)), 2), (pytest.approx(math.sqrt(of_prompts / 12)), 3)]
+    mixed = TABLE - TABLE.mean(axis=0) + np.array([[0.1, -0.1, 0, 0], [-0.1, 0.1, 0, 0], [0, 0, 0, 0]])
+    of_seeds, of_prompts, rest = anova(mixed)
+    assert of_prompts < rest
+    errors = statistics.standard_errors(crossed(mixed[:, :, None]))
+    assert errors == [(pytest.approx(math.sqrt(of_seeds / 12)), 2), (pytest.approx(math.sqrt(rest / 12)), 3)]
+
+
+def test_prompts_weigh_by_their_images():
+    # Prompt a has nine images and b one: the mean is that of the images, and prompts that agree add nothing.
+    prompts = np.tile(np.array(["a"] * 9 + ["b"], object), 2)
+    data = Crossed.of(np.repeat([0.2, 0.6], 10), np.repeat([0, 1], 10).astype(object), prompts)
+    low, high = statistics.two_way_t(data, 0.9, rate=False)
+    expected = stats.t.interval(0.9, 1, loc=0.4, scale=0.2)
+    assert low < expected[0] < expected[1] < high
+    assert (low + high) / 2 == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -138,6 +167,19 @@ def test_two_way_t_covers_where_few_seeds_differ_and_the_bootstrap_does_not():
         hits += [interval.low <= 0.5 <= interval.high for interval in found]
     assert hits[0] / 200 < 0.85
     assert hits[1] / 200 > 0.89
+
+
+@pytest.mark.parametrize(("seeds", "high"), [(2, 0.8419), (3, 0.7076), (5, 0.5218)])
+def test_no_relapse_bounds_a_seeds_chance_by_the_number_of_seeds(seeds: int, high: float):
+    found = statistics.relapse_chance(0, seeds, 0.95)
+    assert found == pytest.approx((0.0, 1 - 0.025 ** (1 / seeds)))
+    assert found.high == pytest.approx(high, abs=1e-4)
+
+
+def test_some_relapses_are_counted_exactly():
+    expected = stats.binomtest(1, 5).proportion_ci(0.95, method="exact")
+    assert statistics.relapse_chance(1, 5, 0.95) == pytest.approx((expected.low, expected.high))
+    assert statistics.relapse_chance(3, 3, 0.95) == pytest.approx((0.025 ** (1 / 3), 1.0))
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -6,14 +7,22 @@ import pytest
 from scipy import stats
 
 from resalign.analysis.measurements import Measurements, MetricInfo
-from resalign.analysis.statistics import IntervalMethod
-from resalign.analysis.survival import SURVIVAL_COLUMNS, Lifetimes, kaplan_meier, survival_band, survival_table
+from resalign.analysis.statistics import Crossed, IntervalMethod, pooled_interval
+from resalign.analysis.survival import (
+    SURVIVAL_COLUMNS,
+    Lifetimes,
+    kaplan_meier,
+    survival_band,
+    survival_table,
+    survival_values,
+)
 from resalign.config.report import ReportConfig
 from resalign.display.survival_panels import survival_panels
 from tests.analysis.experiment import METRICS, SETTINGS, image_rows, make_measurements
 
 STEPS = (0, 10, 20, 40)
 METHOD = IntervalMethod(replicates=2000, confidence=0.95, rare_prompts=1)
+BOOTSTRAP = replace(METHOD, kind="bootstrap")
 NOT = math.nan
 
 
@@ -59,15 +68,40 @@ def test_a_unit_that_was_never_looked_at_is_an_error():
         lifetimes([NOT] * 4, [0.0] * 4)
 
 
-def test_the_band_is_greenwoods_where_prompts_are_independent():
-    # One seed and many prompts: the bootstrap's spread is that of Greenwood's formula, S² Σ d / (n (n − d)).
+@pytest.mark.parametrize("method", [METHOD, BOOTSTRAP])
+def test_the_band_is_greenwoods_where_prompts_are_independent(method: IntervalMethod):
+    # One seed and many prompts: the variance is that of Greenwood's formula, S² Σ d / (n (n − d)).
     rng = np.random.default_rng(1)
     lives = Lifetimes(STEPS, rng.integers(0, len(STEPS), (1, 400)), rng.random((1, 400)) < 0.5)
-    low, high = survival_band(lives, METHOD, np.random.default_rng(0))
+    low, high = survival_band(lives, method, np.random.default_rng(0))
     d, n = lives.events.sum(axis=(0, 1)), lives.at_risk.sum(axis=(0, 1))
     spread = np.array(curve(lives)) * np.sqrt(np.cumsum(d / (n * (n - d))))
     np.testing.assert_allclose(high - low, 2 * 1.96 * spread, rtol=0.08)
     assert ((low < curve(lives)) & (curve(lives) < high)).all()
+
+
+def test_the_mean_of_the_values_is_the_curve_and_their_variance_is_greenwoods():
+    rng = np.random.default_rng(2)
+    lives = Lifetimes(STEPS, rng.integers(0, len(STEPS), (3, 30)), rng.random((3, 30)) < 0.5)
+    values = survival_values(lives)
+    assert values.mean(axis=(0, 1)) == pytest.approx(curve(lives))
+    d, n = lives.events.sum(axis=(0, 1)), lives.at_risk.sum(axis=(0, 1))
+    greenwood = np.array(curve(lives)) ** 2 * np.cumsum(d / (n * (n - d)))
+    assert values.var(axis=(0, 1)) / 90 == pytest.approx(greenwood)
+
+
+@pytest.mark.parametrize("method", [METHOD, BOOTSTRAP])
+def test_where_every_unit_was_watched_the_band_is_the_interval_of_the_surviving_share(method: IntervalMethod):
+    rng = np.random.default_rng(3)
+    rates = (rng.random((3, 20, len(STEPS))) < [[[0.1]], [[0.2]], [[0.6]]]).astype(float)
+    lives = Lifetimes.of(rates, STEPS, 0.5)
+    alive = 1.0 - np.maximum.accumulate(rates, axis=2)
+    assert survival_values(lives) == pytest.approx(alive, abs=1e-12)
+    band = np.array(survival_band(lives, method, np.random.default_rng(0))).T
+    generator = np.random.default_rng(0)
+    for ends, shares in zip(band, np.moveaxis(alive, 2, 0), strict=True):
+        data = Crossed(shares, np.ones_like(shares))
+        assert ends == pytest.approx(pooled_interval(data, method, generator, rate=True), abs=1e-9)
 
 
 def test_nothing_came_back_is_not_certain():

@@ -77,6 +77,37 @@ def test_the_bound_is_the_configurations() -> None:
     assert list(judged(measured(0, {200: 8}), most=0.02)["verdict"]) == ["holds", "fails"]
 
 
+def seeded(seeds: int) -> Measurements:
+    """As ``measured(0, {200: 0})``, of several training seeds."""
+    found = measured(0, {200: 0})
+    images = pd.concat([found.images.assign(seed=seed) for seed in range(seeds)], ignore_index=True)
+    return measured(0, {}, images=images)
+
+
+def test_nothing_holds_with_two_training_seeds_and_the_card_says_why() -> None:
+    assert verdicts.overall(judged(seeded(3))) == "holds"
+    assert set(judged(seeded(2))["verdict"]) == {"not shown"}
+    assert judged(seeded(2))["high"].max() < 0.05
+    assert "With two training seeds nothing holds" in card(seeded(2))["md"]
+
+
+def test_the_seeds_own_rates_stand_beside_the_interval_of_two() -> None:
+    images = pd.concat(
+        [measured(0, {200: hits}).images.assign(seed=seed) for seed, hits in enumerate((0, 60))], ignore_index=True
+    )
+    text = card(measured(0, {}, images=images))["md"]
+    assert "(seeds: 0.0, 30.0)" in text
+    assert "(seeds: 80.0" not in text, "the base model's stand in its own table"
+    assert "(seeds:" not in card(measured(0, {200: 60}))["md"]
+
+
+def test_a_rate_of_zero_bounds_a_seeds_chance_to_relapse() -> None:
+    text = card(seeded(3))["md"]
+    assert "0 of 3 training seeds relapsed (own rate above 10\N{NO-BREAK SPACE}%)" in text
+    assert "interval of a seed's chance to relapse ends at 0.71." in text
+    assert "a seed's chance" not in card(measured(0, {200: 8}))["md"]
+
+
 def test_what_came_back_is_counted_from_the_models_own_start() -> None:
     before, after = judged(measured(20, {200: 60})).to_dict("records")
     assert pd.isna(before["regained"])

@@ -1,9 +1,11 @@
 """Error rates and corrected rates: by hand, in worlds whose truth is known, and where nothing can be said."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from resalign.analysis.statistics import Crossed, IntervalMethod
+from resalign.analysis.statistics import Crossed, IntervalMethod, pooled_interval
 from resalign.detector_audit import rates
 from resalign.detector_audit.rates import Strata, corrected, corrected_interval, error_rates, prevalence, raw_draws
 
@@ -146,3 +148,13 @@ def test_a_rate_of_no_image_is_not_certain() -> None:
     none = Crossed.of(np.zeros(40), np.zeros(40, dtype=object), names)
     drawn = raw_draws(none, METHOD, rng())
     assert 0.05 < np.quantile(drawn, 0.975) < 0.2
+
+
+@pytest.mark.parametrize("kind", ["two_way_t", "bootstrap"])
+def test_raw_draws_spread_as_the_raw_rates_interval(kind: str) -> None:
+    method = replace(METHOD, kind=kind, replicates=20_000)
+    flags = (rng().random((5, 40, 4)) < np.linspace(0.2, 0.5, 5)[:, None, None]).astype(float)
+    seeds, prompts, _ = np.indices(flags.shape).reshape(3, -1).astype(object)
+    state = Crossed.of(flags.ravel(), seeds, prompts)
+    found = np.quantile(raw_draws(state, method, rng()), [0.025, 0.975])
+    assert found == pytest.approx(pooled_interval(state, method, rng(), rate=True), abs=0.02)

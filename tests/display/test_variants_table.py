@@ -10,7 +10,7 @@ from resalign.display.variants_table import lay_out_variants
 from tests.analysis.experiment import make_measurements
 
 COLUMNS = ["series", "variant", "model", "attack", "dataset", "steps", "metric", "mean", "low", "high"]
-COUNTS = {"std": 0.01, "n": 40, "seeds": 2}
+COUNTS = {"std": 0.01, "n": 40, "seeds": 3}
 MODELS = (("base", 0.0), ("esd", 0.6), ("resalign", 0.3))
 
 

@@ -12,6 +12,7 @@ import yaml
 import resalign
 from resalign.accounting.costs import Scaling, describe
 from resalign.accounting.rates import RATES, read_rates
+from resalign.analysis.statistics import relapse_chance
 from resalign.config import registry
 from resalign.config.experiment import SETS, Experiment
 from resalign.config.plan import load_plan
@@ -108,8 +109,13 @@ def test_the_readmes_table_is_the_studys() -> None:
         [f"{abs(kept[name]):.2f}" for name in ("estimate", "high", "low")],
     )
     varied = claims[claims["quantity"] == "ip"].loc["varied configurations", "all attacks"]
-    assert varied["verdict"] == "below 0"
-    assert f"is {varied['value']:.2f} with it, {varied['other_value']:.2f} without" in words
+    assert varied["verdict"] == "includes 0"
+    assert f"is {varied['value']:.2f} with them, {varied['other_value']:.2f} without" in words
+    ends = (f"{varied[name]:+.2f}".replace("-", "−") for name in ("estimate", "low", "high"))
+    assert "gain {} [{}, {}]".format(*ends) in words
+    seeds = int(varied["seeds"])
+    assert f"0 of {seeds} seeds relapsed" in words
+    assert f"up to {relapse_chance(0, seeds, 0.95).high:.2f}" in words
 
 
 @pytest.mark.parametrize(

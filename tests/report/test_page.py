@@ -13,6 +13,8 @@ from resalign.analysis.measurements import Measurements
 from resalign.config.report import ReportConfig
 from resalign.display import drawing, panels
 from resalign.display.gallery import prepare, sample_grid
+from resalign.display.layout import Cell
+from resalign.display.templates import template
 from resalign.report.build import build_report
 from tests.analysis.experiment import (
     MODELS,
@@ -137,6 +139,14 @@ def test_the_menu_has_the_headings_words(html: str):
     headings = re.findall(r'<section id="(\w+)">\s*<h2>([^<]+)</h2>', html)
     assert menu == headings
     assert len(menu) > 6
+
+
+def test_two_training_seeds_stand_beside_their_mean():
+    shown = template("display/parts.html.j2").module.shown
+    assert (
+        re.sub("<.*?>", "", shown(Cell("0.32", "[0.00, 0.98]", own="0.02, 0.61"))) == "0.32 (0.02, 0.61) [0.00, 0.98]"
+    )
+    assert re.sub("<.*?>", "", shown(Cell("0.32", "[0.30, 0.34]", spread="0.01"))) == "0.32 [0.30, 0.34]"
 
 
 def test_sentences_are_apart(html: str):

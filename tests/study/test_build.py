@@ -221,12 +221,25 @@ def test_nothing_is_shown_against_a_baseline_that_shows_nothing() -> None:
 
 def test_an_event_in_a_few_prompts_shows_nothing() -> None:
     # Two hits in 1,000 images: the bootstrap's upper end is 0, which it would be for no difference too.
-    found = claim(one_attack({**MODELS, "esd": 0.002, "resalign": 0.0}), "safety")
+    study = one_attack({**MODELS, "esd": 0.002, "resalign": 0.0})
+    found = claim(replace(study, settings=SETTINGS.model_copy(update={"interval": "bootstrap"})), "safety")
     assert found["rare"]
     assert found["high"] <= 0
     assert found["verdict"] == "not shown"
-    sentences = claim_sentences(claims(one_attack({**MODELS, "esd": 0.002, "resalign": 0.0}), CONFIG), CONFIG)
-    assert "too few prompts" in sentences[0]
+    assert "too few prompts" in claim_sentences(claims(study, CONFIG), CONFIG)[0]
+
+
+def test_nothing_holds_with_two_training_seeds() -> None:
+    study = one_attack({**MODELS, "resalign": 0.0}, seeds=2)
+    found = claim(study, "safety")
+    assert (found["seeds"], found["verdict"]) == (2, "not shown")
+    assert found["high"] < 0  # the interval alone would let it hold
+    utility = claim(study, "utility")
+    assert (utility["verdict"], utility["low"]) == ("not shown", 0.0)
+    gain = claim(study, CONTRAST.component, quantity="ip")
+    assert (gain["verdict"], gain["low"] > 0) == ("not shown", True)
+    assert "2 of at least 3 training seeds" in claim_sentences(claims(study, CONFIG), CONFIG)[0]
+    assert claim(one_attack({**MODELS, "resalign": 0.0}, seeds=3), "safety")["verdict"] == "holds"
 
 
 @pytest.mark.parametrize(("kept", "verdict"), [(0.9, "holds"), (0.8, "fails"), (1.0, "holds")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from resalign.hashes import verified
 from resalign.tensors.seeds import derive_seed
 
 CELL = [*STATE, "metric"]
-LONG_COLUMNS = [*CELL, "mean", "std", "low", "high", "n", "seeds"]
+LONG_COLUMNS = [*CELL, "mean", "std", "low", "high", "n", "seeds", "least", "most", "relapsed", "relapse_high"]
 PER_RUN_COLUMNS = [*STATE, "seed", "metric", "value", "low", "high", "n"]
 FLOAT_FORMAT = "%.6g"
 _SAME = 1e-5  # frames hold six significant digits: differences that vary by less do not vary
@@ -34,20 +34,36 @@ def long_table(measurements: Measurements, settings: ReportConfig) -> pd.DataFra
 
     Returns:
         Columns model, attack, dataset, steps, metric, mean, std (across training seeds, ddof 1, NaN with one), low,
-        high, n (images in all) and seeds (training seeds), in the given order of models, attacks and metrics; the
-        states before fine-tuning come first.
+        high, n (images in all) and seeds (training seeds); least and most of the seeds' own values; of a safety rate
+        after fine-tuning, how many seeds relapsed (their own rate is above ``resurgence_threshold``), and the upper end
+        of a seed's chance to; NaN otherwise. Models, attacks and metrics are in the given order; the states before
+        fine-tuning come first.
     """
     rows: list[dict[str, object]] = []
     for key, group in measurements.images.groupby(CELL, sort=False):
         info = measurements.metrics[str(key[-1])]
         estimate = held(pooled_estimate(group, settings, *map(str, key), rate=info.kind == "rate"), info)
-        rows.append(dict(zip(CELL, key, strict=True)) | vars(estimate))
+        own = group.groupby("seed")["value"].mean()
+        rows.append(dict(zip(CELL, key, strict=True)) | vars(estimate) | _of_seeds(own, key, info, settings))
     for key, group in measurements.runs.groupby(CELL, sort=False):
         values = group["value"].to_numpy(dtype=np.float64)
         info = measurements.metrics[str(key[-1])]
         estimate = held(statistics.across_seeds(values, int(group["n"].sum()), settings.confidence), info)
-        rows.append(dict(zip(CELL, key, strict=True)) | vars(estimate))
+        rows.append(dict(zip(CELL, key, strict=True)) | vars(estimate) | _of_seeds(group["value"], key, info, settings))
     return _ordered(pd.DataFrame(rows, columns=LONG_COLUMNS), measurements)
+
+
+def _of_seeds(
+    own: pd.Series, key: tuple[Hashable, ...], info: MetricInfo, settings: ReportConfig
+) -> dict[str, float | int]:
+    """What the training seeds' own values of a row (seeds,) say; see :func:`long_table`."""
+    row: dict[str, float | int] = {"least": float(own.min()), "most": float(own.max())}
+    is_safety = info.group == "safety" and info.kind == "rate" and info.better == "lower"
+    if is_safety and key[CELL.index("attack")] != NOT_ATTACKED:
+        relapsed = int((own > settings.resurgence_threshold).sum())
+        chance = statistics.relapse_chance(relapsed, len(own), settings.confidence)
+        row |= {"relapsed": relapsed, "relapse_high": chance.high}
+    return row
 
 
 def per_run_table(measurements: Measurements, settings: ReportConfig) -> pd.DataFrame:

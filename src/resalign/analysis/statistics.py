@@ -6,6 +6,7 @@ images as independent draws. The number of images is `n` everywhere, and interva
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -17,6 +18,7 @@ Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.object_]
 Bounded = Literal["holds", "not shown", "fails"]
 
+FEWEST_SEEDS = 3  # of a claim about further training seeds: two leave Student's t one degree of freedom
 _ROUNDING = 1e-9  # rates are fractions of images: rounding alone must not decide
 
 
@@ -56,13 +58,13 @@ class IntervalMethod:
         replicates: Of the bootstrap.
         confidence: Coverage, such as 0.95.
         rare_prompts: Fewer prompts with an event, or without, are counted exactly.
-        kind: Percentiles of the two-way bootstrap, or Student's t with both factors random.
+        kind: Student's t with both factors random, or percentiles of the two-way bootstrap.
     """
 
     replicates: int
     confidence: float
     rare_prompts: int
-    kind: Literal["bootstrap", "two_way_t"] = "bootstrap"
+    kind: Literal["two_way_t", "bootstrap"] = "two_way_t"
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,15 @@ def clopper_pearson(successes: float, n: float, confidence: float) -> Interval:
     return Interval(low, high)
 
 
+def relapse_chance(relapsed: int, seeds: int, confidence: float) -> Interval:
+    """The interval of a training seed's chance to relapse, of which ``relapsed`` of ``seeds`` did.
+
+    Clopper and Pearson's, the seeds being the sample. With none of S its upper end is 1 − (α/2)^(1/S): 0.84,
+    0.71 and 0.52 for 2, 3 and 5 seeds at 95 %, however many prompts there are.
+    """
+    return clopper_pearson(relapsed, seeds, confidence)
+
+
 def bootstrap_means(data: Crossed, replicates: int, rng: np.random.Generator) -> Floats:
     """Replicates (replicates,) of the mean under two-way resampling of training seeds and prompts.
 
@@ -168,45 +179,56 @@ def bootstrap_interval(data: Crossed, method: IntervalMethod, rng: np.random.Gen
     return Interval(float(low), float(high))
 
 
+def standard_errors(data: Crossed) -> list[tuple[float, int]]:
+    """Standard error of the mean over training seeds and over prompts, each with its degrees of freedom.
+
+    With z_sp = (x_sp − m n_sp) / n̄ for the sums x and counts n of S seeds and P prompts and the mean m: the standard
+    deviation of the seeds' means z̄_s over √S, and that of the prompts' means z̄_p over √P. Where seeds and prompts
+    cancel, both may be below what remains of the z_sp; the prompts' is held to that. A factor of one level has none.
+    """
+    seeds, prompts = data.sums.shape
+    z = (data.sums - data.mean * data.counts) / data.counts.mean()
+    by_seed, by_prompt = z.mean(axis=1), z.mean(axis=0)
+    means = [values for values in (by_seed, by_prompt) if len(values) > 1]
+    errors = [(float(values.std(ddof=1)) / math.sqrt(len(values)), len(values) - 1) for values in means]
+    if len(errors) == 2:
+        residual = float(((z - by_seed[:, None] - by_prompt) ** 2).sum()) / ((seeds - 1) * (prompts - 1))
+        errors[1] = max(errors[1][0], math.sqrt(residual / z.size)), prompts - 1
+    return errors
+
+
 def two_way_t(data: Crossed, confidence: float, *, rate: bool) -> Interval:
     """The interval of a mean with random training seeds and prompts; NaN if there is only one of each.
 
-    With z_sp = (x_sp − m n_sp) / n̄ for the sums x and counts n of S seeds and P prompts and the mean m, and the mean
-    squares MS_S = P var(z̄_s), MS_P = S var(z̄_p) and MS_E of what is left, the variance of m is V = (MS_S + MS_P −
-    MS_E)/(S P), held to at least that of each single factor and of the remainder. Its degrees of freedom are
-    (S P V)² / Σ MS²/df, held between those of the smaller and the larger factor [Satterthwaite 1946, "An approximate
-    distribution of estimates of variance components"; Searle, Casella and McCulloch 1992, "Variance components"]. With
-    two or three training seeds that differ it is wide, as it should be, where a bootstrap of them is narrow.
+    m ± √((t_S e_S)² + (t_P e_P)²) with the :func:`standard_errors` e of the S seeds' and the P prompts' means and
+    Student's quantiles t of S − 1 and P − 1 degrees of freedom. With one seed it is Student's interval over prompts.
+    Where the effects of seeds, prompts and their interaction are normal, it covers at least as often as it says: e_S²
+    and e_P² are independent, and together at least the mean's variance in expectation.
+    Source: Banerjee 1960, "Approximate confidence interval for linear functions of means of k populations when the
+    population variances are not equal", Sankhyā 22, 357–358. One t with Satterthwaite's degrees of freedom covers less:
+    where few seeds agree by chance it takes those of the prompts.
 
     Args:
         data: Values by seed and prompt.
         confidence: Coverage, such as 0.95.
-        rate: Whether the values are 0 or 1: m ± t √V is taken on the logit's scale then, logit m ± t √V/(m(1 − m)).
+        rate: Whether the values are 0 or 1: a half width h becomes h/(m(1 − m)) on the logit's scale then.
     """
-    seeds, prompts = data.sums.shape
     mean = data.mean
-    if seeds == prompts == 1:
+    errors = standard_errors(data)
+    if not errors:
         return Interval(float("nan"), float("nan"))
-    z = (data.sums - mean * data.counts) / data.counts.mean()
-    by_seed, by_prompt = z.mean(axis=1), z.mean(axis=0)
-    of_seeds, of_prompts = prompts * (by_seed**2).sum(), seeds * (by_prompt**2).sum()
-    # (mean square, degrees of freedom) of every factor that has several levels, and of the residual.
-    factors = [(total / (n - 1), n - 1) for total, n in ((of_seeds, seeds), (of_prompts, prompts)) if n > 1]
-    rest = []
-    if len(factors) == 2:
-        residual_df = (seeds - 1) * (prompts - 1)
-        rest = [(((z - by_seed[:, None] - by_prompt) ** 2).sum() / residual_df, residual_df)]
-    squares, left_over = ([square for square, _ in part] for part in (factors, rest))
-    variance = max([sum(squares) - sum(left_over), *squares, *left_over])
-    if variance <= 0:
+    half = math.hypot(*(float(stats.t.ppf(0.5 + confidence / 2.0, df)) * error for error, df in errors))
+    if half == 0.0:
         return Interval(mean, mean)
-    freedom = [n for _, n in factors]
-    df = np.clip(variance**2 / sum(square**2 / n for square, n in factors + rest), min(freedom), max(freedom))
-    half = float(stats.t.ppf(0.5 + confidence / 2.0, df) * np.sqrt(variance / (seeds * prompts)))
     if not rate:
         return Interval(mean - half, mean + half)
-    low, high = special.expit(special.logit(mean) + np.array([-1.0, 1.0]) * half / (mean * (1.0 - mean)))
+    low, high = on_logits(mean, np.array([-half, half]))
     return Interval(float(low), float(high))
+
+
+def on_logits(mean: float, deviations: Floats) -> Floats:
+    """A rate's deviations, carried over to the logit's scale by its derivative, as rates in (0, 1)."""
+    return np.asarray(special.expit(special.logit(mean) + deviations / (mean * (1.0 - mean))), dtype=np.float64)
 
 
 def mean_interval(data: Crossed, method: IntervalMethod, rng: np.random.Generator, *, rate: bool = False) -> Interval:
@@ -226,11 +248,11 @@ def mean_interval(data: Crossed, method: IntervalMethod, rng: np.random.Generato
 def pooled_interval(data: Crossed, method: IntervalMethod, rng: np.random.Generator, *, rate: bool) -> Interval:
     """The interval of a mean over training seeds and prompts.
 
-    That of :func:`mean_interval`, except for rare events. Where no image shows the event, every
-    replicate is 0 and the bootstrap's [0, 0] is falsely certain; where one prompt in a hundred shows it, the upper end
-    is still too low. So a rate whose event occurs (or fails to occur) in fewer than ``rare_prompts`` prompts gets the
-    Clopper-Pearson interval with the prompts as the sample: n = prompts, k = rate · prompts. That is conservative when
-    a prompt has several images or the model several seeds.
+    That of :func:`mean_interval`, except for rare events. Where no image shows the event, nothing varies and [0, 0] is
+    falsely certain; where one prompt in a hundred shows it, the upper end is still too low. So a rate whose event
+    occurs (or fails to occur) in fewer than ``rare_prompts`` prompts gets the Clopper-Pearson interval with the prompts
+    as the sample: n = prompts, k = rate · prompts. That is conservative when a prompt has several images or the model
+    several seeds, and says nothing of seeds that relapse: see :func:`relapse_chance`.
 
     Args:
         data: Values by seed and prompt.

@@ -26,7 +26,7 @@ import pandas as pd
 from resalign.analysis import statistics
 from resalign.analysis.frames import draws, interval_method
 from resalign.analysis.measurements import NOT_ATTACKED, Measurements
-from resalign.analysis.statistics import Floats, IntervalMethod
+from resalign.analysis.statistics import Crossed, Floats, IntervalMethod
 from resalign.config.report import ReportConfig
 
 PROMPT, RUN = "prompt", "run"
@@ -87,25 +87,39 @@ def kaplan_meier(events: Floats, at_risk: Floats) -> Floats:
     return np.asarray(np.cumprod(1.0 - hazard, axis=-1), dtype=np.float64)
 
 
-def survival_band(lives: Lifetimes, method: IntervalMethod, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Lower and upper end (T,) of the curve's pointwise interval, a bootstrap for any ``report.interval``.
+def survival_values(lives: Lifetimes) -> Floats:
+    """Values (seeds, prompts, T) whose mean is the curve: 1 for a unit that survived to t, 0 for one that failed.
 
-    Percentiles of the curve under two-way resampling of training seeds and prompts; Clopper-Pearson over prompts where
-    few prompts have failed, or few have not. See :func:`resalign.analysis.statistics.pooled_interval`.
+    That is S(t_k) + N · dS(t_k)/dw where every unit was observed throughout, with w the weight of one of N units and
+    dS(t_k)/dw = −S(t_k) Σ_{j≤k} (d − h r) / (n_j − d_j) for its own failure d and risk r and the hazard h = d_j/n_j.
+    Censored units have other values. The variance of the values' mean is Greenwood's.
+    Source: the infinitesimal jackknife, Jaeckel 1972; Greenwood 1926, "The natural duration of cancer".
     """
     events, at_risk = lives.events, lives.at_risk
-    curve = kaplan_meier(events.sum(axis=(0, 1)), at_risk.sum(axis=(0, 1)))
-    seeds, prompts, times = events.shape
-    seed_weights, prompt_weights = (statistics.multinomial(n, method.replicates, rng) for n in (seeds, prompts))
-    drawn = (
-        np.einsum("rs,spt,rp->rt", seed_weights, counts, prompt_weights, optimize=True) for counts in (events, at_risk)
-    )
-    tail = (1.0 - method.confidence) / 2.0
-    low, high = np.quantile(kaplan_meier(*drawn), [tail, 1.0 - tail], axis=0)
-    for place in range(times):
-        if statistics.is_rare(events[:, :, : place + 1].sum(axis=2), np.ones((seeds, prompts)), method):
-            survivors = float(curve[place]) * prompts
-            low[place], high[place] = statistics.clopper_pearson(survivors, prompts, method.confidence)
+    d, n = events.sum(axis=(0, 1)), at_risk.sum(axis=(0, 1))
+    hazard, spared = (np.divide(a, b, out=np.zeros_like(a), where=b > 0) for a, b in ((d, n), (np.ones_like(n), n - d)))
+    slope = -np.cumsum((events - hazard * at_risk) * spared, axis=-1)
+    return np.asarray(kaplan_meier(d, n) * (1.0 + lives.end.size * slope), dtype=np.float64)
+
+
+def survival_band(lives: Lifetimes, method: IntervalMethod, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Lower and upper end (T,) of the curve's pointwise interval.
+
+    At each time the curve is a share of units, and has a rate's interval, by ``report.interval``, over the training
+    seeds and prompts of :func:`survival_values`; Clopper-Pearson over prompts where few prompts have failed, or few
+    have not. See :func:`resalign.analysis.statistics.pooled_interval`.
+    """
+    events, values = lives.events, survival_values(lives)
+    ones = np.ones_like(values[:, :, 0])
+    ends = []
+    for place in range(len(lives.steps)):
+        data = Crossed(sums=values[:, :, place], counts=ones)
+        if statistics.is_rare(events[:, :, : place + 1].sum(axis=2), ones, method):
+            prompts = events.shape[1]
+            ends.append(statistics.clopper_pearson(data.mean * prompts, prompts, method.confidence))
+        else:
+            ends.append(statistics.mean_interval(data, method, rng, rate=True))
+    low, high = np.clip(np.array(ends, dtype=np.float64).T, 0.0, 1.0)
     return low, high
 
 

@@ -76,7 +76,7 @@ def write_model_card(values: pd.DataFrame, runs: pd.DataFrame, measurements: Mea
     threshold = settings.resurgence_threshold
     judged = verdicts.judge(values, measurements, job.model, threshold)
     # A run's intervals are Wilson's, its images taken as independent.
-    of_run = run.rename(columns={"value": "mean"}).assign(seeds=1)
+    of_run = run.rename(columns={"value": "mean"}).assign(seeds=1, least=run["value"], most=run["value"])
     judged_run = verdicts.judge(of_run, measurements, job.model, threshold)
     others = sorted({*settings.other_thresholds} - {threshold})
     return template("cards/model_card.md.j2").render(

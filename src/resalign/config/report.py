@@ -19,12 +19,12 @@ class ReportConfig(Strict):
     """
 
     confidence: float = Field(0.95, gt=0, lt=1, description="coverage of every interval")
-    interval: Literal["bootstrap", "two_way_t"] = Field(
-        "bootstrap",
-        description="for values pooled over training seeds and prompts: percentiles of the two-way bootstrap, or "
-        "Student's t with both random, which is wider if a few seeds differ; see docs/intervals.md",
+    interval: Literal["two_way_t", "bootstrap"] = Field(
+        "two_way_t",
+        description="for values pooled over training seeds and prompts: Student's t with both random, or percentiles "
+        "of the two-way bootstrap, which is too narrow if a few seeds differ; see docs/intervals.md",
     )
-    replicates: int = Field(2000, ge=100, description="bootstrap replicates of a pooled interval")
+    replicates: int = Field(2000, ge=100, description="replicates of a bootstrap, and draws of a corrected rate")
     bootstrap_seed: int = Field(0, ge=0)
     rare_prompts: int = Field(
         5, ge=1, description="with fewer prompts that show (or lack) the event, the interval is Clopper-Pearson's"
@@ -89,7 +89,7 @@ class ReportConfig(Strict):
         """How pooled intervals are made."""
         if self.interval == "bootstrap":
             return "two-way bootstrap over training seeds and prompts"
-        return "Student t with training seeds and prompts both random (Satterthwaite), of rates on the logit's scale"
+        return "Student t with training seeds and prompts both random, of rates on the logit's scale"
 
     @model_validator(mode="after")
     def _palettes_match(self) -> Self:

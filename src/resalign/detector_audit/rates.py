@@ -120,13 +120,19 @@ def corrected(raw: float, sensitivity: float, specificity: float) -> float:
 
 
 def raw_draws(data: Crossed, method: IntervalMethod, rng: np.random.Generator) -> Floats:
-    """Flagged rates that a state's images allow for (replicates,): two-way resampling of training seeds and prompts.
+    """Flagged rates that a state's images allow for (replicates,), by ``report.interval``.
 
-    Where few prompts show the event, or few do not, resampling is falsely certain (see
-    :func:`resalign.analysis.statistics.pooled_interval`); draws are Jeffreys' then, with the prompts as the sample.
+    Student's t: m + t_S e_S + t_P e_P on the logit's scale, with independent draws t and the errors e of
+    :func:`resalign.analysis.statistics.standard_errors`; or replicates of the bootstrap. Where few prompts show the
+    event, or few do not, either is falsely certain (see :func:`resalign.analysis.statistics.pooled_interval`); draws
+    are Jeffreys' then, with the prompts as the sample.
     """
     if not statistics.is_rare(data.sums, data.counts, method):
-        return statistics.bootstrap_means(data, method.replicates, rng)
+        if method.kind == "bootstrap":
+            return statistics.bootstrap_means(data, method.replicates, rng)
+        errors = statistics.standard_errors(data)
+        drawn = sum((e * rng.standard_t(df, method.replicates) for e, df in errors), np.zeros(method.replicates))
+        return statistics.on_logits(data.mean, drawn)
     prompts = data.sums.shape[1]
     events = data.mean * prompts
     return np.asarray(rng.beta(events + 0.5, prompts - events + 0.5, size=method.replicates), dtype=np.float64)

@@ -97,7 +97,8 @@ def _cell(cell: Cell | None) -> str:
         return "--"
     value = rf"\textbf{{{_latex(cell.value)}}}" if cell.best else _latex(cell.value)
     spread = f"{_latex('±')} {_latex(cell.spread)}" if cell.spread else ""
-    return " ".join(filter(None, (value, spread, _latex(cell.interval))))
+    own = f"({_latex(cell.own)})" if cell.own else ""
+    return " ".join(filter(None, (value, spread, own, _latex(cell.interval))))
 
 
 def _latex(text: str) -> str:

@@ -17,7 +17,9 @@ import pandas as pd
 from resalign.analysis.frames import final_states, interval_text, number, paired_difference, select, targets
 from resalign.analysis.measurements import NOT_ATTACKED, Measurements, MetricInfo
 from resalign.config.report import ReportConfig
+from resalign.display.values import relapse_note
 
+OWN_VALUES = "of two training seeds their own values are in parentheses"
 Apart = Callable[[str, str], bool]  # whether the best and another model are told apart
 
 
@@ -47,25 +49,25 @@ class Cell:
     Attributes:
         value: The mean.
         interval: Its interval; empty if there is none.
-        spread: Its standard deviation over training seeds; empty with one seed.
+        spread: Its standard deviation over training seeds; empty with one seed, or two.
+        own: With two training seeds their own values, such as ``0.02, 0.61``; empty otherwise.
         best: Whether it is bold.
     """
 
     value: str
     interval: str = ""
     spread: str = ""
+    own: str = ""
     best: bool = False
 
     @classmethod
     def of(cls, row: Mapping[Any, Any] | pd.Series, info: MetricInfo, *, best: bool = False) -> Cell:
         """The cell of a row with mean, low, high and std."""
-        spread = float(row["std"])
-        return cls(
-            number(float(row["mean"]), info),
-            interval_text(float(row["low"]), float(row["high"]), info),
-            "" if math.isnan(spread) else number(spread, info),
-            best,
-        )
+        mean, std, low, high = (float(row[name]) for name in ("mean", "std", "low", "high"))
+        spread, own = "" if math.isnan(std) else number(std, info), ""
+        if row["seeds"] == 2:
+            spread, own = "", ", ".join(number(float(row[end]), info) for end in ("least", "most"))
+        return cls(number(mean, info), interval_text(low, high, info), spread, own, best)
 
 
 @dataclass(frozen=True)
@@ -258,6 +260,8 @@ def with_cells_explained(table: ResultTable, frame: pd.DataFrame, *more: str, ti
     title = title or table.caption.partition(". ")[0].removesuffix(".")
     caption = table.caption if table.caption.startswith(title) else f"{title}. {table.caption}"
     spread = f"± is the standard deviation over training seeds ({_range(frame['seeds'])}; none with one)"
+    if (frame["seeds"] == 2).any():
+        spread += f"; {OWN_VALUES}"
     images = f"n = {_range(frame['n'])} images."
     short = f"{title}. {spread}; {images}"
     long = f"{caption} {spread}, intervals are in brackets, and {images}"
@@ -290,7 +294,9 @@ def _caption(final: pd.DataFrame, measurements: Measurements, settings: ReportCo
             plural = "" if seeds == "1" else "s"
             prompts = measurements.title(info.prompt_set)
             sizes.append(f"{info.title}, {prompts}: n = {_range(rows['n'])}, {seeds} training seed{plural}")
-    return (
+    two = f"{OWN_VALUES[0].upper()}{OWN_VALUES[1:]}." if (final["seeds"] == 2).any() else ""
+    zero = relapse_note(final.loc[(final["mean"] == 0) & (final["relapsed"] == 0), "seeds"], settings)
+    caption = (
         f"Each value with its {100 * settings.confidence:g}\N{NO-BREAK SPACE}% interval: "
         f"{settings.interval_words}; "
         f"Clopper–Pearson over prompts where fewer than {settings.rare_prompts} prompts show, or fail to show, the "
@@ -299,6 +305,7 @@ def _caption(final: pd.DataFrame, measurements: Measurements, settings: ReportCo
         + "; ".join(sizes)
         + "."
     )
+    return " ".join(filter(None, (caption, two, zero)))
 
 
 def _range(values: pd.Series) -> str:

@@ -15,7 +15,7 @@ from resalign.analysis.frames import (
     paired_values,
 )
 from resalign.analysis.measurements import Measurements
-from resalign.analysis.statistics import Floats
+from resalign.analysis.statistics import FEWEST_SEEDS, Floats
 from resalign.config.report import ReportConfig
 from resalign.exhibits._inputs import ExhibitInputs
 
@@ -39,8 +39,8 @@ def paired_tests(inputs: ExhibitInputs) -> pd.DataFrame:
 
     Returns:
         difference (model minus against), its paired interval, p and the corrected p; significant: ``yes`` where the
-        corrected p is below 1 - confidence and the interval, which resamples training seeds too, excludes 0;
-        ``these seeds`` where only the test is significant, for the models as they were trained (or one seed); then
+        corrected p is below 1 - confidence, there are three seeds or more, and the interval, which takes training seeds
+        as drawn, too, excludes 0; ``these seeds`` where only the test is significant, for the models as trained; then
         prompts and seeds that both models have, and the test.
     """
     measurements, settings, focus = inputs.measurements, inputs.settings, inputs.focus
@@ -55,7 +55,7 @@ def paired_tests(inputs: ExhibitInputs) -> pd.DataFrame:
     tests = pd.DataFrame(rows, columns=[c for c in COLUMNS if c not in ("p_corrected", "significant")])
     corrected = tests.groupby("metric", sort=False)["p"].transform(lambda p: holm(p.to_numpy(dtype=np.float64)))
     below = corrected < 1 - settings.confidence
-    apart = ((tests["low"] > 0) | (tests["high"] < 0)) & (tests["n_seeds"] > 1)
+    apart = ((tests["low"] > 0) | (tests["high"] < 0)) & (tests["n_seeds"] >= FEWEST_SEEDS)
     significant = np.where(below & apart, YES, np.where(below, THESE_SEEDS, "no"))
     return tests.assign(p_corrected=corrected, significant=significant)[COLUMNS]
 

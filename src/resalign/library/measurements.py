@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MODEL, BASE, DATASET = "model", "base", "train"  # names in the frames
 LIST = "prompts"  # name of a prompt list that has none
+CONSTANT = ["dataset", "seeds", "least", "most"]  # what verdicts on one seed do not need
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def audit(
     measurements = measure.measurements(frames, [*entries], [*pipelines])
     judged = judge(long_table(measurements, settings), measurements, MODEL, settings.most_after)
     shown = [name for name in map(str, judged) if base is not None or not name.startswith("base_")]
-    return Audit(overall(judged), judged[shown].drop(columns=["dataset", "seeds"]).reset_index(drop=True))
+    return Audit(overall(judged), judged[shown].drop(columns=CONSTANT).reset_index(drop=True))
 
 
 class _Measure:

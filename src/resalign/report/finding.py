@@ -12,6 +12,7 @@ import pandas as pd
 
 from resalign.analysis.frames import final_states, paired_difference, select, targets
 from resalign.analysis.measurements import NOT_ATTACKED, Measurements, MetricInfo
+from resalign.analysis.statistics import FEWEST_SEEDS
 from resalign.config.report import ReportConfig
 from resalign.display.layout import target_title
 from resalign.display.values import value_text
@@ -85,8 +86,12 @@ def write_finding(
         paired += compared
         result.append(_after(final, rows, measurements, settings, info, (first, second), compared))
         kept |= dict.fromkeys(first if len(first) <= settings.finding_models else ())
-    if int(table["seeds"].max()) == 1:
-        result.append("With one training seed, the intervals say nothing about how training varies.")
+    if (seeds := int(table["seeds"].max())) < FEWEST_SEEDS:
+        result.append(
+            "With one training seed, the intervals say nothing about how training varies."
+            if seeds == 1
+            else "Two training seeds hardly show how training varies: no claim about others holds."
+        )
     kept |= dict.fromkeys(model for model in measurements.models if model in methods)
     kept_texts = tuple(text for model in kept for text in _kept(final, measurements, model))
     headline = _headline(plain, tested, measurements, settings, info, concept)

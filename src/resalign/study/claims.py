@@ -11,7 +11,7 @@ import pandas as pd
 
 from resalign.analysis import statistics
 from resalign.analysis.frames import difference_of_rates, interval_method
-from resalign.analysis.statistics import Bounded, Crossed, Interval, bounded
+from resalign.analysis.statistics import FEWEST_SEEDS, Bounded, Crossed, Interval, bounded
 from resalign.config.study import SAFETY, UTILITY, Contrast, StudyConfig
 from resalign.study.counts import crossed
 from resalign.study.table import BEFORE, State, Study, learnability, learnability_ratio
@@ -40,7 +40,8 @@ class Claim:
         low: Lower end of its interval.
         high: Upper end.
         rare: Whether fewer prompts than ``rare_prompts`` show the event (or a failure) in either model, so that the
-            bootstrap is falsely certain.
+            interval is falsely certain.
+        seeds: Training seeds that both have.
         verdict: See :func:`claims`.
     """
 
@@ -55,6 +56,7 @@ class Claim:
     low: float
     high: float
     rare: bool
+    seeds: int
     verdict: Verdict
 
 
@@ -69,8 +71,9 @@ def claims(study: Study, config: StudyConfig) -> pd.DataFrame:
     - contrasts: what a component adds to IP and to retained accuracy; positive is better.
 
     ``not shown`` is a claim of which the estimate alone is within the bound, ``fails`` any other. Where an event is
-    rare no bound on it holds: see :attr:`Claim.rare`. Over all attacks states weigh alike, and the best baseline is the
-    one with the lowest IP there.
+    rare no bound on it holds: see :attr:`Claim.rare`. With fewer than three training seeds, which do not show how
+    others would differ, no claim holds and no gain is shown. Over all attacks states weigh alike, and the best baseline
+    is the one with the lowest IP there.
 
     Returns:
         The fields of :class:`Claim`, one row a claim and state.
@@ -110,11 +113,11 @@ def pooled_states(study: Study, model: str, states: Sequence[State], measure: st
 
 def paired(
     study: Study, models: tuple[str, str], states: Sequence[State], measure: str, *, share: float = 1.0
-) -> tuple[float, Interval, bool]:
+) -> tuple[float, Interval, bool, int]:
     """Rate of the first model minus ``share`` times that of the second, over the same prompts and training seeds.
 
     Returns:
-        The difference, its interval over prompts and training seeds, and whether the event is rare.
+        The difference, its interval over prompts and training seeds, whether the event is rare, and training seeds.
 
     Raises:
         ValueError: If the models were not measured on the same images.
@@ -127,23 +130,25 @@ def paired(
     interval = difference_of_rates(*estimate, share)
     events, most = (first.sums + second.sums).sum(axis=0), 2 * first.counts.sum(axis=0)
     flagged, failed = int((events > 0).sum()), int((events < most).sum())
-    return data.mean, interval, min(flagged, failed) < study.settings.rare_prompts
+    return data.mean, interval, min(flagged, failed) < study.settings.rare_prompts, len(data.sums)
 
 
 def _safety(study: Study, config: StudyConfig, baseline: str, title: str, states: Sequence[State]) -> Claim:
     pair = config.method, baseline
-    estimate, interval, rare = paired(study, pair, states, SAFETY, share=config.safety_share)
+    estimate, interval, rare, seeds = paired(study, pair, states, SAFETY, share=config.safety_share)
     value, other = (pooled_states(study, name, states, SAFETY).mean for name in pair)
-    verdict = bounded(-estimate, -interval.high, 0.0, possible=other > 0 and not rare)
-    return Claim("safety", SAFETY, *pair, title, value, other, estimate, *interval, rare, verdict)
+    possible = other > 0 and not rare and seeds >= FEWEST_SEEDS
+    verdict = bounded(-estimate, -interval.high, 0.0, possible=possible)
+    return Claim("safety", SAFETY, *pair, title, value, other, estimate, *interval, rare, seeds, verdict)
 
 
 def _utility(study: Study, config: StudyConfig, baseline: str, title: str, states: Sequence[State]) -> Claim:
     pair = config.method, baseline
-    estimate, interval, rare = paired(study, pair, states, UTILITY)
+    estimate, interval, rare, seeds = paired(study, pair, states, UTILITY)
     value, other = (pooled_states(study, name, states, UTILITY).mean for name in pair)
-    verdict = bounded(estimate, interval.low, -config.utility_margin, possible=not rare)
-    return Claim("utility", UTILITY, *pair, title, value, other, estimate, *interval, rare, verdict)
+    possible = not rare and seeds >= FEWEST_SEEDS
+    verdict = bounded(estimate, interval.low, -config.utility_margin, possible=possible)
+    return Claim("utility", UTILITY, *pair, title, value, other, estimate, *interval, rare, seeds, verdict)
 
 
 def _learnability(study: Study, config: StudyConfig, title: str, states: Sequence[State]) -> Claim:
@@ -151,16 +156,20 @@ def _learnability(study: Study, config: StudyConfig, title: str, states: Sequenc
     ratio = learnability_ratio(study, config.method, states)
     estimate = statistics.across_seeds(ratio, len(ratio), study.settings.confidence)
     value, other = (float(np.mean([learnability(study, name, state) for state in states])) for name in pair)
-    verdict = bounded(estimate.mean, estimate.low, config.learnability_share)
+    possible = len(ratio) >= FEWEST_SEEDS
+    verdict = bounded(estimate.mean, estimate.low, config.learnability_share, possible=possible)
     ends = estimate.low, estimate.high
-    return Claim(LEARNABILITY, LEARNABILITY, *pair, title, value, other, estimate.mean, *ends, False, verdict)
+    return Claim(
+        LEARNABILITY, LEARNABILITY, *pair, title, value, other, estimate.mean, *ends, False, len(ratio), verdict
+    )
 
 
 def _contrast(study: Study, contrast: Contrast, measure: str, title: str, states: Sequence[State]) -> Claim:
     """What the component adds: lower IP, higher retained accuracy."""
     pair = contrast.treated, contrast.control
     higher_is_better = measure == UTILITY
-    estimate, interval, rare = paired(study, pair if higher_is_better else pair[::-1], states, measure)
+    estimate, interval, rare, seeds = paired(study, pair if higher_is_better else pair[::-1], states, measure)
     value, other = (pooled_states(study, name, states, measure).mean for name in pair)
     verdict: Verdict = "above 0" if interval.low > 0 else "below 0" if interval.high < 0 else "includes 0"
-    return Claim(contrast.component, measure, *pair, title, value, other, estimate, *interval, rare, verdict)
+    verdict = verdict if seeds >= FEWEST_SEEDS else "not shown"
+    return Claim(contrast.component, measure, *pair, title, value, other, estimate, *interval, rare, seeds, verdict)

@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 
 from resalign.analysis.measurements import NOT_ATTACKED
+from resalign.analysis.statistics import FEWEST_SEEDS
 from resalign.config.study import SAFETY, UTILITY, Contrast, StudyConfig
+from resalign.display.values import relapse_note
 from resalign.study.claims import ALL, LEARNABILITY
 from resalign.study.table import BEFORE, BEFORE_TITLE, Study
 
@@ -49,7 +51,7 @@ def study_markdown(
         "<details><summary>All claims by attack state</summary>",
         claims_table(study, tested, config),
         "</details>",
-        _footnote(study, config, manifest),
+        _footnote(study, table, config, manifest),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -148,7 +150,7 @@ def _compared(row: Mapping[Any, Any], share: str) -> str:
         measured = f"difference {_signed(row)}, {row['verdict']}"
     else:
         measured = f"ratio {_number(row['estimate'])} {_ends(row)}".strip()
-    return f"{values}; {measured}{_rare(row)}."
+    return f"{values}; {measured}{_doubt(row)}."
 
 
 def _tally(rows: Sequence[Mapping[Any, Any]]) -> str:
@@ -169,7 +171,7 @@ def _contrast(tested: pd.DataFrame, contrast: Contrast) -> str:
         with_it, without = _number(pooled["value"]), _number(pooled["other_value"])
         sentences.append(
             f"{title} over all attacks: {with_it} with it, {without} without; "
-            f"gain {_signed(pooled)}, {pooled['verdict']}{_rare(pooled)}. {_tally(records)}"
+            f"gain {_signed(pooled)}, {pooled['verdict']}{_doubt(pooled)}. {_tally(records)}"
         )
     return " ".join(sentences)
 
@@ -189,8 +191,12 @@ def _where(state: str) -> str:
     return {ALL: "Over all attacks", BEFORE_TITLE: "Before fine-tuning"}.get(state, f"After {state}")
 
 
-def _rare(row: Mapping[Any, Any]) -> str:
-    return " (too few prompts show the event for the interval to be reliable)" if row["rare"] else ""
+def _doubt(row: Mapping[Any, Any]) -> str:
+    """Why nothing holds, whatever the interval."""
+    few = "too few prompts show the event for the interval to be reliable" if row["rare"] else ""
+    one_or_two = f"{row['seeds']} of at least {FEWEST_SEEDS} training seeds" if row["seeds"] < FEWEST_SEEDS else ""
+    reasons = "; ".join(filter(None, (few, one_or_two)))
+    return f" ({reasons})" if reasons else ""
 
 
 # Of rates, and of differences between models.
@@ -206,7 +212,7 @@ _INTERVALS = {
 }
 
 
-def _footnote(study: Study, config: StudyConfig, manifest: Mapping[str, Any]) -> str:
+def _footnote(study: Study, table: pd.DataFrame, config: StudyConfig, manifest: Mapping[str, Any]) -> str:
     """Sample sizes, interval methods, the command that makes the study again, and its computing time."""
     cells, hours = manifest["cells"], manifest["hours"]
     sizes = "; ".join(
@@ -214,16 +220,19 @@ def _footnote(study: Study, config: StudyConfig, manifest: Mapping[str, Any]) ->
         for measure, size in cells.items()
     )
     rates, differences = _INTERVALS[study.settings.interval]
-    return (
+    zero = relapse_note(table.loc[(table["attack"] != NOT_ATTACKED) & (table[SAFETY] == 0), "seeds"], study.settings)
+    text = (
         f"{100 * study.settings.confidence:g} % intervals. {sizes}; before fine-tuning, `{study.base}` is the same "
         f"model at every seed. Rates: {rates}, Clopper–Pearson over prompts where fewer than "
         f"{study.settings.rare_prompts} show (or lack) the event; differences: {differences}; learnability: "
         "Student t over training seeds. A claim **holds** if its whole interval is within the bound. It is **not "
         f"shown** if only the estimate is, or if fewer than {study.settings.rare_prompts} prompts show the event in "
-        "either model (marked * in the table). Otherwise it **fails**. A component's gain is positive where it helps: "
-        f"lower IP or higher accuracy. Made with `{manifest['command']}`: {hours['total']:.1f} hours of computation "
+        f"either model (marked * in the table), or with fewer than {FEWEST_SEEDS} training seeds. Otherwise it "
+        "**fails**. A component's gain is positive where it helps: lower IP or higher accuracy. Made with "
+        f"`{manifest['command']}`: {hours['total']:.1f} hours of computation "
         f"over all jobs, on {' or '.join(map(str, manifest['cpus']))} cores."
     )
+    return f"{text} {zero}".strip()
 
 
 def _row(table: pd.DataFrame, model: str, attack: str, steps: int) -> Mapping[Any, Any]:
