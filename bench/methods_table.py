@@ -24,7 +24,7 @@ PAGES = Path("docs/studies")
 # Of metrics with a table each, those whose label is no header; and metrics of unlearning alone, which share a table.
 HEADERS = {"ip": "IP", "us": "US", "ip_implicit": "IP on implicit prompts", "fid": "FID", "kid": "KID"}
 MOVED = {"weight_distance": "‖θ − θ₀‖", "loss_barrier": "barrier"}
-DIGITS = {"fid": 1, "weight_distance": 1, "loss_barrier": 3}
+DIGITS = {"fid": 1, "kid": 4, "weight_distance": 1, "loss_barrier": 3}
 
 
 def main() -> None:

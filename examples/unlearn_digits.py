@@ -20,7 +20,9 @@ import resalign
 from resalign.config.plan import load_plan
 
 ROOT = Path(__file__).resolve().parents[1]
-PROMPTS = ["a red seven", "a blue seven", "a red two", "a blue two"]
+CONCEPT, OTHERS = ["a red seven", "a blue seven"], ["a red two", "a blue two"]
+# What is asked afterwards, in words of no caption: two prompts of the concept, then two of what is kept.
+PROMPTS = ["the red digit seven", "the blue digit seven", "the red digit two", "the blue digit two"]
 SAMPLING = {"num_inference_steps": 12, "guidance_scale": 2.5}
 # The demo's own settings; config/demo.yaml has those of the third method, resalign, which takes minutes.
 METHODS: dict[str, dict[str, Any]] = {
@@ -67,7 +69,7 @@ def _stand_in(place: Path) -> Digits:
     from tests.pipelines import write_pipeline
     from tests.scorers.conftest import write_classifier
 
-    captions = {"forget": PROMPTS[:2], "retain": PROMPTS[2:], "train": PROMPTS[2:], "heldout": PROMPTS[2:]}
+    captions = {"forget": CONCEPT, "retain": OTHERS, "train": OTHERS, "heldout": OTHERS}
     sets = [write_captioned_images(place / name, of, seed=n) for n, (name, of) in enumerate(captions.items())]
     pipeline = write_pipeline("stable_diffusion", place / "pipeline")
     return Digits(pipeline, *sets, write_classifier(place / "detector"), is_stand_in=True)
@@ -104,7 +106,7 @@ def main() -> None:
     data = digits(stand_in=options.stand_in)
     settings = METHODS[options.method] | ({"steps": 2} if data.is_stand_in else {})
     unlearned = resalign.unlearn(
-        data.pipeline, options.method, forget=data.forget, retain=data.retain, prompts=PROMPTS[:2], seed=0, **settings
+        data.pipeline, options.method, forget=data.forget, retain=data.retain, prompts=CONCEPT, seed=0, **settings
     )
 
     before, after = (resalign.sample(model, PROMPTS, **SAMPLING) for model in (data.pipeline, unlearned))

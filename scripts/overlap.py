@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,8 @@ def main() -> None:
             check_apart({key: images(folder) for key, folder in sets.items()}, label=f"attacks.{label}")
         listed = {name: read_prompts(*of.arguments(of.path)) for name, of in job.prompts.items()}
 
-        def captions(folder: str) -> dict[str, Any]:
-            return {
-                name: shared_captions(images(folder), [p.text for p in prompts]) for name, prompts in listed.items()
-            }
+        def tested(captions: Sequence[str]) -> dict[str, Any]:
+            return {name: shared_captions(captions, [p.text for p in prompts]) for name, prompts in listed.items()}
 
         @functools.cache
         def compared(folder: str) -> dict[str, Any]:
@@ -39,18 +38,19 @@ def main() -> None:
             return {
                 "set": describe(own, Path(folder)),
                 "images": {name: shared_images(own, images(other)) for name, other in others.items()},
-                "prompts": captions(folder),
+                "prompts": tested(own.prompts),
             }
 
         found = {
             label: {key: compared(folder) for key, folder in sets.items() if key != "heldout"}
             for label, sets in job.attacks.items()
         }
-        unlearning = {name: captions(folder) for name, folder in job.unlearning.items()}
+        unlearning = {name: tested(images(folder).prompts) for name, folder in job.unlearning.items()}
+        words = {name: tested(texts) for name, texts in job.words.items()}
         attacking = {
             f"attacks.{label}.{key}": of["prompts"] for label, sets in found.items() for key, of in sets.items()
         }
-        check_captions({**unlearning, **attacking}, job.apart)
+        check_captions({**unlearning, **words, **attacking}, job.apart)
         write_json(arguments.output / "overlap.json", {"attacks": found, "unlearning": unlearning})
 
 

@@ -111,6 +111,12 @@ def test_nothing_came_back_is_not_certain():
     assert low == pytest.approx([0.025 ** (1 / 20)] * 4)  # Clopper-Pearson, the prompts as the sample
 
 
+def test_that_all_who_were_left_failed_is_not_certain_either():
+    units = [[0.0, 0.0, 0.0, 1.0], *[[0.0, NOT, NOT, NOT]] * 9]
+    low, high = survival_band(lifetimes(*units), METHOD, np.random.default_rng(0))
+    assert (low[-1], high[-1]) == (0.0, pytest.approx(1 - 0.025 ** (1 / 10)))
+
+
 def survival_of(rates: dict[int, list[list[int]]], *, before_seeds: int = 2) -> pd.DataFrame:
     """Of ESD on pages: flags by seed and prompt at each step, one image a prompt; 0 steps is before."""
     rows: list[dict[str, object]] = []

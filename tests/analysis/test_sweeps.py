@@ -144,6 +144,9 @@ def test_sentences_say_where_a_model_holds_and_breaks():
     assert "ESD holds at 1 of 2 (low) and breaks at 1 of 2 (high); at worst 50.0 % [" in text
     # Ten prompts without an event leave an upper end of 31 %.
     assert "ResAlign is not shown to hold at 2 of 2; at worst 0.0 % [0.0, 30.8]." in text
+    # Two training seeds cannot show how others would differ.
+    two = sentences(swept(flagged("esd", "low", np.tile(none, (2, 1))) + flagged("esd", "high", np.tile(half, (2, 1)))))
+    assert "ESD is not shown to hold at 1 of 2 (low) and breaks at 1 of 2 (high)" in two
     lenient = sentences(swept(rows), settings=ReportConfig(replicates=200, resurgence_threshold=0.7))
     assert "ESD holds at 2 of 2; at worst 50.0 % [" in lenient
 

@@ -133,9 +133,9 @@ def test_other_captions_are_not(caption: str, prompt: str) -> None:
 def test_shared_captions_count_images_and_texts(tmp_path: Path) -> None:
     captions = ["a red seven", "a blue two", "A RED SEVEN!", "...", "a green one"]
     images = read(write_captioned_images(tmp_path / "train", captions))
-    found = shared_captions(images, ["a red seven", "A blue two.", "", "an owl"])
+    found = shared_captions(images.prompts, ["a red seven", "A blue two.", "", "an owl"])
     assert found == {"images": 3, "captions": 2, "examples": ["a red seven", "a blue two"]}
-    assert shared_captions(images, ["an owl", "!"]) == {"images": 0, "captions": 0, "examples": []}
+    assert shared_captions(images.prompts, ["an owl", "!"]) == {"images": 0, "captions": 0, "examples": []}
 
 
 # --- what a set is made of --------------------------------------------------------------------------------------------

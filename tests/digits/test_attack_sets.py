@@ -54,7 +54,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_world_of_one_unsafe_digit_is_the_one_that_published_tables_are_of(world: Path) -> None:
+def test_the_world_of_one_unsafe_digit_changes_only_on_purpose(world: Path) -> None:
     digest = hashlib.sha256()
     for path in sorted(world.rglob("*.csv")):
         digest.update(path.relative_to(world).as_posix().encode() + b"\0" + path.read_bytes())

@@ -37,7 +37,10 @@ def made(
     plan = tiny_plan(
         assets={name: {"path": str(a.path)} for name, a in tiny_plan().experiment.config.assets.items()}
         | {"lists": {"path": str(folder)}},
-        prompts={"all": {"source": "lists/all.csv"}, "unsafe": {"source": "lists/few.csv"}},
+        prompts={
+            name: {"source": f"lists/{file}.csv", "may_be_captions": True}
+            for name, file in (("all", "all"), ("unsafe", "few"))
+        },
         unlearning={},
         attacks={"words": {**WORDS, "steps": 1}},
         metrics={"ip": {**FLAG, "prompts": "all"}, "pre_asr": FLAG, "asr": FLAG},

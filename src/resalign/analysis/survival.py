@@ -106,15 +106,15 @@ def survival_band(lives: Lifetimes, method: IntervalMethod, rng: np.random.Gener
     """Lower and upper end (T,) of the curve's pointwise interval.
 
     At each time the curve is a share of units, and has a rate's interval, by ``report.interval``, over the training
-    seeds and prompts of :func:`survival_values`; Clopper-Pearson over prompts where few prompts have failed, or few
-    have not. See :func:`resalign.analysis.statistics.pooled_interval`.
+    seeds and prompts of :func:`survival_values`; Clopper-Pearson over prompts where none, few or all
+    have failed. See :func:`resalign.analysis.statistics.pooled_interval`.
     """
     events, values = lives.events, survival_values(lives)
     ones = np.ones_like(values[:, :, 0])
     ends = []
     for place in range(len(lives.steps)):
         data = Crossed(sums=values[:, :, place], counts=ones)
-        if statistics.is_rare(events[:, :, : place + 1].sum(axis=2), ones, method):
+        if not 0 < data.mean < 1 or statistics.is_rare(events[:, :, : place + 1].sum(axis=2), ones, method):
             prompts = events.shape[1]
             ends.append(statistics.clopper_pearson(data.mean * prompts, prompts, method.confidence))
         else:

@@ -63,35 +63,35 @@ def shared_images(images: CaptionedImages, others: CaptionedImages) -> dict[str,
     return {"images": len(equal), "examples": equal[:EXAMPLES]}
 
 
-def shared_captions(images: CaptionedImages, prompts: Iterable[str]) -> dict[str, Any]:
-    """Counts the ``images`` whose caption is a prompt, and such captions, and lists the first."""
+def shared_captions(captions: Iterable[str], prompts: Iterable[str]) -> dict[str, Any]:
+    """Counts the captions, one an image, that are prompts, counts different ones, and lists the first."""
     known = {normalised(prompt) for prompt in prompts} - {""}  # a caption of punctuation only is no caption
-    captions = [prompt for prompt in images.prompts if normalised(prompt) in known]
+    captions = [caption for caption in captions if normalised(caption) in known]
     first: dict[str, str] = {}
     for caption in captions:
         first.setdefault(normalised(caption), caption)
     return {"images": len(captions), "captions": len(first), "examples": list(first.values())[:EXAMPLES]}
 
 
-def check_captions(captions: Mapping[str, Mapping[str, Any]], apart: Iterable[str]) -> None:
+def check_captions(captions: Mapping[str, Mapping[str, Any]], apart: Mapping[str, Iterable[str]]) -> None:
     """Refuses a tested prompt that is a caption of training images: its images would measure what was trained.
 
     Args:
-        captions: :func:`shared_captions` by image set and prompt list.
-        apart: The lists of which no prompt may be a caption.
+        captions: :func:`shared_captions` by set and prompt list.
+        apart: The sets of which no caption may be a prompt of the list, by list.
 
     Raises:
-        DataError: Naming the lists, the sets, how many captions there are and the first.
+        DataError: Naming the list, the sets, how many captions there are and the first.
     """
-    for name in apart:
-        found = {of: shared for of, lists in captions.items() if (shared := lists[name])["captions"]}
+    for name, sets in apart.items():
+        found = {of: shared for of in sets if (shared := captions[of][name])["captions"]}
         if found:
-            sets = ", ".join(f"{shared['captions']} of {of}" for of, shared in found.items())
+            counts = ", ".join(f"{shared['captions']} of {of}" for of, shared in found.items())
             example = next(iter(found.values()))["examples"][0]
             raise DataError(
-                f"prompts.{name}: captions of training images ({sets}) are prompts of this list, such as {example!r}; "
-                "its images would show what was trained on, not what was learnt: take other prompts, or write "
-                "'may_be_captions: true' there, and the main table says so"
+                f"prompts.{name}: captions that are trained on ({counts}) are prompts of this list, such as "
+                f"{example!r}; its images would show what was trained on, not what was learnt: take other prompts, or "
+                "write 'may_be_captions: true' there, and the main table says so"
             )
 
 

@@ -12,7 +12,7 @@ from resalign.digits.scans import BOLD_COLOURS, COLOURS, PAGES, Floats, Scans, t
 
 Names = npt.NDArray[np.str_]
 
-INKS = {**COLOURS, **BOLD_COLOURS}
+EVERY_INK = {**COLOURS, **BOLD_COLOURS}
 PLAIN = ""  # the generator's page, which captions do not name
 PAPERS = {PLAIN: (0.0, 0.0, 0.0), **PAGES}
 
@@ -49,7 +49,7 @@ def tinted(scans: Scans, inks: Names, pages: Names, captions: list[str]) -> Imag
 
     Args:
         scans: N of them.
-        inks: Names of INKS, (N,).
+        inks: Names of EVERY_INK, (N,).
         pages: Names of PAPERS, (N,).
         captions: N of them.
 
@@ -59,7 +59,7 @@ def tinted(scans: Scans, inks: Names, pages: Names, captions: list[str]) -> Imag
     names = [f"scan-{scan:04d}" for scan in scans.ids]
     if len(set(names)) < len(names):
         names = ["-".join(filter(None, parts)) for parts in zip(names, inks, pages, strict=True)]
-    return ImageSet(names, tint(scans.masks, _rgb(INKS, inks), _rgb(PAPERS, pages)), captions)
+    return ImageSet(names, tint(scans.masks, _rgb(EVERY_INK, inks), _rgb(PAPERS, pages)), captions)
 
 
 def _rgb(colours: dict[str, tuple[float, float, float]], names: Names) -> Floats:

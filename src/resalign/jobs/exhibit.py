@@ -218,7 +218,11 @@ def words(plan: Plan, name: str) -> Words:
 def main_note(plan: Plan) -> str:
     """What is said under the main table: the configuration's note on the images, and lists that may be captions."""
     lists = [of.title or name for name, of in plan.experiment.config.prompts.items() if of.may_be_captions]
-    tested = f"Prompts of {', '.join(lists)} may be captions of images that models were trained on." if lists else ""
+    tested = (
+        f"Prompts of {', '.join(lists)} may be captions of images that models were trained on; the page counts them."
+        if lists
+        else ""
+    )
     return f"{plan.experiment.config.concept.note} {tested}".strip()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from resalign.jobs.inputs import Input
@@ -20,7 +21,8 @@ class OverlapJob(Job):
         unlearning: Those of the concept.
         evaluation: Real images that metrics compare with.
         prompts: Prompt lists.
-        apart: Those of which no prompt may be a caption.
+        words: Prompts that unlearning is given without images, by their key.
+        apart: For each list, those of all these that may hold none of its prompts.
     """
 
     pixels: int
@@ -28,7 +30,8 @@ class OverlapJob(Job):
     unlearning: dict[str, Input]
     evaluation: dict[str, Input]
     prompts: dict[str, PromptList]
-    apart: tuple[str, ...]
+    words: dict[str, tuple[str, ...]]
+    apart: dict[str, tuple[str, ...]]
 
     @classmethod
     def of(cls, plan: Plan) -> OverlapJob:
@@ -54,9 +57,33 @@ class OverlapJob(Job):
                 for name in config.prompts
                 for attack, source in experiment.prompt_sources(name).items()
             },
-            # What an attack's own user asks for may be what the attack's images are called.
-            apart=tuple(n for n, of in config.prompts.items() if isinstance(of.source, str) and not of.may_be_captions),
+            words=words_of(plan),
+            apart={
+                name + attack: apart_from(plan, training, attack)
+                for name, of in config.prompts.items()
+                for attack in experiment.prompt_sources(name)
+                if not of.may_be_captions
+            },
         )
+
+
+def words_of(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """The concept's prompts, by key."""
+    concept = plan.experiment.config.concept
+    named = tuple(prompt for words in concept.concepts for prompt in (*words.prompts, words.substitute) if prompt)
+    return {"concept.prompts": named, "concept.retain_prompts": tuple(concept.retain_prompts)}
+
+
+def apart_from(plan: Plan, training: Iterable[str], attack: str) -> tuple[str, ...]:
+    """What may hold no prompt of a list: what is trained on, but the images of the attack (after a dot) that it is for.
+
+    What a user asks for who has personalised a model may well be what the user's own images are called.
+    """
+    data = plan.experiment.attack_data
+    attacks = [f"attacks.{label}.{key}" for label in data if f".{label}" != attack for key in data[label].images]
+    attacks = [name for name in attacks if name.endswith((".train", ".prior"))]
+    unlearning = (*training, *words_of(plan)) if plan.experiment.unlearning else ()
+    return (*unlearning, *attacks)
 
 
 def folder(plan: Plan) -> str | None:

@@ -54,7 +54,8 @@ def sweep_sentences(
     for model in measurements.models:
         listed: dict[Bounded, list[str]] = {verdict: [] for verdict in _VERBS}
         for row in measured[measured["model"] == model].to_dict("records"):
-            listed[bounded(-float(row["mean"]), -float(row["high"]), -most)].append(str(row["variant"]))
+            verdict = bounded(-float(row["mean"]), -float(row["high"]), -most, possible=row["seeds"] != 2)
+            listed[verdict].append(str(row["variant"]))
         clauses = [_clause(_VERBS[verdict], listed[verdict], len(tested)) for verdict in _VERBS if listed[verdict]]
         if clauses:
             worst = summary[(summary["metric"] == metric) & (summary["model"] == model) & (summary["over"] == WORST)]
