@@ -77,6 +77,9 @@ class StudyConfig(Compared):
             raise ValueError(f"method '{self.method}' is one of the baselines {list(self.baselines)}")
         if self.baseline not in self.baselines:
             raise ValueError(f"baseline: no baseline named '{self.baseline}'{nearest(self.baseline, self.baselines)}")
+        components = [contrast.component for contrast in self.contrasts]
+        if len(set(components)) < len(components) or len(set(self.baselines)) < len(self.baselines):
+            raise ValueError(f"components {components} and baselines {list(self.baselines)} must differ")
         if same := [contrast.component for contrast in self.contrasts if contrast.treated == contrast.control]:
             raise ValueError(f"contrasts {same} compare a model with itself")
         if self.fronts and not self.front:
@@ -109,8 +112,8 @@ def check_study(experiment: Experiment) -> None:
         for part, label in config.named:
             if label not in known:
                 raise ConfigError(f"{where}.{part}: no model named '{label}'{nearest(label, known)}")
-        for label in config.measures:
-            part, better = ("safety", "lower") if label == config.safety else ("utilities", "higher")
+        utilities = [("utilities", label, "higher") for label in config.utilities]
+        for part, label, better in (("safety", config.safety, "lower"), *utilities):
             if label not in metrics:
                 raise ConfigError(f"{where}.{part}: no metric named '{label}'{nearest(label, metrics)}")
             module = registry.member("metrics", metrics[label].name)
