@@ -50,7 +50,7 @@ def test_rows_are_named_by_the_attacks_labels(plan: Plan) -> None:
         assert f"/{model}.{attack}-" in row.folders["score"] or attack == "none"
     assert len(rows["base", "none"].seeds) == 1
     assert job.command.endswith("-- study")
-    assert set(job.metrics) == {"ip", "accuracy_near", "accuracy_far"}
+    assert job.compared.measures == ("ip", "accuracy_near", "accuracy_far")
 
 
 def test_files_are_those_that_are_read(plan: Plan) -> None:
@@ -123,7 +123,7 @@ def test_an_experiment_without_the_key_is_refused(path: str, key: study.Key) -> 
 
 
 def test_an_experiment_with_neither_has_no_job() -> None:
-    with pytest.raises(ConfigError, match="the key 'selection' is required"):
+    with pytest.raises(ConfigError, match="give the key 'study', or 'selection'"):
         study.StudyJob.of(load_plan("config/demo.yaml"))
 
 

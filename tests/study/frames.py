@@ -101,7 +101,6 @@ def write_study(
         "base": "base",
         "models": list(rates),
         "attacks": list(attacks),
-        "metrics": METRICS,
         "rows": rows,
         "timings": timings,
         "registered": {"config/studies/made-up.yaml": "0" * 64},
@@ -138,7 +137,7 @@ def record(folder: Path, stage: str, began: float) -> None:
 def collect(job: Mapping[str, Any], folder: Path) -> pd.DataFrame:
     """What scripts/study.py does, apart from its own records."""
     runs = [ScoredRun(r["model"], r["attack"], r["dataset"], s, r["folders"]) for r in job["rows"] for s in r["seeds"]]
-    metrics = {label: load_metric(label, settings) for label, settings in job["metrics"].items()}
+    metrics = {label: load_metric(label, settings) for label, settings in METRICS.items()}
     counts = count_hits(measure_images(runs, metrics), CONFIG)
     fields = {key: value for key, value in job.items() if key != "rows"}
     study_job = StudyJob.parse({**fields, "measured": "measured"}, where="a study's job")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from resalign.config.plan import Plan
 
 Key = Literal["study", "selection"]
+EXAMPLES = "as in config/studies/resilience.yaml and resilience-search.yaml"
 
 
 class StudyJob(Job):
@@ -32,7 +33,6 @@ class StudyJob(Job):
     base: str  # the model before unlearning
     models: tuple[str, ...]
     attacks: tuple[str, ...]
-    metrics: dict[str, dict[str, Any]]  # name and settings of the metrics that are counted, by label
     measured: Input  # folder of the measured frames
     timings: tuple[tuple[str, str, int, str], ...]  # (stage, label, seed, folder) of every job behind the study
     registered: dict[str, str]  # sha256 of the configuration file, and of those that it extends
@@ -41,11 +41,8 @@ class StudyJob(Job):
 
     @property
     def compared(self) -> Compared:
-        """The metrics that are counted."""
-        compared = self.study or self.selection
-        if compared is None:
-            raise ConfigError(f"{self.name}: one of the keys 'study' and 'selection' is required")
-        return compared
+        """What is counted."""
+        return [key for key in (self.study, self.selection) if key][0]  # `of` makes no job with neither
 
     def inputs(self) -> list[str]:
         """The measured frames, and the times of all jobs."""
@@ -60,7 +57,8 @@ class StudyJob(Job):
         """
         experiment = plan.experiment
         study, selection = experiment.config.study, experiment.config.selection
-        compared = study or checked(plan, "selection")
+        if study is None and selection is None:
+            raise ConfigError(f"{experiment.where}: give the key 'study', or 'selection' for a search; {EXAMPLES}")
         files = [file for path in experiment.where.split(", ") for file in extended_files(path)]
         return cls(
             name=experiment.config.name,
@@ -71,7 +69,6 @@ class StudyJob(Job):
             base=experiment.models[0],
             models=experiment.models,
             attacks=tuple(experiment.attacks),
-            metrics={label: experiment.metrics[label].resolved() for label in compared.measures},
             measured=Input(measure.folder(plan), measure.files(plan)),
             timings=tuple(report.report_timings(plan)),
             registered={os.path.relpath(path): file_hash(Path(path)) for path in files},
@@ -86,21 +83,11 @@ def module_code(module: str) -> list[str]:
 
 
 def folder(plan: Plan, key: Key) -> str:
-    """The folder of an experiment's study, or search."""
-    checked(plan, key)
-    return f"results/{plan.experiment.config.name}/study"
-
-
-def checked(plan: Plan, key: Key) -> StudyConfig | SelectionConfig:
-    """What the experiment registers under a key.
+    """The folder of an experiment's study, or search.
 
     Raises:
         ConfigError: If it has no such key.
     """
-    registered: StudyConfig | SelectionConfig | None = getattr(plan.experiment.config, key)
-    if registered is None:
-        example = "resilience" if key == "study" else "resilience-search"
-        raise ConfigError(
-            f"{plan.experiment.where}: the key '{key}' is required here; see config/studies/{example}.yaml"
-        )
-    return registered
+    if getattr(plan.experiment.config, key) is None:
+        raise ConfigError(f"{plan.experiment.where}: the key '{key}' is required here; {EXAMPLES}")
+    return f"results/{plan.experiment.config.name}/study"

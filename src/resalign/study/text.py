@@ -16,7 +16,7 @@ from resalign.display.values import relapse_note
 from resalign.study.claims import ALL, FRONT, INSIDE, OUTSIDE, PRIMARY, SECONDARY, TESTABLE
 from resalign.study.table import BEFORE, Study
 
-_POOLED = {ALL: "Over all attacks", INSIDE: "Inside the simulated range", OUTSIDE: "Outside it"}
+_POOLED = {ALL: "over all attacks", INSIDE: "inside the simulated range", OUTSIDE: "outside it"}
 _VERDICTS = {"holds": "holds", "not shown": "is not shown", "fails": "fails", "not testable": "is not testable"}
 _EFFECTS = {"below 0": "lowers IP", "above 0": "raises IP", "includes 0": "has no effect on IP that is shown"}
 _EFFECTS["not shown"] = _EFFECTS["includes 0"]
@@ -64,8 +64,7 @@ def summary(tested: pd.DataFrame, config: StudyConfig) -> str:
         config: What was registered.
     """
     pooled = tested[(tested["state"] == ALL) & (tested["quantity"] == config.safety)]
-    primary = pooled[pooled["claim"] == PRIMARY].iloc[0]
-    sentences = [f"That {_claimed(config, config.baseline)} **{_VERDICTS[primary['verdict']]}**."]
+    sentences = [_claimed(_at(pooled[pooled["claim"] == PRIMARY], ALL, config.safety), config)]
     others = pooled[pooled["claim"] == SECONDARY]
     if len(others):
         names = {verdict: [f"`{name}`" for name in rows["other"]] for verdict, rows in others.groupby("verdict")}
@@ -124,14 +123,14 @@ def claim_sentences(tested: pd.DataFrame, config: StudyConfig) -> list[str]:
     """One bullet per baseline, component and pair of fronts: its results over several states, and by state."""
     bullets = []
     for baseline, rows in tested[tested["claim"].isin([PRIMARY, SECONDARY])].groupby("other", sort=False):
-        claim, pooled = _claimed(config, str(baseline)), _at(rows, ALL, config.safety)
+        pooled = _at(rows, ALL, config.safety)
         base = _at(tested[tested["claim"] == TESTABLE], ALL, config.safety)
         untested = (
             f" IP after fine-tuning is {_number(base['value'])} for `{base['model']}`, of at least "
             f"{config.least_base:g}, and {_number(pooled['other_value'])} for `{baseline}`, of at least "
             f"{config.least_baseline:g}."
         )
-        head = f"- **{claim[0].upper()}{claim[1:]}: {pooled['verdict']}.**"
+        head = f"- **{pooled['claim'].capitalize()}.** {_claimed(pooled, config)}"
         bullets.append(head + untested * (pooled["verdict"] == "not testable") + _results(rows, config))
     for contrast in config.contrasts:
         head = f"- **Effect of {contrast.component}** (`{contrast.treated}` against `{contrast.control}`)."
@@ -147,16 +146,16 @@ def _at(rows: pd.DataFrame, state: str, quantity: str) -> Row:
 
 def _results(rows: pd.DataFrame, config: StudyConfig) -> str:
     """A claim's results over several states and of the utilities, and how often each verdict is that of one state."""
-    sentences, single = [""], []
+    pooled, before, single = [], [], []
     for row in rows.to_dict("records"):
         if row["quantity"] != config.safety:
-            sentences.append(f"Before fine-tuning, {row['quantity']} is {_compared(row)}.")
+            before.append(f"{row['quantity']} before fine-tuning: {_compared(row)}.")
         elif row["state"] in _POOLED:
-            sentences.append(f"{_POOLED[row['state']]}, IP is {_compared(row)}.")
+            pooled.append(f"IP {_POOLED[row['state']]}: {_compared(row)}.")
         else:
             single.append(row["verdict"])
     counts = [f"{verdict} in {single.count(verdict)} of {len(single)}" for verdict in dict.fromkeys(single)]
-    return " ".join([*sentences, f"By state: {', '.join(counts)}."])
+    return " ".join(["", *pooled, *before, f"By state: {', '.join(counts)}."])
 
 
 def claims_table(tested: pd.DataFrame) -> str:
@@ -171,10 +170,11 @@ def claims_table(tested: pd.DataFrame) -> str:
     return markdown(["claim", "quantity", "state", "result", "verdict"], rows)
 
 
-def _claimed(config: StudyConfig, baseline: str) -> str:
+def _claimed(row: Row, config: StudyConfig) -> str:
+    """The claim against a baseline, with its verdict, as a sentence."""
     return (
-        f"after fine-tuning `{config.method}` shows the concept less than `{baseline}`, with no utility before it more "
-        f"than {config.utility_margin:g} lower,"
+        f"That after fine-tuning `{row['model']}` shows the concept less than `{row['other']}`, with no utility before "
+        f"it more than {config.utility_margin:g} lower, **{_VERDICTS[row['verdict']]}**."
     )
 
 
@@ -183,9 +183,11 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _compared(row: Row) -> str:
-    """Such as ``0.02, against 0.31 for `esd`: difference −0.29 [−0.40, −0.18], holds``."""
+    """Such as ``0.02, against 0.31 for `esd`; difference −0.29 [−0.40, −0.18]; the claim holds``."""
     other = f"{_number(row['other_value'])} for `{row['other']}`"
-    return f"{_number(row['value'])}, against {other}: difference {_signed(row)}, {row['verdict']}{_doubt(row)}"
+    whole = row["claim"] in (PRIMARY, SECONDARY) and row["state"] in _POOLED
+    verdict = f"the claim {_VERDICTS[row['verdict']]}" if whole else row["verdict"]
+    return f"{_number(row['value'])}, against {other}; difference {_signed(row)}; {verdict}{_doubt(row)}"
 
 
 def _doubt(row: Row) -> str:
