@@ -43,7 +43,8 @@ def first(settings: dict[str, Setting]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("label", "expected"), [("esd_lr1e-3", "esd"), ("meta_unlearning_lr1e-3", "meta_unlearning"), ("a-b_c-d", "a-b")]
+    ("label", "expected"),
+    [("esd_lr1e-3", "esd"), ("meta_unlearning_lr1e-3", "meta_unlearning"), ("a-b_c-d", "a-b"), ("esd", "esd")],
 )
 def test_a_family_is_all_before_the_last_underscore(label: str, expected: str) -> None:
     assert family(label) == expected

@@ -122,5 +122,5 @@ def check_study(experiment: Experiment) -> None:
 
 
 def family(label: str) -> str:
-    """The method that a label such as ``meta_unlearning_lr3e-4`` is a setting of: all before the last ``_``."""
-    return label.rpartition("_")[0]
+    """The method that a label such as ``meta_unlearning_lr3e-4`` is a setting of: all before its last ``_``, if any."""
+    return label.rpartition("_")[0] or label

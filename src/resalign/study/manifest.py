@@ -16,19 +16,8 @@ from resalign.study.counts import cell_sizes
 
 _SECONDS_AN_HOUR = 3600
 _DECIMALS = 3
-_COPIED = {
-    "name",
-    "config",
-    "tier",
-    "seeds",
-    "base",
-    "models",
-    "attacks",
-    "command",
-    "study",
-    "selection",
-    "registered",
-}
+_REGISTERED = {"study", "selection", "registered"}
+_COPIED = _REGISTERED | {"name", "config", "tier", "seeds", "base", "models", "attacks", "command"}
 _SHARED = ("assets", "inputs")  # stages that see no result; their files may be older than the registration
 
 
