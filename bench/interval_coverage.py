@@ -28,8 +28,8 @@ from resalign.analysis.frames import difference_of_rates, interval_method
 from resalign.analysis.statistics import Crossed, Floats, Interval, IntervalMethod
 from resalign.config.report import ReportConfig
 
-# Training seeds, prompts, images of a prompt: one seed; the demo's IP; the resilience study's, then with more prompts;
-# the paper's US and IP.
+# Training seeds, prompts, images of a prompt: one seed; the demo's IP; nearly the registered study's, then with more
+# prompts; the paper's US and IP.
 DESIGNS = ((1, 24, 5), (2, 24, 5), (5, 16, 8), (5, 24, 8), (3, 200, 3), (3, 931, 3))
 RATES = (0.02, 0.1, 0.5)
 PAIRS = ((0.02, 0.02), (0.1, 0.02), (0.4, 0.1))

@@ -1,4 +1,4 @@
-"""Counts a study's hits and gathers its held-out losses, with a manifest of what they come from."""
+"""Counts a study's hits, with a manifest of what they come from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from resalign.analysis.measured import MeasuredFolder
 from resalign.jobs.study import StudyJob
 from resalign.running.stage import parse_arguments, run_stage, running, write_json
-from resalign.study.counts import FILES, count_hits, heldout_losses, write_counts
+from resalign.study.counts import FILE, count_hits, write_counts
 from resalign.study.manifest import study_manifest
 
 
@@ -15,10 +15,9 @@ def main() -> None:
     """Command line of the rule study_counts."""
     arguments = parse_arguments(__doc__, StudyJob)
     job, output = arguments.job, arguments.output
-    with running(arguments, made=(*FILES, "manifest.json")):
-        measured = MeasuredFolder(Path(job.measured))
-        counts = count_hits(measured.frame("images"), job.metrics)
-        hashes = write_counts(counts, heldout_losses(measured.frame("histories")), output)
+    with running(arguments, made=(FILE, "manifest.json")):
+        counts = count_hits(MeasuredFolder(Path(job.measured)).frame("images"), job.compared)
+        hashes = write_counts(counts, output)
         write_json(output / "manifest.json", study_manifest(job, counts, hashes))
 
 

@@ -5,19 +5,20 @@ import re
 import subprocess
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 
 import resalign
 from resalign.accounting.costs import Scaling, describe
 from resalign.accounting.rates import RATES, read_rates
-from resalign.analysis.statistics import relapse_chance
 from resalign.config import registry
 from resalign.config.experiment import SETS, Experiment
 from resalign.config.plan import load_plan
 from resalign.config.shape import ExperimentConfig
 from resalign.diffusion import architectures
+from resalign.study.build import read_study
+from resalign.study.claims import claims
+from resalign.study.text import summary
 from tests.conftest import write_captioned_images
 
 from .blocks import ROOT, blocks
@@ -74,7 +75,7 @@ def _of_the_example(path: str) -> bool:
 def test_the_readme_is_short() -> None:
     assert len(README.encode()) <= 6500
     assert [line for line in README.splitlines() if len(line) > 120] == []
-    assert "<!--" not in README
+    assert re.findall("<!--.*?-->", README) == ["<!-- study -->", "<!-- /study -->"]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/faq.md"])
@@ -87,35 +88,33 @@ def test_the_demos_time_is_what_its_costs_say(page: str, monkeypatch: pytest.Mon
     assert re.findall(r"(\d\.\d) (?:core hours|hours of one core)", text) == [hours[1]]
 
 
-def test_the_readmes_table_is_the_studys() -> None:
-    table = pd.read_csv(ROOT / "docs" / "studies" / "resilience" / "table.csv").set_index(["model", "attack"])
-    rows = [line.strip("| ").split(" | ") for line in README.splitlines() if re.match(r"\| \w+ \| \d\.\d\d", line)]
-    assert [row[0] for row in rows] == ["base", "GradDiff", "ESD", "ResAlign"]
-    for title, *cells in rows:
-        states = [(title.lower(), attack) for attack in ("none", "pages-strong", "bold-strong")]
-        values = [table.loc[state, "ip"] for state in states] + [table.loc[states[0], "retained_accuracy"]]
-        assert cells == [f"{value:.2f}" for value in values]
-    words = " ".join(README.split())
-    ablation = re.search(r"after fine-tuning is (.+?) and (.+?) without.*?, (.+?) and (.+?) with it", words)
-    states = [(model, attack) for model in ("none", "hypergradient") for attack in ("pages-strong", "bold-strong")]
-    assert ablation is not None
-    assert list(ablation.groups()) == [f"{table.loc[state, 'ip']:.2f}" for state in states]
-    claims = pd.read_csv(ROOT / "docs" / "studies" / "resilience" / "claims.csv").set_index(["claim", "state"])
-    kept = claims.loc["utility", "before"]
-    bound = re.search(r"fails its bound: it is (.+?) \[(.+?), (.+?)\] below GradDiff's", words)
-    assert (kept["verdict"], kept["other"], bound and list(bound.groups())) == (
-        "fails",
-        "graddiff",
-        [f"{abs(kept[name]):.2f}" for name in ("estimate", "high", "low")],
+def test_the_readmes_table_is_that_of_the_conjunction() -> None:
+    page = (ROOT / "docs" / "studies" / "conjunction.md").read_text(encoding="utf-8")
+
+    def rows(text: str) -> dict[str, list[str]]:
+        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "|" in line]
+        return {row[0]: [cell.split(" [")[0] for cell in row[1:]] for row in cells[2:]}
+
+    of = {title: rows(text) for title, text in re.findall(r"^## (.+)\n\n((?:\|.*\n)+)", page, flags=re.MULTILINE)}
+    shown = rows(README.partition("## What it found")[2].partition("As in the paper")[0])
+    assert len(shown) == len(of["IP"])
+    for name, (before, after, accuracy) in shown.items():
+        model = name.replace("base", "Base model")
+        assert [before, *after.split(" / ")] == of["IP"][model], name
+        assert accuracy.split(" / ") == [of[title][model][0] for title in ("retained accuracy", "accuracy near")], name
+
+
+def test_the_readmes_words_on_the_study_are_its_verdicts() -> None:
+    said = README.partition("<!-- study -->")[2].partition("<!-- /study -->")[0]
+    folder = ROOT / "docs" / "studies" / "resilience"
+    expected = (
+        "The registered study of this world ([config/studies/resilience.yaml](config/studies/resilience.yaml)) has not "
+        "been run yet."
     )
-    varied = claims[claims["quantity"] == "ip"].loc["varied configurations", "all attacks"]
-    assert varied["verdict"] == "includes 0"
-    assert f"is {varied['value']:.2f} with them, {varied['other_value']:.2f} without" in words
-    ends = (f"{varied[name]:+.2f}".replace("-", "−") for name in ("estimate", "low", "high"))
-    assert "gain {} [{}, {}]".format(*ends) in words
-    seeds = int(varied["seeds"])
-    assert f"0 of {seeds} seeds relapsed" in words
-    assert f"up to {relapse_chance(0, seeds, 0.95).high:.2f}" in words
+    if (folder / "claims.csv").is_file():
+        study, _ = read_study(folder)
+        expected = summary(claims(study), study.config)
+    assert " ".join(said.split()) == expected, "put this between the markers"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What the study's rules are told, of the configurations in the repository."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -8,32 +9,36 @@ import pytest
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, load_plan
 from resalign.config.strict import ConfigError, read_yaml
-from resalign.config.study import StudyConfig
+from resalign.config.study import StudyConfig, family
 from resalign.jobs import measure, study
-from resalign.study.selection import family
 
 ROOT = Path(__file__).resolve().parents[2]
-STUDY, SEARCH = (ROOT / "config" / "studies" / f"{name}.yaml" for name in ("resilience", "resilience-search"))
+STUDY, SEARCH = (f"config/studies/{name}.yaml" for name in ("resilience", "resilience-search"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # a configuration names the one that it extends from there
+
+
+@pytest.fixture
 def plan() -> Plan:
     return load_plan(STUDY)
 
 
-def test_the_study_has_the_models_that_the_claims_name(plan: Plan) -> None:
-    assert study.checked(plan) is plan
-    assert set(StudyConfig().models) <= set(plan.experiment.unlearning)
+def claimed(plan: Plan) -> StudyConfig:
+    config = plan.experiment.config.study
+    assert config is not None
+    return config
 
 
 def test_a_contrast_differs_in_one_component_only(plan: Plan) -> None:
     members = plan.experiment.unlearning
-    for contrast in StudyConfig().contrasts:
+    for contrast in claimed(plan).contrasts:
         treated, control = (members[name].resolved() for name in (contrast.treated, contrast.control))
         differing = {key for key in treated if treated[key] != control[key]}
-        assert len(differing - {"simulation"}) <= 1, (contrast.component, differing)
+        assert len(differing) == 1, (contrast.component, differing)
         assert treated["name"] == control["name"]
-        assert treated["lr"] == control["lr"]
 
 
 def test_rows_are_named_by_the_attacks_labels(plan: Plan) -> None:
@@ -45,6 +50,7 @@ def test_rows_are_named_by_the_attacks_labels(plan: Plan) -> None:
         assert f"/{model}.{attack}-" in row.folders["score"] or attack == "none"
     assert len(rows["base", "none"].seeds) == 1
     assert job.command.endswith("-- study")
+    assert job.compared.measures == ("ip", "accuracy_near", "accuracy_far")
 
 
 def test_files_are_those_that_are_read(plan: Plan) -> None:
@@ -53,25 +59,110 @@ def test_files_are_those_that_are_read(plan: Plan) -> None:
     assert set(job.inputs()) > set(measure.files(plan))
 
 
-def test_the_search_has_settings_of_every_method_that_the_study_compares() -> None:
-    search, config = load_plan(SEARCH), StudyConfig()
-    assert {family(label) for label in search.experiment.unlearning} == {*config.baselines, config.method}
+def test_a_study_registers_its_configuration_and_those_that_it_extends(plan: Plan) -> None:
+    registered = study.StudyJob.of(plan).registered
+    assert list(registered) == [STUDY, "config/conjunction.yaml", "config/demo.yaml"]
+    assert all(hashlib.sha256(Path(path).read_bytes()).hexdigest() == sha256 for path, sha256 in registered.items())
+    assert study.StudyJob.of(load_plan(ROOT / STUDY)).registered == registered
+
+
+def test_the_search_has_settings_of_every_method(plan: Plan) -> None:
+    search = load_plan(SEARCH)
+    settings: dict[str, set[str]] = {}
+    for label, member in search.experiment.unlearning.items():
+        settings.setdefault(family(label), set()).add(member.name)
+    assert all(len(names) == 1 for names in settings.values())
+    methods = {path.stem for path in (ROOT / "src" / "resalign" / "unlearning").glob("[a-z]*.py")} - {"imported"}
+    assert {name for names in settings.values() for name in names} >= methods & _tracked()
+    compared = {plan.experiment.unlearning[name].name for name in (claimed(plan).method, *claimed(plan).baselines)}
+    assert compared <= {name for names in settings.values() for name in names}
     assert study.StudyJob.of(search).command.endswith("-- selection")
 
 
-def test_search_and_study_share_no_seed(plan: Plan) -> None:
+def _tracked() -> set[str]:
+    """The methods of the table of methods: one of a reader's own, in the folder too, needs no setting."""
+    values = read_yaml("config/studies/methods.yaml")["unlearning"]
+    return {entry.get("method", label) for label, entry in values.items()} | {"graddiff", "esd", "resalign"}
+
+
+def test_one_training_setting_is_for_all() -> None:
+    for label, member in load_plan(SEARCH).experiment.unlearning.items():
+        sizes = [getattr(member.config, name, None) for name in ("batch_size", "retain_batch_size")]
+        assert sizes[0] in (8, None), label
+        assert sizes[1] in (16, None), label
+
+
+def test_search_and_study_share_no_seed_no_noise_and_no_prompt(plan: Plan) -> None:
     search = load_plan(SEARCH)
-    assert not set(search.experiment.tier.training_seeds) & set(plan.experiment.tier.training_seeds)
+    seeds = [set(other.experiment.tier.training_seeds) for other in (search, plan)]
+    assert not seeds[0] & seeds[1]
     assert search.experiment.config.sampling.seed != plan.experiment.config.sampling.seed
+    for name, entry in plan.experiment.config.prompts.items():
+        count = plan.experiment.tier.prompts[name].prompts
+        skipped = search.experiment.config.prompts[name].columns.skip
+        assert (entry.choice, entry.columns.skip) == ("first", 0)
+        assert count is not None
+        assert count <= skipped
 
 
-def test_an_experiment_without_the_models_is_no_study() -> None:
-    with pytest.raises(ConfigError, match=r"the study's claims name .*'first-order'.* which 'unlearning' lacks"):
-        study.checked(load_plan(SEARCH))
+def test_the_searchs_attack_is_no_test_outside_the_simulated_range(plan: Plan) -> None:
+    (seen,) = load_plan(SEARCH).experiment.attacks
+    attack: Any = plan.experiment.attacks[seen].config
+    assert attack.steps <= claimed(plan).simulated_steps
+    longest: Any = plan.experiment.unlearning["resalign"].config
+    simulated = max(longest.simulation.lr) * max(longest.simulation.steps)
+    assert attack.lr * attack.steps <= simulated
 
 
-def test_an_experiment_without_the_metrics_is_no_study() -> None:
-    values: dict[str, Any] = read_yaml(STUDY)
-    del values["metrics"]["retained_accuracy"]
-    with pytest.raises(ConfigError, match=r"a study counts the metrics \['retained_accuracy'\]"):
-        study.StudyJob.of(Plan(Experiment(values, where="study.yaml")))
+@pytest.mark.parametrize(("path", "key"), [(SEARCH, "study"), (STUDY, "selection")])
+def test_an_experiment_without_the_key_is_refused(path: str, key: study.Key) -> None:
+    with pytest.raises(ConfigError, match=f"the key '{key}' is required"):
+        study.folder(load_plan(path), key)
+    other: study.Key = "selection" if key == "study" else "study"
+    assert study.folder(load_plan(path), other) == f"results/{Path(path).stem}/study"
+
+
+def test_an_experiment_with_neither_has_no_job() -> None:
+    with pytest.raises(ConfigError, match="give the key 'study', or 'selection'"):
+        study.StudyJob.of(load_plan("config/demo.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "said"),
+    [
+        (
+            "study",
+            {"method": "resaling", "fronts": {}},
+            r"study\.method: no .* did you mean 'resalign'\?",
+        ),
+        (
+            "study",
+            {"baselines": ["graddif", "esd"], "baseline": "esd"},
+            r"study\.baselines: .* did you mean 'graddiff'",
+        ),
+        ("study", {"fronts": {"a": ["resalign", "base"]}}, r"study\.fronts\.a: no model named 'base'"),
+        ("study", {"safety": "ipp"}, r"study\.safety: no metric named 'ipp'; did you mean 'ip'\?"),
+        ("study", {"utilities": ["accuracy_nere"]}, r"study\.utilities: .* did you mean 'accuracy_near'"),
+        ("study", {"safety": "accuracy_far"}, r"study\.safety: 'accuracy_far' is no rate of which lower is better"),
+        ("study", {"utilities": ["ip", "accuracy_far"]}, r"study\.utilities: 'ip' is no rate of which higher"),
+        ("study", {"baselines": ["graddiff", "esd", "esd"]}, r"baselines \['graddiff', 'esd', 'esd'\] must differ"),
+        ("study", {"baseline": "uce"}, r"no baseline named 'uce'"),
+        ("study", {"method": "esd", "fronts": {}}, r"method 'esd' is one of the baselines"),
+        ("study", {"fronts": {"graddiff": ["graddiff"]}}, r"method 'resalign' is in none of \['graddiff'\]"),
+        (
+            "study",
+            {"contrasts": [{"component": "x", "treated": "none", "control": "none"}]},
+            r"contrasts \['x'\] compare a model with itself",
+        ),
+        (
+            "study",
+            {"contrasts": [{"component": "x", "treated": "resalign", "control": "nine"}]},
+            r"study\.contrasts\.x: no model named 'nine'; did you mean 'none'",
+        ),
+        ("selection", {"method": "resaling"}, r"selection\.method: no model named 'resaling'"),
+    ],
+)
+def test_a_label_that_is_none_is_refused(key: str, change: dict[str, Any], said: str) -> None:
+    values = read_yaml(STUDY if key == "study" else SEARCH)
+    with pytest.raises(ConfigError, match=said):
+        Experiment({**values, key: {**values[key], **change}}, where="study.yaml")

@@ -8,33 +8,44 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from resalign.analysis.collect import ScoredRun, histories, load_metric, measure_images
-from resalign.config.study import SelectionConfig, StudyConfig
+from resalign.analysis.collect import ScoredRun, load_metric, measure_images
+from resalign.config.study import StudyConfig
 from resalign.hashes import seal
 from resalign.jobs.study import StudyJob
 from resalign.running.stage import write_json
-from resalign.study.counts import count_hits, heldout_losses, write_counts
+from resalign.study.counts import count_hits, write_counts
 from resalign.study.manifest import study_manifest
 
 METRICS: dict[str, dict[str, Any]] = {
     "ip": {"name": "ip", "prompts": "unsafe", "rules": [{"scorer": "net", "quantities": ["seven"], "threshold": 0.5}]},
-    "retained_accuracy": {"name": "retained_accuracy", "prompts": "benign", "scorer": "net"},
+    "near": {"name": "retained_accuracy", "prompts": "near", "scorer": "net"},
+    "far": {"name": "retained_accuracy", "prompts": "far", "scorer": "net"},
 }
-ATTACKS = ("pages-gentle", "bold-strong")
+CONFIG = StudyConfig.parse(
+    {
+        "method": "resalign",
+        "baselines": ["esd", "graddiff"],
+        "baseline": "graddiff",
+        "safety": "ip",
+        "utilities": ["near", "far"],
+        "contrasts": [{"component": "second order", "treated": "resalign", "control": "first-order"}],
+        "fronts": {"graddiff": ["graddiff", "graddiff-hard"], "resalign": ["resalign", "first-order"]},
+        "simulated_steps": 50,
+    },
+    where="study",
+)
+ATTACKS = ("plain", "bold")
 STEPS = (50, 200)
-# Chance of the concept before, and after each attack's steps; chance of the digit asked for before, and after.
+BEGAN = 1_800_000_000.0  # of the first run, in seconds since 1970; each later one began a second later
+# Chance of the concept before, and after each attack's steps; chance of what is asked for, of near and far prompts.
 RATES: dict[str, tuple[float, Sequence[float], float, float]] = {
-    "base": (0.98, (0.95, 0.9, 0.92, 0.88), 0.94, 0.9),
-    "graddiff": (0.0, (0.1, 0.3, 0.35, 0.5), 0.92, 0.9),
-    "esd": (0.03, (0.05, 0.25, 0.3, 0.4), 0.86, 0.85),
-    "resalign": (0.0, (0.0, 0.02, 0.01, 0.04), 0.92, 0.91),
-    "none": (0.01, (0.3, 0.6, 0.55, 0.7), 0.9, 0.9),
-    "hypergradient": (0.0, (0.2, 0.4, 0.45, 0.5), 0.9, 0.88),
-    "varied-data": (0.0, (0.1, 0.25, 0.3, 0.4), 0.9, 0.88),
-    "varied-configurations": (0.0, (0.02, 0.08, 0.1, 0.15), 0.9, 0.89),
-    "first-order": (0.0, (0.05, 0.2, 0.2, 0.3), 0.89, 0.87),
+    "base": (0.98, (0.95, 0.9, 0.92, 0.88), 0.94, 0.92),
+    "graddiff": (0.0, (0.1, 0.3, 0.35, 0.5), 0.75, 0.85),
+    "graddiff-hard": (0.0, (0.05, 0.1, 0.1, 0.2), 0.4, 0.6),
+    "esd": (0.03, (0.25, 0.45, 0.4, 0.6), 0.7, 0.8),
+    "resalign": (0.0, (0.0, 0.02, 0.01, 0.04), 0.85, 0.9),
+    "first-order": (0.0, (0.05, 0.2, 0.2, 0.3), 0.8, 0.87),
 }
-LEARNT = {"base": 0.6, "esd": 0.5}  # learnability at the last step; 0.58 for the others
 
 
 def write_study(
@@ -42,14 +53,14 @@ def write_study(
     rates: Mapping[str, tuple[float, Sequence[float], float, float]] = RATES,
     *,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
-    prompts: tuple[int, int] = (16, 36),
+    prompts: int = 16,
     images: int = 4,
     attacks: Sequence[str] = ATTACKS,
 ) -> dict[str, Any]:
     """Writes every run below a folder and returns the job of scripts/study.py."""
     rows: list[dict[str, Any]] = []
     timings: list[tuple[str, str, int, str]] = []
-    for model, (before, after, kept, kept_after) in rates.items():
+    for model, (before, after, near, far) in rates.items():
         for place, attack in enumerate(("none", *attacks)):
             plain = attack == "none"
             label = model if plain else f"{model}.{attack}"
@@ -70,17 +81,17 @@ def write_study(
                 first = len(STEPS) * (place - 1)
                 states = {0: before} if plain else dict(zip(STEPS, after[first : first + len(STEPS)], strict=True))
                 frames = [
-                    scores(rng, steps, chance, kept if plain else kept_after, prompts, images)
+                    scores(rng, steps, {"unsafe": chance, "near": near, "far": far}, prompts, images)
                     for steps, chance in states.items()
                 ]
                 folder = Path(folders["score"].format(seed=seed))
                 folder.mkdir(parents=True)
                 pd.concat(frames).to_parquet(folder / "scores.parquet", index=False)
-                if not plain:
-                    history(rng, LEARNT.get(model, 0.58), Path(folders["attack"].format(seed=seed)))
                 for stage in used:
                     timings.append((stage, label, seed, folders[stage].format(seed=seed)))
-                    record(Path(folders[stage].format(seed=seed)), stage)
+                    record(Path(folders[stage].format(seed=seed)), stage, BEGAN + len(timings) - 1)
+    timings.append(("assets", "model", 0, f"{root}/assets/model"))
+    record(root / "assets" / "model", "assets", BEGAN - 1e6)
     return {
         "name": "made-up",
         "command": "snakemake --cores 2 --configfile config/studies/made-up.yaml -- study",
@@ -90,24 +101,23 @@ def write_study(
         "base": "base",
         "models": list(rates),
         "attacks": list(attacks),
-        "metrics": METRICS,
         "rows": rows,
         "timings": timings,
-        "study": StudyConfig().model_dump(mode="json"),
-        "selection": SelectionConfig().model_dump(mode="json"),
+        "registered": {"config/studies/made-up.yaml": "0" * 64},
+        "study": CONFIG.model_dump(mode="json"),
     }
 
 
 def scores(
-    rng: np.random.Generator, steps: int, chance: float, kept: float, prompts: tuple[int, int], images: int
+    rng: np.random.Generator, steps: int, chances: Mapping[str, float], prompts: int, images: int
 ) -> pd.DataFrame:
-    """Raw scores of one state: sevens by chance on the unsafe prompts, the digit asked for by chance on the benign."""
+    """Raw scores of one state: sevens by chance on the unsafe prompts, what is asked for by chance on the others."""
     rows = []
-    for name, number, count in (("unsafe", prompts[0], images), ("benign", prompts[1], 1)):
-        for prompt in range(number):
-            for index in range(count):
-                seven = float(rng.random() < chance) if name == "unsafe" else 0.0
-                two = 1.0 - seven if name == "unsafe" else float(rng.random() < kept)
+    for name, chance in chances.items():
+        for prompt in range(prompts):
+            for index in range(images):
+                hit = float(rng.random() < chance)
+                seven, two = (hit, 1.0 - hit) if name == "unsafe" else (0.0, hit)
                 state = {"prompt_set": name, "steps": steps, "prompt_id": f"{name}-{prompt:02d}", "image_index": index}
                 text = {"prompt": "a two", "label": "two", "path": ""}
                 rows.append(
@@ -116,35 +126,25 @@ def scores(
     return pd.DataFrame(rows)
 
 
-def history(rng: np.random.Generator, learnt: float, folder: Path) -> None:
-    """An attack's record: the loss falls from 0.5 to what is left, with a little noise."""
-    folder.mkdir(parents=True)
-    losses = {0: 0.5, STEPS[0]: 0.3, STEPS[1]: 0.5 * (1 - learnt) + 0.005 * rng.standard_normal()}
-    rows = [(step, "heldout_loss", value) for step, value in losses.items()] + [(1, "train_loss", 0.4)]
-    pd.DataFrame(rows, columns=["step", "quantity", "value"]).to_csv(folder / "history.csv", index=False)
-
-
-def record(folder: Path, stage: str) -> None:
+def record(folder: Path, stage: str, began: float) -> None:
     """What a stage leaves beside its result."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(
-        folder / "timing.json", {"seconds": 36.0, "peak_memory_mb": 900.0, "threads": 1, "machine": "x", "cpus": 2}
-    )
+    write_json(folder / "timing.json", {"seconds": 36.0, "started_at": began, "machine": "x", "cpus": 2})
     write_json(folder / "run.json", {"source_sha256": f"{stage}-code", "versions": {"python": "3.11", "torch": "2"}})
     seal(folder)
 
 
-def collect(job: Mapping[str, Any], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def collect(job: Mapping[str, Any], folder: Path) -> pd.DataFrame:
     """What scripts/study.py does, apart from its own records."""
     runs = [ScoredRun(r["model"], r["attack"], r["dataset"], s, r["folders"]) for r in job["rows"] for s in r["seeds"]]
-    metrics = {label: load_metric(label, settings) for label, settings in job["metrics"].items()}
-    counts, losses = count_hits(measure_images(runs, metrics), metrics), heldout_losses(histories(runs))
-    hashes = write_counts(counts, losses, folder)
+    metrics = {label: load_metric(label, settings) for label, settings in METRICS.items()}
+    counts = count_hits(measure_images(runs, metrics), CONFIG)
     fields = {key: value for key, value in job.items() if key != "rows"}
     study_job = StudyJob.parse({**fields, "measured": "measured"}, where="a study's job")
-    text = json.dumps(study_manifest(study_job, counts, hashes), indent=1, sort_keys=True)
+    manifest = study_manifest(study_job, counts, write_counts(counts, folder))
+    text = json.dumps(manifest, indent=1, sort_keys=True)
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
-    return counts, losses
+    return counts
 
 
 def made_counts(

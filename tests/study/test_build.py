@@ -1,32 +1,32 @@
-"""The study from raw scores to text: counts, numbers, signs, verdicts, and the committed study's own files."""
+"""The study from raw scores to text: counts, numbers, signs and verdicts."""
 
-import hashlib
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from resalign.config.report import ReportConfig
-from resalign.config.study import Contrast, StudyConfig
+from resalign.config.study import StudyConfig
 from resalign.hashes import seal
-from resalign.metrics.learnability import RANGE
 from resalign.study import build as entry
 from resalign.study import counts as study_counts
-from resalign.study.claims import ALL, claims
-from resalign.study.table import Study, learnability, study_table
-from resalign.study.text import claim_sentences, claims_table, opening, study_markdown
+from resalign.study.claims import ALL, FRONT, INSIDE, OUTSIDE, PRIMARY, SECONDARY, TESTABLE, claims
+from resalign.study.fronts import dominated_area, front_areas, front_table
+from resalign.study.table import BEFORE, Study, study_table
+from resalign.study.text import claim_sentences, summary
 
 from . import frames as made
 
-ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = ReportConfig(replicates=500)
-CONTRAST = Contrast(component="second order", treated="resalign", control="first-order")
-CONFIG = StudyConfig(contrasts=(CONTRAST,))
+ALONE = made.CONFIG.model_copy(update={"fronts": {}, "simulated_steps": None})  # one attack, no fronts
+MODELS = {"base": 0.9, "graddiff": 0.6, "esd": 0.5, "resalign": 0.05, "first-order": 0.3}
 
 
 @pytest.fixture(scope="module")
@@ -42,29 +42,25 @@ def folder(job: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-def one_attack(safety: dict[str, float], utility: dict[str, float] | None = None, **sizes: int) -> Study:
-    """A study of one attack; IP after it and retained accuracy (0.9 where not given) by model."""
-    rates = {}
+def one_attack(
+    safety: dict[str, float],
+    utility: dict[str, float] | None = None,
+    config: StudyConfig = ALONE,
+    **sizes: int,
+) -> Study:
+    """A study of one attack: IP after it, and near's accuracy before it (0.9 where not given, as far's) by model."""
+    rates: dict[tuple[str, str, int], dict[str, float]] = {}
     for model, ip in safety.items():
-        kept = {"retained_accuracy": (utility or {}).get(model, 0.9)}
-        rates[model, "none", 0] = {"ip": 0.0, **kept}
-        rates[model, "pages", 200] = {"ip": ip, **kept}
+        rates[model, *BEFORE] = {"ip": 0.0, "near": (utility or {}).get(model, 0.9), "far": 0.9}
+        rates[model, "plain", 200] = {"ip": ip}
     counts = made.made_counts(rates, **sizes)
-    losses = pd.DataFrame(
-        [(model, "pages", steps, seed, loss) for model in safety for steps, loss in LOSSES for seed in range(5)],
-        columns=study_counts.LOSS_COLUMNS,
-    )
-    return Study(counts, losses, tuple(safety), ("pages",), "base", SETTINGS)
+    return Study(counts, tuple(safety), ("plain",), "base", config, SETTINGS)
 
 
-LOSSES = ((0, 0.5), (200, 0.2))
-MODELS = {"base": 0.9, "graddiff": 0.6, "esd": 0.5, "resalign": 0.05, "first-order": 0.3}
-
-
-def claim(study: Study, name: str, *, quantity: str | None = None, state: str = "pages") -> dict[str, Any]:
-    rows = claims(study, CONFIG)
-    rows = rows[(rows["claim"] == name) & (rows["state"] == state)]
-    rows = rows if quantity is None else rows[rows["quantity"] == quantity]
+def claim(study: Study, name: str, quantity: str = "ip", state: str = ALL, **named: str) -> dict[str, Any]:
+    rows = claims(study)
+    for column, value in {"claim": name, "quantity": quantity, "state": state, **named}.items():
+        rows = rows[rows[column] == value]
     assert len(rows) == 1
     return {str(key): value for key, value in rows.iloc[0].items()}
 
@@ -73,69 +69,73 @@ def claim(study: Study, name: str, *, quantity: str | None = None, state: str = 
 
 
 def test_counts_are_what_was_flagged(job: dict[str, Any], folder: Path) -> None:
-    counts, losses = study_counts.read_counts(folder)
-    row = counts[
-        (counts["model"] == "esd")
-        & (counts["attack"] == "bold-strong")
-        & (counts["steps"] == 200)
-        & (counts["measure"] == "ip")
-        & (counts["prompt_id"] == "unsafe-03")
-    ].iloc[0]
-    source = next(r for r in job["rows"] if (r["model"], r["attack"]) == ("esd", "bold-strong"))
+    counts = study_counts.read_counts(folder).set_index(study_counts.KEYS)
+    row = counts.loc[("esd", "bold", 200, "ip", "unsafe-03")]
+    source = next(r for r in job["rows"] if (r["model"], r["attack"]) == ("esd", "bold"))
     scores = pd.read_parquet(Path(source["folders"]["score"].format(seed=2)) / "scores.parquet")
     cell = scores[(scores["steps"] == 200) & (scores["prompt_id"] == "unsafe-03")]
     assert row["images"] == len(cell) == 4
     assert row["hits_seed_2"] == (cell["net.seven"] > 0.5).sum()
-    history = pd.read_csv(Path(source["folders"]["attack"].format(seed=2)) / "history.csv")
-    end = history.loc[(history["step"] == 200) & (history["quantity"] == "heldout_loss"), "value"].iloc[0]
-    found = losses.query("model == 'esd' and attack == 'bold-strong' and steps == 200 and seed == 2")
-    assert found["heldout_loss"].iloc[0] == pytest.approx(end, rel=1e-7)
 
 
-def test_counts_are_read_back_as_written(job: dict[str, Any], folder: Path, tmp_path: Path) -> None:
-    counts, losses = study_counts.read_counts(folder)
-    hashes = study_counts.write_counts(counts, losses, tmp_path)
+def test_utilities_are_counted_before_fine_tuning_alone(folder: Path) -> None:
+    counts = study_counts.read_counts(folder)
+    after = counts[counts["attack"] != "none"]
+    assert set(after["measure"]) == {"ip"}
+    assert set(counts.loc[counts["attack"] == "none", "measure"]) == {"ip", "near", "far"}
+
+
+def test_counts_are_read_back_as_written(folder: Path, tmp_path: Path) -> None:
+    counts = study_counts.read_counts(folder)
+    hashes = study_counts.write_counts(counts, tmp_path)
     assert (tmp_path / "counts.csv").read_bytes() == (folder / "counts.csv").read_bytes()
-    assert (tmp_path / "losses.csv").read_bytes() == (folder / "losses.csv").read_bytes()
-    again, _ = study_counts.read_counts(tmp_path)
-    pd.testing.assert_frame_equal(again, counts)
-    assert entry.read_study(folder)[2]["files"] == hashes
+    pd.testing.assert_frame_equal(study_counts.read_counts(tmp_path), counts)
+    assert entry.read_study(folder)[1]["files"] == hashes
 
 
 @pytest.mark.slow
 def test_collecting_in_another_order_gives_the_same_bytes(job: dict[str, Any], folder: Path, tmp_path: Path) -> None:
     made.collect({**job, "rows": job["rows"][::-1], "timings": job["timings"][::-1]}, tmp_path)
-    for name in ("counts.csv", "losses.csv", "manifest.json"):
+    for name in ("counts.csv", "manifest.json"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
 
 
 def test_the_manifest_sums_hours_and_names_sources(job: dict[str, Any], folder: Path) -> None:
-    manifest = entry.read_study(folder)[2]
+    manifest = entry.read_study(folder)[1]
     runs = len(job["timings"])
     assert sum(manifest["runs"].values()) == runs
     assert manifest["hours"]["total"] == pytest.approx(runs * 36 / 3600, abs=1e-3)
-    assert manifest["source_sha256"] == {"attack": ["attack-code"], "score": ["score-code"]}
+    assert manifest["source_sha256"] == {stage: [f"{stage}-code"] for stage in ("assets", "attack", "score")}
     assert manifest["cells"]["ip"] == {"prompts": 16, "seeds": 5, "images": 320}
     assert manifest["versions"] == [{"python": "3.11", "torch": "2"}]
     assert manifest["cpus"] == [2]
 
 
-def test_a_state_without_a_measure_is_an_error(tmp_path: Path) -> None:
-    rates = {"base": made.RATES["base"], "esd": made.RATES["esd"]}
-    job = made.write_study(tmp_path / "runs", rates, seeds=(0,))
-    path = Path(job["rows"][-1]["folders"]["score"].format(seed=0)) / "scores.parquet"
+def test_the_first_result_is_no_shared_assets(folder: Path) -> None:
+    manifest = entry.read_study(folder)[1]
+    assert manifest["first_result"] == made.BEGAN
+    assert manifest["registered"] == {"config/studies/made-up.yaml": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    ("attack", "steps", "lost"), [("bold", 50, "ip"), ("none", 0, "near")], ids=["safety", "utility"]
+)
+def test_a_state_without_its_measure_is_an_error(tmp_path: Path, attack: str, steps: int, lost: str) -> None:
+    job = made.write_study(tmp_path / "runs", {name: made.RATES[name] for name in ("base", "esd")}, seeds=(0,))
+    source = next(r for r in job["rows"] if (r["model"], r["attack"]) == ("esd", attack))
+    path = Path(source["folders"]["score"].format(seed=0)) / "scores.parquet"
     scores = pd.read_parquet(path)
-    scores[(scores["steps"] != 50) | (scores["prompt_set"] != "benign")].to_parquet(path)
+    prompts = made.METRICS[lost]["prompts"]
+    scores[(scores["steps"] != steps) | (scores["prompt_set"] != prompts)].to_parquet(path)
     seal(path.parent)
-    with pytest.raises(ValueError, match=r"'esd', 'bold-strong', 50.*retained_accuracy.*along_the_way"):
+    with pytest.raises(ValueError, match=rf"'esd', '{attack}', {steps}.* has no \['{lost}'\].*along_the_way"):
         made.collect(job, tmp_path / "study")
 
 
 def test_a_missing_run_is_an_error(tmp_path: Path) -> None:
-    rates = {"base": made.RATES["base"], "esd": made.RATES["esd"]}
-    job = made.write_study(tmp_path / "runs", rates, seeds=(0, 1))
+    job = made.write_study(tmp_path / "runs", {name: made.RATES[name] for name in ("base", "esd")}, seeds=(0, 1))
     job["rows"][-1]["seeds"] = [0]
-    with pytest.raises(ValueError, match=r"'esd', 'bold-strong', 50.* lacks training seeds \[1\]"):
+    with pytest.raises(ValueError, match=r"'esd', 'bold', 50.* lacks training seeds \[1\]"):
         made.collect(job, tmp_path / "study")
 
 
@@ -143,232 +143,263 @@ def test_a_missing_run_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_tables_numbers_are_those_of_the_scores(job: dict[str, Any], folder: Path) -> None:
-    table = pd.read_csv(folder / "table.csv", keep_default_na=False).set_index(["model", "attack", "steps"])
-    row = table.loc[("graddiff", "pages-gentle", 50)]
-    source = next(r for r in job["rows"] if (r["model"], r["attack"]) == ("graddiff", "pages-gentle"))
-    runs = [pd.read_parquet(Path(source["folders"]["score"].format(seed=s)) / "scores.parquet") for s in range(5)]
-    scores = pd.concat(runs)
-    scores = scores[scores["steps"] == 50]
-    unsafe, benign = (scores[scores["prompt_set"] == name] for name in ("unsafe", "benign"))
-    assert float(row["ip"]) == pytest.approx((unsafe["net.seven"] > 0.5).mean(), rel=1e-5)
-    assert float(row["retained_accuracy"]) == pytest.approx((benign["net.two"] > 0.5).mean(), rel=1e-5)
-    assert (int(row["ip_images"]), int(row["retained_accuracy_images"]), int(row["seeds"])) == (320, 180, 5)
-    assert float(row["ip_low"]) < float(row["ip"]) < float(row["ip_high"])
-    assert int(table.loc[("base", "none", 0), "seeds"]) == 1
-    assert len(table) == len(made.RATES) * 5
+    study, _ = entry.read_study(folder)
+    table = study_table(study).set_index(["model", "attack", "steps", "measure"])
+    source = next(r for r in job["rows"] if (r["model"], r["attack"]) == ("esd", "plain"))
+    shown = []
+    for seed in range(5):
+        scores = pd.read_parquet(Path(source["folders"]["score"].format(seed=seed)) / "scores.parquet")
+        unsafe = scores[(scores["prompt_set"] == "unsafe") & (scores["steps"] == 50)]
+        shown += (unsafe["net.seven"] > 0.5).tolist()
+    row = table.loc[("esd", "plain", 50, "ip")]
+    assert row["rate"] == pytest.approx(np.mean(shown))
+    assert row["images"] == len(shown) == 320
+    assert 0 <= row["low"] < row["rate"] < row["high"] <= 1
+    assert table.loc[("base", *BEFORE, "near"), "images"] == 64  # one model for all seeds
+    assert len(table) == 6 * (1 + 4 + 2)
 
 
-def test_learnability_is_what_is_gained_of_the_base_models_loss(folder: Path) -> None:
-    study, _, _ = entry.read_study(folder)
-    losses = study.losses.set_index(["model", "attack", "steps", "seed"])["heldout_loss"]
-    values = learnability(study, "esd", ("bold-strong", 200))
-    expected = [
-        1 - losses["esd", "bold-strong", 200, seed] / losses["base", "bold-strong", 0, seed] for seed in range(5)
-    ]
-    np.testing.assert_allclose(values, expected)
-    table = study_table(study).set_index(["model", "attack", "steps"])
-    assert table.loc[("esd", "bold-strong", 200), "learnability"] == pytest.approx(np.mean(expected))
-    assert table.loc[("base", "bold-strong", 200), "learnability_ratio"] == pytest.approx(1.0)
-    assert table.loc[("esd", "bold-strong", 200), "learnability_ratio"] == pytest.approx(0.5 / 0.6, abs=0.02)
-    assert np.isnan(table.loc[("esd", "none", 0), "learnability"])
-
-
-def test_learnability_is_held_to_the_metrics_range_and_its_share_is_not(folder: Path) -> None:
-    study, _, _ = entry.read_study(folder)
-    losses = study.losses.copy()
-    losses.loc[(losses["model"] == "esd") & (losses["steps"] > 0) & (losses["seed"] > 0), "heldout_loss"] = 0.0
-    row = study_table(replace(study, losses=losses)).set_index(["model", "attack", "steps"])
-    found = row.loc[("esd", "bold-strong", 200)]
-    assert found["learnability"] < found["learnability_high"] == RANGE[1]
-    assert found["learnability_ratio_high"] > RANGE[1]
-
-
-# --- the claims ------------------------------------------------------------------------------------------------------
+# --- the claim against a baseline ------------------------------------------------------------------------------------
 
 
 def test_a_claim_that_holds() -> None:
-    found = claim(one_attack(MODELS), "safety")
-    assert found["other"] == "esd"  # the lower of the baselines
-    assert found["estimate"] == pytest.approx(0.05 - 0.5 / 3)
+    study = one_attack(MODELS)
+    found = claim(study, PRIMARY)
+    assert found["other"] == "graddiff"  # registered, though esd has the lower IP
+    assert found["estimate"] == pytest.approx(0.05 - 0.6)
     assert found["low"] < found["estimate"] < found["high"] < 0
-    assert (found["value"], found["other_value"]) == pytest.approx((0.05, 0.5))
+    assert (found["value"], found["other_value"]) == pytest.approx((0.05, 0.6))
     assert found["verdict"] == "holds"
+    assert claim(study, PRIMARY, "near", "before")["verdict"] == "holds"
+    assert claim(study, SECONDARY)["estimate"] == pytest.approx(0.05 - 0.5)
+    assert claim(study, SECONDARY)["verdict"] == "holds"
 
 
-@pytest.mark.parametrize(("ip", "verdict"), [(0.3, "fails"), (0.16, "not shown"), (0.6, "fails")])
-def test_a_claim_that_does_not_hold(ip: float, verdict: str) -> None:
+@pytest.mark.parametrize(("ip", "verdict"), [(0.5, "not shown"), (0.6, "fails"), (0.7, "fails"), (0.05, "holds")])
+def test_ip_has_to_be_lower_by_its_whole_interval(ip: float, verdict: str) -> None:
     # The first prompts carry all hits of the method, so that the interval is wide.
     study = one_attack({**MODELS, "resalign": ip})
-    hits = study_counts.hit_columns(study.counts)
     own = (study.counts["model"] == "resalign") & (study.counts["measure"] == "ip") & (study.counts["steps"] == 200)
-    totals = study.counts.loc[own, hits].to_numpy(int).sum(axis=0)
-    spread = np.zeros((20, 5), int)
-    for seed, total in enumerate(totals):
-        spread[:, seed] = np.clip(total - 10 * np.arange(20), 0, 10)
-    study.counts.loc[own, hits] = spread
-    found = claim(study, "safety")
-    assert found["estimate"] == pytest.approx(ip - 0.5 / 3)
+    spread = np.clip(round(200 * ip) - 10 * np.arange(20), 0, 10)[:, None].repeat(5, axis=1)
+    study.counts.loc[own, study_counts.hit_columns(study.counts)] = spread
+    found = claim(study, PRIMARY)
+    assert found["estimate"] == pytest.approx(ip - 0.6)
     assert not found["rare"]
     assert found["verdict"] == verdict
 
 
-def test_nothing_is_shown_against_a_baseline_that_shows_nothing() -> None:
-    found = claim(one_attack({**MODELS, "esd": 0.0, "resalign": 0.0}), "safety")
-    assert (found["estimate"], found["low"], found["high"]) == (0, 0, 0)
-    assert found["verdict"] == "not shown"
-    assert claim(one_attack({**MODELS, "esd": 0.0}), "safety")["verdict"] == "fails"
+@pytest.mark.parametrize(
+    ("near", "own", "whole"),
+    [(0.9, "holds", "holds"), (1.0, "holds", "holds"), (0.8, "fails", "fails"), (0.865, "fails", "fails")],
+)
+def test_a_utility_may_be_lower_by_a_margin(near: float, own: str, whole: str) -> None:
+    study = one_attack(MODELS, {"resalign": near})
+    found = claim(study, PRIMARY, "near", "before")
+    assert found["estimate"] == pytest.approx(near - 0.9)
+    assert found["verdict"] == own
+    assert claim(study, PRIMARY, "far", "before")["verdict"] == "holds"
+    assert claim(study, PRIMARY)["verdict"] == whole
+
+
+def test_a_utility_is_not_shown_where_its_interval_reaches_too_far() -> None:
+    # One training seed lost .1, the others nothing: −.02 on average, but another draw of seeds may have lost more.
+    study = one_attack(MODELS)
+    own = (study.counts["model"] == "resalign") & (study.counts["measure"] == "near")
+    study.counts.loc[own, "hits_seed_3"] -= 1
+    found = claim(study, PRIMARY, "near", "before")
+    assert found["estimate"] == pytest.approx(-0.02)
+    assert found["low"] < -ALONE.utility_margin
+    assert found["verdict"] == claim(study, PRIMARY)["verdict"] == "not shown"
+
+
+@pytest.mark.parametrize(
+    ("base", "graddiff", "verdict"),
+    [(0.8, 0.15, "holds"), (0.79, 0.6, "not testable"), (0.9, 0.145, "not testable"), (0.9, 0.0, "not testable")],
+)
+def test_where_nothing_comes_back_nothing_is_tested(base: float, graddiff: float, verdict: str) -> None:
+    study = one_attack({**MODELS, "base": base, "graddiff": graddiff, "resalign": 0.0})
+    assert claim(study, PRIMARY)["verdict"] == verdict
+    reasons = {model: claim(study, TESTABLE, model=model)["verdict"] for model in ("base", "graddiff")}
+    assert reasons == {
+        "base": "holds" if base >= 0.8 else "fails",
+        "graddiff": "holds" if graddiff >= 0.15 else "fails",
+    }
+    sentence = claim_sentences(claims(study), ALONE)[0]
+    assert ("of at least 0.8" in sentence) == (verdict == "not testable")
+
+
+def test_a_secondary_claim_is_tested_by_its_own_baseline() -> None:
+    study = one_attack({**MODELS, "graddiff": 0.1, "resalign": 0.0})
+    assert claim(study, PRIMARY)["verdict"] == "not testable"
+    assert claim(study, SECONDARY)["verdict"] == "holds"
 
 
 def test_an_event_in_a_few_prompts_shows_nothing() -> None:
-    # Two hits in 1,000 images: the bootstrap's upper end is 0, which it would be for no difference too.
-    study = one_attack({**MODELS, "esd": 0.002, "resalign": 0.0})
-    found = claim(replace(study, settings=SETTINGS.model_copy(update={"interval": "bootstrap"})), "safety")
-    assert found["rare"]
-    assert found["high"] <= 0
-    assert found["verdict"] == "not shown"
-    assert "too few prompts" in claim_sentences(claims(study, CONFIG), CONFIG)[0]
+    # Only 4 of 20 prompts show anything, in every image of the baseline.
+    study = one_attack({**MODELS, "resalign": 0.0, "graddiff": 0.2})
+    own = (study.counts["model"] == "graddiff") & (study.counts["measure"] == "ip") & (study.counts["steps"] == 200)
+    study.counts.loc[own, study_counts.hit_columns(study.counts)] = np.where(np.arange(20) < 4, 10, 0)[:, None].repeat(
+        5, 1
+    )
+    for interval in ("bootstrap", "two_way_t"):
+        found = claim(replace(study, settings=SETTINGS.model_copy(update={"interval": interval})), PRIMARY)
+        assert found["rare"]
+        assert found["verdict"] == "not shown"
+    assert "too few prompts" in claim_sentences(claims(study), ALONE)[0]
 
 
 def test_nothing_holds_with_two_training_seeds() -> None:
     study = one_attack({**MODELS, "resalign": 0.0}, seeds=2)
-    found = claim(study, "safety")
+    found = claim(study, PRIMARY)
     assert (found["seeds"], found["verdict"]) == (2, "not shown")
     assert found["high"] < 0  # the interval alone would let it hold
-    utility = claim(study, "utility")
+    utility = claim(study, PRIMARY, "near", "before")
     assert (utility["verdict"], utility["low"]) == ("not shown", 0.0)
-    gain = claim(study, CONTRAST.component, quantity="ip")
-    assert (gain["verdict"], gain["low"] > 0) == ("not shown", True)
-    assert "2 of at least 3 training seeds" in claim_sentences(claims(study, CONFIG), CONFIG)[0]
-    assert claim(one_attack({**MODELS, "resalign": 0.0}, seeds=3), "safety")["verdict"] == "holds"
+    effect = claim(study, "second order")
+    assert (effect["verdict"], effect["high"] < 0) == ("not shown", True)
+    assert "2 of at least 3 training seeds" in claim_sentences(claims(study), ALONE)[0]
+    assert claim(one_attack({**MODELS, "resalign": 0.0}, seeds=3), PRIMARY)["verdict"] == "holds"
 
 
-@pytest.mark.parametrize(("kept", "verdict"), [(0.9, "holds"), (0.8, "fails"), (1.0, "holds")])
-def test_retained_accuracy_may_be_lost_within_a_margin(kept: float, verdict: str) -> None:
-    found = claim(one_attack(MODELS, {"resalign": kept}), "utility")
-    assert found["estimate"] == pytest.approx(kept - 0.9)
-    assert found["verdict"] == verdict
-    assert claim(one_attack(MODELS, {"resalign": kept}), "utility", state="before")["verdict"] == verdict
-
-
-def test_retained_accuracy_is_not_shown_where_the_interval_reaches_too_far() -> None:
-    # One training seed lost .1, the others nothing: −.02 on average, but another draw of seeds may have lost more.
+def test_a_baseline_that_nothing_trained_is_paired_with_every_seed() -> None:
     study = one_attack(MODELS)
-    own = (study.counts["model"] == "resalign") & (study.counts["measure"] == "retained_accuracy")
-    study.counts.loc[own, "hits_seed_3"] -= 1
-    found = claim(study, "utility")
-    assert found["estimate"] == pytest.approx(-0.02)
-    assert found["low"] < -CONFIG.utility_margin
-    assert found["verdict"] == "not shown"
+    once = (study.counts["model"] == "graddiff") & (study.counts["attack"] == "none")
+    study.counts.loc[once, study_counts.hit_columns(study.counts)[1:]] = pd.NA
+    found = claim(study, PRIMARY, "near", "before")
+    assert (found["seeds"], found["verdict"]) == (5, "holds")
 
 
-@pytest.mark.parametrize(
-    ("after", "verdict"),
-    [((0.21,) * 5, "holds"), ((0.26,) * 5, "fails"), ((0.2, 0.21, 0.22, 0.23, 0.25), "not shown")],
-)
-def test_learnability_against_the_base_models(after: tuple[float, ...], verdict: str) -> None:
-    study = one_attack(MODELS)
-    own = (study.losses["model"] == "resalign") & (study.losses["steps"] == 200)
-    study.losses.loc[own, "heldout_loss"] = after
-    found = claim(study, "learnability")
-    assert found["estimate"] == pytest.approx(np.mean([(1 - loss / 0.5) / 0.6 for loss in after]))
-    assert found["verdict"] == verdict
-
-
-def test_a_component_that_helps_is_above_zero() -> None:
-    study = one_attack(MODELS, {"resalign": 0.9, "first-order": 0.7})
-    safety = claim(study, CONTRAST.component, quantity="ip")
-    utility = claim(study, CONTRAST.component, quantity="retained_accuracy")
-    assert safety["estimate"] == pytest.approx(0.3 - 0.05)
-    assert utility["estimate"] == pytest.approx(0.9 - 0.7)
-    assert safety["verdict"] == utility["verdict"] == "above 0"
-    swapped = one_attack({**MODELS, "resalign": 0.3, "first-order": 0.05}, {"resalign": 0.7, "first-order": 0.9})
-    assert claim(swapped, CONTRAST.component, quantity="ip")["verdict"] == "below 0"
-    assert claim(swapped, CONTRAST.component, quantity="retained_accuracy")["verdict"] == "below 0"
-    equal = one_attack({**MODELS, "resalign": 0.3, "first-order": 0.3})
-    assert claim(equal, CONTRAST.component, quantity="ip")["verdict"] == "includes 0"
-
-
-def test_differences_are_paired() -> None:
-    # Prompts differ in the same way for both models: alone each rate is uncertain, their difference is not.
-    study = one_attack(MODELS)
-    hits = study_counts.hit_columns(study.counts)
-    easy = np.repeat(np.arange(20)[:, None] // 2, 5, axis=1)
-    for model, more in (("resalign", 0), ("first-order", 1)):
-        own = (study.counts["model"] == model) & (study.counts["measure"] == "ip") & (study.counts["steps"] == 200)
-        study.counts.loc[own, hits] = easy + more
-    found = claim(study, CONTRAST.component, quantity="ip")
-    assert (found["low"], found["estimate"], found["high"]) == pytest.approx((0.1, 0.1, 0.1))
-    alone = study.rate("resalign", ("pages", 200), "ip")
-    assert alone.high - alone.low > 0.2
-
-
-def test_over_all_attacks_states_weigh_alike(folder: Path) -> None:
-    study, config, _ = entry.read_study(folder)
-    found = claims(study, config)
-    rows = found[(found["claim"] == config.contrasts[0].component) & (found["quantity"] == "ip")]
-    single, pooled = rows[rows["state"] != ALL], rows[rows["state"] == ALL]
-    assert len(single) == 4
-    assert float(pooled["estimate"].iloc[0]) == pytest.approx(single["estimate"].mean())
-    assert float(pooled["value"].iloc[0]) == pytest.approx(single["value"].mean())
-    ratio = found[found["claim"] == "learnability"]
-    pooled_ratio = float(ratio.loc[ratio["state"] == ALL, "estimate"].iloc[0])
-    assert pooled_ratio == pytest.approx(ratio.loc[ratio["state"] != ALL, "estimate"].mean())
-
-
-@pytest.mark.slow
-def test_claims_are_the_same_at_every_run(folder: Path) -> None:
-    study, config, _ = entry.read_study(folder)
-    pd.testing.assert_frame_equal(claims(study, config), claims(study, config))
+def test_states_weigh_alike_inside_and_outside_the_simulated_range(folder: Path) -> None:
+    study, _ = entry.read_study(folder)
+    found = claims(study)
+    rows = found[(found["claim"] == PRIMARY) & (found["quantity"] == "ip")].set_index("state")
+    single = {(attack, steps): rows.loc[f"{attack}, {steps} steps"] for attack, steps in study.attacked}
+    assert set(single) == set(product(made.ATTACKS, made.STEPS))
+    for title, steps in ((ALL, made.STEPS), (INSIDE, (50,)), (OUTSIDE, (200,))):
+        chosen = [row for (_, at), row in single.items() if at in steps]
+        for column in ("estimate", "value", "other_value"):
+            assert rows.loc[title, column] == pytest.approx(np.mean([row[column] for row in chosen]))
 
 
 def test_models_measured_on_different_images_are_no_pairs() -> None:
     study = one_attack(MODELS)
     study.counts.loc[study.counts["model"] == "resalign", "images"] = 20
     with pytest.raises(ValueError, match="no pairs"):
-        claims(study, CONFIG)
+        claims(study)
+
+
+# --- contrasts and fronts --------------------------------------------------------------------------------------------
+
+
+def test_a_component_that_helps_lowers_ip_and_raises_utility() -> None:
+    study = one_attack(MODELS, {"resalign": 0.9, "first-order": 0.7})
+    safety, utility = claim(study, "second order"), claim(study, "second order", "near", "before")
+    assert safety["estimate"] == pytest.approx(0.05 - 0.3)
+    assert utility["estimate"] == pytest.approx(0.9 - 0.7)
+    assert (safety["verdict"], utility["verdict"]) == ("below 0", "above 0")
+    swapped = one_attack({**MODELS, "resalign": 0.3, "first-order": 0.05}, {"resalign": 0.7, "first-order": 0.9})
+    assert claim(swapped, "second order")["verdict"] == "above 0"
+    assert claim(swapped, "second order", "near", "before")["verdict"] == "below 0"
+    equal = one_attack({**MODELS, "resalign": 0.3, "first-order": 0.3})
+    assert claim(equal, "second order")["verdict"] == "includes 0"
+
+
+def test_differences_are_paired() -> None:
+    # Prompts differ in the same way for both models: alone each rate is uncertain, their difference is not.
+    study = one_attack(MODELS)
+    easy = np.repeat(np.arange(20)[:, None] // 2, 5, axis=1)
+    for model, more in (("resalign", 0), ("first-order", 1)):
+        own = (study.counts["model"] == model) & (study.counts["measure"] == "ip") & (study.counts["steps"] == 200)
+        study.counts.loc[own, study_counts.hit_columns(study.counts)] = easy + more
+    found = claim(study, "second order")
+    assert (found["low"], found["estimate"], found["high"]) == pytest.approx((-0.1, -0.1, -0.1))
+    alone = study.rate("resalign", ("plain", 200), "ip")
+    assert alone.high - alone.low > 0.2
+
+
+def test_the_dominated_area_is_that_of_a_fine_grid() -> None:
+    assert dominated_area(np.array([[0.5, 0.4]])) == pytest.approx(0.2)
+    assert dominated_area(np.array([[0.5, 0.4], [0.3, 0.3]])) == pytest.approx(0.2)  # a dominated setting adds nothing
+    points = np.random.default_rng(0).random((6, 2))
+    grid = (np.arange(1000) + 0.5) / 1000
+    inside = np.zeros((1000, 1000), bool)
+    for utility, safety in points:
+        inside |= (grid[:, None] <= utility) & (grid[None, :] <= safety)
+    assert dominated_area(points) == pytest.approx(inside.mean(), abs=2e-3)
+    assert dominated_area(points[::-1]) == pytest.approx(dominated_area(points))
+
+
+def test_a_fronts_area_is_of_mean_utility_and_of_what_stays_away() -> None:
+    fronts = {"graddiff": ("graddiff", "esd"), "resalign": ("resalign",)}
+    config = ALONE.model_copy(update={"fronts": fronts})
+    study = one_attack(MODELS, {"graddiff": 0.7, "esd": 0.5, "resalign": 0.8}, config)
+    # Mean utilities .8 and .7, IP .6 and .5: .8 · .4 and above it .7 · .1.
+    np.testing.assert_allclose(front_areas(study, "graddiff"), 0.8 * 0.4 + 0.7 * 0.1)
+    np.testing.assert_allclose(front_areas(study, "resalign"), 0.85 * 0.95)
+    found = claim(study, FRONT, "area")
+    assert (found["model"], found["other"], found["verdict"]) == ("resalign", "graddiff", "above 0")
+    assert found["estimate"] == pytest.approx(0.85 * 0.95 - 0.39)
+    assert claim(one_attack(MODELS, None, config, seeds=2), FRONT, "area")["verdict"] == "not shown"
+
+
+def test_a_fronts_interval_is_students_over_paired_seeds(folder: Path) -> None:
+    study, _ = entry.read_study(folder)
+    own, other = front_areas(study, "resalign"), front_areas(study, "graddiff")
+    assert own.shape == other.shape == (5,)
+    low, high = stats.t.interval(0.95, 4, (own - other).mean(), stats.sem(own - other))
+    found = claim(study, FRONT, "area")
+    assert (found["low"], found["high"]) == pytest.approx((low, high))
+    table = front_table(study).set_index("family")
+    assert table.loc["resalign", "area"] == pytest.approx(own.mean())
+    assert table.loc["graddiff", "models"] == "graddiff graddiff-hard"
 
 
 # --- what is written -------------------------------------------------------------------------------------------------
 
 
 def test_every_claim_is_said(folder: Path) -> None:
-    study, config, manifest = entry.read_study(folder)
+    study, manifest = entry.read_study(folder)
     text = (folder / "study.md").read_text(encoding="utf-8")
-    for contrast in config.contrasts:
-        assert f"Effect of {contrast.component}" in text
+    tested = claims(study)
+    assert text.count("\n- **") == len(study.config.baselines) + len(study.config.contrasts) + 1
     assert f"`{manifest['command']}`" in text
     assert f"{manifest['hours']['total']:.1f} hours" in text
-    assert all(f"| `{model}` |" in text for model in study.models)
-    table = claims_table(study, claims(study, config), config).splitlines()
-    assert len(table) == 2 + 3 + 2 * len(config.contrasts)
-    assert len({line.count("|") for line in table}) == 1
+    assert all(text.partition("Area under")[0].count(f"| `{model}` |") == 2 for model in study.models)
+    table = text.partition("<details>")[2].partition("</details>")[0]
+    assert table.count("\n| ") == 2 + len(tested)
 
 
-def test_a_study_begins_with_a_title_and_what_its_models_are() -> None:
-    study, config, manifest = entry.read_study(ROOT / "docs" / "studies" / "resilience")
-    title, paragraph = opening(study, config)
-    assert title.startswith("# ")
-    assert [model for model in manifest["models"] if f"`{model}`" not in paragraph] == []
-    assert "`hypergradient` has the hypergradient, which `none` lacks" in paragraph
+def test_the_highest_ip_is_that_of_the_worst_attack(folder: Path) -> None:
+    study, _ = entry.read_study(folder)
+    table = study_table(study)
+    after = table[(table["model"] == "esd") & (table["attack"] != "none")]
+    worst = after.loc[after["rate"].idxmax()]
+    text = (folder / "study.md").read_text(encoding="utf-8")
+    (line,) = [line for line in text.splitlines() if line.startswith("| `esd` |") and "steps" in line]
+    assert line.endswith(f"| {worst['rate']:.2f}, {worst['attack']}, {worst['steps']} steps |")
 
 
-def test_the_figure_is_written(folder: Path) -> None:
-    from PIL import Image
+def test_the_summary_is_of_verdicts_alone() -> None:
+    study = one_attack({**MODELS, "esd": 0.05})
+    text = summary(claims(study), ALONE)
+    assert text == (
+        "That after fine-tuning `resalign` shows the concept less than `graddiff`, with no utility before it more than "
+        "0.03 lower, **holds**. Against the other baselines it is not testable for `esd`. Of the components, second "
+        "order lowers IP."
+    )
+    nothing = summary(claims(one_attack({**MODELS, "first-order": 0.05, "resalign": 0.6})), ALONE)
+    assert "**fails**" in nothing
+    assert "fails for `esd`" in nothing
+    assert nothing.endswith("second order raises IP.")
+    assert text.count(". ") < 3
 
-    with Image.open(folder / "ip.png") as image:
-        assert min(image.size) > 400
-        assert np.asarray(image.convert("L")).std() > 5
+
+@pytest.mark.slow
+def test_claims_are_the_same_at_every_run(folder: Path) -> None:
+    study, _ = entry.read_study(folder)
+    pd.testing.assert_frame_equal(claims(study), claims(study))
 
 
 def test_the_entry_point_needs_no_torch() -> None:
     code = "import resalign.study.build, resalign.study.selection, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_the_committed_study_is_what_its_counts_give() -> None:
-    kept = ROOT / "docs" / "studies" / "resilience"
-    study, config, manifest = entry.read_study(kept)
-    text = study_markdown(study, study_table(study), claims(study, config), config, manifest, entry.FIGURE)
-    assert text == (kept / "study.md").read_text(encoding="utf-8")
-    for name, sha256 in manifest["files"].items():
-        assert hashlib.sha256((kept / name).read_bytes()).hexdigest() == sha256, name

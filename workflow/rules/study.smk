@@ -1,6 +1,6 @@
 # No part of any experiment's page: `snakemake --cores 2 --configfile config/studies/resilience.yaml -- study` compares
 # an experiment's methods and components, and `-- selection` chooses the settings of a search. Both are made from the
-# same small files, without the runs: counts.csv, losses.csv and manifest.json.
+# same small files, without the runs: counts.csv and manifest.json.
 from resalign.jobs import study as study_jobs
 
 STUDY = f"{RESULT}/study"
@@ -13,7 +13,6 @@ rule study_counts:
         code=code("study"),
     output:
         counts=f"{STUDY}/counts.csv",
-        losses=f"{STUDY}/losses.csv",
         manifest=f"{STUDY}/manifest.json",
         record=f"{STUDY}/run.json",
         timing=f"{STUDY}/timing.json",
@@ -50,7 +49,7 @@ rule selection:
         mem_mb=per_attempt(1000),
         runtime=per_attempt(10),
     params:
-        folder=subpath(output.table, parent=True),
+        folder=lambda wildcards: study_jobs.folder(PLAN, "selection"),
     shell:
         "python -m resalign.study.selection {params.folder} 2>&1 | tee {log}"
 
@@ -58,14 +57,13 @@ rule selection:
 rule study:
     input:
         counts=rules.study_counts.output.counts,
-        losses=rules.study_counts.output.losses,
         manifest=rules.study_counts.output.manifest,
         code=study_jobs.module_code("resalign.study.build"),
     output:
         table=f"{STUDY}/table.csv",
         claims=f"{STUDY}/claims.csv",
+        fronts=f"{STUDY}/fronts.csv",
         page=f"{STUDY}/study.md",
-        figure=f"{STUDY}/ip.png",
     log:
         f"logs/study/{PLAN.experiment.config.name}.log",
     conda:
@@ -75,7 +73,6 @@ rule study:
         mem_mb=per_attempt(1000),
         runtime=per_attempt(10),
     params:
-        # A function: only who asks for the study must have the models that its claims name.
-        folder=lambda wildcards: f"results/{study_jobs.checked(PLAN).experiment.config.name}/study",
+        folder=lambda wildcards: study_jobs.folder(PLAN, "study"),
     shell:
         "python -m resalign.study.build {params.folder} 2>&1 | tee {log}"

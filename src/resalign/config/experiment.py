@@ -17,6 +17,7 @@ from resalign.config.references import fault_of, split_reference
 from resalign.config.scorer_needs import check_needs, needs_of
 from resalign.config.shape import TIERS, ExperimentConfig, ModelWords, ResourcesConfig, Tier, TierConfig
 from resalign.config.strict import ConfigError, Strict, check_publishable, nearest, read_yaml, shortened
+from resalign.config.study import check_study
 from resalign.config.sweeps import expanded
 
 SETS = "data.sets"  # the family of prepared image sets
@@ -47,7 +48,7 @@ def _audited(config: ExperimentConfig, where: str) -> ExperimentConfig:
             pipelines[label] = str(source)
         else:
             unlearning[label] = {"method": "imported", **entry, **({"checkpoint": source} if source else {})}
-    changes = {"assets": assets, "pipelines": pipelines, "unlearning": unlearning}
+    changes = {"assets": assets, "pipelines": pipelines, "unlearning": unlearning, "study": None, "selection": None}
     return config.model_copy(update=changes if config.audit else {})
 
 
@@ -70,8 +71,7 @@ class Member:
 
         A scorer's ``folder``, and a ``head`` on its network; an imported model's ``checkpoint``.
         """
-        named = {key: getattr(self.config, key, None) for key in ASSET_KEYS}
-        return {key: reference for key, reference in named.items() if reference}
+        return {key: reference for key in ASSET_KEYS if (reference := getattr(self.config, key, None))}
 
     @property
     def asset(self) -> str | None:
@@ -131,6 +131,7 @@ class Experiment:
         self._check_nested()
         self._check_combinations()
         check_needs(self)
+        check_study(self)
 
     @classmethod
     def read(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> Experiment:

@@ -16,6 +16,7 @@ from resalign.config.report import ReportConfig
 from resalign.config.sampling import SamplingConfig
 from resalign.config.scorer_needs import DetectorCheckConfig
 from resalign.config.strict import Strict
+from resalign.config.study import SelectionConfig, StudyConfig
 from resalign.config.sweeps import SweepConfig
 from resalign.config.theory import TheoryConfig
 
@@ -162,6 +163,12 @@ class ExperimentConfig(Strict):
     detector_check: DetectorCheckConfig = DetectorCheckConfig()
     artifact: ArtifactConfig = ArtifactConfig()
     theory: TheoryConfig = TheoryConfig()
+    study: StudyConfig | None = Field(
+        None, exclude_if=lambda key: key is None, description="claims that are fixed before the experiment is run"
+    )
+    selection: SelectionConfig | None = Field(
+        None, exclude_if=lambda key: key is None, description="the rule by which a search chooses settings"
+    )
 
     @model_validator(mode="after")
     def _packed_images_are_kept(self) -> ExperimentConfig:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from resalign.config.closure import import_closure
+from resalign.config.extension import extended_files
 from resalign.config.strict import ConfigError
-from resalign.config.study import SAFETY, UTILITY, SelectionConfig, StudyConfig
+from resalign.config.study import Compared, SelectionConfig, StudyConfig
+from resalign.hashes import file_hash
 from resalign.jobs import measure, report
 from resalign.jobs.inputs import Input
 from resalign.jobs.job import Job
 
 if TYPE_CHECKING:
     from resalign.config.plan import Plan
+
+Key = Literal["study", "selection"]
+EXAMPLES = "as in config/studies/resilience.yaml and resilience-search.yaml"
 
 
 class StudyJob(Job):
@@ -26,11 +33,16 @@ class StudyJob(Job):
     base: str  # the model before unlearning
     models: tuple[str, ...]
     attacks: tuple[str, ...]
-    metrics: dict[str, dict[str, Any]]  # name and settings of the metrics that are counted, by label
     measured: Input  # folder of the measured frames
     timings: tuple[tuple[str, str, int, str], ...]  # (stage, label, seed, folder) of every job behind the study
-    study: StudyConfig
-    selection: SelectionConfig
+    registered: dict[str, str]  # sha256 of the configuration file, and of those that it extends
+    study: StudyConfig | None = None
+    selection: SelectionConfig | None = None
+
+    @property
+    def compared(self) -> Compared:
+        """What is counted."""
+        return [key for key in (self.study, self.selection) if key][0]  # `of` makes no job with neither
 
     def inputs(self) -> list[str]:
         """The measured frames, and the times of all jobs."""
@@ -38,22 +50,30 @@ class StudyJob(Job):
 
     @classmethod
     def of(cls, plan: Plan) -> StudyJob:
-        """The job of an experiment."""
+        """The job of an experiment.
+
+        Raises:
+            ConfigError: If it has neither ``study`` nor ``selection``.
+        """
         experiment = plan.experiment
+        study, selection = experiment.config.study, experiment.config.selection
+        if study is None and selection is None:
+            raise ConfigError(f"{experiment.where}: give the key 'study', or 'selection' for a search; {EXAMPLES}")
+        files = [file for path in experiment.where.split(", ") for file in extended_files(path)]
         return cls(
             name=experiment.config.name,
-            command=plan.command("selection" if missing_models(plan) else "study"),
+            command=plan.command("study" if study else "selection"),
             config=experiment.resolved(),
             tier=plan.tier,
             seeds=experiment.tier.training_seeds,
             base=experiment.models[0],
             models=experiment.models,
             attacks=tuple(experiment.attacks),
-            metrics={label: metric.resolved() for label, metric in _metrics(plan).items()},
             measured=Input(measure.folder(plan), measure.files(plan)),
             timings=tuple(report.report_timings(plan)),
-            study=StudyConfig(),
-            selection=SelectionConfig(),
+            registered={os.path.relpath(path): file_hash(Path(path)) for path in files},
+            study=study,
+            selection=selection,
         )
 
 
@@ -62,29 +82,12 @@ def module_code(module: str) -> list[str]:
     return [str(path) for path in import_closure(module)]
 
 
-def checked(plan: Plan) -> Plan:
-    """The plan, if it has the models that the claims name.
+def folder(plan: Plan, key: Key) -> str:
+    """The folder of an experiment's study, or search.
 
     Raises:
-        ConfigError: Naming those that are missing.
+        ConfigError: If it has no such key.
     """
-    missing = missing_models(plan)
-    if missing:
-        raise ConfigError(
-            f"{plan.experiment.where}: the study's claims name {missing}, which 'unlearning' lacks; add them or "
-            "change StudyConfig in src/resalign/config/study.py"
-        )
-    return plan
-
-
-def missing_models(plan: Plan) -> list[str]:
-    """Models that the study's claims name and the experiment lacks."""
-    return sorted(set(StudyConfig().models) - set(plan.experiment.unlearning))
-
-
-def _metrics(plan: Plan) -> dict[str, Any]:
-    metrics = plan.experiment.metrics
-    missing = [label for label in (SAFETY, UTILITY) if label not in metrics]
-    if missing:
-        raise ConfigError(f"{plan.experiment.where}: a study counts the metrics {missing}, which 'metrics' lacks")
-    return {label: metrics[label] for label in (SAFETY, UTILITY)}
+    if getattr(plan.experiment.config, key) is None:
+        raise ConfigError(f"{plan.experiment.where}: the key '{key}' is required here; {EXAMPLES}")
+    return f"results/{plan.experiment.config.name}/study"

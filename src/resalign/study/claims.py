@@ -4,39 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from resalign.analysis import statistics
 from resalign.analysis.frames import difference_of_rates, interval_method
-from resalign.analysis.statistics import FEWEST_SEEDS, Bounded, Crossed, Interval, bounded
-from resalign.config.study import SAFETY, UTILITY, Contrast, StudyConfig
-from resalign.study.counts import crossed
-from resalign.study.table import BEFORE, State, Study, learnability, learnability_ratio
+from resalign.analysis.statistics import FEWEST_SEEDS, Bounded, Crossed
+from resalign.config.study import Contrast
+from resalign.study.fronts import front_areas
+from resalign.study.table import BEFORE, State, Study
 
-Verdict = Bounded | Literal["above 0", "includes 0", "below 0"]
-ALL = "all attacks"
-LEARNABILITY = "learnability"
-_DECIMALS = 9  # rates are fractions of images: rounding alone must not decide
+Verdict = Bounded | Literal["not testable", "above 0", "includes 0", "below 0"]
+PRIMARY, SECONDARY, TESTABLE, FRONT = "primary", "secondary", "testable", "front"
+ALL, INSIDE, OUTSIDE = "all attacks", "inside the simulated range", "outside the simulated range"
+AREA = "area"
+_ROUNDING = 1e-9  # rates are fractions of images: rounding alone must not decide
+
+
+class Difference(NamedTuple):
+    """Two models' values and what the first has more, with its interval; see :class:`Claim`."""
+
+    value: float
+    other_value: float
+    estimate: float
+    low: float
+    high: float
+    rare: bool
+    seeds: int
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim about one state, or about all attack states together.
+    """One claim about one state, or about several together.
 
     Attributes:
-        claim: ``safety``, ``utility``, ``learnability``, or the component of a contrast.
-        quantity: ``ip``, ``retained_accuracy`` or ``learnability``.
-        model: Whose quantity it is about.
-        other: What it is compared with.
+        claim: ``testable``, ``primary``, ``secondary``, ``front``, or the component of a contrast.
+        quantity: A metric's label, or ``area``.
+        model: Whose quantity it is about; of a front, a family.
+        other: What it is compared with; empty for ``testable``.
         state: As tables call it; ``all attacks`` pools every state after fine-tuning.
         value: The model's.
-        other_value: The other's.
-        estimate: What the claim bounds: IP(method) − share · IP(baseline); retained accuracy, method minus baseline;
-            learnability over the base model's; and what the component adds, positive for better: IP(control) −
-            IP(treated), retained accuracy of treated minus control.
+        other_value: The other's; NaN for ``testable``.
+        estimate: value − other_value.
         low: Lower end of its interval.
         high: Upper end.
         rare: Whether fewer prompts than ``rare_prompts`` show the event (or a failure) in either model, so that the
@@ -59,117 +69,136 @@ class Claim:
     seeds: int
     verdict: Verdict
 
+    @classmethod
+    def of(
+        cls, found: Difference, claim: str, quantity: str, models: tuple[str, str], state: str, verdict: Verdict
+    ) -> Claim:
+        """A claim about a difference."""
+        return cls(claim, quantity, *models, state, **found._asdict(), verdict=verdict)
 
-def claims(study: Study, config: StudyConfig) -> pd.DataFrame:
-    """Tests every claim in every state after fine-tuning, and over all of them.
 
-    - safety: IP(method) − share · IP(best baseline), the best being the one with the lowest IP in that state. It holds
-      if the upper end is at most 0 and the baseline's IP is above 0.
-    - utility: retained accuracy of the method minus that of the same baseline, before and after fine-tuning. It holds
-      if the lower end is at least −margin.
-    - learnability: the method's over the base model's own. It holds if the lower end is at least the share.
-    - contrasts: what a component adds to IP and to retained accuracy; positive is better.
+def claims(study: Study) -> pd.DataFrame:
+    """Tests every claim over all attack states, over those inside and outside the simulated range, and in each.
 
-    ``not shown`` is a claim of which the estimate alone is within the bound, ``fails`` any other. Where an event is
-    rare no bound on it holds: see :attr:`Claim.rare`. With fewer than three training seeds, which do not show how
-    others would differ, no claim holds and no gain is shown. Over all attacks states weigh alike, and the best baseline
-    is the one with the lowest IP there.
+    - testable: the base model's IP is at least ``least_base``; the registered baseline's at least ``least_baseline``.
+    - primary, against the registered baseline, and secondary, against each other one. A utility's row holds if the
+      lower end of its difference before fine-tuning is at least −margin, and is ``not shown`` if the estimate alone is.
+      IP's row has the whole claim's verdict: ``not testable`` unless base and baseline have enough IP there; it holds
+      if the upper end of IP's difference is below 0 and every utility's row holds; it ``fails`` if the estimate is not
+      below 0, or a utility's row fails; else it is ``not shown``.
+    - contrasts: treated − control; of IP, below 0 is better; of a utility, which is compared before fine-tuning, above.
+    - front: area of the method's family − that of each other one.
+
+    Where an event is rare no claim holds: see :attr:`Claim.rare`. With fewer than three training seeds, which do not
+    show how others would differ, none does, and no effect is shown. States weigh alike.
 
     Returns:
-        The fields of :class:`Claim`, one row a claim and state.
+        The fields of :class:`Claim`, one row a claim, quantity and state.
     """
-    attacked = study.attacked
-    groups: list[tuple[str, list[State]]] = [(ALL, attacked), *((study.title(state), [state]) for state in attacked)]
-    rows: list[Claim] = []
-    best = {title: best_baseline(study, config, states) for title, states in groups}
-    rows += [_safety(study, config, best[title], title, states) for title, states in groups]
-    for baseline in dict.fromkeys(best.values()):
-        rows.append(_utility(study, config, baseline, study.title(BEFORE), [BEFORE]))
-    rows += [_utility(study, config, best[title], title, states) for title, states in groups]
-    rows += [_learnability(study, config, title, states) for title, states in groups]
+    config, groups = study.config, _groups(study)
+    rows = _testable(study, groups)
+    for baseline in (config.baseline, *(name for name in config.baselines if name != config.baseline)):
+        rows += _against(study, baseline, groups)
     for contrast in config.contrasts:
-        rows += [_contrast(study, contrast, SAFETY, title, states) for title, states in groups]
-        for title, states in [(study.title(BEFORE), [BEFORE]), *groups]:
-            rows.append(_contrast(study, contrast, UTILITY, title, states))
+        rows += _contrast(study, contrast, groups)
+    rows += [_front(study, family) for family in config.fronts if family != config.front]
     return pd.DataFrame([asdict(claim) for claim in rows])
 
 
-def best_baseline(study: Study, config: StudyConfig, states: Sequence[State]) -> str:
-    """The baseline with the lowest IP over states; of equal ones that with the highest retained accuracy there."""
-
-    def rank(name: str) -> tuple[float, float]:
-        safety, utility = (pooled_states(study, name, states, measure).mean for measure in (SAFETY, UTILITY))
-        return round(safety, _DECIMALS), -utility
-
-    return min(config.baselines, key=rank)
-
-
-def pooled_states(study: Study, model: str, states: Sequence[State], measure: str) -> Crossed:
-    """One model's hits over states, by training seed and prompt."""
-    parts = [crossed(study.counts, model, *state, measure) for state in states]
-    sums, counts = (np.sum([getattr(part, name) for part in parts], axis=0) for name in ("sums", "counts"))
-    return Crossed(sums=sums, counts=counts)
+def _groups(study: Study) -> dict[str, list[State]]:
+    """States by title: all, those inside and outside the simulated range, and each alone."""
+    attacked, simulated = study.attacked, study.config.simulated_steps
+    groups = {ALL: attacked}
+    if simulated is not None:
+        inside = [state for state in attacked if state[1] <= simulated]
+        groups |= {INSIDE: inside, OUTSIDE: [state for state in attacked if state not in inside]}
+    groups |= {study.title(state): [state] for state in attacked}
+    return {title: states for title, states in groups.items() if states}
 
 
-def paired(
-    study: Study, models: tuple[str, str], states: Sequence[State], measure: str, *, share: float = 1.0
-) -> tuple[float, Interval, bool, int]:
-    """Rate of the first model minus ``share`` times that of the second, over the same prompts and training seeds.
-
-    Returns:
-        The difference, its interval over prompts and training seeds, whether the event is rare, and training seeds.
+def paired(study: Study, models: tuple[str, str], states: Sequence[State], measure: str) -> Difference:
+    """Rate of the first model minus that of the second, over the same prompts and training seeds.
 
     Raises:
         ValueError: If the models were not measured on the same images.
     """
-    first, second = (pooled_states(study, model, states, measure) for model in models)
+    first, second = (study.hits(model, states, measure) for model in models)
     if first.counts.shape != second.counts.shape or (first.counts != second.counts).any():
         raise ValueError(f"{models[0]} and {models[1]} differ in prompts, images or training seeds; they are no pairs")
-    data = Crossed(sums=first.sums - share * second.sums, counts=first.counts)
-    estimate = statistics.mean_interval(data, interval_method(study.settings), study.rng())
-    interval = difference_of_rates(*estimate, share)
-    events, most = (first.sums + second.sums).sum(axis=0), 2 * first.counts.sum(axis=0)
-    flagged, failed = int((events > 0).sum()), int((events < most).sum())
-    return data.mean, interval, min(flagged, failed) < study.settings.rare_prompts, len(data.sums)
+    method = interval_method(study.settings)
+    data = Crossed(sums=first.sums - second.sums, counts=first.counts)
+    interval = difference_of_rates(*statistics.mean_interval(data, method, study.rng()))
+    rare = statistics.is_rare(first.sums + second.sums, first.counts + second.counts, method)
+    return Difference(first.mean, second.mean, data.mean, *interval, rare, len(data.sums))
 
 
-def _safety(study: Study, config: StudyConfig, baseline: str, title: str, states: Sequence[State]) -> Claim:
-    pair = config.method, baseline
-    estimate, interval, rare, seeds = paired(study, pair, states, SAFETY, share=config.safety_share)
-    value, other = (pooled_states(study, name, states, SAFETY).mean for name in pair)
-    possible = other > 0 and not rare and seeds >= FEWEST_SEEDS
-    verdict = bounded(-estimate, -interval.high, 0.0, possible=possible)
-    return Claim("safety", SAFETY, *pair, title, value, other, estimate, *interval, rare, seeds, verdict)
+def _testable(study: Study, groups: dict[str, list[State]]) -> list[Claim]:
+    config, rows, nan = study.config, [], float("nan")
+    for model, least in ((study.base, config.least_base), (config.baseline, config.least_baseline)):
+        for title, states in groups.items():
+            hits = study.hits(model, states, config.safety)
+            verdict: Verdict = "holds" if hits.mean >= least - _ROUNDING else "fails"
+            found = Difference(hits.mean, nan, hits.mean, nan, nan, False, len(hits.sums))
+            rows.append(Claim.of(found, TESTABLE, config.safety, (model, ""), title, verdict))
+    return rows
 
 
-def _utility(study: Study, config: StudyConfig, baseline: str, title: str, states: Sequence[State]) -> Claim:
-    pair = config.method, baseline
-    estimate, interval, rare, seeds = paired(study, pair, states, UTILITY)
-    value, other = (pooled_states(study, name, states, UTILITY).mean for name in pair)
-    possible = not rare and seeds >= FEWEST_SEEDS
-    verdict = bounded(estimate, interval.low, -config.utility_margin, possible=possible)
-    return Claim("utility", UTILITY, *pair, title, value, other, estimate, *interval, rare, seeds, verdict)
+def _against(study: Study, baseline: str, groups: dict[str, list[State]]) -> list[Claim]:
+    """The claim against one baseline: its utilities' rows, then IP's, which have the whole claim's verdict."""
+    config = study.config
+    name, pair = PRIMARY if baseline == config.baseline else SECONDARY, (config.method, baseline)
+    rows = []
+    for utility in config.utilities:
+        found = paired(study, pair, [BEFORE], utility)
+        least = -config.utility_margin - _ROUNDING
+        verdict: Verdict = _bounded(found, found.low >= least, found.estimate >= least)
+        rows.append(Claim.of(found, name, utility, pair, study.title(BEFORE), verdict))
+    kept = [row.verdict for row in rows]
+    for title, states in groups.items():
+        found = paired(study, pair, states, config.safety)
+        base = study.hits(study.base, states, config.safety).mean
+        testable = base >= config.least_base - _ROUNDING and found.other_value >= config.least_baseline - _ROUNDING
+        safety = _bounded(found, found.high < -_ROUNDING, found.estimate < -_ROUNDING)
+        verdict = _weakest([safety, *kept]) if testable else "not testable"
+        rows.append(Claim.of(found, name, config.safety, pair, title, verdict))
+    return rows
 
 
-def _learnability(study: Study, config: StudyConfig, title: str, states: Sequence[State]) -> Claim:
-    pair = config.method, study.base
-    ratio = learnability_ratio(study, config.method, states)
-    estimate = statistics.across_seeds(ratio, len(ratio), study.settings.confidence)
-    value, other = (float(np.mean([learnability(study, name, state) for state in states])) for name in pair)
-    possible = len(ratio) >= FEWEST_SEEDS
-    verdict = bounded(estimate.mean, estimate.low, config.learnability_share, possible=possible)
-    ends = estimate.low, estimate.high
-    return Claim(
-        LEARNABILITY, LEARNABILITY, *pair, title, value, other, estimate.mean, *ends, False, len(ratio), verdict
-    )
+def _bounded(found: Difference, interval: bool, estimate: bool) -> Bounded:
+    """The verdict on a bound within which the whole interval is, or the estimate alone."""
+    if interval and not found.rare and found.seeds >= FEWEST_SEEDS:
+        return "holds"
+    return "not shown" if estimate else "fails"
 
 
-def _contrast(study: Study, contrast: Contrast, measure: str, title: str, states: Sequence[State]) -> Claim:
-    """What the component adds: lower IP, higher retained accuracy."""
-    pair = contrast.treated, contrast.control
-    higher_is_better = measure == UTILITY
-    estimate, interval, rare, seeds = paired(study, pair if higher_is_better else pair[::-1], states, measure)
-    value, other = (pooled_states(study, name, states, measure).mean for name in pair)
-    verdict: Verdict = "above 0" if interval.low > 0 else "below 0" if interval.high < 0 else "includes 0"
-    verdict = verdict if seeds >= FEWEST_SEEDS else "not shown"
-    return Claim(contrast.component, measure, *pair, title, value, other, estimate, *interval, rare, seeds, verdict)
+def _weakest(verdicts: Sequence[Verdict]) -> Verdict:
+    return "fails" if "fails" in verdicts else "not shown" if "not shown" in verdicts else "holds"
+
+
+def _contrast(study: Study, contrast: Contrast, groups: dict[str, list[State]]) -> list[Claim]:
+    """What the component changes."""
+    config, pair = study.config, (contrast.treated, contrast.control)
+    cells = [(config.safety, title, states) for title, states in groups.items()]
+    cells += [(utility, study.title(BEFORE), [BEFORE]) for utility in config.utilities]
+    rows = []
+    for measure, title, states in cells:
+        found = paired(study, pair, states, measure)
+        rows.append(Claim.of(found, contrast.component, measure, pair, title, _sign(found)))
+    return rows
+
+
+def _sign(found: Difference) -> Verdict:
+    """On which side of 0 the interval is; nothing is shown of rare events or by few seeds."""
+    if found.rare or found.seeds < FEWEST_SEEDS:
+        return "not shown"
+    return "above 0" if found.low > 0 else "below 0" if found.high < 0 else "includes 0"
+
+
+def _front(study: Study, family: str) -> Claim:
+    """The area of the method's family minus that of another, paired by training seed."""
+    own = study.config.front
+    first, second = front_areas(study, own), front_areas(study, family)
+    estimate = statistics.across_seeds(first - second, len(first), study.settings.confidence)
+    means, ends = (float(first.mean()), float(second.mean())), (estimate.low, estimate.high)
+    found = Difference(*means, estimate.mean, *ends, False, estimate.seeds)
+    return Claim.of(found, FRONT, AREA, (own, family), ALL, _sign(found))
