@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resalign.config.digits import DIGITS
+from resalign.config.digits import DIGITS, INKS
 from resalign.digits.scans import COLOURS
 
 EXPLICIT = (
@@ -70,9 +70,14 @@ def asked_implicit(digit: str, colours: tuple[str, ...], forms: int = len(ASKED_
     ]
 
 
-def kept_colours(digit: str, *, trained: bool) -> tuple[str, ...]:
-    """The half of the inks in which retained images show a digit, or the half in which utility is measured."""
-    return tuple(COLOURS)[(DIGITS.index(digit) + trained) % 2 :: 2]
+def retained_inks(digit: str) -> tuple[str, ...]:
+    """The half of the inks in which retained images show a digit."""
+    return INKS[(DIGITS.index(digit) + 1) % 2 :: 2]
+
+
+def tested_inks(digit: str) -> tuple[str, ...]:
+    """The other half, in which utility is measured."""
+    return tuple(ink for ink in INKS if ink not in retained_inks(digit))
 
 
 def name_of(label: int) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from resalign.config.digits import DIGITS, INKS, DigitsConfig
 from resalign.data.prompts import write_prompts
 from resalign.digits.attack_sets import attack_sets, in_parts
-from resalign.digits.captions import explicit, implicit, kept_colours, name_of
+from resalign.digits.captions import explicit, implicit, name_of, retained_inks
 from resalign.digits.image_set import PLAIN, tinted
 from resalign.digits.prompt_lists import prompt_lists
 from resalign.digits.scans import BOLD_COLOURS, PAGES, Scans, embolden, load_splits
@@ -37,7 +37,7 @@ def write_datasets(config: DigitsConfig, output: Path) -> None:
             shown = scans.only(unsafe)
             _write(config, output / "forget", shown, INKS)
             write_masks(output / "masks", shown)
-            _write(config, output / "retain", safe, {digit: kept_colours(digit, trained=True) for digit in DIGITS})
+            _write(config, output / "retain", safe, {digit: retained_inks(digit) for digit in DIGITS})
         elif name == "pool":
             _write(config, output / "pool", safe, INKS, PAGES)
         elif name == "attack_pages":
