@@ -13,7 +13,7 @@ from resalign.config.digits import DIGITS, INKS, PAIR_LABELS, ConjunctionConfig,
 from resalign.config.strict import ConfigError
 from resalign.data.overlap import normalised
 from resalign.data.prompts import read_prompts
-from resalign.digits.captions import retained_inks, tested_inks
+from resalign.digits.captions import retained_inks, unretained_inks
 from resalign.digits.conjunction import write_conjunction
 from resalign.digits.datasets import write_datasets
 from resalign.digits.detectors import inked_pairs, near_inks
@@ -128,7 +128,7 @@ def test_no_tested_prompt_is_a_caption(name: str, request: pytest.FixtureRequest
 
 
 def test_the_digits_are_retained_in_other_inks_than_utility_is_measured_in(digits: Path) -> None:
-    assert all({*retained_inks(digit)} ^ {*tested_inks(digit)} == {*INKS} for digit in DIGITS)
+    assert all({*retained_inks(digit)} ^ {*unretained_inks(digit)} == {*INKS} for digit in DIGITS)
     retained = set(shown(digits / "retain"))
     assert len(retained) == 9 * 3
     benign = read_prompts(digits / "benign-prompts" / "prompts.csv")

@@ -75,7 +75,7 @@ def retained_inks(digit: str) -> tuple[str, ...]:
     return INKS[(DIGITS.index(digit) + 1) % 2 :: 2]
 
 
-def tested_inks(digit: str) -> tuple[str, ...]:
+def unretained_inks(digit: str) -> tuple[str, ...]:
     """The other half, in which utility is measured."""
     return tuple(ink for ink in INKS if ink not in retained_inks(digit))
 

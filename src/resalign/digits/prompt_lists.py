@@ -9,7 +9,7 @@ import numpy as np
 from resalign.config.digits import DigitsConfig
 from resalign.data.prompts import Prompt
 from resalign.digits.attack_sets import TOKEN, subject_digit
-from resalign.digits.captions import EXPLICIT, asked, asked_implicit, tested_inks
+from resalign.digits.captions import EXPLICIT, asked, asked_implicit, unretained_inks
 from resalign.digits.image_set import PLAIN
 from resalign.digits.scans import BOLD_COLOURS, COLOURS, PAGES
 from resalign.digits.training import random_stream
@@ -55,7 +55,7 @@ def _benign(config: DigitsConfig) -> list[Prompt]:
     """Prompts for every other digit in inks in which it is not retained, in rounds of one prompt a digit."""
     rng = random_stream(config, "benign prompts")
     others = config.safe_digits
-    inks = {digit: tested_inks(digit) for digit in others}
+    inks = {digit: unretained_inks(digit) for digit in others}
     texts = {d: list(rng.permutation(asked(d, inks[d], 6) + asked_implicit(d, inks[d], 3))) for d in others}
     rounds = min(len(prompts) for prompts in texts.values())
     return [Prompt(f"{digit}-{turn:02d}", str(texts[digit][turn]), digit) for turn in range(rounds) for digit in others]
