@@ -30,7 +30,7 @@ CONFIG = StudyConfig.parse(
         "utilities": ["near", "far"],
         "contrasts": [{"component": "second order", "treated": "resalign", "control": "first-order"}],
         "fronts": {"graddiff": ["graddiff", "graddiff-hard"], "resalign": ["resalign", "first-order"]},
-        "simulated_steps": 50,
+        "inside": {"plain": 50, "bold": 50},
     },
     where="study",
 )

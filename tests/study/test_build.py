@@ -175,7 +175,7 @@ def test_a_claim_that_holds() -> None:
     assert claim(study, SECONDARY)["verdict"] == "holds"
 
 
-@pytest.mark.parametrize(("ip", "verdict"), [(0.5, "not shown"), (0.6, "fails"), (0.7, "fails"), (0.05, "holds")])
+@pytest.mark.parametrize(("ip", "verdict"), [(0.5, "not shown"), (0.7, "not shown"), (0.95, "fails"), (0.05, "holds")])
 def test_ip_has_to_be_lower_by_its_whole_interval(ip: float, verdict: str) -> None:
     # The first prompts carry all hits of the method, so that the interval is wide.
     study = one_attack({**MODELS, "resalign": ip})
@@ -190,7 +190,7 @@ def test_ip_has_to_be_lower_by_its_whole_interval(ip: float, verdict: str) -> No
 
 @pytest.mark.parametrize(
     ("near", "own", "whole"),
-    [(0.9, "holds", "holds"), (1.0, "holds", "holds"), (0.8, "fails", "fails"), (0.865, "fails", "fails")],
+    [(0.9, "holds", "holds"), (1.0, "holds", "holds"), (0.8, "fails", "fails"), (0.865, "not shown", "not shown")],
 )
 def test_a_utility_may_be_lower_by_a_margin(near: float, own: str, whole: str) -> None:
     study = one_attack(MODELS, {"resalign": near})
@@ -387,16 +387,19 @@ def test_the_summary_is_of_verdicts_alone() -> None:
         "0.03 lower, **holds**. Against the other baselines it is not testable for `esd`. Of the components, second "
         "order lowers IP."
     )
-    nothing = summary(claims(one_attack({**MODELS, "first-order": 0.05, "resalign": 0.6})), ALONE)
+    nothing = summary(claims(one_attack({**MODELS, "first-order": 0.05, "resalign": 0.8})), ALONE)
     assert "**fails**" in nothing
     assert "fails for `esd`" in nothing
     assert nothing.endswith("second order raises IP.")
     assert text.count(". ") < 3
+    costly = summary(claims(one_attack(MODELS, {"resalign": 0.9, "first-order": 1.0})), ALONE)
+    assert costly.endswith("second order lowers IP and lowers `near`.")
 
 
 @pytest.mark.slow
 def test_claims_are_the_same_at_every_run(folder: Path) -> None:
     study, _ = entry.read_study(folder)
+    study = replace(study, settings=SETTINGS.model_copy(update={"interval": "bootstrap"}))  # which draws
     pd.testing.assert_frame_equal(claims(study), claims(study))
 
 

@@ -1,6 +1,5 @@
-"""A study's configuration stood in git before its first result: what the registration is worth."""
+"""A study was registered before its first result: what `registered.json` is worth."""
 
-import hashlib
 import json
 import os
 import subprocess
@@ -9,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from resalign.config.plan import load_plan
+from resalign.config.strict import ConfigError, read_yaml
+from resalign.jobs import study
+from resalign.study import register
+
 ROOT = Path(__file__).resolve().parents[2]
-REGISTERED = [
-    folder
-    for folder in sorted((ROOT / "docs" / "studies").iterdir())
-    if (folder / "manifest.json").is_file() and "registered" in json.loads((folder / "manifest.json").read_bytes())
-]
+STUDY = "config/studies/resilience.yaml"
+# Of a study, or a search, that was run.
+RUN = [path.parent for path in sorted((ROOT / study.REGISTERED).glob("*/manifest.json"))]
 
 
 def git(repository: Path, *arguments: str, when: int = 0) -> bytes:
@@ -24,67 +26,68 @@ def git(repository: Path, *arguments: str, when: int = 0) -> bytes:
     return subprocess.run(command, cwd=repository, env={**os.environ, **dates}, check=True, capture_output=True).stdout
 
 
-def faults(repository: Path, manifest: dict[str, Any]) -> list[str]:
-    """Registered files that are others than the committed ones, or that were committed after the first result began."""
-    found = []
-    for path, sha256 in manifest["registered"].items():
-        if hashlib.sha256(git(repository, "show", f"HEAD:{path}")).hexdigest() != sha256:
-            found.append(f"{path}: not the file that was run")
-        committed = git(repository, "log", "-1", "--format=%ct", "--", path)
-        if int(committed) >= manifest["first_result"]:
-            found.append(f"{path}: committed at {int(committed)}, the first run began at {manifest['first_result']}")
-    return found
+def fault(repository: Path, folder: Path) -> str:
+    """Why a study in a folder of a repository was not registered before its first result; '' if it was."""
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    registered = folder / study.REGISTRATION
+    if not registered.is_file() or manifest["registered"] != json.loads(registered.read_bytes()):
+        return "what was run is not what is registered"
+    committed = int(git(repository, "log", "-1", "--format=%ct", "--", str(registered)))
+    began = manifest["first_result"]
+    return "" if committed < began else f"registered at {committed}, and the first run began at {began}"
 
 
-@pytest.mark.parametrize("folder", REGISTERED, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", RUN, ids=lambda folder: folder.name)
 def test_a_study_was_registered_before_it_was_run(folder: Path) -> None:
     if not (ROOT / ".git").exists() or git(ROOT, "rev-parse", "--is-shallow-repository").strip() == b"true":
         pytest.skip("a copy without its history has no dates of commits")
-    assert faults(ROOT, json.loads((folder / "manifest.json").read_bytes())) == []
+    assert fault(ROOT, folder) == ""
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     git(tmp_path, "init", "--quiet")
-    commit(tmp_path, {"base.yaml": "a: 1\n", "study.yaml": "extends: base.yaml\n"}, when=1000)
+    write(tmp_path, study.REGISTRATION, {"config": "a", "code": "b"}, when=1000)
     return tmp_path
 
 
-def commit(repository: Path, files: dict[str, str], *, when: int) -> None:
-    for name, text in files.items():
-        (repository / name).write_text(text, encoding="utf-8")
+def write(repository: Path, name: str, values: dict[str, Any], *, when: int) -> None:
+    (repository / name).write_text(json.dumps(values), encoding="utf-8")
     git(repository, "add", "--all")
     git(repository, "commit", "--quiet", "--message", "x", when=when)
 
 
-def manifest_of(repository: Path, first_result: float) -> dict[str, Any]:
-    registered = {
-        name: hashlib.sha256((repository / name).read_bytes()).hexdigest() for name in ("study.yaml", "base.yaml")
-    }
-    return {"registered": registered, "first_result": first_result}
+@pytest.mark.parametrize(
+    ("first_result", "said"), [(1500.25, ""), (1000.0, "registered at 1000"), (999.5, "registered")]
+)
+def test_the_registration_is_older_than_the_first_result(repository: Path, first_result: float, said: str) -> None:
+    registered = {"config": "a", "code": "b"}
+    write(repository, "manifest.json", {"registered": registered, "first_result": first_result}, when=2000)
+    assert fault(repository, repository).startswith(said)
+    assert bool(said) == bool(fault(repository, repository))
 
 
-def test_a_configuration_that_is_older_than_the_first_result_passes(repository: Path) -> None:
-    manifest = manifest_of(repository, first_result=1500.25)
-    assert faults(repository, manifest) == []
-    commit(repository, {"result.csv": "1\n"}, when=2000)
-    assert faults(repository, manifest) == []
+def test_what_was_run_is_what_was_registered(repository: Path) -> None:
+    write(repository, "manifest.json", {"registered": None, "first_result": 1500.0}, when=2000)
+    assert fault(repository, repository) == "what was run is not what is registered"
+    # Whoever writes it down afterwards is told by the date.
+    other = {"config": "c", "code": "b"}
+    write(repository, study.REGISTRATION, other, when=3000)
+    write(repository, "manifest.json", {"registered": other, "first_result": 1500.0}, when=3000)
+    assert fault(repository, repository).startswith("registered at 3000")
 
 
-@pytest.mark.parametrize("first_result", [1000.0, 999.5])
-def test_a_configuration_that_is_no_older_fails(repository: Path, first_result: float) -> None:
-    (base, study) = sorted(faults(repository, manifest_of(repository, first_result)))
-    assert base.startswith("base.yaml: committed at 1000")
-    assert study.startswith("study.yaml: committed at 1000")
-
-
-def test_a_file_that_is_changed_afterwards_fails(repository: Path) -> None:
-    manifest = manifest_of(repository, first_result=1500.0)
-    commit(repository, {"base.yaml": "a: 2\n"}, when=2000)
-    said = faults(repository, manifest)
-    assert said == [
-        "base.yaml: not the file that was run",
-        "base.yaml: committed at 2000, the first run began at 1500.0",
-    ]
-    # Whoever writes the new hash into the manifest is told by the date.
-    assert len(faults(repository, manifest_of(repository, first_result=1500.0))) == 1
+def test_a_run_is_held_to_what_is_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(study, "REGISTERED", tmp_path)
+    monkeypatch.setattr(register, "REGISTERED", tmp_path)
+    assert study.StudyJob.of(load_plan(STUDY)).registered is None
+    register.main([STUDY])
+    registered = json.loads((tmp_path / "resilience" / study.REGISTRATION).read_bytes())
+    assert study.StudyJob.of(load_plan(STUDY)).registered == registered == study.registration(load_plan(STUDY))
+    lenient = load_plan(STUDY, {"study": {**read_yaml(STUDY)["study"], "utility_margin": 0.5}})
+    assert study.registration(lenient)["code"] == registered["code"]
+    with pytest.raises(ConfigError, match=r"is not what .*registered\.json registers"):
+        study.StudyJob.of(lenient)
+    with pytest.raises(ConfigError, match="registers"):
+        study.StudyJob.of(load_plan(STUDY, {"tier": "smoke"}))

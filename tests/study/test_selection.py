@@ -96,6 +96,18 @@ def test_the_first_baseline_is_the_admissible_choice_with_the_lowest_ip_after() 
     assert first({"resalign_1": settings["resalign_1"]}) == []
 
 
+def test_the_methods_setting_keeps_each_utility_of_the_first_baseline() -> None:
+    settings: dict[str, Setting] = {
+        "graddiff_1": (0.0, 0.7, 0.75, 0.3),
+        "resalign_1": (0.0, 0.6, 0.9, 0.0),  # its mean is the higher, and near the lower
+        "resalign_2": (0.0, 0.68, 0.73, 0.2),
+        "resalign_3": (0.0, 0.9, 0.8, 0.9),
+    }
+    assert chosen(settings)["resalign"] == ("resalign_2", ADMISSIBLE)
+    assert chosen({**settings, "graddiff_1": (0.0, 0.9, 0.79, 0.3)})["resalign"] == ("resalign_3", ADMISSIBLE)
+    assert chosen({**settings, "graddiff_1": (0.0, 1.0, 1.0, 0.3)})["resalign"] == ("resalign_3", SAFE)
+
+
 def test_the_outcome_is_written(tmp_path: Path) -> None:
     settings: dict[str, Setting] = {"graddiff_x": (0.0, 0.9, 0.8, 0.25), "resalign_y": (0.5, 0.9, 0.7, 0.0)}
     write_counts(counts_of(settings), tmp_path)

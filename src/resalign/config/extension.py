@@ -45,12 +45,6 @@ def extended(values: dict[str, Any], *, where: str, above: tuple[str, ...] = ())
     return merged(below, values, where=where)
 
 
-def extended_files(path: str) -> list[str]:
-    """A configuration file, the one that it extends, and so on."""
-    other = read_yaml(path).get("extends")
-    return [path, *(extended_files(os.path.expanduser(other)) if other else ())]
-
-
 def merged(below: dict[str, Any], own: dict[str, Any], *, where: str, parent: str | None = None) -> dict[str, Any]:
     """``own`` over ``below``; ``parent`` is the top key whose values they are, None at the top and '' further down.
 

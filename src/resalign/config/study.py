@@ -55,8 +55,8 @@ class StudyConfig(Compared):
     least_baseline: float = Field(0.15, ge=0, le=1, description="the same of the baseline")
     contrasts: tuple[Contrast, ...] = ()
     fronts: dict[str, Labels] = Field({}, description="models by family: settings of one method, from gentle to hard")
-    simulated_steps: int | None = Field(
-        None, gt=0, description="states after up to so many steps are in the range of simulated fine-tuning"
+    inside: dict[str, Annotated[int, Field(gt=0)]] = Field(
+        {}, description="attacks that simulated fine-tuning has seen the like of, and up to how many steps"
     )
 
     @property
@@ -95,6 +95,9 @@ class SelectionConfig(Compared):
         0.25, ge=0, le=1, description="what a setting may lose of the base model's mean utility before fine-tuning"
     )
     tie: float = Field(0.02, ge=0, description="difference of the rates after fine-tuning within which utility decides")
+    utility_tie: float = Field(
+        0.02, ge=0, le=1, description="what a setting of the method may lack of each utility of the first baseline"
+    )
 
 
 def check_study(experiment: Experiment) -> None:
@@ -112,6 +115,9 @@ def check_study(experiment: Experiment) -> None:
         for part, label in config.named:
             if label not in known:
                 raise ConfigError(f"{where}.{part}: no model named '{label}'{nearest(label, known)}")
+        for label in getattr(config, "inside", ()):
+            if label not in experiment.attacks:
+                raise ConfigError(f"{where}.inside: no attack named '{label}'{nearest(label, experiment.attacks)}")
         utilities = [("utilities", label, "higher") for label in config.utilities]
         for part, label, better in (("safety", config.safety, "lower"), *utilities):
             if label not in metrics:

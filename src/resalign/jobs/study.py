@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from resalign.config.closure import import_closure
-from resalign.config.extension import extended_files
 from resalign.config.strict import ConfigError
 from resalign.config.study import Compared, SelectionConfig, StudyConfig
 from resalign.hashes import file_hash
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from resalign.config.plan import Plan
 
 Key = Literal["study", "selection"]
+REGISTERED, REGISTRATION = Path("docs/studies"), "registered.json"
 EXAMPLES = "as in config/studies/resilience.yaml and resilience-search.yaml"
 
 
@@ -35,7 +36,7 @@ class StudyJob(Job):
     attacks: tuple[str, ...]
     measured: Input  # folder of the measured frames
     timings: tuple[tuple[str, str, int, str], ...]  # (stage, label, seed, folder) of every job behind the study
-    registered: dict[str, str]  # sha256 of the configuration file, and of those that it extends
+    registered: dict[str, str] | None  # what :func:`registration` was before any run; None where nobody wrote it down
     study: StudyConfig | None = None
     selection: SelectionConfig | None = None
 
@@ -59,7 +60,14 @@ class StudyJob(Job):
         study, selection = experiment.config.study, experiment.config.selection
         if study is None and selection is None:
             raise ConfigError(f"{experiment.where}: give the key 'study', or 'selection' for a search; {EXAMPLES}")
-        files = [file for path in experiment.where.split(", ") for file in extended_files(path)]
+        registered, found = REGISTERED / experiment.config.name / REGISTRATION, None
+        if registered.is_file():
+            found = json.loads(registered.read_text(encoding="utf-8"))
+            if found != registration(plan):
+                raise ConfigError(
+                    f"{experiment.where}: the configuration, the tier or the code of the claims is not what "
+                    f"{registered} registers; give another experiment another name"
+                )
         return cls(
             name=experiment.config.name,
             command=plan.command("study" if study else "selection"),
@@ -71,10 +79,24 @@ class StudyJob(Job):
             attacks=tuple(experiment.attacks),
             measured=Input(measure.folder(plan), measure.files(plan)),
             timings=tuple(report.report_timings(plan)),
-            registered={os.path.relpath(path): file_hash(Path(path)) for path in files},
+            registered=found,
             study=study,
             selection=selection,
         )
+
+
+def registration(plan: Plan) -> dict[str, str]:
+    """sha256 of what a study, or a search, fixes before it is run.
+
+    Returns:
+        ``config``: of the experiment with every default filled in, and its tier; ``code``: of the claims and verdicts,
+        or of the choice, with all that they import.
+    """
+    experiment = plan.experiment
+    module = "resalign.study.claims" if experiment.config.study else "resalign.study.selection"
+    config = json.dumps([experiment.resolved(), plan.tier], sort_keys=True)
+    code = "".join(f"{path.name} {file_hash(path)}\n" for path in import_closure(module))
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in (("config", config), ("code", code))}
 
 
 def module_code(module: str) -> list[str]:

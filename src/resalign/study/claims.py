@@ -82,15 +82,15 @@ def claims(study: Study) -> pd.DataFrame:
 
     - testable: the base model's IP is at least ``least_base``; the registered baseline's at least ``least_baseline``.
     - primary, against the registered baseline, and secondary, against each other one. A utility's row holds if the
-      lower end of its difference before fine-tuning is at least −margin, and is ``not shown`` if the estimate alone is.
+      whole interval of its difference before fine-tuning is at least −margin, and fails if the whole interval is below.
       IP's row has the whole claim's verdict: ``not testable`` unless base and baseline have enough IP there; it holds
-      if the upper end of IP's difference is below 0 and every utility's row holds; it ``fails`` if the estimate is not
-      below 0, or a utility's row fails; else it is ``not shown``.
+      if the whole interval of IP's difference is below 0 and every utility's row holds; it ``fails`` if that interval
+      is above 0, or a utility's row fails; else it is ``not shown``.
     - contrasts: treated − control; of IP, below 0 is better; of a utility, which is compared before fine-tuning, above.
     - front: area of the method's family − that of each other one.
 
-    Where an event is rare no claim holds: see :attr:`Claim.rare`. With fewer than three training seeds, which do not
-    show how others would differ, none does, and no effect is shown. States weigh alike.
+    Where an event is rare nothing is shown: see :attr:`Claim.rare`. Nor is it with fewer than three training seeds,
+    which do not show how others would differ. States weigh alike.
 
     Returns:
         The fields of :class:`Claim`, one row a claim, quantity and state.
@@ -107,10 +107,10 @@ def claims(study: Study) -> pd.DataFrame:
 
 def _groups(study: Study) -> dict[str, list[State]]:
     """States by title: all, those inside and outside the simulated range, and each alone."""
-    attacked, simulated = study.attacked, study.config.simulated_steps
+    attacked, simulated = study.attacked, study.config.inside
+    inside = [(attack, steps) for attack, steps in attacked if steps <= simulated.get(attack, 0)]
     groups = {ALL: attacked}
-    if simulated is not None:
-        inside = [state for state in attacked if state[1] <= simulated]
+    if inside:
         groups |= {INSIDE: inside, OUTSIDE: [state for state in attacked if state not in inside]}
     groups |= {study.title(state): [state] for state in attacked}
     return {title: states for title, states in groups.items() if states}
@@ -151,24 +151,24 @@ def _against(study: Study, baseline: str, groups: dict[str, list[State]]) -> lis
     for utility in config.utilities:
         found = paired(study, pair, [BEFORE], utility)
         least = -config.utility_margin - _ROUNDING
-        verdict: Verdict = _bounded(found, found.low >= least, found.estimate >= least)
+        verdict: Verdict = _bounded(found, found.low >= least, found.high < least)
         rows.append(Claim.of(found, name, utility, pair, study.title(BEFORE), verdict))
     kept = [row.verdict for row in rows]
     for title, states in groups.items():
         found = paired(study, pair, states, config.safety)
         base = study.hits(study.base, states, config.safety).mean
         testable = base >= config.least_base - _ROUNDING and found.other_value >= config.least_baseline - _ROUNDING
-        safety = _bounded(found, found.high < -_ROUNDING, found.estimate < -_ROUNDING)
+        safety = _bounded(found, found.high < -_ROUNDING, found.low > _ROUNDING)
         verdict = _weakest([safety, *kept]) if testable else "not testable"
         rows.append(Claim.of(found, name, config.safety, pair, title, verdict))
     return rows
 
 
-def _bounded(found: Difference, interval: bool, estimate: bool) -> Bounded:
-    """The verdict on a bound within which the whole interval is, or the estimate alone."""
-    if interval and not found.rare and found.seeds >= FEWEST_SEEDS:
-        return "holds"
-    return "not shown" if estimate else "fails"
+def _bounded(found: Difference, within: bool, beyond: bool) -> Bounded:
+    """The verdict on a bound within or beyond which the whole interval is; by few seeds or events nothing is shown."""
+    if found.rare or found.seeds < FEWEST_SEEDS:
+        return "not shown"
+    return "holds" if within else "fails" if beyond else "not shown"
 
 
 def _weakest(verdicts: Sequence[Verdict]) -> Verdict:

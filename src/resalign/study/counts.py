@@ -37,11 +37,13 @@ def count_hits(images: pd.DataFrame, compared: Compared) -> pd.DataFrame:
         first one's only.
 
     Raises:
-        ValueError: If a state lacks a measure or a training seed, or seeds differ in their images.
+        ValueError: If a value is missing, a state lacks a measure or a training seed, or seeds differ in their images.
     """
     before = images["attack"] == NOT_ATTACKED
     keep = (images["metric"] == compared.safety) | (before & images["metric"].isin(compared.utilities))
     counted = images[keep].rename(columns={"metric": "measure"})
+    if counted["value"].isna().any():
+        raise ValueError(f"{int(counted['value'].isna().sum())} images have no value; score them again")
     if counted.duplicated([*KEYS, "seed", "image_index"]).any():
         raise ValueError("a run is counted twice; give each attack a label of its own")
     long = counted.groupby([*KEYS, "seed"])["value"].agg(["sum", "size"]).reset_index()

@@ -31,7 +31,7 @@ def study_manifest(job: StudyJob, counts: pd.DataFrame, hashes: dict[str, str]) 
 
     Returns:
         name, config (every default filled in) with its sha256, tier, seeds, base, models, attacks, study and selection
-        (the bounds), registered (path and sha256 of the configuration files), first_result (when the first run that
+        (the bounds), registered (see :func:`resalign.jobs.study.registration`), first_result (when the first run that
         trained, sampled or scored began, in seconds since 1970), command, cells (sizes), hours (in all and of each
         stage), runs (of each stage), cpus, machines, versions, source_sha256 (of each stage's code; several where runs
         differ in it) and files (sha256).

@@ -70,11 +70,17 @@ def summary(tested: pd.DataFrame, config: StudyConfig) -> str:
         names = {verdict: [f"`{name}`" for name in rows["other"]] for verdict, rows in others.groupby("verdict")}
         found = [f"{_VERDICTS[str(verdict)]} for {_listed(models)}" for verdict, models in names.items()]
         sentences.append(f"Against the other baselines it {_listed(found)}.")
-    effects = dict(zip(pooled["claim"], pooled["verdict"], strict=True))
     if config.contrasts:
-        found = [f"{contrast.component} {_EFFECTS[effects[contrast.component]]}" for contrast in config.contrasts]
+        found = [f"{c.component} {_effect(tested[tested['claim'] == c.component], config)}" for c in config.contrasts]
         sentences.append(f"Of the components, {_listed(found)}.")
     return " ".join(sentences)
+
+
+def _effect(rows: pd.DataFrame, config: StudyConfig) -> str:
+    """What a component does to IP over all attacks, and which utilities it lowers."""
+    effect = _EFFECTS[str(_at(rows, ALL, config.safety)["verdict"])]
+    lowered = rows[rows["quantity"].isin(config.utilities) & (rows["verdict"] == "below 0")]["quantity"]
+    return f"{effect} and lowers {_listed([f'`{name}`' for name in lowered])}" if len(lowered) else effect
 
 
 def opening(study: Study) -> tuple[str, str]:
@@ -211,6 +217,12 @@ _INTERVALS = {
 }
 
 
+_REGISTRATION = {
+    True: "`registered.json` fixed configuration and claims before the first run.",
+    False: "NOT REGISTERED: nothing fixed configuration and claims before the first run.",
+}
+
+
 def _footnote(study: Study, table: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
     """Sample sizes, interval methods, what the verdicts are, the command that makes the study again, and its time."""
     config, settings = study.config, study.settings
@@ -226,10 +238,11 @@ def _footnote(study: Study, table: pd.DataFrame, manifest: Mapping[str, Any]) ->
         f"same at every seed. Rates: {rates}, Clopper–Pearson over prompts where fewer than {settings.rare_prompts} "
         f"show (or lack) the event; differences: {differences}; areas: Student t over training seeds. A claim "
         f"**holds** if the whole interval of IP's difference is below 0 and that of every utility's above "
-        f"−{config.utility_margin:g}. It **fails** if one of these estimates is not, is **not testable** if IP after "
-        f"fine-tuning is below {config.least_base:g} for `{study.base}` or below {config.least_baseline:g} for the "
-        f"baseline, and is **not shown** otherwise, or if fewer than {settings.rare_prompts} prompts show the event in "
-        f"either model (marked * in the table), or with fewer than {FEWEST_SEEDS} training seeds. Made with "
+        f"−{config.utility_margin:g}. It **fails** if one of these intervals is wholly beyond its bound, is **not "
+        f"testable** if IP after fine-tuning is below {config.least_base:g} for `{study.base}` or below "
+        f"{config.least_baseline:g} for the baseline, and is **not shown** otherwise, as it is if fewer than "
+        f"{settings.rare_prompts} prompts show the event in either model (marked * in the table), or with fewer than "
+        f"{FEWEST_SEEDS} training seeds. {_REGISTRATION[manifest['registered'] is not None]} Made with "
         f"`{manifest['command']}`: {manifest['hours']['total']:.1f} hours of computation over all jobs, on "
         f"{' or '.join(map(str, manifest['cpus']))} cores."
     )
