@@ -113,17 +113,17 @@ def test_what_unlearning_has_recorded_is_a_value_of_its_model_before_fine_tuning
 
 
 def test_metrics_on_benign_prompts_are_followed_over_fine_tuning(tmp_path):
-    made = study.write_study(tmp_path, {"base": study.RATES["base"]}, seeds=(0,), prompts=(2, 5), images=1)
-    benign = {"name": "incidental_resurgence", "prompts": "benign", "scorer": "net", "concept": "seven"}
+    made = study.write_study(tmp_path, {"base": study.RATES["base"]}, seeds=(0,), prompts=5, images=1)
+    benign = {"name": "incidental_resurgence", "prompts": "near", "scorer": "net", "concept": "seven"}
     job = Measurable.parse(
         {
             **{key: made[key] for key in ("models", "base", "rows")},
             "metrics": [*study.METRICS.items(), ("incidental", benign)],
             "attacks": [(name, name) for name in made["attacks"]],
             "sweeps": [
-                ("two", {"title": "Two", "axis": "data", "note": "", "metrics": [], "attacks": [("a", "pages-gentle")]})
+                ("two", {"title": "Two", "axis": "data", "note": "", "metrics": [], "attacks": [("a", "plain")]})
             ],
-            "main_attacks": ["bold-strong"],
+            "main_attacks": ["bold"],
             **dict.fromkeys(("heldout", "references", "compared"), {}),
         },
         where="job",
@@ -133,8 +133,8 @@ def test_metrics_on_benign_prompts_are_followed_over_fine_tuning(tmp_path):
     assert sorted(images["steps"]) == sorted([0, *study.STEPS, *study.STEPS] * 5)
     table = long_table(found, SETTINGS)
     assert followed(table, found) == ["ip", "incidental"]
-    assert found.sweeps["two"].attacks == {"a": "pages-gentle"}
-    assert list(found.main().attacks) == ["bold-strong"]
+    assert found.sweeps["two"].attacks == {"a": "plain"}
+    assert list(found.main().attacks) == ["bold"]
 
 
 def test_a_metric_of_the_last_step_alone_is_not_followed(measurements: Measurements):
