@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -200,3 +201,20 @@ def test_the_page_says_what_attacks_share_with_unlearning_and_evaluation(done: W
     )
     assert page.count(said) == 1
     assert page.index('id="results"') < page.index(said) < page.index('id="method"')
+
+
+def test_a_list_may_be_sampled_before_fine_tuning_alone(
+    workshop: Workshops, tiny_plan: Callable[..., Plan], tiny_values: dict[str, Any]
+) -> None:
+    benign = {**tiny_values["prompts"]["benign"], "source": {"none": "prompts/prompts.csv"}}
+    plan, shop = tiny_plan(prompts={**tiny_values["prompts"], "benign": benign}), workshop()
+    shop.run(plan)
+    lists: dict[str, set[str]] = {}
+    for stage in plan.score.values():
+        (scores,) = (shop.folder / stage.folder("0")).rglob("scores.parquet")
+        lists.setdefault("after" if stage.attack else "before", set()).update(pd.read_parquet(scores)["prompt_set"])
+    assert lists == {"before": {"unsafe", "benign"}, "after": {"unsafe"}}
+    table = pd.read_csv(shop.folder / "results/tiny/tables/table1.csv", keep_default_na=False)
+    measured = {metric: set(rows["attack"]) for metric, rows in table.groupby("metric")}
+    assert measured["ip"] == {"none", "mine"}
+    assert measured["retained_accuracy"] == measured["clip_score"] == {"none"}

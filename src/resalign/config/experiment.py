@@ -15,7 +15,7 @@ from resalign.config.detector_audit import StandInConfig
 from resalign.config.extension import extended
 from resalign.config.references import fault_of, split_reference
 from resalign.config.scorer_needs import check_needs, needs_of
-from resalign.config.shape import TIERS, ExperimentConfig, ModelWords, ResourcesConfig, Tier, TierConfig
+from resalign.config.shape import NOT_ATTACKED, TIERS, ExperimentConfig, ModelWords, ResourcesConfig, Tier, TierConfig
 from resalign.config.strict import ConfigError, Strict, check_publishable, nearest, read_yaml, shortened
 from resalign.config.study import check_study
 from resalign.config.sweeps import expanded
@@ -271,7 +271,7 @@ class Experiment:
         self._check_detector_audit()
         for label, prompt_set in config.prompts.items():
             for attack in prompt_set.source if isinstance(prompt_set.source, dict) else ():
-                self._require(f"prompts.{label}.source", attack, self.attacks, "attack")
+                self._require(f"prompts.{label}.source", attack, {NOT_ATTACKED, *self.attacks}, "attack")
         check_methods(config.concept, {k: m.config for k, m in self.unlearning.items()}, where=self.where)
         for label, metric in self.metrics.items():
             prompts = getattr(metric.config, "prompts", None)
@@ -391,10 +391,10 @@ class Experiment:
 
     def _check_train_reference(self, label: str) -> None:
         """Only states after an attack can be compared with what it was trained on."""
-        if self.references.get(label) == TRAIN:
-            prompts = getattr(self.metrics[label].config, "prompts", "")
-            if isinstance(self.config.prompts[prompts].source, str):
-                raise ConfigError(
-                    f"{self.where}: metrics.{label}: reference 'train' is the images of an attack; give "
-                    f"prompts.{prompts}.source by attack: {{an-attack: asset/file}}"
-                )
+        prompts = str(getattr(self.metrics[label].config, "prompts", ""))
+        source = self.config.prompts[prompts].source if self.references.get(label) == TRAIN else {}
+        if isinstance(source, str) or NOT_ATTACKED in source:
+            raise ConfigError(
+                f"{self.where}: metrics.{label}: reference 'train' is the images of an attack; give "
+                f"prompts.{prompts}.source by attack: {{an-attack: asset/file}}"
+            )

@@ -16,10 +16,10 @@ from resalign.config.concept import IMAGE_SETS, OPTIONAL_FOLDERS, needs_of
 from resalign.config.digits import DigitsConfig
 from resalign.config.experiment import TRAIN, Experiment
 from resalign.config.references import is_plain, plain_path, split_reference
+from resalign.config.shape import NOT_ATTACKED
 from resalign.config.strict import ConfigError
 
 RESULTS = "results"
-NOT_ATTACKED = "none"
 # Files that make up a user's own folder: tables of captions, weights, settings. Images count by their table.
 MAKES_A_FOLDER = (*WEIGHT_SUFFIXES, ".json", ".jsonl", ".csv", ".onnx", ".onnx_data", ".data")
 

@@ -23,6 +23,7 @@ from resalign.config.theory import TheoryConfig
 Tier = Literal["smoke", "small", "paper"]
 TIERS: tuple[Tier, ...] = ("smoke", "small", "paper")
 KeepImages = Literal["all", "flagged", "sample"]
+NOT_ATTACKED = "none"  # the attack's name of a state before fine-tuning
 
 
 class ModelWords(Strict):
@@ -36,7 +37,8 @@ class PromptSetConfig(Strict):
     """A prompt list, how it is read, and whether every checkpoint of an attack is sampled on it or only the last."""
 
     source: str | Annotated[dict[str, str], Field(min_length=1)] = Field(
-        description="asset/file; or one by attack, what its user asks for: other states are not sampled on the list"
+        description="asset/file; or one by attack, what its user asks for, and by `none`, before fine-tuning: other "
+        "states are not sampled on the list"
     )
     columns: PromptColumns = PromptColumns()
     title: str = Field("", description="display name; default: the label")
@@ -60,7 +62,7 @@ class PromptSetConfig(Strict):
 
     def source_after(self, attack: str | None) -> str | None:
         """The list's file in a state; None where that state is not sampled on it."""
-        return self.source if isinstance(self.source, str) else self.source.get(attack or "")
+        return self.source if isinstance(self.source, str) else self.source.get(attack or NOT_ATTACKED)
 
 
 class PromptCount(Strict):
