@@ -34,9 +34,11 @@ def work_of(plan: Plan) -> dict[tuple[str, str], Work]:
 def test_the_papers_jobs_and_that_the_time_of_each_is_known() -> None:
     plan = load_plan(CONFIG / "config.yaml")
     rates, found = read_rates(ROOT / RATES, "sd-v1-4"), work_of(plan)
-    # 931 prompts × 3 images, 200 × 3, 10,000 × 1; 200 steps of an attack.
-    for key, units in {("sample", "webp images"): 13393, ("score", "images"): 13393, ("attack", "full"): 200}.items():
-        assert found[key].units == found[key].jobs * units
+    # 931 prompts × 3 images, 200 × 3, and before fine-tuning 10,000 × 1; 200 steps of an attack.
+    before = sum(len(plan.seeds(stage)) for stage in plan.sample.values() if not stage.attack)
+    for key in (("sample", "webp images"), ("score", "images")):
+        assert found[key].units == found[key].jobs * 3393 + before * 10000
+    assert found["attack", "full"].units == found["attack", "full"].jobs * 200
     assert [key for key, work in found.items() if work.hours(rates) is None] == []
     measured = [key for key, work in found.items() if (own := work.hours(rates)) and own.is_measured]
     assert measured == [("attack", "full")], "the outer step of ResAlign that was timed had other draws"
@@ -105,12 +107,13 @@ def test_a_size_that_is_not_known_is_no_zero() -> None:
 
 def test_files_of_images_and_those_that_stay() -> None:
     plan, rates = load_plan(CONFIG / "config.yaml"), read_rates(ROOT / RATES, "sd-v1-4")
-    runs = [(stage, seed) for stage in plan.sample.values() for seed in plan.seeds(stage)]
-    shown = plan.experiment.config.report.gallery_prompts * len(plan.sample)  # captions of COCO, of the first seed
-    in_shards = 3 + 1 + 10
-    assert image_files(plan) == (in_shards * len(runs), 10_000, shown)
+    runs = [stage for stage in plan.sample.values() for _ in plan.seeds(stage)]
+    before = [stage for stage in plan.sample.values() if not stage.attack]
+    shown = plan.experiment.config.report.gallery_prompts * len(before)  # captions of COCO, of the first seed
+    in_shards = (3 + 1) * len(runs) + 10 * sum(not stage.attack for stage in runs)
+    assert image_files(plan) == (in_shards, 10_000, shown)
     text = images(plan, rates, 3e9)
-    number = f"in {in_shards * len(runs):,} files and up to 10,000 more while a job samples"
+    number = f"in {in_shards:,} files and up to 10,000 more while a job samples"
     assert text.startswith(
         f"at most 3.0 GB at once, {number}; keep_images: flagged leaves {shown} images that the page"
     )
