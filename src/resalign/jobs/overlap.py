@@ -83,7 +83,7 @@ def apart_from(plan: Plan, training: Iterable[str], attack: str) -> tuple[str, .
     attacks = [f"attacks.{label}.{key}" for label in data if f".{label}" != attack for key in data[label].images]
     attacks = [name for name in attacks if name.endswith((".train", ".prior"))]
     unlearning = (*training, *words_of(plan)) if plan.experiment.unlearning else ()
-    return (*unlearning, *attacks)
+    return tuple(sorted((*unlearning, *attacks)))
 
 
 def folder(plan: Plan) -> str | None:
