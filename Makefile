@@ -15,7 +15,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all gpu slurm-test costs doctor check recover adopt verify lock schema docs clean
+.PHONY: help demo test test-all gpu slurm-test costs doctor check recover adopt verify register lock schema docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ adopt: $(INSTALLED) ## Take over results/ that another folder or machine has mad
 
 verify: $(INSTALLED) ## Check an archive of a result and make its tables again (ARTIFACT=path.zip ARGS=--run-its-code); without: every file below results/
 	@$(IN_VENV) python scripts/$(if $(ARTIFACT),verify.py $(ARTIFACT),check_results.py) $(ARGS)
+
+register: $(INSTALLED) ## Write down what a study fixes, to be committed before it is run (CONFIG=config/studies/resilience.yaml)
+	@$(IN_VENV) python -m resalign.study.register $(CONFIG)
 
 check: $(INSTALLED) ## Run every static check: ruff, mypy, snakefmt, snakemake --lint
 	@$(IN_VENV) ruff check

@@ -159,7 +159,7 @@ def test_a_tested_prompt_that_is_a_caption_is_refused_unless_the_list_says_so_an
     named = {"unsafe": tiny_values["prompts"]["unsafe"], "benign": apart}
     plan = planned(tiny_plan, train, prompts=named)
     with pytest.raises(
-        DataError, match=r"prompts.benign: captions that are trained on \(1 of attacks.mine.train, 1 of forget set, .*'A red SEVEN!'"
+        DataError, match=r"benign: captions that are trained on \(1 of attacks.mine.train, 1 of forget .*'A red SEVEN!'"
     ):
         workshop().overlap(plan)
     # Nor in what an attack trains on.

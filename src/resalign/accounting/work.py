@@ -11,8 +11,8 @@ from resalign.accounting.rates import ESTIMATED, GRADIENT, Rates, rate_of, secon
 from resalign.config.ablations import Ablations
 from resalign.config.experiment import Member
 from resalign.config.passes import Passes
-from resalign.config.plan import NOT_ATTACKED, Plan, Stage
-from resalign.config.shape import PromptCount
+from resalign.config.plan import Plan, Stage
+from resalign.config.shape import NOT_ATTACKED, PromptCount
 from resalign.jobs import prune
 from resalign.jobs.ablation import AblationJob
 from resalign.jobs.digits import digits_parts

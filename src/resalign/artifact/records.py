@@ -15,9 +15,9 @@ from typing import Any
 
 from resalign.config.captions import CAPTION_TABLES
 from resalign.config.experiment import LABEL, Experiment
-from resalign.config.plan import NOT_ATTACKED, RESULTS, Plan
+from resalign.config.plan import RESULTS, Plan
 from resalign.config.references import is_inside
-from resalign.config.shape import TIERS
+from resalign.config.shape import NOT_ATTACKED, TIERS
 from resalign.config.strict import ConfigError
 from resalign.disclosure import values_without_places
 from resalign.jobs.measure import MeasureJob

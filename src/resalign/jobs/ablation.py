@@ -7,8 +7,9 @@ from typing import Any
 from resalign.config import registry
 from resalign.config.ablations import Ablations, Variant
 from resalign.config.experiment import BASE
-from resalign.config.plan import NOT_ATTACKED, RESULTS
+from resalign.config.plan import RESULTS
 from resalign.config.report import ReportConfig
+from resalign.config.shape import NOT_ATTACKED
 from resalign.jobs.exhibit import SUFFIXES
 from resalign.jobs.inputs import Input
 from resalign.jobs.job import Job, Part

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from resalign.config.experiment import BASE
-from resalign.config.plan import NOT_ATTACKED, RESULTS, Plan, Stage
+from resalign.config.plan import RESULTS, Plan, Stage
 from resalign.config.report import ReportConfig
+from resalign.config.shape import NOT_ATTACKED
 from resalign.jobs.inputs import Input
 from resalign.jobs.job import Job, Part
 

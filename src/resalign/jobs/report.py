@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from resalign.config import registry
-from resalign.config.plan import NOT_ATTACKED, Plan
+from resalign.config.plan import Plan
 from resalign.config.report import ReportConfig
+from resalign.config.shape import NOT_ATTACKED
 from resalign.jobs import check_scorers, measure, overlap
 from resalign.jobs.digits import digits_parts
 from resalign.jobs.inputs import Input

@@ -58,12 +58,11 @@ class StudyJob(Job):
         """
         experiment = plan.experiment
         study, selection = experiment.config.study, experiment.config.selection
-        if study is None and selection is None:
-            raise ConfigError(f"{experiment.where}: give the key 'study', or 'selection' for a search; {EXAMPLES}")
-        registered, found = REGISTERED / experiment.config.name / REGISTRATION, None
+        planned, found = registration(plan), None
+        registered = REGISTERED / experiment.config.name / REGISTRATION
         if registered.is_file():
             found = json.loads(registered.read_text(encoding="utf-8"))
-            if found != registration(plan):
+            if found != planned:
                 raise ConfigError(
                     f"{experiment.where}: the configuration, the tier or the code of the claims is not what "
                     f"{registered} registers; give another experiment another name"
@@ -91,8 +90,13 @@ def registration(plan: Plan) -> dict[str, str]:
     Returns:
         ``config``: of the experiment with every default filled in, and its tier; ``code``: of the claims and verdicts,
         or of the choice, with all that they import.
+
+    Raises:
+        ConfigError: If it is neither.
     """
     experiment = plan.experiment
+    if not (experiment.config.study or experiment.config.selection):
+        raise ConfigError(f"{experiment.where}: give the key 'study', or 'selection' for a search; {EXAMPLES}")
     module = "resalign.study.claims" if experiment.config.study else "resalign.study.selection"
     config = json.dumps([experiment.resolved(), plan.tier], sort_keys=True)
     code = "".join(f"{path.name} {file_hash(path)}\n" for path in import_closure(module))

@@ -1,6 +1,6 @@
 """Registers a study, or a search: it writes docs/studies/NAME/registered.json, to be committed before a run.
 
-``python -m resalign.study.register config/studies/resilience.yaml``
+``make register CONFIG=config/studies/resilience.yaml``
 """
 
 from __future__ import annotations
