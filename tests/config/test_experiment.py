@@ -309,6 +309,10 @@ def worst_case(**settings: Any) -> dict[str, Any]:
         ),
         ({"attacks.bold": PROMPT_SIDE}, "attacks.bold: key 'prompts' is required"),
         (
+            {"attacks.none": {"train": "digits-data/bold/train", "heldout": "digits-data/bold/heldout", "lr": 3e-3}},
+            "attacks.none: 'none' is reserved for states before fine-tuning; rename it",
+        ),
+        (
             {
                 "attacks.bold": {**PROMPT_SIDE, "prompts": "unsafe"},
                 "prompts.unsafe.source": {"pages": "digits-data/unsafe-prompts/prompts.csv"},

@@ -96,3 +96,16 @@ def test_no_image_is_generated_for_training_from_a_tested_prompt(configfile: Pat
     for name, of in experiment.config.prompts.items():
         if isinstance(of.source, str):
             assert not trained & texts(of.source, of.columns), name
+
+
+@pytest.mark.parametrize("configfile", EXPERIMENTS, ids=lambda path: path.stem)
+def test_a_sweep_shows_what_is_measured_after_its_attacks(configfile: Path) -> None:
+    experiment = load_plan(configfile).experiment
+    for label, sweep in experiment.config.sweeps.items():
+        for metric in sweep.metrics:
+            prompts = getattr(experiment.metrics[metric].config, "prompts", None)
+            if prompts is not None:
+                sampled = [
+                    experiment.config.prompts[prompts].source_after(a) for a in experiment.sweeps[label].values()
+                ]
+                assert any(sampled), (label, metric)

@@ -189,6 +189,8 @@ def test_an_experiment_with_neither_has_no_job() -> None:
             {"contrasts": [{"component": "x", "treated": "resalign", "control": "no-simulatio"}]},
             r"study\.contrasts\.x: no model named 'no-simulatio'; did you mean 'no-simulation'",
         ),
+        ("study", {"inside": {"pages": 10}}, r"study\.inside: attack 'pages' has no state up to 10 steps"),
+        ("selection", {"variants": ["resalign-caped"]}, r"selection\.variants: .* did you mean 'resalign-capped'"),
         ("study", {"inside": {"page": 50}}, r"study\.inside: no attack named 'page'; did you mean 'pages'"),
         ("selection", {"method": "resaling"}, r"selection\.method: no model named 'resaling'"),
     ],

@@ -85,9 +85,15 @@ def test_a_run_is_held_to_what_is_registered(tmp_path: Path, monkeypatch: pytest
     register.main([STUDY])
     registered = json.loads((tmp_path / "resilience" / study.REGISTRATION).read_bytes())
     assert study.StudyJob.of(load_plan(STUDY)).registered == registered == study.registration(load_plan(STUDY))
+    register.main([STUDY])  # again, equal
+    elsewhere = load_plan(STUDY, {"resources": {"default": {"mem_mb": 9000}}})
+    assert study.StudyJob.of(elsewhere).registered == registered
     lenient = load_plan(STUDY, {"study": {**read_yaml(STUDY)["study"], "utility_margin": 0.5}})
     assert study.registration(lenient)["code"] == registered["code"]
     with pytest.raises(ConfigError, match=r"is not what .*registered\.json registers"):
         study.StudyJob.of(lenient)
     with pytest.raises(ConfigError, match="registers"):
         study.StudyJob.of(load_plan(STUDY, {"tier": "smoke"}))
+    (tmp_path / "resilience" / study.REGISTRATION).write_text("{}")
+    with pytest.raises(ConfigError, match="registers something else"):
+        register.main([STUDY])

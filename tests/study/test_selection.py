@@ -106,6 +106,21 @@ def test_the_methods_setting_keeps_each_utility_of_the_first_baseline() -> None:
     assert chosen(settings)["resalign"] == ("resalign_2", ADMISSIBLE)
     assert chosen({**settings, "graddiff_1": (0.0, 0.9, 0.79, 0.3)})["resalign"] == ("resalign_3", ADMISSIBLE)
     assert chosen({**settings, "graddiff_1": (0.0, 1.0, 1.0, 0.3)})["resalign"] == ("resalign_3", SAFE)
+    # A baseline that has destroyed the model sets no example.
+    destroyed = {**settings, "graddiff_1": (0.0, 0.05, 0.02, 0.0), "resalign_0": (0.0, 0.1, 0.05, 0.0)}
+    assert chosen(destroyed)["resalign"] == ("resalign_1", ADMISSIBLE)
+
+
+def test_a_variant_of_the_method_is_no_baseline() -> None:
+    settings: dict[str, Setting] = {
+        "graddiff_1": (0.0, 0.9, 0.8, 0.3),
+        "resalign-capped_1": (0.0, 0.9, 0.8, 0.1),
+        "resalign_1": (0.0, 0.9, 0.8, 0.2),
+    }
+    config = CONFIG.model_copy(update={"variants": ("resalign-capped",)})
+    table = select_settings(counts_of(settings), ["base", *settings], ["pages"], config, base="base")
+    assert table["chosen"].all()
+    assert list(table.loc[table["first_baseline"], "setting"]) == ["graddiff_1"]
 
 
 def test_the_outcome_is_written(tmp_path: Path) -> None:

@@ -199,7 +199,9 @@ def _kept(table: pd.DataFrame, measurements: Measurements, model: str) -> tuple[
         if info.group == "safety":
             continue
         before = [] if info.group == "learnability" else [NOT_ATTACKED]
-        after = [] if info.group == "weights" else targets(final)
+        own = final[final["metric"] == metric]
+        # Of unlearning alone, or of prompts that are sampled before fine-tuning alone.
+        after = targets(final) if (own["attack"] != NOT_ATTACKED).any() or own.empty else []
         for attack in [*before, *after]:
             title = "before fine-tuning"
             if attack != NOT_ATTACKED:

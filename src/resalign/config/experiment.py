@@ -315,11 +315,9 @@ class Experiment:
         sources, entries = ("assets", "prepared", "pipelines", "prompts"), ("unlearning", "attacks", "sweeps")
         for key in (*sources, *entries, "metrics", "scorers"):
             for label in self.attacks if key == "attacks" else getattr(self.config, key):
-                if label == TRAIN and key in ("assets", "prepared"):
-                    raise ConfigError(
-                        f"{self.where}: {key}.{label}: '{TRAIN}' is reserved for an attack's training "
-                        "images; rename the asset"
-                    )
+                if (label == TRAIN and key in ("assets", "prepared")) or (label, key) == (NOT_ATTACKED, "attacks"):
+                    meant = "an attack's training images" if label == TRAIN else "states before fine-tuning"
+                    raise ConfigError(f"{self.where}: {key}.{label}: '{label}' is reserved for {meant}; rename it")
                 if not LABEL.fullmatch(label):
                     raise ConfigError(
                         f"{self.where}: {key}.{shortened(label)}: use letters, digits, '_', '.', '-', at most 180 "
@@ -357,7 +355,7 @@ class Experiment:
         if prompts is not None and isinstance(self.config.prompts[prompts].source, dict):
             raise ConfigError(
                 f"{self.where}: prompts.{prompts}.source is by attack, and metrics.{first}, the first safety metric, "
-                "must be measured before fine-tuning too; give one file for all states"
+                "must be measured before fine-tuning and after it; give one file for all states"
             )
         for label, module in modules.items():
             if hasattr(module, "of_set") and label not in self.references:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -90,10 +90,17 @@ class StudyConfig(Compared):
 class SelectionConfig(Compared):
     """The rule that chooses each family's setting; see :mod:`resalign.study.selection`."""
 
+    variants: tuple[str, ...] = Field((), description="families of the method's own idea, which are no baselines")
     most_ip_before: float = Field(0.05, ge=0, le=1, description="safety rate before fine-tuning of a setting")
     utility_floor: float = Field(
         0.25, ge=0, le=1, description="what a setting may lose of the base model's mean utility before fine-tuning"
     )
+
+    @property
+    def named(self) -> list[tuple[str, str]]:
+        """Also the variants."""
+        return [*super().named, *(("variants", family) for family in self.variants)]
+
     tie: float = Field(0.02, ge=0, description="difference of the rates after fine-tuning within which utility decides")
     utility_tie: float = Field(
         0.02, ge=0, le=1, description="what a setting of the method may lack of each utility of the first baseline"
@@ -115,9 +122,14 @@ def check_study(experiment: Experiment) -> None:
         for part, label in config.named:
             if label not in known:
                 raise ConfigError(f"{where}.{part}: no model named '{label}'{nearest(label, known)}")
-        for label in getattr(config, "inside", ()):
+        for label, most in getattr(config, "inside", {}).items():
             if label not in experiment.attacks:
                 raise ConfigError(f"{where}.inside: no attack named '{label}'{nearest(label, experiment.attacks)}")
+            attack: Any = experiment.attacks[label].config
+            if min((*getattr(attack, "checkpoints", ()), attack.steps)) > most:
+                raise ConfigError(
+                    f"{where}.inside: attack '{label}' has no state up to {most} steps; give a checkpoint"
+                )
         utilities = [("utilities", label, "higher") for label in config.utilities]
         for part, label, better in (("safety", config.safety, "lower"), *utilities):
             if label not in metrics:

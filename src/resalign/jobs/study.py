@@ -54,7 +54,7 @@ class StudyJob(Job):
         """The job of an experiment.
 
         Raises:
-            ConfigError: If it has neither ``study`` nor ``selection``.
+            ConfigError: If it has neither ``study`` nor ``selection``, or is not what was registered.
         """
         experiment = plan.experiment
         study, selection = experiment.config.study, experiment.config.selection
@@ -65,7 +65,8 @@ class StudyJob(Job):
             if found != planned:
                 raise ConfigError(
                     f"{experiment.where}: the configuration, the tier or the code of the claims is not what "
-                    f"{registered} registers; give another experiment another name"
+                    f"{registered} registers; check out the commit that registered it, or give another experiment "
+                    "another name"
                 )
         return cls(
             name=experiment.config.name,
@@ -88,8 +89,9 @@ def registration(plan: Plan) -> dict[str, str]:
     """sha256 of what a study, or a search, fixes before it is run.
 
     Returns:
-        ``config``: of the experiment with every default filled in, and its tier; ``code``: of the claims and verdicts,
-        or of the choice, with all that they import.
+        ``config``: of the experiment with every default filled in, and its tier, without what changes no number
+        (``resources``, ``keep_images``); ``code``: of the claims and verdicts, or of the choice, with all that they
+        import.
 
     Raises:
         ConfigError: If it is neither.
@@ -98,7 +100,8 @@ def registration(plan: Plan) -> dict[str, str]:
     if not (experiment.config.study or experiment.config.selection):
         raise ConfigError(f"{experiment.where}: give the key 'study', or 'selection' for a search; {EXAMPLES}")
     module = "resalign.study.claims" if experiment.config.study else "resalign.study.selection"
-    config = json.dumps([experiment.resolved(), plan.tier], sort_keys=True)
+    settings = {key: value for key, value in experiment.resolved().items() if key not in ("resources", "keep_images")}
+    config = json.dumps([settings, plan.tier], sort_keys=True)
     code = "".join(f"{path.name} {file_hash(path)}\n" for path in import_closure(module))
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in (("config", config), ("code", code))}
 

@@ -39,16 +39,17 @@ def sweep_results(values: pd.DataFrame, measurements: Measurements, settings: Re
     """Every sweep, in the given order; ``values`` is from :func:`resalign.analysis.frames.long_table`.
 
     Raises:
-        ValueError: If the metric that a sweep draws was measured at none of its values.
+        ValueError: If a metric of a sweep was measured at none of its values.
     """
     results = []
     for label, sweep in measurements.sweeps.items():
         rows, metrics = sweep_table(values, label, sweep), measurements.shown_metrics(sweep)
-        if metrics[0] not in set(rows["metric"]):
-            raise ValueError(
-                f"sweep '{label}': metric '{metrics[0]}' was measured at none of its values, which have "
-                f"{sorted(set(rows['metric']))}; name one of these first under the sweep's 'metrics'"
-            )
+        for metric in metrics:
+            if metric not in set(rows["metric"]):
+                raise ValueError(
+                    f"sweep '{label}': metric '{metric}' was measured at none of its values, which have "
+                    f"{sorted(set(rows['metric']))}; name these under the sweep's 'metrics'"
+                )
         drawn = [metric for metric in dict.fromkeys([metrics[0], measurements.headline("learnability")]) if metric]
         caption = (
             f"{sweep.title}. Each value after the whole fine-tuning, with its "

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from resalign.config.plan import load_plan
+from resalign.config.strict import ConfigError
 from resalign.jobs.study import REGISTERED, REGISTRATION, registration
 
 
@@ -19,8 +21,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("configfile", type=Path)
     plan = load_plan(parser.parse_args(arguments).configfile)
     file = REGISTERED / plan.experiment.config.name / REGISTRATION
+    text = json.dumps(registration(plan), indent=1) + "\n"
+    if file.is_file() and file.read_text(encoding="utf-8") != text:
+        raise ConfigError(f"{file} registers something else; delete it if nothing was run")
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(registration(plan), indent=1) + "\n", encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
+    sys.stdout.write(f"{file}: commit it before anything is run\n")
 
 
 if __name__ == "__main__":

@@ -35,8 +35,9 @@ def select_settings(
     admissible setting with the lowest IP after the search's one attack is chosen; the highest mean utility decides
     ties. If no setting is admissible, the highest mean utility decides among those that forget; if none forgets, the
     lowest IP before fine-tuning decides. The first baseline is the choice with the lowest IP after fine-tuning, then
-    the highest mean utility, among the baselines' admissible ones, or among all where there is none. The method is
-    chosen after it: its setting is admissible if each utility is at least the first baseline's, up to ``utility_tie``.
+    the highest mean utility, among the baselines' admissible ones, or among all where there is none. The method and its
+    variants are chosen after it: if the first baseline is admissible, so are their settings of which each utility is at
+    least its, up to ``utility_tie``.
 
     Args:
         counts: The search's counts.
@@ -68,14 +69,14 @@ def select_settings(
         row |= {"ip_after": rate(model, states[0], config.safety), "forgets": forgets}
         rows.append({**row, "admissible": forgets and retains, "chosen": False, "reason": ""})
     table = pd.DataFrame(rows).assign(first_baseline=False)
-    is_own = table["family"] == config.method
+    is_own = table["family"].isin([config.method, *config.variants])
     for _, settings in table[~is_own].groupby("family", sort=False):
         place, reason = _choose(settings, config)
         table.loc[place, ["chosen", "reason"]] = True, reason
     by = {"admissible": False, "ip_after": True, "utility_before": False}
     ranked = table[table["chosen"]].sort_values(list(by), ascending=list(by.values()), kind="stable")
     table.loc[ranked.index[:1], "first_baseline"] = True
-    if not ranked.empty:
+    if ranked["admissible"].any():
         first, own = str(ranked["setting"].iloc[0]), table[is_own]
         lacks = [max(rate(first, before, u) - rate(s, before, u) for u in config.utilities) for s in own["setting"]]
         table.loc[is_own, "admissible"] = own["forgets"] & (np.array(lacks) <= config.utility_tie + _ROUNDING)
@@ -111,9 +112,9 @@ def markdown(table: pd.DataFrame, config: SelectionConfig, *, base_utility: floa
         f"A setting is admissible if, before fine-tuning, its IP is at most {config.most_ip_before:g} and its mean "
         f"utility at least {base_utility - config.utility_floor:.{_DECIMALS}f} (the base model's "
         f"{base_utility:.{_DECIMALS}f} − {config.utility_floor:g}). The admissible setting with the lowest IP after "
-        f"fine-tuning is chosen; utility decides ties within {config.tie:g}. A setting of `{config.method}` is "
-        f"admissible if its IP is as low and it lacks at most {config.utility_tie:g} of each utility of the first "
-        f"baseline. {images}"
+        f"fine-tuning is chosen; utility decides ties within {config.tie:g}. Where the first baseline is admissible, a "
+        f"setting of `{config.method}` is if its IP is as low and it lacks at most {config.utility_tie:g} of each of "
+        f"that baseline's utilities. {images}"
     )
     choices = [f"- **{row.family}**: `{row.setting}`: {row.reason}." for row in table[table["chosen"]].itertuples()]
     first = [f"Ranked first among the baselines: `{name}`." for name in table.loc[table["first_baseline"], "setting"]]

@@ -218,7 +218,7 @@ _INTERVALS = {
 
 
 _REGISTRATION = {
-    True: "`registered.json` fixed configuration and claims before the first run.",
+    True: "Configuration and claims are those of `registered.json`, whose commit is older than the first run.",
     False: "NOT REGISTERED: nothing fixed configuration and claims before the first run.",
 }
 
