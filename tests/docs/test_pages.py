@@ -108,8 +108,8 @@ def test_the_readmes_words_on_the_study_are_its_verdicts() -> None:
     said = README.partition("<!-- study -->")[2].partition("<!-- /study -->")[0]
     folder = ROOT / "docs" / "studies" / "resilience"
     expected = (
-        "The registered study of this world ([config/studies/resilience.yaml](config/studies/resilience.yaml)) has not "
-        "been run yet."
+        "A study that tests the claim in this world ([config/studies/resilience.yaml](config/studies/resilience.yaml)) "
+        "has not been run yet."
     )
     if (folder / "claims.csv").is_file():
         study, _ = read_study(folder)
