@@ -80,11 +80,12 @@ def test_a_user_of_the_base_is_given_unlearnings_change_afterwards(
     workshop: Callable[[], Workshop], tiny_plan: Callable[..., Plan], loaded: LoadedPipeline
 ) -> None:
     entry = {**DATA, "attack": "lora", "starts_from": "base"}
-    plan, shop = tiny_plan(attacks={"modular": entry, "none": {**entry, "steps": 0, "checkpoints": []}}), workshop()
+    untouched = {**entry, "steps": 0, "checkpoints": []}
+    plan, shop = tiny_plan(attacks={"modular": entry, "untouched": untouched}), workshop()
     (method,) = plan.unlearn.values()
     unlearned = load_file(shop.unlearn(plan, method, 0) / "weights.safetensors")
     found = {stage.label: shop.attack(plan, stage, 0) for stage in plan.attack.values()}
-    assert not differing(load_file(found[f"{method.label}.none"] / "step-0.safetensors"), unlearned)
+    assert not differing(load_file(found[f"{method.label}.untouched"] / "step-0.safetensors"), unlearned)
     original = trainable_tensors(loaded.pipeline)
     for step in (1, 2):
         users, both = (

@@ -95,5 +95,7 @@ def test_a_run_is_held_to_what_is_registered(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(ConfigError, match="registers"):
         study.StudyJob.of(load_plan(STUDY, {"tier": "smoke"}))
     (tmp_path / "resilience" / study.REGISTRATION).write_text("{}")
-    with pytest.raises(ConfigError, match="registers something else"):
+    with pytest.raises(SystemExit, match="error: .* registers something else"):
         register.main([STUDY])
+    with pytest.raises(SystemExit, match="error: .*give the key 'study'"):
+        register.main(["config/demo.yaml"])
