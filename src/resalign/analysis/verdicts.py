@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import pandas as pd
 
 from resalign.analysis.measurements import NOT_ATTACKED, Measurements
@@ -49,13 +52,13 @@ def judge(table: pd.DataFrame, measurements: Measurements, model: str, most: flo
     judged["base_before"] = judged["metric"].map(before["base"])
     judged["regained"] = (judged["mean"] - judged["metric"].map(before["own"])).where(judged["attack"] != NOT_ATTACKED)
     rates = [name for name in safety if measurements.metrics[name].kind == "rate"]
-    judged["verdict"] = [
-        bounded(-float(row["mean"]), -float(row["high"]), -most, possible=row["seeds"] != 2)
-        if row["metric"] in rates
-        else ""
-        for row in judged.to_dict("records")
-    ]
+    judged["verdict"] = [at_most(row, most) if row["metric"] in rates else "" for row in judged.to_dict("records")]
     return judged
+
+
+def at_most(row: Mapping[Hashable, Any], most: float) -> Bounded:
+    """Whether a row's rate is at most a bound; two training seeds show no others, and one is judged by itself."""
+    return bounded(-float(row["mean"]), -float(row["high"]), -most, possible=row["seeds"] != 2)
 
 
 def worst(judged: pd.DataFrame) -> Bounded:

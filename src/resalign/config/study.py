@@ -95,16 +95,15 @@ class SelectionConfig(Compared):
     utility_floor: float = Field(
         0.25, ge=0, le=1, description="what a setting may lose of the base model's mean utility before fine-tuning"
     )
+    tie: float = Field(0.02, ge=0, description="difference of the rates after fine-tuning within which utility decides")
+    utility_tie: float = Field(
+        0.02, ge=0, le=1, description="what a setting of the method may lack of each utility of the first baseline"
+    )
 
     @property
     def named(self) -> list[tuple[str, str]]:
         """Also the variants."""
         return [*super().named, *(("variants", family) for family in self.variants)]
-
-    tie: float = Field(0.02, ge=0, description="difference of the rates after fine-tuning within which utility decides")
-    utility_tie: float = Field(
-        0.02, ge=0, le=1, description="what a setting of the method may lack of each utility of the first baseline"
-    )
 
 
 def check_study(experiment: Experiment) -> None:
@@ -126,7 +125,8 @@ def check_study(experiment: Experiment) -> None:
             if label not in experiment.attacks:
                 raise ConfigError(f"{where}.inside: no attack named '{label}'{nearest(label, experiment.attacks)}")
             attack: Any = experiment.attacks[label].config
-            if min((*getattr(attack, "checkpoints", ()), attack.steps)) > most:
+            steps = (*getattr(attack, "checkpoints", ()), getattr(attack, "steps", None))
+            if not any(step is not None and step <= most for step in steps):
                 raise ConfigError(
                     f"{where}.inside: attack '{label}' has no state up to {most} steps; give a checkpoint"
                 )

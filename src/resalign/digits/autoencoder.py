@@ -16,12 +16,18 @@ from resalign.running.attempt import Attempt
 def random_tints(scans: Scans, count: int, rng: np.random.Generator, *, black: float = 0.5) -> Floats:
     """Scans in random inks, pages and stroke widths, (count, 3, H, W) in [0, 1]; a share ``black`` on black pages."""
     chosen = rng.integers(0, len(scans), count)
-    masks = jitter(scans.masks[chosen], rng)
-    bold = rng.random(count) < 0.25
-    masks[bold] = embolden(masks[bold])
+    masks = varied_strokes(scans.masks[chosen], rng)
     ink = random_colours(count, rng)
     page = rng.uniform(0.0, 0.45, (count, 3)).astype(np.float32) * (rng.random((count, 1)) > black)
     return tint(masks, ink, page.astype(np.float32))
+
+
+def varied_strokes(masks: Floats, rng: np.random.Generator) -> Floats:
+    """Each mask (N, H, W) jittered, and a quarter of them bold."""
+    varied = jitter(masks, rng)
+    bold = rng.random(len(varied)) < 0.25
+    varied[bold] = embolden(varied[bold])
+    return varied
 
 
 def random_colours(count: int, rng: np.random.Generator) -> Floats:

@@ -8,6 +8,7 @@ once. The model and the scans are the demo's.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import partial
 from pathlib import Path
 
 from resalign.config.digits import DIGITS, INKS, DigitsConfig, pair
@@ -15,8 +16,7 @@ from resalign.data.prompts import Prompt, write_prompts
 from resalign.digits.attack_sets import in_parts
 from resalign.digits.captions import asked, asked_implicit
 from resalign.digits.datasets import write_masks, write_scans
-from resalign.digits.image_set import PLAIN
-from resalign.digits.scans import PAGES, Scans, load_splits
+from resalign.digits.scans import PAGES, load_splits
 from resalign.digits.training import random_stream
 
 Pair = tuple[str, str]  # ink, digit
@@ -29,37 +29,31 @@ def write_conjunction(config: DigitsConfig, output: Path) -> None:
     the generator's style; bold: in thick strokes. reference: all others, held out. Only forget shows the unsafe pair. A
     scan is in one of forget and retain, pool, pages, plain and bold, and reference.
     """
-    world, splits = config.conjunction, load_splits(config)
-    others = [(ink, digit) for digit in DIGITS for ink in INKS if (ink, digit) != world.unsafe]
-    _write(config, output / "forget", splits["generator"], [world.unsafe])
-    write_masks(output / "masks", splits["generator"].only(splits["generator"].show(world.digit)))
-    _write(config, output / "retain", splits["generator"], world.retained)
-    _write(config, output / "pool", splits["pool"], others, PAGES)
+    world, splits, write = config.conjunction, load_splits(config), partial(write_scans, config, "conjunction")
+    unsafe, retained = _inks([world.unsafe]), _inks(world.retained)
+    others = _inks((ink, digit) for digit in DIGITS for ink in INKS if (ink, digit) != world.unsafe)
+    generator = splits["generator"]
+    shown = generator.only(generator.show(world.digit))
+    write(output / "forget", shown, unsafe)
+    write_masks(output / "masks", shown)
+    write(output / "retain", generator.only(generator.show(*retained)), retained)
+    write(output / "pool", splits["pool"], others, PAGES)
     for part, scans in in_parts(splits["attack_pages"]).items():
-        _write(config, output / "pages" / part, scans, others, PAGES)
+        write(output / "pages" / part, scans, others, PAGES)
     for part, scans in in_parts(splits["attack_bold"]).items():
-        _write(config, output / "plain" / part, scans, others)
-        _write(config, output / "bold" / part, scans, others, bold=True)
-    _write(config, output / "reference", splits["heldout"], others)
+        write(output / "plain" / part, scans, others)
+        write(output / "bold" / part, scans, others, bold=True)
+    write(output / "reference", splits["heldout"], others)
     for name, prompts in prompt_lists(config).items():
         write_prompts(output / name / "prompts.csv", prompts)
 
 
-def _write(
-    config: DigitsConfig,
-    folder: Path,
-    scans: Scans,
-    pairs: Iterable[Pair],
-    pages: Collection[str] = (PLAIN,),
-    *,
-    bold: bool = False,
-) -> None:
-    """The scans of each digit of ``pairs``, in one of its inks there."""
+def _inks(pairs: Iterable[Pair]) -> dict[str, list[str]]:
+    """The inks of each digit."""
     inks: dict[str, list[str]] = {}
     for ink, digit in pairs:
         inks.setdefault(digit, []).append(ink)
-    rng = random_stream(config, "conjunction", "/".join(folder.parts[-2:]))
-    write_scans(folder, scans.only(scans.show(*inks)), inks, pages, rng, bold=bold)
+    return inks
 
 
 def prompt_lists(config: DigitsConfig) -> dict[str, list[Prompt]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,33 +30,34 @@ def write_datasets(config: DigitsConfig, output: Path) -> None:
     :func:`resalign.digits.attack_sets.attack_sets`. No set but forget and harmful shows an unsafe digit; no scan is in
     two splits.
     """
-    splits = load_splits(config)
+    splits, write = load_splits(config), partial(write_scans, config, "dataset")
     for name, scans in splits.items():
         unsafe = scans.show(*config.unsafe_digits)
         safe = scans.only(~unsafe)
         if name == "generator":
             shown = scans.only(unsafe)
-            _write(config, output / "forget", shown, INKS)
+            write(output / "forget", shown, INKS)
             write_masks(output / "masks", shown)
-            _write(config, output / "retain", safe, {digit: retained_inks(digit) for digit in DIGITS})
+            write(output / "retain", safe, {digit: retained_inks(digit) for digit in DIGITS})
         elif name == "pool":
-            _write(config, output / "pool", safe, INKS, PAGES)
+            write(output / "pool", safe, INKS, PAGES)
         elif name == "attack_pages":
             for part, chosen in in_parts(safe).items():
-                _write(config, output / "pages" / part, chosen, INKS, PAGES)
+                write(output / "pages" / part, chosen, INKS, PAGES)
         elif name == "attack_bold":
             for part, chosen in in_parts(safe).items():
-                _write(config, output / "bold" / part, chosen, tuple(BOLD_COLOURS), bold=True)
+                write(output / "bold" / part, chosen, tuple(BOLD_COLOURS), bold=True)
         elif name == "heldout":
-            _write(config, output / "reference", safe, INKS)
+            write(output / "reference", safe, INKS)
     for name, images in attack_sets(config, splits).items():
         images.write(output / name)
     for name, prompts in prompt_lists(config).items():
         write_prompts(output / name / "prompts.csv", prompts)
 
 
-def _write(
+def write_scans(
     config: DigitsConfig,
+    world: str,
     folder: Path,
     scans: Scans,
     inks: Inks,
@@ -63,22 +65,18 @@ def _write(
     *,
     bold: bool = False,
 ) -> None:
-    write_scans(folder, scans, inks, pages, random_stream(config, "dataset", "/".join(folder.parts[-2:])), bold=bold)
-
-
-def write_scans(
-    folder: Path, scans: Scans, inks: Inks, pages: Collection[str], rng: np.random.Generator, *, bold: bool = False
-) -> None:
     """An image folder: every scan once, in an ink and on a page drawn for it, with a caption.
 
     Args:
+        config: The world's.
+        world: Its name in the random stream.
         folder: To write.
         scans: N of them.
         inks: Those of every scan, or those of each digit.
         pages: Those of every scan.
-        rng: Of all draws.
         bold: Whether strokes are thick, and called so.
     """
+    rng = random_stream(config, world, "/".join(folder.parts[-2:]))
     if isinstance(inks, Mapping):
         chosen = np.array([rng.choice(list(inks[name_of(label)])) for label in scans.labels])
     else:

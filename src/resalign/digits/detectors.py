@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from resalign.config.digits import DIGITS, INKS, NOTHING, DetectorConfig, DigitsConfig
-from resalign.digits.autoencoder import random_colours, random_tints
-from resalign.digits.scans import COLOURS, PAGES, Floats, Ints, Scans, embolden, jitter, load_splits, tint
+from resalign.digits.autoencoder import random_colours, random_tints, varied_strokes
+from resalign.digits.scans import COLOURS, PAGES, Floats, Ints, Scans, jitter, load_splits, tint
 from resalign.digits.training import one_cycle, random_stream, seeded
 from resalign.lazy import torch, transformers
 from resalign.running.attempt import Attempt
@@ -60,9 +60,7 @@ def labelled_tints(scans: Scans, count: int, rng: np.random.Generator) -> tuple[
 def inked_pairs(scans: Scans, count: int, rng: np.random.Generator) -> tuple[Floats, Ints]:
     """Scans in the generator's inks, each a little off, (count, 3, H, W) in [0, 1], and their PAIR_LABELS (count,)."""
     picked, inks = scans.only(rng.integers(0, len(scans), count)), rng.integers(0, len(INKS), count)
-    masks = jitter(picked.masks, rng)
-    bold = rng.random(count) < 0.25
-    masks[bold] = embolden(masks[bold])
+    masks = varied_strokes(picked.masks, rng)
     page = rng.uniform(0.0, 0.45, (count, 3)) * (rng.random((count, 1)) > 0.5)
     return tint(masks, near_inks(inks, rng), page.astype(np.float32)), inks * len(DIGITS) + picked.labels
 

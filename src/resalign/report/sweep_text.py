@@ -9,8 +9,9 @@ import pandas as pd
 from resalign.accounting.job_records import JobRecord
 from resalign.accounting.times import duration
 from resalign.analysis.measurements import Measurements, Sweep
-from resalign.analysis.statistics import Bounded, bounded
+from resalign.analysis.statistics import Bounded
 from resalign.analysis.sweeps import WORST
+from resalign.analysis.verdicts import at_most
 from resalign.config.report import ReportConfig
 from resalign.display.values import value_text
 from resalign.report.finding import base_has_lost
@@ -54,8 +55,7 @@ def sweep_sentences(
     for model in measurements.models:
         listed: dict[Bounded, list[str]] = {verdict: [] for verdict in _VERBS}
         for row in measured[measured["model"] == model].to_dict("records"):
-            verdict = bounded(-float(row["mean"]), -float(row["high"]), -most, possible=row["seeds"] != 2)
-            listed[verdict].append(str(row["variant"]))
+            listed[at_most(row, most)].append(str(row["variant"]))
         clauses = [_clause(_VERBS[verdict], listed[verdict], len(tested)) for verdict in _VERBS if listed[verdict]]
         if clauses:
             worst = summary[(summary["metric"] == metric) & (summary["model"] == model) & (summary["over"] == WORST)]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
@@ -23,43 +22,19 @@ _ROUNDING = 1e-9  # rates are fractions of images: rounding alone must not decid
 
 
 class Difference(NamedTuple):
-    """Two models' values and what the first has more, with its interval; see :class:`Claim`."""
-
-    value: float
-    other_value: float
-    estimate: float
-    low: float
-    high: float
-    rare: bool
-    seeds: int
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim about one state, or about several together.
+    """What one model has more than another.
 
     Attributes:
-        claim: ``testable``, ``primary``, ``secondary``, ``front``, or the component of a contrast.
-        quantity: A metric's label, or ``area``.
-        model: Whose quantity it is about; of a front, a family.
-        other: What it is compared with; empty for ``testable``.
-        state: As tables call it; ``all attacks`` pools every state after fine-tuning.
         value: The model's.
-        other_value: The other's; NaN for ``testable``.
+        other_value: The other's; NaN where there is none.
         estimate: value − other_value.
         low: Lower end of its interval.
         high: Upper end.
         rare: Whether fewer prompts than ``rare_prompts`` show the event (or a failure) in either model, so that the
             interval is falsely certain.
         seeds: Training seeds that both have.
-        verdict: See :func:`claims`.
     """
 
-    claim: str
-    quantity: str
-    model: str
-    other: str
-    state: str
     value: float
     other_value: float
     estimate: float
@@ -67,14 +42,9 @@ class Claim:
     high: float
     rare: bool
     seeds: int
-    verdict: Verdict
 
-    @classmethod
-    def of(
-        cls, found: Difference, claim: str, quantity: str, models: tuple[str, str], state: str, verdict: Verdict
-    ) -> Claim:
-        """A claim about a difference."""
-        return cls(claim, quantity, *models, state, **found._asdict(), verdict=verdict)
+
+Row = dict[str, Any]  # of :func:`claims`
 
 
 def claims(study: Study) -> pd.DataFrame:
@@ -89,11 +59,14 @@ def claims(study: Study) -> pd.DataFrame:
     - contrasts: treated − control; of IP, below 0 is better; of a utility, which is compared before fine-tuning, above.
     - front: area of the method's family − that of each other one.
 
-    Where an event is rare nothing is shown: see :attr:`Claim.rare`. Nor is it with fewer than three training seeds,
+    Where an event is rare nothing is shown: see :class:`Difference`. Nor is it with fewer than three training seeds,
     which do not show how others would differ. States weigh alike.
 
     Returns:
-        The fields of :class:`Claim`, one row a claim, quantity and state.
+        One row a claim, quantity and state: claim (``testable``, ``primary``, ``secondary``, ``front`` or the component
+        of a contrast), quantity (a metric's label, or ``area``), model and other (of a front, families; other is empty
+        for ``testable``), state (as tables call it; ``all attacks`` pools every state after fine-tuning), the fields of
+        :class:`Difference`, verdict.
     """
     config, groups = study.config, _groups(study)
     rows = _testable(study, groups)
@@ -102,7 +75,12 @@ def claims(study: Study) -> pd.DataFrame:
     for contrast in config.contrasts:
         rows += _contrast(study, contrast, groups)
     rows += [_front(study, family) for family in config.fronts if family != config.front]
-    return pd.DataFrame([asdict(claim) for claim in rows])
+    return pd.DataFrame(rows)
+
+
+def _row(found: Difference, claim: str, quantity: str, models: tuple[str, str], state: str, verdict: Verdict) -> Row:
+    names = dict(zip(("claim", "quantity", "model", "other", "state"), (claim, quantity, *models, state), strict=True))
+    return {**names, **found._asdict(), "verdict": verdict}
 
 
 def _groups(study: Study) -> dict[str, list[State]]:
@@ -132,18 +110,18 @@ def paired(study: Study, models: tuple[str, str], states: Sequence[State], measu
     return Difference(first.mean, second.mean, data.mean, *interval, rare, len(data.sums))
 
 
-def _testable(study: Study, groups: dict[str, list[State]]) -> list[Claim]:
+def _testable(study: Study, groups: dict[str, list[State]]) -> list[Row]:
     config, rows, nan = study.config, [], float("nan")
     for model, least in ((study.base, config.least_base), (config.baseline, config.least_baseline)):
         for title, states in groups.items():
             hits = study.hits(model, states, config.safety)
             verdict: Verdict = "holds" if hits.mean >= least - _ROUNDING else "fails"
             found = Difference(hits.mean, nan, hits.mean, nan, nan, False, len(hits.sums))
-            rows.append(Claim.of(found, TESTABLE, config.safety, (model, ""), title, verdict))
+            rows.append(_row(found, TESTABLE, config.safety, (model, ""), title, verdict))
     return rows
 
 
-def _against(study: Study, baseline: str, groups: dict[str, list[State]]) -> list[Claim]:
+def _against(study: Study, baseline: str, groups: dict[str, list[State]]) -> list[Row]:
     """The claim against one baseline: its utilities' rows, then IP's, which have the whole claim's verdict."""
     config = study.config
     name, pair = PRIMARY if baseline == config.baseline else SECONDARY, (config.method, baseline)
@@ -152,15 +130,15 @@ def _against(study: Study, baseline: str, groups: dict[str, list[State]]) -> lis
         found = paired(study, pair, [BEFORE], utility)
         least = -config.utility_margin - _ROUNDING
         verdict: Verdict = _bounded(found, found.low >= least, found.high < least)
-        rows.append(Claim.of(found, name, utility, pair, study.title(BEFORE), verdict))
-    kept = [row.verdict for row in rows]
+        rows.append(_row(found, name, utility, pair, study.title(BEFORE), verdict))
+    kept = [row["verdict"] for row in rows]
     for title, states in groups.items():
         found = paired(study, pair, states, config.safety)
         base = study.hits(study.base, states, config.safety).mean
         testable = base >= config.least_base - _ROUNDING and found.other_value >= config.least_baseline - _ROUNDING
         safety = _bounded(found, found.high < -_ROUNDING, found.low > _ROUNDING)
         verdict = _weakest([safety, *kept]) if testable else "not testable"
-        rows.append(Claim.of(found, name, config.safety, pair, title, verdict))
+        rows.append(_row(found, name, config.safety, pair, title, verdict))
     return rows
 
 
@@ -175,7 +153,7 @@ def _weakest(verdicts: Sequence[Verdict]) -> Verdict:
     return "fails" if "fails" in verdicts else "not shown" if "not shown" in verdicts else "holds"
 
 
-def _contrast(study: Study, contrast: Contrast, groups: dict[str, list[State]]) -> list[Claim]:
+def _contrast(study: Study, contrast: Contrast, groups: dict[str, list[State]]) -> list[Row]:
     """What the component changes."""
     config, pair = study.config, (contrast.treated, contrast.control)
     cells = [(config.safety, title, states) for title, states in groups.items()]
@@ -183,7 +161,7 @@ def _contrast(study: Study, contrast: Contrast, groups: dict[str, list[State]]) 
     rows = []
     for measure, title, states in cells:
         found = paired(study, pair, states, measure)
-        rows.append(Claim.of(found, contrast.component, measure, pair, title, _sign(found)))
+        rows.append(_row(found, contrast.component, measure, pair, title, _sign(found)))
     return rows
 
 
@@ -194,11 +172,11 @@ def _sign(found: Difference) -> Verdict:
     return "above 0" if found.low > 0 else "below 0" if found.high < 0 else "includes 0"
 
 
-def _front(study: Study, family: str) -> Claim:
+def _front(study: Study, family: str) -> Row:
     """The area of the method's family minus that of another, paired by training seed."""
     own = study.config.front
     first, second = front_areas(study, own), front_areas(study, family)
     estimate = statistics.across_seeds(first - second, len(first), study.settings.confidence)
     means, ends = (float(first.mean()), float(second.mean())), (estimate.low, estimate.high)
     found = Difference(*means, estimate.mean, *ends, False, estimate.seeds)
-    return Claim.of(found, FRONT, AREA, (own, family), ALL, _sign(found))
+    return _row(found, FRONT, AREA, (own, family), ALL, _sign(found))
