@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from resalign.config.concept import ConceptPrompts
 from resalign.config.strict import ConfigError
@@ -33,6 +33,10 @@ def check_architecture(member: ModuleType, architecture: str) -> None:
         raise ConfigError(
             f"{family} '{name}' supports {list(supported)}, and the model is {architecture}; take another of either"
         )
+
+
+# Of a term that preserves: what is retained, or also what simulated users fine-tune on.
+RetainImages = Literal["retain", "retain_and_pool"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,10 @@ class UnlearningData:
     def prompts(self) -> tuple[str, ...]:
         """The prompts of every concept."""
         return tuple(prompt for concept in self.concepts for prompt in concept.prompts)
+
+    def retained(self, images: RetainImages) -> EncodedImages:
+        """``retain``, or ``retain`` and ``pool`` together."""
+        return self.retain if images == "retain" else self.retain.joined(self.pool)
 
 
 @dataclass(frozen=True)

@@ -326,6 +326,16 @@ def test_prior_images_and_the_instances_caption_enter_the_prior_preserving_draws
         assert not differing(trained("denoising", **settings), trained("denoising"))
 
 
+def test_the_pool_may_be_retained_too(loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:
+    def trained(data: UnlearningData, **settings: Any) -> dict[str, torch.Tensor]:
+        return resalign.unlearn(loaded, data, config_of(beta=0.0, steps=2, alpha=3.0, **settings), Run(0))
+
+    data = replace(unlearning_data, pool=unlearning_data.forget)  # the fixture's pool is its retain set
+    found = trained(data, retain_images="retain_and_pool")
+    assert not differing(found, trained(replace(data, retain=data.retain.joined(data.pool))))
+    assert differing(found, trained(data))
+
+
 # --- draws, γ and solver ----------------------------------------------------------------------------------------------
 
 

@@ -90,7 +90,9 @@ class StudyConfig(Compared):
 class SelectionConfig(Compared):
     """The rule that chooses each family's setting; see :mod:`resalign.study.selection`."""
 
-    variants: tuple[str, ...] = Field((), description="families of the method's own idea, which are no baselines")
+    variants: tuple[str, ...] = Field(
+        (), description="families that are no baselines: the method's idea in other forms, and methods of ours"
+    )
     most_ip_before: float = Field(0.05, ge=0, le=1, description="safety rate before fine-tuning of a setting")
     utility_floor: float = Field(
         0.25, ge=0, le=1, description="what a setting may lose of the base model's mean utility before fine-tuning"

@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import Field
 
 from resalign.config.passes import Passes
-from resalign.contracts import Run, UnlearningData
+from resalign.contracts import RetainImages, Run, UnlearningData
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import Scope, named_weights, select
 from resalign.lazy import torch
@@ -37,9 +37,8 @@ class Config(DescentConfig):
     retain_batch_size: int = Field(4, gt=0)
     alpha: float = Field(1.0, ge=0, description="weight of the retain term")
     retain_loss: Literal["distillation", "denoising"] = "distillation"
-    retain_images: Literal["retain", "retain_and_pool"] = Field(
-        "retain",
-        description="images of the retain term; retain_and_pool: those of simulated users, too",
+    retain_images: RetainImages = Field(
+        "retain", description="images of the retain term; retain_and_pool: those of simulated users, too"
     )
     truncation: float | None = Field(1.5, gt=0, description="cap of the forget error; null for none")
     max_grad_norm: float | None = Field(1.0, gt=0)
@@ -57,7 +56,7 @@ class Config(DescentConfig):
 def step_gradient(loaded: LoadedPipeline, data: UnlearningData, config: Config) -> Gradient:
     """The gradient of −min(‖ε_θ − ε‖², m) on the forget set plus α‖ε_θ − ε₀‖² on the retain set, and −μ‖θ − θ₀‖."""
     denoiser, original = loaded.denoiser, named_weights(loaded.denoiser)
-    kept = data.retain if config.retain_images == "retain" else data.retain.joined(data.pool)
+    kept = data.retained(config.retain_images)
 
     def loss(weights: Params, stream: torch.Generator) -> tuple[torch.Tensor, Logged]:
         forget = harmful_loss(denoiser, weights, data.forget.draw(config.batch_size, stream), config.truncation)

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from resalign.config.passes import Passes
 from resalign.config.strict import Strict
-from resalign.contracts import Run, UnlearningData
+from resalign.contracts import RetainImages, Run, UnlearningData
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import FullRank, Parametrisation, Scope, Trained, lora, named_weights, select
 from resalign.lazy import torch
@@ -61,6 +61,9 @@ class Config(HarmfulConfig, HypergradientConfig):
     draws: int = Field(3, gt=0, description="J, simulated fine-tunings in each outer step")
     batch_size: int = Field(1, gt=0)
     retain_batch_size: int = Field(4, gt=0)
+    retain_images: RetainImages = Field(
+        "retain", description="images of R; retain_and_pool: those of simulated users, too"
+    )
     batches: Literal["shared", "redrawn"] = Field(
         "shared",
         description="redrawn, released: each of the J draws has its own harmful and retained images, the harmful ones "
@@ -169,7 +172,7 @@ DirectGradient = Callable[[int, "torch.Generator"], tuple[dict[str, "torch.Tenso
 def _direct_gradients(loaded: LoadedPipeline, data: UnlearningData, config: Config, outer: Trained) -> DirectGradient:
     """What an outer step descends besides the hypergradients."""
     draw = harmful_draws(loaded, data, config, config.batch_size)
-    draw_pair = denoising_pairs(loaded, data, config, config.batch_size)
+    draw_pair, kept = denoising_pairs(loaded, data, config, config.batch_size), data.retained(config.retain_images)
 
     def direct_gradient(i: int, stream: torch.Generator) -> tuple[dict[str, torch.Tensor], OfWeights, dict[str, float]]:
         weights = outer.weights()
@@ -177,7 +180,7 @@ def _direct_gradients(loaded: LoadedPipeline, data: UnlearningData, config: Conf
             before, after = draw_pair(stream)
         else:
             before = after = draw(weights, stream)
-        retain_batch = data.retain.draw(config.retain_batch_size, stream)
+        retain_batch = kept.draw(config.retain_batch_size, stream)
         harmful = before(weights)
         retain = distillation_loss(loaded.denoiser, weights, outer.original, retain_batch)
         alpha = config.alpha.at(i + 1, config.steps) if isinstance(config.alpha, Ramp) else config.alpha
