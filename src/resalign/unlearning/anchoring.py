@@ -6,8 +6,8 @@ images, and on those that users may fine-tune on, with their own prompts. No fin
 2026-11-30, compares it with ResAlign's terms one by one, on networks of handwritten digits; its defaults have not been
 tried at Stable Diffusion's size.
 
-Source: the concept's term is SalUn's (Fan 2024, ICLR, arXiv 2310.12508, Eq. 8) with the original model as reference; the
-other is R of [ResAlign, Eq. 3] on more images.
+Source: the term of the concept is SalUn (Fan 2024, ICLR, arXiv 2310.12508, Eq. 8) with the original model as reference;
+the other is R of [ResAlign, Eq. 3] on more images.
 """
 
 from __future__ import annotations
