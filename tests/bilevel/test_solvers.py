@@ -106,7 +106,7 @@ class TestEverySolver:
     @pytest.mark.parametrize("curvature", [DEFINITE, SMALL_INDEFINITE], ids=["definite", "indefinite"])
     def test_what_it_reports_is_true(self, name: str, curvature: Vector) -> None:
         found, hvp = run(name, curvature)
-        assert found.products == hvp.calls
+        assert found.products == hvp.calls == importlib.import_module(f"{solvers.__name__}.{name}").Config().products
         if found.state == "first_order":
             assert math.isnan(found.relative_residual)
             assert all(map(math.isnan, found.curvature))
@@ -182,6 +182,32 @@ def test_outside_its_radius_an_iteration_says_that_it_diverged(name: str) -> Non
     assert not found.relative_residual <= 1
 
 
+@pytest.mark.parametrize("rank", [1, 3])
+def test_a_sketch_of_k_products_solves_what_has_no_more_than_k_positive_eigenvalues(rank: int) -> None:
+    curvature = symmetric(np.r_[np.geomspace(0.3, 60.0, rank), np.zeros(SIZE - rank)])
+    for sketch in (rank, SIZE):
+        found, hvp = run("nystrom", curvature, sketch=sketch)
+        assert hvp.calls == sketch + 1  # one for the residual
+        assert relative_error(found, dense(curvature)) < 1e-8
+        assert found.state == "converged"
+    assert relative_error(run("nystrom", curvature, sketch=rank, sketch_seed=1)[0], dense(curvature)) < 1e-8
+
+
+def test_a_sketch_that_does_not_see_a_flat_spectrum_of_both_signs_says_so() -> None:
+    flat = symmetric(np.linspace(-0.5, 0.5, SIZE))
+    found = [run("nystrom", flat, sketch=3, sketch_seed=seed)[0] for seed in range(50)]
+    errors = [relative_error(solution, dense(flat)) for solution in found]
+    assert np.median(errors) > 0.1
+    assert max(errors) > 5
+    for solution, error in zip(found, errors, strict=True):
+        assert solution.relative_residual == pytest.approx(residual(solution, flat), rel=1e-8)
+        # ‖A⁻¹‖ is 2 and ‖A‖ 1.5, A = I + γH: neither can be larger than thrice the other.
+        assert error / 3 <= solution.relative_residual <= 3 * error
+        assert solution.state == ("diverged" if solution.relative_residual > 1 else "max_steps")
+    assert {solution.state for solution in found} == {"diverged", "max_steps"}
+    assert run("nystrom", flat, sketch=SIZE)[0].state == "converged"
+
+
 # --- first order, Richardson, Neumann, Eq. 7 as printed ---------------------------------------------------------------
 
 
@@ -215,7 +241,7 @@ def test_the_printed_iteration_solves_equation_6_at_gamma_1_only(gamma: float) -
 
 def test_relaxation_raises_the_number_of_steps_and_solves_what_full_steps_cannot() -> None:
     halved, hvp = run("richardson", symmetric(np.linspace(0.1, 0.5, SIZE)), steps=5, relaxation=0.5)
-    assert hvp.calls == 10
+    assert hvp.calls == importlib.import_module(f"{solvers.__name__}.richardson").Config(relaxation=0.5).products == 10
     # With K kept at 5, (1 − ω)ᵏ of the solution would still be missing in the flat directions: 3 % and more.
     assert halved.relative_residual < 0.01
     curvature = symmetric(np.linspace(0.5, 2.5, SIZE))
@@ -266,6 +292,7 @@ def test_a_tolerance_ends_a_solve_early() -> None:
         ("richardson", {"relaxation": 1.5}),
         ("neumann", {"terms": 0}),
         ("minres", {"rtol": -1.0}),
+        ("nystrom", {"sketch": 0}),
         ("conjugate_gradient", {"stepz": 5}),
     ],
 )

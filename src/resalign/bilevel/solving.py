@@ -42,6 +42,12 @@ def solver_module(config: SolverConfig) -> str:
     return f"resalign.{FAMILY}.{config.model_dump()['name']}"
 
 
+def most_products(config: SolverConfig) -> int:
+    """Hessian products of a solve that does not stop early."""
+    settings: Any = config
+    return int(settings.products)
+
+
 def solve(system: System, config: SolverConfig) -> Solution:
     """Solves by the solver whose ``Config`` this is."""
     solution: Solution = registry.member(FAMILY, config.model_dump()["name"]).solve(system, config)

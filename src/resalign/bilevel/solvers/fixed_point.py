@@ -24,6 +24,11 @@ class Config(Strict):
         1.0, gt=0, description="of ‖(I − ω(I + γH)) v‖ / ‖v‖, a mean over tensors; above it the solve ends as diverged"
     )
 
+    @property
+    def products(self) -> int:
+        """Of a solve that does not stop early."""
+        return self.steps
+
 
 def solve(system: System, config: Config) -> Solution:
     """K iterates from zero, or those before the first that grows.

@@ -21,6 +21,11 @@ class Config(Strict):
     steps: int = Field(5, ge=1, description="largest number of steps, one product each")
     rtol: float = Field(1e-6, ge=0, description="relative residual, or that of least squares, to stop at")
 
+    @property
+    def products(self) -> int:
+        """Of a solve that does not stop early."""
+        return self.steps
+
 
 def solve(system: System, config: Config) -> Solution:
     """The vector of least residual in each Krylov space, from zero; SciPy's is ``scipy.sparse.linalg.minres``.

@@ -19,6 +19,11 @@ class Config(Strict):
     terms: int = Field(5, ge=1, description="terms of the series, g itself being the first")
     scale: float = Field(1.0, gt=0, description="ω; unlike Richardson's relaxation it does not raise the terms")
 
+    @property
+    def products(self) -> int:
+        """Of a solve that does not stop early."""
+        return self.terms
+
 
 def solve(system: System, config: Config) -> Solution:
     """Sums a fixed number of terms, at a fixed cost and without a tolerance.

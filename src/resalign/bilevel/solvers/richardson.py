@@ -23,6 +23,11 @@ class Config(Strict):
     )
     rtol: float = Field(1e-6, ge=0, description="relative residual at which to stop early")
 
+    @property
+    def products(self) -> int:
+        """Of a solve that does not stop early."""
+        return math.ceil(self.steps / self.relaxation)
+
 
 def solve(system: System, config: Config) -> Solution:
     """K steps of Richardson iteration from zero.
@@ -36,7 +41,7 @@ def solve(system: System, config: Config) -> Solution:
     """
     omega, ritz, residual = config.relaxation, RitzPairs(1.0, -config.relaxation), Residual(system)
     x, step = zeros_like(system.rhs), scaled(system.rhs, omega)
-    for _ in range(math.ceil(config.steps / omega)):
+    for _ in range(config.products):
         if not residual.relative > config.rtol:  # NaN stops the iteration too
             break
         x = add(x, step)

@@ -18,6 +18,11 @@ class Config(Strict):
     name: Literal["richardson_printed"] = "richardson_printed"
     steps: int = Field(5, ge=1, description="K, iterates from x⁰ = 0; the first is g/γ and costs no product")
 
+    @property
+    def products(self) -> int:
+        """Of a solve that does not stop early."""
+        return self.steps
+
 
 def solve(system: System, config: Config) -> Solution:
     """K steps of the printed iteration from zero.

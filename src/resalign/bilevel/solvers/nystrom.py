@@ -1,0 +1,59 @@
+"""Nyström's approximation of H from products with a random sketch, and the inverse of I + γH by Woodbury's formula."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field
+
+from resalign.bilevel.krylov import stacked, unstacked
+from resalign.bilevel.solution import Residual, Solution, System
+from resalign.config.strict import Strict
+from resalign.lazy import torch
+from resalign.tensors.seeds import generator
+
+
+class Config(Strict):
+    """One product less for the sketch than the published Richardson iteration has; the residual takes one."""
+
+    name: Literal["nystrom"] = "nystrom"
+    sketch: int = Field(4, ge=1, description="k, columns of the sketch, one product each; two arrays of k weights")
+    sketch_seed: int = Field(0, description="of the sketch, which is the same in every solve")
+    rtol: float = Field(1e-2, ge=0, description="relative residual up to which the solve counts as converged")
+
+    @property
+    def products(self) -> int:
+        """Of a solve that does not stop early."""
+        return self.sketch + 1
+
+
+def solve(system: System, config: Config) -> Solution:
+    """X = g − Y(C + YᵀY)⁺Yᵀg, Y = γHΩ, C = ΩᵀY, with Ω orthonormal: exact if H ⪰ 0 has rank k at the most.
+
+    A network's H is indefinite and has a higher rank: the approximation may be far off, and where H has a flat spectrum
+    of both signs the result may be longer than x by any factor. So the residual is measured, by a product more.
+
+    Source: Frangella 2021, arXiv 2110.02820, Section 2, for the sketch; Hataya 2023, AISTATS, arXiv 2302.09726, who
+    samples columns of H, for its use in a hypergradient.
+    """
+    shapes, start = {name: tensor.shape for name, tensor in system.rhs.items()}, system.products
+    g = stacked(system.rhs)
+    stream = generator("nystrom", config.sketch_seed)
+    drawn = torch.randn(len(g), min(config.sketch, len(g)), generator=stream, dtype=g.dtype)
+    omega = torch.linalg.qr(drawn.to(g.device)).Q.T.contiguous()
+    curved = torch.stack([stacked(system.matvec(unstacked(column, shapes))) - column for column in omega])
+    core = (omega @ curved.T).double()
+    core = (core + core.T) / 2
+    if not torch.isfinite(curved).all():
+        return Solution.of(dict(system.rhs), math.nan, system.products - start, config.rtol, (math.nan, math.nan))
+    inner = core + (curved @ curved.T).double()
+    rounding = torch.finfo(g.dtype).eps * len(core)
+    weights = torch.linalg.pinv(inner, rtol=rounding, hermitian=True) @ (curved @ g).double()
+    x = unstacked(g - weights.to(g) @ curved, shapes)
+    values = 1 + torch.linalg.eigvalsh(core)
+    residual = Residual(system)
+    if residual.relative:
+        residual.matvec(x)
+    extremes = float(values[0]), float(values[-1])
+    return Solution.of(x, residual.relative, system.products - start, config.rtol, extremes)
