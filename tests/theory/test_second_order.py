@@ -9,15 +9,22 @@ import numpy as np
 import pytest
 import torch
 
+from resalign.bilevel.adaptation import adapt
+from resalign.bilevel.hvp import Loss
 from resalign.bilevel.krylov import krylov_space
 from resalign.bilevel.solution import System
 from resalign.bilevel.solving import solve
-from resalign.bilevel.unrolled import directional_differences, unrolled_hypergradient
+from resalign.bilevel.unrolled import (
+    Descent,
+    directional_differences,
+    forward_sensitivities,
+    unrolled_hypergradient,
+)
 from resalign.config.strict import ConfigError
 from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
 from resalign.theory.second_order import Config, Row, SweepRow, audit_draw, solver_config
-from tests.bilevel.problems import SIZE, Vector, named, quadratic, symmetric, vector
+from tests.bilevel.problems import SIZE, Vector, named, quadratic, stacked, symmetric, vector
 from tests.nearness import assert_near
 
 LR = 0.3
@@ -80,21 +87,89 @@ def test_both_references_are_the_product_of_the_steps_jacobians(steps: int) -> N
     assert relative_error(np.array(found), directions @ exact(steps)) < 1e-6
 
 
-def test_both_references_agree_where_the_loss_is_no_quadratic() -> None:
+def curved() -> tuple[Loss, Loss]:
+    """Two losses that are no quadratics, and no multiples of each other."""
     generator = torch.Generator().manual_seed(3)
     inputs, targets = (torch.randn(20, 2, generator=generator, dtype=torch.float64) for _ in range(2))
 
-    def loss(weights: Params, sign: float) -> torch.Tensor:
+    def loss(weights: Params, column: int) -> torch.Tensor:
         output = torch.tanh(inputs @ weights["weight"].T).sum(dim=1) * weights["bias"].prod()
-        return sign * (output - targets[:, 0]).square().mean()
+        return (output - targets[:, column]).square().mean()
 
-    inner, outer = partial(loss, sign=1.0), partial(loss, sign=-1.0)
-    _, value = unrolled_hypergradient(outer, inner, named(START), lr=0.05, steps=6)
-    _, elsewhere = unrolled_hypergradient(outer, inner, named(1.1 * START), lr=0.05, steps=6)
+    return partial(loss, column=1), partial(loss, column=0)
+
+
+@pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 0.05), ("adam", 0.02)])
+def test_both_references_agree_where_the_loss_is_no_quadratic(optimizer: Descent, lr: float) -> None:
+    outer, inner = curved()
+    loop: dict[str, Any] = {"lr": lr, "steps": 6, "optimizer": optimizer}
+    adapted, value = unrolled_hypergradient(outer, inner, named(START), **loop)
+    assert_near(vector(adapted), vector(adapt(lambda _, weights: inner(weights), named(START), **loop)[0]), 1e-12)
+    _, elsewhere = unrolled_hypergradient(outer, inner, named(1.1 * START), **loop)
     assert relative_error(vector(elsewhere), vector(value)) > 0.05  # the Jacobians vary along the way
     directions = [named(direction) for direction in np.eye(SIZE)]
-    found = directional_differences(outer, inner, named(START), directions, lr=0.05, steps=6, length=1e-4)
+    found = directional_differences(outer, inner, named(START), directions, length=1e-5, **loop)
     assert relative_error(np.array(found), vector(value)) < 1e-6
+
+
+def test_going_back_step_by_step_is_autograd_through_all_steps() -> None:
+    outer, inner = curved()
+    for optimizer, lr in (("sgd", 0.05), ("adam", 0.02)):
+        leaves = {name: tensor.requires_grad_() for name, tensor in named(START).items()}
+        weights: dict[str, torch.Tensor] = dict(leaves)
+        first = {name: torch.zeros_like(tensor) for name, tensor in leaves.items()}
+        second = dict(first)
+        for step in range(1, 8):
+            slopes = torch.autograd.grad(inner(weights), list(weights.values()), create_graph=True)
+            for name, slope in zip(leaves, slopes, strict=True):
+                moved = slope
+                if optimizer == "adam":
+                    first[name] = 0.9 * first[name] + 0.1 * slope
+                    second[name] = 0.999 * second[name] + 0.001 * slope**2
+                    moved = first[name] / (1 - 0.9**step) / ((second[name] / (1 - 0.999**step)).sqrt() + 1e-8)
+                weights[name] = weights[name] - lr * moved
+        expected = torch.autograd.grad(outer(weights), list(leaves.values()))
+        kind: Descent = "adam" if optimizer == "adam" else "sgd"
+        _, value = unrolled_hypergradient(outer, inner, named(START), lr=lr, steps=7, optimizer=kind)
+        assert relative_error(vector(value), torch.cat([part.reshape(-1) for part in expected]).numpy()) < 1e-12
+
+
+def test_adam_does_not_move_a_weight_without_a_gradient_and_its_derivative_there_is_finite() -> None:
+    outer, _ = losses()
+
+    def inner(weights: Params) -> torch.Tensor:
+        return (weights["weight"] - 1).square().sum()
+
+    _, value = unrolled_hypergradient(outer, inner, named(START), lr=0.1, steps=3, optimizer="adam")
+    assert torch.isfinite(stacked(value)).all()
+    adapted, _ = adapt(lambda _, weights: inner(weights), named(START), lr=0.1, steps=3, optimizer="adam")
+    leaves = {name: tensor.requires_grad_() for name, tensor in adapted.items()}
+    (slope,) = torch.autograd.grad(outer(leaves), [leaves["bias"]])
+    assert_near(value["bias"], slope, 1e-12)
+
+
+def test_forward_sensitivities_are_the_derivatives_by_every_steps_rate_and_weight() -> None:
+    outer, inner = curved()
+    other, weight, lr, steps = quadratic(INNER, CENTRE), 0.3, 0.02, 6
+    rates, weights = (torch.full((steps,), v, dtype=torch.float64, requires_grad=True) for v in (lr, weight))
+    theta: Params = {name: tensor.requires_grad_() for name, tensor in named(START).items()}
+    point = dict(theta)
+    for rate, share in zip(rates, weights, strict=True):
+        loss = inner(point) + share * other(point)
+        slopes = torch.autograd.grad(loss, list(point.values()), create_graph=True)
+        point = {n: t - rate * s for (n, t), s in zip(point.items(), slopes, strict=True)}
+    by_rate, by_weight, *by_start = torch.autograd.grad(outer(point), [rates, weights, *theta.values()])
+    directions = np.random.default_rng(1).normal(size=(2, SIZE))
+    terms = {"denoising": (1.0, inner), "prior": (weight, other)}
+    for window in (1, 4, None):
+        found = forward_sensitivities(
+            outer, terms, named(START), lr=lr, steps=steps, window=window, directions=[named(v) for v in directions]
+        )
+        parts = range(0, steps, window or steps)
+        for values, expected in ((found.rate, by_rate), (found.weights["prior"], by_weight)):
+            assert values == pytest.approx([float(expected[i : i + (window or steps)].sum()) for i in parts], rel=1e-10)
+        start = torch.cat([part.reshape(-1) for part in by_start]).numpy()
+        assert found.directions == pytest.approx(directions @ start, rel=1e-10)
 
 
 # --- the Krylov space -------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 
 from resalign.bilevel.hypergradient import FineTuned, exact_hypergradient
 from resalign.bilevel.solving import solve
-from resalign.bilevel.unrolled import directional_differences, unrolled_hypergradient
+from resalign.bilevel.unrolled import directional_differences, forward_sensitivities, unrolled_hypergradient
 from resalign.config.concept import ConceptPrompts
 from resalign.config.strict import ConfigError
 from resalign.contracts import Run, UnlearningData
@@ -119,6 +119,8 @@ def test_the_hypergradient_is_the_central_difference_through_the_inner_loop(
     for direction, length in ((unrolled, 1e-3), (random, 1e-3)):
         (difference,) = directional_differences(outer, inner, theta, [direction], length=length, **loop)
         assert difference == pytest.approx(float(dot(unrolled, direction)), rel=1e-3)
+        forward = forward_sensitivities(outer, {"": (1.0, inner)}, theta, directions=[direction], **loop)
+        assert forward.directions == pytest.approx([float(dot(unrolled, direction))], rel=1e-10)
     # The implicit estimate, γ = Tη, is nearer to it than the first-order one.
     full = FullRank(tuple(theta))
     start = full.initial(theta, stream)

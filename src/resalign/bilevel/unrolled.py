@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from resalign.bilevel.adaptation import adapt
-from resalign.bilevel.hvp import Loss
+from resalign.bilevel.hvp import Loss, hessian_vector_product
 from resalign.lazy import torch
-from resalign.tensors.params import Params, add, detached, gradient, norm
+from resalign.tensors.params import Params, add, detached, dot, gradient, norm, scaled, zeros_like
+
+Descent = Literal["sgd", "adam"]
+_BETAS, _EPSILON = (0.9, 0.999), 1e-8  # Adam's in PyTorch
 
 
 def unrolled_hypergradient(
-    outer_loss: Loss, inner_loss: Loss, start: Params, *, lr: float, steps: int
+    outer_loss: Loss, inner_loss: Loss, start: Params, *, lr: float, steps: int, optimizer: Descent = "sgd"
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """d/dθ L_harm(θ_T(θ)) by reverse-mode differentiation, θ_T being ``steps`` steps of gradient descent on L_FT.
 
-    It keeps the graph of every step: memory grows with T, and a real model's does not fit. On a quadratic L_FT it is
-    (I − ηH)ᵀ ∇L_harm(θ_T).
+    The weights before every step are kept, and Adam's moments, T copies of each, but no graph: going back, a step
+    costs one Hessian product. On a quadratic L_FT and by gradient descent it is (I − ηH)ᵀ ∇L_harm(θ_T).
 
     Args:
         outer_loss: L_harm as a function of the weights.
@@ -24,24 +29,66 @@ def unrolled_hypergradient(
         start: The weights θ.
         lr: η.
         steps: T.
+        optimizer: ``sgd``, or ``adam`` at PyTorch's defaults.
 
     Returns:
         θ_T and the hypergradient, by weight name.
 
-    Source: Franceschi 2017, arXiv 1703.01785, Section 3.1, for the initial point as hyperparameter.
+    Source: Franceschi 2017, arXiv 1703.01785, Algorithm 1, for the initial point as hyperparameter.
     """
-    from torch.nn.attention import SDPBackend, sdpa_kernel
+    weights, moments = detached(start), (zeros_like(start), zeros_like(start))
+    path = []
+    for step in range(1, steps + 1):
+        slope = _slope(inner_loss, weights)
+        path.append((weights, slope, moments))
+        if optimizer == "adam":
+            moments = _moments(moments, slope)
+            slope = {name: _adam(m, v, step)[0] for name, m, v in _by_name(moments)}
+        weights = add(weights, slope, -lr)
+    value = _slope(outer_loss, weights)
+    back = (zeros_like(start), zeros_like(start))  # dL_harm / d moments after the step at hand
+    for step, (before, slope, earlier) in reversed(list(enumerate(path, start=1))):
+        pulled: Params = scaled(value, -lr)  # dL_harm / d slope
+        if optimizer == "adam":
+            pulled, back = _through_adam(value, back, slope, _moments(earlier, slope), step, lr)
+        value = add(value, hessian_vector_product(inner_loss, before, pulled))
+    return weights, value
 
-    leaves = detached(start, requires_grad=True)
-    weights: dict[str, torch.Tensor] = dict(leaves)
-    with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no double backward
-        for _ in range(steps):
-            slopes = torch.autograd.grad(
-                inner_loss(weights), list(weights.values()), create_graph=True, allow_unused=True
-            )
-            moved = zip(weights.items(), slopes, strict=True)
-            weights = {name: tensor if slope is None else tensor - lr * slope for (name, tensor), slope in moved}
-        return detached(weights), gradient(outer_loss(weights), leaves)
+
+def _slope(loss: Loss, point: Params) -> dict[str, torch.Tensor]:
+    leaves = detached(point, requires_grad=True)
+    return gradient(loss(leaves), leaves)
+
+
+def _by_name(moments: tuple[Params, Params]) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+    return ((name, m, moments[1][name]) for name, m in moments[0].items())
+
+
+def _moments(before: tuple[Params, Params], slope: Params) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    first = {name: _BETAS[0] * m + (1 - _BETAS[0]) * slope[name] for name, m in before[0].items()}
+    return first, {name: _BETAS[1] * v + (1 - _BETAS[1]) * slope[name].square() for name, v in before[1].items()}
+
+
+def _adam(m: torch.Tensor, v: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Adam's direction m̂ / (√v̂ + ε), with its derivatives by m and by v; 0 where nothing has moved yet, v = 0."""
+    bias, root = 1 - _BETAS[0] ** step, (v / (1 - _BETAS[1] ** step)).sqrt()
+    by_m = 1 / (bias * (root + _EPSILON))
+    by_root = -m * by_m / (root + _EPSILON)
+    by_v = torch.where(root > 0, by_root / (2 * root * (1 - _BETAS[1] ** step)), 0.0)
+    return m * by_m, by_m, by_v
+
+
+def _through_adam(
+    value: Params, back: tuple[Params, Params], slope: Params, moments: tuple[Params, Params], step: int, lr: float
+) -> tuple[dict[str, torch.Tensor], tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
+    """From dL_harm / d (weights, moments) after a step: that by the step's gradient, and by the moments before it."""
+    pulled, firsts, seconds = {}, {}, {}
+    for name, m, v in _by_name(moments):
+        _, by_m, by_v = _adam(m, v, step)
+        first, second = back[0][name] - lr * value[name] * by_m, back[1][name] - lr * value[name] * by_v
+        pulled[name] = (1 - _BETAS[0]) * first + 2 * (1 - _BETAS[1]) * slope[name] * second
+        firsts[name], seconds[name] = _BETAS[0] * first, _BETAS[1] * second
+    return pulled, (firsts, seconds)
 
 
 def directional_differences(
@@ -53,6 +100,7 @@ def directional_differences(
     lr: float,
     steps: int,
     length: float,
+    optimizer: Descent = "sgd",
 ) -> list[float]:
     """The derivatives of L_harm(θ_T(θ)) along directions, each the central difference of two fine-tunings.
 
@@ -66,6 +114,7 @@ def directional_differences(
         lr: η.
         steps: T.
         length: ‖θ' − θ‖ of each displaced start θ'.
+        optimizer: As above.
 
     Raises:
         DivergenceError: If a fine-tuning diverges.
@@ -73,7 +122,7 @@ def directional_differences(
 
     def fine_tuned(shift: Params, size: float) -> float:
         moved = add(start, shift, size)
-        adapted, _ = adapt(lambda _, weights: inner_loss(weights), moved, lr=lr, steps=steps, optimizer="sgd")
+        adapted, _ = adapt(lambda _, weights: inner_loss(weights), moved, lr=lr, steps=steps, optimizer=optimizer)
         with torch.no_grad():
             return outer_loss(adapted).item()
 
@@ -82,3 +131,76 @@ def directional_differences(
         step = length / norm(direction)
         derivatives.append((fine_tuned(direction, step) - fine_tuned(direction, -step)) / (2 * step))
     return derivatives
+
+
+@dataclass(frozen=True)
+class Sensitivities:
+    """Derivatives of L_harm(θ_T), each by one number.
+
+    Attributes:
+        rate: By the learning rate of each window of steps, (windows,); their sum is that by one rate for all steps.
+        weights: By the weight of each term of L_FT in each window, by its name.
+        directions: By a multiple of each direction that is added to θ: ⟨dL_harm/dθ, v⟩.
+    """
+
+    rate: tuple[float, ...]
+    weights: dict[str, tuple[float, ...]]
+    directions: tuple[float, ...]
+
+
+def forward_sensitivities(
+    outer_loss: Loss,
+    terms: Mapping[str, tuple[float, Loss]],
+    start: Params,
+    *,
+    lr: float,
+    steps: int,
+    window: int | None = None,
+    directions: Sequence[Params] = (),
+) -> Sensitivities:
+    """Differentiates L_harm through T steps of gradient descent on L_FT = Σ w L.
+
+    Each number's tangent Z = dθ_t/dλ follows Z ← (I − ηH)Z + ∂step/∂λ: a Hessian product a step from the first step
+    that λ takes part in. No memory grows with T. All weights at once would take as many products as there are weights.
+
+    Args:
+        outer_loss: L_harm as a function of the weights.
+        terms: The weight w and the loss L of each term, frozen batch.
+        start: The weights θ.
+        lr: η.
+        steps: T.
+        window: Steps that share one rate and one weight of each term; None for all of them.
+        directions: v, of any length.
+
+    Source: Franceschi 2017, arXiv 1703.01785, Section 3.2; windows that share: Micaelli 2021, arXiv 2007.07869.
+    """
+    window = window or max(steps, 1)
+    weights, tangents = detached(start), dict(enumerate(map(dict, directions)))  # of a direction, by its number
+    shared: dict[tuple[str, int], Params] = {}  # by the term, '' for the rate, and window
+
+    def whole(point: Params) -> torch.Tensor:
+        return torch.stack([weight * loss(point) for weight, loss in terms.values()]).sum()
+
+    def stepped(tangent: Params) -> dict[str, torch.Tensor]:
+        return add(tangent, hessian_vector_product(whole, weights, tangent), -lr)
+
+    for step in range(steps):
+        tangents = {key: stepped(tangent) for key, tangent in tangents.items()}
+        shared = {key: stepped(tangent) for key, tangent in shared.items()}
+        slope: Params = {}
+        for name, (weight, loss) in terms.items():
+            own = _slope(loss, weights)
+            slope = add(slope, own, weight) if slope else scaled(own, weight)
+            _accumulate(shared, (name, step // window), own, -lr)
+        _accumulate(shared, ("", step // window), slope, -1.0)
+        weights = add(weights, slope, -lr)
+    last = _slope(outer_loss, weights)
+    found = {key: float(dot(last, tangent)) for key, tangent in shared.items()}
+    by_term = {name: tuple(found[key] for key in found if key[0] == name) for name in ("", *terms)}
+    rate = by_term.pop("")
+    return Sensitivities(rate, by_term, tuple(float(dot(last, tangent)) for tangent in tangents.values()))
+
+
+def _accumulate(tangents: dict[tuple[str, int], Params], key: tuple[str, int], source: Params, scale: float) -> None:
+    """Adds what one step contributes."""
+    tangents[key] = add(tangents[key], source, scale) if key in tangents else scaled(source, scale)
