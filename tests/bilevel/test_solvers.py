@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from resalign.bilevel import solvers
-from resalign.bilevel.solution import Solution, System
+from resalign.bilevel.solution import Example, Solution, System
+from resalign.bilevel.solvers import fisher, nystrom
 from resalign.config.strict import ConfigError
 from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
@@ -20,7 +21,7 @@ from .problems import SIZE, Vector, named, symmetric, vector
 
 RHS = np.random.default_rng(3).normal(size=SIZE)
 GAMMA = 0.5
-NAMES = [module.name for module in pkgutil.iter_modules(solvers.__path__)]
+NAMES = [module.name for module in pkgutil.iter_modules(solvers.__path__) if module.name != "fisher"]  # has no H
 # How each solver is told to take its time; a new solver runs at its defaults.
 PATIENT: dict[str, dict[str, Any]] = {
     "richardson": {"steps": 400, "rtol": 1e-12},
@@ -201,11 +202,73 @@ def test_a_sketch_that_does_not_see_a_flat_spectrum_of_both_signs_says_so() -> N
     assert max(errors) > 5
     for solution, error in zip(found, errors, strict=True):
         assert solution.relative_residual == pytest.approx(residual(solution, flat), rel=1e-8)
-        # ‖A⁻¹‖ is 2 and ‖A‖ 1.5, A = I + γH: neither can be larger than thrice the other.
+        # ‖A⁻¹‖ is 2 and ‖A‖ 1.5, A = I + γH: neither can be larger than three times the other.
         assert error / 3 <= solution.relative_residual <= 3 * error
         assert solution.state == ("diverged" if solution.relative_residual > 1 else "max_steps")
     assert {solution.state for solution in found} == {"diverged", "max_steps"}
     assert run("nystrom", flat, sketch=SIZE)[0].state == "converged"
+
+
+def test_a_sketch_sees_negative_eigenvalues_of_a_low_rank_too_and_works_in_float32() -> None:
+    curvature = symmetric(np.r_[-0.4, 0.7, 5.0, np.zeros(SIZE - 3)])
+    assert relative_error(run("nystrom", curvature, sketch=3)[0], dense(curvature)) < 1e-8
+    rhs, matrix = {n: t.float() for n, t in named(RHS).items()}, curvature / GAMMA
+
+    def hvp(v: Params) -> dict[str, torch.Tensor]:
+        return {n: t.float() for n, t in named(matrix @ vector(v)).items()}
+
+    found = nystrom.solve(System(hvp, rhs, GAMMA), nystrom.Config(sketch=5))
+    assert {t.dtype for t in found.x.values()} == {torch.float32}
+    assert relative_error(found, dense(curvature)) < 1e-4
+
+
+# --- the Fisher matrix ------------------------------------------------------------------------------------------------
+
+
+def fisher_error(count: int, deviation: float) -> tuple[float, Solution]:
+    """Of y = Wx + normal noise, W (2, 2) and a bias that does not matter, whose H is (2/d) E xxᵀ ⊗ I, d = 2."""
+    rng = np.random.default_rng(5)
+    inputs, noise = rng.normal(size=(count, 2)) * (1.0, 3.0), deviation * rng.normal(size=(count, 2))
+    slopes = np.concatenate([np.einsum("ni,nj->nij", -noise, inputs).reshape(count, 4), np.zeros((count, 3))], axis=1)
+    losses = (noise**2).mean(axis=1)
+    examples = [Example(float(loss), named(s), 1 / count, 2) for loss, s in zip(losses, slopes, strict=True)]
+    hessian = np.zeros((SIZE, SIZE))
+    hessian[:4, :4] = np.kron(np.eye(2), np.diag([1.0, 9.0]))  # the expectation
+    system = System(Hessian(GAMMA * hessian), named(RHS), GAMMA, lambda: examples)
+    found = fisher.solve(system, fisher.Config())
+    return relative_error(found, dense(GAMMA * hessian)), found
+
+
+def test_the_fisher_matrix_becomes_the_hessian_of_a_linear_model_as_examples_become_many() -> None:
+    runs = [fisher_error(count, 0.3) for count in (4, 400, 200_000)]  # fewer examples than weights, too
+    assert runs[0][0] > runs[1][0] > runs[2][0]
+    error, found = runs[2]
+    assert error < 0.01
+    assert found.state == "converged"
+    assert found.products == fisher.Config().products == 1
+    # Its scale is its own residual's: at a tenth of the noise the gradients are a tenth as long.
+    assert fisher_error(2_000, 0.03)[0] == pytest.approx(fisher_error(2_000, 0.3)[0], rel=1e-6)
+
+
+def test_the_fisher_matrix_of_few_examples_is_woodburys_inverse() -> None:
+    rows, shares = np.random.default_rng(2).normal(size=(3, SIZE)), (0.5, 0.3, 0.2)
+    losses, elements = (0.4, 1.0, 2.0), 5
+    examples = [Example(loss, named(row), w, elements) for loss, row, w in zip(losses, rows, shares, strict=True)]
+    matrix = sum(
+        w * elements / (2 * loss) * np.outer(row, row) for loss, row, w in zip(losses, rows, shares, strict=True)
+    )
+    system = System(Hessian(GAMMA * matrix), named(RHS), GAMMA, lambda: examples)
+    found = fisher.solve(system, fisher.Config())
+    assert_near(vector(found.x), dense(GAMMA * matrix), 1e-12)
+    assert found.relative_residual < 1e-12
+
+
+def test_without_a_residual_or_examples_the_fisher_matrix_raises() -> None:
+    perfect = [Example(0.0, named(np.zeros(SIZE)), 1.0, 2)]
+    with pytest.raises(DivergenceError, match=r"has a loss of 0: .*solver: minres"):
+        fisher.solve(System(Hessian(DEFINITE), named(RHS), GAMMA, lambda: perfect), fisher.Config())
+    with pytest.raises(ValueError, match="needs the losses of single examples"):
+        fisher.solve(System(Hessian(DEFINITE), named(RHS), GAMMA), fisher.Config())
 
 
 # --- first order, Richardson, Neumann, Eq. 7 as printed ---------------------------------------------------------------

@@ -15,9 +15,10 @@ from resalign.config import registry
 from resalign.config.strict import ConfigError
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
-from resalign.diffusion.parametrisation import named_weights, select
+from resalign.diffusion.parametrisation import FullRank, Trained, named_weights, select
 from resalign.objectives.denoising import denoising_loss, harmful_loss
 from resalign.objectives.distillation import distillation_loss
+from resalign.objectives.simulation import Simulation
 from resalign.running.attempt import Attempt
 from resalign.tensors.params import Params, add, detached, gradient, norm, scaled
 from resalign.tensors.steps import DivergenceError
@@ -380,6 +381,35 @@ def test_every_solver_can_be_named_and_is_part_of_the_stages_code(descend: Calla
     # The printed iteration diverges at a small γ: 1/γ is the factor of its first step.
     assert norm(descend(solver=solver, max_residual=1e30).gradient) > 0
     assert config_of(solver=solver).modules == (f"resalign.bilevel.solvers.{solver}",)
+
+
+def test_what_a_solver_costs_is_counted() -> None:
+    without = config_of(solver="identity").denoiser_passes.gradient
+    passes = {"fisher": 3 + 1, "minres": 3 * 5, "nystrom": 3 * 5, "neumann": 3 * 5}
+    for solver, count in passes.items():
+        assert config_of(solver=solver).denoiser_passes.gradient - without == 8 * count
+    slower = {"name": "richardson", "steps": 5, "relaxation": 0.5}
+    assert config_of(solver=slower).denoiser_passes.gradient - without == 8 * 3 * 10
+
+
+@pytest.mark.parametrize("loss", ["denoising", "prior_preserving"])
+@pytest.mark.parametrize("adaptation", ["full", "lora", "outer"])
+def test_the_examples_of_a_simulated_fine_tuning_make_up_its_loss(
+    loaded: LoadedPipeline, unlearning_data: UnlearningData, loss: str, adaptation: str
+) -> None:
+    draw = {**FULL_DRAW, "loss": [loss], "adaptation": [adaptation], "prior_weight": 0.3}
+    config, run = config_of(simulation=draw).simulation, Run(0)
+    data, streams = unlearning_data, (run.generator("a"), run.generator("b"))
+    theta = named_weights(loaded.denoiser)
+    parametrisation = FullRank(tuple(theta))
+    outer = Trained(parametrisation, theta, parametrisation.initial(theta, run.generator("c")))
+    simulation = Simulation(loaded, data.pool, data.retain, config, *streams)
+    tuned = simulation.run(theta, hessian_batch_size=3, outer=outer)
+    weights = tuned.weights(tuned.theta, tuned.adapted)
+    examples = [example.share * example.loss(weights) for example in tuned.examples]
+    assert len(examples) == (3 if loss == "denoising" else 6)
+    assert {example.elements for example in tuned.examples} == {data.pool.latents[0].numel()}
+    assert float(sum(examples)) == pytest.approx(float(tuned.loss(weights)), rel=1e-5)
 
 
 @pytest.mark.parametrize(

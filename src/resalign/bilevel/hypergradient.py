@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from resalign.bilevel.envelope import Envelope, envelope_at
 from resalign.bilevel.hvp import Loss, Mode, hessian_vector_product
-from resalign.bilevel.solution import Solution, System
+from resalign.bilevel.solution import Example, Solution, System
 from resalign.lazy import torch
 from resalign.tensors.params import Params, add, detached, gradient, norm
 
 Gamma = float | Callable[[Envelope], float]
 Solve = Callable[[System], Solution]
+
+
+class ExampleLoss(NamedTuple):
+    """ℓ_i as a function of the weights; see :class:`resalign.bilevel.solution.Example`."""
+
+    loss: Loss
+    share: float
+    elements: int
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,7 @@ class FineTuned:
         loss: L_FT as a function of the weights, on one frozen batch, prior term included.
         losses: L_FT on each step's own batch.
         gamma_hint: γ of the proximal step that the fine-tuning amounts to, where its settings determine it.
+        examples: L_FT by example; empty for a loss that is known as a whole only.
     """
 
     theta: Params
@@ -36,6 +46,7 @@ class FineTuned:
     loss: Loss
     losses: tuple[float, ...] = ()
     gamma_hint: float | None = None
+    examples: tuple[ExampleLoss, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,8 @@ def merged_hypergradient(
     g = _gradient_at(outer_loss, merged)
     envelope = envelope_at(tuned.loss, merged, add(merged, tuned.theta, -1.0))
     used = gamma(envelope) if callable(gamma) else gamma
-    system = System(lambda v: hessian_vector_product(tuned.loss, merged, v, mode=mode), g, used)
+    examples = _examples_at(tuned.examples, merged, merged)
+    system = System(lambda v: hessian_vector_product(tuned.loss, merged, v, mode=mode), g, used, examples)
     solution = solve(system)
     return Hypergradient(solution.x, norm(g), used, envelope, solution, system.products)
 
@@ -114,7 +126,8 @@ def exact_hypergradient(
     g_theta, g_psi = {n: g[n] for n in theta}, {n: g[n] for n in psi}
     envelope = envelope_at(lambda psi: inner({**theta, **psi}), psi, add(psi, tuned.start, -1.0))
     used = gamma(envelope) if callable(gamma) else gamma
-    system = System(lambda v: hessian_vector_product(inner, both, v, mode=mode), g_psi, used)
+    examples = _examples_at([e._replace(loss=split(e.loss)) for e in tuned.examples], both, psi)
+    system = System(lambda v: hessian_vector_product(inner, both, v, mode=mode), g_psi, used, examples)
     solution = solve(system)
     value, products = g_theta, system.products
     if solution.state != "first_order":  # a first-order solver neglects every second derivative, the mixed block too
@@ -126,3 +139,17 @@ def exact_hypergradient(
 def _gradient_at(loss: Loss, point: Params) -> dict[str, torch.Tensor]:
     leaves = detached(point, requires_grad=True)
     return gradient(loss(leaves), leaves)
+
+
+def _examples_at(
+    examples: Sequence[ExampleLoss], point: Params, names: Iterable[str]
+) -> Callable[[], list[Example]] | None:
+    """Measures every example, with its gradient by the given names."""
+
+    def measured(example: ExampleLoss) -> Example:
+        leaves = detached(point, requires_grad=True)
+        loss = example.loss(leaves)
+        slope = gradient(loss, {name: leaves[name] for name in names})
+        return Example(loss.item(), slope, example.share, example.elements)
+
+    return (lambda: [measured(example) for example in examples]) if examples else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from resalign.lazy import torch
 from resalign.tensors.params import Params, add, norm
@@ -15,24 +15,43 @@ Product = Callable[[Mapping[str, "torch.Tensor"]], dict[str, "torch.Tensor"]]
 State = Literal["first_order", "converged", "max_steps", "diverged"]
 
 
+class Example(NamedTuple):
+    """One of the examples whose losses make up L_FT = Σ w_i ℓ_i, at one point.
+
+    Attributes:
+        loss: ℓ_i, the mean square of a residual.
+        gradient: ∇ℓ_i, by name.
+        share: w_i.
+        elements: d, the numbers that the residual has.
+    """
+
+    loss: float
+    gradient: Params
+    share: float
+    elements: int
+
+
 class System:
-    """(I + γH) x = g, with H symmetric and known only by its products, which are counted.
+    """(I + γH) x = g, with H symmetric and known by its products, which are counted, and by examples where there are.
 
     Attributes:
         rhs: g.
         gamma: γ.
+        examples: Measures them; None where L_FT is known as a whole only.
         products: Products with H taken so far.
     """
 
-    def __init__(self, hvp: Product, rhs: Params, gamma: float) -> None:
-        """Takes v ↦ Hv, g and γ.
+    def __init__(
+        self, hvp: Product, rhs: Params, gamma: float, examples: Callable[[], list[Example]] | None = None
+    ) -> None:
+        """Takes v ↦ Hv, g, γ and the examples.
 
         Raises:
             DivergenceError: If g is not finite: no solver can mend that.
         """
         if not all(bool(torch.isfinite(tensor).all()) for tensor in rhs.values()):
             raise DivergenceError("the right-hand side of the hypergradient's system, ∇L_harm(θ*), is not finite")
-        self._hvp, self.rhs, self.gamma, self.products = hvp, rhs, gamma, 0
+        self._hvp, self.rhs, self.gamma, self.examples, self.products = hvp, rhs, gamma, examples, 0
 
     def matvec(self, v: Params) -> dict[str, torch.Tensor]:
         """(I + γH) v."""

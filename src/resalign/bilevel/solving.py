@@ -42,10 +42,10 @@ def solver_module(config: SolverConfig) -> str:
     return f"resalign.{FAMILY}.{config.model_dump()['name']}"
 
 
-def most_products(config: SolverConfig) -> int:
-    """Hessian products of a solve that does not stop early."""
+def gradient_passes(config: SolverConfig, a_product: int) -> int:
+    """Gradients of each example that a solve takes that does not stop early; a Hessian product counts for several."""
     settings: Any = config
-    return int(settings.products)
+    return int(a_product * settings.products + getattr(settings, "gradients", 0))
 
 
 def solve(system: System, config: SolverConfig) -> Solution:

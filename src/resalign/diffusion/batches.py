@@ -32,6 +32,15 @@ class NoisyBatch:
     target: torch.Tensor
     prompts: tuple[str, ...] = ()
 
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.timesteps)
+
+    def __getitem__(self, rows: slice) -> NoisyBatch:
+        """The examples at ``rows``."""
+        parts = self.noisy_latents[rows], self.timesteps[rows], self.conditioning[rows], self.target[rows]
+        return NoisyBatch(*parts, self.prompts[rows])
+
 
 @dataclass(frozen=True)
 class EncodedImages:

@@ -109,7 +109,7 @@ def simulated_hypergradient(
     def estimated(solver: SolverConfig) -> Hypergradient:
         nonlocal tuned
         if rejects and solver is not config.solver:
-            tuned = replace(tuned, loss=simulation.frozen_loss(config.hessian_batch_size, outer))
+            tuned = replace(tuned, **simulation.frozen(config.hessian_batch_size, outer))
         return hypergradient(loss, tuned, gamma=gamma, solve=partial(solve, config=solver), mode=mode)
 
     estimate, relaxation = under_relaxed(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 from pydantic import Field, model_validator
 
 from resalign.bilevel.adaptation import Optimizer, adapt
 from resalign.bilevel.hvp import Loss
-from resalign.bilevel.hypergradient import FineTuned
+from resalign.bilevel.hypergradient import ExampleLoss, FineTuned
 from resalign.config.strict import Strict
 from resalign.diffusion.batches import EncodedImages, NoisyBatch, with_prompts
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
@@ -23,6 +23,7 @@ from resalign.tensors.params import Params, detached
 
 T = TypeVar("T")
 WeightsOf = Callable[[Params], Params]
+Batches = Sequence[NoisyBatch]
 LossName = Literal["denoising", "prior_preserving"]
 # Variables of the user's own, or, released, those of the outer loop: `outer` trains them on; `projected` trains all
 # weights, then takes the outer variables whose weights are the nearest.
@@ -116,6 +117,13 @@ class SimulationConfig(Strict):
         return Configuration(**{name: _pick(getattr(self, name), stream) for name in CHOICES})
 
 
+class Frozen(TypedDict):
+    """L_FT on a frozen batch, and by example; fields of :class:`resalign.bilevel.hypergradient.FineTuned`."""
+
+    loss: Loss
+    examples: tuple[ExampleLoss, ...]
+
+
 class Simulation:
     """One draw (D_FT, C) of a fine-tuning set and a configuration.
 
@@ -206,18 +214,32 @@ class Simulation:
             else:
                 moved, losses = fine_tuned(dict, theta)
                 adapted = outer.fitted(moved)
-            frozen = self.frozen_loss(hessian_batch_size, outer)
-            return FineTuned(phi, phi, adapted, lambda _, psi: psi, frozen, tuple(losses), gamma)
+            frozen = self.frozen(hessian_batch_size, outer)
+            return FineTuned(phi, phi, adapted, lambda _, psi: psi, losses=tuple(losses), gamma_hint=gamma, **frozen)
         trained = self._parametrisation(theta)
         start = trained.initial(theta, self._stream)
         adapted, losses = fine_tuned(partial(trained.weights, theta), start)
-        frozen = self.frozen_loss(hessian_batch_size)
-        return FineTuned(theta, start, adapted, trained.weights, frozen, tuple(losses), gamma)
+        frozen = self.frozen(hessian_batch_size)
+        return FineTuned(theta, start, adapted, trained.weights, losses=tuple(losses), gamma_hint=gamma, **frozen)
 
-    def frozen_loss(self, batch_size: int, outer: Trained | None = None) -> Loss:
+    def frozen(self, batch_size: int, outer: Trained | None = None) -> Frozen:
         """L_FT on one stratified batch, in float32, at a point as :meth:`run` returns it."""
-        loss, is_outer = in_float32(self._objective(batch_size, stratified=True)), self.is_outer
-        return lambda point: loss(outer.weights(point) if is_outer and outer else point)
+        batches, is_outer = self._batches(batch_size, stratified=True), self.is_outer
+
+        def at(loss: Loss) -> Loss:
+            found = in_float32(loss)
+            return lambda point: found(outer.weights(point) if is_outer and outer else point)
+
+        examples = tuple(
+            ExampleLoss(
+                at(partial(denoising_loss, self._denoiser, batch=batch[i : i + 1])),
+                weight / len(batch),
+                batch.target[i].numel(),
+            )
+            for batch, weight in zip(batches, (1.0, self._config.prior_weight), strict=False)
+            for i in range(len(batch))
+        )
+        return {"loss": at(partial(self._loss, batches)), "examples": examples}
 
     def _parametrisation(self, theta: Params) -> Parametrisation:
         """The variables of the simulated user's own."""
@@ -226,17 +248,20 @@ class Simulation:
         scope: Scope = "attention" if self.adaptation == "attention" else "full"
         return FullRank(tuple(select(theta, scope)))
 
-    def _objective(self, batch_size: int, *, stratified: bool = False) -> Loss:
+    def _objective(self, batch_size: int) -> Loss:
         """L_FT on one batch, frozen: the same function of the weights at every call."""
+        return partial(self._loss, self._batches(batch_size))
 
-        def draw(images: EncodedImages) -> NoisyBatch:
-            return (images.draw_stratified if stratified else images.draw)(batch_size, self._stream)
+    def _batches(self, batch_size: int, *, stratified: bool = False) -> Batches:
+        """Images of the user, then prior images if the loss has them."""
+        sources = [self.images, *([self._prior] if self.loss == "prior_preserving" else [])]
+        return [(s.draw_stratified if stratified else s.draw)(batch_size, self._stream) for s in sources]
 
-        denoiser, batch = self._denoiser, draw(self.images)
+    def _loss(self, batches: Batches, weights: Params) -> torch.Tensor:
         if self.loss == "denoising":
-            return lambda weights: denoising_loss(denoiser, weights, batch)
-        prior, weight = draw(self._prior), self._config.prior_weight
-        return lambda weights: prior_preserving_loss(denoiser, weights, batch, prior, weight)
+            return denoising_loss(self._denoiser, weights, *batches)
+        batch, prior = batches
+        return prior_preserving_loss(self._denoiser, weights, batch, prior, self._config.prior_weight)
 
     def __str__(self) -> str:
         """The configuration that was drawn, for messages."""

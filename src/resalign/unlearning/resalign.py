@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from resalign.bilevel.solving import most_products
+from resalign.bilevel.solving import gradient_passes
 from resalign.config.passes import Passes
 from resalign.config.strict import Strict
 from resalign.contracts import RetainImages, Run, UnlearningData
@@ -92,8 +92,8 @@ class Config(HarmfulConfig, HypergradientConfig):
         """Of an outer step, in the mean, without draws that are tried again; an exact Hessian product for three."""
         simulated = self.simulation.denoiser_passes
         a_product = 2 if self.hessian_products == "finite_difference" else 3
-        products = a_product * most_products(self.solver) * self.hessian_batch_size * self.simulation.losses_a_step
-        drawn = Passes(gradient=simulated + products + self.batch_size) * (self.draws if self.beta else 0)
+        solved = gradient_passes(self.solver, a_product) * self.hessian_batch_size * self.simulation.losses_a_step
+        drawn = Passes(gradient=simulated + solved + self.batch_size) * (self.draws if self.beta else 0)
         batches = self.draws if self.batches == "redrawn" else 1
         return drawn + Passes(self.batch_size + self.retain_batch_size, self.retain_batch_size) * batches
 

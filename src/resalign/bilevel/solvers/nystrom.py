@@ -15,10 +15,10 @@ from resalign.tensors.seeds import generator
 
 
 class Config(Strict):
-    """One product less for the sketch than the published Richardson iteration has; the residual takes one."""
+    """As many products as the published Richardson iteration: four for the sketch, and one for the residual."""
 
     name: Literal["nystrom"] = "nystrom"
-    sketch: int = Field(4, ge=1, description="k, columns of the sketch, one product each; two arrays of k weights")
+    sketch: int = Field(4, ge=1, description="k, columns of the sketch, one product each; three arrays of k × weights")
     sketch_seed: int = Field(0, description="of the sketch, which is the same in every solve")
     rtol: float = Field(1e-2, ge=0, description="relative residual up to which the solve counts as converged")
 
@@ -29,7 +29,7 @@ class Config(Strict):
 
 
 def solve(system: System, config: Config) -> Solution:
-    """X = g − Y(C + YᵀY)⁺Yᵀg, Y = γHΩ, C = ΩᵀY, with Ω orthonormal: exact if H ⪰ 0 has rank k at the most.
+    """X = g − Y(C + YᵀY)⁺Yᵀg, Y = γHΩ, C = ΩᵀY, with Ω orthonormal: exact if H ⪰ 0 has rank k at most.
 
     A network's H is indefinite and has a higher rank: the approximation may be far off, and where H has a flat spectrum
     of both signs the result may be longer than x by any factor. So the residual is measured, by a product more.
