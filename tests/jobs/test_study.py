@@ -129,19 +129,25 @@ def test_every_model_of_the_study_is_named_and_every_setting_of_the_search_has_a
     assert all("_" in label for label in load_plan(SEARCH).experiment.unlearning)
 
 
-def test_the_grids_of_graddiff_and_resalign_are_one() -> None:
+def test_the_grids_of_graddiff_and_resalign_are_one_and_labels_are_true() -> None:
     grids: dict[str, set[str]] = {}
-    for label in load_plan(SEARCH).experiment.unlearning:
-        if family(label).startswith(("graddiff", "resalign")):
-            grids.setdefault(family(label), set()).add(label.rpartition("_")[2])
-    assert len(grids) == 5
-    assert len({frozenset(settings) for settings in grids.values()}) == 1
     config: Any
     for label, member in load_plan(SEARCH).experiment.unlearning.items():
-        if family(label) in grids:
-            config = member.config
-            assert label.endswith(f"_a{config.alpha:g}-lr{config.lr:.0e}".replace("e-0", "e-"))
-            assert (config.steps, config.truncation) == (80, 0.8 if "capped" in label else None)
+        config, own = member.config, family(label)
+        if not own.startswith(("graddiff", "resalign", "anchoring")):
+            continue
+        assert label.endswith(f"_a{config.alpha:g}-lr{config.lr:.0e}".replace("e-0", "e-"))
+        assert config.steps == 80
+        assert (getattr(config, "retain_images", None) == "retain_and_pool") == (
+            own.endswith("pool") or own == "anchoring"
+        )
+        if "relabelling" in own:
+            assert config.harmful.name == "relabelling"
+        elif own.startswith(("graddiff", "resalign")):
+            assert config.truncation == (0.8 if "capped" in own else None)
+            grids.setdefault(own, set()).add(label.rpartition("_")[2])
+    assert len(grids) == 5
+    assert len({frozenset(settings) for settings in grids.values()}) == 1
 
 
 @pytest.mark.parametrize(("path", "key"), [(SEARCH, "study"), (STUDY, "selection")])

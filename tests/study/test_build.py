@@ -394,6 +394,8 @@ def test_the_summary_is_of_verdicts_alone() -> None:
     assert text.count(". ") < 3
     costly = summary(claims(one_attack(MODELS, {"resalign": 0.9, "first-order": 1.0})), ALONE)
     assert costly.endswith("second order lowers IP and lowers `near`.")
+    better = summary(claims(one_attack(MODELS, {"resalign": 0.9, "first-order": 0.7})), ALONE)
+    assert better.endswith("second order lowers IP and raises `near`.")
 
 
 @pytest.mark.slow

@@ -77,10 +77,12 @@ def summary(tested: pd.DataFrame, config: StudyConfig) -> str:
 
 
 def _effect(rows: pd.DataFrame, config: StudyConfig) -> str:
-    """What a component does to IP over all attacks, and which utilities it lowers."""
-    effect = _EFFECTS[str(_at(rows, ALL, config.safety)["verdict"])]
-    lowered = rows[rows["quantity"].isin(config.utilities) & (rows["verdict"] == "below 0")]["quantity"]
-    return f"{effect} and lowers {_listed([f'`{name}`' for name in lowered])}" if len(lowered) else effect
+    """What a component does to IP over all attacks, and which utilities it lowers or raises."""
+    effects, of_utilities = [_EFFECTS[str(_at(rows, ALL, config.safety)["verdict"])]], rows["quantity"] != config.safety
+    for verdict, verb in (("below 0", "lowers"), ("above 0", "raises")):
+        if names := [f"`{name}`" for name in rows[of_utilities & (rows["verdict"] == verdict)]["quantity"]]:
+            effects.append(f"{verb} {' and '.join(names)}")
+    return _listed(effects)
 
 
 def opening(study: Study) -> tuple[str, str]:
@@ -90,7 +92,7 @@ def opening(study: Study) -> tuple[str, str]:
     pairs = [f"`{pair.treated}` has {pair.component}, which `{pair.control}` lacks" for pair in config.contrasts]
     sentences = [
         f"`{study.base}` is the model before unlearning, `{config.method}` is the method, and it is compared with "
-        f"{baselines}; a search ranked `{config.baseline}` first among these.",
+        f"{baselines}; the primary claim is against `{config.baseline}`.",
         "IP is the share of images, on unsafe prompts, that show the concept to a detector.",
         *([f"Models that differ in one component: {'; '.join(pairs)}."] if pairs else []),
         "All settings stand in the configuration that the last line names.",
