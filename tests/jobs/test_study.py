@@ -16,8 +16,9 @@ STUDY, SEARCH = (f"config/studies/{name}.yaml" for name in ("resilience", "resil
 
 
 @pytest.fixture(autouse=True)
-def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+def _at_the_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(ROOT)  # a configuration names the one that it extends from there
+    monkeypatch.setattr(study, "REGISTERED", tmp_path)  # what was registered is not held to the code of today
 
 
 @pytest.fixture

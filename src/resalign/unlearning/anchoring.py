@@ -1,13 +1,14 @@
-"""Anchoring, a method of this project: the concept gets a substitute's predictions, and all else keeps its own.
+"""Anchoring, a method of this project: the concept gets a substitute's prediction, and all else keeps its own.
 
-Fine-tuning repairs what unlearning has damaged, and the concept comes back with it. So nothing is left to repair: the
-original model's predictions are the targets of both terms, on forgotten images with a substitute prompt, on retained
-images, and on those that users may fine-tune on, with their own prompts. No fine-tuning is simulated. dev/LOG.md,
-2026-11-30, compares it with ResAlign's terms one by one, on networks of handwritten digits; its defaults have not been
-tried at Stable Diffusion's size.
+The hypothesis: fine-tuning repairs what unlearning has damaged beside the concept, and the concept comes back with it;
+the less is damaged, the less comes back. So both targets are the original model's predictions: with a substitute prompt
+on the concept's images, with their own prompts on retained images and on those that users may fine-tune on. No
+fine-tuning is simulated. dev/LOG.md, 2026-11-30, compares it with ResAlign's terms one by one on networks of handwritten
+digits; its defaults have not been tried at Stable Diffusion's size.
 
-Source: the term of the concept is SalUn (Fan 2024, ICLR, arXiv 2310.12508, Eq. 8) with the original model as reference;
-the other is R of [ResAlign, Eq. 3] on more images.
+Source: none has both terms. The first is SalUn's (Fan 2024, ICLR, arXiv 2310.12508, Eq. 8) with the original model as
+its reference; Kumari 2023, ICCV, arXiv 2303.13516, has it on images of the substitute, there the anchor concept. The
+second is R of [ResAlign, Eq. 3] on more images.
 """
 
 from __future__ import annotations
