@@ -3,7 +3,7 @@
 The hypothesis: fine-tuning repairs what unlearning has damaged beside the concept, and the concept comes back with it;
 the less is damaged, the less comes back. So both targets are the original model's predictions: with a substitute prompt
 on the concept's images, with their own prompts on retained images and on those that users may fine-tune on. No
-fine-tuning is simulated. dev/LOG.md, 2026-11-30, compares it with ResAlign's terms one by one on networks of handwritten
+fine-tuning is simulated. dev/LOG.md, 2026-11-30, compares it with the terms of ResAlign on networks of handwritten
 digits; its defaults have not been tried at Stable Diffusion's size.
 
 Source: none has both terms. The first is SalUn's (Fan 2024, ICLR, arXiv 2310.12508, Eq. 8) with the original model as
