@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from resalign.bilevel.hvp import Loss
+from resalign.bilevel.hypergradient import ExampleLoss
 from resalign.contracts import Run
 from resalign.data.images import read_captioned_images
 from resalign.diffusion.batches import EncodedImages, encode
@@ -19,10 +22,13 @@ from resalign.display import drawing
 from resalign.jobs.second_order import SecondOrderJob
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss, harmful_loss
+from resalign.objectives.simulation import by_example
 from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
+from resalign.theory.horizon import Config as HorizonConfig
+from resalign.theory.horizon import horizon_draw
 from resalign.theory.second_order import Config, audit_draw
-from resalign.theory.second_order_figures import audit_figure, gamma_figure
-from resalign.theory.second_order_tables import markdown_tables
+from resalign.theory.second_order_figures import audit_figure, gamma_figure, horizon_figure
+from resalign.theory.second_order_tables import horizon_tables, markdown_tables
 
 
 def main() -> None:
@@ -32,13 +38,14 @@ def main() -> None:
     arguments = parse_arguments(__doc__, SecondOrderJob)
     job, output, settings = arguments.job, arguments.output, arguments.job.report
     config = Config.parse(job.audit, where="second order audit")
+    horizon = HorizonConfig.parse(job.horizon, where="horizon")
     with running(arguments, inputs=job.paths()):
         loaded = load_pipeline(Path(job.model), device=arguments.job.device)
         folders = {"forget": job.forget, "pool": job.pool}
         data = {name: encoded(loaded, Path(folder), job.pixels, name) for name, folder in folders.items()}
         denoiser = loaded.denoiser.double()
         start = named_weights(denoiser)
-        audits, sweeps = [], []
+        audits, sweeps, horizons, costs = [], [], [], []
         for position in progress_bar("second-order audit")(range(len(config.draws))):
             draw = config.draws[position]
             run = Run(draw)
@@ -50,15 +57,31 @@ def main() -> None:
             rows, sweep = audit_draw(*losses, start, config, draw)
             audits += rows
             sweeps += sweep
+            pool = partial(drawn_loss, denoiser, data["pool"], run.generator("second order", "horizon"))
+            found = horizon_draw(losses[0], pool, start, horizon, draw, batch_size=config.batch_size)
+            horizons += found[0]
+            costs += found[1]
         # The files are what tables and figures are made from: a reader can make them again.
-        for name, found in (("audit", audits), ("gamma", sweeps)):
-            pd.DataFrame([asdict(row) for row in found]).to_csv(
-                output / f"{name}.csv", index=False, float_format="%.8g"
-            )
-        audit, gamma = pd.read_csv(output / "audit.csv"), pd.read_csv(output / "gamma.csv")
-        (output / "table.md").write_text(markdown_tables(audit, gamma), encoding="utf-8")
+        tables: dict[str, list[Any]] = {"audit": audits, "gamma": sweeps, "horizon": horizons, "costs": costs}
+        frames = {}
+        for name, rows in tables.items():
+            written = pd.DataFrame([asdict(row) for row in rows])
+            written.to_csv(output / f"{name}.csv", index=False, float_format="%.8g")
+            frames[name] = pd.read_csv(output / f"{name}.csv")
+        audit, gamma, compared, cost = frames.values()
+        text = markdown_tables(audit, gamma) + "\n" + horizon_tables(compared, cost)
+        (output / "table.md").write_text(text, encoding="utf-8")
         drawing.save(audit_figure(audit, gamma, settings), output / "audit", settings)
         drawing.save(gamma_figure(gamma, settings), output / "gamma", settings)
+        drawing.save(horizon_figure(compared, settings), output / "horizon", settings)
+
+
+def drawn_loss(
+    denoiser: torch.nn.Module, images: EncodedImages, stream: torch.Generator, batch_size: int
+) -> tuple[Loss, tuple[ExampleLoss, ...]]:
+    """L_FT on a new batch, whole and by example."""
+    batch = images.draw_stratified(batch_size, stream)
+    return partial(denoising_loss, denoiser, batch=batch), by_example(denoiser, batch)
 
 
 def encoded(loaded: LoadedPipeline, folder: Path, pixels: int, name: str) -> EncodedImages:

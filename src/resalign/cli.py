@@ -40,7 +40,7 @@ examples:
   resalign attack unlearned --attack lora --train my/images --heldout my/other-images --output attacked
   resalign audit unlearned --configfile config/demo.yaml
 
-Options after -- are passed on to Snakemake (demo, audit, export).
+Options after -- are passed on to Snakemake (demo, audit, export, compare-hypergradients).
 """
 
 
@@ -99,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
     audit = _command(commands, "audit", _audit, "attack a released model and write its resilience card")
     export = _command(commands, "export", _export, "write an unlearned model of an experiment, with a model card")
     convert = _command(commands, "convert", _convert, "write a pipeline folder of a checkpoint in CompVis' names")
+    compare = _command(commands, "compare-hypergradients", _compare, "hold estimators against exact derivatives")
     for name, (_, text) in SCRIPTS.items():
         commands.add_parser(name, help=text, add_help=False)
     _training(unlearn, "method", "unlearning", "resalign", IMAGE_SETS)
@@ -117,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument("checkpoint", type=Path, help="file with names as model.diffusion_model.…")
     convert.add_argument("--base", type=Path, required=True, metavar="PIPELINE", help="what it is a change of")
     convert.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
-    for workflow in (demo, audit, export):
+    for workflow in (demo, audit, export, compare):
         workflow.add_argument("--cores", type=int, default=os.cpu_count(), help="most cores to use; default: all")
         workflow.add_argument("-n", "--dry-run", action="store_true", help="print the plan and run nothing")
     for workflow in (audit, export):
@@ -260,6 +261,10 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
 def _demo(options: argparse.Namespace) -> int:
     quiet = [] if options.dry_run else ["--quiet", "rules", "host"]
     return _snakemake(options, Path(WORLDS[options.world]), quiet, "demo")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    return _snakemake(options, Path(WORLDS["digits"]), [], "second_order")
 
 
 def _audit(options: argparse.Namespace) -> int:

@@ -22,7 +22,19 @@ from tests.conftest import write_captioned_images
 from tests.scripts.conftest import settings_put_back
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("demo", "unlearn", "attack", "audit", "export", "convert", "doctor", "costs", "verify", "recover")
+COMMANDS = (
+    "demo",
+    "unlearn",
+    "attack",
+    "audit",
+    "export",
+    "convert",
+    "compare-hypergradients",
+    "doctor",
+    "costs",
+    "verify",
+    "recover",
+)
 DEMO = "config/demo.yaml"
 
 

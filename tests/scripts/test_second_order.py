@@ -11,8 +11,9 @@ import pytest
 
 from resalign.config.plan import Plan
 from resalign.jobs import second_order
+from resalign.theory.horizon import HorizonRow
 from resalign.theory.second_order import Row, SweepRow
-from resalign.theory.second_order_tables import markdown_tables
+from resalign.theory.second_order_tables import horizon_tables, markdown_tables
 
 from .conftest import Workshop, load_script
 
@@ -31,6 +32,13 @@ SMALL: dict[str, Any] = {
     "sweep_points": 3,
     "reference_steps": 4,
 }
+MINRES = {"name": "minres", "steps": 20}
+SHORT: dict[str, Any] = {
+    "simulated_steps": [1, 2],
+    "at": 2,
+    "batch_sizes": [3],
+    "solvers": ["identity", MINRES, "nystrom", "fisher"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +47,7 @@ def audited(
 ) -> Callable[[], tuple[Path, dict[str, Any]]]:
     job = second_order.SecondOrderJob.of(tiny_plan()).plain()
     job["audit"] |= SMALL
+    job["horizon"] |= SHORT
 
     def run() -> tuple[Path, dict[str, Any]]:
         shop = Workshop(tmp_path_factory.mktemp("audit"), {"second_order": load_script("second_order")})
@@ -54,8 +63,8 @@ def done(audited: Callable[[], tuple[Path, dict[str, Any]]]) -> tuple[Path, dict
 
 
 def test_everything_that_the_rule_declares_is_written(done: tuple[Path, dict[str, Any]]) -> None:
-    figures = {f"{name}.{suffix}" for name in ("audit", "gamma") for suffix in ("png", "svg")}
-    rest = {"audit.csv", "gamma.csv", "table.md", "run.json", "timing.json", "hashes.json"}
+    figures = {f"{name}.{suffix}" for name in ("audit", "gamma", "horizon") for suffix in ("png", "svg")}
+    rest = {"audit.csv", "gamma.csv", "horizon.csv", "costs.csv", "table.md", "run.json", "timing.json", "hashes.json"}
     assert {path.name for path in done[0].iterdir()} == figures | rest
     record = json.loads((done[0] / "run.json").read_text())
     assert record["job"] == done[1]
@@ -68,7 +77,23 @@ def test_the_tables_are_whole(done: tuple[Path, dict[str, Any]]) -> None:
     assert list(sweep) == [field.name for field in dataclasses.fields(SweepRow)]
     assert len(audit) == 2 * 2 * (2 + 4 * 4 * 2)
     assert len(sweep) == 2 * 3 * 5
-    assert (done[0] / "table.md").read_text() == markdown_tables(audit, sweep)
+    horizon, costs = (pd.read_csv(done[0] / f"{name}.csv") for name in ("horizon", "costs"))
+    assert list(horizon) == [field.name for field in dataclasses.fields(HorizonRow)]
+    # Two rules of γ by gradient descent and one by Adam; at one T two rules over another batch.
+    assert len(horizon) == 2 * len(SHORT["solvers"]) * (2 * 3 + 2)
+    assert list(costs["solver"]) == ["unrolled", *horizon["solver"].drop_duplicates()] * 2
+    assert (costs["seconds"] > 0).all()
+    tables = markdown_tables(audit, sweep) + "\n" + horizon_tables(horizon, costs)
+    assert (done[0] / "table.md").read_text() == tables
+
+
+def test_over_one_batch_the_comparison_agrees_with_the_audit(done: tuple[Path, dict[str, Any]]) -> None:
+    # Another optimizer or batch than the audit's changes the error; the same problem has the same estimate.
+    horizon = pd.read_csv(done[0] / "horizon.csv")
+    own = horizon[(horizon["optimizer"] == "sgd") & (horizon["simulated_steps"] == 2) & (horizon["solver"] == "fisher")]
+    assert own["relative_error"].nunique() == len(own) == 2 * 2 * 2
+    converged = horizon[(horizon["optimizer"] == "sgd") & (horizon["batch"] == 0) & (horizon["solver"] == "minres 20")]
+    assert (converged["relative_error"] < 0.5).all()
 
 
 def test_the_two_references_agree_on_a_real_network(done: tuple[Path, dict[str, Any]]) -> None:
@@ -89,5 +114,5 @@ def test_the_same_job_gives_the_same_bytes(
     done: tuple[Path, dict[str, Any]], audited: Callable[[], tuple[Path, dict[str, Any]]]
 ) -> None:
     again = audited()[0]
-    for name in ("audit.csv", "gamma.csv", "table.md", "audit.svg", "gamma.png", "run.json"):
+    for name in ("audit.csv", "gamma.csv", "horizon.csv", "audit.svg", "gamma.png", "horizon.png", "run.json"):
         assert (again / name).read_bytes() == (done[0] / name).read_bytes(), name

@@ -11,6 +11,7 @@ import torch
 
 from resalign.bilevel.adaptation import adapt
 from resalign.bilevel.hvp import Loss
+from resalign.bilevel.hypergradient import ExampleLoss
 from resalign.bilevel.krylov import krylov_space
 from resalign.bilevel.solution import System
 from resalign.bilevel.solving import solve
@@ -23,6 +24,8 @@ from resalign.bilevel.unrolled import (
 from resalign.config.strict import ConfigError
 from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
+from resalign.theory.horizon import Config as Horizon
+from resalign.theory.horizon import horizon_draw
 from resalign.theory.second_order import Config, Row, SweepRow, audit_draw, solver_config
 from tests.bilevel.problems import SIZE, Vector, named, quadratic, stacked, symmetric, vector
 from tests.nearness import assert_near
@@ -349,3 +352,73 @@ def test_the_sweeps_ends_are_in_it() -> None:
 def test_what_cannot_be_audited_is_refused_first(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Config.parse({**SMALL, **settings}, where="test")
+
+
+# --- over horizons ----------------------------------------------------------------------------------------------------
+
+
+def test_over_a_horizon_every_estimate_is_held_against_the_derivative_through_every_step() -> None:
+    outer, inner = losses()
+    drawn: list[int] = []
+
+    def inner_of(batch_size: int) -> tuple[Loss, tuple[ExampleLoss, ...]]:
+        drawn.append(batch_size)
+        return quadratic(INNER + (0.1 * np.eye(SIZE) if len(drawn) > 1 else 0), CENTRE), ()
+
+    settings = {"simulated_steps": [1, 4], "rates": {"sgd": LR}, "solvers": ["identity", "minres"], "at": 4}
+    config = Horizon.parse({**settings, "batch_sizes": [3]}, where="test")
+    rows, costs = horizon_draw(outer, inner_of, named(START), config, 0, batch_size=2)
+    assert drawn == [2, 3]
+    assert [(cost.solver, cost.products) for cost in costs] == [("unrolled", 4), ("identity", 0), ("minres 5", 5)]
+    assert all(cost.seconds > 0 for cost in costs)
+    for row in rows:
+        g, h, gamma = outer_gradient(row.simulated_steps), exact(row.simulated_steps), row.gamma
+        if row.gamma_rule == "matched":
+            assert gamma == row.simulated_steps * LR
+        if row.solver == "identity":
+            assert row.relative_error == pytest.approx(relative_error(g, h), rel=1e-9)
+        elif not row.batch:
+            assert row.state in ("max_steps", "converged")
+            close = np.linalg.solve(np.eye(SIZE) + gamma * INNER, g)
+            assert abs(row.relative_error - relative_error(close, h)) <= 3 * row.relative_residual * np.linalg.norm(
+                np.linalg.inv(np.eye(SIZE) + gamma * INNER), 2
+            ) * np.linalg.norm(g) / np.linalg.norm(h)
+    other = [row for row in rows if row.batch]
+    assert {(row.simulated_steps, row.batch) for row in other} == {(4, 3)}
+    same = {(r.solver, r.gamma_rule): r.relative_error for r in rows if r.simulated_steps == 4 and not r.batch}
+    assert all((same[r.solver, r.gamma_rule] == r.relative_error) == (r.solver == "identity") for r in other)
+
+
+def test_a_rule_or_a_solver_that_gives_up_is_a_row() -> None:
+    outer, _ = losses()
+    concave = quadratic(-np.eye(SIZE), CENTRE)
+    settings = {"simulated_steps": [4], "rates": {"sgd": LR}, "solvers": ["conjugate_gradient"], "batch_sizes": []}
+    rows, costs = horizon_draw(
+        outer, lambda _: (concave, ()), named(START), Horizon.parse(settings, where="test"), 0, batch_size=2
+    )
+    # γ = 4η is 1.2, and I − 1.2 I is not positive definite.
+    assert [(row.gamma_rule, row.state) for row in rows] == [
+        ("matched", "raised"),
+        ("matched_displacement", "converged"),
+    ]
+    assert math.isnan(rows[0].relative_error)
+    assert not costs
+
+
+def test_adams_derivative_is_another_than_gradient_descents() -> None:
+    outer, inner = curved()
+    settings = {"simulated_steps": [6], "rates": {"sgd": 0.02, "adam": 0.02}, "solvers": ["identity"]}
+    rows, _ = horizon_draw(
+        outer,
+        lambda _: (inner, ()),
+        named(START),
+        Horizon.parse({**settings, "batch_sizes": []}, where="test"),
+        0,
+        batch_size=2,
+    )
+    assert [(row.optimizer, row.gamma_rule) for row in rows] == [
+        ("sgd", "matched"),
+        ("sgd", "matched_displacement"),
+        ("adam", "matched_displacement"),
+    ]
+    assert rows[0].relative_error == rows[1].relative_error != rows[2].relative_error

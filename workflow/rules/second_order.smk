@@ -1,6 +1,7 @@
 # No part of any experiment: `snakemake --cores 1 --configfile config/demo.yaml -- second_order` holds the hypergradient
-# estimators against unrolled differentiation and central differences on the experiment's base model, and sweeps γ. It
-# needs the graph of a whole fine-tuning in float64: a small model's.
+# estimators against the derivative through every step and central differences on the experiment's base model, sweeps γ,
+# and compares them over up to 300 steps; `resalign compare-hypergradients` runs it. Weights of every step are held in
+# float64, and Adam's moments: a small model's.
 from resalign.jobs import second_order
 
 SECOND_ORDER = second_order.SecondOrderJob.of(PLAN)
@@ -14,8 +15,12 @@ rule second_order:
     output:
         audit=f"{RESULT}/second-order/audit.csv",
         gamma=f"{RESULT}/second-order/gamma.csv",
+        horizon=f"{RESULT}/second-order/horizon.csv",
+        costs=f"{RESULT}/second-order/costs.csv",
         table=f"{RESULT}/second-order/table.md",
-        figures=expand(f"{RESULT}/second-order/{{name}}.{{suffix}}", name=["audit", "gamma"], suffix=["png", "svg"]),
+        figures=expand(
+            f"{RESULT}/second-order/{{name}}.{{suffix}}", name=["audit", "gamma", "horizon"], suffix=["png", "svg"]
+        ),
         record=f"{RESULT}/second-order/run.json",
         timing=f"{RESULT}/second-order/timing.json",
     log:

@@ -17,6 +17,7 @@ class SecondOrderJob(Job):
     """A job of scripts/second_order.py."""
 
     audit: dict[str, Any]  # settings of resalign.theory.second_order.Config
+    horizon: dict[str, Any]  # settings of resalign.theory.horizon.Config
     report: ReportConfig
     pixels: int
     device: str
@@ -29,7 +30,8 @@ class SecondOrderJob(Job):
         """The job of an experiment; its grids are the audit's defaults."""
         config = plan.experiment.config
         return cls(
-            audit=_config().model_dump(mode="json"),
+            audit=_config("second_order").model_dump(mode="json"),
+            horizon=_config("horizon").model_dump(mode="json"),
             report=config.report,
             pixels=config.pixels,
             device=plan.experiment.resources("unlearn").device,
@@ -40,9 +42,9 @@ class SecondOrderJob(Job):
 
 
 def modules() -> tuple[str, ...]:
-    """Modules that the audit finds by name."""
-    return tuple(_config().modules)
+    """Modules that are found by name."""
+    return tuple(dict.fromkeys((*_config("second_order").modules, *_config("horizon").modules)))
 
 
-def _config() -> Any:
-    return registry.member("theory", "second_order").Config()
+def _config(name: str) -> Any:
+    return registry.member("theory", name).Config()

@@ -230,16 +230,12 @@ class Simulation:
             found = in_float32(loss)
             return lambda point: found(outer.weights(point) if is_outer and outer else point)
 
-        examples = tuple(
-            ExampleLoss(
-                at(partial(denoising_loss, self._denoiser, batch=batch[i : i + 1])),
-                weight / len(batch),
-                batch.target[i].numel(),
-            )
-            for batch, weight in zip(batches, (1.0, self._config.prior_weight), strict=False)
-            for i in range(len(batch))
-        )
-        return {"loss": at(partial(self._loss, batches)), "examples": examples}
+        weighted = zip(batches, (1.0, self._config.prior_weight), strict=False)
+        examples = [e for batch, weight in weighted for e in by_example(self._denoiser, batch, weight)]
+        return {
+            "loss": at(partial(self._loss, batches)),
+            "examples": tuple(example._replace(loss=at(example.loss)) for example in examples),
+        }
 
     def _parametrisation(self, theta: Params) -> Parametrisation:
         """The variables of the simulated user's own."""
@@ -270,3 +266,10 @@ class Simulation:
 
 def _pick(choices: Sequence[T], stream: torch.Generator) -> T:
     return choices[int(torch.randint(len(choices), (1,), generator=stream))]
+
+
+def by_example(denoiser: torch.nn.Module, batch: NoisyBatch, weight: float = 1.0) -> tuple[ExampleLoss, ...]:
+    """The denoising loss of a batch, times a weight, as the losses of its examples."""
+    elements, share = batch.target[0].numel(), weight / len(batch)
+    parts = (batch[i : i + 1] for i in range(len(batch)))
+    return tuple(ExampleLoss(partial(denoising_loss, denoiser, batch=part), share, elements) for part in parts)

@@ -16,7 +16,7 @@ from matplotlib.ticker import LogFormatterMathtext, LogLocator, NullLocator
 from resalign.config.report import ReportConfig
 from resalign.display import drawing
 from resalign.display.drawing import INK, MUTED, RULE, SURFACE, Style
-from resalign.theory.second_order import FIRST_ORDER, FIXED, MATCHED, UNROLLED
+from resalign.theory.second_order import FIRST_ORDER, FIXED, MATCHED, MATCHED_DISPLACEMENT, UNROLLED
 from resalign.theory.second_order_tables import TITLES, estimators
 
 PRINTED = "richardson_printed"
@@ -127,6 +127,31 @@ def gamma_figure(sweep: pd.DataFrame, settings: ReportConfig) -> Figure:
         if not solved.all():
             _unsolved(axes[1], float(solved.index[~solved].min()), float(sweep["gamma"].max()))
         _legend(figure, estimators(sweep), settings, kinds=("diverged", "raised", "elsewhere"))
+    return figure
+
+
+def horizon_figure(horizon: pd.DataFrame, settings: ReportConfig) -> Figure:
+    """Relative error against T: by gradient descent at each rule of γ, and by Adam.
+
+    Args:
+        horizon: Rows of :class:`~resalign.theory.horizon.HorizonRow`.
+        settings: Size, type, colours.
+    """
+    own = horizon[horizon["batch"] == 0].rename(columns={"solver": "estimator"})
+    kinds = own.groupby(["optimizer", "gamma_rule"], sort=False)
+    names = {"sgd": "Gradient descent", "adam": "Adam", MATCHED: "γ = Tη", MATCHED_DISPLACEMENT: "γ matched to Δ"}
+    with drawing.theme(settings):
+        figure, axes = _panels(len(kinds), settings)
+        for axis, ((optimizer, rule), frame) in zip(axes, kinds, strict=True):
+            first = frame["estimator"] == FIRST_ORDER
+            _first_order(axis, frame[first], "simulated_steps", "relative_error")
+            _lines(axis, frame[~first], "simulated_steps", "relative_error", _ERRORS, settings)
+            ticks = sorted(set(frame["simulated_steps"]))
+            axis.set_xticks(ticks, [str(value) for value in ticks])
+            axis.set_xlabel("simulated steps T")
+            axis.set_title(f"{names[str(optimizer)]}, {names[str(rule)]}", pad=18)
+        axes[0].set_ylabel("relative error")
+        _legend(figure, estimators(own), settings, kinds=("diverged", "raised"))
     return figure
 
 

@@ -31,6 +31,51 @@ def markdown_tables(audit: pd.DataFrame, sweep: pd.DataFrame) -> str:
     return f"{_matched_table(audit, k)}\n{_grid_table(audit, steps)}"
 
 
+def horizon_tables(horizon: pd.DataFrame, costs: pd.DataFrame) -> str:
+    """Three tables in Markdown: the error over T, over the batch of H at one T, and what an estimate takes.
+
+    Args:
+        horizon: Rows of :class:`~resalign.theory.horizon.HorizonRow`.
+        costs: Rows of :class:`~resalign.theory.horizon.CostRow`.
+    """
+    rules = {("sgd", MATCHED): "γ = Tη", ("sgd", MATCHED_DISPLACEMENT): "γ matched to Δ"}
+    rules |= {("adam", MATCHED_DISPLACEMENT): "γ matched to Δ"}
+    draws, own = horizon["draw"].nunique(), horizon[horizon["batch"] == 0]
+    parts = [
+        f"Relative error to the derivative through every step, mean over {draws} draws. ✗: diverged in at least one."
+    ]
+    for (optimizer, rule), text in rules.items():
+        rows = own[(own["optimizer"] == optimizer) & (own["gamma_rule"] == rule)]
+        if len(rows):
+            name = {"sgd": "Gradient descent", "adam": "Adam"}[optimizer]
+            parts.append(f"{name}, η = {rows['lr'].iloc[0]:g}, {text}:")
+            parts.append(_error_table(rows, "simulated_steps", "T = {}"))
+    other = horizon[(horizon["optimizer"] == "sgd") & (horizon["gamma_rule"] == MATCHED)]
+    steps = sorted(set(other.loc[other["batch"] > 0, "simulated_steps"]))
+    for at in steps:
+        parts.append(f"H over another batch than was fine-tuned on, gradient descent, T = {at}, γ = Tη; 0: the same:")
+        parts.append(_error_table(other[other["simulated_steps"] == at], "batch", "{} examples"))
+    parts.append("What an estimate takes there, means over draws; memory above what was held before:")
+    means = costs.groupby("solver", sort=False)[["products", "seconds", "peak_megabytes"]].mean()
+    lines = [[str(name), *map(number, row)] for name, row in zip(means.index, means.to_numpy(), strict=True)]
+    return "\n\n".join([*parts, markdown(("estimate", "products", "seconds", "MB"), lines)])
+
+
+def _error_table(rows: pd.DataFrame, column: str, head: str) -> str:
+    """One line a solver, one column a value."""
+    values, lines = sorted(set(rows[column])), []
+    for solver in rows["solver"].drop_duplicates():
+        at = [rows[(rows["solver"] == solver) & (rows[column] == value)] for value in values]
+        lines.append([str(solver), *map(_error, at)])
+    return markdown(("solver", *(head.format(value) for value in values)), lines).rstrip("\n")
+
+
+def _error(rows: pd.DataFrame) -> str:
+    raised = int((rows["state"] == "raised").sum())
+    text = f"raised {raised} of {len(rows)}" if raised else number(float(rows["relative_error"].mean()))
+    return text + " ✗" * bool((rows["state"] == "diverged").any())
+
+
 def _matched_table(audit: pd.DataFrame, k: int) -> str:
     """One line an estimator and T, γ = Tη, K products."""
     title = (
@@ -71,9 +116,7 @@ def _grid_table(audit: pd.DataFrame, steps: int) -> str:
             for rule, gamma in keys:
                 rows = of_solver[of_solver["gamma_rule"] == rule]
                 rows = rows[rows["gamma"] == gamma] if rule == FIXED else rows
-                raised = int((rows["state"] == "raised").sum())
-                cell = f"raised {raised} of {len(rows)}" if raised else number(rows["relative_error"].mean())
-                cells.append(cell + (" ✗" if (rows["state"] == "diverged").any() else ""))
+                cells.append(_error(rows))
             lines.append([TITLES.get(name, name), str(k), *cells])
     return f"{title}\n\n{markdown(head, lines)}"
 

@@ -1,0 +1,210 @@
+"""Hypergradient estimators over horizons, from one simulated step to hundreds, by gradient descent and by Adam."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from resalign.bilevel.envelope import Envelope, matched
+from resalign.bilevel.hvp import Loss
+from resalign.bilevel.hypergradient import ExampleLoss, FineTuned, Hypergradient, merged_hypergradient
+from resalign.bilevel.krylov import stacked
+from resalign.bilevel.solving import SolverConfig, solve, solver_module
+from resalign.bilevel.unrolled import Descent, unrolled_hypergradient
+from resalign.config.strict import Strict
+from resalign.lazy import torch
+from resalign.tensors.params import Params
+from resalign.tensors.steps import DivergenceError
+from resalign.theory.second_order import MATCHED, MATCHED_DISPLACEMENT, UNROLLED
+
+# L_FT on a batch of so many examples, whole and by example; each call draws another one.
+Inner = Callable[[int], tuple[Loss, tuple[ExampleLoss, ...]]]
+
+
+class Config(Strict):
+    """The simulated fine-tunings and the estimators."""
+
+    simulated_steps: tuple[int, ...] = Field((1, 3, 10, 30, 100, 300), min_length=1, description="T")
+    rates: dict[Descent, float] = Field({"sgd": 5e-3, "adam": 1e-3}, min_length=1, description="η by optimizer")
+    solvers: tuple[SolverConfig, ...] = Field(
+        default=(
+            "identity",
+            "richardson",
+            "conjugate_gradient",
+            "minres",
+            {"name": "minres", "steps": 20},
+            "nystrom",
+            {"name": "nystrom", "sketch": 19},
+            "fisher",
+        ),
+        validate_default=True,
+    )
+    at: int = Field(10, gt=0, description="T, by gradient descent, at which other batches and costs are measured")
+    batch_sizes: tuple[int, ...] = Field(
+        (4, 16, 64), description="examples of another batch than was fine-tuned on, over which H is taken"
+    )
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Solver modules, which are loaded by name."""
+        return tuple(dict.fromkeys(map(solver_module, self.solvers)))
+
+
+@dataclass(frozen=True)
+class HorizonRow:
+    """One estimate of dL_harm(θ_T(θ))/dθ, held against the derivative through every step.
+
+    Attributes:
+        draw: Seed of the batches.
+        optimizer: Of the simulated fine-tuning.
+        lr: η.
+        simulated_steps: T.
+        solver: Its name and the products that it takes, such as ``minres 5``.
+        batch: Examples of another batch over which H is taken; 0 for the batch that was fine-tuned on.
+        gamma_rule: ``matched`` is γ = Tη, of gradient descent alone; ``matched_displacement`` is −‖Δ‖²/⟨∇L_FT(θ_T), Δ⟩.
+        gamma: γ; NaN where the rule finds none.
+        cosine: Of the angle to the derivative h.
+        relative_error: ‖x − h‖ / ‖h‖.
+        relative_residual: ‖g − (I + γH)x‖ / ‖g‖.
+        state: The solver's, or ``raised`` if it, or the rule of γ, gave up: then every result is NaN.
+    """
+
+    draw: int
+    optimizer: str
+    lr: float
+    simulated_steps: int
+    solver: str
+    batch: int
+    gamma_rule: str
+    gamma: float
+    cosine: float
+    relative_error: float
+    relative_residual: float
+    state: str
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """What one estimate takes.
+
+    Attributes:
+        draw: Seed of the batches.
+        solver: As in :class:`HorizonRow`; ``unrolled`` is the derivative through every step.
+        products: Hessian products; ``unrolled`` has as many gradients besides.
+        seconds: Wall clock.
+        peak_megabytes: Memory above what was held before; NaN where the system does not tell.
+    """
+
+    draw: int
+    solver: str
+    products: int
+    seconds: float
+    peak_megabytes: float
+
+
+def title(config: SolverConfig) -> str:
+    """``minres 5``; the name alone where a solver cannot be told to take more products."""
+    settings: Any = config
+    return f"{settings.name} {settings.products}" if settings.products > 1 else str(settings.name)
+
+
+def horizon_draw(
+    outer_loss: Loss, inner: Inner, start: Params, config: Config, draw: int, *, batch_size: int
+) -> tuple[list[HorizonRow], list[CostRow]]:
+    """Every estimator at every T by both optimizers; at one T over other batches, too, and what each costs.
+
+    Args:
+        outer_loss: L_harm as a function of the weights.
+        inner: Draws L_FT.
+        start: The weights θ.
+        config: The grids.
+        draw: The seed that the losses were drawn by.
+        batch_size: Examples of the batch that is fine-tuned on.
+
+    Raises:
+        DivergenceError: If a simulated fine-tuning diverges: no estimate can be held against it.
+    """
+    rows: list[HorizonRow] = []
+    costs: list[CostRow] = []
+    own = inner(batch_size)
+    others = {size: inner(size) for size in config.batch_sizes}
+    for optimizer, lr, steps in (
+        (name, lr, steps) for name, lr in config.rates.items() for steps in config.simulated_steps
+    ):
+        with _measured() as cost:
+            adapted, h = unrolled_hypergradient(outer_loss, own[0], start, lr=lr, steps=steps, optimizer=optimizer)
+        is_measured = optimizer == "sgd" and steps == config.at
+        if is_measured:
+            costs.append(CostRow(draw, UNROLLED, steps, *cost()))
+        rules = (MATCHED, MATCHED_DISPLACEMENT) if optimizer == "sgd" else (MATCHED_DISPLACEMENT,)
+        batches = {0: own} | (others if is_measured else {})
+        for rule, solver, size in itertools.product(rules, config.solvers, batches):
+            loss, examples = batches[size]
+            tuned = FineTuned(start, start, adapted, lambda _, psi: psi, loss, examples=examples)
+            with _measured() as cost:
+                gamma, found = _estimate(outer_loss, tuned, solver, steps * lr if rule == MATCHED else None)
+            setting = (draw, optimizer, lr, steps, title(solver), size, rule, gamma)
+            rows.append(HorizonRow(*setting, *_results(found, h)))
+            if is_measured and found and (rule, size) == (MATCHED, 0):
+                costs.append(CostRow(draw, title(solver), found.products, *cost()))
+    return rows, costs
+
+
+def _estimate(
+    outer_loss: Loss, tuned: FineTuned, solver: SolverConfig, gamma: float | None
+) -> tuple[float, Hypergradient | None]:
+    """An estimate at a given γ, or at the one that matches the displacement; None where something gave up."""
+    used = [math.nan]
+
+    def rule(envelope: Envelope) -> float:
+        used[0] = gamma if gamma is not None else matched(envelope)
+        return used[0]
+
+    try:
+        found = merged_hypergradient(outer_loss, tuned, gamma=rule, solve=partial(solve, config=solver))
+    except DivergenceError:
+        return used[0], None
+    return used[0], found
+
+
+def _results(found: Hypergradient | None, h: Params) -> tuple[float, float, float, str]:
+    if found is None:
+        return math.nan, math.nan, math.nan, "raised"
+    x, exact, solution = stacked(found.value), stacked(h), found.solution
+    cosine = float(x @ exact / (x.norm() * exact.norm()))
+    return cosine, float((x - exact).norm() / exact.norm()), solution.relative_residual, solution.state
+
+
+@contextlib.contextmanager
+def _measured() -> Iterator[Callable[[], tuple[float, float]]]:
+    """Within the block, time and memory are measured; what it gives returns both, after the block."""
+    before, begun = _resident(reset=True), time.monotonic()
+    found: list[float] = []
+    yield lambda: (found[0], found[1])
+    found += [time.monotonic() - begun, _resident() - before]
+
+
+def _resident(*, reset: bool = False) -> float:
+    """The largest resident memory since the last reset, or CUDA's, in megabytes; at a reset what is held now."""
+    if torch.cuda.is_available():
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated() / 2**20
+    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not (status.is_file() and clear.is_file()):
+        return math.nan
+    if reset:
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed is given back, or it would be used again unseen
+        clear.write_text("5", encoding="ascii")
+    (line,) = (line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+    return float(line.split()[1]) / 1024
