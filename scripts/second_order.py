@@ -58,7 +58,7 @@ def main() -> None:
             audits += rows
             sweeps += sweep
             pool = partial(drawn_loss, denoiser, data["pool"], run.generator("second order", "horizon"))
-            found = horizon_draw(losses[0], pool, start, horizon, draw, batch_size=config.batch_size)
+            found = horizon_draw(losses[0], pool, start, horizon, draw)
             horizons += found[0]
             costs += found[1]
         # The files are what tables and figures are made from: a reader can make them again.

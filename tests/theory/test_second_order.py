@@ -367,8 +367,8 @@ def test_over_a_horizon_every_estimate_is_held_against_the_derivative_through_ev
 
     settings = {"simulated_steps": [1, 4], "rates": {"sgd": LR}, "solvers": ["identity", "minres"], "at": 4}
     config = Horizon.parse({**settings, "batch_sizes": [3]}, where="test")
-    rows, costs = horizon_draw(outer, inner_of, named(START), config, 0, batch_size=2)
-    assert drawn == [2, 3]
+    rows, costs = horizon_draw(outer, inner_of, named(START), config, 0)
+    assert drawn == [4, 3]
     assert [(cost.solver, cost.products) for cost in costs] == [("unrolled", 4), ("identity", 0), ("minres 5", 5)]
     assert all(cost.seconds > 0 for cost in costs)
     for row in rows:
@@ -393,9 +393,7 @@ def test_a_rule_or_a_solver_that_gives_up_is_a_row() -> None:
     outer, _ = losses()
     concave = quadratic(-np.eye(SIZE), CENTRE)
     settings = {"simulated_steps": [4], "rates": {"sgd": LR}, "solvers": ["conjugate_gradient"], "batch_sizes": []}
-    rows, costs = horizon_draw(
-        outer, lambda _: (concave, ()), named(START), Horizon.parse(settings, where="test"), 0, batch_size=2
-    )
+    rows, costs = horizon_draw(outer, lambda _: (concave, ()), named(START), Horizon.parse(settings, where="test"), 0)
     # γ = 4η is 1.2, and I − 1.2 I is not positive definite.
     assert [(row.gamma_rule, row.state) for row in rows] == [
         ("matched", "raised"),
@@ -414,7 +412,6 @@ def test_adams_derivative_is_another_than_gradient_descents() -> None:
         named(START),
         Horizon.parse({**settings, "batch_sizes": []}, where="test"),
         0,
-        batch_size=2,
     )
     assert [(row.optimizer, row.gamma_rule) for row in rows] == [
         ("sgd", "matched"),

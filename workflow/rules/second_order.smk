@@ -31,7 +31,7 @@ rule second_order:
     resources:
         gpu=RESOURCES["unlearn"].gpu,
         mem_mb=per_attempt(12000),
-        runtime=per_attempt(30),
+        runtime=per_attempt(60),
     params:
         job=literal_param(SECOND_ORDER.text()),
         modules=second_order.modules(),

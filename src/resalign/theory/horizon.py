@@ -34,6 +34,7 @@ Inner = Callable[[int], tuple[Loss, tuple[ExampleLoss, ...]]]
 class Config(Strict):
     """The simulated fine-tunings and the estimators."""
 
+    batch_size: int = Field(4, gt=0, description="examples of L_FT")
     simulated_steps: tuple[int, ...] = Field((1, 3, 10, 30, 100, 300), min_length=1, description="T")
     rates: dict[Descent, float] = Field({"sgd": 5e-3, "adam": 1e-3}, min_length=1, description="η by optimizer")
     solvers: tuple[SolverConfig, ...] = Field(
@@ -51,7 +52,7 @@ class Config(Strict):
     )
     at: int = Field(10, gt=0, description="T, by gradient descent, at which other batches and costs are measured")
     batch_sizes: tuple[int, ...] = Field(
-        (4, 16, 64), description="examples of another batch than was fine-tuned on, over which H is taken"
+        (1, 4, 16), description="examples of another batch than was fine-tuned on, over which H is taken"
     )
 
     @property
@@ -119,7 +120,7 @@ def title(config: SolverConfig) -> str:
 
 
 def horizon_draw(
-    outer_loss: Loss, inner: Inner, start: Params, config: Config, draw: int, *, batch_size: int
+    outer_loss: Loss, inner: Inner, start: Params, config: Config, draw: int
 ) -> tuple[list[HorizonRow], list[CostRow]]:
     """Every estimator at every T by both optimizers; at one T over other batches, too, and what each costs.
 
@@ -129,27 +130,25 @@ def horizon_draw(
         start: The weights θ.
         config: The grids.
         draw: The seed that the losses were drawn by.
-        batch_size: Examples of the batch that is fine-tuned on.
 
     Raises:
         DivergenceError: If a simulated fine-tuning diverges: no estimate can be held against it.
     """
     rows: list[HorizonRow] = []
     costs: list[CostRow] = []
-    own = inner(batch_size)
+    own = inner(config.batch_size)
     others = {size: inner(size) for size in config.batch_sizes}
-    for optimizer, lr, steps in (
-        (name, lr, steps) for name, lr in config.rates.items() for steps in config.simulated_steps
-    ):
+    for (optimizer, lr), steps in itertools.product(config.rates.items(), config.simulated_steps):
         with _measured() as cost:
             adapted, h = unrolled_hypergradient(outer_loss, own[0], start, lr=lr, steps=steps, optimizer=optimizer)
         is_measured = optimizer == "sgd" and steps == config.at
         if is_measured:
             costs.append(CostRow(draw, UNROLLED, steps, *cost()))
         rules = (MATCHED, MATCHED_DISPLACEMENT) if optimizer == "sgd" else (MATCHED_DISPLACEMENT,)
-        batches = {0: own} | (others if is_measured else {})
-        for rule, solver, size in itertools.product(rules, config.solvers, batches):
-            loss, examples = batches[size]
+        settings = list(itertools.product(rules, config.solvers, [0]))
+        settings += itertools.product([MATCHED], config.solvers, others) if is_measured else ()
+        for rule, solver, size in settings:
+            loss, examples = others[size] if size else own
             tuned = FineTuned(start, start, adapted, lambda _, psi: psi, loss, examples=examples)
             with _measured() as cost:
                 gamma, found = _estimate(outer_loss, tuned, solver, steps * lr if rule == MATCHED else None)
