@@ -28,7 +28,7 @@ from resalign.theory.horizon import Config as HorizonConfig
 from resalign.theory.horizon import horizon_draw
 from resalign.theory.second_order import Config, audit_draw
 from resalign.theory.second_order_figures import audit_figure, gamma_figure, horizon_figure
-from resalign.theory.second_order_tables import horizon_tables, markdown_tables
+from resalign.theory.second_order_tables import costs_table, horizon_tables, markdown_tables
 
 
 def main() -> None:
@@ -69,8 +69,9 @@ def main() -> None:
             written.to_csv(output / f"{name}.csv", index=False, float_format="%.8g")
             frames[name] = pd.read_csv(output / f"{name}.csv")
         audit, gamma, compared, cost = frames.values()
-        text = markdown_tables(audit, gamma) + "\n" + horizon_tables(compared, cost)
+        text = markdown_tables(audit, gamma) + "\n" + horizon_tables(compared)
         (output / "table.md").write_text(text, encoding="utf-8")
+        (output / "costs.md").write_text(costs_table(cost), encoding="utf-8")
         drawing.save(audit_figure(audit, gamma, settings), output / "audit", settings)
         drawing.save(gamma_figure(gamma, settings), output / "gamma", settings)
         drawing.save(horizon_figure(compared, settings), output / "horizon", settings)

@@ -21,7 +21,9 @@ from .problems import SIZE, Vector, named, symmetric, vector
 
 RHS = np.random.default_rng(3).normal(size=SIZE)
 GAMMA = 0.5
-NAMES = [module.name for module in pkgutil.iter_modules(solvers.__path__) if module.name != "fisher"]  # has no H
+NAMES = [
+    module.name for module in pkgutil.iter_modules(solvers.__path__) if module.name != "fisher"
+]  # it needs examples
 # How each solver is told to take its time; a new solver runs at its defaults.
 PATIENT: dict[str, dict[str, Any]] = {
     "richardson": {"steps": 400, "rtol": 1e-12},
@@ -115,6 +117,10 @@ class TestEverySolver:
         assert found.relative_residual == pytest.approx(residual(found, curvature), rel=1e-8, abs=1e-12)
         spectrum = np.linalg.eigvalsh(curvature)
         low, high = found.curvature
+        if name == "nystrom":
+            assert math.isnan(low)
+            assert math.isnan(high)
+            return
         assert spectrum[0] - 1e-9 <= low <= high <= spectrum[-1] + 1e-9
         assert high - low > 0.5 * (spectrum[-1] - spectrum[0])  # five products see most of this spectrum
 

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,9 @@ from resalign.bilevel.unrolled import (
 from resalign.config.strict import ConfigError
 from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
+from resalign.theory.horizon import FORWARD, _apart, horizon_draw
 from resalign.theory.horizon import Config as Horizon
-from resalign.theory.horizon import horizon_draw
-from resalign.theory.second_order import Config, Row, SweepRow, audit_draw, solver_config
+from resalign.theory.second_order import UNROLLED, Config, Row, SweepRow, audit_draw, solver_config
 from tests.bilevel.problems import SIZE, Vector, named, quadratic, stacked, symmetric, vector
 from tests.nearness import assert_near
 
@@ -169,7 +170,7 @@ def test_forward_sensitivities_are_the_derivatives_by_every_steps_rate_and_weigh
             outer, terms, named(START), lr=lr, steps=steps, window=window, directions=[named(v) for v in directions]
         )
         parts = range(0, steps, window or steps)
-        for values, expected in ((found.rate, by_rate), (found.weights["prior"], by_weight)):
+        for values, expected in ((found.rate, by_rate), (found.term_weights["prior"], by_weight)):
             assert values == pytest.approx([float(expected[i : i + (window or steps)].sum()) for i in parts], rel=1e-10)
         start = torch.cat([part.reshape(-1) for part in by_start]).numpy()
         assert found.directions == pytest.approx(directions @ start, rel=1e-10)
@@ -311,7 +312,7 @@ def test_a_fine_tuning_that_no_gamma_matches_is_a_marked_row() -> None:
 
 
 def test_a_diverged_fine_tuning_is_no_table() -> None:
-    with pytest.raises(DivergenceError, match="simulated fine-tuning diverged"):
+    with pytest.raises(DivergenceError, match="the fine-tuning diverged"):
         audited(np.eye(SIZE) * 1e200)
 
 
@@ -369,8 +370,8 @@ def test_over_a_horizon_every_estimate_is_held_against_the_derivative_through_ev
     config = Horizon.parse({**settings, "batch_sizes": [3]}, where="test")
     rows, costs = horizon_draw(outer, inner_of, named(START), config, 0)
     assert drawn == [4, 3]
-    assert [(cost.solver, cost.products) for cost in costs] == [("unrolled", 4), ("identity", 0), ("minres 5", 5)]
-    assert all(cost.seconds > 0 for cost in costs)
+    taken = [(UNROLLED, 4), (FORWARD, 4), ("identity", 0), ("minres 5", 5)]
+    assert [(cost.solver, cost.products) for cost in costs] == taken
     for row in rows:
         g, h, gamma = outer_gradient(row.simulated_steps), exact(row.simulated_steps), row.gamma
         if row.gamma_rule == "matched":
@@ -392,7 +393,13 @@ def test_over_a_horizon_every_estimate_is_held_against_the_derivative_through_ev
 def test_a_rule_or_a_solver_that_gives_up_is_a_row() -> None:
     outer, _ = losses()
     concave = quadratic(-np.eye(SIZE), CENTRE)
-    settings = {"simulated_steps": [4], "rates": {"sgd": LR}, "solvers": ["conjugate_gradient"], "batch_sizes": []}
+    settings = {
+        "simulated_steps": [4],
+        "rates": {"sgd": LR},
+        "solvers": ["conjugate_gradient"],
+        "at": 4,
+        "batch_sizes": [],
+    }
     rows, costs = horizon_draw(outer, lambda _: (concave, ()), named(START), Horizon.parse(settings, where="test"), 0)
     # γ = 4η is 1.2, and I − 1.2 I is not positive definite.
     assert [(row.gamma_rule, row.state) for row in rows] == [
@@ -400,12 +407,54 @@ def test_a_rule_or_a_solver_that_gives_up_is_a_row() -> None:
         ("matched_displacement", "converged"),
     ]
     assert math.isnan(rows[0].relative_error)
-    assert not costs
+    assert [cost.solver for cost in costs] == [UNROLLED, FORWARD, "conjugate_gradient 5"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").is_file(), reason="memory is measured on Linux")
+def test_memory_is_what_a_call_holds_at_most_beyond_what_was_held() -> None:
+    held = torch.ones(2**24)  # 64 MB
+
+    def work() -> None:
+        torch.ones(2**25).add_(held[0])  # 128 MB
+
+    seconds, megabytes = _apart(work)
+    if math.isnan(megabytes):
+        pytest.skip("this system does not let a process measure its memory")
+    assert seconds > 0
+    assert 120 < megabytes < 200
+
+
+def test_what_cannot_be_measured_is_no_number() -> None:
+    def broken() -> None:
+        raise MemoryError
+
+    assert all(map(math.isnan, _apart(broken)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"at": 5}, r"at, 5, be in simulated_steps"),
+        ({"rates": {"adam": 1e-3}}, "rates must have sgd"),
+        ({"solvers": ["minres", {"name": "minres", "rtol": 0.1}]}, "must differ in name or products"),
+    ],
+)
+def test_grids_that_do_not_fit_together_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Horizon.parse(settings, where="test")
+
+
+def test_a_fine_tuning_that_diverges_is_no_reference() -> None:
+    convex = quadratic(np.eye(SIZE), CENTRE)
+    with pytest.raises(DivergenceError, match=r"through 400 steps of sgd at 1000 is not finite"):
+        unrolled_hypergradient(convex, convex, named(START), lr=1e3, steps=400)
+    with pytest.raises(DivergenceError, match="is not finite"):
+        forward_sensitivities(convex, {"all": (1.0, convex)}, named(START), lr=1e3, steps=400)
 
 
 def test_adams_derivative_is_another_than_gradient_descents() -> None:
     outer, inner = curved()
-    settings = {"simulated_steps": [6], "rates": {"sgd": 0.02, "adam": 0.02}, "solvers": ["identity"]}
+    settings = {"simulated_steps": [6], "rates": {"sgd": 0.02, "adam": 0.02}, "solvers": ["identity"], "at": 6}
     rows, _ = horizon_draw(
         outer,
         lambda _: (inner, ()),

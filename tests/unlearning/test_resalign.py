@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 from resalign.bilevel.adaptation import adapt
+from resalign.bilevel.hypergradient import exact_hypergradient, merged_hypergradient
+from resalign.bilevel.solution import Solution, System
 from resalign.config import registry
 from resalign.config.strict import ConfigError
 from resalign.contracts import Run, UnlearningData
@@ -410,6 +413,22 @@ def test_the_examples_of_a_simulated_fine_tuning_make_up_its_loss(
     assert len(examples) == (3 if loss == "denoising" else 6)
     assert {example.elements for example in tuned.examples} == {data.pool.latents[0].numel()}
     assert float(sum(examples)) == pytest.approx(float(tuned.loss(weights)), rel=1e-5)
+    # Through the variables of the draw, the gradients that a solver is given make up the loss's.
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def observed(system: System) -> Solution:
+        assert system.examples is not None
+        parts = [scaled(example.gradient, example.share) for example in system.examples()]
+        seen.append({name: sum((part[name] for part in parts), torch.zeros(())) for name in system.rhs})
+        return Solution(dict(system.rhs), 0.0, 0, "first_order")
+
+    function, point, at = merged_hypergradient, weights, dict
+    if adaptation == "lora":
+        function, point, at = exact_hypergradient, tuned.adapted, partial(tuned.weights, tuned.theta)
+    function(lambda w: torch.stack([t.square().sum() for t in w.values()]).sum(), tuned, gamma=0.1, solve=observed)
+    leaves = detached(point, requires_grad=True)
+    whole = gradient(tuned.loss(at(leaves)), leaves)
+    assert norm(add(seen[0], whole, -1.0)) < 1e-4 * norm(whole)
 
 
 @pytest.mark.parametrize(

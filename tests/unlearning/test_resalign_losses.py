@@ -119,7 +119,7 @@ def test_the_hypergradient_is_the_central_difference_through_the_inner_loop(
     for direction, length in ((unrolled, 1e-3), (random, 1e-3)):
         (difference,) = directional_differences(outer, inner, theta, [direction], length=length, **loop)
         assert difference == pytest.approx(float(dot(unrolled, direction)), rel=1e-3)
-        forward = forward_sensitivities(outer, {"": (1.0, inner)}, theta, directions=[direction], **loop)
+        forward = forward_sensitivities(outer, {"fine-tuning": (1.0, inner)}, theta, directions=[direction], **loop)
         assert forward.directions == pytest.approx([float(dot(unrolled, direction))], rel=1e-10)
     # The implicit estimate, γ = Tη, is nearer to it than the first-order one.
     full = FullRank(tuple(theta))

@@ -16,7 +16,7 @@ rule second_order:
         audit=f"{RESULT}/second-order/audit.csv",
         gamma=f"{RESULT}/second-order/gamma.csv",
         horizon=f"{RESULT}/second-order/horizon.csv",
-        costs=f"{RESULT}/second-order/costs.csv",
+        costs=expand(f"{RESULT}/second-order/costs.{{suffix}}", suffix=["csv", "md"]),
         table=f"{RESULT}/second-order/table.md",
         figures=expand(
             f"{RESULT}/second-order/{{name}}.{{suffix}}", name=["audit", "gamma", "horizon"], suffix=["png", "svg"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -142,7 +142,7 @@ def _gradient_at(loss: Loss, point: Params) -> dict[str, torch.Tensor]:
 
 
 def _examples_at(
-    examples: Sequence[ExampleLoss], point: Params, names: Iterable[str]
+    examples: Sequence[ExampleLoss], point: Params, names: Collection[str]
 ) -> Callable[[], list[Example]] | None:
     """Measures every example, with its gradient by the given names."""
 

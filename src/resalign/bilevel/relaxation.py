@@ -48,7 +48,8 @@ def under_relaxed(
         if not left and is_replaced:
             return replace(result, value=zeros_like(result.value)), 0.0
         if not left:
-            remedy = "lower gamma" if halvings else "lower gamma, or set on_divergence: damp"
+            other = "on_divergence: damp" if hasattr(solver, "relaxation") else "solver: minres"
+            remedy = "lower gamma" if halvings else f"lower gamma, or set {other}"
             raise DivergenceError(f"hypergradient of {where}: {state}; {remedy}")
         relaxation, left = relaxation / 2, left - 1
         solver = solver.model_copy(update={"relaxation": relaxation})

@@ -13,6 +13,7 @@ from resalign.tensors.steps import DivergenceError
 
 Product = Callable[[Mapping[str, "torch.Tensor"]], dict[str, "torch.Tensor"]]
 State = Literal["first_order", "converged", "max_steps", "diverged"]
+UNSEEN = (math.nan, math.nan)  # extreme Ritz values of a solver whose products say nothing of them
 
 
 class Example(NamedTuple):
@@ -70,7 +71,7 @@ class Solution:
         state: ``converged`` to the solver's tolerance; ``max_steps``, stopped at its last step; ``diverged``, with a
             residual above that of x = 0 or none that is finite; ``first_order``, nothing was solved.
         curvature: Estimates of (γλ_min, γλ_max) of H from the solver's own products: Ritz values, which lie inside
-            the spectrum; NaN without products.
+            the spectrum; NaN where the products do not show them.
     """
 
     x: dict[str, torch.Tensor]

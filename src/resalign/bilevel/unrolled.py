@@ -10,6 +10,7 @@ from resalign.bilevel.adaptation import adapt
 from resalign.bilevel.hvp import Loss, hessian_vector_product
 from resalign.lazy import torch
 from resalign.tensors.params import Params, add, detached, dot, gradient, norm, scaled, zeros_like
+from resalign.tensors.steps import DivergenceError
 
 Descent = Literal["sgd", "adam"]
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8  # Adam's in PyTorch
@@ -20,8 +21,9 @@ def unrolled_hypergradient(
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """d/dθ L_harm(θ_T(θ)) by reverse-mode differentiation, θ_T being ``steps`` steps of gradient descent on L_FT.
 
-    The weights before every step are kept, and Adam's moments, T copies of each, but no graph: going back, a step
-    costs one Hessian product. On a quadratic L_FT and by gradient descent it is (I − ηH)ᵀ ∇L_harm(θ_T).
+    No graph is kept: going back, a step costs one Hessian product. What is kept are the weights before every step, T
+    copies, and for Adam its two moments as well, 3T copies. On a quadratic L_FT and by gradient descent it is
+    (I − ηH)ᵀ ∇L_harm(θ_T).
 
     Args:
         outer_loss: L_harm as a function of the weights.
@@ -34,25 +36,36 @@ def unrolled_hypergradient(
     Returns:
         θ_T and the hypergradient, by weight name.
 
+    Raises:
+        DivergenceError: If the hypergradient is not finite.
+
     Source: Franceschi 2017, arXiv 1703.01785, Algorithm 1, for the initial point as hyperparameter.
     """
     weights, moments = detached(start), (zeros_like(start), zeros_like(start))
-    path = []
+    path: list[tuple[Params, tuple[Params, Params]]] = []  # weights before a step, moments after it
     for step in range(1, steps + 1):
         slope = _slope(inner_loss, weights)
-        path.append((weights, slope, moments))
         if optimizer == "adam":
             moments = _moments(moments, slope)
             slope = {name: _adam(m, v, step)[0] for name, m, v in _by_name(moments)}
+        path.append((weights, moments))
         weights = add(weights, slope, -lr)
     value = _slope(outer_loss, weights)
     back = (zeros_like(start), zeros_like(start))  # dL_harm / d moments after the step at hand
-    for step, (before, slope, earlier) in reversed(list(enumerate(path, start=1))):
+    for step in range(steps, 0, -1):
+        before, after = path.pop()
         pulled: Params = scaled(value, -lr)  # dL_harm / d slope
         if optimizer == "adam":
-            pulled, back = _through_adam(value, back, slope, _moments(earlier, slope), step, lr)
+            pulled, back = _through_adam(value, back, _slope(inner_loss, before), after, step, lr)
         value = add(value, hessian_vector_product(inner_loss, before, pulled))
+    _check_finite(value, f"through {steps} steps of {optimizer} at {lr:g}")
     return weights, value
+
+
+def _check_finite(value: Params, what: str) -> None:
+    """A derivative through a fine-tuning that diverged is no reference."""
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in value.values()):
+        raise DivergenceError(f"the derivative {what} is not finite: the fine-tuning diverged; lower its rate")
 
 
 def _slope(loss: Loss, point: Params) -> dict[str, torch.Tensor]:
@@ -139,12 +152,12 @@ class Sensitivities:
 
     Attributes:
         rate: By the learning rate of each window of steps, (windows,); their sum is that by one rate for all steps.
-        weights: By the weight of each term of L_FT in each window, by its name.
+        term_weights: By the weight of each term of L_FT in each window, by the term's name.
         directions: By a multiple of each direction that is added to θ: ⟨dL_harm/dθ, v⟩.
     """
 
     rate: tuple[float, ...]
-    weights: dict[str, tuple[float, ...]]
+    term_weights: dict[str, tuple[float, ...]]
     directions: tuple[float, ...]
 
 
@@ -160,8 +173,8 @@ def forward_sensitivities(
 ) -> Sensitivities:
     """Differentiates L_harm through T steps of gradient descent on L_FT = Σ w L.
 
-    Each number's tangent Z = dθ_t/dλ follows Z ← (I − ηH)Z + ∂step/∂λ: a Hessian product a step from the first step
-    that λ takes part in. No memory grows with T. All weights at once would take as many products as there are weights.
+    Each number's tangent Z = dθ_t/dλ follows Z ← (I − ηH)Z + ∂step/∂λ: one copy of the weights, and a Hessian product a
+    step from the first step that λ takes part in. All weights at once would take as many products as there are weights.
 
     Args:
         outer_loss: L_harm as a function of the weights.
@@ -172,11 +185,14 @@ def forward_sensitivities(
         window: Steps that share one rate and one weight of each term; None for all of them.
         directions: v, of any length.
 
+    Raises:
+        DivergenceError: If a fine-tuned weight is not finite.
+
     Source: Franceschi 2017, arXiv 1703.01785, Section 3.2; windows that share: Micaelli 2021, arXiv 2007.07869.
     """
     window = window or max(steps, 1)
-    weights, tangents = detached(start), dict(enumerate(map(dict, directions)))  # of a direction, by its number
-    shared: dict[tuple[str, int], Params] = {}  # by the term, '' for the rate, and window
+    weights, tangents = detached(start), [dict(direction) for direction in directions]
+    shared: dict[tuple[str | None, int], Params] = {}  # by the term, None for the rate, and window
 
     def whole(point: Params) -> torch.Tensor:
         return torch.stack([weight * loss(point) for weight, loss in terms.values()]).sum()
@@ -185,22 +201,25 @@ def forward_sensitivities(
         return add(tangent, hessian_vector_product(whole, weights, tangent), -lr)
 
     for step in range(steps):
-        tangents = {key: stepped(tangent) for key, tangent in tangents.items()}
+        tangents = [stepped(tangent) for tangent in tangents]
         shared = {key: stepped(tangent) for key, tangent in shared.items()}
         slope: Params = {}
         for name, (weight, loss) in terms.items():
             own = _slope(loss, weights)
             slope = add(slope, own, weight) if slope else scaled(own, weight)
             _accumulate(shared, (name, step // window), own, -lr)
-        _accumulate(shared, ("", step // window), slope, -1.0)
+        _accumulate(shared, (None, step // window), slope, -1.0)
         weights = add(weights, slope, -lr)
     last = _slope(outer_loss, weights)
+    _check_finite(last, f"through {steps} steps of sgd at {lr:g}")
     found = {key: float(dot(last, tangent)) for key, tangent in shared.items()}
-    by_term = {name: tuple(found[key] for key in found if key[0] == name) for name in ("", *terms)}
-    rate = by_term.pop("")
-    return Sensitivities(rate, by_term, tuple(float(dot(last, tangent)) for tangent in tangents.values()))
+    rate, *by_term = (tuple(found[key] for key in found if key[0] == name) for name in (None, *terms))
+    along = tuple(float(dot(last, tangent)) for tangent in tangents)
+    return Sensitivities(rate, dict(zip(terms, by_term, strict=True)), along)
 
 
-def _accumulate(tangents: dict[tuple[str, int], Params], key: tuple[str, int], source: Params, scale: float) -> None:
+def _accumulate(
+    tangents: dict[tuple[str | None, int], Params], key: tuple[str | None, int], source: Params, scale: float
+) -> None:
     """Adds what one step contributes."""
     tangents[key] = add(tangents[key], source, scale) if key in tangents else scaled(source, scale)

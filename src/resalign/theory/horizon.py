@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import itertools
 import math
+import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from resalign.bilevel.envelope import Envelope, matched
 from resalign.bilevel.hvp import Loss
 from resalign.bilevel.hypergradient import ExampleLoss, FineTuned, Hypergradient, merged_hypergradient
 from resalign.bilevel.krylov import stacked
 from resalign.bilevel.solving import SolverConfig, solve, solver_module
-from resalign.bilevel.unrolled import Descent, unrolled_hypergradient
+from resalign.bilevel.unrolled import Descent, forward_sensitivities, unrolled_hypergradient
 from resalign.config.strict import Strict
 from resalign.lazy import torch
 from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
 from resalign.theory.second_order import MATCHED, MATCHED_DISPLACEMENT, UNROLLED
 
+FORWARD = "forward, one direction"
 # L_FT on a batch of so many examples, whole and by example; each call draws another one.
 Inner = Callable[[int], tuple[Loss, tuple[ExampleLoss, ...]]]
 
@@ -54,6 +55,15 @@ class Config(Strict):
     batch_sizes: tuple[int, ...] = Field(
         (1, 4, 16), description="examples of another batch than was fine-tuned on, over which H is taken"
     )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Config:
+        if "sgd" not in self.rates or self.at not in self.simulated_steps:
+            raise ValueError(f"rates must have sgd, and at, {self.at}, be in simulated_steps {self.simulated_steps}")
+        titles = [title(solver) for solver in self.solvers]
+        if len(set(titles)) < len(titles):
+            raise ValueError(f"solvers {titles} must differ in name or products")
+        return self
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -100,10 +110,11 @@ class CostRow:
 
     Attributes:
         draw: Seed of the batches.
-        solver: As in :class:`HorizonRow`; ``unrolled`` is the derivative through every step.
-        products: Hessian products; ``unrolled`` has as many gradients besides.
-        seconds: Wall clock.
-        peak_megabytes: Memory above what was held before; NaN where the system does not tell.
+        solver: As in :class:`HorizonRow`; ``unrolled`` is the derivative through every step, ``forward, one direction``
+            its product with one vector.
+        products: Hessian products, at most; what goes through every step has as many gradients besides.
+        seconds: Wall clock; NaN where it was not measured.
+        peak_megabytes: Memory above what was held before; NaN likewise.
     """
 
     draw: int
@@ -139,23 +150,25 @@ def horizon_draw(
     own = inner(config.batch_size)
     others = {size: inner(size) for size in config.batch_sizes}
     for (optimizer, lr), steps in itertools.product(config.rates.items(), config.simulated_steps):
-        with _measured() as cost:
-            adapted, h = unrolled_hypergradient(outer_loss, own[0], start, lr=lr, steps=steps, optimizer=optimizer)
+        exact = partial(unrolled_hypergradient, outer_loss, own[0], start, lr=lr, steps=steps, optimizer=optimizer)
+        adapted, h = exact()
+        tuned = FineTuned(start, start, adapted, lambda _, psi: psi, own[0], examples=own[1])
         is_measured = optimizer == "sgd" and steps == config.at
-        if is_measured:
-            costs.append(CostRow(draw, UNROLLED, steps, *cost()))
         rules = (MATCHED, MATCHED_DISPLACEMENT) if optimizer == "sgd" else (MATCHED_DISPLACEMENT,)
         settings = list(itertools.product(rules, config.solvers, [0]))
         settings += itertools.product([MATCHED], config.solvers, others) if is_measured else ()
         for rule, solver, size in settings:
-            loss, examples = others[size] if size else own
-            tuned = FineTuned(start, start, adapted, lambda _, psi: psi, loss, examples=examples)
-            with _measured() as cost:
-                gamma, found = _estimate(outer_loss, tuned, solver, steps * lr if rule == MATCHED else None)
+            at = replace(tuned, loss=others[size][0], examples=others[size][1]) if size else tuned
+            gamma, found = _estimate(outer_loss, at, solver, steps * lr if rule == MATCHED else None)
             setting = (draw, optimizer, lr, steps, title(solver), size, rule, gamma)
             rows.append(HorizonRow(*setting, *_results(found, h)))
-            if is_measured and found and (rule, size) == (MATCHED, 0):
-                costs.append(CostRow(draw, title(solver), found.products, *cost()))
+        if is_measured:
+            terms = {"fine-tuning": (1.0, own[0])}
+            along = partial(forward_sensitivities, outer_loss, terms, start, lr=lr, steps=steps, directions=[start])
+            costs = [CostRow(draw, UNROLLED, steps, *_apart(exact)), CostRow(draw, FORWARD, steps, *_apart(along))]
+            for solver in config.solvers:
+                estimate = partial(_estimate, outer_loss, tuned, solver, steps * lr)
+                costs.append(CostRow(draw, title(solver), getattr(solver, "products", 0), *_apart(estimate)))
     return rows, costs
 
 
@@ -184,26 +197,31 @@ def _results(found: Hypergradient | None, h: Params) -> tuple[float, float, floa
     return cosine, float((x - exact).norm() / exact.norm()), solution.relative_residual, solution.state
 
 
-@contextlib.contextmanager
-def _measured() -> Iterator[Callable[[], tuple[float, float]]]:
-    """Within the block, time and memory are measured; what it gives returns both, after the block."""
-    before, begun = _resident(reset=True), time.monotonic()
-    found: list[float] = []
-    yield lambda: (found[0], found[1])
-    found += [time.monotonic() - begun, _resident() - before]
+def _apart(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of a call, and megabytes above what was held before, in a process forked for it; NaN off Linux's CPUs."""
+    nothing = math.nan, math.nan
+    if torch.cuda.is_available() or not Path("/proc/self/clear_refs").is_file():
+        return nothing
+    reading, writing = os.pipe()
+    if not (child := os.fork()):
+        try:  # whatever is wrong here, the parent reads nothing, and says that
+            before, begun = _resident(reset=True), time.monotonic()
+            work()
+            os.write(writing, f"{time.monotonic() - begun} {_resident() - before}".encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as said:
+        found = said.read().split()
+    os.waitpid(child, 0)
+    return (float(found[0]), float(found[1])) if found else nothing
 
 
 def _resident(*, reset: bool = False) -> float:
-    """The largest resident memory since the last reset, or CUDA's, in megabytes; at a reset what is held now."""
-    if torch.cuda.is_available():
-        if reset:
-            torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.max_memory_allocated() / 2**20
-    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if not (status.is_file() and clear.is_file()):
-        return math.nan
+    """The largest resident memory since the last reset, in megabytes; at a reset, what is held."""
     if reset:
         ctypes.CDLL(None).malloc_trim(0)  # what was freed is given back, or it would be used again unseen
-        clear.write_text("5", encoding="ascii")
-    (line,) = (line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
     return float(line.split()[1]) / 1024

@@ -270,7 +270,7 @@ def _legend(figure: Figure, names: Sequence[str], settings: ReportConfig, *, kin
         lines[TITLES.get(name, name)] = {**_marker("solved", style), "color": style.colour, "linestyle": style.dash}
     meanings = {
         "diverged": "diverged: residual of Eq. 6 above 1",
-        "raised": "gave up in a draw: negative curvature",
+        "raised": "gave up in a draw",
         "elsewhere": "solves γI + H instead",
     }
     lines |= {meanings[kind]: _marker(kind, styles.get(PRINTED, _FIRST_ORDER_STYLE)) for kind in kinds}

@@ -31,12 +31,11 @@ def markdown_tables(audit: pd.DataFrame, sweep: pd.DataFrame) -> str:
     return f"{_matched_table(audit, k)}\n{_grid_table(audit, steps)}"
 
 
-def horizon_tables(horizon: pd.DataFrame, costs: pd.DataFrame) -> str:
-    """Three tables in Markdown: the error over T, over the batch of H at one T, and what an estimate takes.
+def horizon_tables(horizon: pd.DataFrame) -> str:
+    """Tables in Markdown of the error: over T, by optimizer and rule of γ, and over the batch of H at one T.
 
     Args:
         horizon: Rows of :class:`~resalign.theory.horizon.HorizonRow`.
-        costs: Rows of :class:`~resalign.theory.horizon.CostRow`.
     """
     rules = {("sgd", MATCHED): "γ = Tη", ("sgd", MATCHED_DISPLACEMENT): "γ matched to Δ"}
     rules |= {("adam", MATCHED_DISPLACEMENT): "γ matched to Δ"}
@@ -55,10 +54,18 @@ def horizon_tables(horizon: pd.DataFrame, costs: pd.DataFrame) -> str:
     for at in steps:
         parts.append(f"H over another batch than was fine-tuned on, gradient descent, T = {at}, γ = Tη; 0: the same:")
         parts.append(_error_table(other[other["simulated_steps"] == at], "batch", "{} examples"))
-    parts.append("What an estimate takes there, means over draws; memory above what was held before:")
+    return "\n\n".join(parts) + "\n"
+
+
+def costs_table(costs: pd.DataFrame) -> str:
+    """What an estimate takes, means over draws.
+
+    Args:
+        costs: Rows of :class:`~resalign.theory.horizon.CostRow`.
+    """
     means = costs.groupby("solver", sort=False)[["products", "seconds", "peak_megabytes"]].mean()
     lines = [[str(name), *map(number, row)] for name, row in zip(means.index, means.to_numpy(), strict=True)]
-    return "\n\n".join([*parts, markdown(("estimate", "products", "seconds", "MB"), lines)])
+    return markdown(("estimate", "products", "seconds", "MB above what was held"), lines)
 
 
 def _error_table(rows: pd.DataFrame, column: str, head: str) -> str:

@@ -7,15 +7,14 @@ from typing import Literal
 from pydantic import Field
 
 from resalign.bilevel.krylov import stacked, unstacked
-from resalign.bilevel.ritz import RitzPairs
-from resalign.bilevel.solution import Residual, Solution, System
+from resalign.bilevel.solution import UNSEEN, Residual, Solution, System
 from resalign.config.strict import Strict
 from resalign.lazy import torch
 from resalign.tensors.steps import DivergenceError
 
 
 class Config(Strict):
-    """It has as many examples as the batch over which H is taken: one gradient, and one array of weights, for each."""
+    """It has the examples of the batch over which H is taken: a gradient of each, and three arrays as large as it."""
 
     name: Literal["fisher"] = "fisher"
     rtol: float = Field(1e-2, ge=0, description="relative residual up to which the solve counts as converged")
@@ -40,7 +39,7 @@ def solve(system: System, config: Config) -> Solution:
     sees no negative curvature, so that the residual is measured, with a product of H.
 
     Raises:
-        DivergenceError: If an example has a loss of 0: its gradient vanishes, and what it knows of H with it.
+        DivergenceError: If an example has a loss of 0: its gradient vanishes, and what it knows of H with it; or NaN.
         ValueError: If the system has no examples.
 
     Source: Kong 2026, arXiv 2602.10905, for a hypergradient by the Fisher matrix; scale and Woodbury's form are ours.
@@ -55,15 +54,14 @@ def solve(system: System, config: Config) -> Solution:
     for example in system.examples():
         if not example.loss > 0:
             raise DivergenceError(
-                f"an example of the batch over which H is taken has a loss of {example.loss:g}: without a residual its "
-                "gradient says nothing of H; take solver: minres"
+                f"an example of the batch over which H is taken has a loss of {example.loss:g}: its gradient says "
+                "nothing of H; take solver: minres"
             )
         scale = system.gamma * example.share * example.elements / (2 * example.loss)
         rows.append(stacked(example.gradient) * scale**0.5)
     x = unstacked(_solved(torch.stack(rows), g), shapes)
-    ritz = RitzPairs(0.0, 1.0)
-    ritz.observe(x, residual.matvec(x))
-    return Solution.of(x, residual.relative, system.products - before, config.rtol, ritz.extremes)
+    residual.matvec(x)
+    return Solution.of(x, residual.relative, system.products - before, config.rtol, UNSEEN)
 
 
 def _solved(rows: torch.Tensor, g: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ class Config(Strict):
 
     @property
     def products(self) -> int:
-        """Of a solve that does not stop early."""
+        """None."""
         return 0
 
 
