@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from resalign.config.experiment import Experiment
@@ -12,7 +13,9 @@ from resalign.config.study import StudyConfig, family
 from resalign.jobs import measure, study
 
 ROOT = Path(__file__).resolve().parents[2]
-STUDY, SEARCH = (f"config/studies/{name}.yaml" for name in ("resilience", "resilience-search"))
+STUDY, SEARCH, ANCHORING = (
+    f"config/studies/{name}.yaml" for name in ("resilience", "resilience-search", "resilience-anchoring")
+)
 
 
 @pytest.fixture(autouse=True)
@@ -21,9 +24,9 @@ def _at_the_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(study, "REGISTERED", tmp_path)  # what was registered is not held to the code of today
 
 
-@pytest.fixture
-def plan() -> Plan:
-    return load_plan(STUDY)
+@pytest.fixture(params=[STUDY, ANCHORING])
+def plan(request: pytest.FixtureRequest) -> Plan:
+    return load_plan(request.param)
 
 
 def claimed(plan: Plan) -> StudyConfig:
@@ -37,7 +40,7 @@ def test_a_contrast_differs_in_one_component_only(plan: Plan) -> None:
     for contrast in claimed(plan).contrasts:
         treated, control = (flat(members[name].resolved()) for name in (contrast.treated, contrast.control))
         differing = {key for key in treated | control if treated.get(key) != control.get(key)}
-        if control["solver.name"] == "identity":  # by which γ does nothing
+        if control.get("solver.name") == "identity":  # by which γ does nothing
             differing = {key.partition(".")[0] for key in differing} - {"gamma", "gamma_unmatched"}
         assert len(differing) == 1, (contrast.component, differing)
         assert treated["name"] == control["name"]
@@ -130,6 +133,24 @@ def test_every_model_of_the_study_is_named_and_every_setting_of_the_search_has_a
     assert all("_" in label for label in load_plan(SEARCH).experiment.unlearning)
 
 
+def test_the_studies_share_runs_and_the_choice_is_the_searchs() -> None:
+    plans = [load_plan(path) for path in (STUDY, ANCHORING)]
+    one, two = ({row.model: row.folders for row in measure.rows(plan) if row.attack == "pages"} for plan in plans)
+    assert {name for name in one if name in two} >= {"base", "resalign", "graddiff-capped"}
+    assert all(one[name] == two[name] for name in one if name in two)
+    chosen = pd.read_csv(ROOT / "docs" / "studies" / "resilience-search" / "selection.csv").query("chosen")
+    settings = load_plan(SEARCH).experiment.unlearning
+    names = {"relabelling-pool": "resalign-relabelling-pool"}  # at anchoring's weight and rate, too
+    for plan in plans:
+        config = claimed(plan)
+        members = plan.experiment.unlearning
+        for label in {config.method, *config.baselines}:
+            (setting,) = chosen.loc[chosen["family"] == names.get(label, label), "setting"]
+            assert members[label].resolved() == settings[setting].resolved(), label
+        (first,) = chosen.loc[chosen["first_baseline"], "family"]
+        assert config.baseline == first
+
+
 def test_the_grids_of_graddiff_and_resalign_are_one_and_labels_are_true() -> None:
     grids: dict[str, set[str]] = {}
     config: Any
@@ -182,10 +203,15 @@ def test_an_experiment_with_neither_has_no_job() -> None:
         ("study", {"utilities": ["accuracy_nere"]}, r"study\.utilities: .* did you mean 'accuracy_near'"),
         ("study", {"safety": "accuracy_far"}, r"study\.safety: 'accuracy_far' is no rate of which lower is better"),
         ("study", {"utilities": ["ip", "accuracy_far"]}, r"study\.utilities: 'ip' is no rate of which higher"),
-        ("study", {"baselines": ["graddiff", "esd", "esd"]}, r"baselines \['graddiff', 'esd', 'esd'\] must differ"),
+        (
+            "study",
+            {"baselines": ["graddiff", "esd", "esd"], "baseline": "esd"},
+            r"baselines \['graddiff', 'esd', 'esd'\] must differ",
+        ),
         ("study", {"baseline": "uce"}, r"no baseline named 'uce'"),
         ("study", {"method": "esd", "fronts": {}}, r"method 'esd' is one of the baselines"),
         ("study", {"fronts": {"graddiff": ["graddiff"]}}, r"method 'resalign' is in none of \['graddiff'\]"),
+        ("study", {"fronts": {"graddiff": ["graddiff"], "a": ["resalign", "esd"]}}, r"fronts .*give each as many"),
         (
             "study",
             {"contrasts": [{"component": "x", "treated": "no-simulation", "control": "no-simulation"}]},

@@ -84,6 +84,9 @@ class StudyConfig(Compared):
             raise ValueError(f"contrasts {same} compare a model with itself")
         if self.fronts and not self.front:
             raise ValueError(f"fronts: method '{self.method}' is in none of {sorted(self.fronts)}; add it to its own")
+        sizes = {family: len(models) for family, models in self.fronts.items()}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"fronts {sizes}: more settings cover a larger area by chance; give each as many")
         return self
 
 
