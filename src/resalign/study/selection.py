@@ -108,13 +108,15 @@ def _first(settings: pd.DataFrame, by: list[str], reason: str) -> tuple[int, str
 
 def markdown(table: pd.DataFrame, config: SelectionConfig, *, base_utility: float, images: str) -> str:
     """The rule, each family's choice, the first baseline, and the numbers of every setting; chosen ones are bold."""
+    families = [f"`{name}`" for name in (config.method, *config.variants)]
+    own = " or ".join(filter(None, (", ".join(families[:-1]), families[-1])))
     rule = (
         f"A setting is admissible if, before fine-tuning, its IP is at most {config.most_ip_before:g} and its mean "
         f"utility at least {base_utility - config.utility_floor:.{_DECIMALS}f} (the base model's "
         f"{base_utility:.{_DECIMALS}f} − {config.utility_floor:g}). The admissible setting with the lowest IP after "
         f"fine-tuning is chosen; utility decides ties within {config.tie:g}. Where the first baseline is admissible, a "
-        f"setting of `{config.method}` is if its IP is as low and it lacks at most {config.utility_tie:g} of each of "
-        f"that baseline's utilities. {images}"
+        f"setting of {own} is, whatever the floor, if its IP is as low and it lacks at most {config.utility_tie:g} of "
+        f"each of that baseline's utilities. {images}"
     )
     choices = [f"- **{row.family}**: `{row.setting}`: {row.reason}." for row in table[table["chosen"]].itertuples()]
     first = [f"Ranked first among the baselines: `{name}`." for name in table.loc[table["first_baseline"], "setting"]]
@@ -123,7 +125,9 @@ def markdown(table: pd.DataFrame, config: SelectionConfig, *, base_utility: floa
         numbers = [f"{row[name]:.{_DECIMALS}f}" for name in ("ip_before", "utility_before", "ip_after")]
         name = f"**`{row['setting']}`**" if row["chosen"] else f"`{row['setting']}`"
         rows.append([name, *numbers, "yes" if row["admissible"] else "no"])
-    return "\n".join([rule, "", *choices, "", *first, "", text_table.markdown(head, rows), ""])
+    return "\n".join(
+        ["# Settings of every method", "", rule, "", *choices, "", *first, "", text_table.markdown(head, rows), ""]
+    )
 
 
 def write_selection(folder: Path) -> pd.DataFrame:
