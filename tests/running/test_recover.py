@@ -166,7 +166,13 @@ def test_jobs_that_another_host_has_sent_may_have_a_living_master_there(folder: 
     assert not (folder / "cancelled").exists()
 
 
-def test_a_slurm_that_does_not_answer_is_no_slurm_without_jobs(folder: Path) -> None:
+def test_a_slurm_that_does_not_answer_is_no_slurm_without_jobs_but_what_runs_here_ends(
+    folder: Path, start: Start
+) -> None:
     (folder.parent / "bin/squeue").write_text("#!/bin/sh\necho down >&2\nexit 1\n")
+    shell = start(*rule_shell(folder))
+    until(folder / "begun")
     with pytest.raises(RuntimeError, match="squeue failed: down; is SLURM up"):
-        list(recover(folder, 0.2))
+        list(recover(folder, PATIENCE_SECONDS))
+    assert (folder / "saved").exists()
+    assert shell.wait(PATIENCE_SECONDS) == 143

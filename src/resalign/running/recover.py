@@ -35,7 +35,7 @@ def recover(folder: Path, saving_seconds: float = SAVING_SECONDS) -> Iterator[st
 
     Raises:
         AliveError: If a Snakemake process still has the folder, or may have it on another host.
-        RuntimeError: If SLURM does not answer.
+        RuntimeError: If SLURM does not answer, once this machine's jobs have ended.
     """
     folder, stages = folder.resolve(), dict[psutil.Process, str]()
     for process in psutil.process_iter(["cwd", "uids", "cmdline"]):
@@ -52,7 +52,11 @@ def recover(folder: Path, saving_seconds: float = SAVING_SECONDS) -> Iterator[st
             parent = process.parent()
             if parent and command[0] != "tee" and any(_RULE_SHELL in part for part in parent.cmdline()):
                 stages[process] = " ".join(command[:2])
-    jobs = _slurm_jobs(folder)
+    jobs, unanswered = dict[str, tuple[str, str]](), None
+    try:
+        jobs = _slurm_jobs(folder)
+    except RuntimeError as error:
+        unanswered = error  # what runs here can be ended all the same
     hosts = {host for host, _ in jobs.values()} - {socket.gethostname().split(".")[0], "localhost"}
     if hosts:
         raise AliveError(
@@ -71,6 +75,8 @@ def recover(folder: Path, saving_seconds: float = SAVING_SECONDS) -> Iterator[st
         if process in running:
             process.kill()
         yield f"process {process.pid} ({name}): {'killed' if process in running else 'ended by itself'}"
+    if unanswered:
+        raise unanswered
 
 
 def _slurm_jobs(folder: Path) -> dict[str, tuple[str, str]]:
