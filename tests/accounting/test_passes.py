@@ -18,7 +18,7 @@ from tests.example_config import smallest
 
 def counted(family: str) -> list[str]:
     configs = {name: smallest(registry.config_class(family, name)) for name in registry.members(family)}
-    # ResAlign's products with the Hessian are no passes that can be counted.
+    # ResAlign has a test of its own: an exact product with the Hessian is no pass that can be counted.
     return [name for name, config in configs.items() if name != "resalign" and getattr(config, "denoiser_passes", None)]
 
 
@@ -93,6 +93,22 @@ def test_an_attacks_passes(
         module.attack(loaded, attack_data, config, Run(0), lambda *arguments: None)
     heldout = Passes(forward=2 * config.heldout_batch_size)  # at the start and at the end of a job: of no step
     assert sum(found, Passes()) == config.denoiser_passes * config.steps + heldout
+
+
+@pytest.mark.parametrize("adaptation", [["full"], ["lora"], ["attention"], ["full", "full"], ["outer"]])
+@pytest.mark.parametrize("solver", ["identity", {"name": "richardson", "rtol": 0.0}, "nystrom", "fisher"], ids=str)
+@pytest.mark.parametrize("loss", ["denoising", "prior_preserving"])
+def test_resaligns_passes(
+    adaptation: list[str], solver: Any, loss: str, loaded: LoadedPipeline, unlearning_data: UnlearningData
+) -> None:
+    draw = {"lr": [1e-4], "steps": [2], "loss": [loss], "adaptation": adaptation, "optimizer": ["sgd"]}
+    settings = {"steps": 2, "draws": 2, "batch_size": 2, "hessian_batch_size": 3, "max_residual": 1e30}
+    settings |= {"hessian_products": "finite_difference", "gamma": 0.01, "solver": solver, "simulation": draw}
+    module = registry.member("unlearning", "resalign")
+    config = module.Config.parse(settings, where="test")
+    with passes(loaded.denoiser) as found:
+        module.unlearn(loaded, unlearning_data, config, Run(0))
+    assert sum(found, Passes()) == config.denoiser_passes * config.steps
 
 
 def test_the_timed_step_of_resalign_has_the_passes_of_its_rate() -> None:
