@@ -90,8 +90,8 @@ def test_the_tables_are_whole(done: tuple[Path, dict[str, Any]]) -> None:
     assert len(sweep) == 2 * 3 * 5
     horizon, costs = (pd.read_csv(done[0] / f"{name}.csv") for name in ("horizon", "costs"))
     assert list(horizon) == [field.name for field in dataclasses.fields(HorizonRow)]
-    # Two rules of γ by gradient descent and one by Adam; at one T another batch.
-    assert len(horizon) == 2 * len(SHORT["solvers"]) * (2 * 3 + 1)
+    # Two rules of γ by gradient descent and three by Adam; at one T another batch.
+    assert len(horizon) == 2 * len(SHORT["solvers"]) * (2 * 5 + 1)
     assert list(costs["solver"]) == [UNROLLED, FORWARD, *horizon["solver"].drop_duplicates()] * 2
     assert (done[0] / "costs.md").read_text() == costs_table(costs)
     tables = markdown_tables(audit, sweep) + "\n" + horizon_tables(horizon)

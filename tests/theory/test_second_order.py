@@ -466,5 +466,8 @@ def test_adams_derivative_is_another_than_gradient_descents() -> None:
         ("sgd", "matched"),
         ("sgd", "matched_displacement"),
         ("adam", "matched_displacement"),
+        ("adam", "fixed"),
+        ("adam", "fixed"),
     ]
-    assert rows[0].relative_error == rows[1].relative_error != rows[2].relative_error
+    errors = [row.relative_error for row in rows]
+    assert errors[0] == errors[1] != errors[2] == errors[3] == errors[4]

@@ -25,7 +25,7 @@ from resalign.config.strict import Strict
 from resalign.lazy import torch
 from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
-from resalign.theory.second_order import MATCHED, MATCHED_DISPLACEMENT, UNROLLED
+from resalign.theory.second_order import FIRST_ORDER, FIXED, MATCHED, MATCHED_DISPLACEMENT, UNROLLED
 
 FORWARD = "forward, one direction"
 # L_FT on a batch of so many examples, whole and by example; each call draws another one.
@@ -46,11 +46,12 @@ class Config(Strict):
             "minres",
             {"name": "minres", "steps": 20},
             "nystrom",
-            {"name": "nystrom", "sketch": 19},
+            {"name": "nystrom", "sketch": 9},
             "fisher",
         ),
         validate_default=True,
     )
+    gammas: tuple[float, ...] = Field((0.01, 0.1), description="γ tried with Adam besides the matched one")
     at: int = Field(10, gt=0, description="T, by gradient descent, at which other batches and costs are measured")
     batch_sizes: tuple[int, ...] = Field(
         (1, 4, 16), description="examples of another batch than was fine-tuned on, over which H is taken"
@@ -82,8 +83,9 @@ class HorizonRow:
         simulated_steps: T.
         solver: Its name and the products that it takes, such as ``minres 5``.
         batch: Examples of another batch over which H is taken; 0 for the batch that was fine-tuned on.
-        gamma_rule: ``matched`` is γ = Tη, of gradient descent alone; ``matched_displacement`` is −‖Δ‖²/⟨∇L_FT(θ_T), Δ⟩.
-        gamma: γ; NaN where the rule finds none.
+        gamma_rule: ``matched`` is γ = Tη, of gradient descent alone; ``matched_displacement`` is −‖Δ‖²/⟨∇L_FT(θ_T), Δ⟩;
+            ``fixed`` a number, with Adam alone.
+        gamma: γ; NaN where the rule finds none; a first-order estimate does not use it.
         cosine: Of the angle to the derivative h.
         relative_error: ‖x − h‖ / ‖h‖.
         relative_residual: ‖g − (I + γH)x‖ / ‖g‖.
@@ -154,12 +156,14 @@ def horizon_draw(
         adapted, h = exact()
         tuned = FineTuned(start, start, adapted, lambda _, psi: psi, own[0], examples=own[1])
         is_measured = optimizer == "sgd" and steps == config.at
-        rules = (MATCHED, MATCHED_DISPLACEMENT) if optimizer == "sgd" else (MATCHED_DISPLACEMENT,)
+        rules: list[tuple[str, float | None]] = [(MATCHED, steps * lr), (MATCHED_DISPLACEMENT, None)]
+        if optimizer == "adam":  # its steps are no proximal step of Tη
+            rules = [(MATCHED_DISPLACEMENT, None), *((FIXED, gamma) for gamma in config.gammas)]
         settings = list(itertools.product(rules, config.solvers, [0]))
-        settings += itertools.product([MATCHED], config.solvers, others) if is_measured else ()
-        for rule, solver, size in settings:
+        settings += itertools.product(rules[:1], config.solvers, others) if is_measured else ()
+        for (rule, given), solver, size in settings:
             at = replace(tuned, loss=others[size][0], examples=others[size][1]) if size else tuned
-            gamma, found = _estimate(outer_loss, at, solver, steps * lr if rule == MATCHED else None)
+            gamma, found = _estimate(outer_loss, at, solver, given)
             setting = (draw, optimizer, lr, steps, title(solver), size, rule, gamma)
             rows.append(HorizonRow(*setting, *_results(found, h)))
         if is_measured:
@@ -177,6 +181,8 @@ def _estimate(
 ) -> tuple[float, Hypergradient | None]:
     """An estimate at a given γ, or at the one that matches the displacement; None where something gave up."""
     used = [math.nan]
+    if title(solver) == FIRST_ORDER:  # by which γ does nothing
+        gamma = gamma or 1.0
 
     def rule(envelope: Envelope) -> float:
         used[0] = gamma if gamma is not None else matched(envelope)

@@ -16,8 +16,8 @@ from matplotlib.ticker import LogFormatterMathtext, LogLocator, NullLocator
 from resalign.config.report import ReportConfig
 from resalign.display import drawing
 from resalign.display.drawing import INK, MUTED, RULE, SURFACE, Style
-from resalign.theory.second_order import FIRST_ORDER, FIXED, MATCHED, MATCHED_DISPLACEMENT, UNROLLED
-from resalign.theory.second_order_tables import TITLES, estimators
+from resalign.theory.second_order import FIRST_ORDER, FIXED, MATCHED, UNROLLED
+from resalign.theory.second_order_tables import TITLES, by_rule, estimators
 
 PRINTED = "richardson_printed"
 # Of the equation that Eq. 7 as printed iterates on: below it that iteration has gone where it goes.
@@ -138,18 +138,17 @@ def horizon_figure(horizon: pd.DataFrame, settings: ReportConfig) -> Figure:
         settings: Size, type, colours.
     """
     own = horizon[horizon["batch"] == 0].rename(columns={"solver": "estimator"})
-    kinds = own.groupby(["optimizer", "gamma_rule"], sort=False)
-    names = {"sgd": "Gradient descent", "adam": "Adam", MATCHED: "γ = Tη", MATCHED_DISPLACEMENT: "γ matched to Δ"}
+    kinds = by_rule(own)
     with drawing.theme(settings):
         figure, axes = _panels(len(kinds), settings)
-        for axis, ((optimizer, rule), frame) in zip(axes, kinds, strict=True):
+        for axis, (title, frame) in zip(axes, kinds.items(), strict=True):
             first = frame["estimator"] == FIRST_ORDER
             _first_order(axis, frame[first], "simulated_steps", "relative_error")
             _lines(axis, frame[~first], "simulated_steps", "relative_error", _ERRORS, settings)
             ticks = sorted(set(frame["simulated_steps"]))
             axis.set_xticks(ticks, [str(value) for value in ticks])
             axis.set_xlabel("simulated steps T")
-            axis.set_title(f"{names[str(optimizer)]}, {names[str(rule)]}", pad=18)
+            axis.set_title(title, pad=18)
         axes[0].set_ylabel("relative error")
         _legend(figure, estimators(own), settings, kinds=("diverged", "raised"))
     return figure

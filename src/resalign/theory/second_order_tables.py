@@ -37,24 +37,29 @@ def horizon_tables(horizon: pd.DataFrame) -> str:
     Args:
         horizon: Rows of :class:`~resalign.theory.horizon.HorizonRow`.
     """
-    rules = {("sgd", MATCHED): "γ = Tη", ("sgd", MATCHED_DISPLACEMENT): "γ matched to Δ"}
-    rules |= {("adam", MATCHED_DISPLACEMENT): "γ matched to Δ"}
     draws, own = horizon["draw"].nunique(), horizon[horizon["batch"] == 0]
     parts = [
         f"Relative error to the derivative through every step, mean over {draws} draws. ✗: diverged in at least one."
     ]
-    for (optimizer, rule), text in rules.items():
-        rows = own[(own["optimizer"] == optimizer) & (own["gamma_rule"] == rule)]
-        if len(rows):
-            name = {"sgd": "Gradient descent", "adam": "Adam"}[optimizer]
-            parts.append(f"{name}, η = {rows['lr'].iloc[0]:g}, {text}:")
-            parts.append(_error_table(rows, "simulated_steps", "T = {}"))
+    for name, rows in by_rule(own).items():
+        parts.append(f"{name}, η = {rows['lr'].iloc[0]:g}:")
+        parts.append(_error_table(rows, "simulated_steps", "T = {}"))
     other = horizon[(horizon["optimizer"] == "sgd") & (horizon["gamma_rule"] == MATCHED)]
     steps = sorted(set(other.loc[other["batch"] > 0, "simulated_steps"]))
     for at in steps:
         parts.append(f"H over another batch than was fine-tuned on, gradient descent, T = {at}, γ = Tη; 0: the same:")
         parts.append(_error_table(other[other["simulated_steps"] == at], "batch", "{} examples"))
     return "\n\n".join(parts) + "\n"
+
+
+def by_rule(horizon: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Rows by optimizer and rule of γ, in words; first order, which has no γ, is in each."""
+    names = {"sgd": "Gradient descent", "adam": "Adam"}
+    rules = {MATCHED: "γ = Tη", MATCHED_DISPLACEMENT: "γ matched to Δ"}
+    keys = horizon["optimizer"].map(names) + ", " + horizon["gamma_rule"].map(rules)
+    fixed = horizon["gamma_rule"] == FIXED
+    keys[fixed] = horizon["optimizer"].map(names) + ", γ = " + horizon["gamma"].map("{:g}".format)
+    return {str(key): horizon[keys == key] for key in keys.drop_duplicates()}
 
 
 def costs_table(costs: pd.DataFrame) -> str:
