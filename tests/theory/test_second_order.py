@@ -369,7 +369,7 @@ def test_over_a_horizon_every_estimate_is_held_against_the_derivative_through_ev
     settings = {"simulated_steps": [1, 4], "rates": {"sgd": LR}, "solvers": ["identity", "minres"], "at": 4}
     config = Horizon.parse({**settings, "batch_sizes": [3]}, where="test")
     rows, costs = horizon_draw(outer, inner_of, named(START), config, 0)
-    assert drawn == [4, 3]
+    assert drawn == [2, 3]
     taken = [(UNROLLED, 4), (FORWARD, 4), ("identity", 0), ("minres 5", 5)]
     assert [(cost.solver, cost.products) for cost in costs] == taken
     for row in rows:

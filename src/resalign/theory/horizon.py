@@ -35,7 +35,7 @@ Inner = Callable[[int], tuple[Loss, tuple[ExampleLoss, ...]]]
 class Config(Strict):
     """The simulated fine-tunings and the estimators."""
 
-    batch_size: int = Field(4, gt=0, description="examples of L_FT")
+    batch_size: int = Field(2, gt=0, description="examples of L_FT")
     simulated_steps: tuple[int, ...] = Field((1, 3, 10, 30, 100, 300), min_length=1, description="T")
     rates: dict[Descent, float] = Field({"sgd": 5e-3, "adam": 1e-3}, min_length=1, description="η by optimizer")
     solvers: tuple[SolverConfig, ...] = Field(
