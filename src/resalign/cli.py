@@ -99,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
     audit = _command(commands, "audit", _audit, "attack a released model and write its resilience card")
     export = _command(commands, "export", _export, "write an unlearned model of an experiment, with a model card")
     convert = _command(commands, "convert", _convert, "write a pipeline folder of a checkpoint in CompVis' names")
-    compare = _command(commands, "compare-hypergradients", _compare, "hold estimators against exact derivatives")
+    compare = _command(commands, "compare-hypergradients", _compare, "hold hypergradient estimators against exact ones")
     for name, (_, text) in SCRIPTS.items():
         commands.add_parser(name, help=text, add_help=False)
     _training(unlearn, "method", "unlearning", "resalign", IMAGE_SETS)

@@ -424,11 +424,19 @@ def test_memory_is_what_a_call_holds_at_most_beyond_what_was_held() -> None:
     assert 120 < megabytes < 200
 
 
-def test_what_cannot_be_measured_is_no_number() -> None:
+def test_what_cannot_be_measured_is_no_number_and_says_why(capfd: pytest.CaptureFixture[str]) -> None:
     def broken() -> None:
-        raise MemoryError
+        raise MemoryError("too much")
 
     assert all(map(math.isnan, _apart(broken)))
+    measurable = Path("/proc/self/clear_refs").is_file() and not torch.cuda.is_available()
+    assert ("MemoryError: too much" in capfd.readouterr().err) == measurable
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # a forked process would wait for the second one
+    try:
+        assert all(map(math.isnan, _apart(dict)))
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(

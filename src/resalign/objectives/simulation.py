@@ -18,7 +18,7 @@ from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import FullRank, Parametrisation, Scope, Trained, lora, select
 from resalign.diffusion.precision import in_float32
 from resalign.lazy import torch
-from resalign.objectives.denoising import denoising_loss, prior_preserving_loss
+from resalign.objectives.denoising import by_example, denoising_loss, prior_preserving_loss
 from resalign.tensors.params import Params, detached
 
 T = TypeVar("T")
@@ -266,10 +266,3 @@ class Simulation:
 
 def _pick(choices: Sequence[T], stream: torch.Generator) -> T:
     return choices[int(torch.randint(len(choices), (1,), generator=stream))]
-
-
-def by_example(denoiser: torch.nn.Module, batch: NoisyBatch, weight: float = 1.0) -> tuple[ExampleLoss, ...]:
-    """The denoising loss of a batch, times a weight, as the losses of its examples."""
-    elements, share = batch.target[0].numel(), weight / len(batch)
-    parts = (batch[i : i + 1] for i in range(len(batch)))
-    return tuple(ExampleLoss(partial(denoising_loss, denoiser, batch=part), share, elements) for part in parts)

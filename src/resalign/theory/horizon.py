@@ -6,7 +6,9 @@ import ctypes
 import itertools
 import math
 import os
+import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -204,18 +206,23 @@ def _results(found: Hypergradient | None, h: Params) -> tuple[float, float, floa
 
 
 def _apart(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds of a call, and megabytes above what was held before, in a process forked for it; NaN off Linux's CPUs."""
+    """Seconds of a call, and megabytes above what was held before, in a process forked for it.
+
+    NaN where that cannot be done: on a GPU, off Linux, and with several threads, which a forked process would wait for.
+    """
     nothing = math.nan, math.nan
-    if torch.cuda.is_available() or not Path("/proc/self/clear_refs").is_file():
+    if torch.cuda.is_available() or torch.get_num_threads() > 1 or not Path("/proc/self/clear_refs").is_file():
         return nothing
     reading, writing = os.pipe()
     if not (child := os.fork()):
-        try:  # whatever is wrong here, the parent reads nothing, and says that
+        try:
             work()  # a forked process has the libraries' pages to fetch first
             before, begun = _resident(reset=True), time.monotonic()
             work()
             os.write(writing, f"{time.monotonic() - begun} {_resident() - before}".encode())
         finally:
+            if sys.exc_info()[0]:
+                traceback.print_exc()  # the parent reads nothing, and its numbers are NaN
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as said:

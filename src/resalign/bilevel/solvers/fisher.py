@@ -31,7 +31,7 @@ class Config(Strict):
 
 
 def solve(system: System, config: Config) -> Solution:
-    """X = g − Gᵀ(I + GGᵀ)⁻¹Gg, the rows of G being √(γ w_i d / 2ℓ_i) ∇ℓ_i.
+    """Takes x = g − Gᵀ(I + GGᵀ)⁻¹Gg, the rows of G being √(γ w_i d / 2ℓ_i) ∇ℓ_i.
 
     For ℓ = ‖r‖²/d with a residual r that is white, d∇ℓ∇ℓᵀ/2ℓ has the mean of H without the network's own curvature
     (Gauss-Newton). Each example is scaled by its own loss, since a diffusion model's residual has another variance at

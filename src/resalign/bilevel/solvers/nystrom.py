@@ -29,7 +29,7 @@ class Config(Strict):
 
 
 def solve(system: System, config: Config) -> Solution:
-    """X = g − Y(C + YᵀY)⁺Yᵀg, Y = γHΩ, C = ΩᵀY, with Ω orthonormal: exact if H ⪰ 0 has rank k at most.
+    """Takes x = g − Y(C + YᵀY)⁺Yᵀg, Y = γHΩ, C = ΩᵀY, Ω orthonormal: exact if H ⪰ 0 has rank k at most.
 
     A network's H is indefinite and has a higher rank: the approximation may be far off, and where H has a flat spectrum
     of both signs the result may be longer than x by any factor. So the residual is measured, by a product more. The
