@@ -21,7 +21,8 @@ from resalign.diffusion.parametrisation import named_weights
 from resalign.display import drawing
 from resalign.jobs.second_order import SecondOrderJob
 from resalign.lazy import torch
-from resalign.objectives.denoising import by_example, denoising_loss, harmful_loss
+from resalign.objectives.denoising import denoising_loss, harmful_loss
+from resalign.objectives.simulation import by_example
 from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
 from resalign.theory.horizon import Config as HorizonConfig
 from resalign.theory.horizon import horizon_draw

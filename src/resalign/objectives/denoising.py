@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from resalign.bilevel.hypergradient import ExampleLoss
 from resalign.diffusion.batches import NoisyBatch, embedded_with
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.prediction import predict
@@ -20,13 +17,6 @@ def per_example_error(denoiser: torch.nn.Module, weights: Params, batch: NoisyBa
 def denoising_loss(denoiser: torch.nn.Module, weights: Params, batch: NoisyBatch) -> torch.Tensor:
     """E‖ε_θ(x_t, c, t) − ε‖² [ResAlign, Eq. 1, with w_t = 1], a mean over elements."""
     return per_example_error(denoiser, weights, batch).mean()
-
-
-def by_example(denoiser: torch.nn.Module, batch: NoisyBatch, weight: float = 1.0) -> tuple[ExampleLoss, ...]:
-    """The denoising loss of a batch, times a weight, as the losses of its examples."""
-    elements, share = batch.target[0].numel(), weight / len(batch)
-    parts = (batch[i : i + 1] for i in range(len(batch)))
-    return tuple(ExampleLoss(partial(denoising_loss, denoiser, batch=part), share, elements) for part in parts)
 
 
 def loss_with(changed: Params, loaded: LoadedPipeline, batch: NoisyBatch, *, embeds: bool = False) -> float:

@@ -18,7 +18,7 @@ from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import FullRank, Parametrisation, Scope, Trained, lora, select
 from resalign.diffusion.precision import in_float32
 from resalign.lazy import torch
-from resalign.objectives.denoising import by_example, denoising_loss, prior_preserving_loss
+from resalign.objectives.denoising import denoising_loss, prior_preserving_loss
 from resalign.tensors.params import Params, detached
 
 T = TypeVar("T")
@@ -262,6 +262,13 @@ class Simulation:
     def __str__(self) -> str:
         """The configuration that was drawn, for messages."""
         return str(self.configuration)
+
+
+def by_example(denoiser: torch.nn.Module, batch: NoisyBatch, weight: float = 1.0) -> tuple[ExampleLoss, ...]:
+    """The denoising loss of a batch, times a weight, as the losses of its examples."""
+    elements, share = batch.target[0].numel(), weight / len(batch)
+    parts = (batch[i : i + 1] for i in range(len(batch)))
+    return tuple(ExampleLoss(partial(denoising_loss, denoiser, batch=part), share, elements) for part in parts)
 
 
 def _pick(choices: Sequence[T], stream: torch.Generator) -> T:
