@@ -111,6 +111,19 @@ def test_resaligns_passes(
     assert sum(found, Passes()) == config.denoiser_passes * config.steps
 
 
+@pytest.mark.parametrize("optimizer", [["sgd"], ["adam"]])
+def test_resaligns_passes_through_every_step(
+    optimizer: list[str], loaded: LoadedPipeline, unlearning_data: UnlearningData
+) -> None:
+    draw = {"lr": [1e-4], "steps": [2], "adaptation": ["full"], "optimizer": optimizer, "batch_size": 2}
+    settings = {"steps": 2, "draws": 2, "batch_size": 2, "hessian_products": "finite_difference", "through": "steps"}
+    module = registry.member("unlearning", "resalign")
+    config = module.Config.parse({**settings, "simulation": {**draw, "loss": ["prior_preserving"]}}, where="test")
+    with passes(loaded.denoiser) as found:
+        module.unlearn(loaded, unlearning_data, config, Run(0))
+    assert sum(found, Passes()) == config.denoiser_passes * config.steps
+
+
 def test_the_timed_step_of_resalign_has_the_passes_of_its_rate() -> None:
     timed = {"lr": 1e-5, "adaptation": "full", "optimizer": "sgd", "loss": "denoising"}
     steps = [{**timed, "steps": count} for count in (30, 20, 20)]

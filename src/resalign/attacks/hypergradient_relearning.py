@@ -74,7 +74,7 @@ def attack(loaded: LoadedPipeline, data: AttackData, config: Config, run: Run, s
         fixed = run.generator("attack", "fixed data")
         simulated = Simulation(loaded, data.train, prior, config.simulation, stream, fixed)
         outer_loss = partial(denoising_loss, loaded.denoiser, batch=harmful)
-        estimate, logged = simulated_hypergradient(
+        hypergradient, logged = simulated_hypergradient(
             config, simulated, detached(weights), outer_loss, where="attack 'hypergradient_relearning'"
         )
         measured.clear()  # a quantity that this draw lacks must not keep the value of an earlier draw
@@ -82,7 +82,7 @@ def attack(loaded: LoadedPipeline, data: AttackData, config: Config, run: Run, s
         with torch.no_grad():
             value = outer_loss(weights)
         # ∇_θ⟨x, θ⟩ = x. The pairing's own value is subtracted, so that the loss has the value of the denoising loss.
-        pairing = torch.stack([(weights[n] * x).sum() for n, x in estimate.value.items()]).sum()
+        pairing = torch.stack([(weights[n] * x).sum() for n, x in hypergradient.items()]).sum()
         return value + (pairing - pairing.detach())
 
     streams = {"simulation_stream": stream}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from resalign.bilevel.adaptation import adapt
-from resalign.bilevel.hvp import Loss, hessian_vector_product
+from resalign.bilevel.hvp import Loss, Mode, hessian_vector_product
 from resalign.lazy import torch
 from resalign.tensors.params import Params, add, detached, dot, gradient, norm, scaled, zeros_like
 from resalign.tensors.steps import DivergenceError
@@ -17,7 +17,14 @@ _BETAS, _EPSILON = (0.9, 0.999), 1e-8  # Adam's in PyTorch
 
 
 def unrolled_hypergradient(
-    outer_loss: Loss, inner_loss: Loss, start: Params, *, lr: float, steps: int, optimizer: Descent = "sgd"
+    outer_loss: Loss,
+    inner_loss: Loss | Sequence[Loss],
+    start: Params,
+    *,
+    lr: float,
+    steps: int,
+    optimizer: Descent = "sgd",
+    mode: Mode = "exact",
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """d/dθ L_harm(θ_T(θ)) by reverse-mode differentiation, θ_T being ``steps`` steps of gradient descent on L_FT.
 
@@ -27,11 +34,12 @@ def unrolled_hypergradient(
 
     Args:
         outer_loss: L_harm as a function of the weights.
-        inner_loss: L_FT as a function of the weights, frozen batch: the same at every step.
+        inner_loss: L_FT as a function of the weights, frozen batch: the same at every step, or one for each.
         start: The weights θ.
         lr: η.
         steps: T.
         optimizer: ``sgd``, or ``adam`` at PyTorch's defaults.
+        mode: How Hessian products are taken.
 
     Returns:
         θ_T and the hypergradient, by weight name.
@@ -41,10 +49,11 @@ def unrolled_hypergradient(
 
     Source: Franceschi 2017, arXiv 1703.01785, Algorithm 1, for the initial point as hyperparameter.
     """
+    losses = [inner_loss] * steps if callable(inner_loss) else inner_loss
     weights, moments = detached(start), (zeros_like(start), zeros_like(start))
     path: list[tuple[Params, tuple[Params, Params]]] = []  # weights before a step, moments after it
-    for step in range(1, steps + 1):
-        slope = _slope(inner_loss, weights)
+    for step, loss in enumerate(losses, start=1):
+        slope = _slope(loss, weights)
         if optimizer == "adam":
             moments = _moments(moments, slope)
             slope = {name: _adam(m, v, step)[0] for name, m, v in _by_name(moments)}
@@ -53,11 +62,11 @@ def unrolled_hypergradient(
     value = _slope(outer_loss, weights)
     back = (zeros_like(start), zeros_like(start))  # dL_harm / d moments after the step at hand
     for step in range(steps, 0, -1):
-        before, after = path.pop()
+        loss, (before, after) = losses[step - 1], path.pop()
         pulled: Params = scaled(value, -lr)  # dL_harm / d slope
         if optimizer == "adam":
-            pulled, back = _through_adam(value, back, _slope(inner_loss, before), after, step, lr)
-        value = add(value, hessian_vector_product(inner_loss, before, pulled))
+            pulled, back = _through_adam(value, back, _slope(loss, before), after, step, lr)
+        value = add(value, hessian_vector_product(loss, before, pulled, mode=mode))
     _check_finite(value, f"through {steps} steps of {optimizer} at {lr:g}")
     return weights, value
 

@@ -25,6 +25,11 @@ from resalign.tensors.params import Params, norm
 class HypergradientConfig(Strict):
     """Published: γ = 1, K = 5 Richardson steps [ResAlign, Section 4.1]."""
 
+    through: Literal["envelope", "steps"] = Field(
+        "envelope",
+        description="what is differentiated: the envelope's minimum, as published; steps: every simulated step, on its "
+        "own batch, so that γ, solver and hessian_batch_size do nothing",
+    )
     gamma: Annotated[float, Field(gt=0)] | Literal["matched"] = Field(
         1.0, description="γ of the Moreau envelope; matched: Σ lr of each draw's SGD, else −‖Δ‖²/⟨∇L_FT(θ*), Δ⟩"
     )
@@ -62,6 +67,19 @@ class HypergradientConfig(Strict):
             raise ValueError(f"gamma_unmatched is for gamma: matched, got gamma {self.gamma}")
         return self
 
+    @model_validator(mode="after")
+    def _steps_can_be_differentiated(self) -> HypergradientConfig:
+        drawn = self.simulation
+        kinds = {*drawn.adaptation, *drawn.optimizer} | {c.adaptation for c in drawn.configurations}
+        if self.through == "steps" and (drawn.configurations or not kinds <= {"full", "sgd", "adam"}):
+            raise ValueError(
+                "through: steps is for draws that train all weights by sgd or adam, without simulation.configurations; "
+                f"got {sorted(kinds)}"
+            )
+        if self.through == "steps" and self.on_divergence != "raise":
+            raise ValueError(f"through: steps has no solve for on_divergence: {self.on_divergence} to damp")
+        return self
+
     @property
     def modules(self) -> tuple[str, ...]:
         """Modules that this configuration runs besides what the method imports by name."""
@@ -78,7 +96,7 @@ def simulated_hypergradient(
     state: dict[str, Any] | None = None,
     draw_norm: Callable[[Params], float] = norm,
     where: str,
-) -> tuple[Hypergradient, dict[str, float]]:
+) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Fine-tunes θ as ``simulation`` and differentiates the outer loss through it [ResAlign, Alg. 2, lines 7 and 8].
 
     Args:
@@ -98,6 +116,10 @@ def simulated_hypergradient(
     Raises:
         DivergenceError: If the fine-tuning diverges, or the solve and ``on_divergence`` does not allow for it.
     """
+    drawn = {"inner_lr": simulation.lr, "inner_steps": simulation.steps, "inner_lora": simulation.adaptation == "lora"}
+    if config.through == "steps":
+        _, value = simulation.differentiated(outer_loss, theta, config.hessian_products)
+        return value, {**drawn, "hypergradient_norm": norm(value), "hessian_products": simulation.steps}
     tuned = simulation.run(theta, hessian_batch_size=config.hessian_batch_size, outer=outer, state=state)
     is_merged = config.mapping == "merged" or simulation.adaptation == "full" or simulation.is_outer
     hypergradient = merged_hypergradient if is_merged else exact_hypergradient
@@ -120,8 +142,7 @@ def simulated_hypergradient(
         is_replaced=rejects,
         where=f"{where} ({simulation})",
     )
-    drawn = {"inner_lr": simulation.lr, "inner_steps": simulation.steps, "inner_lora": simulation.adaptation == "lora"}
-    return estimate, {**drawn, "inner_loss": tuned.losses[-1], **_logged(estimate), "relaxation": relaxation}
+    return estimate.value, {**drawn, "inner_loss": tuned.losses[-1], **_logged(estimate), "relaxation": relaxation}
 
 
 def _is_accepted(config: HypergradientConfig, draw_norm: Callable[[Params], float], found: Hypergradient) -> bool:

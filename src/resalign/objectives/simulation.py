@@ -10,8 +10,9 @@ from typing import Any, Literal, TypedDict, TypeVar
 from pydantic import Field, model_validator
 
 from resalign.bilevel.adaptation import Optimizer, adapt
-from resalign.bilevel.hvp import Loss
+from resalign.bilevel.hvp import Loss, Mode
 from resalign.bilevel.hypergradient import ExampleLoss, FineTuned
+from resalign.bilevel.unrolled import unrolled_hypergradient
 from resalign.config.strict import Strict
 from resalign.diffusion.batches import EncodedImages, NoisyBatch, with_prompts
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
@@ -221,6 +222,21 @@ class Simulation:
         adapted, losses = fine_tuned(partial(trained.weights, theta), start)
         frozen = self.frozen(hessian_batch_size)
         return FineTuned(theta, start, adapted, trained.weights, losses=tuple(losses), gamma_hint=gamma, **frozen)
+
+    def differentiated(self, outer_loss: Loss, theta: Params, mode: Mode) -> tuple[Params, dict[str, torch.Tensor]]:
+        """Fine-tunes θ as :meth:`run` does, all weights by ``sgd`` or ``adam``, and differentiates every step.
+
+        Returns:
+            θ* and d outer_loss(θ*) / dθ; see :func:`resalign.bilevel.unrolled.unrolled_hypergradient`.
+
+        Raises:
+            DivergenceError: If the derivative is not finite.
+        """
+        losses = [in_float32(self._objective(self._config.batch_size)) for _ in range(self.steps)]
+        optimizer: Any = self.optimizer
+        return unrolled_hypergradient(
+            outer_loss, losses, theta, lr=self.lr, steps=self.steps, optimizer=optimizer, mode=mode
+        )
 
     def frozen(self, batch_size: int, outer: Trained | None = None) -> Frozen:
         """L_FT on one stratified batch, in float32, at a point as :meth:`run` returns it."""

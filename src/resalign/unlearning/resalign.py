@@ -95,6 +95,9 @@ class Config(HarmfulConfig, HypergradientConfig):
         mixed = a_product * self._share_of_mixed_blocks
         an_example = gradient_passes(self.solver, a_product) + mixed + 1  # the last is the envelope's gradient
         solved = an_example * self.hessian_batch_size * self.simulation.losses_a_step
+        if self.through == "steps":  # going back, a product each, and Adam's gradient once more
+            optimizers = self.simulation.optimizer
+            solved = simulated * (a_product + optimizers.count("adam") / len(optimizers))
         drawn = Passes(gradient=simulated + solved + self.batch_size) * (self.draws if self.beta else 0)
         batches = self.draws if self.batches == "redrawn" else 1
         return drawn + Passes(self.batch_size + self.retain_batch_size, self.retain_batch_size) * batches
@@ -152,7 +155,7 @@ def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: R
             simulated = Simulation(loaded, data.pool, prior, config.simulation, *streams, configuration)
             is_kept = config.simulation.adam_state == "kept" and simulated.adaptation == "outer"
             pull: Pull = dict if simulated.is_outer else outer.vjp
-            estimate, logged = simulated_hypergradient(
+            hypergradient, logged = simulated_hypergradient(
                 config,
                 simulated,
                 theta,
@@ -162,8 +165,8 @@ def unlearn(loaded: LoadedPipeline, data: UnlearningData, config: Config, run: R
                 draw_norm=partial(_norm_beside, direct, config.beta, pull),
                 where=f"outer step {i}, draw {j}",
             )
-            total = add(total, pull(estimate.value), config.beta / config.draws)
-            relaxations.append(logged["relaxation"])
+            total = add(total, pull(hypergradient), config.beta / config.draws)
+            relaxations.append(logged.get("relaxation", 1.0))
             run.history.record(i, **logged)
         for name, variable in outer.variables.items():
             variable.grad = total[name].mul_(config.meta_rate)
