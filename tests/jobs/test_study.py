@@ -13,8 +13,8 @@ from resalign.config.study import StudyConfig, family
 from resalign.jobs import measure, study
 
 ROOT = Path(__file__).resolve().parents[2]
-STUDY, SEARCH, ANCHORING = (
-    f"config/studies/{name}.yaml" for name in ("resilience", "resilience-search", "resilience-anchoring")
+STUDY, SEARCH, ANCHORING, ESTIMATORS = (
+    f"config/studies/{name}.yaml" for name in ("resilience", "resilience-search", "resilience-anchoring", "estimators")
 )
 
 
@@ -24,7 +24,7 @@ def _at_the_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(study, "REGISTERED", tmp_path)  # what was registered is not held to the code of today
 
 
-@pytest.fixture(params=[STUDY, ANCHORING])
+@pytest.fixture(params=[STUDY, ANCHORING, ESTIMATORS])
 def plan(request: pytest.FixtureRequest) -> Plan:
     return load_plan(request.param)
 
@@ -35,7 +35,9 @@ def claimed(plan: Plan) -> StudyConfig:
     return config
 
 
-def test_a_contrast_differs_in_one_component_only(plan: Plan) -> None:
+@pytest.mark.parametrize("path", [STUDY, ANCHORING])
+def test_a_contrast_differs_in_one_component_only(path: str) -> None:
+    plan = load_plan(path)
     members = plan.experiment.unlearning
     for contrast in claimed(plan).contrasts:
         treated, control = (flat(members[name].resolved()) for name in (contrast.treated, contrast.control))
@@ -44,6 +46,23 @@ def test_a_contrast_differs_in_one_component_only(plan: Plan) -> None:
             differing = {key.partition(".")[0] for key in differing} - {"gamma", "gamma_unmatched"}
         assert len(differing) == 1, (contrast.component, differing)
         assert treated["name"] == control["name"]
+
+
+def test_estimators_differ_in_nothing_else_and_take_as_many_network_evaluations() -> None:
+    plan = load_plan(ESTIMATORS)
+    members, evaluations = plan.experiment.unlearning, {}
+    chosen = load_plan(ANCHORING).experiment.unlearning["resalign-relabelling"].resolved()
+    assert members["minres"].resolved() == chosen
+    own = {"through", "on_divergence", "max_residual", "steps"}
+    for label, member in members.items():
+        found, expected = (flat(values) for values in (member.resolved(), chosen))
+        differing = {key for key in found | expected if found.get(key) != expected.get(key)}
+        assert {key for key in differing if not key.startswith("solver.")} <= own, label
+        config: Any = member.config
+        evaluations[label] = (config.denoiser_passes * config.steps).evaluations
+        assert config.steps == 80 or not label.endswith("-80")
+    equal = [evaluations[label] for label in {*claimed(plan).baselines, claimed(plan).method}]
+    assert max(equal) < 1.02 * min(equal)  # in whole steps
 
 
 def flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:
@@ -118,7 +137,8 @@ def test_the_search_sees_no_attack_of_the_study(plan: Plan) -> None:
 
 
 def test_what_is_inside_the_simulated_range_is_no_longer_path_than_the_longest_simulation(plan: Plan) -> None:
-    simulation: Any = plan.experiment.unlearning["resalign"].config
+    members = plan.experiment.unlearning
+    simulation: Any = members["resalign" if "resalign" in members else claimed(plan).method].config
     simulated = max(simulation.simulation.lr) * max(simulation.simulation.steps)
     for label, steps in claimed(plan).inside.items():
         attack: Any = plan.experiment.attacks[label].config

@@ -17,6 +17,11 @@ class Passes:
     gradient: float = 0.0
     forward: float = 0.0
 
+    @property
+    def evaluations(self) -> float:
+        """Evaluations of the network on one example; a backward pass counts as two."""
+        return 3 * self.gradient + self.forward
+
     def __mul__(self, times: float) -> Passes:
         """Of so many steps or examples."""
         return Passes(self.gradient * times, self.forward * times)

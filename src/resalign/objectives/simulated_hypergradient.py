@@ -14,7 +14,7 @@ from resalign.bilevel.envelope import matched
 from resalign.bilevel.hvp import Loss, Mode
 from resalign.bilevel.hypergradient import FineTuned, Gamma, Hypergradient, exact_hypergradient, merged_hypergradient
 from resalign.bilevel.relaxation import under_relaxed
-from resalign.bilevel.solving import SolverConfig, default_solver, solve, solver_module
+from resalign.bilevel.solving import SolverConfig, default_solver, gradient_passes, solve, solver_module
 from resalign.config.strict import Strict
 from resalign.diffusion.parametrisation import Trained
 from resalign.lazy import torch
@@ -79,6 +79,25 @@ class HypergradientConfig(Strict):
         if self.through == "steps" and self.on_divergence != "raise":
             raise ValueError(f"through: steps has no solve for on_divergence: {self.on_divergence} to damp")
         return self
+
+    @property
+    def hypergradient_passes(self) -> float:
+        """With a gradient, of a draw's fine-tuning and hypergradient in the mean, but that of the outer loss."""
+        simulated, a_product = self.simulation.denoiser_passes, 2 if self.hessian_products == "finite_difference" else 3
+        if self.through == "steps":  # going back, a product each, and Adam's gradient once more
+            optimizers = self.simulation.optimizer
+            return simulated * (1 + a_product + optimizers.count("adam") / len(optimizers))
+        mixed = a_product * self._share_of_mixed_blocks
+        an_example = gradient_passes(self.solver, a_product) + mixed + 1  # the last is the envelope's gradient
+        return simulated + an_example * self.hessian_batch_size * self.simulation.losses_a_step
+
+    @property
+    def _share_of_mixed_blocks(self) -> float:
+        """Of draws, those whose hypergradient takes a product with the mixed block."""
+        if self.mapping == "merged" or not gradient_passes(self.solver, 1):
+            return 0.0
+        drawn = [c.adaptation for c in self.simulation.configurations] or self.simulation.adaptation
+        return sum(name in ("attention", "lora") for name in drawn) / len(drawn)
 
     @property
     def modules(self) -> tuple[str, ...]:

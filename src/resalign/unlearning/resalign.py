@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from resalign.bilevel.solving import gradient_passes
 from resalign.config.passes import Passes
 from resalign.config.strict import Strict
 from resalign.contracts import RetainImages, Run, UnlearningData
@@ -90,25 +89,9 @@ class Config(HarmfulConfig, HypergradientConfig):
     @property
     def denoiser_passes(self) -> Passes:
         """Of an outer step, in the mean, without draws that are tried again; an exact Hessian product for three."""
-        simulated = self.simulation.denoiser_passes
-        a_product = 2 if self.hessian_products == "finite_difference" else 3
-        mixed = a_product * self._share_of_mixed_blocks
-        an_example = gradient_passes(self.solver, a_product) + mixed + 1  # the last is the envelope's gradient
-        solved = an_example * self.hessian_batch_size * self.simulation.losses_a_step
-        if self.through == "steps":  # going back, a product each, and Adam's gradient once more
-            optimizers = self.simulation.optimizer
-            solved = simulated * (a_product + optimizers.count("adam") / len(optimizers))
-        drawn = Passes(gradient=simulated + solved + self.batch_size) * (self.draws if self.beta else 0)
+        drawn = Passes(gradient=self.hypergradient_passes + self.batch_size) * (self.draws if self.beta else 0)
         batches = self.draws if self.batches == "redrawn" else 1
         return drawn + Passes(self.batch_size + self.retain_batch_size, self.retain_batch_size) * batches
-
-    @property
-    def _share_of_mixed_blocks(self) -> float:
-        """Of draws, those whose hypergradient takes a product with the mixed block."""
-        if self.mapping == "merged" or not gradient_passes(self.solver, 1):
-            return 0.0
-        drawn = [c.adaptation for c in self.simulation.configurations] or self.simulation.adaptation
-        return sum(name in ("attention", "lora") for name in drawn) / len(drawn)
 
     def needs(self) -> tuple[str, ...]:
         """Also the prior images that are asked for."""
