@@ -5,7 +5,7 @@
 set -euo pipefail
 
 lock=envs/requirements.lock
-lock_sha256=ba73ec6a97c15a1e42e57eda8852f8dccdf6dae31cadf6b73e6fe2e84a5cbe14
+lock_sha256=1f36237413ba6fba6b34bc6bc5a4f8a76793461b34c806c196ccd8191a6fa3a7
 
 fail() {
     echo "error: $1" >&2

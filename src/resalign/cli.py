@@ -40,7 +40,7 @@ examples:
   resalign attack unlearned --attack lora --train my/images --heldout my/other-images --output attacked
   resalign audit unlearned --configfile config/demo.yaml
 
-Options after -- are passed on to Snakemake (demo, audit, export, compare-hypergradients).
+Options after -- are passed on to Snakemake (demo, audit, export, compare-hypergradients, tune).
 """
 
 
@@ -100,6 +100,7 @@ def parser() -> argparse.ArgumentParser:
     export = _command(commands, "export", _export, "write an unlearned model of an experiment, with a model card")
     convert = _command(commands, "convert", _convert, "write a pipeline folder of a checkpoint in CompVis' names")
     compare = _command(commands, "compare-hypergradients", _compare, "hold hypergradient estimators against exact ones")
+    tune = _command(commands, "tune", _tune, "search a method's own settings and write a configuration with them")
     for name, (_, text) in SCRIPTS.items():
         commands.add_parser(name, help=text, add_help=False)
     _training(unlearn, "method", "unlearning", "resalign", IMAGE_SETS)
@@ -118,10 +119,13 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument("checkpoint", type=Path, help="file with names as model.diffusion_model.…")
     convert.add_argument("--base", type=Path, required=True, metavar="PIPELINE", help="what it is a change of")
     convert.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
-    for workflow in (demo, audit, export, compare):
+    tune.add_argument("model", nargs="?", help="a model of CONFIGFILE; by default that of its key 'tuning'")
+    tune.add_argument("--field", action="append", default=[], metavar="NAME=LOW:HIGH", help="repeatable")
+    tune.add_argument("--budget", type=int, metavar="N", help="network evaluations of a search; a gradient is three")
+    for workflow in (demo, audit, export, compare, tune):
         workflow.add_argument("--cores", type=int, default=os.cpu_count(), help="most cores to use; default: all")
         workflow.add_argument("-n", "--dry-run", action="store_true", help="print the plan and run nothing")
-    for workflow in (audit, export):
+    for workflow in (audit, export, tune):
         workflow.add_argument("--configfile", type=Path, required=True, help="the experiment")
     return top
 
@@ -303,6 +307,19 @@ def _export(options: argparse.Namespace) -> int:
 
         log.info("uploaded to %s", push(_clone() / target, options.push, private=not options.public))
     return status
+
+
+def _tune(options: argparse.Namespace) -> int:
+    changed: dict[str, Any] = {"method": options.model, "budget": options.budget}
+    for pair in options.field:
+        name, _, ends = pair.partition("=")
+        low, colon, high = ends.partition(":")
+        if not colon:
+            raise ConfigError(f"--field {pair}: expected NAME=LOW:HIGH")
+        changed.setdefault("fields", {})[name] = {"low": typed(low), "high": typed(high)}
+    tuning = {key: value for key, value in changed.items() if value is not None}
+    more = ["--config", f"tuning={json.dumps(tuning)}"] if tuning else []
+    return _snakemake(options, options.configfile.resolve(), more, "tune")
 
 
 def _snakemake(options: argparse.Namespace, configfile: Path, more: Sequence[str], target: str) -> int:

@@ -19,6 +19,7 @@ from resalign.config.shape import NOT_ATTACKED, TIERS, ExperimentConfig, ModelWo
 from resalign.config.strict import ConfigError, Strict, check_publishable, nearest, read_yaml, shortened
 from resalign.config.study import check_study
 from resalign.config.sweeps import expanded
+from resalign.config.tuning import check_tuning
 
 SETS = "data.sets"  # the family of prepared image sets
 BASE = "base"  # the model before unlearning, as tables name it
@@ -48,7 +49,8 @@ def _audited(config: ExperimentConfig, where: str) -> ExperimentConfig:
             pipelines[label] = str(source)
         else:
             unlearning[label] = {"method": "imported", **entry, **({"checkpoint": source} if source else {})}
-    changes = {"assets": assets, "pipelines": pipelines, "unlearning": unlearning, "study": None, "selection": None}
+    changes = {"assets": assets, "pipelines": pipelines, "unlearning": unlearning}
+    changes |= dict.fromkeys(("study", "selection", "tuning"))
     return config.model_copy(update=changes if config.audit else {})
 
 
@@ -132,6 +134,7 @@ class Experiment:
         self._check_combinations()
         check_needs(self)
         check_study(self)
+        check_tuning(self)
 
     @classmethod
     def read(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> Experiment:

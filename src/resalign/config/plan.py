@@ -141,12 +141,16 @@ class Plan:
         """Name of the tier in force."""
         return self.experiment.config.tier
 
+    @property
+    def config_file(self) -> str:
+        """The experiment's file, from the repository's root."""
+        where = self.experiment.where
+        return os.path.relpath(where) if Path(where).is_absolute() else where
+
     def command(self, target: str, **overrides: str) -> str:
         """What a person types to make a target of this experiment, from the repository's root."""
-        where = self.experiment.where
-        path = os.path.relpath(where) if Path(where).is_absolute() else where
         config = "".join(f" {key}={value}" for key, value in overrides.items())
-        return f"snakemake --cores 2 --configfile {path}{' --config' if config else ''}{config} -- {target}"
+        return f"snakemake --cores 2 --configfile {self.config_file}{' --config' if config else ''}{config} -- {target}"
 
     def asset_of(self, reference: str) -> str:
         """The asset's name in ``asset/folder``."""

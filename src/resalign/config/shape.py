@@ -19,6 +19,7 @@ from resalign.config.strict import Strict
 from resalign.config.study import SelectionConfig, StudyConfig
 from resalign.config.sweeps import SweepConfig
 from resalign.config.theory import TheoryConfig
+from resalign.config.tuning import TuningConfig
 
 Tier = Literal["smoke", "small", "paper"]
 TIERS: tuple[Tier, ...] = ("smoke", "small", "paper")
@@ -170,6 +171,9 @@ class ExperimentConfig(Strict):
     )
     selection: SelectionConfig | None = Field(
         None, exclude_if=lambda key: key is None, description="the rule by which a search chooses settings"
+    )
+    tuning: TuningConfig | None = Field(
+        None, exclude_if=lambda key: key is None, description="a method's own fields, searched by `-- tune`"
     )
 
     @model_validator(mode="after")

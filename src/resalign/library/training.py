@@ -72,6 +72,32 @@ def unlearned_weights(
     Raises:
         ConfigError: If the method does not support the pipeline, or uses images that are not given.
     """
+    words: dict[str, Any] = {
+        "concepts": concepts,
+        "retain_prompts": retain_prompts,
+        "masks": masks,
+        "checkpoint": checkpoint,
+    }
+    data = unlearning_data(loaded, method, config, images, run, **words)
+    weights: dict[str, torch.Tensor] = method.unlearn(loaded, data, config, run)
+    if "retain" in images:
+        run.history.record(run.history.last_step, **displacement(loaded, weights, data.retain))
+    return weights
+
+
+def unlearning_data(
+    loaded: LoadedPipeline,
+    method: ModuleType,
+    config: Strict,
+    images: Mapping[str, CaptionedImages],
+    run: Run,
+    *,
+    concepts: Sequence[ConceptPrompts] = (),
+    retain_prompts: Sequence[str] = (),
+    masks: Path | None = None,
+    checkpoint: Path | None = None,
+) -> UnlearningData:
+    """What a method is handed; arguments and errors are those of :func:`unlearned_weights`."""
     check_architecture(method, loaded.architecture.name)
     name = f"method '{method.__name__.rpartition('.')[2]}'"
     if not (any(concept.prompts for concept in concepts) or "forget" in images or checkpoint):
@@ -90,11 +116,7 @@ def unlearned_weights(
         prior=sets.get("prior"),
     )
     _check_needs(name, needs_of(config), data, masks)
-    data = replace(data, **_optional(loaded, config, images, masks, run))
-    weights: dict[str, torch.Tensor] = method.unlearn(loaded, data, config, run)
-    if "retain" in sets:
-        run.history.record(run.history.last_step, **displacement(loaded, weights, sets["retain"]))
-    return weights
+    return replace(data, **_optional(loaded, config, images, masks, run))
 
 
 def _optional(

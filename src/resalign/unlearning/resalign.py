@@ -57,7 +57,7 @@ class Config(HarmfulConfig, HypergradientConfig):
     alpha: Annotated[float, Field(ge=0)] | Ramp = Field(
         1.0, description="weight of the distillation term R; released: {start: 1.6, end: 2.0}"
     )
-    beta: float = Field(0.8, ge=0, description="weight of the harmful loss after simulated fine-tuning")
+    beta: float = Field(0.8, ge=0, le=1, description="weight of the harmful loss after simulated fine-tuning")
     draws: int = Field(3, gt=0, description="J, simulated fine-tunings in each outer step")
     batch_size: int = Field(1, gt=0)
     retain_batch_size: int = Field(4, gt=0)

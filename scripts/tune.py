@@ -1,0 +1,49 @@
+"""Searches a method's own fields with one searcher and one seed; writes what was tried."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from resalign.config import registry
+from resalign.config.tuning import SEARCHERS
+from resalign.contracts import Run
+from resalign.data.images import read_captioned_images
+from resalign.diffusion.loaded_pipeline import load_pipeline
+from resalign.jobs.tune import TuneJob
+from resalign.library.training import unlearning_data
+from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
+from resalign.tuning.search import Costs, Problem, Search, trials_table
+from resalign.tuning.training import Training
+from resalign.tuning.validation import Config, Validation, held_out
+
+
+def main() -> None:
+    """Command line of the rule search."""
+    arguments = parse_arguments(__doc__, TuneJob)
+    job, output, seed = arguments.job, arguments.output, arguments.seed
+    method, settings = registry.configured("unlearning", job.method, where=job.label)
+    judge = Config.parse(job.tuning.validation, where="tuning.validation")
+    with running(arguments, resumes="steps", inputs=job.paths()) as attempt:
+        images = {name: read_captioned_images(Path(path), pixels=job.pixels) for name, path in job.images.items()}
+        loaded = load_pipeline(Path(job.model), device=arguments.job.device)
+        run = Run(seed, attempt=attempt, progress=progress_bar(f"{job.searcher} search seed {seed}"))
+        words: dict[str, Any] = {"concepts": job.concepts, "retain_prompts": job.retain_prompts}
+        masks = Path(job.masks) if job.masks else None
+        data = unlearning_data(loaded, method, settings, images, run, masks=masks, **words)
+        training_data, validation_data = held_out(data, job.tuning.held_out)
+        problem = Problem(
+            Training(loaded, method, job.method, training_data, seed),
+            Validation(loaded, validation_data, judge, seed),
+            job.tuning,
+            Costs(*(p.evaluations for p in (settings.denoiser_passes, judge.value_passes, judge.slope_passes))),
+            seed,
+        )
+        search: Search = registry.member(SEARCHERS, job.searcher).Search(problem)
+        for position in run.steps(range(search.rounds), phase="search", search=search):
+            search.round(position)
+        trials_table(search).to_csv(output / "trials.csv", index=False, float_format="%.8g")
+
+
+if __name__ == "__main__":
+    run_stage(main)
