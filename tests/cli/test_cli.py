@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import resalign
-from resalign import cli
+from resalign import cli, lazy
 from resalign.diffusion.loaded_pipeline import load_pipeline, trainable_tensors
 from resalign.library import weights
 from tests.conftest import write_captioned_images
@@ -30,12 +30,14 @@ COMMANDS = (
     "export",
     "convert",
     "compare-hypergradients",
+    "tune",
     "doctor",
     "costs",
     "verify",
     "recover",
 )
 DEMO = "config/demo.yaml"
+TUNED = {"method": "esd", "budget": 9, "fields": {"lr": {"low": 1e-4, "high": 1e-2}}}
 
 
 def run(*arguments: str) -> int:
@@ -83,7 +85,7 @@ def test_unlearn_writes_a_pipeline_and_attack_goes_on_from_it(
         trained_with.append(threads[-1])
         return train(*arguments, **settings)
 
-    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(lazy.torch, "set_num_threads", threads.append)  # which keeps what it has once looked up
     monkeypatch.setattr(weights, "unlearn", recorded)
     assert run("unlearn", str(pipeline_folder), *given, "--threads", "2") == 0
     assert trained_with == [2]
@@ -140,6 +142,11 @@ def test_settings_may_be_nested() -> None:
         (
             ["export", "esd", "--configfile", DEMO, "--form", "delta"],
             ["--", "results/demo/export/esd/seed-0/delta/model"],
+        ),
+        (["tune", "--configfile", DEMO], ["--", "tune"]),
+        (
+            ["tune", "esd", "--configfile", DEMO, "--field", "lr=1e-4:1e-2", "--budget", "9"],
+            ["--config", f"tuning={json.dumps(TUNED)}", "--", "tune"],
         ),
         (["doctor", "--configfile", DEMO], ["--configfile", DEMO]),
         (["verify"], ["scripts/check_results.py"]),

@@ -1,6 +1,7 @@
 """Every searcher: its budget, its resumption, what it does with what it finds."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from resalign.config.strict import ConfigError
 from resalign.config.tuning import SEARCHERS, TuningConfig
 from resalign.contracts import UnlearningData
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
+from resalign.running.folder import StateFolder
+from resalign.running.held import capture, restore
 from resalign.tensors.steps import DivergenceError
 from resalign.tuning.search import Costs, Problem, Search, trials_table
 from resalign.tuning.training import State, Values
@@ -81,13 +84,17 @@ def test_a_search_stays_within_its_budget_and_its_ranges(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("at", [1, 7, 20])
-def test_a_search_that_was_stopped_goes_on_as_if_it_had_not(name: str, at: int) -> None:
+def test_a_search_that_was_stopped_goes_on_as_if_it_had_not(name: str, at: int, tmp_path: Path) -> None:
     whole = searched(bowl(name))
     stopped = bowl(name)
     for position in range(at):
         stopped.round(position)
+    with StateFolder(tmp_path, {}) as folder:
+        folder.save({"search": capture(stopped)})
+        saved = folder.load()
+    assert saved is not None
     again = bowl(name)
-    again.load_state_dict(stopped.state_dict())
+    restore(again, saved["search"])
     assert searched(again, at).trials == whole.trials
     assert searched(bowl(name, seed=1)).trials != whole.trials
 
