@@ -14,6 +14,7 @@ import resalign
 from resalign.bilevel import solving
 from resalign.config import registry
 from resalign.config.experiment import SETS
+from resalign.config.tuning import SEARCHERS
 from resalign.jobs import exhibit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,14 +36,25 @@ LAYERS = (
     {"analysis"},
     {"display", "library"},
     {"accounting"},
-    {"cards", "detector_audit", "ablations", "theory"},
+    {"cards", "detector_audit", "ablations", "theory", "tuning"},
     {"exhibits", "report", "study"},
     {"artifact"},
     {"digits"},
     {"scripts", "cli"},
 )
 EXCEPTIONS: set[tuple[str, str]] = set()
-SCIENCE = {"unlearning", "attacks", "objectives", "bilevel", "diffusion", "data", "digits", "scorers", "metrics"}
+SCIENCE = {
+    "unlearning",
+    "tuning",
+    "attacks",
+    "objectives",
+    "bilevel",
+    "diffusion",
+    "data",
+    "digits",
+    "scorers",
+    "metrics",
+}
 EVIDENCE = {"analysis", "display", "exhibits", "report", "cards", "study", "detector_audit", "theory", "ablations"}
 # Exhibits are found by the same means, and no stage imports them: the stages' registry need not know.
 FAMILIES = (*registry.FAMILIES, exhibit.FAMILY)
@@ -160,7 +172,7 @@ def test_no_module_is_imported_by_nobody() -> None:
     # Members are found by their file; scripts and commands are started by name.
     started = {"resalign.config.schema", "resalign.cli", *resalign._DEFINED.values()}
     used = {imported for module, imported in IMPORTS if imported != module.name}
-    families = (*FAMILIES, solving.FAMILY, SETS)
+    families = (*FAMILIES, solving.FAMILY, SETS, SEARCHERS)
     used |= {f"resalign.{family}.{name}" for family in families for name in registry.members(family)}
     packages = {module.name for module in MODULES if module.path.name == "__init__.py"}
     rules = "".join(path.read_text() for path in [*(ROOT / "workflow").rglob("*.smk"), ROOT / "Makefile"])

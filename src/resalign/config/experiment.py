@@ -49,9 +49,8 @@ def _audited(config: ExperimentConfig, where: str) -> ExperimentConfig:
             pipelines[label] = str(source)
         else:
             unlearning[label] = {"method": "imported", **entry, **({"checkpoint": source} if source else {})}
-    changes = {"assets": assets, "pipelines": pipelines, "unlearning": unlearning}
-    changes |= dict.fromkeys(("study", "selection", "tuning"))
-    return config.model_copy(update=changes if config.audit else {})
+    changes = {"assets": assets, "pipelines": pipelines, "unlearning": unlearning, "study": None, "selection": None}
+    return config.model_copy(update={**changes, "tuning": None} if config.audit else {})
 
 
 class Member:
