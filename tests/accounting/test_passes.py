@@ -1,6 +1,6 @@
 """A member that says how often a step runs the denoiser says what its steps do."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,8 @@ from resalign.config import registry
 from resalign.config.passes import Passes
 from resalign.contracts import AttackData, Run, UnlearningData
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
-from resalign.unlearning import _partial_sampling
+from resalign.diffusion.sampling import partial_sample
+from resalign.unlearning import _harmful, _partial_sampling
 from tests.example_config import smallest
 
 
@@ -50,6 +51,19 @@ def passes(denoiser: torch.nn.Module) -> Iterator[list[Passes]]:
         hook.remove()
 
 
+def sampled_in_the_mean(found: list[Passes]) -> Callable[..., Any]:
+    """Partial sampling that counts the mean of the random number of steps, in place of the one that is drawn."""
+
+    def sample(*arguments: Any, **settings: Any) -> Any:
+        before = len(found)
+        sampled = partial_sample(*arguments, **settings)
+        del found[before:]
+        found.extend([Passes(forward=settings["num_inference_steps"] - 1)] * len(sampled[0]))
+        return sampled
+
+    return sample
+
+
 @pytest.mark.parametrize(("name", "settings"), UNLEARNING)
 def test_a_methods_passes(
     name: str,
@@ -61,17 +75,7 @@ def test_a_methods_passes(
     module = registry.member("unlearning", name)
     config: Any = smallest(module.Config, **{"steps": 2, **settings})
     with passes(loaded.denoiser) as found:
-
-        def mean_sample(*arguments: Any, **settings: Any) -> Any:
-            """Counts the mean of the random number of steps, in place of the one that is drawn."""
-            before = len(found)
-            sample = partial_sample(*arguments, **settings)
-            del found[before:]
-            found.extend([Passes(forward=settings["num_inference_steps"] - 1)] * len(sample[0]))
-            return sample
-
-        partial_sample = _partial_sampling.partial_sample
-        monkeypatch.setattr(_partial_sampling, "partial_sample", mean_sample)
+        monkeypatch.setattr(_partial_sampling, "partial_sample", sampled_in_the_mean(found))
         module.unlearn(loaded, unlearning_data, config, Run(0))
     assert sum(found, Passes()) == config.denoiser_passes * config.steps
 
@@ -107,6 +111,30 @@ def test_resaligns_passes(
     module = registry.member("unlearning", "resalign")
     config = module.Config.parse(settings, where="test")
     with passes(loaded.denoiser) as found:
+        module.unlearn(loaded, unlearning_data, config, Run(0))
+    assert sum(found, Passes()) == config.denoiser_passes * config.steps
+
+
+ERASURE = {"name": "erasure", "num_inference_steps": 4}
+
+
+@pytest.mark.parametrize(
+    "harmful", ["denoising", "relabelling", ERASURE, {**ERASURE, "negative_guidance": 0.0}], ids=str
+)
+@pytest.mark.parametrize("beta", [0.0, 0.8])
+def test_resaligns_passes_by_its_harmful_loss(
+    harmful: Any,
+    beta: float,
+    loaded: LoadedPipeline,
+    unlearning_data: UnlearningData,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draw = {"lr": [1e-4], "steps": [2], "loss": ["denoising"], "adaptation": ["full"], "optimizer": ["sgd"]}
+    settings = {"steps": 2, "draws": 2, "batch_size": 3, "solver": "identity", "gamma": 0.01, "simulation": draw}
+    module = registry.member("unlearning", "resalign")
+    config = module.Config.parse({**settings, "harmful": harmful, "beta": beta}, where="test")
+    with passes(loaded.denoiser) as found:
+        monkeypatch.setattr(_harmful, "partial_sample", sampled_in_the_mean(found))
         module.unlearn(loaded, unlearning_data, config, Run(0))
     assert sum(found, Passes()) == config.denoiser_passes * config.steps
 

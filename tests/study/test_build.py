@@ -384,18 +384,18 @@ def test_the_summary_is_of_verdicts_alone() -> None:
     text = summary(claims(study), ALONE)
     assert text == (
         "That after fine-tuning `resalign` shows the concept less than `graddiff`, with no utility before it more than "
-        "0.03 lower, **holds**. Against the other baselines it is not testable for `esd`. Of the components, second "
-        "order lowers IP."
+        "0.03 lower, **holds**. Against the other baselines it is not testable for `esd`. Components: IP is lower "
+        "with second order."
     )
     nothing = summary(claims(one_attack({**MODELS, "first-order": 0.05, "resalign": 0.8})), ALONE)
     assert "**fails**" in nothing
     assert "fails for `esd`" in nothing
-    assert nothing.endswith("second order raises IP.")
+    assert nothing.endswith("Components: IP is higher with second order.")
     assert text.count(". ") < 3
     costly = summary(claims(one_attack(MODELS, {"resalign": 0.9, "first-order": 1.0})), ALONE)
-    assert costly.endswith("second order lowers IP and lowers `near`.")
+    assert costly.endswith("IP is lower with second order; `near` is lower with second order.")
     better = summary(claims(one_attack(MODELS, {"resalign": 0.9, "first-order": 0.7})), ALONE)
-    assert better.endswith("second order lowers IP and raises `near`.")
+    assert better.endswith("IP is lower with second order; `near` is higher with second order.")
 
 
 @pytest.mark.slow

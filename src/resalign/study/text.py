@@ -18,8 +18,8 @@ from resalign.study.table import BEFORE, Study
 
 _POOLED = {ALL: "over all attacks", INSIDE: "inside the simulated range", OUTSIDE: "outside it"}
 _VERDICTS = {"holds": "holds", "not shown": "is not shown", "fails": "fails", "not testable": "is not testable"}
-_EFFECTS = {"below 0": "lowers IP", "above 0": "raises IP", "includes 0": "has no effect on IP that is shown"}
-_EFFECTS["not shown"] = _EFFECTS["includes 0"]
+_EFFECTS = {"below 0": "IP is lower with", "above 0": "IP is higher with"}
+_NO_EFFECT = "no effect on IP is shown of"
 Row = Mapping[Any, Any]
 
 
@@ -71,18 +71,24 @@ def summary(tested: pd.DataFrame, config: StudyConfig) -> str:
         found = [f"{_VERDICTS[str(verdict)]} for {_listed(models)}" for verdict, models in names.items()]
         sentences.append(f"Against the other baselines it {_listed(found)}.")
     if config.contrasts:
-        found = [f"{c.component} {_effect(tested[tested['claim'] == c.component], config)}" for c in config.contrasts]
-        sentences.append(f"Of the components, {_listed(found)}.")
+        effects: dict[str, list[str]] = {}
+        for contrast in config.contrasts:
+            for effect in _effects(tested[tested["claim"] == contrast.component], config):
+                effects.setdefault(effect, []).append(contrast.component)
+        found = [f"{effect} {_listed(components)}" for effect, components in effects.items()]
+        sentences.append(f"Components: {'; '.join(found)}.")
     return " ".join(sentences)
 
 
-def _effect(rows: pd.DataFrame, config: StudyConfig) -> str:
+def _effects(rows: pd.DataFrame, config: StudyConfig) -> list[str]:
     """What a component does to IP over all attacks, and which utilities it lowers or raises."""
-    effects, of_utilities = [_EFFECTS[str(_at(rows, ALL, config.safety)["verdict"])]], rows["quantity"] != config.safety
-    for verdict, verb in (("below 0", "lowers"), ("above 0", "raises")):
-        if names := [f"`{name}`" for name in rows[of_utilities & (rows["verdict"] == verdict)]["quantity"]]:
-            effects.append(f"{verb} {' and '.join(names)}")
-    return _listed(effects)
+    effects = [_EFFECTS.get(str(_at(rows, ALL, config.safety)["verdict"]), _NO_EFFECT)]
+    utilities = rows[rows["quantity"] != config.safety]
+    for verdict, comparative in (("below 0", "lower"), ("above 0", "higher")):
+        effects += [
+            f"`{name}` is {comparative} with" for name in utilities[utilities["verdict"] == verdict]["quantity"]
+        ]
+    return effects
 
 
 def opening(study: Study) -> tuple[str, str]:

@@ -39,8 +39,8 @@ class Config(HarmfulConfig, HypergradientConfig):
     @property
     def value_passes(self) -> Passes:
         """Of a validation loss; the targets of relabelling and of R are the original model's."""
-        simulated = Passes(gradient=self.simulation.denoiser_passes)
-        return (simulated + self._targets + Passes(forward=self.batch_size + self.retain_batch_size)) * self.draws
+        simulated, outer = Passes(gradient=self.simulation.denoiser_passes), self.batch_size + self.retain_batch_size
+        return (simulated + self._targets + Passes(forward=outer)) * self.draws
 
     @property
     def slope_passes(self) -> Passes:
@@ -50,8 +50,7 @@ class Config(HarmfulConfig, HypergradientConfig):
 
     @property
     def _targets(self) -> Passes:
-        harmful = self.batch_size if self.harmful.name == "relabelling" else 0
-        return Passes(forward=harmful + self.retain_batch_size)
+        return self.target_passes * self.batch_size + Passes(forward=self.retain_batch_size)
 
 
 class Judged(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from resalign.config.passes import Passes
 from resalign.config.strict import Strict
 from resalign.contracts import UnlearningData
 from resalign.diffusion.batches import NoisyBatch
@@ -76,6 +77,19 @@ class HarmfulConfig(Strict):
         if self.truncation is not None and self.harmful.name != "denoising":
             raise ValueError(f"truncation caps the denoising error, and harmful is {self.harmful.name}; leave it out")
         return self
+
+    @property
+    def target_passes(self) -> Passes:
+        """Of an example's loss, besides the prediction itself: the original model's for the target."""
+        kind = self.harmful
+        if isinstance(kind, Erasure):
+            return Passes(forward=1 + bool(kind.negative_guidance))
+        return Passes(forward=1 if isinstance(kind, Relabelling) else 0)
+
+    @property
+    def drawing_passes(self) -> Passes:
+        """Of an example's drawing, in the mean: 0 to N − 1 steps of a sampling, each with the prompt and without."""
+        return Passes(forward=self.harmful.num_inference_steps - 1 if isinstance(self.harmful, Erasure) else 0)
 
     def needs(self) -> tuple[str, ...]:
         """Relabelling needs a prompt for what is shown in the concept's place."""

@@ -89,9 +89,13 @@ class Config(HarmfulConfig, HypergradientConfig):
     @property
     def denoiser_passes(self) -> Passes:
         """Of an outer step, in the mean, without draws that are tried again; an exact Hessian product for three."""
-        drawn = Passes(gradient=self.hypergradient_passes + self.batch_size) * (self.draws if self.beta else 0)
-        batches = self.draws if self.batches == "redrawn" else 1
-        return drawn + Passes(self.batch_size + self.retain_batch_size, self.retain_batch_size) * batches
+        harmful = (Passes(gradient=1) + self.target_passes) * self.batch_size
+        drawn = (Passes(gradient=self.hypergradient_passes) + harmful) * (self.draws if self.beta else 0)
+        retained, sampled = (
+            Passes(gradient=1, forward=1) * self.retain_batch_size,
+            self.drawing_passes * self.batch_size,
+        )
+        return drawn + (harmful + retained + sampled) * (self.draws if self.batches == "redrawn" else 1)
 
     def needs(self) -> tuple[str, ...]:
         """Also the prior images that are asked for."""
