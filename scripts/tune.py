@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from resalign.config import registry
-from resalign.config.tuning import SEARCHERS
+from resalign.config.tuning import SEARCHERS, costs_of
 from resalign.contracts import Run
 from resalign.data.images import read_captioned_images
 from resalign.diffusion.loaded_pipeline import load_pipeline
+from resalign.diffusion.micro_batches import micro_batches
+from resalign.diffusion.precision import training_precision
 from resalign.jobs.tune import TuneJob
 from resalign.library.training import unlearning_data
 from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
-from resalign.tuning.search import Costs, Problem, Search, trials_table
+from resalign.tuning.search import Problem, Search
 from resalign.tuning.training import Training
 from resalign.tuning.validation import Config, Validation, held_out
 
@@ -24,9 +26,12 @@ def main() -> None:
     job, output, seed = arguments.job, arguments.output, arguments.seed
     method, settings = registry.configured("unlearning", job.method, where=job.label)
     judge = Config.parse(job.tuning.validation, where="tuning.validation")
-    with running(arguments, resumes="steps", inputs=job.paths()) as attempt:
+    in_parts, computing = micro_batches(job.micro_batch_size), training_precision(job.precision)
+    with running(arguments, resumes="steps", inputs=job.paths()) as attempt, in_parts, computing:
         images = {name: read_captioned_images(Path(path), pixels=job.pixels) for name, path in job.images.items()}
-        loaded = load_pipeline(Path(job.model), device=arguments.job.device)
+        loaded = load_pipeline(
+            Path(job.model), device=arguments.job.device, gradient_checkpointing=job.gradient_checkpointing
+        )
         run = Run(seed, attempt=attempt, progress=progress_bar(f"{job.searcher} search seed {seed}"))
         words: dict[str, Any] = {"concepts": job.concepts, "retain_prompts": job.retain_prompts}
         masks = Path(job.masks) if job.masks else None
@@ -36,13 +41,13 @@ def main() -> None:
             Training(loaded, method, job.method, training_data, seed),
             Validation(loaded, validation_data, judge, seed),
             job.tuning,
-            Costs(*(p.evaluations for p in (settings.denoiser_passes, judge.value_passes, judge.slope_passes))),
+            costs_of(settings, judge),
             seed,
         )
         search: Search = registry.member(SEARCHERS, job.searcher).Search(problem)
         for position in run.steps(range(search.rounds), phase="search", search=search):
             search.round(position)
-        trials_table(search).to_csv(output / "trials.csv", index=False, float_format="%.8g")
+        search.table().to_csv(output / "trials.csv", index=False, float_format="%.8g")
 
 
 if __name__ == "__main__":

@@ -120,7 +120,10 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument("--base", type=Path, required=True, metavar="PIPELINE", help="what it is a change of")
     convert.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
     tune.add_argument("model", nargs="?", help="a model of CONFIGFILE; by default that of its key 'tuning'")
-    tune.add_argument("--field", action="append", default=[], metavar="NAME=LOW:HIGH", help="repeatable")
+    searched = "a number to search, in place of the file's; repeatable"
+    tune.add_argument("--field", action="append", default=[], metavar="NAME=LOW:HIGH", help=searched)
+    guided = "one of them that pbt_hypergradient moves along its hypergradient; repeatable"
+    tune.add_argument("--differentiable", action="append", default=[], metavar="NAME", help=guided)
     tune.add_argument("--budget", type=int, metavar="N", help="network evaluations of a search; a gradient is three")
     for workflow in (demo, audit, export, compare, tune):
         workflow.add_argument("--cores", type=int, default=os.cpu_count(), help="most cores to use; default: all")
@@ -310,16 +313,32 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _tune(options: argparse.Namespace) -> int:
-    changed: dict[str, Any] = {"method": options.model, "budget": options.budget}
+    from resalign.config.experiment import Experiment
+
+    configfile, fields = options.configfile.resolve(), {}
+    changed: dict[str, Any] = {}
     for pair in options.field:
         name, _, ends = pair.partition("=")
         low, colon, high = ends.partition(":")
         if not colon:
             raise ConfigError(f"--field {pair}: expected NAME=LOW:HIGH")
-        changed.setdefault("fields", {})[name] = {"low": typed(low), "high": typed(high)}
-    tuning = {key: value for key, value in changed.items() if value is not None}
-    more = ["--config", f"tuning={json.dumps(tuning)}"] if tuning else []
-    return _snakemake(options, options.configfile.resolve(), more, "tune")
+        fields[name] = {"low": typed(low), "high": typed(high)}
+    if fields:  # in place of the file's, which may be another method's
+        changed |= {"fields": fields, "differentiable": options.differentiable, "searchers": ["random", "tpe", "pbt"]}
+        changed["searchers"] += ["pbt_hypergradient"] * bool(options.differentiable)
+    elif options.differentiable:
+        raise ConfigError("--differentiable is for fields that --field names")
+    changed |= {"method": options.model} if options.model else {}
+    changed |= {"budget": options.budget} if options.budget else {}
+    if changed:
+        with contextlib.chdir(_clone()):  # there `extends` names its file, as in the workflow
+            values = Experiment.read(configfile).values
+        values["tuning"] = {**values.get("tuning", {}), **changed}
+        configfile = _clone() / "results" / values["name"] / "tune.json"
+        configfile.parent.mkdir(parents=True, exist_ok=True)
+        configfile.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")  # JSON is YAML
+        log.info("the search's configuration: %s", configfile)
+    return _snakemake(options, configfile, [], "tune")
 
 
 def _snakemake(options: argparse.Namespace, configfile: Path, more: Sequence[str], target: str) -> int:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 import resalign
 from resalign import cli, lazy
+from resalign.config.experiment import Experiment
 from resalign.diffusion.loaded_pipeline import load_pipeline, trainable_tensors
 from resalign.library import weights
 from tests.conftest import write_captioned_images
@@ -37,7 +38,6 @@ COMMANDS = (
     "recover",
 )
 DEMO = "config/demo.yaml"
-TUNED = {"method": "esd", "budget": 9, "fields": {"lr": {"low": 1e-4, "high": 1e-2}}}
 
 
 def run(*arguments: str) -> int:
@@ -144,10 +144,6 @@ def test_settings_may_be_nested() -> None:
             ["--", "results/demo/export/esd/seed-0/delta/model"],
         ),
         (["tune", "--configfile", DEMO], ["--", "tune"]),
-        (
-            ["tune", "esd", "--configfile", DEMO, "--field", "lr=1e-4:1e-2", "--budget", "9"],
-            ["--config", f"tuning={json.dumps(TUNED)}", "--", "tune"],
-        ),
         (["doctor", "--configfile", DEMO], ["--configfile", DEMO]),
         (["verify"], ["scripts/check_results.py"]),
         (["verify", "a.zip", "--run-its-code"], ["scripts/verify.py", "a.zip", "--run-its-code"]),
@@ -162,6 +158,27 @@ def test_what_each_command_starts(
     (command,) = started
     assert command[0] == sys.executable
     assert command[-len(end) :] == end
+
+
+def test_a_search_of_other_fields_has_a_configuration_of_its_own(
+    started: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "_clone", lambda: tmp_path)
+    for name in ("config", "src"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "results").mkdir()
+    given = ["--configfile", str(ROOT / "config/studies/tuning.yaml"), "--field", "lr=1e-4:1e-2", "--budget", "900000"]
+    assert run("tune", "resalign", *given, "--differentiable", "lr") == 0
+    file = Path(started[0][started[0].index("--configfile") + 1])
+    assert file == tmp_path / "results/tuning/tune.json"
+    monkeypatch.chdir(ROOT)
+    tuning = Experiment.read(file).config.tuning
+    assert tuning is not None
+    assert (list(tuning.fields), tuning.differentiable, tuning.budget) == (["lr"], ("lr",), 900000)
+    assert (tuning.fields["lr"].low, tuning.fields["lr"].high) == (1e-4, 1e-2)
+    assert tuning.searchers == ("random", "tpe", "pbt", "pbt_hypergradient")
+    assert run("tune", *given[:2], "--differentiable", "lr") == 1
+    assert run("tune", *given[:2], "--field", "lr=3") == 1
 
 
 def test_an_audit_of_a_folder_extends_the_experiment(

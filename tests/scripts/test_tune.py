@@ -21,6 +21,7 @@ TUNING: dict[str, Any] = {
     "method": "graddiff",
     "fields": {"alpha": {"low": 0.1, "high": 10.0}, "lr": {"low": 1e-4, "high": 1e-2}},
     "differentiable": ["alpha"],
+    "searchers": ["random", "tpe", "pbt", "pbt_hypergradient"],
     "budget": 4000,
     "segments": 2,
     "seeds": [0, 1],
@@ -85,6 +86,7 @@ def test_what_was_found_is_an_experiment(done: Path, plan: Plan, tiny_values: di
     values = yaml.safe_load((done / "tuned.yaml").read_text())
     assert values.pop("extends") == "tiny.yaml"
     experiment = Experiment({**tiny_values, **values}, where="tuned.yaml")
+    assert Plan(experiment).unlearn  # no two models of equal settings
     best = pd.read_csv(done / "best.csv").set_index(["searcher", "seed"])
     assert len(experiment.unlearning) == len(best) == 8
     for (searcher, seed), row in best.iterrows():
@@ -95,3 +97,5 @@ def test_what_was_found_is_an_experiment(done: Path, plan: Plan, tiny_values: di
     text = (done / "tuning.md").read_text()
     assert text.count("| ") > 16
     assert "minus that of random search" in text
+    changes = best.loc["pbt_hypergradient", "changes"].sum()
+    assert f"Derivatives were taken in {changes} of {changes} changes" in text

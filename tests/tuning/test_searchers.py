@@ -11,13 +11,13 @@ import torch
 from resalign.config import registry
 from resalign.config.passes import Passes
 from resalign.config.strict import ConfigError
-from resalign.config.tuning import SEARCHERS, TuningConfig
+from resalign.config.tuning import SEARCHERS, Costs, TuningConfig, costs_of
 from resalign.contracts import UnlearningData
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.running.folder import StateFolder
 from resalign.running.held import capture, restore
 from resalign.tensors.steps import DivergenceError
-from resalign.tuning.search import Costs, Problem, Search, trials_table
+from resalign.tuning.search import Problem, Search
 from resalign.tuning.training import State, Values
 from resalign.tuning.validation import Config, Judged, Validation
 from tests.accounting.test_passes import passes
@@ -28,6 +28,9 @@ NAMES = registry.members(SEARCHERS)
 FIELDS = {"alpha": {"low": 0.1, "high": 10.0}, "lr": {"low": 1e-4, "high": 1e-1}}
 
 
+COSTS = Costs(step=1.0, value=2.0, slope=3.0, steps=6)
+
+
 def tuning(**settings: Any) -> TuningConfig:
     values = {"method": "graddiff", "fields": FIELDS, "differentiable": ["alpha"], "budget": 400, "segments": 3}
     return TuningConfig.parse({**values, "window": 1, **settings}, where="test")
@@ -35,8 +38,6 @@ def tuning(**settings: Any) -> TuningConfig:
 
 class Bowl:
     """A training whose one weight follows alpha, and its validation: how far it is from 3, and lr from 0.01."""
-
-    steps = 6
 
     def trained(self, values: Values, until: int, state: State | None = None) -> tuple[dict[str, torch.Tensor], State]:
         if values["lr"] > 0.09:
@@ -59,7 +60,7 @@ class Bowl:
 
 def bowl(name: str, seed: int = 0, **settings: Any) -> Search:
     both: Any = Bowl()
-    problem = Problem(both, both, tuning(**settings), Costs(step=1.0, value=2.0, slope=3.0), seed)
+    problem = Problem(both, both, tuning(**settings), COSTS, seed)
     found: Search = registry.member(SEARCHERS, name).Search(problem)
     return found
 
@@ -78,7 +79,7 @@ def test_a_search_stays_within_its_budget_and_its_ranges(name: str) -> None:
     assert len(search.trials) == search.rounds
     for trial in search.trials:
         assert all(FIELDS[name]["low"] <= value <= FIELDS[name]["high"] for name, value in trial.values.items())
-    whole = [trial for trial in search.trials if trial.steps == Bowl.steps]
+    whole = [trial for trial in search.trials if trial.steps == COSTS.steps]
     assert len(whole) == len({trial.member for trial in search.trials})
 
 
@@ -106,9 +107,9 @@ def test_a_training_that_diverges_is_the_worst(name: str) -> None:
     diverged = [trial for trial in search.trials if not math.isfinite(trial.value)]
     assert diverged
     assert len(diverged) < len(search.trials)
-    assert np.isfinite(trials_table(search).query("steps == 6")["value"].min())
+    assert np.isfinite(search.table().query("steps == 6")["value"].min())
     with pytest.raises(DivergenceError, match=r"every training of the search diverged; narrow the ranges"):
-        trials_table(searched(bowl(name, fields={**FIELDS, "lr": {"low": 0.1, "high": 1.0}})))
+        searched(bowl(name, fields={**FIELDS, "lr": {"low": 0.1, "high": 1.0}})).table()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -128,9 +129,16 @@ def test_the_derivative_says_which_way() -> None:
         if trial.values["lr"] != earlier.values["lr"]:
             continue  # it has taken another's place
         followed += 1
+        assert trial.parent == -1
         expected = earlier.values["alpha"] * (1.2 if trial.derivatives["alpha"] < 0 else 0.8)
         assert trial.values["alpha"] == pytest.approx(min(max(expected, 0.1), 10.0))
     assert followed > len(moved) / 2
+    # A copy's other field is perturbed, so that it is no clone.
+    copies = [trial for trial in moved if trial.parent >= 0]
+    assert copies
+    for copy in copies:
+        source = before[copy.parent, copy.steps - 2]
+        assert perturbed({"lr": source.values["lr"]}, {"lr": copy.values["lr"]})
     # d/d log alpha of (w + .5 (alpha − w) − 3)² by hand, at the window's end.
     first = moved[0]
     start = before[first.member, 2]
@@ -157,7 +165,7 @@ def test_copies_take_weights_and_values_and_only_they_are_perturbed() -> None:
             continue
         copies += 1
         others = [other for other in search.trials if other.steps == earlier.steps]
-        assert any(perturbed(other.values, trial.values) for other in others)
+        assert perturbed(before[trial.parent, earlier.steps].values, trial.values)
         assert earlier.value > np.median([other.value for other in others])
     members = len({trial.member for trial in search.trials})
     assert copies <= 2 * max(1, round(0.2 * members))
@@ -172,8 +180,8 @@ def test_what_is_counted_is_what_is_run(name: str, loaded: LoadedPipeline, unlea
         | {"gamma": 0.01, "max_residual": 1e9},
         where="test",
     )
-    (_, own) = registry.configured("unlearning", {**found.settings, "steps": 4}, where="test")
-    costs = Costs(*(each.evaluations for each in (own.denoiser_passes, config.value_passes, config.slope_passes)))
+    (_, own) = registry.configured("unlearning", found.settings, where="test")
+    costs = costs_of(own, config)
     settings = tuning(budget=3000, segments=2, fields={"alpha": FIELDS["alpha"], "lr": {"low": 1e-5, "high": 1e-3}})
     problem = Problem(found, Validation(loaded, unlearning_data, config, 0), settings, costs, seed=0)
     with passes(loaded.denoiser) as seen:
@@ -189,7 +197,7 @@ def test_a_pipelines_derivative_by_a_weight_is_that_of_the_validation_loss(
     validation = Validation(loaded, unlearning_data, judge, 0)
     settings = tuning(segments=2, fields={"alpha": {"low": 1.0, "high": 9.0}, "lr": {"low": 5e-3, "high": 6e-3}})
     search: Search = registry.member(SEARCHERS, "pbt_hypergradient").Search(
-        Problem(found, validation, settings, Costs(1.0, 1.0, 1.0), seed=0)
+        Problem(found, validation, settings, Costs(1.0, 1.0, 1.0, 4), seed=0)
     )
     for position in range(search.rounds):
         search.round(position)
@@ -201,3 +209,53 @@ def test_a_pipelines_derivative_by_a_weight_is_that_of_the_validation_loss(
         weights, _ = found.trained({**values, "alpha": values["alpha"] * math.exp(0.2 * sign)}, 3, state)
         ends.append(validation(weights).value)
     assert first.derivatives["alpha"] == pytest.approx((ends[0] - ends[1]) / 0.4, rel=0.1)
+
+
+def test_random_search_and_tpe_draw_apart() -> None:
+    one, other = (searched(bowl(name)) for name in ("random", "tpe"))
+    values = [{trial.values["lr"] for trial in search.trials} for search in (one, other)]
+    assert not values[0] & values[1]
+    with pytest.raises(ConfigError, match="allows 10 trainings, and tpe draws its first 10 at random"):
+        registry.member(SEARCHERS, "tpe").rounds(tuning(budget=80), COSTS)
+
+
+def test_a_derivative_at_the_end_of_a_range_stays_within_it() -> None:
+    class Strict(Bowl):
+        def trained(self, values: Values, until: int, state: State | None = None) -> Any:
+            assert values["alpha"] <= 3.0, "beyond the range"
+            return super().trained(values, until, state)
+
+    both: Any = Strict()
+    fields = {"alpha": {"low": 2.9, "high": 3.0}, "lr": FIELDS["lr"]}
+    search: Search = registry.member(SEARCHERS, "pbt_hypergradient").Search(
+        Problem(both, both, tuning(fields=fields, budget=2000), COSTS, seed=0)
+    )
+    searched(search)
+    at_the_end = [trial for trial in search.trials if trial.derivatives and trial.values["alpha"] == 3.0]
+    assert at_the_end
+    # The loss falls as alpha nears 3, on both sides of the difference.
+    assert all(trial.derivatives["alpha"] < 0 for trial in at_the_end)
+
+
+def test_without_a_derivative_copies_are_perturbed() -> None:
+    class Blind(Bowl):
+        def slope(self, changed: dict[str, torch.Tensor]) -> Any:
+            raise DivergenceError("no solve")
+
+    both: Any = Blind()
+    search: Search = registry.member(SEARCHERS, "pbt_hypergradient").Search(
+        Problem(both, both, tuning(budget=2000), COSTS, seed=0)
+    )
+    searched(search)
+    assert not [trial for trial in search.trials if trial.derivatives]
+    before = {(trial.member, trial.steps): trial for trial in search.trials}
+    copies = [trial for trial in search.trials if trial.parent >= 0]
+    assert copies
+    assert all(perturbed(before[copy.parent, copy.steps - 2].values, copy.values) for copy in copies)
+
+
+def test_a_window_is_within_a_segment() -> None:
+    with pytest.raises(ConfigError, match=r"tuning\.window: 3 are more than the 2 steps of a segment"):
+        registry.member(SEARCHERS, "pbt_hypergradient").rounds(tuning(window=3), COSTS)
+    with pytest.raises(ConfigError, match=r"tuning\.segments: 7 are more than the 6 steps"):
+        registry.member(SEARCHERS, "pbt").rounds(tuning(segments=7), COSTS)

@@ -8,10 +8,13 @@ import torch
 
 from resalign.config import registry
 from resalign.config.passes import Passes
+from resalign.config.strict import ConfigError
 from resalign.contracts import UnlearningData
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
+from resalign.errors import DataError
 from resalign.tensors.params import Params, add, dot, norm
+from resalign.tensors.steps import DivergenceError
 from resalign.tuning.training import Training
 from resalign.tuning.validation import Config, Validation, held_out
 from tests.accounting.test_passes import passes
@@ -20,8 +23,8 @@ from tests.unlearning.test_resalign_losses import exact  # noqa: F401
 
 METHODS: dict[str, dict[str, Any]] = {
     "graddiff": {"alpha": 1.0},
-    "salun": {"alpha": 1.0},
-    "resalign": {"alpha": 1.0, "simulation": {"steps": [2], "lr": [1e-3]}},
+    # A schedule over all steps.
+    "resalign": {"alpha": {"start": 1.0, "end": 5.0}, "simulation": {"steps": [2], "lr": [1e-3]}},
     "advunlearn": {},
 }
 DRAW = {"lr": [1e-2], "steps": [2], "loss": ["denoising"], "adaptation": ["full"], "optimizer": ["sgd"]}
@@ -30,7 +33,8 @@ SMALL: dict[str, Any] = {"batch_size": 2, "retain_batch_size": 3, "simulation": 
 
 def training(loaded: LoadedPipeline, data: UnlearningData, name: str, **settings: Any) -> Training:
     module = registry.member("unlearning", name)
-    config = smallest(module.Config, **{**METHODS.get(name, {}), "steps": 4, **settings})
+    steps = {"steps": 4} if "steps" in module.Config.model_fields else {}
+    config = smallest(module.Config, **{**METHODS.get(name, {}), **steps, **settings})
     return Training(loaded, module, {"name": name, **config.model_dump(mode="json")}, data, seed=0)
 
 
@@ -52,6 +56,27 @@ def test_segments_of_a_training_are_the_training(
     # Nobody changes a state: two trainings may go on from it.
     again, _ = found.trained({}, 4, state)
     assert all(torch.equal(whole[key], again[key]) for key in whole)
+
+
+def test_a_method_of_two_loops_is_refused(loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:
+    with pytest.raises(ConfigError, match="the method has two loops, saliency and steps"):
+        training(loaded, unlearning_data, "salun").trained({}, 2)
+    with pytest.raises(ConfigError, match="the method has no loop of steps"):
+        training(loaded, unlearning_data, "uce").trained({}, 2)
+
+
+def test_what_validation_does_not_see_is_refused(loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:
+    weights, _ = training(loaded, unlearning_data, "advunlearn").trained({}, 2)
+    found = Validation(loaded, unlearning_data, Config.parse(SMALL, where="test"), seed=0)
+    with pytest.raises(ConfigError, match="the method changes text_encoder.*, and validation sees the denoiser alone"):
+        found(weights)
+
+
+def test_a_loss_that_is_not_finite_is_a_divergence(loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:
+    found = Validation(loaded, unlearning_data, Config.parse(SMALL, where="test"), seed=0)
+    huge = {name: tensor * 1e18 for name, tensor in named_weights(loaded.denoiser).items()}
+    with pytest.raises(DivergenceError):
+        found(loaded.named(huge))
 
 
 def test_a_state_goes_on_with_other_settings(loaded: LoadedPipeline, unlearning_data: UnlearningData) -> None:
@@ -119,8 +144,13 @@ def test_the_slope_is_the_derivative_of_the_value(exact: tuple[LoadedPipeline, U
         assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(float(dot(slope, direction)), rel=1e-4)
 
 
+def test_a_set_that_cannot_be_split_is_refused(unlearning_data: UnlearningData) -> None:
+    with pytest.raises(DataError, match=r"0\.1 of the 4 images of 'forget' leaves 4 for training and 0 for validation"):
+        held_out(unlearning_data, 0.1)
+
+
 def test_a_validation_that_samples_is_refused() -> None:
-    with pytest.raises(Exception, match="harmful: erasure samples its images with the model that it judges"):
+    with pytest.raises(ConfigError, match="harmful: erasure samples its images with the model that it judges"):
         Config.parse({"harmful": "erasure"}, where="test")
 
 

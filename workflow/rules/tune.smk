@@ -23,7 +23,9 @@ rule search:
         "../../envs/resalign.yaml"
     threads: RESOURCES["unlearn"].threads
     resources:
-        **resources_of("unlearn"),
+        gpu=RESOURCES["unlearn"].gpu,
+        mem_mb=per_attempt(RESOURCES["unlearn"].mem_mb),
+        runtime=lambda wildcards, attempt: attempt * RESOURCES["unlearn"].runtime_minutes * tune_jobs.trainings(PLAN),
     params:
         job=lambda wildcards: tune_jobs.TuneJob.search(PLAN, wildcards.searcher).text(),
         modules=lambda wildcards: tune_jobs.modules(PLAN, wildcards.searcher),

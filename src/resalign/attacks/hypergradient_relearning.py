@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 from pydantic import Field
 
@@ -26,22 +25,16 @@ from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss
 from resalign.objectives.simulated_hypergradient import HypergradientConfig, simulated_hypergradient
-from resalign.objectives.simulation import LossName, Simulation, SimulationConfig
+from resalign.objectives.simulation import Simulation, UsersSimulation
 from resalign.tensors.params import Params, detached
-
-
-class BenignSimulation(SimulationConfig):
-    """The fine-tunings that the attacker has in mind; those with prior preservation need `prior`."""
-
-    loss: tuple[LossName, ...] = ("denoising",)
-    adaptation: tuple[Literal["full", "attention", "lora"], ...] = ("full", "lora")
-    configurations: tuple[()] = Field((), description="the defence's; the attacker draws each value from its list")
 
 
 class Config(FineTuningConfig, HypergradientConfig):
     """The estimator's defaults are the defence's, the others those of every attack."""
 
-    simulation: BenignSimulation = BenignSimulation()
+    simulation: UsersSimulation = Field(
+        UsersSimulation(), description="what the attacker has in mind; prior preservation needs `prior`"
+    )
 
     @property
     def image_sets(self) -> dict[str, bool]:

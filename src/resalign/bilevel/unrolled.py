@@ -50,6 +50,7 @@ def unrolled_hypergradient(
     Source: Franceschi 2017, arXiv 1703.01785, Algorithm 1, for the initial point as hyperparameter.
     """
     losses = [inner_loss] * steps if callable(inner_loss) else inner_loss
+    assert len(losses) == steps, f"{len(losses)} losses of {steps} steps"
     weights, moments = detached(start), (zeros_like(start), zeros_like(start))
     path: list[tuple[Params, tuple[Params, Params]]] = []  # weights before a step, moments after it
     for step, loss in enumerate(losses, start=1):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from resalign.config import registry
+from resalign.config.concept import check_methods
 from resalign.config.strict import ConfigError, Strict, nearest
 
 if TYPE_CHECKING:
     from resalign.config.experiment import Experiment
 
 SEARCHERS = "tuning.searchers"  # the family of searchers
+GUIDED = "pbt_hypergradient"
 
 
 class Range(Strict):
@@ -28,6 +30,14 @@ class Range(Strict):
             raise ValueError(f"low must be below high, got {self.low:g} and {self.high:g}")
         return self
 
+    def at(self, share: float) -> float:
+        """The value at a share of the logarithm's range."""
+        return math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
+
+    def clipped(self, value: float) -> float:
+        """The nearest value that is within."""
+        return min(max(value, self.low), self.high)
+
 
 class TuningConfig(Strict):
     """Which fields of a method are searched, by what, and for how long."""
@@ -37,7 +47,9 @@ class TuningConfig(Strict):
     differentiable: tuple[str, ...] = Field(
         (), description="fields that pbt_hypergradient moves along their hypergradient; it mutates others at random"
     )
-    searchers: tuple[str, ...] = Field(("random", "tpe", "pbt", "pbt_hypergradient"), min_length=1)
+    searchers: tuple[str, ...] = Field(
+        ("random", "tpe", "pbt"), min_length=1, description="the first is what the others are compared with"
+    )
     seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1, description="of searches, and of their trainings")
     budget: int = Field(gt=0, description="network evaluations of one search, of one example each; a gradient is three")
     segments: int = Field(4, gt=1, description="of population-based training; after each, members may change")
@@ -55,11 +67,39 @@ class TuningConfig(Strict):
         for key in ("searchers", "seeds"):
             if len(set(getattr(self, key))) < len(getattr(self, key)):
                 raise ValueError(f"{key} {list(getattr(self, key))} must differ")
+        if GUIDED in self.searchers and not self.differentiable:
+            raise ValueError(f"searchers: {GUIDED} needs one of {sorted(self.fields)} in differentiable")
         return self
+
+    def ends(self, steps: int) -> list[int]:
+        """The steps after which population-based training's segments end.
+
+        Raises:
+            ConfigError: If a training has fewer steps than segments.
+        """
+        if steps < self.segments:
+            raise ConfigError(f"tuning.segments: {self.segments} are more than the {steps} steps of a training")
+        return [round(steps * (segment + 1) / self.segments) for segment in range(self.segments)]
+
+
+class Costs(NamedTuple):
+    """Network evaluations of a step of training, of a validation loss, and of its gradient; steps of a training."""
+
+    step: float
+    value: float
+    slope: float
+    steps: int
+
+
+def costs_of(method: Any, validation: Any) -> Costs:
+    """What each part of a search takes, by the settings of the method and of the validation."""
+    passes = (method.denoiser_passes, validation.value_passes, validation.slope_passes)
+    step, value, slope = (part.evaluations for part in passes)
+    return Costs(step, value, slope, method.steps)
 
 
 def check_tuning(experiment: Experiment) -> None:
-    """The method, every field at both ends of its range, and the validation must be valid.
+    """The method, every field at both ends of its range, the validation and the budget must be valid.
 
     Raises:
         ConfigError: Naming the key and the nearest known name.
@@ -69,9 +109,8 @@ def check_tuning(experiment: Experiment) -> None:
         return
     where = f"{experiment.where}: tuning"
     if config.method not in experiment.unlearning:
-        raise ConfigError(
-            f"{where}.method: no model named '{config.method}'{nearest(config.method, experiment.unlearning)}"
-        )
+        known = experiment.unlearning
+        raise ConfigError(f"{where}.method: no model named '{config.method}'{nearest(config.method, known)}")
     member = experiment.unlearning[config.method]
     own: Any = member.config
     if getattr(own, "denoiser_passes", None) is None or not getattr(own, "steps", 0):
@@ -85,7 +124,10 @@ def check_tuning(experiment: Experiment) -> None:
             raise ConfigError(f"{where}.fields: no number named '{name}' in '{config.method}'{nearest(name, numbers)}")
         for value in (ends.low, ends.high):
             changed_settings(member.resolved(), {name: value}, where=f"{where}.fields.{name}")
-    registry.member("tuning", "validation").Config.parse(config.validation, where=f"{where}.validation")
+    validation = registry.member("tuning", "validation").Config.parse(config.validation, where=f"{where}.validation")
+    check_methods(experiment.config.concept, {"tuning.validation": validation}, where=experiment.where)
+    for name in config.searchers:
+        registry.member(SEARCHERS, name).rounds(config, costs_of(own, validation))
 
 
 def changed_settings(settings: dict[str, Any], values: dict[str, float], *, where: str) -> Any:
@@ -95,8 +137,3 @@ def changed_settings(settings: dict[str, Any], values: dict[str, float], *, wher
         ConfigError: If the method does not allow one.
     """
     return registry.configured("unlearning", {**settings, **values}, where=where)[1]
-
-
-def log_uniform(ends: Range, share: float) -> float:
-    """The value at a share of the range's logarithm."""
-    return math.exp(math.log(ends.low) + share * (math.log(ends.high) - math.log(ends.low)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Self
 
 from resalign.config import registry
 from resalign.config.report import ReportConfig
 from resalign.config.strict import ConfigError
-from resalign.config.tuning import SEARCHERS, TuningConfig
+from resalign.config.tuning import SEARCHERS, TuningConfig, costs_of
 from resalign.jobs.inputs import Input
 from resalign.jobs.job import Job
 from resalign.jobs.unlearn import UnlearnJob
@@ -31,9 +32,11 @@ class TuneJob(UnlearnJob):
         Raises:
             ConfigError: If the experiment has no key ``tuning``.
         """
-        unlearned = UnlearnJob.of(plan, _stage(plan))
+        unlearned, config = UnlearnJob.of(plan, _stage(plan)), searched(plan)
         given = {name: getattr(unlearned, name) for name in unlearned.model_fields_set}
-        return cls(**given, tuning=searched(plan), searcher=searcher)
+        # Without what other searches have: one more seed must not make them again.
+        own = {"validation": _validation(config).model_dump(mode="json"), "searchers": (searcher,), "seeds": (0,)}
+        return cls(**given, tuning=config.model_copy(update=own), searcher=searcher)
 
 
 class TunedJob(Job):
@@ -58,8 +61,14 @@ class TunedJob(Job):
 
     @classmethod
     def of(cls, plan: Plan) -> Self:
-        """The job of an experiment."""
+        """The job of an experiment.
+
+        Raises:
+            ConfigError: If it searches nothing, or is of several files.
+        """
         config, experiment = searched(plan), plan.experiment
+        if ", " in experiment.where:
+            raise ConfigError(f"{experiment.where}: give one --configfile, which the settings found will extend")
         folders = [(name, seed, folder(plan, name, seed)) for name in config.searchers for seed in config.seeds]
         return cls(
             name=experiment.config.name,
@@ -93,8 +102,18 @@ def folder(plan: Plan, searcher: str, seed: int | str) -> str:
 
 def modules(plan: Plan, searcher: str) -> tuple[str, ...]:
     """Modules that are found by name."""
-    validation = registry.member("tuning", "validation").Config.parse(searched(plan).validation, where="tuning")
-    return (*_stage(plan).modules, *validation.modules, f"resalign.{SEARCHERS}.{searcher}")
+    return (*_stage(plan).modules, *_validation(searched(plan)).modules, f"resalign.{SEARCHERS}.{searcher}")
+
+
+def trainings(plan: Plan) -> int:
+    """About how many trainings a search takes as long as, rounded up."""
+    config = searched(plan)
+    costs = costs_of(plan.experiment.unlearning[config.method].config, _validation(config))
+    return math.ceil(config.budget / (costs.steps * costs.step))
+
+
+def _validation(config: TuningConfig) -> Any:
+    return registry.member("tuning", "validation").Config.parse(config.validation, where="tuning.validation")
 
 
 def _stage(plan: Plan) -> Stage:

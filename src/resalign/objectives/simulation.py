@@ -118,6 +118,14 @@ class SimulationConfig(Strict):
         return Configuration(**{name: _pick(getattr(self, name), stream) for name in CHOICES})
 
 
+class UsersSimulation(SimulationConfig):
+    """Fine-tunings of users, each with weights of its own; none is a part of an outer loop."""
+
+    loss: tuple[LossName, ...] = ("denoising",)
+    adaptation: tuple[Literal["full", "attention", "lora"], ...] = ("full", "lora")
+    configurations: tuple[()] = Field((), description="the defence's; each value is drawn from its list")
+
+
 class Frozen(TypedDict):
     """L_FT on a frozen batch, and by example; fields of :class:`resalign.bilevel.hypergradient.FineTuned`."""
 
@@ -225,6 +233,8 @@ class Simulation:
 
     def differentiated(self, outer_loss: Loss, theta: Params, mode: Mode) -> tuple[Params, dict[str, torch.Tensor]]:
         """Fine-tunes θ as :meth:`run` does, all weights by ``sgd`` or ``adam``, and differentiates every step.
+
+        In float32 throughout, where ``run`` fine-tunes in the precision that it is called in.
 
         Returns:
             θ* and d outer_loss(θ*) / dθ; see :func:`resalign.bilevel.unrolled.unrolled_hypergradient`.

@@ -286,7 +286,7 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
     names = ["torch", "diffusers", "transformers", "open_clip_torch", "torch-fidelity", "numpy", "scikit-learn"]
-    names += ["nudenet", "onnxruntime", "peft", "pillow"]
+    names += ["nudenet", "onnxruntime", "optuna", "peft", "pillow"]
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resalign.config.strict import ConfigError
-from resalign.config.tuning import TuningConfig
+from resalign.config.tuning import Costs, TuningConfig
 from resalign.running.held import capture, restore
+from resalign.tensors.seeds import derive_seed
 from resalign.tensors.steps import DivergenceError
 from resalign.tracking import log
 from resalign.tuning.training import State, Training, Values
@@ -21,14 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DIVERGED = Judged(math.inf, math.inf, math.inf)
-
-
-class Costs(NamedTuple):
-    """Network evaluations of a step of training, of a validation loss, and of its gradient."""
-
-    step: float
-    value: float
-    slope: float
 
 
 @dataclass(frozen=True)
@@ -50,13 +42,14 @@ class Problem:
     seed: int
 
     def judged(self, values: Values, until: int, state: State | None = None) -> tuple[Judged, State | None]:
-        """Trains up to a step and validates; infinite losses, and the old state, if that diverges."""
+        """Trains up to a step and validates; infinite losses where one diverges, with the last good state."""
+        reached = state
         try:
             weights, reached = self.training.trained(values, until, state)
             return self.validation(weights), reached
         except DivergenceError as error:
             log.warning("%s: %s", ", ".join(f"{name} {value:.3g}" for name, value in values.items()), error)
-            return _DIVERGED, state
+            return _DIVERGED, reached
 
 
 @dataclass(frozen=True)
@@ -65,14 +58,16 @@ class Trial:
 
     Attributes:
         member: Which training, counted from 0.
-        steps: How many of its steps were taken.
+        parent: Whose weights and values it had taken before the steps to here; -1 for its own.
+        steps: How many steps of a training were taken.
         values: The searched fields in the last of them.
         value, harmful, retained: The validation loss and its parts; infinite where training diverged.
         evaluations: Network evaluations of the whole search, up to here.
-        derivatives: Of the validation loss by the logarithm of each field, where they were taken for the step to here.
+        derivatives: Of the validation loss by the logarithm of each field, where they were taken for the steps to here.
     """
 
     member: int
+    parent: int
     steps: int
     values: Values
     value: float
@@ -92,29 +87,28 @@ class Search:
     """
 
     def __init__(self, problem: Problem, rounds: int) -> None:
-        """Raises ConfigError if not one round is in the budget; see the attributes."""
+        """See the attributes."""
         self.problem, self.rounds = problem, rounds
         self.trials: list[Trial] = []
         self.spent = 0.0
-        self.random = np.random.default_rng([problem.seed, 20171127])
-        if rounds < 1:
-            raise ConfigError(f"tuning.budget {problem.config.budget} is less than one training takes; raise it")
+        self.random = np.random.default_rng(derive_seed("tuning", type(self).__module__, problem.seed))
 
     def round(self, position: int) -> None:
         """Takes one round."""
         raise NotImplementedError
 
-    def check(self) -> None:
-        """Raises DivergenceError if no whole training has a finite loss."""
-        whole = [trial.value for trial in self.trials if trial.steps == self.problem.training.steps]
-        if not any(map(math.isfinite, whole)):
-            raise DivergenceError("every training of the search diverged; narrow the ranges of tuning.fields")
-
     def record(
-        self, member: int, steps: int, values: Values, judged: Judged, derivatives: Values | None = None
+        self,
+        member: int,
+        steps: int,
+        values: Values,
+        judged: Judged,
+        *,
+        parent: int = -1,
+        derivatives: Values | None = None,
     ) -> None:
         """Adds a trial."""
-        self.trials.append(Trial(member, steps, dict(values), *judged, self.spent, derivatives or {}))
+        self.trials.append(Trial(member, parent, steps, dict(values), *judged, self.spent, derivatives or {}))
 
     def state_dict(self) -> dict[str, Any]:
         """All that a later round depends on."""
@@ -127,20 +121,21 @@ class Search:
         self.spent = state["spent"]
         restore(self.random, state["random"])
 
+    def table(self) -> pd.DataFrame:
+        """A row for each trial; columns ``field.NAME`` and ``derivative.NAME``, empty where none was taken.
 
-def trials_table(search: Search) -> pd.DataFrame:
-    """A row for each trial; columns ``field.NAME`` and ``derivative.NAME``, empty where none was taken.
+        Raises:
+            DivergenceError: If no whole training has a finite loss.
+        """
+        import pandas as pd
 
-    Raises:
-        DivergenceError: If every whole training has diverged.
-    """
-    import pandas as pd
-
-    search.check()
-    rows = []
-    for trial in search.trials:
-        row = asdict(trial)
-        values, derivatives = row.pop("values"), row.pop("derivatives")
-        row |= {f"field.{name}": value for name, value in values.items()}
-        rows.append(row | {f"derivative.{name}": derivatives.get(name, math.nan) for name in values})
-    return pd.DataFrame(rows)
+        whole = [trial.value for trial in self.trials if trial.steps == self.problem.costs.steps]
+        if not any(map(math.isfinite, whole)):
+            raise DivergenceError("every training of the search diverged; narrow the ranges of tuning.fields")
+        rows = []
+        for trial in self.trials:
+            row = asdict(trial)
+            values, derivatives = row.pop("values"), row.pop("derivatives")
+            row |= {f"field.{name}": value for name, value in values.items()}
+            rows.append(row | {f"derivative.{name}": derivatives.get(name, math.nan) for name in values})
+        return pd.DataFrame(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 
 from resalign.analysis.statistics import across_seeds
 from resalign.config.report import ReportConfig
-from resalign.config.tuning import TuningConfig
+from resalign.config.tuning import GUIDED, TuningConfig
 from resalign.display import drawing
 
 if TYPE_CHECKING:
@@ -43,13 +44,16 @@ def curves(trials: Trials, budget: float) -> pd.DataFrame:
 
 
 def best(trials: Trials, fields: Iterable[str]) -> pd.DataFrame:
-    """Of each search the whole training with the lowest validation loss."""
+    """Of each search the whole training with the lowest validation loss; ``changes`` are segments after the first."""
     rows = []
     for (searcher, seed), table in trials.items():
         whole = table[table["steps"] == table["steps"].max()]
         row = whole.loc[whole["value"].idxmin()]
         found = {"searcher": searcher, "seed": seed, "trainings": table["member"].nunique()}
         found |= {name: row[name] for name in ("value", "harmful", "retained")}
+        moved = table[table["steps"] > table["steps"].min()]
+        derivatives = moved.filter(like="derivative.").notna().any(axis=1)
+        found |= {"derivatives": int(derivatives.sum()), "changes": len(moved)}
         rows.append(found | {name: row[f"field.{name}"] for name in fields})
     return pd.DataFrame(rows)
 
@@ -90,6 +94,10 @@ def text(found: pd.DataFrame, config: TuningConfig, confidence: float) -> str:
             apart = _interval(rows["difference"])
             sentences.append(_sentence(searcher, first, rows["difference"]))
         lines.append(f"| {title(searcher)} | {trainings} | {_interval(rows['value'])} | {apart} |")
+        failed = found.loc[found["searcher"] == searcher, ["derivatives", "changes"]].sum()
+        if searcher == GUIDED:
+            taken, asked = int(failed["derivatives"]), int(failed["changes"])
+            sentences.append(f"- Derivatives were taken in {taken} of {asked} changes; elsewhere something diverged.")
     return "\n".join([*lines, "", *sentences, ""])
 
 
@@ -100,6 +108,8 @@ def _interval(row: Mapping[Any, float]) -> str:
 def _sentence(searcher: str, first: str, difference: Mapping[Any, float]) -> str:
     """What a difference shows."""
     name, other = title(searcher), title(first)
+    if math.isnan(difference["low"]):
+        return f"- With one seed {name} and {other} cannot be told apart."
     if difference["high"] < 0:
         return f"- At this budget {name} finds lower losses than {other}."
     if difference["low"] > 0:
@@ -143,6 +153,6 @@ def figure(over: pd.DataFrame, settings: ReportConfig) -> Figure:
             band = [e.low for e in estimates], [e.high for e in estimates]
             axis.fill_between(table.index, *band, color=colour, alpha=0.15, linewidth=0)
         axis.set_xlabel("network evaluations")
-        axis.set_ylabel("lowest validation loss so far")
+        axis.set_ylabel("lowest validation loss of any model so far")
         axis.legend(frameon=False)
     return drawn

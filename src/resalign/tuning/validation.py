@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from pydantic import Field, model_validator
 
 from resalign.config.passes import Passes
+from resalign.config.strict import ConfigError
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
+from resalign.errors import DataError
 from resalign.lazy import torch
 from resalign.objectives.distillation import distillation_loss
 from resalign.objectives.simulated_hypergradient import HypergradientConfig, simulated_hypergradient
-from resalign.objectives.simulation import Simulation
+from resalign.objectives.simulation import Simulation, UsersSimulation
 from resalign.tensors.params import Params, add, detached, gradient, zeros_like
+from resalign.tensors.steps import DivergenceError
 from resalign.unlearning._harmful import HarmfulConfig, HarmfulLoss, OfWeights, Relabelling, harmful_draws
 
 
@@ -29,6 +33,7 @@ class Config(HarmfulConfig, HypergradientConfig):
     draws: int = Field(2, gt=0, description="simulated fine-tunings over which L_harm is a mean, the same every time")
     batch_size: int = Field(16, gt=0)
     retain_batch_size: int = Field(32, gt=0)
+    simulation: UsersSimulation = UsersSimulation()
 
     @model_validator(mode="after")
     def _nothing_is_sampled(self) -> Config:
@@ -71,12 +76,21 @@ class _Draw:
 
 
 def held_out(data: UnlearningData, share: float) -> tuple[UnlearningData, UnlearningData]:
-    """The images of training, and those of validation: of each set, every so many from its last on."""
+    """The images of training, and those of validation, of each set at equal distances.
+
+    Raises:
+        DataError: If a set is too small to have both.
+    """
     parts: list[dict[str, Any]] = [{}, {}]
     for name in ("forget", "retain", "pool"):
         images = getattr(data, name)
-        count = max(1, round(share * len(images)))
-        places = torch.linspace(0, len(images) - 1, count).round().long().unique()
+        count = round(share * len(images))
+        if not 0 < count < len(images):
+            raise DataError(
+                f"tuning.held_out: {share:g} of the {len(images)} images of '{name}' leaves {len(images) - count} for "
+                f"training and {count} for validation; both need one"
+            )
+        places = ((torch.arange(count) + 0.5) * len(images) / count).long()
         kept = torch.ones(len(images), dtype=torch.bool)
         kept[places] = False
         for part, indices in zip(parts, (kept.nonzero().flatten(), places), strict=True):
@@ -101,7 +115,7 @@ class Validation:
         """The loss of changed weights, by their names in a weight file.
 
         Raises:
-            DivergenceError: If a simulated fine-tuning diverges.
+            DivergenceError: If a simulated fine-tuning diverges, or the loss is not finite.
         """
         theta, harmful, retained = self.weights(changed), 0.0, 0.0
         for position in range(self._config.draws):
@@ -110,7 +124,10 @@ class Validation:
             with torch.no_grad():
                 harmful += draw.harmful(tuned.weights(theta, tuned.adapted)).item() / self._config.draws
                 retained += draw.retained(theta).item() / self._config.draws
-        return Judged(harmful + self._config.alpha * retained, harmful, retained)
+        value = harmful + self._config.alpha * retained
+        if not math.isfinite(value):
+            raise DivergenceError(f"the validation loss is {value}")
+        return Judged(value, harmful, retained)
 
     def slope(self, changed: Params) -> dict[str, torch.Tensor]:
         """Its gradient, by the denoiser's own names; L_harm's by the hypergradient that the settings say."""
@@ -126,20 +143,25 @@ class Validation:
         return total
 
     def weights(self, changed: Params) -> dict[str, torch.Tensor]:
-        """All weights of the denoiser, by its own names."""
+        """All weights of the denoiser, by its own names.
+
+        Raises:
+            ConfigError: If others were changed.
+        """
         prefix = f"{self._loaded.architecture.denoiser}."
-        inner = {name.removeprefix(prefix): weight for name, weight in changed.items() if name.startswith(prefix)}
+        if others := [name for name in changed if not name.startswith(prefix)]:
+            raise ConfigError(f"tuning: the method changes {others[0]}, and validation sees the denoiser alone")
+        inner = {name.removeprefix(prefix): weight for name, weight in changed.items()}
         return detached({**self._original, **inner})
 
     def _drawn(self, theta: Params, position: int) -> _Draw:
         """The draw of a position, each time as the first time."""
-        streams = [self._run.generator("validation", purpose, position) for purpose in ("draw", "fixed", "images")]
-        simulation = Simulation(
-            self._loaded, self._data.pool, self._data.retain, self._config.simulation, streams[0], streams[1]
-        )
-        batch = self._data.retain.draw(self._config.retain_batch_size, streams[2])
+        drawn, images = (self._run.generator("validation", purpose, position) for purpose in ("draw", "images"))
+        fixed, data = self._run.generator("validation", "fixed data"), self._data
+        simulation = Simulation(self._loaded, data.pool, data.retain, self._config.simulation, drawn, fixed)
+        batch = data.retain.draw(self._config.retain_batch_size, images)
 
         def retained(weights: Params) -> torch.Tensor:
             return distillation_loss(self._loaded.denoiser, weights, self._original, batch)
 
-        return _Draw(simulation, self._harmful(theta, streams[2]), retained)
+        return _Draw(simulation, self._harmful(theta, images), retained)

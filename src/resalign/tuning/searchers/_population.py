@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from resalign.config.strict import ConfigError
-from resalign.config.tuning import log_uniform
+from resalign.config.tuning import Costs, TuningConfig
 from resalign.tuning.search import Problem, Search
 from resalign.tuning.training import State, Values
 
 SHARE = 0.2  # of the population: it goes on from as many of the best
 FACTORS = (0.8, 1.2)
+
+
+def members(config: TuningConfig, costs: Costs, cost_of_change: float = 0.0) -> int:
+    """How many members the budget allows.
+
+    Args:
+        config: Budget and segments.
+        costs: What each part of a search takes.
+        cost_of_change: Network evaluations of :meth:`Population.changed`, besides the training's own.
+
+    Raises:
+        ConfigError: If not two.
+    """
+    changes = len(config.ends(costs.steps)) - 1
+    cost = costs.steps * costs.step + config.segments * costs.value + changes * cost_of_change
+    if config.budget < 2 * cost:
+        raise ConfigError(f"tuning.budget {config.budget} allows no population of two, which takes {2 * cost:.0f}")
+    return int(config.budget // cost)
 
 
 @dataclass
@@ -24,41 +42,26 @@ class Member:
         values: Of the searched fields.
         state: Of its training; None before its first step.
         value: Its last validation loss.
-        copied: Whether it has just taken another's place.
+        parent: Whose place it has just taken over; -1 for its own.
     """
 
     values: Values
     state: State | None = None
     value: float = math.inf
-    copied: bool = False
+    parent: int = -1
 
 
 class Population(Search):
     """A round is one member's segment of training; before a segment's first, the worst become copies of the best."""
 
     def __init__(self, problem: Problem, cost_of_change: float = 0.0) -> None:
-        """As many members as the budget allows.
-
-        Args:
-            problem: What is searched.
-            cost_of_change: Network evaluations of :meth:`changed`, besides the training's own.
-
-        Raises:
-            ConfigError: If it allows no two.
-        """
-        config, costs, steps = problem.config, problem.costs, problem.training.steps
-        if steps < config.segments:
-            raise ConfigError(f"tuning.segments {config.segments} are more than the {steps} steps of a training")
-        self.ends = [round(steps * (segment + 1) / config.segments) for segment in range(config.segments)]
-        self._cost_of_change = cost_of_change
-        cost = steps * costs.step + config.segments * costs.value + (config.segments - 1) * cost_of_change
-        size = int(config.budget // cost)
-        if size < 2:
-            raise ConfigError(f"tuning.budget {config.budget} allows no population of two; give {2 * cost:.0f} or more")
+        """As many members as the budget allows; see :func:`members`."""
+        config, self._cost_of_change = problem.config, cost_of_change
+        size = members(config, problem.costs, cost_of_change)
         super().__init__(problem, size * config.segments)
+        self.ends = config.ends(problem.costs.steps)
         self.members = [
-            Member({name: log_uniform(ends, self.random.random()) for name, ends in config.fields.items()})
-            for _ in range(size)
+            Member({name: ends.at(self.random.random()) for name, ends in config.fields.items()}) for _ in range(size)
         ]
 
     def round(self, position: int) -> None:
@@ -68,13 +71,22 @@ class Population(Search):
             self._exploit()
         member, derivatives = self.members[index], Values()
         begin = self.ends[segment - 1] if segment else 0
+        if member.parent >= 0:
+            member.values = self.perturbed(member.values, self.at_random)
         if segment:
             derivatives = self.changed(member, begin)
             self.spent += self._cost_of_change
         judged, member.state = self.problem.judged(member.values, self.ends[segment], member.state)
         self.spent += (self.ends[segment] - begin) * self.problem.costs.step + self.problem.costs.value
-        member.value, member.copied = judged.value, False
-        self.record(index, self.ends[segment], member.values, judged, derivatives)
+        member.value = judged.value
+        where = self.ends[segment]
+        self.record(index, where, member.values, judged, parent=member.parent, derivatives=derivatives)
+        member.parent = -1
+
+    @property
+    def at_random(self) -> Iterable[str]:
+        """The fields of a copy that are perturbed."""
+        return self.problem.config.fields
 
     def changed(self, member: Member, begin: int) -> Values:
         """Changes a member's values, and may take steps of the segment that begins at a step.
@@ -82,27 +94,27 @@ class Population(Search):
         Returns:
             The derivatives by which it did, for the record.
         """
-        raise NotImplementedError
+        return {}
 
-    def perturbed(self, values: Values, names: list[str]) -> Values:
+    def perturbed(self, values: Values, names: Iterable[str]) -> Values:
         """Values of which some are multiplied by one of the two factors, within their ranges."""
-        return {**values, **{name: self.clipped(name, values[name] * self.random.choice(FACTORS)) for name in names}}
+        return {**values, **{name: self.times(name, values[name], self.random.choice(FACTORS)) for name in names}}
 
-    def clipped(self, name: str, value: float) -> float:
-        """The nearest value of a field's range."""
-        ends = self.problem.config.fields[name]
-        return float(min(max(value, ends.low), ends.high))
+    def times(self, name: str, value: float, factor: float) -> float:
+        """A multiple of a field's value, within its range."""
+        return float(self.problem.config.fields[name].clipped(value * factor))
 
     def _exploit(self) -> None:
         """The worst fifth, and whatever diverged, goes on from a random one of the best fifth."""
-        order = sorted(self.members, key=lambda member: member.value)
+        order = sorted(range(len(self.members)), key=lambda index: self.members[index].value)
         count = max(1, round(SHARE * len(order)))
-        best = [member for member in order[:count] if math.isfinite(member.value)]
-        for position, member in enumerate(order):
+        best = [index for index in order[:count] if math.isfinite(self.members[index].value)]
+        for position, index in enumerate(order):
+            member = self.members[index]
             if best and (position >= len(order) - count or not math.isfinite(member.value)):
-                source = best[int(self.random.integers(len(best)))]
-                member.values, member.state, member.value = dict(source.values), source.state, source.value
-                member.copied = True
+                parent = best[int(self.random.integers(len(best)))]
+                source = self.members[parent]
+                self.members[index] = Member(dict(source.values), source.state, source.value, parent)
 
     def state_dict(self) -> dict[str, Any]:
         """Also the members."""

@@ -5,15 +5,19 @@ Source: Jaderberg 2017, arXiv 1711.09846: truncation selection, and perturbation
 
 from __future__ import annotations
 
-from resalign.tuning.searchers._population import Member, Population
-from resalign.tuning.training import Values
+from resalign.config.tuning import Costs, TuningConfig
+from resalign.tuning.search import Problem
+from resalign.tuning.searchers._population import Population, members
+
+
+def rounds(config: TuningConfig, costs: Costs) -> int:
+    """Segments within the budget."""
+    return members(config, costs) * config.segments
 
 
 class Search(Population):
     """Who has been copied from nobody keeps its values."""
 
-    def changed(self, member: Member, begin: int) -> Values:
-        """Perturbs a copy's values."""
-        if member.copied:
-            member.values = self.perturbed(member.values, list(member.values))
-        return {}
+    def __init__(self, problem: Problem) -> None:
+        """Begins."""
+        super().__init__(problem)

@@ -5,8 +5,15 @@ Source: Bergstra 2012, Journal of Machine Learning Research 13.
 
 from __future__ import annotations
 
+from resalign.config.tuning import Costs, TuningConfig
+from resalign.tensors.seeds import derive_seed
 from resalign.tuning.search import Problem
-from resalign.tuning.searchers._sequential import Sequential
+from resalign.tuning.searchers._sequential import Sequential, trainings
+
+
+def rounds(config: TuningConfig, costs: Costs) -> int:
+    """Trainings within the budget."""
+    return trainings(config, costs)
 
 
 class Search(Sequential):
@@ -16,4 +23,5 @@ class Search(Sequential):
         """Begins."""
         import optuna
 
-        super().__init__(problem, optuna.samplers.RandomSampler(seed=problem.seed))
+        seed = derive_seed("tuning", "random", problem.seed) % 2**32
+        super().__init__(problem, optuna.samplers.RandomSampler(seed=seed))
