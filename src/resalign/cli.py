@@ -282,13 +282,8 @@ def _audit(options: argparse.Namespace) -> int:
         audited_experiment = read_yaml(configfile).get("name")
         if not isinstance(audited_experiment, str):
             raise ConfigError(f"{configfile}: no 'name'; give the experiment one")
-        experiment = f"{audited_experiment}-audit-{name}"
-        audited = {name: str(options.pipeline.resolve())}
-        values = {"extends": str(configfile), "name": experiment, "audit": audited}
-        configfile = _clone() / "results" / experiment / "audit.json"
-        configfile.parent.mkdir(parents=True, exist_ok=True)
-        configfile.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")  # JSON is YAML
-        log.info("the audit's configuration: %s", configfile)
+        values = {"extends": str(configfile), "name": f"{audited_experiment}-audit-{name}"}
+        configfile = _written({**values, "audit": {name: str(options.pipeline.resolve())}}, "audit.json")
     return _snakemake(options, configfile, [], "audit")
 
 
@@ -314,31 +309,24 @@ def _export(options: argparse.Namespace) -> int:
 
 def _tune(options: argparse.Namespace) -> int:
     from resalign.config.experiment import Experiment
+    from resalign.config.tuning import options_of
 
-    configfile, fields = options.configfile.resolve(), {}
-    changed: dict[str, Any] = {}
-    for pair in options.field:
-        name, _, ends = pair.partition("=")
-        low, colon, high = ends.partition(":")
-        if not colon:
-            raise ConfigError(f"--field {pair}: expected NAME=LOW:HIGH")
-        fields[name] = {"low": typed(low), "high": typed(high)}
-    if fields:  # in place of the file's, which may be another method's
-        changed |= {"fields": fields, "differentiable": options.differentiable, "searchers": ["random", "tpe", "pbt"]}
-        changed["searchers"] += ["pbt_hypergradient"] * bool(options.differentiable)
-    elif options.differentiable:
-        raise ConfigError("--differentiable is for fields that --field names")
-    changed |= {"method": options.model} if options.model else {}
-    changed |= {"budget": options.budget} if options.budget else {}
-    if changed:
+    configfile = options.configfile.resolve()
+    if changed := options_of(options.model, options.field, options.differentiable, options.budget):
         with contextlib.chdir(_clone()):  # there `extends` names its file, as in the workflow
             values = Experiment.read(configfile).values
         values["tuning"] = {**values.get("tuning", {}), **changed}
-        configfile = _clone() / "results" / values["name"] / "tune.json"
-        configfile.parent.mkdir(parents=True, exist_ok=True)
-        configfile.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")  # JSON is YAML
-        log.info("the search's configuration: %s", configfile)
+        configfile = _written(values, "tune.json")
     return _snakemake(options, configfile, [], "tune")
+
+
+def _written(values: dict[str, Any], name: str) -> Path:
+    """A configuration in its experiment's folder."""
+    configfile: Path = _clone() / "results" / values["name"] / name
+    configfile.parent.mkdir(parents=True, exist_ok=True)
+    configfile.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")  # JSON is YAML
+    log.info("the configuration: %s", configfile)
+    return configfile
 
 
 def _snakemake(options: argparse.Namespace, configfile: Path, more: Sequence[str], target: str) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from resalign.config import registry
 from resalign.config.concept import check_methods
-from resalign.config.strict import ConfigError, Strict, nearest
+from resalign.config.strict import ConfigError, Strict, nearest, typed
 
 if TYPE_CHECKING:
     from resalign.config.experiment import Experiment
@@ -80,6 +81,32 @@ class TuningConfig(Strict):
         if steps < self.segments:
             raise ConfigError(f"tuning.segments: {self.segments} are more than the {steps} steps of a training")
         return [round(steps * (segment + 1) / self.segments) for segment in range(self.segments)]
+
+
+def options_of(
+    method: str | None, fields: Sequence[str], differentiable: Sequence[str], budget: int | None
+) -> dict[str, Any]:
+    """Settings of :class:`TuningConfig` by the options of a command line; fields replace a file's, of another method.
+
+    >>> options_of("esd", ["lr=1e-5:1e-3"], [], None)["fields"]
+    {'lr': {'low': 1e-05, 'high': 0.001}}
+
+    Raises:
+        ConfigError: If a field is not of the form NAME=LOW:HIGH, or there is none for ``differentiable``.
+    """
+    changed: dict[str, Any] = {key: value for key, value in (("method", method), ("budget", budget)) if value}
+    for pair in fields:
+        name, _, ends = pair.partition("=")
+        low, colon, high = ends.partition(":")
+        if not colon:
+            raise ConfigError(f"--field {pair}: expected NAME=LOW:HIGH")
+        changed.setdefault("fields", {})[name] = {"low": typed(low), "high": typed(high)}
+    if fields:
+        changed |= {"differentiable": [*differentiable], "searchers": ["random", "tpe", "pbt"]}
+        changed["searchers"] += [GUIDED] if differentiable else []
+    elif differentiable:
+        raise ConfigError("--differentiable is for fields that --field names")
+    return changed
 
 
 class Costs(NamedTuple):
