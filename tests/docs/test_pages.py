@@ -165,9 +165,8 @@ def test_the_configuration_guides_examples_are_valid(monkeypatch: pytest.MonkeyP
 def test_the_readmes_snippet_runs(pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("resalign.library")
     for seed, name in enumerate(("forget", "retain", "pool", "train", "heldout")):
-        write_captioned_images(tmp_path / "images" / name, ["a red seven", "a blue two"] * 2, seed=seed)
-    (tmp_path / "path" / "to").mkdir(parents=True)
-    (tmp_path / "path" / "to" / "pipeline").symlink_to(pipeline_folder)
+        write_captioned_images(tmp_path / name, ["a red seven", "a blue two"] * 2, seed=seed)
+    (tmp_path / "pipeline").symlink_to(pipeline_folder)
     monkeypatch.chdir(tmp_path)
     ((_, text),) = blocks("README.md", "python")
     few = {"steps": 1, "draws": 1, "gamma": 0.01, "simulation": {"steps": [1], "images": 2}}

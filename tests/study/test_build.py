@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from resalign.config.report import ReportConfig
-from resalign.config.study import StudyConfig
+from resalign.config.study import Contrast, StudyConfig
 from resalign.hashes import seal
 from resalign.study import build as entry
 from resalign.study import counts as study_counts
@@ -396,6 +396,16 @@ def test_the_summary_is_of_verdicts_alone() -> None:
     assert costly.endswith("IP is lower with second order; `near` is lower with second order.")
     better = summary(claims(one_attack(MODELS, {"resalign": 0.9, "first-order": 0.7})), ALONE)
     assert better.endswith("IP is lower with second order; `near` is higher with second order.")
+    # Components without an effect are counted where there are many.
+    contrasts = [Contrast(component=f"part {n}", treated="resalign", control="first-order") for n in range(5)]
+    many = ALONE.model_copy(update={"contrasts": tuple(contrasts)})
+    tested = claims(one_attack({**MODELS, "first-order": 0.3, "resalign": 0.3}))
+    rows = [tested[tested["claim"] == "second order"].assign(claim=f"part {n}", verdict="includes 0") for n in range(5)]
+    assert summary(pd.concat([tested, *rows]), many).endswith("Components: no effect on IP is shown of any of the 5.")
+    rows[0] = rows[0].assign(verdict="below 0")
+    text = summary(pd.concat([tested, *rows]), many)
+    assert "Components: IP is lower with part 0; " in text
+    assert text.endswith("no effect on IP is shown of the other 4.")
 
 
 @pytest.mark.slow

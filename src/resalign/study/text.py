@@ -20,6 +20,7 @@ _POOLED = {ALL: "over all attacks", INSIDE: "inside the simulated range", OUTSID
 _VERDICTS = {"holds": "holds", "not shown": "is not shown", "fails": "fails", "not testable": "is not testable"}
 _EFFECTS = {"below 0": "IP is lower with", "above 0": "IP is higher with"}
 _NO_EFFECT = "no effect on IP is shown of"
+MOST_NAMED = 3  # of the components without an effect, in a summary
 Row = Mapping[Any, Any]
 
 
@@ -75,6 +76,9 @@ def summary(tested: pd.DataFrame, config: StudyConfig) -> str:
         for contrast in config.contrasts:
             for effect in _effects(tested[tested["claim"] == contrast.component], config):
                 effects.setdefault(effect, []).append(contrast.component)
+        if len(without := effects.pop(_NO_EFFECT, [])) > MOST_NAMED:
+            without = [f"{'the other' if effects else 'any of the'} {len(without)}"]
+        effects |= {_NO_EFFECT: without} if without else {}
         found = [f"{effect} {_listed(components)}" for effect, components in effects.items()]
         sentences.append(f"Components: {'; '.join(found)}.")
     return " ".join(sentences)
