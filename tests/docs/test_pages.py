@@ -5,6 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -107,14 +108,39 @@ def test_the_readmes_table_is_that_of_the_conjunction() -> None:
 def test_the_readmes_words_on_the_study_are_its_verdicts() -> None:
     said = README.partition("<!-- study -->")[2].partition("<!-- /study -->")[0]
     folder = ROOT / "docs" / "studies" / "resilience"
-    expected = (
-        "A study that tests the claim in this world ([config/studies/resilience.yaml](config/studies/resilience.yaml)) "
-        "has not been run yet."
-    )
-    if (folder / "claims.csv").is_file():
-        study, _ = read_study(folder)
-        expected = summary(claims(study), study.config)
-    assert " ".join(said.split()) == expected, "put this between the markers"
+    study, _ = read_study(folder)
+    assert " ".join(said.split()) == summary(claims(study), study.config), "put this between the markers"
+
+
+def test_the_readmes_numbers_of_anchoring_are_its_studys() -> None:
+    pattern = r"has an IP of (\S+) over all attacks at an accuracy of (\S+) on pairs not retained \(base: (\S+)\)"
+    (found,) = re.findall(pattern, " ".join(README.split()))
+    folder = ROOT / "docs" / "studies" / "resilience-anchoring"
+    primary = pd.read_csv(folder / "claims.csv").query("claim == 'primary'").set_index(["quantity", "state"])["value"]
+    near = pd.read_csv(folder / "table.csv").query("measure == 'accuracy_near'").set_index("model")["rate"]
+    expected = primary["ip", "all attacks"], primary["accuracy_near", "before"], near["base"]
+    assert found == tuple(f"{value:.2f}" for value in expected)
+
+
+def test_the_table_of_both_studies_is_theirs() -> None:
+    page = (ROOT / "docs" / "studies" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+) \| (.+) \| (.+) \| (.+) \|$", page.partition("| title |")[2], re.MULTILINE)
+    found = {name: tuple(values) for name, *values in rows}
+    expected = {}
+    for name in ("resilience", "resilience-anchoring"):
+        folder = ROOT / "docs" / "studies" / name
+        titles = {
+            label: entry.get("title", label) for label, entry in read_study(folder)[1]["config"]["unlearning"].items()
+        }
+        table = pd.read_csv(folder / "table.csv")
+        after = table[(table["measure"] == "ip") & (table["attack"] != "none")].groupby("model")["rate"].mean()
+        before = table[table["attack"] == "none"].pivot(index="model", columns="measure", values="rate")
+        for model, rate in after.items():
+            values = rate, before.loc[model, "accuracy_near"], before.loc[model, "accuracy_far"]
+            expected[titles.get(model, model)] = tuple(f"{value:.2f}" for value in values)
+    assert len(found) > 10
+    names = {"ESD": "esd", "ResAlign": "resalign"}
+    assert found == {name: expected[names.get(name, name)] for name in found}
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def summary(tested: pd.DataFrame, config: StudyConfig) -> str:
             for effect in _effects(tested[tested["claim"] == contrast.component], config):
                 effects.setdefault(effect, []).append(contrast.component)
         if len(without := effects.pop(_NO_EFFECT, [])) > MOST_NAMED:
-            without = [f"{'the other' if effects else 'any of the'} {len(without)}"]
+            without = [f"{'the other' if len(without) < len(config.contrasts) else 'any of the'} {len(without)}"]
         effects |= {_NO_EFFECT: without} if without else {}
         found = [f"{effect} {_listed(components)}" for effect, components in effects.items()]
         sentences.append(f"Components: {'; '.join(found)}.")
