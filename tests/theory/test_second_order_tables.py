@@ -9,9 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resalign.config.report import ReportConfig
+from resalign.theory.horizon import Config as HorizonConfig
+from resalign.theory.horizon import HorizonRow
 from resalign.theory.second_order import FIRST_ORDER, Config, Row, SweepRow
 from resalign.theory.second_order_figures import ELSEWHERE_RESIDUAL, audit_figure, gamma_figure
-from resalign.theory.second_order_tables import TITLES, markdown_tables
+from resalign.theory.second_order_tables import TITLES, costs_table, horizon_tables, markdown_tables
 
 STUDY = Path(__file__).resolve().parents[2] / "docs" / "studies" / "second-order"
 CONFIG = Config()
@@ -39,6 +41,23 @@ def marked(axis: Axes, marker: str) -> int:
 def test_the_readmes_tables_are_the_files(audit: pd.DataFrame, sweep: pd.DataFrame) -> None:
     text = (STUDY / "README.md").read_text(encoding="utf-8")
     assert markdown_tables(audit, sweep) in text
+
+
+def test_the_horizons_tables_are_the_files() -> None:
+    text = (STUDY / "README.md").read_text(encoding="utf-8")
+    horizon, costs = (pd.read_csv(STUDY / f"{name}.csv") for name in ("horizon", "costs"))
+    assert horizon_tables(horizon) in text
+    assert costs_table(costs) in text
+    config = HorizonConfig()
+    assert list(horizon) == [field.name for field in dataclasses.fields(HorizonRow)]
+    a_step = {"sgd": 2, "adam": 1 + len(config.gammas)}
+    rows = sum(a_step[name] for name in config.rates) * len(config.simulated_steps) + len(config.batch_sizes)
+    assert len(horizon) == len(CONFIG.draws) * len(config.solvers) * rows
+    # The page's words: with Adam no estimate is better than none, by gradient descent MINRES is.
+    own = horizon[(horizon["batch"] == 0) & (horizon["simulated_steps"] >= 10)]
+    means = own.groupby(["optimizer", "gamma_rule", "gamma", "solver", "simulated_steps"])["relative_error"].mean()
+    assert means["adam", "fixed", 0.1].min() > 0.99
+    assert means["sgd", "matched"].xs("minres 20", level="solver").max() < 0.36
 
 
 def test_the_files_are_the_default_grids(audit: pd.DataFrame, sweep: pd.DataFrame) -> None:
