@@ -35,10 +35,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def make_zip(size: int = 300_000) -> bytes:
-    """A whole zip archive of some size."""
+    """A whole zip archive of some size, the same at every call: a name alone would be dated by the clock."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("images/0.bin", bytes(range(256)) * (size // 256))
+        archive.writestr(zipfile.ZipInfo("images/0.bin"), bytes(range(256)) * (size // 256))
     return buffer.getvalue()
 
 

@@ -318,6 +318,8 @@ READERS = {
     "src/resalign/running/folder.py": {"torch.load"},
     "src/resalign/running/held.py": {"load_state_dict"},
     "src/resalign/bilevel/adaptation.py": {"load_state_dict"},  # an optimizer's own moments
+    "src/resalign/tuning/searchers/_population.py": {"load_state_dict"},  # a search's own saved state
+    "src/resalign/tuning/searchers/_sequential.py": {"load_state_dict"},
 }
 
 
