@@ -94,9 +94,8 @@ def text(found: pd.DataFrame, config: TuningConfig, confidence: float) -> str:
             apart = _interval(rows["difference"])
             sentences.append(_sentence(searcher, first, rows["difference"]))
         lines.append(f"| {title(searcher)} | {trainings} | {_interval(rows['value'])} | {apart} |")
-        failed = found.loc[found["searcher"] == searcher, ["derivatives", "changes"]].sum()
         if searcher == GUIDED:
-            taken, asked = int(failed["derivatives"]), int(failed["changes"])
+            taken, asked = found.loc[found["searcher"] == searcher, ["derivatives", "changes"]].sum()
             sentences.append(f"- Derivatives were taken in {taken} of {asked} changes; elsewhere something diverged.")
     return "\n".join([*lines, "", *sentences, ""])
 
