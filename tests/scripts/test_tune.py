@@ -22,7 +22,7 @@ TUNING: dict[str, Any] = {
     "fields": {"alpha": {"low": 0.1, "high": 10.0}, "lr": {"low": 1e-4, "high": 1e-2}},
     "differentiable": ["alpha"],
     "searchers": ["random", "tpe", "pbt", "pbt_hypergradient"],
-    "budget": 4000,
+    "budget": 1600,
     "segments": 2,
     "seeds": [0, 1],
     "window": 1,
