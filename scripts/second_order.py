@@ -1,94 +1,40 @@
-"""Holds every hypergradient estimator against finite fine-tuning of one model, and sweeps γ; writes tables and figures.
-
-In float64, so that estimators are compared and not their rounding. diffusers 0.42 takes one softmax,
-AttentionPooling's, in float32 all the same; it limits how short a central difference can be, and nothing else.
-"""
+"""Tables and figures of the second-order audit: hypergradient estimators held against finite fine-tuning."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from resalign.bilevel.hvp import Loss
-from resalign.bilevel.hypergradient import ExampleLoss
-from resalign.contracts import Run
-from resalign.data.images import read_captioned_images
-from resalign.diffusion.batches import EncodedImages, encode
-from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline
-from resalign.diffusion.parametrisation import named_weights
-from resalign.display import drawing
-from resalign.jobs.second_order import SecondOrderJob
-from resalign.lazy import torch
-from resalign.objectives.denoising import denoising_loss, harmful_loss
-from resalign.objectives.simulation import by_example
-from resalign.running.stage import parse_arguments, progress_bar, run_stage, running
-from resalign.theory.horizon import Config as HorizonConfig
-from resalign.theory.horizon import horizon_draw
-from resalign.theory.second_order import Config, audit_draw
-from resalign.theory.second_order_figures import audit_figure, gamma_figure, horizon_figure
-from resalign.theory.second_order_tables import costs_table, horizon_tables, markdown_tables
+from resalign.jobs.second_order import FIGURES, TABLES, SecondOrderJob
+from resalign.running.stage import parse_arguments, run_stage, running
 
 
 def main() -> None:
     """Command line of the rule second_order."""
     import pandas as pd
 
+    from resalign.display import drawing
+    from resalign.theory.second_order_figures import audit_figure, gamma_figure, horizon_figure
+    from resalign.theory.second_order_tables import costs_table, horizon_tables, markdown_tables
+
     arguments = parse_arguments(__doc__, SecondOrderJob)
-    job, output, settings = arguments.job, arguments.output, arguments.job.report
-    config = Config.parse(job.audit, where="second order audit")
-    horizon = HorizonConfig.parse(job.horizon, where="horizon")
-    with running(arguments, inputs=job.paths()):
-        loaded = load_pipeline(Path(job.model), device=arguments.job.device)
-        folders = {"forget": job.forget, "pool": job.pool}
-        data = {name: encoded(loaded, Path(folder), job.pixels, name) for name, folder in folders.items()}
-        denoiser = loaded.denoiser.double()
-        start = named_weights(denoiser)
-        audits, sweeps, horizons, costs = [], [], [], []
-        for position in progress_bar("second-order audit")(range(len(config.draws))):
-            draw = config.draws[position]
-            run = Run(draw)
-            inner, outer = (
-                data[name].draw_stratified(config.batch_size, run.generator("second order", name))
-                for name in ("pool", "forget")
-            )
-            losses = partial(harmful_loss, denoiser, batch=outer), partial(denoising_loss, denoiser, batch=inner)
-            rows, sweep = audit_draw(*losses, start, config, draw)
-            audits += rows
-            sweeps += sweep
-            pool = partial(drawn_loss, denoiser, data["pool"], run.generator("second order", "horizon"))
-            found = horizon_draw(losses[0], pool, start, horizon, draw)
-            horizons += found[0]
-            costs += found[1]
-        # The files are what tables and figures are made from: a reader can make them again.
-        tables: dict[str, list[Any]] = {"audit": audits, "gamma": sweeps, "horizon": horizons, "costs": costs}
-        frames = {}
-        for name, rows in tables.items():
-            written = pd.DataFrame([asdict(row) for row in rows])
-            written.to_csv(output / f"{name}.csv", index=False, float_format="%.8g")
-            frames[name] = pd.read_csv(output / f"{name}.csv")
-        audit, gamma, compared, cost = frames.values()
+    output, settings = arguments.output, arguments.job.report
+    with running(arguments, inputs=arguments.job.paths()):
+        frames = []
+        for name in TABLES:
+            draws = [pd.read_csv(Path(folder) / f"{name}.csv") for folder in arguments.job.draws]
+            frames.append(pd.concat(draws, ignore_index=True))
+            frames[-1].to_csv(output / f"{name}.csv", index=False, float_format="%.8g")
+        audit, gamma, compared, cost = frames
         text = markdown_tables(audit, gamma) + "\n" + horizon_tables(compared)
         (output / "table.md").write_text(text, encoding="utf-8")
         (output / "costs.md").write_text(costs_table(cost), encoding="utf-8")
-        drawing.save(audit_figure(audit, gamma, settings), output / "audit", settings)
-        drawing.save(gamma_figure(gamma, settings), output / "gamma", settings)
-        drawing.save(horizon_figure(compared, settings), output / "horizon", settings)
-
-
-def drawn_loss(
-    denoiser: torch.nn.Module, images: EncodedImages, stream: torch.Generator, batch_size: int
-) -> tuple[Loss, tuple[ExampleLoss, ...]]:
-    """L_FT on a new batch, whole and by example."""
-    batch = images.draw_stratified(batch_size, stream)
-    return partial(denoising_loss, denoiser, batch=batch), by_example(denoiser, batch)
-
-
-def encoded(loaded: LoadedPipeline, folder: Path, pixels: int, name: str) -> EncodedImages:
-    """An image folder in latent space, in float64; the autoencoder itself is the pipeline's own."""
-    images = encode(loaded, read_captioned_images(folder, pixels=pixels), Run(0).generator("encode", name))
-    return replace(images, latents=images.latents.double(), conditioning=images.conditioning.to(torch.float64))
+        figures = (
+            audit_figure(audit, gamma, settings),
+            gamma_figure(gamma, settings),
+            horizon_figure(compared, settings),
+        )
+        for name, figure in zip(FIGURES, figures, strict=True):
+            drawing.save(figure, output / name, settings)
 
 
 if __name__ == "__main__":

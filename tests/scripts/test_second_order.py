@@ -20,7 +20,6 @@ from .conftest import Workshop, load_script
 pytestmark = pytest.mark.slow
 
 SMALL: dict[str, Any] = {
-    "draws": [0, 1],
     "batch_size": 2,
     "lr": 0.02,
     "simulated_steps": [1, 2],
@@ -42,18 +41,27 @@ SHORT: dict[str, Any] = {
 }
 
 
+DRAWS = (0, 1)
+
+
 @pytest.fixture(scope="module")
 def audited(
     tiny_plan: Callable[..., Plan], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[], tuple[Path, dict[str, Any]]]:
-    job = second_order.SecondOrderJob.of(tiny_plan()).plain()
+    plan = tiny_plan()
+    job = second_order.DrawJob.of(plan).plain()
     job["audit"] |= SMALL
     job["horizon"] |= SHORT
+    shown = second_order.SecondOrderJob.of(plan)
+    shown = shown.model_copy(update={"draws": shown.draws[: len(DRAWS)]})
 
     def run() -> tuple[Path, dict[str, Any]]:
-        shop = Workshop(tmp_path_factory.mktemp("audit"), {"second_order": load_script("second_order")})
-        modules = second_order.modules()
-        return shop.call("second_order", json.dumps(job), "results/tiny/second-order", modules=modules), job
+        scripts = {name: load_script(name) for name in ("second_order_draw", "second_order")}
+        shop = Workshop(tmp_path_factory.mktemp("audit"), scripts)
+        for draw in DRAWS:
+            where = second_order.folder(plan, draw)
+            shop.call("second_order_draw", json.dumps(job), where, seed=draw, modules=second_order.modules())
+        return shop.call("second_order", shown, str(Path(second_order.folder(plan, 0)).parent)), job
 
     return run
 
@@ -63,23 +71,23 @@ def done(audited: Callable[[], tuple[Path, dict[str, Any]]]) -> tuple[Path, dict
     return audited()
 
 
-def test_everything_that_the_rule_declares_is_written(done: tuple[Path, dict[str, Any]]) -> None:
-    figures = {f"{name}.{suffix}" for name in ("audit", "gamma", "horizon") for suffix in ("png", "svg")}
-    rest = {
-        "audit.csv",
-        "gamma.csv",
-        "horizon.csv",
-        "costs.csv",
-        "costs.md",
-        "table.md",
-        "run.json",
-        "timing.json",
-        "hashes.json",
-    }
-    assert {path.name for path in done[0].iterdir()} == figures | rest
-    record = json.loads((done[0] / "run.json").read_text())
-    assert record["job"] == done[1]
-    assert record["job"]["audit"]["sweep_to"] == 100.0  # the grids that were not changed are in the record too
+def test_everything_that_the_rules_declare_is_written(done: tuple[Path, dict[str, Any]]) -> None:
+    records = {"run.json", "timing.json", "hashes.json"}
+    tables = {f"{name}.csv" for name in second_order.TABLES}
+    figures = {f"{name}.{suffix}" for name in second_order.FIGURES for suffix in ("png", "svg")}
+    draws = {f"draw-{draw}" for draw in DRAWS}
+    assert {path.name for path in done[0].iterdir()} == draws | tables | figures | records | {"costs.md", "table.md"}
+    for draw in draws:
+        assert {path.name for path in (done[0] / draw).iterdir()} == tables | records
+        record = json.loads((done[0] / draw / "run.json").read_text())
+        assert record["job"] == done[1]
+        assert record["job"]["audit"]["sweep_to"] == 100.0  # the grids that were not changed are in the record too
+
+
+def test_the_tables_are_the_draws_in_order(done: tuple[Path, dict[str, Any]]) -> None:
+    for name in second_order.TABLES:
+        parts = [(done[0] / f"draw-{draw}" / f"{name}.csv").read_text().splitlines() for draw in DRAWS]
+        assert (done[0] / f"{name}.csv").read_text().splitlines() == parts[0] + parts[1][1:]
 
 
 def test_the_tables_are_whole(done: tuple[Path, dict[str, Any]]) -> None:

@@ -1,30 +1,27 @@
-# No part of any experiment: `snakemake --cores 1 --configfile config/demo.yaml -- second_order` holds the hypergradient
+# No part of any experiment: `snakemake --cores 2 --configfile config/demo.yaml -- second_order` holds the hypergradient
 # estimators against the derivative through every step and central differences on the experiment's base model, sweeps γ,
-# and compares them over up to 300 steps; `resalign compare-hypergradients` runs it. Weights of every step are held in
-# float64, and Adam's moments: a small model's.
+# and compares them over up to 300 steps; `resalign compare-hypergradients` runs it, a job for each draw. Weights of every
+# step are held in float64, and Adam's moments: a small model's.
 from resalign.jobs import second_order
 
-SECOND_ORDER = second_order.SecondOrderJob.of(PLAN)
+SECOND_ORDER = f"{RESULT}/second-order"
+SECOND_ORDER_DRAW = second_order.DrawJob.of(PLAN)
+SECOND_ORDER_SHOWN = second_order.SecondOrderJob.of(PLAN)
 
 
-rule second_order:
+rule second_order_draw:
     input:
-        SECOND_ORDER.inputs(),
+        SECOND_ORDER_DRAW.inputs(),
         checked=own_inputs.record(PLAN),
-        code=code("second_order", *second_order.modules()),
+        code=code("second_order_draw", *second_order.modules()),
     output:
-        audit=f"{RESULT}/second-order/audit.csv",
-        gamma=f"{RESULT}/second-order/gamma.csv",
-        horizon=f"{RESULT}/second-order/horizon.csv",
-        costs=expand(f"{RESULT}/second-order/costs.{{suffix}}", suffix=["csv", "md"]),
-        table=f"{RESULT}/second-order/table.md",
-        figures=expand(
-            f"{RESULT}/second-order/{{name}}.{{suffix}}", name=["audit", "gamma", "horizon"], suffix=["png", "svg"]
-        ),
-        record=f"{RESULT}/second-order/run.json",
-        timing=f"{RESULT}/second-order/timing.json",
+        tables=expand(f"{second_order.folder(PLAN, '{{draw}}')}/{{name}}.csv", name=second_order.TABLES),
+        record=f"{second_order.folder(PLAN, '{draw}')}/run.json",
+        timing=f"{second_order.folder(PLAN, '{draw}')}/timing.json",
     log:
-        f"logs/second-order/{PLAN.experiment.config.name}.log",
+        f"logs/second-order/{PLAN.experiment.config.name}.draw-{{draw}}.log",
+    wildcard_constraints:
+        draw=r"\d+",
     conda:
         "../../envs/resalign.yaml"
     threads: RESOURCES["unlearn"].threads
@@ -33,9 +30,35 @@ rule second_order:
         mem_mb=per_attempt(12000),
         runtime=per_attempt(60),
     params:
-        job=literal_param(SECOND_ORDER.text()),
+        job=literal_param(SECOND_ORDER_DRAW.text()),
         modules=second_order.modules(),
-        folder=subpath(output.audit, parent=True),
+        folder=subpath(output.record, parent=True),
+    shell:
+        "python scripts/second_order_draw.py --job - --seed {wildcards.draw} --threads {threads} --output {params.folder}"
+        " --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"
+
+
+rule second_order:
+    input:
+        SECOND_ORDER_SHOWN.inputs(),
+        code=code("second_order"),
+    output:
+        tables=expand(f"{SECOND_ORDER}/{{name}}.csv", name=second_order.TABLES),
+        texts=expand(f"{SECOND_ORDER}/{{name}}.md", name=["table", "costs"]),
+        figures=expand(f"{SECOND_ORDER}/{{name}}.{{suffix}}", name=second_order.FIGURES, suffix=["png", "svg"]),
+        record=f"{SECOND_ORDER}/run.json",
+        timing=f"{SECOND_ORDER}/timing.json",
+    log:
+        f"logs/second-order/{PLAN.experiment.config.name}.log",
+    conda:
+        "../../envs/resalign.yaml"
+    threads: 1
+    resources:
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(10),
+    params:
+        job=literal_param(SECOND_ORDER_SHOWN.text()),
+        folder=subpath(output.record, parent=True),
     shell:
         "python scripts/second_order.py --job - --threads {threads} --output {params.folder}"
-        " --modules {params.modules} <<< {params.job:q} 2>&1 | tee {log}"
+        " <<< {params.job:q} 2>&1 | tee {log}"
