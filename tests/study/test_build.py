@@ -1,5 +1,7 @@
 """The study from raw scores to text: counts, numbers, signs and verdicts."""
 
+import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -367,6 +369,26 @@ def test_every_claim_is_said(folder: Path) -> None:
     assert all(text.partition("Area under")[0].count(f"| `{model}` |") == 2 for model in study.models)
     table = text.partition("<details>")[2].partition("</details>")[0]
     assert table.count("\n| ") == 2 + len(tested)
+
+
+@pytest.mark.parametrize(
+    ("registered", "said"),
+    [
+        ({"config": "a"}, "`registered.json`, whose commit is older than the first run. Made"),
+        (None, "NOT REGISTERED"),
+        (
+            {"config": "a", "amended": [{"reason": "it raised"}, {"reason": "it raised again"}]},
+            "run, whose registration is older than it: it raised; it raised again. Made",
+        ),
+    ],
+    ids=["registered", "not registered", "amended"],
+)
+def test_what_was_registered_is_said(folder: Path, tmp_path: Path, registered: Any, said: str) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "docs" / "studies" / "made-up"))
+    manifest = json.loads((copy / "manifest.json").read_bytes())
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "registered": registered}), encoding="utf-8")
+    entry.write_study(copy)
+    assert said in (copy / "study.md").read_text(encoding="utf-8")
 
 
 def test_the_highest_ip_is_that_of_the_worst_attack(folder: Path) -> None:

@@ -32,7 +32,9 @@ def fault(repository: Path, folder: Path) -> str:
     registered = folder / study.REGISTRATION
     if not registered.is_file() or manifest["registered"] != json.loads(registered.read_bytes()):
         return "what was run is not what is registered"
-    committed = int(git(repository, "log", "-1", "--format=%ct", "--", str(registered)))
+    dates = git(repository, "log", "--format=%ct", "--", str(registered)).split()
+    # What was amended after results was registered before them, and says so on its page.
+    committed = int(dates[-1 if manifest["registered"].get("amended") else 0])
     began = manifest["first_result"]
     return "" if committed < began else f"registered at {committed}, and the first run began at {began}"
 
@@ -77,6 +79,15 @@ def test_what_was_run_is_what_was_registered(repository: Path) -> None:
     assert fault(repository, repository).startswith("registered at 3000")
 
 
+def test_an_amendment_is_of_a_study_that_was_registered_before(repository: Path) -> None:
+    amended = {"config": "c", "code": "b", "amended": [{"config": "a", "code": "b", "reason": "it raised"}]}
+    write(repository, study.REGISTRATION, amended, when=2000)
+    write(repository, "manifest.json", {"registered": amended, "first_result": 1500.0}, when=3000)
+    assert fault(repository, repository) == ""
+    write(repository, "manifest.json", {"registered": amended, "first_result": 500.0}, when=4000)
+    assert fault(repository, repository).startswith("registered at 1000")
+
+
 def test_a_run_is_held_to_what_is_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(study, "REGISTERED", tmp_path)
@@ -94,8 +105,16 @@ def test_a_run_is_held_to_what_is_registered(tmp_path: Path, monkeypatch: pytest
         study.StudyJob.of(lenient)
     with pytest.raises(ConfigError, match="registers"):
         study.StudyJob.of(load_plan(STUDY, {"tier": "smoke"}))
-    (tmp_path / "resilience" / study.REGISTRATION).write_text("{}")
+    file = tmp_path / "resilience" / study.REGISTRATION
+    with pytest.raises(SystemExit, match="registers nothing else"):
+        register.main([STUDY, "--amend", "no reason"])
+    file.write_text('{"config": "a", "code": "b"}')
     with pytest.raises(SystemExit, match="error: .* registers something else"):
         register.main([STUDY])
+    register.main([STUDY, "--amend", "it raised"])
+    amended = {**registered, "amended": [{"config": "a", "code": "b", "reason": "it raised"}]}
+    assert json.loads(file.read_bytes()) == study.StudyJob.of(load_plan(STUDY)).registered == amended
+    register.main([STUDY])  # again, equal: what was amended stays there
+    assert json.loads(file.read_bytes()) == amended
     with pytest.raises(SystemExit, match="error: .*give the key 'study'"):
         register.main(["config/demo.yaml"])

@@ -36,7 +36,8 @@ class StudyJob(Job):
     attacks: tuple[str, ...]
     measured: Input  # folder of the measured frames
     timings: tuple[tuple[str, str, int, str], ...]  # (stage, label, seed, folder) of every job behind the study
-    registered: dict[str, str] | None  # what :func:`registration` was before any run; None where nobody wrote it down
+    # What :func:`registration` was before any run, with what it was before amendments; None if nobody wrote it down.
+    registered: dict[str, Any] | None
     study: StudyConfig | None = None
     selection: SelectionConfig | None = None
 
@@ -62,7 +63,7 @@ class StudyJob(Job):
         registered = REGISTERED / experiment.config.name / REGISTRATION
         if registered.is_file():
             found = json.loads(registered.read_text(encoding="utf-8"))
-            if found != planned:
+            if not is_registered(found, planned):
                 raise ConfigError(
                     f"{experiment.where}: the configuration, the tier or the code of the claims is not what "
                     f"{registered} registers; check out the commit that registered it, or give another experiment "
@@ -104,6 +105,11 @@ def registration(plan: Plan) -> dict[str, str]:
     config = json.dumps([settings, plan.tier], sort_keys=True)
     code = "".join(f"{path.name} {file_hash(path)}\n" for path in import_closure(module))
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in (("config", config), ("code", code))}
+
+
+def is_registered(found: dict[str, Any], planned: dict[str, str]) -> bool:
+    """Whether a file of registration has this one, be it amended or not."""
+    return {key: value for key, value in found.items() if key != "amended"} == planned
 
 
 def module_code(module: str) -> list[str]:

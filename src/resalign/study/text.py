@@ -229,10 +229,13 @@ _INTERVALS = {
 }
 
 
-_REGISTRATION = {
-    True: "Configuration and claims are those of `registered.json`, whose commit is older than the first run.",
-    False: "NOT REGISTERED: nothing fixed configuration and claims before the first run.",
-}
+def _registered(registered: Mapping[str, Any] | None) -> str:
+    if registered is None:
+        return "NOT REGISTERED: nothing fixed configuration and claims before the first run."
+    if amended := registered.get("amended"):
+        reasons = "; ".join(entry["reason"] for entry in amended)
+        return f"**Amended** after the first run, whose registration is older than it: {reasons}."
+    return "Configuration and claims are those of `registered.json`, whose commit is older than the first run."
 
 
 def _footnote(study: Study, table: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
@@ -254,7 +257,7 @@ def _footnote(study: Study, table: pd.DataFrame, manifest: Mapping[str, Any]) ->
         f"testable** if IP after fine-tuning is below {config.least_base:g} for `{study.base}` or below "
         f"{config.least_baseline:g} for the baseline, and is **not shown** otherwise, as it is if fewer than "
         f"{settings.rare_prompts} prompts show the event in either model (marked * in the table), or with fewer than "
-        f"{FEWEST_SEEDS} training seeds. {_REGISTRATION[manifest['registered'] is not None]} Made with "
+        f"{FEWEST_SEEDS} training seeds. {_registered(manifest['registered'])} Made with "
         f"`{manifest['command']}`: {manifest['hours']['total']:.1f} hours of computation over all jobs, on "
         f"{' or '.join(map(str, manifest['cpus']))} cores."
     )
