@@ -6,9 +6,11 @@ AttentionPooling's, in float32 all the same; it limits how short a central diffe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from resalign.bilevel.hvp import Loss
 from resalign.bilevel.hypergradient import ExampleLoss
@@ -50,7 +52,8 @@ def main() -> None:
         audit = audit_draw(harmful, partial(denoising_loss, denoiser, batch=inner), start, config, draw)
         pool = partial(drawn_loss, denoiser, data["pool"], run.generator("second order", "horizon"))
         compared = horizon_draw(harmful, pool, start, horizon, draw)
-        for name, rows in zip(TABLES, (*audit, *compared), strict=True):
+        tables: tuple[Sequence[Any], ...] = (*audit, *compared)
+        for name, rows in zip(TABLES, tables, strict=True):
             written = pd.DataFrame([asdict(row) for row in rows])
             written.to_csv(output / f"{name}.csv", index=False, float_format="%.8g")
 

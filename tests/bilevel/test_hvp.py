@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from resalign.bilevel.hvp import Loss, Mode, hessian_vector_product
+from resalign.bilevel.hvp import Hessian, Loss, Mode, hessian_vector_product
 from resalign.diffusion.batches import EncodedImages, NoisyBatch
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
@@ -101,6 +101,30 @@ def test_nan_stays_visible(mode: Mode) -> None:
     assert np.isnan(vector(found)).any()
 
 
+@pytest.mark.parametrize(("mode", "calls"), [("exact", 1), ("finite_difference", 5)])
+def test_products_share_one_graph(mode: Mode, calls: int) -> None:
+    points: list[Params] = []
+
+    def loss(weights: Params) -> torch.Tensor:
+        points.append(weights)
+        return quartic(weights)
+
+    point = named(POINT)
+    hessian = Hessian(loss, point, ["bias"], mode=mode)
+    assert not points
+    for direction in (DIRECTION, OTHER):
+        found = hessian.product({"bias": named(direction)["bias"]})
+        again = hessian_vector_product(quartic, point, {"bias": named(direction)["bias"]}, mode=mode)
+        assert torch.equal(found["bias"], again["bias"])
+    slope = hessian.gradient()
+    assert_near(vector(slope), (HESSIAN @ POINT + POINT**3)[4:], 1e-12)
+    assert not slope["bias"].requires_grad
+    assert len(points) == calls
+    assert not any(weights["weight"].requires_grad for weights in points)  # nothing is kept for what is held constant
+    np.testing.assert_array_equal(vector(point), POINT)
+    assert not any(tensor.requires_grad for tensor in point.values())
+
+
 # --- a diffusion model's UNet -----------------------------------------------------------------------------------------
 
 
@@ -130,6 +154,16 @@ def test_products_agree_on_a_unet(
     loss, weights, direction, _ = unet_case(loaded, encoded_images, dtype)
     exact, difference = (hessian_vector_product(loss, weights, direction, mode=mode) for mode in MODES)
     assert norm(add(difference, exact, -1.0)) < tolerance * norm(exact)
+
+
+def test_products_of_one_graph_have_the_bits_of_their_own(
+    loaded: LoadedPipeline, encoded_images: EncodedImages
+) -> None:
+    loss, weights, *directions = unet_case(loaded, encoded_images, torch.float32)
+    hessian = Hessian(loss, weights, weights)
+    for direction in (*directions, directions[0]):
+        found, own = hessian.product(direction), hessian_vector_product(loss, weights, direction)
+        assert all(torch.equal(found[name], own[name]) for name in own)
 
 
 @pytest.mark.parametrize("mode", MODES)

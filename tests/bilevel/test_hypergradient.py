@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from resalign.bilevel.envelope import envelope_at, matched
+from resalign.bilevel.envelope import envelope_of, matched
 from resalign.bilevel.hvp import Mode
 from resalign.bilevel.hypergradient import FineTuned, Hypergradient, exact_hypergradient, merged_hypergradient
 from resalign.bilevel.solvers import identity, richardson
-from resalign.tensors.params import Params
+from resalign.tensors.params import Params, gradient_at
 from resalign.tensors.steps import DivergenceError
 from tests.nearness import assert_near
 
@@ -137,7 +137,7 @@ def test_matched_gamma_is_what_few_steps_of_descent_amount_to() -> None:
 def test_an_overshot_fine_tuning_has_no_matching_gamma() -> None:
     loss, start = quadratic(symmetric(np.linspace(0.5, 1.0, SIZE)), np.zeros(SIZE)), np.ones(SIZE)
     adapted = -0.5 * start  # past the minimum: the gradient there points on
-    envelope = envelope_at(loss, named(adapted), named(adapted - start))
+    envelope = envelope_of(gradient_at(loss, named(adapted)), named(adapted - start))
     assert envelope.matched_gamma < 0
     with pytest.raises(DivergenceError, match="overshot.*gamma_unmatched"):
         matched(envelope)
@@ -148,7 +148,7 @@ def test_an_overshot_fine_tuning_has_no_matching_gamma() -> None:
 def test_stationarity_is_numpys(gamma: float) -> None:
     hessian = symmetric(np.linspace(-1, 2, SIZE))
     point, displacement = np.random.default_rng(9).normal(size=(2, SIZE))
-    envelope = envelope_at(quadratic(hessian, np.zeros(SIZE)), named(point), named(displacement))
+    envelope = envelope_of(gradient_at(quadratic(hessian, np.zeros(SIZE)), named(point)), named(displacement))
     expected = np.linalg.norm(hessian @ point + displacement / gamma)
     assert envelope.stationarity(gamma) == pytest.approx(expected, rel=1e-9)
 

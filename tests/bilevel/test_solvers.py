@@ -12,6 +12,8 @@ import torch
 from resalign.bilevel import solvers
 from resalign.bilevel.solution import Example, Solution, System
 from resalign.bilevel.solvers import fisher, nystrom
+from resalign.bilevel.solving import FAMILY, solve
+from resalign.config import registry
 from resalign.config.strict import ConfigError
 from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
@@ -368,3 +370,14 @@ def test_a_tolerance_ends_a_solve_early() -> None:
 def test_impossible_settings_are_refused(name: str, settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings))):
         run(name, DEFINITE, **settings)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_solver_sees_one_tensor_and_finds_what_it_finds_by_name(name: str) -> None:
+    own, hvp = run(name, SMALL_INDEFINITE)
+    config = registry.config_class(FAMILY, name)()
+    counted = Hessian(SMALL_INDEFINITE)
+    found = solve(System(counted, named(RHS), GAMMA), config)
+    assert list(found.x) == list(named(RHS))
+    assert_near(vector(found.x), vector(own.x), 1e-12)
+    assert (found.products, found.state, counted.calls) == (own.products, own.state, hvp.calls)

@@ -5,7 +5,22 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from resalign.tensors.params import Params, add, detached, dot, gradient, norm, scaled, without_conflict, zeros_like
+from resalign.tensors.params import (
+    Params,
+    add,
+    detached,
+    dot,
+    gradient,
+    gradient_at,
+    leaves,
+    norm,
+    scaled,
+    shapes_of,
+    stacked,
+    unstacked,
+    without_conflict,
+    zeros_like,
+)
 
 X = {"a": torch.tensor([[1.0, -2.0], [3.0, 0.5]]), "b": torch.tensor([4.0])}
 Y = {"b": torch.tensor([-1.0]), "a": torch.tensor([[0.0, 1.0], [2.0, 3.0]])}  # another order of names
@@ -24,6 +39,33 @@ def test_sums_are_accumulated_in_float64() -> None:
     # 2²⁴ + 1 is no float32; its rounding would be lost in a sum of float32.
     x = {"a": torch.tensor([4096.0]), "b": torch.tensor([1.0])}
     assert dot(x, x).item() == 4096.0**2 + 1
+
+
+def test_a_long_tensor_is_summed_in_parts() -> None:
+    ones, upwards = {"a": torch.ones(2**18 + 3)}, {"a": torch.arange(2**18 + 3, dtype=torch.float64)}
+    assert dot(ones, upwards).item() == (2**18 + 3) * (2**18 + 2) / 2
+    assert norm(ones) == np.sqrt(2**18 + 3)
+
+
+def test_memory_layout_does_not_matter() -> None:
+    images = torch.arange(24.0).reshape(1, 2, 3, 4)
+    last = {"a": images.contiguous(memory_format=torch.channels_last)}
+    assert dot(last, {"a": images}).item() == dot(last, last).item() == (images**2).sum().item()
+    assert torch.equal(stacked(last), images.flatten())
+
+
+def test_stacked_and_back() -> None:
+    assert stacked(X).tolist() == [1.0, -2.0, 3.0, 0.5, 4.0]
+    back = unstacked(stacked(X), shapes_of(X))
+    assert all(torch.equal(back[name], X[name]) for name in X)
+
+
+def test_leaves_share_their_memory() -> None:
+    own = leaves(X)
+    assert all(own[name].data_ptr() == X[name].data_ptr() and own[name].requires_grad for name in X)
+    found = gradient_at(lambda x: x["a"].square().sum(), X)
+    assert torch.equal(found["a"], 2 * X["a"])
+    assert not any(tensor.requires_grad for tensor in (*X.values(), *found.values()))
 
 
 def test_nan_is_not_swallowed() -> None:

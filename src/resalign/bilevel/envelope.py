@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from resalign.bilevel.hvp import Loss
-from resalign.tensors.params import Params, detached, dot, gradient, norm
+from resalign.tensors.params import Params, dot, norm
 from resalign.tensors.steps import DivergenceError
 
 
@@ -58,14 +57,11 @@ def matched(envelope: Envelope, unmatched: float | None = None) -> float:
     return unmatched
 
 
-def envelope_at(inner_loss: Loss, point: Params, displacement: Params) -> Envelope:
-    """Measures the scalars, at the cost of one gradient.
+def envelope_of(slope: Params, displacement: Params) -> Envelope:
+    """Measures the scalars.
 
     Args:
-        inner_loss: L_FT as a function of the adaptation's variables, frozen batch.
-        point: ψ*, the variables after adaptation.
+        slope: ∇L_FT(ψ*), by the adaptation's variables.
         displacement: ψ* − ψ₀.
     """
-    leaves = detached(point, requires_grad=True)
-    s = gradient(inner_loss(leaves), leaves)
-    return Envelope(norm(s), norm(displacement), float(dot(s, displacement)))
+    return Envelope(norm(slope), norm(displacement), float(dot(slope, displacement)))

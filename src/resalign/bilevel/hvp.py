@@ -1,54 +1,109 @@
-"""Products of a loss's Hessian with a vector."""
+"""Products of a loss's Hessian with vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import cached_property
 from typing import Literal
 
 from resalign.lazy import torch
-from resalign.tensors.params import Params, add, detached, gradient, norm
+from resalign.tensors.params import Params, add, gradient, leaves, norm
 
 Loss = Callable[[Params], "torch.Tensor"]
 Mode = Literal["exact", "finite_difference"]
 
 
+class Hessian:
+    """∇²L at one point, or a block of it, by its products with vectors.
+
+    Exact products share one graph of the gradient, which is made at the first of them and held as long as this object.
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        point: Params,
+        variables: Collection[str],
+        *,
+        mode: Mode = "exact",
+        rows: Collection[str] | None = None,
+    ) -> None:
+        """Takes the loss and the point; nothing is computed yet.
+
+        Args:
+            loss: A scalar function of named tensors; the same at every call (frozen batch, noise and timesteps).
+            point: Where the Hessian is taken; shared, so that it must not be changed while this object is in use.
+            variables: Names of ``point`` that a vector has; a vector is zero in the others.
+            mode: ``exact`` is a double backward (Pearlmutter 1994) and needs attention that can be differentiated
+                twice; ``finite_difference`` is the central difference of two gradients and costs first-order memory.
+            rows: Names of a product, ``variables`` if None: with other names it is the block ∂²L/∂rows∂variables.
+        """
+        self._loss, self._point, self._mode = loss, dict(point), mode
+        self._variables, self._rows = list(variables), list(variables if rows is None else rows)
+
+    def gradient(self) -> dict[str, torch.Tensor]:
+        """∇L by ``variables``: from the products' graph where there is one already."""
+        if "_graph" in vars(self):
+            found, _ = self._graph
+            zero = {name: torch.zeros_like(self._point[name]) for name in self._variables}
+            return zero | {name: slope.detach() for name, slope in found.items()}
+        variables = leaves({name: self._point[name] for name in self._variables})
+        return gradient(self._loss(self._point | variables), variables)
+
+    def product(self, vector: Params) -> dict[str, torch.Tensor]:
+        """∇²L · vector, by ``rows``, for a vector that has the names ``variables``."""
+        return self._exact(vector) if self._mode == "exact" else self._difference(vector)
+
+    @cached_property
+    def _graph(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """The gradient by ``variables``, differentiable, without what the loss does not depend on; and the leaves."""
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        names = dict.fromkeys((*self._variables, *self._rows))
+        inner = leaves({name: self._point[name] for name in names})
+        with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no double backward
+            loss = self._loss(self._point | inner)
+            by = [inner[name] for name in self._variables]
+            slopes = torch.autograd.grad(loss, by, create_graph=True, allow_unused=True)
+        return {name: slope for name, slope in zip(self._variables, slopes, strict=True) if slope is not None}, inner
+
+    def _exact(self, vector: Params) -> dict[str, torch.Tensor]:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        slopes, inner = self._graph
+        curved = [name for name, slope in slopes.items() if slope.requires_grad]
+        if not curved:  # the loss is affine in these tensors
+            return {name: torch.zeros_like(self._point[name]) for name in self._rows}
+        with sdpa_kernel(SDPBackend.MATH):  # of what a backward pass computes anew
+            products = torch.autograd.grad(
+                [slopes[name] for name in curved],
+                [inner[name] for name in self._rows],
+                [vector[name] for name in curved],
+                retain_graph=True,
+                allow_unused=True,
+            )
+        return {
+            name: torch.zeros_like(self._point[name]) if product is None else product
+            for name, product in zip(self._rows, products, strict=True)
+        }
+
+    def _difference(self, vector: Params) -> dict[str, torch.Tensor]:
+        if norm(vector) == 0:
+            return {name: torch.zeros_like(self._point[name]) for name in self._rows}
+        step = difference_step(self._point, vector)
+        ends = []
+        for sign in (1.0, -1.0):
+            shifted = self._point | add({n: self._point[n] for n in vector}, vector, sign * step)
+            inner = leaves({name: shifted[name] for name in self._rows})
+            ends.append(gradient(self._loss(shifted | inner), inner))
+        return {name: (ends[0][name] - ends[1][name]) / (2 * step) for name in self._rows}
+
+
 def hessian_vector_product(
     loss: Loss, point: Params, vector: Params, *, mode: Mode = "exact", wrt: Params | None = None
 ) -> dict[str, torch.Tensor]:
-    """∇²L(point) · vector, or a mixed block of it.
-
-    Args:
-        loss: A scalar function of named tensors; the same at every call (frozen batch, noise and timesteps).
-        point: Where the Hessian is taken.
-        vector: The direction, over the names it holds; names of ``point`` that it lacks count as zero.
-        mode: ``exact`` is a double backward (Pearlmutter 1994) and needs attention that can be differentiated twice;
-            ``finite_difference`` is the central difference of two gradients and costs first-order memory.
-        wrt: Names of the result, those of ``vector`` if None: with other names it is the block ∂²L/∂wrt∂vector.
-
-    Returns:
-        The product, by name.
-    """
-    rows = list(vector if wrt is None else wrt)
-    if mode == "exact":
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-
-        leaves = detached(point, requires_grad=True)
-        with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no double backward
-            first = torch.autograd.grad(loss(leaves), [leaves[n] for n in vector], create_graph=True, allow_unused=True)
-            curved = [(n, g) for n, g in zip(vector, first, strict=True) if g is not None and g.requires_grad]
-            if not curved:  # the loss is affine in these tensors
-                return {name: torch.zeros_like(point[name]) for name in rows}
-            return gradient(torch.stack([(g * vector[n]).sum() for n, g in curved]).sum(), {n: leaves[n] for n in rows})
-    size = norm(vector)
-    if size == 0:
-        return {name: torch.zeros_like(point[name]) for name in rows}
-    step = difference_step(point, vector)
-    ends = []
-    for sign in (1.0, -1.0):
-        shifted = dict(point) | add({n: point[n] for n in vector}, vector, sign * step)
-        leaves = detached({n: shifted[n] for n in rows}, requires_grad=True)
-        ends.append(gradient(loss(shifted | leaves), leaves))
-    return {name: (ends[0][name] - ends[1][name]) / (2 * step) for name in rows}
+    """∇²L(point) · vector by the names of the vector, or of ``wrt``: a single product of :class:`Hessian`."""
+    return Hessian(loss, point, vector, mode=mode, rows=wrt).product(vector)
 
 
 def difference_step(point: Params, vector: Params) -> float:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from resalign.bilevel.envelope import Envelope, envelope_at
-from resalign.bilevel.hvp import Loss, Mode, hessian_vector_product
+from resalign.bilevel.envelope import Envelope, envelope_of
+from resalign.bilevel.hvp import Hessian, Loss, Mode, hessian_vector_product
 from resalign.bilevel.solution import Example, Solution, System
 from resalign.lazy import torch
-from resalign.tensors.params import Params, add, detached, gradient, norm
+from resalign.tensors.params import Params, add, gradient, gradient_at, leaves, norm
 
 Gamma = float | Callable[[Envelope], float]
 Solve = Callable[[System], Solution]
@@ -88,13 +88,10 @@ def merged_hypergradient(
         DivergenceError: If ∇L_harm(θ*) is not finite, no γ matches, or the solver gives up.
     """
     merged = tuned.weights(tuned.theta, tuned.adapted)
-    g = _gradient_at(outer_loss, merged)
-    envelope = envelope_at(tuned.loss, merged, add(merged, tuned.theta, -1.0))
-    used = gamma(envelope) if callable(gamma) else gamma
+    g, hessian = gradient_at(outer_loss, merged), Hessian(tuned.loss, merged, merged, mode=mode)
     examples = _examples_at(tuned.examples, merged, merged)
-    system = System(lambda v: hessian_vector_product(tuned.loss, merged, v, mode=mode), g, used, examples)
-    solution = solve(system)
-    return Hypergradient(solution.x, norm(g), used, envelope, solution, system.products)
+    solution, used, envelope = _solved(hessian, g, add(merged, tuned.theta, -1.0), gamma, solve, examples)
+    return Hypergradient(solution.x, norm(g), used, envelope, solution, solution.products)
 
 
 def exact_hypergradient(
@@ -122,23 +119,33 @@ def exact_hypergradient(
 
     both = {**theta, **psi}
     inner, outer = split(tuned.loss), split(outer_loss)
-    g = _gradient_at(outer, both)
+    g = gradient_at(outer, both)
     g_theta, g_psi = {n: g[n] for n in theta}, {n: g[n] for n in psi}
-    envelope = envelope_at(lambda psi: inner({**theta, **psi}), psi, add(psi, tuned.start, -1.0))
-    used = gamma(envelope) if callable(gamma) else gamma
     examples = _examples_at([e._replace(loss=split(e.loss)) for e in tuned.examples], both, psi)
-    system = System(lambda v: hessian_vector_product(inner, both, v, mode=mode), g_psi, used, examples)
-    solution = solve(system)
-    value, products = g_theta, system.products
+    hessian = Hessian(inner, both, psi, mode=mode)
+    solution, used, envelope = _solved(hessian, g_psi, add(psi, tuned.start, -1.0), gamma, solve, examples)
+    value, products = g_theta, solution.products
     if solution.state != "first_order":  # a first-order solver neglects every second derivative, the mixed block too
         mixed = hessian_vector_product(inner, both, solution.x, mode=mode, wrt=theta)
         value, products = add(g_theta, mixed, -used), products + 1
     return Hypergradient(value, norm(g_theta), used, envelope, solution, products)
 
 
-def _gradient_at(loss: Loss, point: Params) -> dict[str, torch.Tensor]:
-    leaves = detached(point, requires_grad=True)
-    return gradient(loss(leaves), leaves)
+def _solved(
+    hessian: Hessian,
+    g: Params,
+    displacement: Params,
+    gamma: Gamma,
+    solve: Solve,
+    examples: Callable[[], list[Example]] | None,
+) -> tuple[Solution, float, Envelope]:
+    """The solution, γ, and the envelope, whose gradient is the Hessian's own where γ does not wait for it."""
+    if callable(gamma):
+        envelope = envelope_of(hessian.gradient(), displacement)
+        used = gamma(envelope)
+        return solve(System(hessian.product, g, used, examples)), used, envelope
+    solution = solve(System(hessian.product, g, gamma, examples))
+    return solution, gamma, envelope_of(hessian.gradient(), displacement)
 
 
 def _examples_at(
@@ -147,9 +154,9 @@ def _examples_at(
     """Measures every example, with its gradient by the given names."""
 
     def measured(example: ExampleLoss) -> Example:
-        leaves = detached(point, requires_grad=True)
-        loss = example.loss(leaves)
-        slope = gradient(loss, {name: leaves[name] for name in names})
+        own = leaves({name: point[name] for name in names})
+        loss = example.loss({**point, **own})
+        slope = gradient(loss, own)
         return Example(loss.item(), slope, example.share, example.elements)
 
     return (lambda: [measured(example) for example in examples]) if examples else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from resalign.bilevel.solution import Product, System
 from resalign.lazy import torch
-from resalign.tensors.params import Params, norm
+from resalign.tensors.params import Params, norm, shapes_of, stacked, unstacked
 
 _NAME = "krylov"
 
@@ -63,8 +63,7 @@ def krylov_space(hvp: Product, rhs: Params, size: int) -> Krylov:
     length = norm(rhs)
     if length == 0:
         raise ValueError("the right-hand side is zero: L_harm has no slope there, and every estimate of it is zero")
-    shapes = {name: tensor.shape for name, tensor in rhs.items()}
-    first = stacked(rhs) / length
+    shapes, first = shapes_of(rhs), stacked(rhs) / length
     basis = first.new_empty(size, len(first))
     basis[0] = first
     diagonal: list[float] = []
@@ -85,14 +84,3 @@ def krylov_space(hvp: Product, rhs: Params, size: int) -> Krylov:
     projected = torch.diag(torch.tensor(diagonal, dtype=first.dtype, device=first.device))
     projected += torch.diag(off_diagonal, 1) + torch.diag(off_diagonal, -1)
     return Krylov(basis[: len(diagonal)], projected, length)
-
-
-def stacked(tensors: Params) -> torch.Tensor:
-    """Named tensors as one vector, (N,)."""
-    return torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
-
-
-def unstacked(vector: torch.Tensor, shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
-    """The inverse of :func:`stacked`."""
-    parts = vector.split([shape.numel() for shape in shapes.values()])
-    return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}

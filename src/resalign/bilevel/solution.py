@@ -36,6 +36,7 @@ class System:
     """(I + γH) x = g, with H symmetric and known by its products, which are counted, and by examples where there are.
 
     Attributes:
+        hvp: v ↦ Hv, uncounted.
         rhs: g.
         gamma: γ.
         examples: Measures them; None where L_FT is known as a whole only.
@@ -52,12 +53,12 @@ class System:
         """
         if not all(bool(torch.isfinite(tensor).all()) for tensor in rhs.values()):
             raise DivergenceError("the right-hand side of the hypergradient's system, ∇L_harm(θ*), is not finite")
-        self._hvp, self.rhs, self.gamma, self.examples, self.products = hvp, rhs, gamma, examples, 0
+        self.hvp, self.rhs, self.gamma, self.examples, self.products = hvp, rhs, gamma, examples, 0
 
     def matvec(self, v: Params) -> dict[str, torch.Tensor]:
         """(I + γH) v."""
         self.products += 1
-        return add(v, self._hvp(v), self.gamma)
+        return add(v, self.hvp(v), self.gamma)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from resalign.bilevel.adaptation import adapt
-from resalign.bilevel.hvp import Loss, Mode, hessian_vector_product
+from resalign.bilevel.hvp import Hessian, Loss, Mode, hessian_vector_product
 from resalign.lazy import torch
-from resalign.tensors.params import Params, add, detached, dot, gradient, norm, scaled, zeros_like
+from resalign.tensors.params import Params, add, detached, dot, gradient_at, norm, scaled, zeros_like
 from resalign.tensors.steps import DivergenceError
 
 Descent = Literal["sgd", "adam"]
@@ -54,19 +54,19 @@ def unrolled_hypergradient(
     weights, moments = detached(start), (zeros_like(start), zeros_like(start))
     path: list[tuple[Params, tuple[Params, Params]]] = []  # weights before a step, moments after it
     for step, loss in enumerate(losses, start=1):
-        slope = _slope(loss, weights)
+        slope = gradient_at(loss, weights)
         if optimizer == "adam":
             moments = _moments(moments, slope)
             slope = {name: _adam(m, v, step)[0] for name, m, v in _by_name(moments)}
         path.append((weights, moments))
         weights = add(weights, slope, -lr)
-    value = _slope(outer_loss, weights)
+    value = gradient_at(outer_loss, weights)
     back = (zeros_like(start), zeros_like(start))  # dL_harm / d moments after the step at hand
     for step in range(steps, 0, -1):
         loss, (before, after) = losses[step - 1], path.pop()
         pulled: Params = scaled(value, -lr)  # dL_harm / d slope
         if optimizer == "adam":
-            pulled, back = _through_adam(value, back, _slope(loss, before), after, step, lr)
+            pulled, back = _through_adam(value, back, gradient_at(loss, before), after, step, lr)
         value = add(value, hessian_vector_product(loss, before, pulled, mode=mode))
     _check_finite(value, f"through {steps} steps of {optimizer} at {lr:g}")
     return weights, value
@@ -76,11 +76,6 @@ def _check_finite(value: Params, what: str) -> None:
     """A derivative through a fine-tuning that diverged is no reference."""
     if not all(bool(torch.isfinite(tensor).all()) for tensor in value.values()):
         raise DivergenceError(f"the derivative {what} is not finite: the fine-tuning diverged; lower its rate")
-
-
-def _slope(loss: Loss, point: Params) -> dict[str, torch.Tensor]:
-    leaves = detached(point, requires_grad=True)
-    return gradient(loss(leaves), leaves)
 
 
 def _by_name(moments: tuple[Params, Params]) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
@@ -207,20 +202,18 @@ def forward_sensitivities(
     def whole(point: Params) -> torch.Tensor:
         return torch.stack([weight * loss(point) for weight, loss in terms.values()]).sum()
 
-    def stepped(tangent: Params) -> dict[str, torch.Tensor]:
-        return add(tangent, hessian_vector_product(whole, weights, tangent), -lr)
-
     for step in range(steps):
-        tangents = [stepped(tangent) for tangent in tangents]
-        shared = {key: stepped(tangent) for key, tangent in shared.items()}
+        hessian = Hessian(whole, weights, weights)
+        tangents = [add(tangent, hessian.product(tangent), -lr) for tangent in tangents]
+        shared = {key: add(tangent, hessian.product(tangent), -lr) for key, tangent in shared.items()}
         slope: Params = {}
         for name, (weight, loss) in terms.items():
-            own = _slope(loss, weights)
+            own = gradient_at(loss, weights)
             slope = add(slope, own, weight) if slope else scaled(own, weight)
             _accumulate(shared, (name, step // window), own, -lr)
         _accumulate(shared, (None, step // window), slope, -1.0)
         weights = add(weights, slope, -lr)
-    last = _slope(outer_loss, weights)
+    last = gradient_at(outer_loss, weights)
     _check_finite(last, f"through {steps} steps of sgd at {lr:g}")
     found = {key: float(dot(last, tangent)) for key, tangent in shared.items()}
     rate, *by_term = (tuple(found[key] for key in found if key[0] == name) for name in (None, *terms))

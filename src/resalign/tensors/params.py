@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from resalign.lazy import torch
 
 Params = Mapping[str, "torch.Tensor"]
+_PART = 1 << 18, 1 << 26  # elements that are summed at once in float64, on the CPU and elsewhere
 
 
 def zeros_like(x: Params) -> dict[str, torch.Tensor]:
@@ -25,13 +26,34 @@ def scaled(x: Params, scale: float) -> dict[str, torch.Tensor]:
 
 
 def dot(x: Params, y: Params) -> torch.Tensor:
-    """The inner product, a scalar accumulated in float64."""
-    return torch.stack([(x[name].double() * y[name].double()).sum() for name in x]).sum()
+    """The inner product, a scalar in float64, as are its products."""
+    sums = []
+    for name, tensor in x.items():
+        size = _PART[tensor.device.type != "cpu"]
+        parts = zip(tensor.reshape(-1).split(size), y[name].reshape(-1).split(size), strict=True)
+        sums += [part.double() @ other.double() for part, other in parts]
+    return torch.stack(sums).sum()
 
 
 def norm(x: Params) -> float:
-    """The Euclidean norm."""
-    return float(dot(x, x).sqrt())
+    """The Euclidean norm, summed in float64."""
+    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(x.values()), 2, dtype=torch.float64))))
+
+
+def shapes_of(x: Params) -> dict[str, torch.Size]:
+    """The shape of every tensor."""
+    return {name: tensor.shape for name, tensor in x.items()}
+
+
+def stacked(x: Params) -> torch.Tensor:
+    """Named tensors as one vector, (N,)."""
+    return torch.cat([tensor.reshape(-1) for tensor in x.values()])
+
+
+def unstacked(vector: torch.Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
+    """The inverse of :func:`stacked`, in its memory."""
+    parts = vector.split([shape.numel() for shape in shapes.values()])
+    return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
 
 def without_conflict(x: Params, y: Params) -> dict[str, torch.Tensor]:
@@ -41,6 +63,11 @@ def without_conflict(x: Params, y: Params) -> dict[str, torch.Tensor]:
     """
     pairing, size = float(dot(x, y)), float(dot(y, y))
     return dict(x) if pairing >= 0 or size == 0 else add(x, y, -pairing / size)  # NaN where either has one
+
+
+def leaves(x: Params) -> dict[str, torch.Tensor]:
+    """The same tensors as leaves of a new graph; they share their memory, and are not for changing in place."""
+    return {name: tensor.detach().requires_grad_() for name, tensor in x.items()}
 
 
 def detached(x: Params, *, requires_grad: bool = False) -> dict[str, torch.Tensor]:
@@ -53,3 +80,9 @@ def gradient(loss: torch.Tensor, x: Params) -> dict[str, torch.Tensor]:
     names = list(x)
     grads = torch.autograd.grad(loss, [x[name] for name in names], allow_unused=True)
     return {name: torch.zeros_like(x[name]) if g is None else g for name, g in zip(names, grads, strict=True)}
+
+
+def gradient_at(loss: Callable[[dict[str, torch.Tensor]], torch.Tensor], point: Params) -> dict[str, torch.Tensor]:
+    """∇L at a point."""
+    own = leaves(point)
+    return gradient(loss(own), own)

@@ -20,12 +20,11 @@ from pydantic import Field, model_validator
 from resalign.bilevel.envelope import Envelope, matched
 from resalign.bilevel.hvp import Loss
 from resalign.bilevel.hypergradient import ExampleLoss, FineTuned, Hypergradient, merged_hypergradient
-from resalign.bilevel.krylov import stacked
 from resalign.bilevel.solving import SolverConfig, solve, solver_module
 from resalign.bilevel.unrolled import Descent, forward_sensitivities, unrolled_hypergradient
 from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.tensors.params import Params
+from resalign.tensors.params import Params, stacked
 from resalign.tensors.steps import DivergenceError
 from resalign.theory.second_order import FIRST_ORDER, FIXED, MATCHED, MATCHED_DISPLACEMENT, UNROLLED
 

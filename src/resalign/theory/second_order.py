@@ -9,16 +9,16 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from resalign.bilevel.envelope import envelope_at, matched
-from resalign.bilevel.hvp import Loss, hessian_vector_product
-from resalign.bilevel.krylov import krylov_space, stacked
+from resalign.bilevel.envelope import envelope_of, matched
+from resalign.bilevel.hvp import Hessian, Loss
+from resalign.bilevel.krylov import krylov_space
 from resalign.bilevel.solution import Solution
 from resalign.bilevel.solving import FAMILY, SolverConfig, solve
 from resalign.bilevel.unrolled import directional_differences, unrolled_hypergradient
 from resalign.config import registry
 from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.tensors.params import Params, add, detached, gradient, norm
+from resalign.tensors.params import Params, add, gradient_at, norm, stacked
 from resalign.tensors.seeds import generator
 from resalign.tensors.steps import DivergenceError
 
@@ -200,12 +200,12 @@ class _FineTuning:
         self.unrolled = stacked(value)  # h, (N,)
         self.directions = torch.stack([stacked(direction) for direction in directions])  # V, (D, N)
         self.differences = torch.tensor(differences, dtype=self.unrolled.dtype, device=self.unrolled.device)  # s, (D,)
-        self.envelope = envelope_at(inner_loss, adapted, add(adapted, start, -1.0))
-        leaves = detached(adapted, requires_grad=True)
-        g = gradient(outer_loss(leaves), leaves)
+        hessian = Hessian(inner_loss, adapted, adapted)
+        self.envelope = envelope_of(hessian.gradient(), add(adapted, start, -1.0))
+        g = gradient_at(outer_loss, adapted)
         swept = steps == config.sweep_simulated_steps
         products = [*config.solver_steps, *((config.sweep_solver_steps, config.reference_steps) if swept else ())]
-        self.krylov = krylov_space(lambda v: hessian_vector_product(inner_loss, adapted, v), g, max(products) + 1)
+        self.krylov = krylov_space(hessian.product, g, max(products) + 1)
 
     def reference_row(self) -> Row:
         """The unrolled hypergradient held against the central differences."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from resalign.bilevel.hvp import Loss, Mode, hessian_vector_product
 from resalign.lazy import torch
-from resalign.tensors.params import Params, add, detached, dot, gradient, norm, scaled
+from resalign.tensors.params import Params, add, dot, gradient_at, norm, scaled
 from resalign.tensors.steps import DivergenceError
 
 # The losses of single examples (B,), as a function of named tensors; the same examples at every call.
@@ -75,8 +75,7 @@ class FrozenLoss:
 
     def gradient(self, point: Params) -> dict[str, torch.Tensor]:
         """∇L(point)."""
-        leaves = detached(point, requires_grad=True)
-        return _mean(gradient(loss(leaves), leaves) for loss in self._losses)
+        return _mean(gradient_at(loss, point) for loss in self._losses)
 
     def product(self, point: Params, vector: Params, mode: Mode) -> dict[str, torch.Tensor]:
         """∇²L(point) · vector."""

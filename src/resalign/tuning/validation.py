@@ -18,7 +18,7 @@ from resalign.lazy import torch
 from resalign.objectives.distillation import distillation_loss
 from resalign.objectives.simulated_hypergradient import HypergradientConfig, simulated_hypergradient
 from resalign.objectives.simulation import Simulation, UsersSimulation
-from resalign.tensors.params import Params, add, detached, gradient, zeros_like
+from resalign.tensors.params import Params, add, detached, gradient_at, scaled, zeros_like
 from resalign.tensors.steps import DivergenceError
 from resalign.unlearning._harmful import HarmfulConfig, HarmfulLoss, OfWeights, Relabelling, harmful_draws
 
@@ -134,8 +134,7 @@ class Validation:
         theta, total = self.weights(changed), dict[str, torch.Tensor]()
         for position in range(self._config.draws):
             draw = self._drawn(theta, position)
-            leaves = detached(theta, requires_grad=True)
-            parts = [gradient(self._config.alpha * draw.retained(leaves), leaves)]
+            parts: list[Params] = [scaled(gradient_at(draw.retained, theta), self._config.alpha)]
             where = f"validation, draw {position}"
             parts.append(simulated_hypergradient(self._config, draw.simulation, theta, draw.harmful, where=where)[0])
             for part in parts:

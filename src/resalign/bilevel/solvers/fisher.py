@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from resalign.bilevel.krylov import stacked, unstacked
 from resalign.bilevel.solution import UNSEEN, Residual, Solution, System
 from resalign.config.strict import Strict
 from resalign.lazy import torch
+from resalign.tensors.params import shapes_of, stacked, unstacked
 from resalign.tensors.steps import DivergenceError
 
 
@@ -49,7 +49,7 @@ def solve(system: System, config: Config) -> Solution:
     residual, before = Residual(system), system.products
     if not residual.relative:
         return Solution(dict(system.rhs), 0.0, 0, "converged")
-    shapes, g = {name: tensor.shape for name, tensor in system.rhs.items()}, stacked(system.rhs)
+    shapes, g = shapes_of(system.rhs), stacked(system.rhs)
     rows = []
     for example in system.examples():
         if not example.loss > 0:

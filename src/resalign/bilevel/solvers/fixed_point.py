@@ -13,6 +13,8 @@ from resalign.config.strict import Strict
 from resalign.lazy import torch
 from resalign.tensors.params import Params, add, scaled, zeros_like
 
+NAMES = True  # how much an iterate grows is a mean over tensors
+
 
 class Config(Strict):
     """Released: K = 5, ω = 1, and no iterate that the map makes longer."""

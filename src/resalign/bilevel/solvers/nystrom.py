@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from resalign.bilevel.krylov import stacked, unstacked
 from resalign.bilevel.solution import UNSEEN, Residual, Solution, System
 from resalign.config.strict import Strict
 from resalign.lazy import torch
+from resalign.tensors.params import shapes_of, stacked, unstacked
 from resalign.tensors.seeds import generator
 
 
@@ -38,7 +38,7 @@ def solve(system: System, config: Config) -> Solution:
     Source: Frangella 2021, arXiv 2110.02820, Section 2, for the sketch; Hataya 2023, AISTATS, arXiv 2302.09726, who
     samples columns of H, for its use in a hypergradient.
     """
-    shapes, start = {name: tensor.shape for name, tensor in system.rhs.items()}, system.products
+    shapes, start = shapes_of(system.rhs), system.products
     g = stacked(system.rhs)
     stream = generator("nystrom", config.sketch_seed)
     drawn = torch.randn(len(g), min(config.sketch, len(g)), generator=stream, dtype=g.dtype)
