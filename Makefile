@@ -15,7 +15,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all gpu slurm-test costs doctor check recover adopt verify register lock schema docs clean
+.PHONY: help demo test test-all bench gpu slurm-test costs doctor check recover adopt verify register lock schema docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: $(INSTALLED) ## Run the quick tests, in minutes: every module, one process
 
 test-all: $(INSTALLED) ## Run the quick tests and the slow ones: real workflows, kills, the browser (ARGS as above)
 	@$(PYTEST) -m "not large" $(ARGS)
+
+bench: $(INSTALLED) ## Time a step of each kind and sampling beside the same written plainly (DEVICE=cuda: at v1.4's size)
+	@$(IN_VENV) python bench/speed.py "$(or $(FOLDER),resources/bench)" --device $(or $(DEVICE),cpu)
 
 gpu: $(INSTALLED) ## On a GPU, under 10 minutes: a step of each row of ResAlign, 16 images, the tests marked cuda (FOLDER=path, 11 GB)
 	@$(IN_VENV) sh bench/gpu.sh "$(or $(FOLDER),resources/gpu)"

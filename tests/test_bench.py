@@ -22,6 +22,7 @@ from resalign.config.plan import Plan, load_plan
 from resalign.config.report import ReportConfig
 from resalign.running.stage_server import stage_server
 from tests.pipelines import PIXELS, write_pipeline
+from tests.scripts.conftest import settings_put_back
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_GIB = 18.0
@@ -44,6 +45,21 @@ def test_every_benchmark_has_help(script: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(SystemExit) as ended:
         loaded(script.stem).main()
     assert ended.value.code == 0
+
+
+@pytest.mark.slow
+def test_what_is_timed_beside_plain_code_is_the_same_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--pairs", "1", "--inner-steps", "2", "--images", "4"]
+    monkeypatch.setattr(sys, "argv", ["speed.py", str(tmp_path), *options])
+    speed = loaded("speed")
+    with settings_put_back():
+        speed.main()
+    rows = {row["name"]: row for row in json.loads((tmp_path / "speed.json").read_text())["rows"]}
+    assert list(rows) == list(speed.CONTENDERS)
+    for name, row in rows.items():
+        assert row["least"] <= row["ratio"] <= row["most"], name
+        # 1.4e-6 is a cosine of 1 - 1e-12; another batch of prompts may turn single pixels by 1 of 255.
+        assert row["difference"] <= (0.01 if name == "sampling" else 1.4e-6), name
 
 
 @pytest.mark.parametrize(

@@ -381,3 +381,15 @@ def test_a_solver_sees_one_tensor_and_finds_what_it_finds_by_name(name: str) -> 
     assert list(found.x) == list(named(RHS))
     assert_near(vector(found.x), vector(own.x), 1e-12)
     assert (found.products, found.state, counted.calls) == (own.products, own.state, hvp.calls)
+
+
+def test_richardsons_residual_of_the_iterate_before_saves_a_product() -> None:
+    last, hvp = run("richardson", SMALL_INDEFINITE, steps=5)
+    saved, fewer = run("richardson", SMALL_INDEFINITE, steps=5, residual="before")
+    shorter, _ = run("richardson", SMALL_INDEFINITE, steps=4)
+    np.testing.assert_array_equal(vector(saved.x), vector(last.x))
+    assert saved.relative_residual == shorter.relative_residual != last.relative_residual
+    assert (fewer.calls, saved.products, hvp.calls) == (4, 4, 5)
+    alone, none = run("richardson", SMALL_INDEFINITE, steps=1, residual="before")
+    np.testing.assert_array_equal(vector(alone.x), RHS)
+    assert (none.calls, alone.relative_residual) == (0, 1.0)

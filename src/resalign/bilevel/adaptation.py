@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from resalign.lazy import torch
-from resalign.tensors.params import Params, detached
+from resalign.tensors.params import Params, shapes_of, stacked, unstacked
 from resalign.tensors.steps import DivergenceError
 
 Optimizer = Literal["sgd", "adam", "adam_twice_corrected", "adamw"]
@@ -22,7 +22,7 @@ def adapt(
     optimizer: Optimizer,
     state: dict[str, Any] | None = None,
 ) -> tuple[dict[str, torch.Tensor], list[float]]:
-    """Minimises a stochastic loss from given variables.
+    """Minimises a stochastic loss from given variables, which the optimizer has as one tensor.
 
     Args:
         loss_at: (step, variables) → scalar loss on that step's batch.
@@ -40,9 +40,9 @@ def adapt(
     Raises:
         DivergenceError: If a loss or the adapted variables are not finite.
     """
-    leaves = detached(variables, requires_grad=True)
+    shapes, row = shapes_of(variables), stacked(variables).detach().requires_grad_()
     kinds: dict[str, Any] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
-    descent = kinds.get(optimizer, torch.optim.Adam)(list(leaves.values()), lr=lr)
+    descent = kinds.get(optimizer, torch.optim.Adam)([row], lr=lr)
     if state:
         descent.load_state_dict(state)
     before = int(next((moments["step"] for moments in descent.state.values()), 0))
@@ -51,7 +51,7 @@ def adapt(
         if optimizer == "adam_twice_corrected":
             (group,), t = descent.param_groups, before + step + 1
             group["lr"] = lr * math.sqrt(1 - group["betas"][1] ** t) / (1 - group["betas"][0] ** t)
-        loss = loss_at(step, leaves)
+        loss = loss_at(step, unstacked(row, shapes))
         if not torch.isfinite(loss):
             raise DivergenceError(
                 f"simulated fine-tuning diverged at step {step} with {optimizer}, lr {lr}: loss {loss.item()}"
@@ -62,9 +62,8 @@ def adapt(
         losses.append(loss.item())
     if state is not None:
         state.update(descent.state_dict())
-    adapted = detached(leaves)
-    if not all(torch.isfinite(tensor).all() for tensor in adapted.values()):
+    if not torch.isfinite(row).all():
         raise DivergenceError(
             f"simulated fine-tuning diverged at its last step with {optimizer}, lr {lr}: infinite weights"
         )
-    return adapted, losses
+    return unstacked(row.detach(), shapes), losses

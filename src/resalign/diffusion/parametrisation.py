@@ -70,7 +70,8 @@ class FullRank:
 
     def weights(self, start: Params, variables: Params) -> dict[str, torch.Tensor]:
         """θ + ψ."""
-        return {n: start[n] + variables[f"delta.{n}"] if n in self.names else start[n] for n in start}
+        changed = torch._foreach_add([start[n] for n in self.names], [variables[f"delta.{n}"] for n in self.names])
+        return {**start, **dict(zip(self.names, changed, strict=True))}
 
     def fitted(self, start: Params, weights: Params) -> dict[str, torch.Tensor]:
         """The changes."""

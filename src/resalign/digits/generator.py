@@ -34,7 +34,7 @@ def train_generator(config: DigitsConfig, autoencoder: Path, output: Path, attem
     rng = seeded(config, "generator")
     vae = load_network(diffusers.AutoencoderKL, autoencoder)
     tokenizer = clip_tokenizer(output / "tokenizer", max_tokens=settings.max_tokens)
-    text_encoder, unet = _networks(config, vae)
+    text_encoder, unet = networks(config, vae)
     scheduler = sampling_scheduler()
     noise_scheduler = diffusers.DDPMScheduler.from_config(scheduler.config)
 
@@ -86,7 +86,7 @@ def sampling_scheduler() -> diffusers.DPMSolverMultistepScheduler:
     )
 
 
-def _networks(
+def networks(
     config: DigitsConfig, vae: diffusers.AutoencoderKL
 ) -> tuple[transformers.CLIPTextModel, diffusers.UNet2DConditionModel]:
     """Untrained text encoder and UNet; cross-attention at the coarsest resolution only."""

@@ -22,11 +22,19 @@ class Config(Strict):
         1.0, gt=0, le=1, description="ω; the steps are raised to steps / ω, so that K keeps its reach"
     )
     rtol: float = Field(1e-6, ge=0, description="relative residual at which to stop early")
+    residual: Literal["last", "before"] = Field(
+        "last", description="whose it is: the last iterate's, or the one's before it, which saves a product"
+    )
+
+    @property
+    def iterates(self) -> int:
+        """Of a solve that does not stop early."""
+        return math.ceil(self.steps / self.relaxation)
 
     @property
     def products(self) -> int:
         """Of a solve that does not stop early."""
-        return math.ceil(self.steps / self.relaxation)
+        return self.iterates - (self.residual == "before")
 
 
 def solve(system: System, config: Config) -> Solution:
@@ -41,10 +49,12 @@ def solve(system: System, config: Config) -> Solution:
     """
     omega, ritz, residual = config.relaxation, RitzPairs(1.0, -config.relaxation), Residual(system)
     x, step = zeros_like(system.rhs), scaled(system.rhs, omega)
-    for _ in range(config.products):
+    for iterate in range(config.iterates):
         if not residual.relative > config.rtol:  # NaN stops the iteration too
             break
         x = add(x, step)
+        if iterate == config.products:
+            break
         product = residual.matvec(step)  # (I + γH) step, the only product of this iteration
         ritz.observe(step, product)
         step = add(step, product, -omega)  # next step = ω (g − (I + γH) x): for ω = 1, x ← g − γHx [Eq. 6]
