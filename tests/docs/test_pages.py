@@ -122,12 +122,26 @@ def test_the_readmes_numbers_of_anchoring_are_its_studys() -> None:
     assert found == tuple(f"{value:.2f}" for value in expected)
 
 
-def test_the_table_of_both_studies_is_theirs() -> None:
+def test_the_readmes_numbers_of_estimators_are_its_studys() -> None:
+    pattern = r"to first order its IP is (\S+), by MINRES (\S+), by the exact one (\S+)\."
+    (found,) = re.findall(pattern, " ".join(README.split()))
+    folder = ROOT / "docs" / "studies" / "estimators"
+    table = pd.read_csv(folder / "table.csv").query("measure == 'ip' and attack != 'none'")
+    rates = table.groupby("model")["rate"].mean()
+    assert found == tuple(f"{rates[name]:.2f}" for name in ("first-order", "minres", "unrolled"))
+    study, _ = read_study(folder)
+    said = summary(claims(study), study.config)
+    assert "**is not testable**" in said
+    assert "IP is higher with" in said
+    assert "IP is lower with" not in said  # no estimator is shown to make it more resilient
+
+
+def test_the_tables_of_the_studies_are_theirs() -> None:
     page = (ROOT / "docs" / "studies" / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (.+) \| (.+) \| (.+) \| (.+) \|$", page.partition("| title |")[2], re.MULTILINE)
+    rows = re.findall(r"^\| (.+) \| (0.+) \| (.+) \| (.+) \|$", page, re.MULTILINE)
     found = {name: tuple(values) for name, *values in rows}
     expected = {}
-    for name in ("resilience", "resilience-anchoring"):
+    for name in ("resilience", "resilience-anchoring", "estimators"):
         folder = ROOT / "docs" / "studies" / name
         titles = {
             label: entry.get("title", label) for label, entry in read_study(folder)[1]["config"]["unlearning"].items()
