@@ -149,15 +149,19 @@ def test_a_prepared_set_is_what_it_is_made_from() -> None:
     assert not set(mixed.attack) >= set(plan.attack)
 
 
-def test_a_prepared_sets_job_names_its_sources_folders_and_waits_for_them() -> None:
+def test_a_prepared_sets_job_names_its_sources_folders_and_waits_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = plan_of(contaminated(0.2))
     job = PrepareJob.of(plan, "mixed")
     assert job.set["clean"] == plan.folder("dreambench-images/train")
     assert job.set["ratio"] == 0.2
     markers = {f"{plan.folder(name)}/run.json" for name in ("dreambench-images", "forget-images")}
     assert set(job.inputs()) == markers
-    assert "src/resalign/data/sets/contaminated.py" in job.code()
-    assert "src/resalign/data/sets/dreambench.py" not in job.code()
+    monkeypatch.chdir(tmp_path)
+    code = Path(job.code()).read_text()
+    assert "src/resalign/data/sets/contaminated.py" in code
+    assert "src/resalign/data/sets/dreambench.py" not in code
 
 
 # --- the doctor -------------------------------------------------------------------------------------------------------

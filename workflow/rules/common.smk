@@ -50,7 +50,13 @@ def planned_job(build, kind, folder, *names):
 
 def checked_inputs(stage, wildcards):
     """Records that the user's own inputs of a run were checked."""
-    return own_inputs.record(plan_of(stage, wildcards), run_of(stage, wildcards).model)
+    return own_inputs_of(stage, wildcards.run)
+
+
+@functools.cache
+def own_inputs_of(stage, run):
+    plan, made = ABLATIONS.made(stage, run)[:2]
+    return own_inputs.record(plan, made.model)
 
 
 def own(kind):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from resalign.config.closure import import_closure
-from resalign.jobs.inputs import Input
+from resalign.jobs.inputs import Input, watched
 from resalign.jobs.job import Job
 
 if TYPE_CHECKING:
@@ -43,12 +43,10 @@ class DigitsJob(Job):
         """The module that makes the part."""
         return f"resalign.digits.{MODULES.get(self.part, 'detectors')}"
 
-    def code(self) -> list[str]:
+    def code(self) -> str:
         """The code that makes the part: its own module's closure, so that editing a detector retrains no generator."""
-        return [
-            "scripts/digits.py",
-            *(str(path) for path in import_closure("resalign.running.stage", "resalign.jobs.digits", self.module)),
-        ]
+        closure = import_closure("resalign.running.stage", "resalign.jobs.digits", self.module)
+        return watched(["scripts/digits.py", *closure])
 
 
 class BarsJob(Job):

@@ -9,10 +9,11 @@ from typing import Any
 
 from resalign.config import registry
 from resalign.config.ablations import AblationConfig, Ablations
+from resalign.config.closure import import_closure
 from resalign.config.plan import RESULTS, Plan, load_plan
 from resalign.config.report import ReportConfig
 from resalign.jobs import series
-from resalign.jobs.inputs import Input, code
+from resalign.jobs.inputs import Input, watched
 from resalign.jobs.job import Job, Part
 from resalign.jobs.series import SERIES, SeriesExhibit, SeriesWords
 
@@ -274,11 +275,12 @@ def _metric_modules(plan: Plan, name: str) -> dict[str, str]:
     return modules
 
 
-def exhibit_code(plan: Plan, name: str) -> list[str]:
-    """Code inputs of one exhibit: those of its ablations' metrics, and the published numbers, where it shows some."""
+def exhibit_code(plan: Plan, name: str) -> str:
+    """The code input of one exhibit: with its ablations' metrics, and the published numbers, where it shows some."""
     file = "_series" if name in SERIES else name
     metrics = sorted(f"resalign.metrics.{metric}" for metric in set(_metric_modules(plan, name).values()))
-    return with_published(code("exhibit", f"resalign.{FAMILY}.{file}", *metrics))
+    closure = import_closure("scripts/exhibit.py", f"resalign.{FAMILY}.{file}", *metrics)
+    return watched(with_published(map(str, closure)))
 
 
 def with_published(files: Iterable[str]) -> list[str]:

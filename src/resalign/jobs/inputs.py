@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic_core import PydanticSerializationUnexpectedValue, core_schema
 
-from resalign.config.closure import import_closure
+from resalign.config.closure import ROOT, import_closure
+from resalign.files import whole
+from resalign.hashes import file_hash
 
 if TYPE_CHECKING:
     from resalign.config.plan import Plan
+
+CODE = Path("results/.code")
 
 
 class Input(str):
@@ -66,6 +73,25 @@ class Input(str):
         return str(path)
 
 
-def code(script: str, *modules: str) -> list[str]:
-    """Code inputs of a stage: its script and every module of the package that it or its members import."""
-    return [str(path) for path in import_closure(f"scripts/{script}.py", *modules)]
+def code(script: str, *modules: str) -> str:
+    """The code input of a stage: its script and every module of the package that it or its members import."""
+    return _code_of(Path.cwd(), f"scripts/{script}.py", *modules)
+
+
+@functools.cache
+def _code_of(_: Path, *starts: str) -> str:
+    return watched(import_closure(*starts))
+
+
+def watched(files: Iterable[str | Path]) -> str:
+    """A file with the hashes of others, rewritten where one has changed: one input of thousands of jobs, for dozens.
+
+    Snakemake compares its content as well as its time, so that a change that is taken back makes nothing again.
+    """
+    names = sorted(map(str, files))
+    text = "".join(f"{file_hash(ROOT / name)}  {name}\n" for name in names)
+    path = CODE / f"{hashlib.sha256(' '.join(names).encode()).hexdigest()[:12]}.sha256"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        with whole(path) as part:
+            part.write_text(text, encoding="utf-8")
+    return str(path)

@@ -37,7 +37,7 @@ class PrepareJob(Job):
         """The member's module."""
         return f"resalign.{SETS}.{self.set['name']}"
 
-    def code(self) -> list[str]:
+    def code(self) -> str:
         """The code that makes the set: its own member's closure."""
         return inputs.code("generate" if _generates(self.set["name"]) else "prepare", self.module)
 

@@ -12,7 +12,7 @@ from resalign.config.strict import ConfigError
 from resalign.config.study import Compared, SelectionConfig, StudyConfig
 from resalign.hashes import file_hash
 from resalign.jobs import measure, report
-from resalign.jobs.inputs import Input
+from resalign.jobs.inputs import Input, watched
 from resalign.jobs.job import Job
 
 if TYPE_CHECKING:
@@ -112,9 +112,9 @@ def is_registered(found: dict[str, Any], planned: dict[str, str]) -> bool:
     return {key: value for key, value in found.items() if key != "amended"} == planned
 
 
-def module_code(module: str) -> list[str]:
-    """Code inputs of a rule that runs a module of the package."""
-    return [str(path) for path in import_closure(module)]
+def module_code(module: str) -> str:
+    """The code input of a rule that runs a module of the package."""
+    return watched(import_closure(module))
 
 
 def folder(plan: Plan, key: Key) -> str:
