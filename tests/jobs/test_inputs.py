@@ -21,6 +21,7 @@ def test_it_is_written_again_only_where_a_file_has_changed(tmp_path: Path) -> No
     path = Path(inputs.watched(["b.py", Path("a.py")]))
     hashes = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("a.py", "b.py")}
     assert path.read_text() == "".join(f"{value}  {name}\n" for name, value in hashes.items())
+    assert path.stat().st_mtime_ns == (tmp_path / "a.py").stat().st_mtime_ns
     path.touch()
     before = path.stat().st_mtime_ns
     assert inputs.watched(["a.py", "b.py"]) == str(path)

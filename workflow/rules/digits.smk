@@ -30,7 +30,7 @@ for folder, digits in DIGITS.items():
             modules=digits.module,
             folder=subpath(output[0], parent=True),
         shell:
-            "python {input.code[0]} --job {params.job:q} --threads {threads}"
+            "python scripts/digits.py --job {params.job:q} --threads {threads}"
             " --limit-minutes {resources.runtime} --output {params.folder}"
             " --modules {params.modules} 2>&1 | tee {log}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -86,12 +87,17 @@ def _code_of(_: Path, *starts: str) -> str:
 def watched(files: Iterable[str | Path]) -> str:
     """A file with the hashes of others, rewritten where one has changed: one input of thousands of jobs, for dozens.
 
-    Snakemake compares its content as well as its time, so that a change that is taken back makes nothing again.
+    Snakemake compares its content as well as its time, so that a change that is taken back makes nothing again. At
+    first it is as old as the newest of the others.
     """
     names = sorted(map(str, files))
     text = "".join(f"{file_hash(ROOT / name)}  {name}\n" for name in names)
     path = CODE / f"{hashlib.sha256(' '.join(names).encode()).hexdigest()[:12]}.sha256"
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    is_there = path.is_file()
+    if not is_there or path.read_text(encoding="utf-8") != text:
         with whole(path) as part:
             part.write_text(text, encoding="utf-8")
+            if not is_there:
+                newest = max((ROOT / name).stat().st_mtime_ns for name in names)
+                os.utime(part, ns=(newest, newest))
     return str(path)
