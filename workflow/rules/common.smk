@@ -41,7 +41,8 @@ def run_of(stage, wildcards):
 def planned_job(build, kind, folder, *names):
     """Wildcards to a job: ``build`` makes it of the plan that makes the folder, what it is there, and other wildcards."""
 
-    @functools.cache
+    # Of thousands of jobs not all are kept: each is needed when it is planned, and again when it is run.
+    @functools.lru_cache(maxsize=256)
     def job(folder, *values):
         return build(*ABLATIONS.made(kind, folder), **dict(zip(names, values)))
 
