@@ -83,12 +83,14 @@ class HypergradientConfig(Strict):
     @property
     def hypergradient_passes(self) -> float:
         """With a gradient, of a draw's fine-tuning and hypergradient in the mean, but that of the outer loss."""
-        simulated, a_product = self.simulation.denoiser_passes, 2 if self.hessian_products == "finite_difference" else 3
+        simulated, exact = self.simulation.denoiser_passes, self.hessian_products == "exact"
+        alone = 3 if exact else 2  # a product that shares no graph
         if self.through == "steps":  # going back, a product each, and Adam's gradient once more
             optimizers = self.simulation.optimizer
-            return simulated * (1 + a_product + optimizers.count("adam") / len(optimizers))
-        mixed = a_product * self._share_of_mixed_blocks
-        an_example = gradient_passes(self.solver, a_product) + mixed + 1  # the last is the envelope's gradient
+            return simulated * (1 + alone + optimizers.count("adam") / len(optimizers))
+        # The envelope's gradient, by which exact products begin, too, unless γ has to wait for it.
+        first = 1 + (exact and self.gamma == "matched" and gradient_passes(self.solver, 1) > 0)
+        an_example = gradient_passes(self.solver, 2) + alone * self._share_of_mixed_blocks + first
         return simulated + an_example * self.hessian_batch_size * self.simulation.losses_a_step
 
     @property

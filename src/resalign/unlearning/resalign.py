@@ -88,7 +88,7 @@ class Config(HarmfulConfig, HypergradientConfig):
 
     @property
     def denoiser_passes(self) -> Passes:
-        """Of an outer step, in the mean, without draws that are tried again; an exact Hessian product for three."""
+        """Of an outer step, in the mean, without draws that are tried again; an exact Hessian product for two."""
         harmful = (Passes(gradient=1) + self.target_passes) * self.batch_size
         drawn = (Passes(gradient=self.hypergradient_passes) + harmful) * (self.draws if self.beta else 0)
         retained, sampled = (
