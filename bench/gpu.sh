@@ -6,7 +6,8 @@
 # dev/LOG.md. Options behind the folder go to bench/sd_v1_4_size.py: `--gradient-checkpointing` on a GPU of little memory.
 #
 # The second step of resalign-full has a prior-preserving draw. Exact Hessian products took 75 GiB without one (dev/LOG.md
-# 2026-11-26); the row's are finite differences, of which the passes below are an upper bound.
+# 2026-11-26), each with a graph of its own; now they share one, which takes more memory and less time (not measured on a GPU).
+# The row's are finite differences.
 #
 # Seconds, reckoned for one H100 by config/rates.csv and dev/LOG.md of 2026-11-26; an H200's memory is 1.4 times as fast:
 #   pipeline of 4.3 GB, written once                                                              60

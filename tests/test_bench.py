@@ -59,7 +59,7 @@ def test_what_is_timed_beside_plain_code_is_the_same_work(tmp_path: Path, monkey
     for name, row in rows.items():
         assert row["least"] <= row["ratio"] <= row["most"], name
         # 1.4e-6 is a cosine of 1 - 1e-12; another batch of prompts may turn single pixels by 1 of 255.
-        assert row["difference"] <= (0.01 if name == "sampling" else 1.4e-6), name
+        assert row["difference"] <= (0.01 if name in ("sampling", "outer step, finite_difference") else 1.4e-6), name
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -156,7 +157,8 @@ def test_the_timed_step_of_resalign_has_the_passes_of_its_rate() -> None:
     timed = {"lr": 1e-5, "adaptation": "full", "optimizer": "sgd", "loss": "denoising"}
     steps = [{**timed, "steps": count} for count in (30, 20, 20)]
     settings = {"simulation": {"configurations": steps}, "solver": {"name": "richardson", "steps": 5}}
-    config = registry.config_class("unlearning", "resalign").parse({**settings, "hessian_batch_size": 1}, where="test")
+    parse = partial(registry.config_class("unlearning", "resalign").parse, where="test")
+    config = parse({**settings, "hessian_batch_size": 1})
     usual, found = read_rates(RATES, "sd-v1-4")["unlearn", "resalign"].passes, config.denoiser_passes
     assert usual is not None
     # When it was timed, each of the 5 products of the 3 draws made the graph of the gradient anew.
@@ -164,7 +166,11 @@ def test_the_timed_step_of_resalign_has_the_passes_of_its_rate() -> None:
     # By differences a product is two gradients, and the mixed block too, which is three passes with a graph of its own.
     differences = config.model_copy(update={"hessian_products": "finite_difference"})
     assert found.gradient == differences.denoiser_passes.gradient
-    matched = config.model_copy(update={"gamma": "matched"})
-    assert matched.denoiser_passes.gradient - found.gradient == 3
+    # A measured γ waits for a gradient of its own; that of gradient descent is known.
+    matched = {**settings, "gamma": "matched", "hessian_batch_size": 1}
+    assert parse(matched).denoiser_passes == found
+    half = [{**step, "optimizer": name} for step, name in zip(steps, ("adam", "sgd", "sgd"), strict=True)]
+    more = parse({**matched, "simulation": {"configurations": half}}).denoiser_passes
+    assert more.gradient - found.gradient == pytest.approx(1)
     first_order = config.model_copy(update={"beta": 0.0})
     assert first_order.denoiser_passes == Passes(gradient=5, forward=4)

@@ -123,7 +123,7 @@ def test_the_readmes_numbers_of_anchoring_are_its_studys() -> None:
 
 
 def test_the_readmes_numbers_of_estimators_are_its_studys() -> None:
-    pattern = r"to first order its IP is (\S+), by MINRES (\S+), by the exact one (\S+)\."
+    pattern = r"with first order its IP is (\S+), with MINRES (\S+), through every step (\S+)\."
     (found,) = re.findall(pattern, " ".join(README.split()))
     folder = ROOT / "docs" / "studies" / "estimators"
     table = pd.read_csv(folder / "table.csv").query("measure == 'ip' and attack != 'none'")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from resalign import hashes
-from resalign.config.closure import ROOT, import_closure, source_hash
+from resalign.config.closure import CODE, ROOT, import_closure, source_hash
 from resalign.config.plan import load_plan
 from resalign.running.adopt import PlannedJob, adopt_command, difference, foreign_runs, planned_jobs, sorted_out
 
@@ -27,11 +27,11 @@ localrule all:
     jobid: 0
 [Sun Nov 29 10:00:00 2026]
 rule linear_model:
-    input: mine/list.csv, {SCRIPT}
+    input: mine/list.csv, {CODE}/0123.sha256
     output: {", ".join(OUTPUTS)}
     log: logs/linear.log
     jobid: 3
-    reason: Updated input files: {SCRIPT}
+    reason: Updated input files: {CODE}/0123.sha256
     wildcards: seed=2
 Shell command: python {SCRIPT} --job {QUOTED} --seed 2 --output {FOLDER} --modules resalign.metrics.ip 2>&1 | tee {LOG}
 [Sun Nov 29 10:00:00 2026]
@@ -65,7 +65,11 @@ def keep(record: dict[str, Any]) -> None:
 
 def test_a_dry_run_names_its_jobs(record: dict[str, Any]) -> None:
     measured, report = planned_jobs(DRY_RUN)
-    assert (measured.rule, measured.inputs, measured.outputs) == ("linear_model", ("mine/list.csv", SCRIPT), OUTPUTS)
+    assert (measured.rule, measured.inputs, measured.outputs) == (
+        "linear_model",
+        ("mine/list.csv", f"{CODE}/0123.sha256"),
+        OUTPUTS,
+    )
     assert report.outputs == ("results/demo/report.html",)
     assert difference(report) == "is not here"
 

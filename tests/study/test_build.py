@@ -378,7 +378,7 @@ def test_every_claim_is_said(folder: Path) -> None:
         (None, "NOT REGISTERED"),
         (
             {"config": "a", "amended": [{"reason": "it raised"}, {"reason": "it raised again"}]},
-            "run, whose registration is older than it: it raised; it raised again. Made",
+            "which is older than the first run: it raised; it raised again. Made",
         ),
     ],
     ids=["registered", "not registered", "amended"],

@@ -43,10 +43,10 @@ class Hessian:
 
     def gradient(self) -> dict[str, torch.Tensor]:
         """∇L by ``variables``: from the products' graph where there is one already."""
-        if "_graph" in vars(self):
+        if "_graph" in vars(self):  # it is made by the first exact product
             found, _ = self._graph
-            zero = {name: torch.zeros_like(self._point[name]) for name in self._variables}
-            return zero | {name: slope.detach() for name, slope in found.items()}
+            absent = {name: torch.zeros_like(self._point[name]) for name in self._variables if name not in found}
+            return {name: absent[name] if name in absent else found[name].detach() for name in self._variables}
         variables = leaves({name: self._point[name] for name in self._variables})
         return gradient(self._loss(self._point | variables), variables)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from resalign.bilevel.envelope import Envelope, envelope_of
@@ -88,8 +89,8 @@ def merged_hypergradient(
         DivergenceError: If ∇L_harm(θ*) is not finite, no γ matches, or the solver gives up.
     """
     merged = tuned.weights(tuned.theta, tuned.adapted)
-    g, hessian = gradient_at(outer_loss, merged), Hessian(tuned.loss, merged, merged, mode=mode)
-    examples = _examples_at(tuned.examples, merged, merged)
+    g, examples = gradient_at(outer_loss, merged), _examples_at(tuned.examples, merged, merged)
+    hessian = partial(Hessian, tuned.loss, merged, merged, mode=mode)
     solution, used, envelope = _solved(hessian, g, add(merged, tuned.theta, -1.0), gamma, solve, examples)
     return Hypergradient(solution.x, norm(g), used, envelope, solution, solution.products)
 
@@ -122,7 +123,7 @@ def exact_hypergradient(
     g = gradient_at(outer, both)
     g_theta, g_psi = {n: g[n] for n in theta}, {n: g[n] for n in psi}
     examples = _examples_at([e._replace(loss=split(e.loss)) for e in tuned.examples], both, psi)
-    hessian = Hessian(inner, both, psi, mode=mode)
+    hessian = partial(Hessian, inner, both, psi, mode=mode)
     solution, used, envelope = _solved(hessian, g_psi, add(psi, tuned.start, -1.0), gamma, solve, examples)
     value, products = g_theta, solution.products
     if solution.state != "first_order":  # a first-order solver neglects every second derivative, the mixed block too
@@ -132,14 +133,18 @@ def exact_hypergradient(
 
 
 def _solved(
-    hessian: Hessian,
+    hessian_at: Callable[[], Hessian],
     g: Params,
     displacement: Params,
     gamma: Gamma,
     solve: Solve,
     examples: Callable[[], list[Example]] | None,
 ) -> tuple[Solution, float, Envelope]:
-    """The solution, γ, and the envelope, whose gradient is the Hessian's own where γ does not wait for it."""
+    """The solution, γ, and the envelope, whose gradient is the Hessian's own where γ does not wait for it.
+
+    The Hessian is made and given up here, with its graph: the mixed block has another one.
+    """
+    hessian = hessian_at()
     if callable(gamma):
         envelope = envelope_of(hessian.gradient(), displacement)
         used = gamma(envelope)

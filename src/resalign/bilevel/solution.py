@@ -67,7 +67,8 @@ class Solution:
 
     Attributes:
         x: The solution.
-        relative_residual: ‖g − (I + γH)x‖ / ‖g‖ of this x (0 for g = 0); NaN where the solver does not measure it.
+        relative_residual: ‖g − (I + γH)x‖ / ‖g‖ of this x (0 for g = 0), or of the iterate before it by
+            `richardson` with `residual: before`; NaN where the solver does not measure it.
         products: Products with H that the solve cost, the one for the residual included.
         state: ``converged`` to the solver's tolerance; ``max_steps``, stopped at its last step; ``diverged``, with a
             residual above that of x = 0 or none that is finite; ``first_order``, nothing was solved.

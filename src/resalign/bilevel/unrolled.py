@@ -206,6 +206,7 @@ def forward_sensitivities(
         hessian = Hessian(whole, weights, weights)
         tangents = [add(tangent, hessian.product(tangent), -lr) for tangent in tangents]
         shared = {key: add(tangent, hessian.product(tangent), -lr) for key, tangent in shared.items()}
+        del hessian  # and its graph
         slope: Params = {}
         for name, (weight, loss) in terms.items():
             own = gradient_at(loss, weights)

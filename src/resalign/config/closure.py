@@ -15,6 +15,9 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parents[1]
+# Hashes of closures, by which the workflow sees that code has changed: beside Snakemake's notes, and not in results,
+# since what is copied elsewhere is held to the code there.
+CODE = Path(".snakemake/code")
 
 
 def import_closure(*starts: str | Path) -> list[Path]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from resalign.diffusion.batches import NoisyBatch
 from resalign.diffusion.micro_batches import in_parts
 from resalign.diffusion.precision import autocast
 from resalign.lazy import diffusers, torch
 from resalign.tensors.params import Params
-
-_TIES: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
 
 
 def predict(denoiser: torch.nn.Module, weights: Params, batch: NoisyBatch) -> torch.Tensor:
@@ -31,20 +28,10 @@ def predict(denoiser: torch.nn.Module, weights: Params, batch: NoisyBatch) -> to
         by_name = dict(zip(conditioning.added, added, strict=True))
         arguments, named = _arguments(denoiser, noisy_latents, timesteps, encoder_hidden_states, by_name)
         with in_precision(noisy_latents.device.type):
-            prediction: torch.Tensor = torch.func.functional_call(
-                denoiser, own, arguments, named, tie_weights=_has_ties(denoiser)
-            ).sample
+            prediction: torch.Tensor = torch.func.functional_call(denoiser, own, arguments, named).sample
         return prediction.to(noisy_latents.dtype)
 
     return in_parts(call, examples, tuple(weights.values()))
-
-
-def _has_ties(denoiser: torch.nn.Module) -> bool:
-    """Whether a weight has two names; then, and not otherwise, each call has to look for them among all modules."""
-    if denoiser not in _TIES:
-        weights = list(denoiser.parameters())
-        _TIES[denoiser] = len(list(denoiser.named_parameters(remove_duplicate=False))) > len(weights)
-    return _TIES[denoiser]
 
 
 def _arguments(

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic_core import PydanticSerializationUnexpectedValue, core_schema
 
-from resalign.config.closure import ROOT, import_closure
+from resalign.config.closure import CODE, ROOT, import_closure
 from resalign.files import whole
 from resalign.hashes import file_hash
 
 if TYPE_CHECKING:
     from resalign.config.plan import Plan
-
-CODE = Path("results/.code")
 
 
 class Input(str):
@@ -76,11 +74,11 @@ class Input(str):
 
 def code(script: str, *modules: str) -> str:
     """The code input of a stage: its script and every module of the package that it or its members import."""
-    return _code_of(Path.cwd(), f"scripts/{script}.py", *modules)
+    return _code_in(Path.cwd(), f"scripts/{script}.py", *modules)
 
 
 @functools.cache
-def _code_of(_: Path, *starts: str) -> str:
+def _code_in(_folder: Path, *starts: str) -> str:
     return watched(import_closure(*starts))
 
 

@@ -48,7 +48,10 @@ class HypergradientConfig(Strict):
         "gradient is too long, on a new batch each time, and in the end leaves the draw its direct gradient alone",
     )
     max_residual: float = Field(
-        1.0, gt=0, description="relative residual above which a solve counts as diverged; not of reject"
+        1.0,
+        gt=0,
+        description="relative residual above which a solve counts as diverged; not of reject; with `residual: "
+        "before` of the iterate before the last",
     )
     max_draw_norm: float | None = Field(
         None, gt=0, description="of reject: norm of a draw's gradient in the outer variables; released: 0.2"
@@ -89,14 +92,20 @@ class HypergradientConfig(Strict):
             optimizers = self.simulation.optimizer
             return simulated * (1 + alone + optimizers.count("adam") / len(optimizers))
         # The envelope's gradient, by which exact products begin, too, unless γ has to wait for it.
-        first = 1 + (exact and self.gamma == "matched" and gradient_passes(self.solver, 1) > 0)
+        first = 1 + self._share_of_measured_gammas * (exact and gradient_passes(self.solver, 1) > 0)
         an_example = gradient_passes(self.solver, 2) + alone * self._share_of_mixed_blocks + first
         return simulated + an_example * self.hessian_batch_size * self.simulation.losses_a_step
 
     @property
+    def _share_of_measured_gammas(self) -> float:
+        """Of draws, those whose γ is measured; that of gradient descent follows from its settings."""
+        drawn = [c.optimizer for c in self.simulation.configurations] or self.simulation.optimizer
+        return sum(name != "sgd" for name in drawn) / len(drawn) if self.gamma == "matched" else 0.0
+
+    @property
     def _share_of_mixed_blocks(self) -> float:
         """Of draws, those whose hypergradient takes a product with the mixed block."""
-        if self.mapping == "merged" or not gradient_passes(self.solver, 1):
+        if self.mapping == "merged" or solver_module(self.solver).endswith(".identity"):
             return 0.0
         drawn = [c.adaptation for c in self.simulation.configurations] or self.simulation.adaptation
         return sum(name in ("attention", "lora") for name in drawn) / len(drawn)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resalign.config.closure import import_closure, source_hash
+from resalign.config.closure import CODE, import_closure, source_hash
 from resalign.config.plan import RESULTS, Plan
 from resalign.running.notes import note_of
 from resalign.running.stage import argument_parser
@@ -87,7 +87,7 @@ def difference(job: PlannedJob) -> str | None:
         planned["job"] = {**arguments.job, "device": recorded.get("device")}
     if other := [key for key, value in planned.items() if record.get(key) != value]:
         return f"is of another {' and '.join(other)}"
-    others = {path for path in job.inputs if not path.startswith(f"{RESULTS}/")} - set(map(str, code))
+    others = [path for path in job.inputs if not path.startswith((f"{RESULTS}/", f"{CODE}/"))]
     newer = sorted(path for path in others if Path(path).stat().st_mtime > started_at)
     return f"reads {newer[0]}, which is newer" if newer else None
 

@@ -32,15 +32,15 @@ def main(arguments: list[str] | None = None) -> None:
     except (ConfigError, OSError) as error:
         sys.exit(f"error: {error}")
     file = REGISTERED / plan.experiment.config.name / REGISTRATION
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else values
     amended = before.get("amended", [])
-    is_other = bool(before) and not is_registered(before, values)
+    is_other = not is_registered(before, values)
     if is_other and not options.amend:
         sys.exit(f"error: {file} registers something else; delete it if nothing was run, or give --amend REASON")
     if options.amend and not is_other:
         sys.exit(f"error: --amend: {file} registers nothing else")
     if is_other:
-        amended = [*amended, {**{name: before[name] for name in values}, "reason": options.amend}]
+        amended = [*amended, {**{name: before.get(name) for name in values}, "reason": options.amend}]
     values |= {"amended": amended} if amended else {}
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

@@ -234,7 +234,7 @@ def _registered(registered: Mapping[str, Any] | None) -> str:
         return "NOT REGISTERED: nothing fixed configuration and claims before the first run."
     if amended := registered.get("amended"):
         reasons = "; ".join(entry["reason"] for entry in amended)
-        return f"**Amended** after the first run, whose registration is older than it: {reasons}."
+        return f"**Amended** since the first registration, which is older than the first run: {reasons}."
     return "Configuration and claims are those of `registered.json`, whose commit is older than the first run."
 
 

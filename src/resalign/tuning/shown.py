@@ -137,7 +137,12 @@ def configuration(found: pd.DataFrame, job: TunedJob) -> dict[str, Any]:
 
 
 def figure(over: pd.DataFrame, settings: ReportConfig) -> Figure:
-    """Curves: mean of the seeds with the band of Student's interval, where every seed has a model."""
+    """Curves: mean of the seeds with the band of Student's interval, where every seed has a model.
+
+    Seeds have other trainings and draws, and differ in their losses more than searchers do. So a loss is shown above the
+    lowest one of its seed, whichever searcher has found it.
+    """
+    over = over.assign(value=over["value"] - over.groupby("seed")["value"].transform("min"))
     searchers = list(over["searcher"].unique())
     styles = drawing.styles_of(searchers, "", settings)
     with drawing.theme(settings):
@@ -152,6 +157,6 @@ def figure(over: pd.DataFrame, settings: ReportConfig) -> Figure:
             band = [e.low for e in estimates], [e.high for e in estimates]
             axis.fill_between(table.index, *band, color=colour, alpha=0.15, linewidth=0)
         axis.set_xlabel("network evaluations")
-        axis.set_ylabel("lowest validation loss of any model so far")
+        axis.set_ylabel("lowest validation loss so far,\nabove the seed's lowest")
         axis.legend(frameon=False)
     return drawn
