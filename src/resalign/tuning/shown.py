@@ -139,8 +139,8 @@ def configuration(found: pd.DataFrame, job: TunedJob) -> dict[str, Any]:
 def figure(over: pd.DataFrame, settings: ReportConfig) -> Figure:
     """Curves: mean of the seeds with the band of Student's interval, where every seed has a model.
 
-    Seeds have other trainings and draws, and differ in their losses more than searchers do. So a loss is shown above the
-    lowest one of its seed, whichever searcher has found it.
+    Seeds have other trainings and draws, and differ in their losses more than searchers do. So a loss is shown above
+    the lowest one of its seed, whichever searcher has found it.
     """
     over = over.assign(value=over["value"] - over.groupby("seed")["value"].transform("min"))
     searchers = list(over["searcher"].unique())
