@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from resalign.bilevel.hvp import hessian_vector_product
 from resalign.contracts import Run, UnlearningData
 from resalign.data.prompts import Prompt
 from resalign.diffusion.batches import EncodedImages
 from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline, trainable_tensors
+from resalign.diffusion.micro_batches import micro_batches
 from resalign.diffusion.parametrisation import named_weights
-from resalign.diffusion.precision import training_precision
+from resalign.diffusion.precision import in_float32, training_precision
 from resalign.diffusion.prediction import predict
 from resalign.diffusion.sampling import sample_images
 from resalign.objectives.denoising import denoising_loss
@@ -66,6 +68,26 @@ def test_hypergradients_are_float32s_up_to_the_outer_gradients_rounding(
         names = low.keys() & full.keys()
         low, full = ({name: of[name] for name in names} for of in (low, full))
         assert norm(add(low, full, -1.0)) < 0.1 * norm(full), mode
+
+
+def test_curvature_is_float32s_where_blocks_and_parts_are_computed_anew(
+    pipeline_folder: Path, encoded_images: EncodedImages
+) -> None:
+    """What a backward pass recomputes is of the loss's precision, not of the one around that pass."""
+    saving = load_pipeline(pipeline_folder, gradient_checkpointing=True)
+    batch = encoded_images.draw_stratified(2, torch.Generator().manual_seed(0))
+    weights = named_weights(saving.denoiser)
+    stream = torch.Generator().manual_seed(1)
+    vector = {name: torch.randn(tensor.shape, generator=stream) for name, tensor in weights.items()}
+
+    def product() -> dict[str, torch.Tensor]:
+        loss = in_float32(lambda own: denoising_loss(saving.denoiser, own, batch))
+        return hessian_vector_product(loss, weights, vector)
+
+    with training_precision("bfloat16"), micro_batches(1):
+        low = product()
+    full = product()
+    assert norm(add(low, full, -1.0)) < 1e-4 * norm(full)
 
 
 @every_kind

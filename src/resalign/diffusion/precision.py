@@ -46,8 +46,11 @@ def autocast() -> Callable[[str], AbstractContextManager[None]]:
     """A context of the current precision, by type of device; it may be entered later, in a backward pass."""
     name = _PRECISION.get()
 
-    def context(device_type: str) -> AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def context(device_type: str) -> Iterator[None]:
         # A functional call uses each weight once: a cache of cast weights would hold memory and save nothing.
-        return torch.autocast(device_type, dtype=getattr(torch, name), enabled=name != "float32", cache_enabled=False)
+        cast = torch.autocast(device_type, dtype=getattr(torch, name), enabled=name != "float32", cache_enabled=False)
+        with training_precision(name), cast:  # also of blocks that are computed anew within
+            yield
 
     return context

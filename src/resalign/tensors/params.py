@@ -27,17 +27,18 @@ def scaled(x: Params, scale: float) -> dict[str, torch.Tensor]:
 
 def dot(x: Params, y: Params) -> torch.Tensor:
     """The inner product, a scalar in float64, as are its products."""
-    sums = []
-    for name, tensor in x.items():
-        size = _PART[tensor.device.type != "cpu"]
-        parts = zip(tensor.reshape(-1).split(size), y[name].reshape(-1).split(size), strict=True)
-        sums += [part.double() @ other.double() for part, other in parts]
-    return torch.stack(sums).sum()
+    pairs = ((part, other) for name in x for part, other in zip(_parts(x[name]), _parts(y[name]), strict=True))
+    return torch.stack([part.double() @ other.double() for part, other in pairs]).sum()
 
 
 def norm(x: Params) -> float:
     """The Euclidean norm, summed in float64."""
-    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(x.values()), 2, dtype=torch.float64))))
+    parts = [part for tensor in x.values() for part in _parts(tensor)]
+    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(parts, 2, dtype=torch.float64))))
+
+
+def _parts(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return tensor.reshape(-1).split(_PART[tensor.device.type != "cpu"])
 
 
 def shapes_of(x: Params) -> dict[str, torch.Size]:
