@@ -27,11 +27,11 @@ localrule all:
     jobid: 0
 [Sun Nov 29 10:00:00 2026]
 rule linear_model:
-    input: mine/list.csv, {CODE}/0123.sha256
+    input: mine/list.csv, {CODE}/0123/code.sha256
     output: {", ".join(OUTPUTS)}
     log: logs/linear.log
     jobid: 3
-    reason: Updated input files: {CODE}/0123.sha256
+    reason: Updated input files: {CODE}/0123/code.sha256
     wildcards: seed=2
 Shell command: python {SCRIPT} --job {QUOTED} --seed 2 --output {FOLDER} --modules resalign.metrics.ip 2>&1 | tee {LOG}
 [Sun Nov 29 10:00:00 2026]
@@ -67,7 +67,7 @@ def test_a_dry_run_names_its_jobs(record: dict[str, Any]) -> None:
     measured, report = planned_jobs(DRY_RUN)
     assert (measured.rule, measured.inputs, measured.outputs) == (
         "linear_model",
-        ("mine/list.csv", f"{CODE}/0123.sha256"),
+        ("mine/list.csv", f"{CODE}/0123/code.sha256"),
         OUTPUTS,
     )
     assert report.outputs == ("results/demo/report.html",)

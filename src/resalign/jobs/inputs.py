@@ -86,11 +86,12 @@ def watched(files: Iterable[str | Path]) -> str:
     """A file with the hashes of others, rewritten where one has changed: one input of thousands of jobs, for dozens.
 
     Snakemake compares its content as well as its time, so that a change that is taken back makes nothing again. At
-    first it is as old as the newest of the others.
+    first it is as old as the newest of the others. It has a folder of its own, since Snakemake lists a folder once, and
+    takes what is written there later for missing.
     """
     names = sorted(map(str, files))
     text = "".join(f"{file_hash(ROOT / name)}  {name}\n" for name in names)
-    path = CODE / f"{hashlib.sha256(' '.join(names).encode()).hexdigest()[:12]}.sha256"
+    path = CODE / hashlib.sha256(" ".join(names).encode()).hexdigest()[:12] / "code.sha256"
     is_there = path.is_file()
     if not is_there or path.read_text(encoding="utf-8") != text:
         with whole(path) as part:
