@@ -38,7 +38,8 @@ def norm(x: Params) -> float:
 
 
 def _parts(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return tensor.reshape(-1).split(_PART[tensor.device.type != "cpu"])
+    row, size = tensor.reshape(-1), _PART[tensor.device.type != "cpu"]
+    return row.split(size) if len(row) > size else (row,)
 
 
 def shapes_of(x: Params) -> dict[str, torch.Size]:
