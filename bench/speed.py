@@ -44,6 +44,7 @@ from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline
 from resalign.diffusion.noise import initial_noise
 from resalign.diffusion.parametrisation import named_weights
 from resalign.diffusion.sampling import sample_images
+from resalign.digits.autoencoder import untrained
 from resalign.digits.generator import networks, sampling_scheduler
 from resalign.digits.tokenizer import clip_tokenizer
 from resalign.library.weights import deterministic
@@ -174,15 +175,7 @@ def prepared(arguments: argparse.Namespace) -> Setting:
 def write_pipeline(folder: Path) -> None:
     """The demo's architecture."""
     config = DigitsConfig()
-    sizes, stages = config.autoencoder, len(config.autoencoder.block_out_channels)
-    vae = diffusers.AutoencoderKL(
-        block_out_channels=sizes.block_out_channels,
-        down_block_types=("DownEncoderBlock2D",) * stages,
-        up_block_types=("UpDecoderBlock2D",) * stages,
-        latent_channels=sizes.latent_channels,
-        norm_num_groups=sizes.norm_num_groups,
-        sample_size=config.image_pixels,
-    )
+    vae = untrained(config)
     text_encoder, unet = networks(config, vae)
     parts: dict[str, Any] = {"vae": vae, "text_encoder": text_encoder, "unet": unet, "scheduler": sampling_scheduler()}
     tokenizer: transformers.CLIPTokenizer = clip_tokenizer(folder / "tokenizer", max_tokens=config.generator.max_tokens)

@@ -17,6 +17,7 @@ import pytest
 
 from resalign.accounting.rates import read_rates
 from resalign.analysis.frames import interval_method
+from resalign.config import registry
 from resalign.config.experiment import Experiment
 from resalign.config.plan import Plan, load_plan
 from resalign.config.report import ReportConfig
@@ -60,6 +61,22 @@ def test_what_is_timed_beside_plain_code_is_the_same_work(tmp_path: Path, monkey
         assert row["least"] <= row["ratio"] <= row["most"], name
         # 1.4e-6 is a cosine of 1 - 1e-12; another batch of prompts may turn single pixels by 1 of 255.
         assert row["difference"] <= (0.01 if name in ("sampling", "outer step, finite_difference") else 1.4e-6), name
+
+
+def test_the_derivative_through_every_step_is_of_the_loss_after_fine_tuning(
+    pipeline_folder: Path, image_folder: Path
+) -> None:
+    bench = loaded("through_steps")
+    draw = {"steps": [2], "lr": [1e-3], "optimizer": ["sgd"], "adaptation": ["full"], "loss": ["denoising"]}
+    method = {"name": "resalign", "lr": 1e-4, "through": "steps", "simulation": draw, "batch_size": 2}
+    settings = registry.configured("unlearning", method, where="test")[1]
+    folders = dict.fromkeys(("forget", "retain", "pool"), str(image_folder))
+    world = bench.World({"model": str(pipeline_folder), "pixels": PIXELS, **folders}, settings)
+    steps, *rises, cosine = map(float, world.measured(world.original, 0).split(" | "))
+    assert steps == 2
+    assert min(rises) > 0  # short and smooth: both derivatives point upwards, whosever batches they are
+    assert rises[0] >= rises[1]
+    assert cosine > 0.99
 
 
 @pytest.mark.parametrize(

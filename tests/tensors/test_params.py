@@ -60,6 +60,11 @@ def test_stacked_and_back() -> None:
     assert all(torch.equal(back[name], X[name]) for name in X)
 
 
+def test_one_vector_has_one_dtype() -> None:
+    with pytest.raises(ValueError, match=r"one dtype, got \['torch.float32', 'torch.float64'\]"):
+        stacked({"a": torch.ones(1), "b": torch.ones(1, dtype=torch.float64)})
+
+
 def test_leaves_share_their_memory() -> None:
     own = leaves(X)
     assert all(own[name].data_ptr() == X[name].data_ptr() and own[name].requires_grad for name in X)

@@ -51,12 +51,13 @@ def planned_job(build, kind, folder, *names):
 
 def checked_inputs(stage, wildcards):
     """Records that the user's own inputs of a run were checked."""
-    return own_inputs_of(stage, wildcards.run)
+    return checked_of(stage, wildcards.run)
 
 
 @functools.cache
-def own_inputs_of(stage, run):
-    plan, made = ABLATIONS.made(stage, run)[:2]
+def checked_of(stage, run):
+    """The same by the name of the run's folder, once for all of its seeds."""
+    plan, made = ABLATIONS.made(stage, run)
     return own_inputs.record(plan, made.model)
 
 

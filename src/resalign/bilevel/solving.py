@@ -60,7 +60,7 @@ def solve(system: System, config: SolverConfig) -> Solution:
     """
     solver = registry.member(FAMILY, config.model_dump()["name"])
     shapes = shapes_of(system.rhs)
-    if getattr(solver, "NAMES", False) or len({tensor.dtype for tensor in system.rhs.values()}) > 1:
+    if getattr(solver, "NAMES", False):
         named: Solution = solver.solve(system, config)
         return named
 

@@ -38,6 +38,19 @@ def random_colours(count: int, rng: np.random.Generator) -> Floats:
     return np.asarray(hsv_to_rgb(np.stack([hue, saturation, value], axis=1)), dtype=np.float32)
 
 
+def untrained(config: DigitsConfig) -> diffusers.AutoencoderKL:
+    """The network before training."""
+    settings, stages = config.autoencoder, len(config.autoencoder.block_out_channels)
+    return diffusers.AutoencoderKL(
+        block_out_channels=settings.block_out_channels,
+        down_block_types=("DownEncoderBlock2D",) * stages,
+        up_block_types=("UpDecoderBlock2D",) * stages,
+        latent_channels=settings.latent_channels,
+        norm_num_groups=settings.norm_num_groups,
+        sample_size=config.image_pixels,
+    )
+
+
 def train_autoencoder(config: DigitsConfig, output: Path, attempt: Attempt) -> None:
     """Trains the autoencoder and writes it as a diffusers folder, its scaling factor set to give unit latents.
 
@@ -48,15 +61,7 @@ def train_autoencoder(config: DigitsConfig, output: Path, attempt: Attempt) -> N
     """
     settings = config.autoencoder
     rng = seeded(config, "autoencoder")
-    stages = len(settings.block_out_channels)
-    vae = diffusers.AutoencoderKL(
-        block_out_channels=settings.block_out_channels,
-        down_block_types=("DownEncoderBlock2D",) * stages,
-        up_block_types=("UpDecoderBlock2D",) * stages,
-        latent_channels=settings.latent_channels,
-        norm_num_groups=settings.norm_num_groups,
-        sample_size=config.image_pixels,
-    )
+    vae = untrained(config)
     # Begin almost deterministic: at the usual initialisation the posterior's noise (std 1) drowns the colours.
     with torch.no_grad():
         vae.quant_conv.bias[settings.latent_channels :].fill_(settings.initial_logvar)

@@ -48,7 +48,13 @@ def shapes_of(x: Params) -> dict[str, torch.Size]:
 
 
 def stacked(x: Params) -> torch.Tensor:
-    """Named tensors as one vector, (N,)."""
+    """Named tensors as one vector, (N,).
+
+    Raises:
+        ValueError: If they differ in dtype: the vector would have the widest one, and so would all that is made of it.
+    """
+    if len(dtypes := {tensor.dtype for tensor in x.values()}) > 1:
+        raise ValueError(f"one vector has one dtype, got {sorted(map(str, dtypes))}")
     return torch.cat([tensor.reshape(-1) for tensor in x.values()])
 
 
