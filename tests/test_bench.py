@@ -67,15 +67,15 @@ def test_the_derivative_through_every_step_is_of_the_loss_after_fine_tuning(
     pipeline_folder: Path, image_folder: Path
 ) -> None:
     bench = loaded("through_steps")
-    draw = {"steps": [2], "lr": [1e-3], "optimizer": ["sgd"], "adaptation": ["full"], "loss": ["denoising"]}
+    draw = {"steps": [10], "lr": [0.2], "optimizer": ["sgd"], "adaptation": ["full"], "loss": ["denoising"]}
     method = {"name": "resalign", "lr": 1e-4, "through": "steps", "simulation": draw, "batch_size": 2}
     settings = registry.configured("unlearning", method, where="test")[1]
     folders = dict.fromkeys(("forget", "retain", "pool"), str(image_folder))
     world = bench.World({"model": str(pipeline_folder), "pixels": PIXELS, **folders}, settings)
     steps, *rises, cosine = map(float, world.measured(world.original, 0).split(" | "))
-    assert steps == 2
-    assert min(rises) > 0  # short and smooth: both derivatives point upwards, whosever batches they are
-    assert rises[0] >= rises[1]
+    assert steps == 10
+    # Measured: +.0126 and +.0047. So long a fine-tuning turns the slope, which first order does not see.
+    assert rises[0] > 2 * rises[1] > 0
     assert cosine > 0.99
 
 
