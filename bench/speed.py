@@ -22,7 +22,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,9 @@ from resalign.digits.autoencoder import untrained
 from resalign.digits.generator import networks, sampling_scheduler
 from resalign.digits.tokenizer import clip_tokenizer
 from resalign.library.weights import deterministic
-from resalign.objectives.denoising import harmful_loss
+from resalign.objectives.denoising import frozen_loss, harmful_loss
 from resalign.objectives.simulation import Simulation, SimulationConfig
+from resalign.tensors.tracing import Traces
 
 ROOT = Path(__file__).resolve().parents[1]
 Params = dict[str, torch.Tensor]
@@ -162,7 +163,8 @@ def prepared(arguments: argparse.Namespace) -> Setting:
         sd_v1_4_size.write_pipeline(folder, 512)
     else:
         write_pipeline(folder)
-    loaded = load_pipeline(folder, device=arguments.device)
+    # What repeats is recorded at once: of a run's thousands of steps, the first ones do not count.
+    loaded = replace(load_pipeline(folder, device=arguments.device), traces=Traces(after=0))
     conditioning = loaded.encode_prompts(CAPTIONS)
     latents = torch.randn(len(CAPTIONS) * 4, *loaded.latent_shape).to(loaded.device)
     rows = torch.arange(len(latents)) % len(CAPTIONS)
@@ -208,7 +210,7 @@ def our_outer_step(setting: Setting, *, residual: str = "last", mode: Mode = "ex
         total = torch.zeros(())
         for simulated in simulations(setting):
             found = merged_hypergradient(
-                lambda weights: harmful_loss(setting.loaded.denoiser, weights, batch),
+                frozen_loss(harmful_loss, setting.loaded, [batch]),
                 simulated.run(theta, hessian_batch_size=1),
                 gamma=GAMMA,
                 solve=lambda system: solve(system, solver),

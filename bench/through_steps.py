@@ -23,7 +23,6 @@ import torch
 from safetensors.torch import load_file
 
 from resalign.bilevel.adaptation import adapt
-from resalign.bilevel.hvp import Loss
 from resalign.bilevel.unrolled import unrolled_hypergradient
 from resalign.config import registry
 from resalign.contracts import Run
@@ -33,7 +32,8 @@ from resalign.diffusion.loaded_pipeline import load_pipeline
 from resalign.diffusion.parametrisation import named_weights
 from resalign.objectives.denoising import denoising_loss
 from resalign.objectives.simulation import Simulation
-from resalign.tensors.params import Params, add, dot, gradient_at, norm
+from resalign.tensors.params import Params, add, dot, norm
+from resalign.tensors.tracing import Loss, gradient_at
 
 OTHERS, IMAGES = 3, 16  # draws that a derivative has not seen, and concept images of each
 
@@ -80,7 +80,7 @@ class World:
         data, run = self.of(dtype), Run(key)
         streams = run.generator("draw"), run.generator("fixed data")
         user = Simulation(self.loaded, data["pool"], data["retain"], self.settings.simulation, *streams, None)
-        losses = [user._objective(self.settings.simulation.batch_size) for _ in range(user.steps)]
+        losses = [user._objective() for _ in range(user.steps)]
         batch = data["forget"].draw(images, run.generator("concept"))
         return user, losses, partial(denoising_loss, self.loaded.denoiser, batch=batch)
 
@@ -114,7 +114,7 @@ def tuned_loss(users: Sequence[tuple[Simulation, Sequence[Loss], Loss]], theta: 
     found = []
     for user, losses, outer in users:
         tuned, _ = adapt(
-            lambda step, weights, losses=losses: losses[step](weights),  # type: ignore[misc]
+            losses.__getitem__,
             theta,
             lr=user.lr,
             steps=user.steps,

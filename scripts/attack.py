@@ -42,6 +42,7 @@ def main() -> None:
             start=partial(member.start, config) if hasattr(member, "start") else None,
             device=arguments.job.device,
             gradient_checkpointing=job.gradient_checkpointing,
+            cuda_graphs=job.cuda_graphs,
         )
         unlearned = {}
         if weights and job.starts_from == "base":

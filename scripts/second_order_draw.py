@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from resalign.bilevel.hvp import Loss
 from resalign.bilevel.hypergradient import ExampleLoss
 from resalign.contracts import Run
 from resalign.data.images import read_captioned_images
@@ -24,6 +23,7 @@ from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss, harmful_loss
 from resalign.objectives.simulation import by_example
 from resalign.running.stage import parse_arguments, run_stage, running
+from resalign.tensors.tracing import Loss
 from resalign.theory.horizon import Config as HorizonConfig
 from resalign.theory.horizon import horizon_draw
 from resalign.theory.second_order import Config, audit_draw

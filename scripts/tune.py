@@ -30,7 +30,10 @@ def main() -> None:
     with running(arguments, resumes="steps", inputs=job.paths()) as attempt, in_parts, computing:
         images = {name: read_captioned_images(Path(path), pixels=job.pixels) for name, path in job.images.items()}
         loaded = load_pipeline(
-            Path(job.model), device=arguments.job.device, gradient_checkpointing=job.gradient_checkpointing
+            Path(job.model),
+            device=arguments.job.device,
+            gradient_checkpointing=job.gradient_checkpointing,
+            cuda_graphs=job.cuda_graphs,
         )
         run = Run(seed, attempt=attempt, progress=progress_bar(f"{job.searcher} search seed {seed}"))
         words: dict[str, Any] = {"concepts": job.concepts, "retain_prompts": job.retain_prompts}

@@ -26,7 +26,10 @@ def main() -> None:
     with running(arguments, resumes="steps", inputs=job.paths()) as attempt, in_parts, computing:
         images = {name: read_captioned_images(Path(path), pixels=job.pixels) for name, path in job.images.items()}
         loaded = load_pipeline(
-            Path(job.model), device=arguments.job.device, gradient_checkpointing=job.gradient_checkpointing
+            Path(job.model),
+            device=arguments.job.device,
+            gradient_checkpointing=job.gradient_checkpointing,
+            cuda_graphs=job.cuda_graphs,
         )
         progress = progress_bar(f"unlearn {job.label} seed {arguments.seed}")
         run = Run(arguments.seed, tracked(str(output)), progress=progress, attempt=attempt)

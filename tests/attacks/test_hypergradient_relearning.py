@@ -60,7 +60,7 @@ def test_benign_fine_tuning_afterwards_lowers_the_harmful_error(
 
     def error_after_fine_tuning(weights: Params) -> float:
         loss = partial(denoising_loss, loaded.denoiser, batch=benign)
-        tuned, _ = adapt(lambda _, w: loss(w), weights, lr=1e-2, steps=2, optimizer="sgd")
+        tuned, _ = adapt(lambda _: loss, weights, lr=1e-2, steps=2, optimizer="sgd")
         with torch.no_grad():
             return denoising_loss(loaded.denoiser, tuned, harmful).item()
 

@@ -10,6 +10,7 @@ import torch
 from resalign.bilevel.adaptation import Optimizer, adapt
 from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
+from resalign.tensors.tracing import Loss
 from tests.nearness import assert_near
 
 from .problems import SIZE, named, quadratic, stacked, symmetric, vector
@@ -23,7 +24,7 @@ OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "adam", "adam_twice_corrected", "ada
 def descend(
     steps: int, optimizer: Optimizer, lr: float = 0.1, **more: Any
 ) -> tuple[dict[str, torch.Tensor], list[float]]:
-    return adapt(lambda step, variables: LOSS(variables), named(START), lr=lr, steps=steps, optimizer=optimizer, **more)
+    return adapt(lambda step: LOSS, named(START), lr=lr, steps=steps, optimizer=optimizer, **more)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -59,7 +60,7 @@ def test_the_optimizers_state_is_new_at_each_call(optimizer: Optimizer) -> None:
 def test_a_kept_state_goes_on_where_it_ended(optimizer: Optimizer) -> None:
     state: dict[str, Any] = {}
     half, _ = descend(3, optimizer, state=state)
-    rest, _ = adapt(lambda _, variables: LOSS(variables), half, lr=0.1, steps=2, optimizer=optimizer, state=state)
+    rest, _ = adapt(lambda _: LOSS, half, lr=0.1, steps=2, optimizer=optimizer, state=state)
     np.testing.assert_array_equal(vector(rest), vector(descend(5, optimizer)[0]))
 
 
@@ -77,11 +78,11 @@ def test_adam_twice_corrected_is_adam_at_a_rate_that_is_corrected_once_more() ->
 def test_start_is_left_alone_and_the_result_is_outside_every_graph(optimizer: Optimizer) -> None:
     start, seen = {name: tensor.requires_grad_() for name, tensor in named(START).items()}, []
 
-    def loss(step: int, variables: Params) -> torch.Tensor:
+    def loss_of(step: int) -> Loss:
         seen.append(step)
-        return LOSS(variables)
+        return LOSS
 
-    adapted, _ = adapt(loss, start, lr=0.1, steps=3, optimizer=optimizer)
+    adapted, _ = adapt(loss_of, start, lr=0.1, steps=3, optimizer=optimizer)
     assert seen == [0, 1, 2]
     np.testing.assert_array_equal(vector(start), START)
     assert all(tensor.grad is None for tensor in start.values())
@@ -91,17 +92,17 @@ def test_start_is_left_alone_and_the_result_is_outside_every_graph(optimizer: Op
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_raises(optimizer: Optimizer, value: float) -> None:
-    def loss(step: int, variables: Params) -> torch.Tensor:
-        return LOSS(variables) * (value if step == 2 else 1.0)
+    def loss_of(step: int) -> Loss:
+        return lambda variables: LOSS(variables) * (value if step == 2 else 1.0)
 
     with pytest.raises(DivergenceError, match=rf"diverged at step 2 with {optimizer}, lr 0\.1"):
-        adapt(loss, named(START), lr=0.1, steps=5, optimizer=optimizer)
+        adapt(loss_of, named(START), lr=0.1, steps=5, optimizer=optimizer)
 
 
 def test_a_last_step_that_leaves_the_numbers_raises() -> None:
     # The loss is finite where it is taken, but its gradient is not: √0.
-    def loss(step: int, variables: Params) -> torch.Tensor:
+    def loss(variables: Params) -> torch.Tensor:
         return (stacked(variables) - stacked(named(START))).abs().sum().sqrt()
 
     with pytest.raises(DivergenceError):
-        adapt(loss, named(START), lr=0.1, steps=1, optimizer="sgd")
+        adapt(lambda _: loss, named(START), lr=0.1, steps=1, optimizer="sgd")

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from resalign.bilevel.hvp import Hessian, Loss, Mode, hessian_vector_product
+from resalign.bilevel.hvp import Hessian, Mode, hessian_vector_product
 from resalign.diffusion.batches import EncodedImages, NoisyBatch
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
 from resalign.objectives.denoising import denoising_loss
 from resalign.tensors.params import Params, add, dot, norm
+from resalign.tensors.tracing import Loss
 from tests.nearness import assert_near
 
 from .problems import SIZE, Vector, named, quadratic, stacked, symmetric, vector

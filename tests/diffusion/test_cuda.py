@@ -1,5 +1,6 @@
 """On a GPU: equal bits twice, images of the CPU, and memory-saving modes at an equal result. Skipped where none is."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,10 +19,13 @@ from resalign.diffusion.parametrisation import named_weights
 from resalign.diffusion.precision import training_precision
 from resalign.diffusion.sampling import sample_images
 from resalign.objectives.denoising import denoising_loss
+from resalign.tensors.cuda_graphs import cuda_graph
 from resalign.tensors.params import Params, add, detached, gradient, norm
+from resalign.tensors.tracing import Traces
 from resalign.unlearning import resalign
 from tests.example_config import smallest
 from tests.nearness import differing
+from tests.objectives.test_recorded_hypergradient import assert_same, hypergradients
 from tests.pipelines import KINDS, PIXELS
 
 pytestmark = [
@@ -88,6 +92,15 @@ def test_unlearning_repeats_its_bits(pipeline_folder: Path, image_folder: Path, 
     first, second = run(), run()
     assert first.keys() == second.keys()
     assert not differing(second, first)
+
+
+@pytest.mark.parametrize("adaptation", ["full", "lora"])
+def test_cuda_graphs_change_no_bit(pipeline_folder: Path, image_folder: Path, adaptation: str) -> None:
+    gpu = on_gpu(pipeline_folder)
+    images = encoded(gpu, image_folder)
+    graphs = replace(gpu, traces=Traces(after=0, capture=cuda_graph))
+    found, expected = (hypergradients(model, images, adaptation=[adaptation]) for model in (graphs, gpu))
+    assert_same(found, expected)
 
 
 @pytest.mark.parametrize(("size", "checkpointing"), [(1, False), (None, True), (2, True)])

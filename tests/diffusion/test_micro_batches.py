@@ -14,7 +14,7 @@ from types import TracebackType
 import pytest
 import torch
 
-from resalign.bilevel.hvp import Loss, hessian_vector_product
+from resalign.bilevel.hvp import hessian_vector_product
 from resalign.bilevel.unrolled import unrolled_hypergradient
 from resalign.contracts import Run, UnlearningData
 from resalign.data.images import read_captioned_images
@@ -25,6 +25,7 @@ from resalign.diffusion.micro_batches import in_parts, micro_batches
 from resalign.diffusion.parametrisation import named_weights
 from resalign.objectives.denoising import denoising_loss, harmful_loss
 from resalign.tensors.params import Params, add, detached, gradient, norm
+from resalign.tensors.tracing import Loss
 from tests.conftest import PIXELS
 from tests.nearness import assert_near
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from resalign.bilevel.adaptation import adapt
-from resalign.bilevel.hvp import Loss
 from resalign.bilevel.hypergradient import ExampleLoss
 from resalign.bilevel.krylov import krylov_space
 from resalign.bilevel.solution import System
@@ -25,6 +24,7 @@ from resalign.bilevel.unrolled import (
 from resalign.config.strict import ConfigError
 from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
+from resalign.tensors.tracing import Loss
 from resalign.theory.horizon import FORWARD, _apart, horizon_draw
 from resalign.theory.horizon import Config as Horizon
 from resalign.theory.second_order import UNROLLED, Config, Row, SweepRow, audit_draw, solver_config
@@ -108,7 +108,7 @@ def test_both_references_agree_where_the_loss_is_no_quadratic(optimizer: Descent
     outer, inner = curved()
     loop: dict[str, Any] = {"lr": lr, "steps": 6, "optimizer": optimizer}
     adapted, value = unrolled_hypergradient(outer, inner, named(START), **loop)
-    assert_near(vector(adapted), vector(adapt(lambda _, weights: inner(weights), named(START), **loop)[0]), 1e-12)
+    assert_near(vector(adapted), vector(adapt(lambda _: inner, named(START), **loop)[0]), 1e-12)
     _, elsewhere = unrolled_hypergradient(outer, inner, named(1.1 * START), **loop)
     assert relative_error(vector(elsewhere), vector(value)) > 0.05  # the Jacobians vary along the way
     directions = [named(direction) for direction in np.eye(SIZE)]
@@ -147,7 +147,7 @@ def test_adam_does_not_move_a_weight_without_a_gradient_and_its_derivative_there
 
     _, value = unrolled_hypergradient(outer, inner, named(START), lr=0.1, steps=3, optimizer="adam")
     assert torch.isfinite(stacked(value)).all()
-    adapted, _ = adapt(lambda _, weights: inner(weights), named(START), lr=0.1, steps=3, optimizer="adam")
+    adapted, _ = adapt(lambda _: inner, named(START), lr=0.1, steps=3, optimizer="adam")
     leaves = {name: tensor.requires_grad_() for name, tensor in adapted.items()}
     (slope,) = torch.autograd.grad(outer(leaves), [leaves["bias"]])
     assert_near(value["bias"], slope, 1e-12)

@@ -23,7 +23,7 @@ from resalign.objectives.denoising import denoising_loss, harmful_loss
 from resalign.objectives.distillation import distillation_loss
 from resalign.objectives.simulation import Simulation
 from resalign.running.attempt import Attempt
-from resalign.tensors.params import Params, add, detached, gradient, norm, scaled
+from resalign.tensors.params import Params, add, detached, gradient, norm, scaled, unstacked
 from resalign.tensors.steps import DivergenceError
 from resalign.unlearning import resalign
 from tests.nearness import differing
@@ -179,7 +179,7 @@ def test_makes_the_harmful_loss_hard_to_recover_by_fine_tuning(
     def error_after_fine_tuning(weights: Params) -> float:
         stream = Run(6).generator("test")
         tuned, _ = adapt(
-            lambda step, w: denoising_loss(loaded.denoiser, w, pool.draw(4, stream)),
+            lambda _: partial(denoising_loss, loaded.denoiser, batch=pool.draw(4, stream)),
             weights,
             lr=1e-2,
             steps=5,
@@ -419,7 +419,9 @@ def test_the_examples_of_a_simulated_fine_tuning_make_up_its_loss(
     def observed(system: System) -> Solution:
         assert system.examples is not None
         parts = [scaled(example.gradient, example.share) for example in system.examples()]
-        seen.append({name: sum((part[name] for part in parts), torch.zeros(())) for name in system.rhs})
+        assert system.parts is not None
+        ((name, _),) = system.rhs.items()
+        seen.append(unstacked(sum((part[name] for part in parts), torch.zeros(())), system.parts))
         return Solution(dict(system.rhs), 0.0, 0, "first_order")
 
     function, point, at = merged_hypergradient, weights, dict

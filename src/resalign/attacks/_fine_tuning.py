@@ -21,9 +21,10 @@ from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.parametrisation import named_weights
 from resalign.diffusion.token_embedding import TokenEmbedding, token_embedding
 from resalign.lazy import torch
-from resalign.objectives.denoising import denoising_loss, loss_with
+from resalign.objectives.denoising import denoising_loss, frozen_loss, loss_with
 from resalign.tensors.params import Params, detached
 from resalign.tensors.steps import apply_gradients
+from resalign.tensors.tracing import loss_at, value_and_gradient
 
 Loss = Callable[[Params, NoisyBatch], "torch.Tensor"]
 
@@ -135,7 +136,6 @@ def fine_tune(
     optimizer = optimizer_of(config, list(variables.values()))
     # The same examples for every model and seed, so that held-out losses can be compared.
     heldout = data.heldout.draw_stratified(config.heldout_batch_size, Run(seed=0).generator("attack", "heldout"))
-    loss_of = tuning.loss or partial(denoising_loss, loaded.denoiser)
     text_weights = partial(tuning.text_weights, variables) if tuning.text_weights else dict[str, torch.Tensor]
 
     def record_heldout(step: int, changed: Params) -> None:
@@ -149,6 +149,23 @@ def fine_tune(
         record_heldout(step, changed)
         save(step, changed, tuning.lora(detached(variables)) if tuning.lora else None)
 
+    def by_variables(_: Params, own: Params) -> Params:
+        return tuning.weights(own)
+
+    def backpropagated(batch: NoisyBatch) -> float:
+        """Adds to the variables' gradients; without autograd where the same computation has been recorded."""
+        if tuning.loss or tuning.text_weights:
+            loss_of = tuning.loss or partial(denoising_loss, loaded.denoiser)
+            part = loss_of(tuning.weights(variables), batch) / config.gradient_accumulation
+            part.backward()
+            return part.item()
+        repeated = loss_at(frozen_loss(_share, loaded, [batch], config.gradient_accumulation), by_variables)
+        part, slope = value_and_gradient(repeated, variables, fill=False)
+        for name, own in slope.items():
+            before = variables[name].grad
+            variables[name].grad = own if before is None else before + own
+        return part.item()
+
     if config.steps:
         record_heldout(0, deployed(loaded, data.unlearned, {}))  # of the model as it is, wherever the variables start
     held: dict[str, Any] = {"variables": variables, "optimizer": optimizer, "stream": stream, **tuning.streams}
@@ -161,15 +178,17 @@ def fine_tune(
             batch = data.train.draw(config.batch_size, stream)
             if tuning.text_weights:
                 batch = embedded_with(loaded, text_weights(), batch)
-            part = loss_of(tuning.weights(variables), batch) / config.gradient_accumulation
-            part.backward()
-            loss += part.item()
+            loss += backpropagated(batch)
         where = f"attack '{tuning.attack}' at step {step} (loss {loss:.4g})"
         apply_gradients(optimizer, config.max_grad_norm, what=where)
         run.history.record(step, train_loss=loss, **tuning.measured)
         if step in config.checkpoints:
             keep(step)
     keep(config.steps)
+
+
+def _share(denoiser: torch.nn.Module, weights: Params, batch: NoisyBatch, shares: float) -> torch.Tensor:
+    return denoising_loss(denoiser, weights, batch) / shares
 
 
 def trained_token(loaded: LoadedPipeline, data: AttackData, token: str) -> TokenEmbedding:

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from resalign.lazy import torch
-from resalign.tensors.params import Params, shapes_of, stacked, unstacked
+from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
+from resalign.tensors.tracing import Loss, Rows, loss_at, value_and_gradient
 
 Optimizer = Literal["sgd", "adam", "adam_twice_corrected", "adamw"]
 
 
 def adapt(
-    loss_at: Callable[[int, Params], torch.Tensor],
+    loss_of: Callable[[int], Loss],
     variables: Params,
     *,
     lr: float,
@@ -25,7 +26,7 @@ def adapt(
     """Minimises a stochastic loss from given variables, which the optimizer has as one tensor.
 
     Args:
-        loss_at: (step, variables) → scalar loss on that step's batch.
+        loss_of: Step → scalar loss of the variables, on that step's batch.
         variables: Where to start; left untouched.
         lr: Learning rate.
         steps: Optimizer steps; with 0 the variables come back unchanged.
@@ -40,7 +41,8 @@ def adapt(
     Raises:
         DivergenceError: If a loss or the adapted variables are not finite.
     """
-    shapes, row = shapes_of(variables), stacked(variables).detach().requires_grad_()
+    rows = Rows.of(variables=variables)
+    (row,) = (point := rows.row("variables", variables)).values()
     kinds: dict[str, Any] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
     descent = kinds.get(optimizer, torch.optim.Adam)([row], lr=lr)
     if state:
@@ -51,19 +53,18 @@ def adapt(
         if optimizer == "adam_twice_corrected":
             (group,), t = descent.param_groups, before + step + 1
             group["lr"] = lr * math.sqrt(1 - group["betas"][1] ** t) / (1 - group["betas"][0] ** t)
-        loss = loss_at(step, unstacked(row, shapes))
-        if not torch.isfinite(loss):
+        value, slope = value_and_gradient(loss_at(loss_of(step), rows), point)
+        losses.append(value.item())
+        if not math.isfinite(losses[-1]):
             raise DivergenceError(
-                f"simulated fine-tuning diverged at step {step} with {optimizer}, lr {lr}: loss {loss.item()}"
+                f"simulated fine-tuning diverged at step {step} with {optimizer}, lr {lr}: loss {losses[-1]}"
             )
-        descent.zero_grad()
-        loss.backward()
+        row.grad = slope["variables"]
         descent.step()
-        losses.append(loss.item())
     if state is not None:
         state.update(descent.state_dict())
     if not torch.isfinite(row).all():
         raise DivergenceError(
             f"simulated fine-tuning diverged at its last step with {optimizer}, lr {lr}: infinite weights"
         )
-    return unstacked(row.detach(), shapes), losses
+    return rows.named("variables", point), losses

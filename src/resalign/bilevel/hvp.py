@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Literal
 
 from resalign.lazy import torch
-from resalign.tensors.params import Params, add, gradient, leaves, norm
+from resalign.tensors.params import Params, add, leaves, norm
+from resalign.tensors.tracing import FrozenLoss, Loss, Product, value_and_gradient
 
-Loss = Callable[[Params], "torch.Tensor"]
 Mode = Literal["exact", "finite_difference"]
 
 
@@ -43,49 +43,27 @@ class Hessian:
 
     def gradient(self) -> dict[str, torch.Tensor]:
         """∇L by ``variables``: from the products' graph where there is one already."""
-        if "_graph" in vars(self):  # it is made by the first exact product
-            found, _ = self._graph
-            absent = {name: torch.zeros_like(self._point[name]) for name in self._variables if name not in found}
-            return {name: absent[name] if name in absent else found[name].detach() for name in self._variables}
-        variables = leaves({name: self._point[name] for name in self._variables})
-        return gradient(self._loss(self._point | variables), variables)
+        if "_linearised" in vars(self):  # it is made by the first exact product
+            return self._linearised[0]
+        return value_and_gradient(self._loss, self._point, self._variables)[1]
 
     def product(self, vector: Params) -> dict[str, torch.Tensor]:
         """∇²L · vector, by ``rows``, for a vector that has the names ``variables``."""
-        return self._exact(vector) if self._mode == "exact" else self._difference(vector)
+        return self._linearised[1](vector) if self._mode == "exact" else self._difference(vector)
 
     @cached_property
-    def _graph(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """The gradient by ``variables``, differentiable, without what the loss does not depend on; and the leaves."""
-        from torch.nn.attention import SDPBackend, sdpa_kernel
+    def _linearised(self) -> tuple[dict[str, torch.Tensor], Product]:
+        """The gradient by ``variables``, and exact products."""
+        loss, variables, rows = self._loss, self._variables, self._rows
+        if not isinstance(loss, FrozenLoss):
+            return _linearised(loss, self._point, variables, rows)
 
-        names = dict.fromkeys((*self._variables, *self._rows))
-        inner = leaves({name: self._point[name] for name in names})
-        with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no double backward
-            loss = self._loss(self._point | inner)
-            by = [inner[name] for name in self._variables]
-            slopes = torch.autograd.grad(loss, by, create_graph=True, allow_unused=True)
-        return {name: slope for name, slope in zip(self._variables, slopes, strict=True) if slope is not None}, inner
+        def linearised(point: Params, *data: Params) -> tuple[dict[str, torch.Tensor], Product]:
+            return _linearised(lambda own: loss.function(own, *data), point, variables, rows)
 
-    def _exact(self, vector: Params) -> dict[str, torch.Tensor]:
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-
-        slopes, inner = self._graph
-        curved = [name for name, slope in slopes.items() if slope.requires_grad]
-        if not curved:  # the loss is affine in these tensors
-            return {name: torch.zeros_like(self._point[name]) for name in self._rows}
-        with sdpa_kernel(SDPBackend.MATH):  # of what a backward pass computes anew
-            products = torch.autograd.grad(
-                [slopes[name] for name in curved],
-                [inner[name] for name in self._rows],
-                [vector[name] for name in curved],
-                retain_graph=True,
-                allow_unused=True,
-            )
-        return {
-            name: torch.zeros_like(self._point[name]) if product is None else product
-            for name, product in zip(self._rows, products, strict=True)
-        }
+        what = "hessian", loss.function, tuple(variables), tuple(rows)
+        like = {name: self._point[name] for name in variables}
+        return loss.traces.linear(what, linearised, like, self._point, *loss.data)
 
     def _difference(self, vector: Params) -> dict[str, torch.Tensor]:
         if norm(vector) == 0:
@@ -94,9 +72,38 @@ class Hessian:
         ends = []
         for sign in (1.0, -1.0):
             shifted = self._point | add({n: self._point[n] for n in vector}, vector, sign * step)
-            inner = leaves({name: shifted[name] for name in self._rows})
-            ends.append(gradient(self._loss(shifted | inner), inner))
+            ends.append(value_and_gradient(self._loss, shifted, self._rows)[1])
         return {name: (ends[0][name] - ends[1][name]) / (2 * step) for name in self._rows}
+
+
+def _linearised(
+    loss: Loss, point: Params, variables: Sequence[str], rows: Sequence[str]
+) -> tuple[dict[str, torch.Tensor], Product]:
+    """∇L by ``variables``, and products of its Jacobian by ``rows``, all from one graph of the gradient."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    inner = leaves({name: point[name] for name in dict.fromkeys((*variables, *rows))})
+    with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no double backward
+        by = [inner[name] for name in variables]
+        slopes = torch.autograd.grad(loss({**point, **inner}), by, create_graph=True, allow_unused=True)
+    curved = {name: s for name, s in zip(variables, slopes, strict=True) if s is not None and s.requires_grad}
+
+    def product(vector: Params) -> dict[str, torch.Tensor]:
+        if not curved:  # the loss is affine in these tensors
+            return {name: torch.zeros_like(point[name]) for name in rows}
+        with sdpa_kernel(SDPBackend.MATH):  # of what a backward pass computes anew
+            products = torch.autograd.grad(
+                list(curved.values()),
+                [inner[name] for name in rows],
+                [vector[name] for name in curved],
+                retain_graph=True,
+                allow_unused=True,
+            )
+        found = zip(rows, products, strict=True)
+        return {name: torch.zeros_like(point[name]) if part is None else part for name, part in found}
+
+    found = zip(variables, slopes, strict=True)
+    return {n: torch.zeros_like(point[n]) if s is None else s.detach() for n, s in found}, product
 
 
 def hessian_vector_product(

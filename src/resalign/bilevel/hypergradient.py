@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
 from resalign.bilevel.envelope import Envelope, envelope_of
-from resalign.bilevel.hvp import Hessian, Loss, Mode, hessian_vector_product
+from resalign.bilevel.hvp import Hessian, Mode, hessian_vector_product
 from resalign.bilevel.solution import Example, Solution, System
 from resalign.lazy import torch
-from resalign.tensors.params import Params, add, gradient, gradient_at, leaves, norm
+from resalign.tensors.params import Params, add, gradient, leaves, norm
+from resalign.tensors.tracing import Loss, Rows, gradient_at, loss_at, loss_at_both
 
 Gamma = float | Callable[[Envelope], float]
 Solve = Callable[[System], Solution]
@@ -89,9 +90,15 @@ def merged_hypergradient(
         DivergenceError: If ∇L_harm(θ*) is not finite, no γ matches, or the solver gives up.
     """
     merged = tuned.weights(tuned.theta, tuned.adapted)
-    g, examples = gradient_at(outer_loss, merged), _examples_at(tuned.examples, merged, merged)
-    hessian = partial(Hessian, tuned.loss, merged, merged, mode=mode)
-    solution, used, envelope = _solved(hessian, g, add(merged, tuned.theta, -1.0), gamma, solve, examples)
+    rows = Rows.of(weights=merged)
+    point = rows.row("weights", merged)
+    displacement = add(point, rows.row("weights", tuned.theta), -1.0)
+    del merged  # its row is in use
+    outer, inner = loss_at(outer_loss, rows), loss_at(tuned.loss, rows)
+    examples = _examples_at([e._replace(loss=loss_at(e.loss, rows)) for e in tuned.examples], point, ["weights"])
+    g, hessian = gradient_at(outer, point), partial(Hessian, inner, point, ["weights"], mode=mode)
+    solution, used, envelope = _solved(hessian, g, displacement, gamma, solve, examples, rows.shapes("weights"))
+    solution = replace(solution, x=rows.named("weights", solution.x))
     return Hypergradient(solution.x, norm(g), used, envelope, solution, solution.products)
 
 
@@ -114,22 +121,24 @@ def exact_hypergradient(
         DivergenceError: As :func:`merged_hypergradient`.
     """
     theta, psi = tuned.theta, tuned.adapted
+    rows = Rows.of(theta=theta, psi=psi)
+    point = rows.row("theta", theta) | rows.row("psi", psi)
 
     def split(loss: Loss) -> Loss:
-        return lambda both: loss(tuned.weights({n: both[n] for n in theta}, {n: both[n] for n in psi}))
+        return loss_at(loss_at_both(loss, tuned.weights, theta), rows)
 
-    both = {**theta, **psi}
-    inner, outer = split(tuned.loss), split(outer_loss)
-    g = gradient_at(outer, both)
-    g_theta, g_psi = {n: g[n] for n in theta}, {n: g[n] for n in psi}
-    examples = _examples_at([e._replace(loss=split(e.loss)) for e in tuned.examples], both, psi)
-    hessian = partial(Hessian, inner, both, psi, mode=mode)
-    solution, used, envelope = _solved(hessian, g_psi, add(psi, tuned.start, -1.0), gamma, solve, examples)
+    inner, g = split(tuned.loss), gradient_at(split(outer_loss), point)
+    g_theta, g_psi = {"theta": g["theta"]}, {"psi": g["psi"]}
+    examples = _examples_at([e._replace(loss=split(e.loss)) for e in tuned.examples], point, ["psi"])
+    hessian = partial(Hessian, inner, point, ["psi"], mode=mode)
+    displacement = add({"psi": point["psi"]}, rows.row("psi", tuned.start), -1.0)
+    solution, used, envelope = _solved(hessian, g_psi, displacement, gamma, solve, examples, rows.shapes("psi"))
     value, products = g_theta, solution.products
     if solution.state != "first_order":  # a first-order solver neglects every second derivative, the mixed block too
-        mixed = hessian_vector_product(inner, both, solution.x, mode=mode, wrt=theta)
+        mixed = hessian_vector_product(inner, point, solution.x, mode=mode, wrt=g_theta)
         value, products = add(g_theta, mixed, -used), products + 1
-    return Hypergradient(value, norm(g_theta), used, envelope, solution, products)
+    solution = replace(solution, x=rows.named("psi", solution.x))
+    return Hypergradient(rows.named("theta", value), norm(g_theta), used, envelope, solution, products)
 
 
 def _solved(
@@ -139,6 +148,7 @@ def _solved(
     gamma: Gamma,
     solve: Solve,
     examples: Callable[[], list[Example]] | None,
+    parts: Mapping[str, torch.Size],
 ) -> tuple[Solution, float, Envelope]:
     """The solution, γ, and the envelope, whose gradient is the Hessian's own where γ does not wait for it.
 
@@ -148,8 +158,8 @@ def _solved(
     if callable(gamma):
         envelope = envelope_of(hessian.gradient(), displacement)
         used = gamma(envelope)
-        return solve(System(hessian.product, g, used, examples)), used, envelope
-    solution = solve(System(hessian.product, g, gamma, examples))
+        return solve(System(hessian.product, g, used, examples, parts)), used, envelope
+    solution = solve(System(hessian.product, g, gamma, examples, parts))
     return solution, gamma, envelope_of(hessian.gradient(), displacement)
 
 

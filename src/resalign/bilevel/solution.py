@@ -40,20 +40,26 @@ class System:
         rhs: g.
         gamma: γ.
         examples: Measures them; None where L_FT is known as a whole only.
+        parts: Shapes of the tensors by name that the one tensor of ``rhs`` consists of; None where ``rhs`` has names.
         products: Products with H taken so far.
     """
 
     def __init__(
-        self, hvp: Product, rhs: Params, gamma: float, examples: Callable[[], list[Example]] | None = None
+        self,
+        hvp: Product,
+        rhs: Params,
+        gamma: float,
+        examples: Callable[[], list[Example]] | None = None,
+        parts: Mapping[str, torch.Size] | None = None,
     ) -> None:
-        """Takes v ↦ Hv, g, γ and the examples.
+        """Takes v ↦ Hv, g, γ, the examples and the parts.
 
         Raises:
             DivergenceError: If g is not finite: no solver can mend that.
         """
         if not all(bool(torch.isfinite(tensor).all()) for tensor in rhs.values()):
             raise DivergenceError("the right-hand side of the hypergradient's system, ∇L_harm(θ*), is not finite")
-        self.hvp, self.rhs, self.gamma, self.examples, self.products = hvp, rhs, gamma, examples, 0
+        self.hvp, self.rhs, self.gamma, self.examples, self.parts, self.products = hvp, rhs, gamma, examples, parts, 0
 
     def matvec(self, v: Params) -> dict[str, torch.Tensor]:
         """(I + γH) v."""

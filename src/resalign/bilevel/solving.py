@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Field
 
 from resalign.bilevel.solution import Solution, System
 from resalign.config import registry
-from resalign.lazy import torch
-from resalign.tensors.params import Params, shapes_of, stacked, unstacked
 
 FAMILY = "bilevel.solvers"
 DEFAULT = "richardson"
-_ALL = "weights"  # the one name that a solver sees
 
 
 def _named(value: Any) -> Any:
@@ -53,20 +49,6 @@ def gradient_passes(config: SolverConfig, a_product: int) -> int:
 
 
 def solve(system: System, config: SolverConfig) -> Solution:
-    """Solves by the solver whose ``Config`` this is.
-
-    It sees all weights as one tensor, so that its arithmetic is one operation and not one for each of hundreds, unless
-    its module says that it needs ``NAMES``.
-    """
-    solver = registry.member(FAMILY, config.model_dump()["name"])
-    shapes = shapes_of(system.rhs)
-    if getattr(solver, "NAMES", False):
-        named: Solution = solver.solve(system, config)
-        return named
-
-    def product(v: Params) -> dict[str, torch.Tensor]:
-        return {_ALL: stacked(system.hvp(unstacked(v[_ALL], shapes)))}
-
-    flat = System(product, {_ALL: stacked(system.rhs)}, system.gamma, system.examples)
-    solution: Solution = solver.solve(flat, config)
-    return replace(solution, x=unstacked(solution.x[_ALL], shapes))
+    """Solves by the solver whose ``Config`` this is."""
+    found: Solution = registry.member(FAMILY, config.model_dump()["name"]).solve(system, config)
+    return found

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from resalign.bilevel.adaptation import adapt
-from resalign.bilevel.hvp import Hessian, Loss, Mode, hessian_vector_product
+from resalign.bilevel.hvp import Hessian, Mode, hessian_vector_product
 from resalign.lazy import torch
-from resalign.tensors.params import Params, add, detached, dot, gradient_at, norm, scaled, zeros_like
+from resalign.tensors.params import Params, add, detached, dot, norm, scaled, zeros_like
 from resalign.tensors.steps import DivergenceError
+from resalign.tensors.tracing import Loss, gradient_at
 
 Descent = Literal["sgd", "adam"]
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8  # Adam's in PyTorch
@@ -140,7 +141,7 @@ def directional_differences(
 
     def fine_tuned(shift: Params, size: float) -> float:
         moved = add(start, shift, size)
-        adapted, _ = adapt(lambda _, weights: inner_loss(weights), moved, lr=lr, steps=steps, optimizer=optimizer)
+        adapted, _ = adapt(lambda _: inner_loss, moved, lr=lr, steps=steps, optimizer=optimizer)
         with torch.no_grad():
             return outer_loss(adapted).item()
 

@@ -101,8 +101,18 @@ class ResourcesConfig(Strict):
     gradient_checkpointing: bool = Field(
         False, description="of unlearn and attack: blocks of the network are computed again instead of kept, for memory"
     )
+    cuda_graphs: bool = Field(
+        False,
+        description="of unlearn and attack: each gradient and Hessian product is one launch; same kernels, same bits",
+    )
     mem_mb: int = Field(4000, gt=0)
     runtime_minutes: int = Field(60, gt=0)
+
+    @model_validator(mode="after")
+    def _graphs_are_the_gpus(self) -> ResourcesConfig:
+        if self.cuda_graphs and self.device != "cuda":
+            raise ValueError(f"cuda_graphs are for device: cuda, got {self.device}")
+        return self
 
 
 class ArtifactConfig(Strict):

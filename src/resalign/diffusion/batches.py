@@ -36,6 +36,19 @@ class NoisyBatch:
         """Number of examples."""
         return len(self.timesteps)
 
+    def named(self) -> dict[str, torch.Tensor]:
+        """The tensors by name; :meth:`of_named` is the inverse, without the prompts."""
+        own = {name: getattr(self, name) for name in ("noisy_latents", "timesteps", "target")}
+        return {**own, "encoder_hidden_states": self.conditioning.encoder_hidden_states, **self.conditioning.added}
+
+    @classmethod
+    def of_named(cls, tensors: Params) -> NoisyBatch:
+        """The batch that has these tensors."""
+        rest = dict(tensors)
+        noisy_latents, timesteps, target = (rest.pop(name) for name in ("noisy_latents", "timesteps", "target"))
+        conditioning = Conditioning(rest.pop("encoder_hidden_states"), rest)
+        return cls(noisy_latents, timesteps, conditioning, target)
+
     def __getitem__(self, rows: slice) -> NoisyBatch:
         """The examples at ``rows``."""
         parts = self.noisy_latents[rows], self.timesteps[rows], self.conditioning[rows], self.target[rows]

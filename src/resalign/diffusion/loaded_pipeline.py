@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from resalign.tensors.params import Params
 from resalign.tensors.pretrained import difference, load_network
 from resalign.tensors.settings import first_sentence, read_json
 from resalign.tensors.tokenizers import load_tokenizer
+from resalign.tensors.tracing import Traces, captured
 from resalign.tensors.weights import WeightsError, load_weights
 
 # Maps changed tensors and their original values, by their names in a weight file, to the model's tensors.
@@ -33,10 +34,12 @@ class LoadedPipeline:
     Attributes:
         pipeline: The diffusers pipeline, for sampling.
         noise_scheduler: The forward process, for training; see :func:`forward_process_of`.
+        traces: Recordings of what training repeats.
     """
 
     pipeline: diffusers.DiffusionPipeline
     noise_scheduler: diffusers.SchedulerMixin
+    traces: Traces = field(default_factory=Traces, repr=False, compare=False)
 
     @property
     def architecture(self) -> Architecture:
@@ -117,6 +120,7 @@ def load_pipeline(
     device: str = "cpu",
     precision: Precision = "float32",
     gradient_checkpointing: bool = False,
+    cuda_graphs: bool = False,
 ) -> LoadedPipeline:
     """Loads a pipeline folder of a known architecture, optionally with some of its weights replaced.
 
@@ -127,6 +131,7 @@ def load_pipeline(
         device: Device of the networks.
         precision: Precision of weights and sampling; a model to be trained needs float32.
         gradient_checkpointing: Whether backward passes recompute the denoiser's blocks, to save memory.
+        cuda_graphs: Whether what training repeats is one launch of the GPU.
 
     Raises:
         WeightsError: If the folder or a weight file cannot be used.
@@ -157,7 +162,7 @@ def load_pipeline(
     pipeline.to(device)
     if gradient_checkpointing:
         getattr(pipeline, architecture.denoiser).enable_gradient_checkpointing(checkpointed)
-    return LoadedPipeline(pipeline, forward_process_of(pipeline))
+    return LoadedPipeline(pipeline, forward_process_of(pipeline), captured() if cuda_graphs else Traces())
 
 
 def load_networks(folder: Path, precision: Precision, device: str) -> dict[str, Any]:

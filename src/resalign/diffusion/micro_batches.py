@@ -26,6 +26,11 @@ def micro_batches(size: int | None) -> Iterator[None]:
         _SIZE.reset(token)
 
 
+def micro_batch_size() -> int | None:
+    """Of the surrounding block."""
+    return _SIZE.get()
+
+
 def in_parts(
     function: Callable[..., torch.Tensor], examples: Sequence[torch.Tensor], shared: Sequence[torch.Tensor] = ()
 ) -> torch.Tensor:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from resalign.lazy import torch
 from resalign.tensors.params import Params, detached, gradient, zeros_like
+from resalign.tensors.tracing import Loss, loss_at
 
+P = TypeVar("P")
 Scope = Literal["full", "attention", "cross_attention", "cross_attention_kv", "not_cross_attention", "noxattn"]
 # What `noxattn` leaves out of a UNet besides cross-attention: the time embedding and the output layers, those named
 # time_embed and out. in the first release of ESD (Gandikota 2023, arXiv 2303.07345). What projects the time embedding
@@ -136,6 +139,12 @@ def lora(weights: Params, rank: int, *, down_std: float | None = None, up_std: f
     return LowRank(names, rank, down_std=down_std, up_std=up_std)
 
 
+@functools.lru_cache(16)
+def shared(parametrisation: P) -> P:
+    """One object for all that are equal, so that its methods are equal, too."""
+    return parametrisation
+
+
 def vjp(
     parametrisation: Parametrisation, start: Params, variables: Params, weight_gradient: Params
 ) -> dict[str, torch.Tensor]:
@@ -163,6 +172,10 @@ class Trained:
     def weights(self, variables: Params | None = None) -> dict[str, torch.Tensor]:
         """θ₀ + T(φ), differentiable in φ, or in the ``variables`` that take its place."""
         return self.parametrisation.weights(self.original, self.variables if variables is None else variables)
+
+    def loss_at(self, loss: Loss) -> Loss:
+        """A loss of weights as one of φ."""
+        return loss_at(loss, self.parametrisation.weights, self.original)
 
     def fitted(self, weights: Params) -> dict[str, torch.Tensor]:
         """Variables whose weights are the nearest to given ones."""

@@ -28,6 +28,11 @@ def training_precision(name: TrainingPrecision) -> Iterator[None]:
         _PRECISION.reset(token)
 
 
+def current_precision() -> TrainingPrecision:
+    """The surrounding block's."""
+    return _PRECISION.get()
+
+
 def in_float32(loss: Loss) -> Loss:
     """A loss whose networks compute in float32 whatever the surrounding precision, for its curvature.
 

@@ -23,15 +23,16 @@ class TrainingJob(Job):
     device: str
     micro_batch_size: int | None = None
     gradient_checkpointing: bool = False
+    cuda_graphs: bool = False
     model: Input
 
 
 def training_settings(plan: Plan, stage: Stage) -> dict[str, Any]:
-    """The fields of a :class:`TrainingJob` but its model; memory-saving options are set only where they are in use."""
+    """The fields of a :class:`TrainingJob` but its model; of options only those that are in use."""
     config, resources = plan.experiment.config, plan.experiment.resources(stage.stage)
-    saving = {name: getattr(resources, name) for name in ("micro_batch_size", "gradient_checkpointing")}
+    options = {name: getattr(resources, name) for name in ("micro_batch_size", "gradient_checkpointing", "cuda_graphs")}
     common = {"label": stage.label, "pixels": config.pixels, "precision": config.precision, "device": resources.device}
-    return {**common, **{name: value for name, value in saving.items() if value}}
+    return {**common, **{name: value for name, value in options.items() if value}}
 
 
 def parent_weights(stage: Stage, seed: str) -> Input | None:

@@ -195,12 +195,15 @@ def deterministic() -> Iterator[None]:
     """Within the block torch uses deterministic algorithms only, as every stage of the workflow does."""
     # cuBLAS repeats its bits only with a workspace of fixed size; it reads this when it starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.are_deterministic_algorithms_enabled()
+    options: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), options.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
+    options.fill_uninitialized_memory = False  # of all memory before its use: it costs a write, and changes no result
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before[0])
+        options.fill_uninitialized_memory = before[1]
 
 
 @contextlib.contextmanager

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from resalign.config.precision import TrainingPrecision
 from resalign.diffusion.batches import NoisyBatch, embedded_with
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
+from resalign.diffusion.micro_batches import micro_batch_size, micro_batches
+from resalign.diffusion.precision import current_precision, training_precision
 from resalign.diffusion.prediction import predict
 from resalign.lazy import torch
 from resalign.tensors.params import Params
+from resalign.tensors.tracing import FrozenLoss
 
 
 def per_example_error(denoiser: torch.nn.Module, weights: Params, batch: NoisyBatch) -> torch.Tensor:
@@ -17,6 +24,42 @@ def per_example_error(denoiser: torch.nn.Module, weights: Params, batch: NoisyBa
 def denoising_loss(denoiser: torch.nn.Module, weights: Params, batch: NoisyBatch) -> torch.Tensor:
     """E‖ε_θ(x_t, c, t) − ε‖² [ResAlign, Eq. 1, with w_t = 1], a mean over elements."""
     return per_example_error(denoiser, weights, batch).mean()
+
+
+@dataclass(frozen=True)
+class OnBatches:
+    """A loss of weights and batches, with all that it depends on but tensors, so that equal ones compute the same.
+
+    Attributes:
+        loss: (denoiser, weights, *batches, *settings) → scalar; a function of a module.
+    """
+
+    loss: Callable[..., torch.Tensor]
+    denoiser: torch.nn.Module
+    settings: tuple[float | None, ...]
+    precision: TrainingPrecision
+    micro_batch_size: int | None
+
+    def __call__(self, weights: Params, *batches: Params) -> torch.Tensor:
+        """The loss; batches as :meth:`NoisyBatch.named` has them."""
+        own = map(NoisyBatch.of_named, batches)
+        with training_precision(self.precision), micro_batches(self.micro_batch_size):
+            return self.loss(self.denoiser, weights, *own, *self.settings)
+
+
+def frozen_loss(
+    loss: Callable[..., torch.Tensor],
+    loaded: LoadedPipeline,
+    batches: Iterable[NoisyBatch],
+    *settings: float | None,
+    precision: TrainingPrecision | None = None,
+) -> FrozenLoss:
+    """``loss(denoiser, weights, *batches, *settings)`` as a function of the weights.
+
+    ``precision`` is the surrounding one if None.
+    """
+    function = OnBatches(loss, loaded.denoiser, settings, precision or current_precision(), micro_batch_size())
+    return FrozenLoss(function, tuple(batch.named() for batch in batches), loaded.traces)
 
 
 def loss_with(changed: Params, loaded: LoadedPipeline, batch: NoisyBatch, *, embeds: bool = False) -> float:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from resalign.bilevel.envelope import matched
-from resalign.bilevel.hvp import Loss, Mode
+from resalign.bilevel.hvp import Mode
 from resalign.bilevel.hypergradient import FineTuned, Gamma, Hypergradient, exact_hypergradient, merged_hypergradient
 from resalign.bilevel.relaxation import under_relaxed
 from resalign.bilevel.solving import SolverConfig, default_solver, gradient_passes, solve, solver_module
@@ -20,6 +20,7 @@ from resalign.diffusion.parametrisation import Trained
 from resalign.lazy import torch
 from resalign.objectives.simulation import Simulation, SimulationConfig
 from resalign.tensors.params import Params, norm
+from resalign.tensors.tracing import Loss
 
 
 class HypergradientConfig(Strict):

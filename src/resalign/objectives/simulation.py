@@ -10,20 +10,21 @@ from typing import Any, Literal, TypedDict, TypeVar
 from pydantic import Field, model_validator
 
 from resalign.bilevel.adaptation import Optimizer, adapt
-from resalign.bilevel.hvp import Loss, Mode
+from resalign.bilevel.hvp import Mode
 from resalign.bilevel.hypergradient import ExampleLoss, FineTuned
 from resalign.bilevel.unrolled import unrolled_hypergradient
+from resalign.config.precision import TrainingPrecision
 from resalign.config.strict import Strict
 from resalign.diffusion.batches import EncodedImages, NoisyBatch, with_prompts
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
-from resalign.diffusion.parametrisation import FullRank, Parametrisation, Scope, Trained, lora, select
+from resalign.diffusion.parametrisation import FullRank, Parametrisation, Scope, Trained, lora, select, shared
 from resalign.diffusion.precision import in_float32
 from resalign.lazy import torch
-from resalign.objectives.denoising import denoising_loss, prior_preserving_loss
+from resalign.objectives.denoising import denoising_loss, frozen_loss, prior_preserving_loss
 from resalign.tensors.params import Params, detached
+from resalign.tensors.tracing import FrozenLoss, Loss, loss_at
 
 T = TypeVar("T")
-WeightsOf = Callable[[Params], Params]
 Batches = Sequence[NoisyBatch]
 LossName = Literal["denoising", "prior_preserving"]
 # Variables of the user's own, or, released, those of the outer loop: `outer` trains them on; `projected` trains all
@@ -173,7 +174,7 @@ class Simulation:
         if config.instance_prompt is not None and self.loss == "prior_preserving":
             captioned = with_prompts(loaded, self.images.latents, [config.instance_prompt] * len(self.images))
             self.images = replace(captioned, stds=self.images.stds)
-        self._denoiser, self._prior, self._config, self._stream = loaded.denoiser, prior, config, stream
+        self._loaded, self._prior, self._config, self._stream = loaded, prior, config, stream
 
     @property
     def is_outer(self) -> bool:
@@ -204,9 +205,11 @@ class Simulation:
         """
         assert outer or not self.is_outer, f"a draw of adaptation {self.adaptation} is given no outer variables"
 
-        def fine_tuned(weights_of: WeightsOf, start: Params) -> tuple[dict[str, torch.Tensor], list[float]]:
+        def fine_tuned(
+            start: Params, at: Callable[[Loss], Loss] = lambda loss: loss
+        ) -> tuple[dict[str, torch.Tensor], list[float]]:
             return adapt(
-                lambda step, psi: self._objective(self._config.batch_size)(weights_of(psi)),
+                lambda _: at(self._objective()),
                 start,
                 lr=self.lr,
                 steps=self.steps,
@@ -219,15 +222,15 @@ class Simulation:
         if outer and self.is_outer:
             phi = detached(outer.variables)
             if self.adaptation == "outer":
-                adapted, losses = fine_tuned(outer.weights, phi)
+                adapted, losses = fine_tuned(phi, outer.loss_at)
             else:
-                moved, losses = fine_tuned(dict, theta)
+                moved, losses = fine_tuned(theta)
                 adapted = outer.fitted(moved)
             frozen = self.frozen(hessian_batch_size, outer)
             return FineTuned(phi, phi, adapted, lambda _, psi: psi, losses=tuple(losses), gamma_hint=gamma, **frozen)
         trained = self._parametrisation(theta)
         start = trained.initial(theta, self._stream)
-        adapted, losses = fine_tuned(partial(trained.weights, theta), start)
+        adapted, losses = fine_tuned(start, lambda loss: loss_at(loss, trained.weights, theta))
         frozen = self.frozen(hessian_batch_size)
         return FineTuned(theta, start, adapted, trained.weights, losses=tuple(losses), gamma_hint=gamma, **frozen)
 
@@ -242,7 +245,7 @@ class Simulation:
         Raises:
             DivergenceError: If the derivative is not finite.
         """
-        losses = [in_float32(self._objective(self._config.batch_size)) for _ in range(self.steps)]
+        losses = [self._objective("float32") for _ in range(self.steps)]
         optimizer: Any = self.optimizer
         return unrolled_hypergradient(
             outer_loss, losses, theta, lr=self.lr, steps=self.steps, optimizer=optimizer, mode=mode
@@ -250,40 +253,41 @@ class Simulation:
 
     def frozen(self, batch_size: int, outer: Trained | None = None) -> Frozen:
         """L_FT on one stratified batch, in float32, at a point as :meth:`run` returns it."""
-        batches, is_outer = self._batches(batch_size, stratified=True), self.is_outer
+        batches, own = self._batches(batch_size, stratified=True), outer if self.is_outer else None
 
         def at(loss: Loss) -> Loss:
             found = in_float32(loss)
-            return lambda point: found(outer.weights(point) if is_outer and outer else point)
+            return lambda point: found(own.weights(point) if own else point)
 
+        loss = self._loss(batches, "float32")
         weighted = zip(batches, (1.0, self._config.prior_weight), strict=False)
-        examples = [e for batch, weight in weighted for e in by_example(self._denoiser, batch, weight)]
+        examples = [e for batch, weight in weighted for e in by_example(self._loaded.denoiser, batch, weight)]
         return {
-            "loss": at(partial(self._loss, batches)),
+            "loss": own.loss_at(loss) if own else loss,
             "examples": tuple(example._replace(loss=at(example.loss)) for example in examples),
         }
 
     def _parametrisation(self, theta: Params) -> Parametrisation:
         """The variables of the simulated user's own."""
         if self.adaptation == "lora":
-            return lora(theta, self._config.lora_rank)
+            return shared(lora(theta, self._config.lora_rank))
         scope: Scope = "attention" if self.adaptation == "attention" else "full"
-        return FullRank(tuple(select(theta, scope)))
+        return shared(FullRank(tuple(select(theta, scope))))
 
-    def _objective(self, batch_size: int) -> Loss:
-        """L_FT on one batch, frozen: the same function of the weights at every call."""
-        return partial(self._loss, self._batches(batch_size))
+    def _objective(self, precision: TrainingPrecision | None = None) -> FrozenLoss:
+        """L_FT on a batch of one step."""
+        return self._loss(self._batches(self._config.batch_size), precision)
 
     def _batches(self, batch_size: int, *, stratified: bool = False) -> Batches:
         """Images of the user, then prior images if the loss has them."""
         sources = [self.images, *([self._prior] if self.loss == "prior_preserving" else [])]
         return [(s.draw_stratified if stratified else s.draw)(batch_size, self._stream) for s in sources]
 
-    def _loss(self, batches: Batches, weights: Params) -> torch.Tensor:
+    def _loss(self, batches: Batches, precision: TrainingPrecision | None) -> FrozenLoss:
         if self.loss == "denoising":
-            return denoising_loss(self._denoiser, weights, *batches)
-        batch, prior = batches
-        return prior_preserving_loss(self._denoiser, weights, batch, prior, self._config.prior_weight)
+            return frozen_loss(denoising_loss, self._loaded, batches, precision=precision)
+        weight = self._config.prior_weight
+        return frozen_loss(prior_preserving_loss, self._loaded, batches, weight, precision=precision)
 
     def __str__(self) -> str:
         """The configuration that was drawn, for messages."""

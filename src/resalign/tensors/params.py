@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 
 from resalign.lazy import torch
 
 Params = Mapping[str, "torch.Tensor"]
-_PART = 1 << 18, 1 << 26  # elements that are summed at once in float64, on the CPU and elsewhere
+_PART = 1 << 16, 1 << 26  # elements in a row, on the CPU, whose caches it fits, and elsewhere
 
 
 def zeros_like(x: Params) -> dict[str, torch.Tensor]:
@@ -27,19 +27,31 @@ def scaled(x: Params, scale: float) -> dict[str, torch.Tensor]:
 
 def dot(x: Params, y: Params) -> torch.Tensor:
     """The inner product, a scalar in float64, as are its products."""
-    pairs = ((part, other) for name in x for part, other in zip(_parts(x[name]), _parts(y[name]), strict=True))
-    return torch.stack([part.double() @ other.double() for part, other in pairs]).sum()
+    pairs = zip(_rows(x), _rows({name: y[name] for name in x}), strict=True)
+    return torch.stack([row.double() @ other.double() for row, other in pairs]).sum()
 
 
 def norm(x: Params) -> float:
     """The Euclidean norm, summed in float64."""
-    parts = [part for tensor in x.values() for part in _parts(tensor)]
-    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(parts, 2, dtype=torch.float64))))
+    sizes = [torch.linalg.vector_norm(row, dtype=torch.float64) for row in _rows(x)]
+    return float(torch.linalg.vector_norm(torch.stack(sizes)))
 
 
-def _parts(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    row, size = tensor.reshape(-1), _PART[tensor.device.type != "cpu"]
-    return row.split(size) if len(row) > size else (row,)
+def _rows(x: Params) -> Iterator[torch.Tensor]:
+    """All elements in order, in few rows, since each costs an operation, of a length that float64 has room for."""
+    together: list[torch.Tensor] = []
+    elements = 0
+    for tensor in x.values():
+        row, size = tensor.reshape(-1), _PART[tensor.device.type != "cpu"]
+        if together and elements + tensor.numel() > size:
+            yield torch.cat(together)
+            together, elements = [], 0
+        *whole, rest = row.split(size) if tensor.numel() > size else (row,)
+        yield from whole
+        together.append(rest)
+        elements += rest.numel()
+    if together:
+        yield torch.cat(together)
 
 
 def shapes_of(x: Params) -> dict[str, torch.Size]:
@@ -55,13 +67,14 @@ def stacked(x: Params) -> torch.Tensor:
     """
     if len(dtypes := {tensor.dtype for tensor in x.values()}) > 1:
         raise ValueError(f"one vector has one dtype, got {sorted(map(str, dtypes))}")
-    return torch.cat([tensor.reshape(-1) for tensor in x.values()])
+    return torch.cat([tensor if tensor.dim() == 1 else tensor.reshape(-1) for tensor in x.values()])
 
 
 def unstacked(vector: torch.Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
     """The inverse of :func:`stacked`, in its memory."""
     parts = vector.split([shape.numel() for shape in shapes.values()])
-    return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+    named = zip(shapes.items(), parts, strict=True)
+    return {name: part if len(shape) == 1 else part.view(shape) for (name, shape), part in named}
 
 
 def without_conflict(x: Params, y: Params) -> dict[str, torch.Tensor]:
@@ -88,9 +101,3 @@ def gradient(loss: torch.Tensor, x: Params) -> dict[str, torch.Tensor]:
     names = list(x)
     grads = torch.autograd.grad(loss, [x[name] for name in names], allow_unused=True)
     return {name: torch.zeros_like(x[name]) if g is None else g for name, g in zip(names, grads, strict=True)}
-
-
-def gradient_at(loss: Callable[[dict[str, torch.Tensor]], torch.Tensor], point: Params) -> dict[str, torch.Tensor]:
-    """∇L at a point."""
-    own = leaves(point)
-    return gradient(loss(own), own)

@@ -18,7 +18,6 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from resalign.bilevel.envelope import Envelope, matched
-from resalign.bilevel.hvp import Loss
 from resalign.bilevel.hypergradient import ExampleLoss, FineTuned, Hypergradient, merged_hypergradient
 from resalign.bilevel.solving import SolverConfig, solve, solver_module
 from resalign.bilevel.unrolled import Descent, forward_sensitivities, unrolled_hypergradient
@@ -26,6 +25,7 @@ from resalign.config.strict import Strict
 from resalign.lazy import torch
 from resalign.tensors.params import Params, stacked
 from resalign.tensors.steps import DivergenceError
+from resalign.tensors.tracing import Loss
 from resalign.theory.second_order import FIRST_ORDER, FIXED, MATCHED, MATCHED_DISPLACEMENT, UNROLLED
 
 FORWARD = "forward, one direction"

@@ -10,7 +10,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from resalign.bilevel.envelope import envelope_of, matched
-from resalign.bilevel.hvp import Hessian, Loss
+from resalign.bilevel.hvp import Hessian
 from resalign.bilevel.krylov import krylov_space
 from resalign.bilevel.solution import Solution
 from resalign.bilevel.solving import FAMILY, SolverConfig, solve
@@ -18,9 +18,10 @@ from resalign.bilevel.unrolled import directional_differences, unrolled_hypergra
 from resalign.config import registry
 from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.tensors.params import Params, add, gradient_at, norm, stacked
+from resalign.tensors.params import Params, add, norm, stacked
 from resalign.tensors.seeds import generator
 from resalign.tensors.steps import DivergenceError
+from resalign.tensors.tracing import Loss, gradient_at
 
 UNROLLED, FIRST_ORDER = "unrolled", "identity"
 # How γ was chosen: T·η, which a draw by SGD takes for `gamma: matched`; what one by Adam takes for it; a fixed number.

@@ -11,10 +11,11 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from resalign.bilevel.hvp import Loss, Mode, hessian_vector_product
+from resalign.bilevel.hvp import Mode, hessian_vector_product
 from resalign.lazy import torch
-from resalign.tensors.params import Params, add, dot, gradient_at, norm, scaled
+from resalign.tensors.params import Params, add, dot, norm, scaled
 from resalign.tensors.steps import DivergenceError
+from resalign.tensors.tracing import Loss, gradient_at
 
 # The losses of single examples (B,), as a function of named tensors; the same examples at every call.
 ExampleLosses = Callable[[Params], "torch.Tensor"]

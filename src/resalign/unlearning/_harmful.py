@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -16,7 +15,7 @@ from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
 from resalign.diffusion.sampling import partial_sample
 from resalign.lazy import torch
-from resalign.objectives.denoising import harmful_loss
+from resalign.objectives.denoising import frozen_loss, harmful_loss
 from resalign.objectives.erasure import erasure_loss
 from resalign.objectives.relabelling import relabelling_loss
 from resalign.tensors.params import Params
@@ -106,7 +105,7 @@ def harmful_draws(loaded: LoadedPipeline, data: UnlearningData, config: HarmfulC
 
         def denoising(_: Params, stream: torch.Generator) -> OfWeights:
             batch = data.forget.draw(batch_size, stream)
-            return partial(harmful_loss, denoiser, batch=batch, truncation=config.truncation)
+            return frozen_loss(harmful_loss, loaded, [batch], config.truncation)
 
         return denoising
     if isinstance(kind, Erasure):
@@ -128,9 +127,7 @@ def denoising_pairs(
 
     def pair(stream: torch.Generator) -> tuple[OfWeights, OfWeights]:
         batches = data.forget.draw_pair(batch_size, stream)
-        one, other = (
-            partial(harmful_loss, loaded.denoiser, batch=batch, truncation=config.truncation) for batch in batches
-        )
+        one, other = (frozen_loss(harmful_loss, loaded, [batch], config.truncation) for batch in batches)
         return one, other
 
     return pair

@@ -11,9 +11,7 @@ from resalign.bilevel.ritz import RitzPairs
 from resalign.bilevel.solution import Residual, Solution, System
 from resalign.config.strict import Strict
 from resalign.lazy import torch
-from resalign.tensors.params import Params, add, scaled, zeros_like
-
-NAMES = True  # how much an iterate grows is a mean over tensors
+from resalign.tensors.params import Params, add, scaled, unstacked, zeros_like
 
 
 class Config(Strict):
@@ -47,7 +45,8 @@ def solve(system: System, config: Config) -> Solution:
             break
         following = add(x, step)
         # (I − ωA) v = v' − g, both sides times ω
-        is_amplified = _amplification(x, add(following, system.rhs, -omega)) > (config.max_amplification or torch.inf)
+        ends = (x, add(following, system.rhs, -omega))
+        is_amplified = _amplification(*(_parts(end, system) for end in ends)) > (config.max_amplification or torch.inf)
         if is_amplified:
             break
         x = following
@@ -58,6 +57,12 @@ def solve(system: System, config: Config) -> Solution:
     if is_amplified or solution.relative_residual > 1:
         return replace(solution, state="diverged" if is_amplified else "max_steps")
     return solution
+
+
+def _parts(x: Params, system: System) -> Params:
+    """The tensors over which the release takes its mean."""
+    (row, *_) = x.values()
+    return unstacked(row, system.parts) if system.parts else x
 
 
 def _amplification(before: Params, after: Params) -> float:

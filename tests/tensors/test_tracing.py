@@ -1,0 +1,154 @@
+"""Recorded computations against the functions that they were recorded from."""
+
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+
+from resalign.tensors.params import Params
+from resalign.tensors.tracing import FrozenLoss, Traces, TracingError, gradient_at, loss_at, value_and_gradient
+
+Named = dict[str, torch.Tensor]
+
+
+def draw(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+class Counted:
+    """A function that counts how often its own code runs."""
+
+    def __init__(self, function: Callable[..., Named]) -> None:
+        self.function, self.calls = function, 0
+
+    def __call__(self, *inputs: Params) -> Named:
+        self.calls += 1
+        return self.function(*inputs)
+
+
+def mixed(x: Params, y: Params) -> Named:
+    return {"sum": (x["a"] @ y["b"]).tanh() + 1, "first": x["a"].sum(0) * 2.0}
+
+
+def test_a_computation_is_recorded_after_some_runs_and_then_replayed_on_other_numbers() -> None:
+    traces, counted = Traces(after=2), Counted(mixed)
+    for seed in range(6):
+        x, y = {"a": draw(seed, 3, 4)}, {"b": draw(seed + 9, 4, 5)}
+        found, own = traces.run("mixed", counted, x, y), mixed(x, y)
+        assert list(found) == list(own)
+        assert all(torch.equal(found[name], own[name]) for name in own)
+        assert counted.calls == min(seed + 1, 3)  # the third time to record it
+
+
+def test_other_shapes_names_and_types_are_other_computations() -> None:
+    traces, counted = Traces(after=0), Counted(lambda x: {name: tensor * 2 for name, tensor in x.items()})
+    inputs: list[Named] = [
+        {"a": draw(0, 3)},
+        {"a": draw(0, 4)},
+        {"b": draw(0, 4)},
+        {"a": draw(0, 4, dtype=torch.float64)},
+        {"a": draw(0, 2, 3)},
+        {"a": draw(0, 3, 2).T},
+    ]
+    for x in (*inputs, *inputs):
+        found = traces.run("double", counted, x)
+        assert all(torch.equal(found[name], 2 * x[name]) and found[name].dtype == x[name].dtype for name in x)
+    assert counted.calls == len(inputs)
+
+
+def test_one_tensor_that_is_given_twice_is_two_inputs() -> None:
+    traces, same = Traces(after=0), {"a": draw(0, 3)}
+    for x, y in ((same, same), ({"a": draw(1, 3)}, {"a": draw(2, 3)})):
+        found = traces.run("difference", lambda x, y: {"a": x["a"] - 2 * y["a"]}, x, y)
+        assert torch.equal(found["a"], x["a"] - 2 * y["a"])
+
+
+def test_a_constant_is_seen_as_it_is_now() -> None:
+    traces, constant = Traces(after=0), draw(0, 3)
+    x = {"a": draw(1, 3)}
+    for _ in range(2):
+        assert torch.equal(traces.run("scaled", lambda x: {"a": x["a"] * constant}, x)["a"], x["a"] * constant)
+        constant.add_(1)
+
+
+def test_a_number_that_decides_cannot_be_recorded() -> None:
+    def branching(x: Params) -> Named:
+        return {"a": x["a"] if x["a"].sum() > 0 else -x["a"]}
+
+    with pytest.raises(TracingError, match="cannot be recorded"):
+        Traces(after=0).run("branching", branching, {"a": draw(0, 3)})
+
+
+def test_a_function_that_changes_its_input_cannot_be_recorded() -> None:
+    def changing(x: Params) -> Named:
+        return {"a": x["a"].view(-1)[1:].add_(1)}
+
+    with pytest.raises(TracingError, match="add_"):
+        Traces(after=0).run("changing", changing, {"a": draw(0, 3)})
+
+
+def weighted(change: bool = False) -> Callable[[Params], tuple[Named, Callable[[Params], Named]]]:
+    """(x, v ↦ tanh(x) v): the value and a linear map."""
+
+    def linear(x: Params) -> tuple[Named, Callable[[Params], Named]]:
+        kept = x["a"].tanh()
+
+        def product(v: Params) -> Named:
+            return {"row": (kept.mul_(v["v"]) if change else kept * v["v"]).sum(0), "constant": torch.ones(2)}
+
+        return {"value": x["a"] + 0}, product
+
+    return linear
+
+
+def test_a_linear_map_is_recorded_in_two_parts() -> None:
+    traces, like = Traces(after=3), {"v": draw(0, 3, 4)}
+    for seed in range(4):
+        x = {"a": draw(seed, 3, 4)}
+        value, product = traces.linear("weighted", weighted(), like, x)
+        assert torch.equal(value["value"], x["a"])
+        for other in (7, 8, 7):
+            v = {"v": draw(other, 3, 4)}
+            assert torch.equal(product(v)["row"], (x["a"].tanh() * v["v"]).sum(0))
+            assert torch.equal(product(v)["constant"], torch.ones(2))
+
+
+def test_products_that_would_change_what_the_next_one_needs_cannot_be_recorded() -> None:
+    with pytest.raises(TracingError, match="mul_"):
+        Traces(after=0).linear("weighted", weighted(change=True), {"v": draw(0, 3, 4)}, {"a": draw(0, 3, 4)})
+
+
+def cubic(weights: Params, data: Params) -> torch.Tensor:
+    return (weights["a"] ** 3 @ data["b"]).sum() + weights["bias"].sum()
+
+
+def shifted(start: Params, variables: Params) -> Named:
+    return {"a": start["a"] + variables["v"], "bias": start["bias"]}
+
+
+def test_a_frozen_losss_gradient_is_its_own() -> None:
+    traces, point = Traces(after=1), {"a": draw(0, 2, 3), "bias": draw(1, 3), "unused": draw(2, 2)}
+    for seed in range(4):
+        data = {"b": draw(seed, 3, 2)}
+        loss = FrozenLoss(cubic, (data,), traces)
+        value, slope = value_and_gradient(loss, point)
+        assert torch.equal(value, cubic(point, data))
+        assert torch.allclose(slope["a"], 3 * point["a"] ** 2 * data["b"].sum(1))
+        assert torch.equal(slope["bias"], torch.ones(3))
+        assert torch.equal(slope["unused"], torch.zeros(2))
+        assert "unused" not in value_and_gradient(loss, point, fill=False)[1]
+        _, part = value_and_gradient(loss, point, ["bias"])
+        assert list(part) == ["bias"]
+        moved = loss_at(loss, shifted, point)
+        assert torch.equal(gradient_at(moved, {"v": torch.zeros(2, 3)})["v"], slope["a"])
+
+
+def test_losses_that_differ_in_more_than_data_share_no_recording() -> None:
+    traces, point = Traces(after=0), {"a": draw(0, 2)}
+
+    def power(exponent: int) -> Callable[[Mapping[str, torch.Tensor]], torch.Tensor]:
+        return lambda weights: (weights["a"] ** exponent).sum()
+
+    slopes = [gradient_at(FrozenLoss(power(n), (), traces), point)["a"] for n in (2, 3, 2)]
+    assert torch.equal(slopes[0], slopes[2])
+    assert torch.allclose(slopes[1], 3 * point["a"] ** 2)
