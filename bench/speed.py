@@ -1,7 +1,7 @@
 """What this repository takes beside the same work written plainly, in pairs: a step of each kind, and sampling.
 
     make bench                       a pipeline of the demo's size on one core of the CPU, 10 minutes at most
-    make bench DEVICE=cuda           one of Stable Diffusion v1.4's size at 512 pixels, on a GPU
+    make bench DEVICE=cuda           one of Stable Diffusion v1.4's size at 512 pixels, on a GPU, 8 minutes at most
 
 Weights and images are random. Each row's two contenders take turns, on equal data; a pair gives one ratio, plain over
 ours, so that above 1 ours is the faster. On a CPU it is of processor time, since a machine may have other work. Printed
@@ -11,6 +11,8 @@ of a GPU, and how far apart the two results are.
 Plain is what a reader of the paper would write with torch and diffusers, without a thought for speed: networks are
 copied, every Hessian product makes its graph anew, and images are sampled by diffusers' own pipeline. From x = 0 it
 takes K products, the first of a zero vector, where ours takes K − 1, and one more by default for the residual.
+
+A second table has our own outer step under one switch at a time: what each costs, and what it does to the result.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ ROOT = Path(__file__).resolve().parents[1]
 Params = dict[str, torch.Tensor]
 CAPTIONS = ("a red seven", "a blue two", "a white nine", "a green four")
 # The published shape of an outer step [ResAlign, Section 4.1]: J 3, K 5, one image a step; T is near its mean.
-DRAWS, PRODUCTS, GAMMA = 3, 5, 0.01
+PRODUCTS, GAMMA = 5, 0.01
+DEFAULTS = {"cpu": {"pairs": 5, "draws": 3, "images": 60}, "cuda": {"pairs": 2, "draws": 1, "images": 8}}
 ADAM = {"lr": (1e-5,), "loss": ("denoising",), "adaptation": ("full",), "optimizer": ("adam",), "batch_size": 1}
 
 
@@ -89,6 +92,7 @@ class Setting:
 
     loaded: LoadedPipeline
     images: EncodedImages
+    draws: int
     inner_steps: int
     sampled: int
     sampling_steps: int
@@ -100,28 +104,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("world", type=Path, help="folder for the pipeline and speed.json")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--pairs", type=int, help="5, or on a GPU 2")
+    parser.add_argument("--draws", type=int, help="J, of the outer step: 3, or on a GPU 1")
     parser.add_argument("--inner-steps", type=int, default=16, help="T of each simulated fine-tuning")
-    parser.add_argument("--images", type=int, default=60, help="sampled at once")
+    parser.add_argument("--images", type=int, help="sampled at once: 60, or on a GPU 8")
     arguments = parser.parse_args()
+    for name, value in DEFAULTS[arguments.device].items():
+        setattr(arguments, name, getattr(arguments, name) or value)
     torch.set_num_threads(1)
     with deterministic():
         measure(prepared(arguments), arguments)
 
 
 def measure(setting: Setting, arguments: argparse.Namespace) -> None:
-    """Prints and writes every row."""
-    rows = []
+    """Prints and writes every row and every switch."""
+    rows, contended = [], CONTENDERS
+    if arguments.device == "cuda":  # where plain steps take long, one kind; ours of the others are among the switches
+        contended = {name: both for name, both in CONTENDERS.items() if "outer step," not in name or "K 5" in name}
     print("| what | plain / ours | ours, s | plain, s | difference | ours, GiB | plain, GiB |", flush=True)
     print("|---|---|---|---|---|---|---|")
-    for name, contenders in CONTENDERS.items():
+    for name, contenders in contended.items():
         row = compared(name, *(contender(setting) for contender in contenders), arguments.pairs, arguments.device)
         memory = f"{row.ours_gib:.1f} | {row.plain_gib:.1f}"
         seconds = f"{row.ours_seconds:.2f} | {row.plain_seconds:.2f}"
         ratio = f"{row.ratio:.2f} [{row.least:.2f}, {row.most:.2f}]"
         print(f"| {name} | {ratio} | {seconds} | {row.difference:.1e} | {memory} |", flush=True)
         rows.append(asdict(row))
-    report = {"device": arguments.device, "torch": torch.__version__, "threads": 1, "rows": rows}
+    sys.path.insert(0, str(ROOT / "bench"))
+    import switches
+
+    measured = switches.measure(setting, our_outer_step, timed, arguments.device)
+    report = {"device": arguments.device, "torch": torch.__version__, "threads": 1, "draws": setting.draws}
+    report |= {"inner_steps": setting.inner_steps, "rows": rows, "switches": measured}
     (arguments.world / "speed.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
@@ -137,7 +151,7 @@ def compared(
     return Row(name, statistics.median(ratios), ratios[0], ratios[-1], *seconds, difference, *memory)
 
 
-def timed(work: Callable[[], torch.Tensor], device: str) -> tuple[float, float]:
+def timed(work: Callable[[], Any], device: str) -> tuple[float, float]:
     """Seconds, and the GPU's peak memory in GiB."""
     if device == "cpu":
         begun = time.process_time()
@@ -171,7 +185,7 @@ def prepared(arguments: argparse.Namespace) -> Setting:
     prompts = tuple(CAPTIONS[row] for row in rows.tolist())
     images = EncodedImages(latents, conditioning, rows.to(loaded.device), loaded.noise_scheduler, prompts)
     on_gpu = arguments.device == "cuda"
-    return Setting(loaded, images, arguments.inner_steps, arguments.images, 25 if on_gpu else 12, 10)
+    return Setting(loaded, images, arguments.draws, arguments.inner_steps, arguments.images, 25 if on_gpu else 12, 10)
 
 
 def write_pipeline(folder: Path) -> None:
@@ -192,7 +206,7 @@ def write_pipeline(folder: Path) -> None:
 def simulations(setting: Setting) -> list[Simulation]:
     """The J draws, which begin anew at every call."""
     config = SimulationConfig(**ADAM, steps=(setting.inner_steps,), images=len(setting.images))  # type: ignore[arg-type]
-    streams = [torch.Generator().manual_seed(draw) for draw in range(DRAWS)]
+    streams = [torch.Generator().manual_seed(draw) for draw in range(setting.draws)]
     return [Simulation(setting.loaded, setting.images, setting.images, config, s, s) for s in streams]
 
 
@@ -216,7 +230,7 @@ def our_outer_step(setting: Setting, *, residual: str = "last", mode: Mode = "ex
                 solve=lambda system: solve(system, solver),
                 mode=mode,
             )
-            total = total + flat(found.value.values()) / DRAWS
+            total = total + flat(found.value.values()) / setting.draws
         return total
 
     return work
@@ -251,7 +265,7 @@ def plain_outer_step(setting: Setting) -> Callable[[], torch.Tensor]:
                     pairing = sum((a * b).sum() for a, b in zip(first, x, strict=True))
                     product = torch.autograd.grad(pairing, weights)
                 x = [a - GAMMA * b for a, b in zip(g, product, strict=True)]
-            total = total + flat(x) / DRAWS
+            total = total + flat(x) / setting.draws
         return total
 
     return work
@@ -335,7 +349,7 @@ def flat(tensors: Any) -> torch.Tensor:
 
 
 CONTENDERS = {
-    "outer step, J 3, K 5, exact": (our_outer_step, plain_outer_step),
+    "outer step, K 5, exact": (our_outer_step, plain_outer_step),
     "outer step, exact, residual: before": (partial(our_outer_step, residual="before"), plain_outer_step),
     "outer step, finite_difference": (partial(our_outer_step, mode="finite_difference"), plain_outer_step),
     "attack, steps of 8 images": (our_attack, plain_attack),

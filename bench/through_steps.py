@@ -32,8 +32,8 @@ from resalign.diffusion.loaded_pipeline import load_pipeline
 from resalign.diffusion.parametrisation import named_weights
 from resalign.objectives.denoising import denoising_loss
 from resalign.objectives.simulation import Simulation
+from resalign.tensors.losses import Loss, gradient_at
 from resalign.tensors.params import Params, add, dot, norm
-from resalign.tensors.tracing import Loss, gradient_at
 
 OTHERS, IMAGES = 3, 16  # draws that a derivative has not seen, and concept images of each
 

@@ -23,7 +23,7 @@ from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss, harmful_loss
 from resalign.objectives.simulation import by_example
 from resalign.running.stage import parse_arguments, run_stage, running
-from resalign.tensors.tracing import Loss
+from resalign.tensors.losses import Loss
 from resalign.theory.horizon import Config as HorizonConfig
 from resalign.theory.horizon import horizon_draw
 from resalign.theory.second_order import Config, audit_draw

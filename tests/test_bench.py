@@ -13,7 +13,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
+import torch
 
 from resalign.accounting.rates import read_rates
 from resalign.analysis.frames import interval_method
@@ -55,12 +57,41 @@ def test_what_is_timed_beside_plain_code_is_the_same_work(tmp_path: Path, monkey
     speed = loaded("speed")
     with settings_put_back():
         speed.main()
-    rows = {row["name"]: row for row in json.loads((tmp_path / "speed.json").read_text())["rows"]}
+    report = json.loads((tmp_path / "speed.json").read_text())
+    rows = {row["name"]: row for row in report["rows"]}
     assert list(rows) == list(speed.CONTENDERS)
     for name, row in rows.items():
         assert row["least"] <= row["ratio"] <= row["most"], name
         # 1.4e-6 is a cosine of 1 - 1e-12; another batch of prompts may turn single pixels by 1 of 255.
         assert row["difference"] <= (0.01 if name in ("sampling", "outer step, finite_difference") else 1.4e-6), name
+    switches = {switch["name"]: switch["off"] for switch in report["switches"]}
+    same = {name: off for name, off in switches.items() if name not in ("finite_difference", "plain attention")}
+    assert {name for name, off in same.items() if abs(off) < 1e-13} == set(same)
+    assert {"nothing recorded", "memory filled", "algorithms of any order", "residual: before"} < set(same)
+    assert 0 < switches["finite_difference"] < 1e-4
+
+
+def test_a_step_is_counted_and_a_cuda_graph_is_one_launch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = loaded("counts")
+    shape = {"block_out_channels": (32,), "layers_per_block": 1, "cross_attention_dim": 768, "attention_head_dim": 8}
+    blocks = {"down_block_types": ["CrossAttnDownBlock2D"], "up_block_types": ["CrossAttnUpBlock2D"]}
+    with torch.device("meta"):
+        unet = diffusers.UNet2DConditionModel(sample_size=64, **shape, **blocks).requires_grad_(False)
+    found = {}
+    for options in ([], ["--cuda-graphs"]):
+        monkeypatch.setattr(sys, "argv", ["counts.py", *options])
+        monkeypatch.setattr(diffusers, "UNet2DConditionModel", lambda **_: unet)
+        counts.main()
+        *drawn, operations, launches, passes, _, _ = capsys.readouterr().out.splitlines()
+        found[bool(options)] = [int(line.split()[-1].replace(",", "")) for line in (operations, launches, passes)]
+    steps = [int(re.findall(r"(\d+) steps", line)[0]) * (1 + ("prior" in line)) for line in drawn]
+    # Each draw's steps, its loss after them, and one graph for all products: none is made again.
+    graphs = sum(1 + ("prior" in line) for line in drawn)
+    assert found[True][2] == found[False][2] == sum(steps) + len(drawn) + graphs
+    assert found[True][1] < found[False][1] / 10
+    assert found[False][1] < found[False][0]
 
 
 def test_the_derivative_through_every_step_is_of_the_loss_after_fine_tuning(

@@ -56,6 +56,21 @@ def test_a_step_is_along_the_mean_gradient_of_accumulated_batches(
     assert found.history("train_loss") == {1: pytest.approx(mean.item(), rel=1e-5)}  # float32
 
 
+def test_a_step_has_the_bits_of_autograds_own_accumulation(loaded: LoadedPipeline, attack_data: AttackData) -> None:
+    settings: dict[str, Any] = {"lr": 1e-2, "max_grad_norm": 0.1, "gradient_accumulation": 2}
+    config = smallest(full.Config, steps=3, batch_size=2, **settings)
+    found = attacked(full, loaded, attack_data, steps=3, batch_size=2, **settings)
+    stream, own = Run(0).generator("attack", "full"), detached(named_weights(loaded.denoiser), requires_grad=True)
+    optimizer = torch.optim.AdamW(own.values(), lr=1e-2, weight_decay=config.weight_decay)  # type: ignore[attr-defined]
+    for _ in range(3):
+        optimizer.zero_grad()
+        for _ in range(2):
+            (denoising_loss(loaded.denoiser, own, attack_data.train.draw(2, stream)) / 2).backward()
+        assert torch.nn.utils.clip_grad_norm_(own.values(), 0.1) > 0.1
+        optimizer.step()
+    assert all(torch.equal(found.denoiser[name], own[name]) for name in own)
+
+
 def test_the_released_augmentations_are_of_images_that_are_trained_on(
     loaded: LoadedPipeline, image_folder: Path
 ) -> None:

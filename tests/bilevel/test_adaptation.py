@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from resalign.bilevel.adaptation import Optimizer, adapt
+from resalign.tensors.losses import Loss
 from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
-from resalign.tensors.tracing import Loss
 from tests.nearness import assert_near
 
 from .problems import SIZE, named, quadratic, stacked, symmetric, vector

@@ -11,8 +11,8 @@ from resalign.diffusion.batches import EncodedImages, NoisyBatch
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
 from resalign.objectives.denoising import denoising_loss
+from resalign.tensors.losses import Loss
 from resalign.tensors.params import Params, add, dot, norm
-from resalign.tensors.tracing import Loss
 from tests.nearness import assert_near
 
 from .problems import SIZE, Vector, named, quadratic, stacked, symmetric, vector

@@ -12,9 +12,9 @@ from resalign.bilevel.envelope import envelope_of, matched
 from resalign.bilevel.hvp import Mode
 from resalign.bilevel.hypergradient import FineTuned, Hypergradient, exact_hypergradient, merged_hypergradient
 from resalign.bilevel.solvers import identity, richardson
+from resalign.tensors.losses import gradient_at
 from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
-from resalign.tensors.tracing import gradient_at
 from tests.nearness import assert_near
 
 from .problems import SIZE, QuadraticBilevel, Vector, central_differences, named, quadratic, symmetric, vector

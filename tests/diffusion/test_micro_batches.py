@@ -24,8 +24,8 @@ from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline
 from resalign.diffusion.micro_batches import in_parts, micro_batches
 from resalign.diffusion.parametrisation import named_weights
 from resalign.objectives.denoising import denoising_loss, harmful_loss
+from resalign.tensors.losses import Loss
 from resalign.tensors.params import Params, add, detached, gradient, norm
-from resalign.tensors.tracing import Loss
 from tests.conftest import PIXELS
 from tests.nearness import assert_near
 

@@ -7,7 +7,8 @@ import torch
 
 from resalign.tensors.cuda_graphs import Forward
 from resalign.tensors.params import Params
-from resalign.tensors.tracing import Traces, TracingError
+from resalign.tensors.recording import TracingError
+from resalign.tensors.tracing import Traces
 from tests.tensors.test_tracing import draw, mixed, weighted
 
 

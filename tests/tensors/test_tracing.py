@@ -5,8 +5,10 @@ from collections.abc import Callable, Mapping
 import pytest
 import torch
 
+from resalign.tensors.losses import FrozenLoss, gradient_at, loss_at, value_and_gradient
 from resalign.tensors.params import Params
-from resalign.tensors.tracing import FrozenLoss, Traces, TracingError, gradient_at, loss_at, value_and_gradient
+from resalign.tensors.recording import TracingError
+from resalign.tensors.tracing import Traces
 
 Named = dict[str, torch.Tensor]
 

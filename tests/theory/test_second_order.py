@@ -22,9 +22,9 @@ from resalign.bilevel.unrolled import (
     unrolled_hypergradient,
 )
 from resalign.config.strict import ConfigError
+from resalign.tensors.losses import Loss
 from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
-from resalign.tensors.tracing import Loss
 from resalign.theory.horizon import FORWARD, _apart, horizon_draw
 from resalign.theory.horizon import Config as Horizon
 from resalign.theory.second_order import UNROLLED, Config, Row, SweepRow, audit_draw, solver_config

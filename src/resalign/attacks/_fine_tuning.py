@@ -22,9 +22,9 @@ from resalign.diffusion.parametrisation import named_weights
 from resalign.diffusion.token_embedding import TokenEmbedding, token_embedding
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss, frozen_loss, loss_with
+from resalign.tensors.losses import loss_at, value_and_gradient
 from resalign.tensors.params import Params, detached
 from resalign.tensors.steps import apply_gradients
-from resalign.tensors.tracing import loss_at, value_and_gradient
 
 Loss = Callable[[Params, NoisyBatch], "torch.Tensor"]
 
@@ -106,6 +106,10 @@ class Tuning:
     streams: Mapping[str, torch.Generator] = field(default_factory=dict)
     measured: Mapping[str, float] = field(default_factory=dict)
 
+    def weights_of(self, _: Params, variables: Params) -> Params:
+        """``weights``, as a map of :func:`resalign.tensors.losses.loss_at`."""
+        return self.weights(variables)
+
 
 def all_weights(loaded: LoadedPipeline) -> dict[str, torch.Tensor]:
     """The variables of full-parameter fine-tuning: every weight of the denoiser."""
@@ -149,23 +153,6 @@ def fine_tune(
         record_heldout(step, changed)
         save(step, changed, tuning.lora(detached(variables)) if tuning.lora else None)
 
-    def by_variables(_: Params, own: Params) -> Params:
-        return tuning.weights(own)
-
-    def backpropagated(batch: NoisyBatch) -> float:
-        """Adds to the variables' gradients; without autograd where the same computation has been recorded."""
-        if tuning.loss or tuning.text_weights:
-            loss_of = tuning.loss or partial(denoising_loss, loaded.denoiser)
-            part = loss_of(tuning.weights(variables), batch) / config.gradient_accumulation
-            part.backward()
-            return part.item()
-        repeated = loss_at(frozen_loss(_share, loaded, [batch], config.gradient_accumulation), by_variables)
-        part, slope = value_and_gradient(repeated, variables, fill=False)
-        for name, own in slope.items():
-            before = variables[name].grad
-            variables[name].grad = own if before is None else before + own
-        return part.item()
-
     if config.steps:
         record_heldout(0, deployed(loaded, data.unlearned, {}))  # of the model as it is, wherever the variables start
     held: dict[str, Any] = {"variables": variables, "optimizer": optimizer, "stream": stream, **tuning.streams}
@@ -178,7 +165,7 @@ def fine_tune(
             batch = data.train.draw(config.batch_size, stream)
             if tuning.text_weights:
                 batch = embedded_with(loaded, text_weights(), batch)
-            loss += backpropagated(batch)
+            loss += _backpropagated(loaded, tuning, batch, config.gradient_accumulation)
         where = f"attack '{tuning.attack}' at step {step} (loss {loss:.4g})"
         apply_gradients(optimizer, config.max_grad_norm, what=where)
         run.history.record(step, train_loss=loss, **tuning.measured)
@@ -187,8 +174,30 @@ def fine_tune(
     keep(config.steps)
 
 
-def _share(denoiser: torch.nn.Module, weights: Params, batch: NoisyBatch, shares: float) -> torch.Tensor:
-    return denoising_loss(denoiser, weights, batch) / shares
+def _backpropagated(loaded: LoadedPipeline, tuning: Tuning, batch: NoisyBatch, batches: int) -> float:
+    """Adds a batch's share of a step to the variables' gradients, and returns that of the loss.
+
+    The denoising loss is the same computation at every step, and so does without autograd where it is recorded.
+    """
+    variables = tuning.variables
+    if tuning.loss or tuning.text_weights:
+        loss_of = tuning.loss or partial(denoising_loss, loaded.denoiser)
+        part = loss_of(tuning.weights(variables), batch) / batches
+        part.backward()
+        return part.item()
+    part, slope = value_and_gradient(
+        loss_at(frozen_loss(_share, loaded, [batch], batches), tuning.weights_of), variables, fill=False
+    )
+    for name, own in slope.items():
+        variable = variables[name]
+        if own.stride() != variable.stride():  # as autograd lays it out: its norm is a sum in this order
+            own = torch.empty_like(variable, requires_grad=False).copy_(own)
+        variable.grad = own if variable.grad is None else variable.grad + own
+    return part.item()
+
+
+def _share(denoiser: torch.nn.Module, weights: Params, batch: NoisyBatch, batches: float) -> torch.Tensor:
+    return denoising_loss(denoiser, weights, batch) / batches
 
 
 def trained_token(loaded: LoadedPipeline, data: AttackData, token: str) -> TokenEmbedding:

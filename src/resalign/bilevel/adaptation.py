@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from resalign.lazy import torch
+from resalign.tensors.losses import Loss, Rows, loss_at, value_and_gradient
 from resalign.tensors.params import Params
 from resalign.tensors.steps import DivergenceError
-from resalign.tensors.tracing import Loss, Rows, loss_at, value_and_gradient
 
 Optimizer = Literal["sgd", "adam", "adam_twice_corrected", "adamw"]
 

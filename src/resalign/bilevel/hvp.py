@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Literal
 
 from resalign.lazy import torch
+from resalign.tensors.losses import FrozenLoss, Loss, value_and_gradient
 from resalign.tensors.params import Params, add, leaves, norm
-from resalign.tensors.tracing import FrozenLoss, Loss, Product, value_and_gradient
+from resalign.tensors.recording import Product
 
 Mode = Literal["exact", "finite_difference"]
 

@@ -11,8 +11,8 @@ from resalign.bilevel.envelope import Envelope, envelope_of
 from resalign.bilevel.hvp import Hessian, Mode, hessian_vector_product
 from resalign.bilevel.solution import Example, Solution, System
 from resalign.lazy import torch
+from resalign.tensors.losses import Loss, Rows, gradient_at, loss_at, loss_at_both
 from resalign.tensors.params import Params, add, gradient, leaves, norm
-from resalign.tensors.tracing import Loss, Rows, gradient_at, loss_at, loss_at_both
 
 Gamma = float | Callable[[Envelope], float]
 Solve = Callable[[System], Solution]

@@ -9,9 +9,9 @@ from typing import Literal
 from resalign.bilevel.adaptation import adapt
 from resalign.bilevel.hvp import Hessian, Mode, hessian_vector_product
 from resalign.lazy import torch
+from resalign.tensors.losses import Loss, gradient_at
 from resalign.tensors.params import Params, add, detached, dot, norm, scaled, zeros_like
 from resalign.tensors.steps import DivergenceError
-from resalign.tensors.tracing import Loss, gradient_at
 
 Descent = Literal["sgd", "adam"]
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8  # Adam's in PyTorch

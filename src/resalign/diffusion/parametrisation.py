@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
 from resalign.lazy import torch
+from resalign.tensors.losses import Loss, loss_at
 from resalign.tensors.params import Params, detached, gradient, zeros_like
-from resalign.tensors.tracing import Loss, loss_at
 
 P = TypeVar("P")
 Scope = Literal["full", "attention", "cross_attention", "cross_attention_kv", "not_cross_attention", "noxattn"]

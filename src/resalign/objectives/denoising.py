@@ -12,8 +12,8 @@ from resalign.diffusion.micro_batches import micro_batch_size, micro_batches
 from resalign.diffusion.precision import current_precision, training_precision
 from resalign.diffusion.prediction import predict
 from resalign.lazy import torch
+from resalign.tensors.losses import FrozenLoss
 from resalign.tensors.params import Params
-from resalign.tensors.tracing import FrozenLoss
 
 
 def per_example_error(denoiser: torch.nn.Module, weights: Params, batch: NoisyBatch) -> torch.Tensor:

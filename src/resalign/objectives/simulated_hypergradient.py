@@ -19,8 +19,8 @@ from resalign.config.strict import Strict
 from resalign.diffusion.parametrisation import Trained
 from resalign.lazy import torch
 from resalign.objectives.simulation import Simulation, SimulationConfig
+from resalign.tensors.losses import Loss
 from resalign.tensors.params import Params, norm
-from resalign.tensors.tracing import Loss
 
 
 class HypergradientConfig(Strict):

@@ -21,8 +21,8 @@ from resalign.diffusion.parametrisation import FullRank, Parametrisation, Scope,
 from resalign.diffusion.precision import in_float32
 from resalign.lazy import torch
 from resalign.objectives.denoising import denoising_loss, frozen_loss, prior_preserving_loss
+from resalign.tensors.losses import FrozenLoss, Loss, loss_at
 from resalign.tensors.params import Params, detached
-from resalign.tensors.tracing import FrozenLoss, Loss, loss_at
 
 T = TypeVar("T")
 Batches = Sequence[NoisyBatch]

@@ -60,7 +60,7 @@ def hand_over() -> None:
     Called at the start of a script. Signals go on to the fork, and it is killed if this process is.
     """
     prefix, _, address = os.environ.pop(VARIABLE, "").rpartition(os.pathsep)
-    if prefix != sys.prefix:
+    if prefix != os.path.realpath(sys.prefix):
         return
     call = {"argv": sys.argv, "path": sys.path, "folder": os.getcwd(), "environment": dict(os.environ)}
     with socket.socket(socket.AF_UNIX) as connection:
@@ -103,7 +103,7 @@ def stage_server() -> Iterator[dict[str, str]]:
         )
         listener.close()
         try:
-            yield {**os.environ, VARIABLE: f"{sys.prefix}{os.pathsep}{address}"}
+            yield {**os.environ, VARIABLE: f"{os.path.realpath(sys.prefix)}{os.pathsep}{address}"}
         finally:
             server.kill()
             server.communicate()

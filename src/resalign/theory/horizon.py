@@ -23,9 +23,9 @@ from resalign.bilevel.solving import SolverConfig, solve, solver_module
 from resalign.bilevel.unrolled import Descent, forward_sensitivities, unrolled_hypergradient
 from resalign.config.strict import Strict
 from resalign.lazy import torch
+from resalign.tensors.losses import Loss
 from resalign.tensors.params import Params, stacked
 from resalign.tensors.steps import DivergenceError
-from resalign.tensors.tracing import Loss
 from resalign.theory.second_order import FIRST_ORDER, FIXED, MATCHED, MATCHED_DISPLACEMENT, UNROLLED
 
 FORWARD = "forward, one direction"

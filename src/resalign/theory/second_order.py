@@ -18,10 +18,10 @@ from resalign.bilevel.unrolled import directional_differences, unrolled_hypergra
 from resalign.config import registry
 from resalign.config.strict import Strict
 from resalign.lazy import torch
+from resalign.tensors.losses import Loss, gradient_at
 from resalign.tensors.params import Params, add, norm, stacked
 from resalign.tensors.seeds import generator
 from resalign.tensors.steps import DivergenceError
-from resalign.tensors.tracing import Loss, gradient_at
 
 UNROLLED, FIRST_ORDER = "unrolled", "identity"
 # How γ was chosen: T·η, which a draw by SGD takes for `gamma: matched`; what one by Adam takes for it; a fixed number.

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from resalign.bilevel.hvp import Mode, hessian_vector_product
 from resalign.lazy import torch
+from resalign.tensors.losses import Loss, gradient_at
 from resalign.tensors.params import Params, add, dot, norm, scaled
 from resalign.tensors.steps import DivergenceError
-from resalign.tensors.tracing import Loss, gradient_at
 
 # The losses of single examples (B,), as a function of named tensors; the same examples at every call.
 ExampleLosses = Callable[[Params], "torch.Tensor"]

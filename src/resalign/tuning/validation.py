@@ -18,9 +18,9 @@ from resalign.lazy import torch
 from resalign.objectives.distillation import distillation_loss
 from resalign.objectives.simulated_hypergradient import HypergradientConfig, simulated_hypergradient
 from resalign.objectives.simulation import Simulation, UsersSimulation
+from resalign.tensors.losses import gradient_at
 from resalign.tensors.params import Params, add, detached, scaled, zeros_like
 from resalign.tensors.steps import DivergenceError
-from resalign.tensors.tracing import gradient_at
 from resalign.unlearning._harmful import HarmfulConfig, HarmfulLoss, OfWeights, Relabelling, harmful_draws
 
 
