@@ -1,6 +1,7 @@
 """One thread, no network, and a tiny randomly initialised pipeline with the data to train it on."""
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from resalign.data.prompts import Prompt, write_prompts
 from resalign.diffusion.batches import EncodedImages, encode
 from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline
 from resalign.lazy import torch
+from resalign.tensors.tracing import Traces
 from tests.pipelines import PIXELS, write_pipeline
 
 # Of variables that the user has set for other work: a mirror, a token, a profile, the repository of a git hook.
@@ -51,8 +53,8 @@ def pipeline_folder(pipeline_kind: str, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def loaded(pipeline_folder: Path) -> LoadedPipeline:
-    """The tiny pipeline, loaded; shared, and so never to be changed."""
-    return load_pipeline(pipeline_folder)
+    """The tiny pipeline, loaded; shared, and so never to be changed, nor its computations to be recorded."""
+    return replace(load_pipeline(pipeline_folder), traces=Traces(after=sys.maxsize))
 
 
 def write_captioned_images(folder: Path, captions: Sequence[str], *, pixels: int = PIXELS, seed: int = 0) -> Path:

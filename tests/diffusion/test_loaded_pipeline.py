@@ -1,12 +1,14 @@
 """Loading a pipeline folder; its forward process for training; weight files put into it."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from resalign.diffusion.conditioning import concatenate
 from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline, trainable_tensors
-from resalign.tensors.weights import save_weights
+from resalign.tensors.weights import WeightsError, save_weights
 from tests.nearness import assert_near
 
 
@@ -27,6 +29,13 @@ def test_models_are_frozen_and_in_evaluation_mode(loaded: LoadedPipeline) -> Non
     for part in (loaded.denoiser, loaded.pipeline.vae, loaded.pipeline.text_encoder):
         assert not part.training
         assert not any(parameter.requires_grad for parameter in part.parameters())
+
+
+def test_two_names_of_one_weight_are_refused(pipeline_folder: Path) -> None:
+    own = load_pipeline(pipeline_folder)
+    own.denoiser.conv_in.bias = own.denoiser.time_embedding.linear_1.bias
+    with pytest.raises(WeightsError, match=r"time_embedding\.linear_1\.bias and conv_in\.bias are one weight"):
+        replace(own)
 
 
 def test_prompts_are_embedded_one_by_one(loaded: LoadedPipeline) -> None:

@@ -41,6 +41,13 @@ class LoadedPipeline:
     noise_scheduler: diffusers.SchedulerMixin
     traces: Traces = field(default_factory=Traces, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        """Raises WeightsError if two names of the denoiser are one weight: training would part them."""
+        by_id: dict[int, str] = {}
+        for name, weight in self.denoiser.named_parameters(remove_duplicate=False):
+            if (other := by_id.setdefault(id(weight), name)) != name:
+                raise WeightsError(f"the denoiser's {name} and {other} are one weight, and cannot be trained apart")
+
     @property
     def architecture(self) -> Architecture:
         """The family of the pipeline."""

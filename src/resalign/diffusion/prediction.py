@@ -28,7 +28,9 @@ def predict(denoiser: torch.nn.Module, weights: Params, batch: NoisyBatch) -> to
         by_name = dict(zip(conditioning.added, added, strict=True))
         arguments, named = _arguments(denoiser, noisy_latents, timesteps, encoder_hidden_states, by_name)
         with in_precision(noisy_latents.device.type):
-            prediction: torch.Tensor = torch.func.functional_call(denoiser, own, arguments, named).sample
+            # No search for tied weights, a tenth of a small network's pass: LoadedPipeline has none.
+            call_with = torch.func.functional_call
+            prediction: torch.Tensor = call_with(denoiser, own, arguments, named, tie_weights=False).sample
         return prediction.to(noisy_latents.dtype)
 
     return in_parts(call, examples, tuple(weights.values()))
