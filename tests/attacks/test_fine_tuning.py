@@ -20,9 +20,11 @@ from resalign.diffusion.parametrisation import named_weights
 from resalign.library.training import run_attack
 from resalign.objectives.denoising import denoising_loss
 from resalign.tensors.params import add, detached, gradient, norm, scaled
+from resalign.tensors.tracing import Traces
 from tests.example_config import smallest
 from tests.nearness import differing
 from tests.stopping import stopped_after_a_step
+from tests.tensors.test_cuda_graphs import on_the_cpu
 from tests.weight_names import of_denoiser
 
 from .recorded import attacked
@@ -56,10 +58,16 @@ def test_a_step_is_along_the_mean_gradient_of_accumulated_batches(
     assert found.history("train_loss") == {1: pytest.approx(mean.item(), rel=1e-5)}  # float32
 
 
-def test_a_step_has_the_bits_of_autograds_own_accumulation(loaded: LoadedPipeline, attack_data: AttackData) -> None:
+@pytest.mark.parametrize(
+    "traces", [None, Traces(after=0), Traces(after=0, capture=on_the_cpu)], ids=["run", "replayed", "captured"]
+)
+def test_a_step_has_the_bits_of_autograds_own_accumulation(
+    loaded: LoadedPipeline, attack_data: AttackData, traces: Traces | None
+) -> None:
     settings: dict[str, Any] = {"lr": 1e-2, "max_grad_norm": 0.1, "gradient_accumulation": 2}
     config = smallest(full.Config, steps=3, batch_size=2, **settings)
-    found = attacked(full, loaded, attack_data, steps=3, batch_size=2, **settings)
+    attacked_one = replace(loaded, traces=traces) if traces else loaded
+    found = attacked(full, attacked_one, attack_data, steps=3, batch_size=2, **settings)
     stream, own = Run(0).generator("attack", "full"), detached(named_weights(loaded.denoiser), requires_grad=True)
     optimizer = torch.optim.AdamW(own.values(), lr=1e-2, weight_decay=config.weight_decay)  # type: ignore[attr-defined]
     for _ in range(3):

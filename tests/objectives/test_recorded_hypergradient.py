@@ -50,6 +50,7 @@ def recorded(
     traces = Traces(after=0, capture=capture)
     found = hypergradients(replace(loaded, traces=traces), images, **settings)
     assert all(entry.recording for entries in traces._known.values() for entry in entries)
+    assert "harmful_loss" in str([*traces._known])
     return found
 
 

@@ -188,11 +188,14 @@ def _backpropagated(loaded: LoadedPipeline, tuning: Tuning, batch: NoisyBatch, b
     part, slope = value_and_gradient(
         loss_at(frozen_loss(_share, loaded, [batch], batches), tuning.weights_of), variables, fill=False
     )
-    for name, own in slope.items():
-        variable = variables[name]
-        if own.stride() != variable.stride():  # as autograd lays it out: its norm is a sum in this order
-            own = torch.empty_like(variable, requires_grad=False).copy_(own)
-        variable.grad = own if variable.grad is None else variable.grad + own
+    for name in [*slope]:
+        variable, own = variables[name], slope.pop(name)
+        if variable.grad is not None:
+            variable.grad.add_(own)
+        elif own.stride() == variable.stride():
+            variable.grad = own
+        else:  # as autograd lays it out: its norm is a sum in this order
+            variable.grad = torch.empty_like(variable, requires_grad=False).copy_(own)
     return part.item()
 
 

@@ -59,8 +59,9 @@ def adapt(
             raise DivergenceError(
                 f"simulated fine-tuning diverged at step {step} with {optimizer}, lr {lr}: loss {losses[-1]}"
             )
-        row.grad = slope["variables"]
+        row.grad = slope.pop("variables")
         descent.step()
+        row.grad = None  # before there is another one
     if state is not None:
         state.update(descent.state_dict())
     if not torch.isfinite(row).all():

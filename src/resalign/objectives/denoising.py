@@ -28,7 +28,9 @@ def denoising_loss(denoiser: torch.nn.Module, weights: Params, batch: NoisyBatch
 
 @dataclass(frozen=True)
 class OnBatches:
-    """A loss of weights and batches, with all that it depends on but tensors, so that equal ones compute the same.
+    """A loss of weights and batches, with its settings, so that equal ones compute the same.
+
+    Torch's global settings, as the attention kernel, are not among them: a recording keeps those of its first run.
 
     Attributes:
         loss: (denoiser, weights, *batches, *settings) → scalar; a function of a module.

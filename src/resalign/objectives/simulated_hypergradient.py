@@ -155,9 +155,7 @@ def simulated_hypergradient(
     is_merged = config.mapping == "merged" or simulation.adaptation == "full" or simulation.is_outer
     hypergradient = merged_hypergradient if is_merged else exact_hypergradient
     gamma, mode, rejects = _gamma(config, tuned), config.hessian_products, config.on_divergence == "reject"
-
-    def loss(point: Params) -> torch.Tensor:
-        return outer_loss(outer.weights(point) if simulation.is_outer and outer else point)
+    loss = outer.loss_at(outer_loss) if simulation.is_outer and outer else outer_loss
 
     def estimated(solver: SolverConfig) -> Hypergradient:
         nonlocal tuned

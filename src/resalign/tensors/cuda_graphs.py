@@ -15,8 +15,11 @@ def cuda_graph(forward: Forward, inputs: Sequence[torch.Tensor]) -> tuple[Callab
     """A CUDA graph of ``forward(*inputs)``, whose first replay is held against the function to the bit.
 
     Raises:
-        RuntimeError: If they differ, or an operation cannot be captured.
+        RuntimeError: If they differ, an operation cannot be captured, or an input is not on the GPU: its number would
+            be captured, too.
     """
+    if elsewhere := {tensor.device.type for tensor in inputs} - {"cuda"}:
+        raise RuntimeError(f"a CUDA graph has its inputs on the GPU, got one on {elsewhere.pop()}")
     before = torch.cuda.Stream()  # libraries set themselves up in a first run, which must not be in the graph
     before.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(before):
@@ -27,7 +30,8 @@ def cuda_graph(forward: Forward, inputs: Sequence[torch.Tensor]) -> tuple[Callab
         outputs = forward(*inputs)
     graph.replay()
     if not all(
-        torch.equal(found, own) or bool(own.isnan().any()) for found, own in zip(outputs, expected, strict=True)
+        torch.equal(found.isnan(), own.isnan()) and torch.equal(found.nan_to_num(), own.nan_to_num())
+        for found, own in zip(outputs, expected, strict=True)
     ):
         raise RuntimeError("a CUDA graph does not repeat the computation that it was captured from")
     return graph.replay, outputs
@@ -54,7 +58,8 @@ class Captured:
         if not self.replays:
             self._inputs = [*tensors[:shared], *(tensor.detach().clone() for tensor in tensors[shared:])]
             self._again, self._outputs = self._capture(self._forward, self._inputs)
-        torch._foreach_copy_(self._inputs[shared:], list(tensors[shared:]))
+        with torch.no_grad():
+            torch._foreach_copy_(self._inputs[shared:], list(tensors[shared:]))
         self._again()
         self.replays += 1
         return self._outputs

@@ -108,7 +108,7 @@ def _operations(function: Callable[..., list[torch.Tensor]], tensors: Sequence[t
     try:
         graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*(x.detach() for x in tensors))
     except RuntimeError as error:
-        raise TracingError(f"a computation cannot be recorded, as one that depends on a number: {error}") from error
+        raise TracingError(f"torch cannot record it, as where a number decides what is computed: {error}") from error
     for node in list(graph.graph.nodes):
         if node.target in (torch.ops.aten.alias.default, torch.ops.aten.detach.default):
             node.replace_all_uses_with(node.args[0])
@@ -118,17 +118,23 @@ def _operations(function: Callable[..., list[torch.Tensor]], tensors: Sequence[t
 
 
 def _parted(graph: torch.fx.GraphModule, *, values: int, vectors: int) -> tuple[torch.fx.GraphModule, ...]:
-    """Splits a linear map's graph into what does not depend on the vector, its last inputs, and what does."""
+    """Splits a linear map's graph into what its value needs, and the rest, which a product does anew.
+
+    What a product needs besides does not depend on the vector, either; but to keep it would undo what recomputes
+    activations to save memory.
+    """
     nodes = list(graph.graph.nodes)
     inputs, (output,) = [n for n in nodes if n.op == "placeholder"], nodes[-1].args
-    dependent = set(inputs[-vectors:])
-    for node in nodes[:-1]:
-        if dependent.intersection(node.all_input_nodes):
-            dependent.add(node)
-    second = [node for node in nodes[:-1] if node in dependent]
-    before = [node for node in nodes[:-1] if node not in dependent]
+    first, vector = set(output[:values]), set(inputs[-vectors:])
+    for node in reversed(nodes):
+        if node in first:
+            first.update(node.all_input_nodes)
+    first.update(set(inputs) - vector)
+    first.update(n for n in nodes if n.target is operator.getitem and n.args[0] in first)  # tensors of several
+    before = [node for node in nodes[:-1] if node in first]
+    second = [node for node in nodes[:-1] if node not in first]
     products = output[values:]
-    wanted = {n for node in second for n in node.all_input_nodes} | {n for n in products if n}
+    wanted = {n for node in second for n in node.all_input_nodes} | set(products)
     kept = [node for node in before if node in wanted]
     _check_unchanged(graph, [*inputs, *before], second)
     return (

@@ -1,20 +1,30 @@
 """Computations that repeat with other numbers: recorded once as a list of tensor operations, and replayed.
 
 A replay runs the operations of the first run on the same kernels in the same order, so that its bits are the same. What
-it leaves out is the work between them: the modules' Python, autograd's bookkeeping, views of views.
+it leaves out is the work between them: the modules' Python, autograd's bookkeeping, chains of views.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from resalign.tensors.cuda_graphs import Capture, cuda_graph
 from resalign.tensors.params import Params
-from resalign.tensors.recording import Named, Product, Recording, form_of, recorded, recorded_linear, tensors_of
+from resalign.tensors.recording import (
+    Named,
+    Product,
+    Recording,
+    TracingError,
+    form_of,
+    recorded,
+    recorded_linear,
+    tensors_of,
+)
 
-# Recording costs about as much time as this many runs save.
+# Recording costs about as much time as so many runs save: 1 s, and 4 ms [dev/LOG.md, 2026-12-01].
 WORTHWHILE = 200
 
 
@@ -36,11 +46,10 @@ class Traces:
             inputs: Its inputs; those that need a gradient become leaves within ``function``.
 
         Raises:
-            TracingError: If the function changes an input.
+            TracingError: If it cannot be captured. What cannot be recorded runs on as it is, which is logged.
         """
         known = self._computation(what, inputs)
-        if self._is_due(known):
-            known.recording = recorded(function, inputs, self._capture)
+        self._record(known, lambda: recorded(function, inputs, self._capture))
         return known.recording(tensors_of(inputs)) if known.recording else function(*inputs)
 
     def linear(
@@ -55,11 +64,10 @@ class Traces:
             inputs: As for :meth:`run`.
 
         Raises:
-            TracingError: If a product changes what the next one needs.
+            TracingError: If it cannot be captured, or a product is asked for when the map was taken at another point.
         """
         known = self._computation(what, [vector, *inputs])
-        if self._is_due(known):
-            known.recording = recorded_linear(function, inputs, vector, self._capture)
+        self._record(known, lambda: recorded_linear(function, inputs, vector, self._capture))
         if known.recording:
             return known.recording.linear(tensors_of(inputs))
         value, product = function(*inputs)
@@ -71,7 +79,7 @@ class Traces:
         return value, counted
 
     def _computation(self, what: Hashable, inputs: Sequence[Params]) -> _Computation:
-        """The one with these shapes, found by comparison: to hash hundreds of shapes takes longer."""
+        """The one with these shapes, found by comparison: hashing hundreds of shapes is slower."""
         form = [*map(form_of, inputs)]
         candidates = self._known.setdefault(what, [])
         found = next((known for known in candidates if known.form == form), None)
@@ -79,9 +87,18 @@ class Traces:
             candidates.append(found := _Computation(form))
         return found
 
-    def _is_due(self, known: _Computation) -> bool:
+    def _record(self, known: _Computation, record: Callable[[], Recording]) -> None:
+        """Counts a run, and records the computation if it is time and not known to be impossible."""
         known.runs += 1
-        return known.runs > self._after and known.recording is None
+        if known.runs <= self._after or known.recording or known.is_refused:
+            return
+        try:
+            known.recording = record()
+        except TracingError as error:
+            if self._capture:
+                raise
+            known.is_refused = True
+            logging.getLogger(__name__).warning("a repeated computation runs on unrecorded, slower: %s", error)
 
 
 def captured() -> Traces:
@@ -96,3 +113,4 @@ class _Computation:
     form: list[Any]
     runs: int = 0
     recording: Recording | None = None
+    is_refused: bool = False
