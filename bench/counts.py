@@ -101,7 +101,7 @@ def main() -> None:
     counted, images = Counted(), image_set()
     loaded = model(tuple(arguments.channels), counted if arguments.cuda_graphs else None)
     # Meta tensors have no autocast, which is off here in any case.
-    with mock.patch("torch.autocast", return_value=contextlib.nullcontext()), counted:
+    with mock.patch("resalign.diffusion.precision.torch.autocast", return_value=contextlib.nullcontext()), counted:
         if hasattr(loaded, "traces"):
             step(loaded, images, arguments.seed)
         counted.totals.clear()

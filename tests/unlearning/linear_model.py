@@ -10,6 +10,7 @@ from resalign.config.concept import ConceptPrompts
 from resalign.contracts import Run, UnlearningData
 from resalign.diffusion.batches import EncodedImages, NoisyBatch
 from resalign.diffusion.conditioning import Conditioning
+from resalign.tensors.tracing import Traces
 from tests.pipelines import SCHEDULE
 
 CHANNELS = 4
@@ -37,7 +38,7 @@ def linear_pipeline() -> Any:
     """What a method asks of a pipeline, of the linear denoiser."""
     architecture = SimpleNamespace(name="stable_diffusion", denoiser="unet")
     named = lambda weights: {f"unet.{name}": tensor for name, tensor in weights.items()}  # noqa: E731
-    return SimpleNamespace(denoiser=LinearDenoiser(), architecture=architecture, named=named)
+    return SimpleNamespace(denoiser=LinearDenoiser(), architecture=architecture, named=named, traces=Traces())
 
 
 def images(name: str) -> EncodedImages:

@@ -25,7 +25,7 @@ class Recording:
     """A computation from tensors to named tensors, of a linear map in two parts.
 
     Attributes:
-        replay: Of a linear map what does not depend on the vector: its value, then what products need.
+        replay: Of a linear map its value, then what products need of the way there.
         names: Of the value's tensors.
         product: Of a linear map: what products need, then a vector, to a product.
         rows: Names of the product's tensors.
