@@ -50,7 +50,7 @@ from resalign.digits.autoencoder import untrained
 from resalign.digits.generator import networks, sampling_scheduler
 from resalign.digits.tokenizer import clip_tokenizer
 from resalign.library.weights import deterministic
-from resalign.objectives.denoising import frozen_loss, harmful_loss
+from resalign.objectives.denoising import harmful_loss, repeated_loss
 from resalign.objectives.simulation import Simulation, SimulationConfig
 from resalign.tensors.tracing import Traces
 
@@ -224,7 +224,7 @@ def our_outer_step(setting: Setting, *, residual: str = "last", mode: Mode = "ex
         total = torch.zeros(())
         for simulated in simulations(setting):
             found = merged_hypergradient(
-                frozen_loss(harmful_loss, setting.loaded, [batch]),
+                repeated_loss(harmful_loss, setting.loaded, [batch]),
                 simulated.run(theta, hessian_batch_size=1),
                 gamma=GAMMA,
                 solve=lambda system: solve(system, solver),

@@ -13,7 +13,7 @@ from resalign.diffusion.loaded_pipeline import LoadedPipeline, load_pipeline
 from resalign.diffusion.micro_batches import micro_batches
 from resalign.diffusion.parametrisation import named_weights
 from resalign.diffusion.precision import training_precision
-from resalign.objectives.denoising import frozen_loss, harmful_loss
+from resalign.objectives.denoising import harmful_loss, repeated_loss
 from resalign.objectives.simulated_hypergradient import HypergradientConfig, simulated_hypergradient
 from resalign.objectives.simulation import Simulation
 from resalign.tensors.cuda_graphs import Capture
@@ -38,7 +38,7 @@ def hypergradients(loaded: LoadedPipeline, images: EncodedImages, **settings: An
     stream, theta, found = Run(3).generator("test"), named_weights(loaded.denoiser), []
     for _ in range(2):
         user = Simulation(loaded, images, images, config.simulation, stream, stream)
-        outer = frozen_loss(harmful_loss, loaded, [images.draw(2, stream)], None)
+        outer = repeated_loss(harmful_loss, loaded, [images.draw(2, stream)], None)
         found.append(simulated_hypergradient(config, user, theta, outer, where="test"))
     return found
 

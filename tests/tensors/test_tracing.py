@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import torch
 
-from resalign.tensors.losses import FrozenLoss, gradient_at, loss_at, value_and_gradient
+from resalign.tensors.losses import RepeatedLoss, gradient_at, loss_at, value_and_gradient
 from resalign.tensors.params import Params
 from resalign.tensors.recording import TracingError, recorded, recorded_linear
 from resalign.tensors.tracing import Traces
@@ -121,6 +121,17 @@ def test_a_linear_map_is_recorded_in_two_parts() -> None:
             assert torch.equal(product(v)["constant"], torch.ones(2))
 
 
+def test_a_product_that_reads_what_the_value_changes_later_cannot_be_recorded() -> None:
+    def linear(x: Params) -> tuple[Named, Callable[[Params], Named]]:
+        changed = x["a"].tanh()
+        early = changed * 2  # of a product alone, so that it would come after the change
+        changed.add_(1)
+        return {"value": changed * 1}, lambda v: {"row": early * v["v"]}
+
+    with pytest.raises(TracingError, match="as it was before"):
+        recorded_linear(linear, [{"a": draw(0, 3)}], {"v": draw(1, 3)}, None)
+
+
 def test_what_the_value_does_not_need_is_computed_by_each_product_and_not_kept() -> None:
     x = draw(0, 3, 4)
     recording = recorded_linear(weighted(), [{"a": x}], {"v": draw(1, 3, 4)}, None)
@@ -143,11 +154,11 @@ def shifted(start: Params, variables: Params) -> Named:
     return {"a": start["a"] + variables["v"], "bias": start["bias"]}
 
 
-def test_a_frozen_losss_gradient_is_its_own() -> None:
+def test_a_repeated_loss_that_repeats_has_its_own_gradient() -> None:
     traces, point = Traces(after=1), {"a": draw(0, 2, 3), "bias": draw(1, 3), "unused": draw(2, 2)}
     for seed in range(4):
         data = {"b": draw(seed, 3, 2)}
-        loss = FrozenLoss(cubic, (data,), traces)
+        loss = RepeatedLoss(cubic, (data,), traces)
         value, slope = value_and_gradient(loss, point)
         assert torch.equal(value, cubic(point, data))
         assert torch.allclose(slope["a"], 3 * point["a"] ** 2 * data["b"].sum(1))
@@ -166,6 +177,6 @@ def test_losses_that_differ_in_more_than_data_share_no_recording() -> None:
     def power(exponent: int) -> Callable[[Mapping[str, torch.Tensor]], torch.Tensor]:
         return lambda weights: (weights["a"] ** exponent).sum()
 
-    slopes = [gradient_at(FrozenLoss(power(n), (), traces), point)["a"] for n in (2, 3, 2)]
+    slopes = [gradient_at(RepeatedLoss(power(n), (), traces), point)["a"] for n in (2, 3, 2)]
     assert torch.equal(slopes[0], slopes[2])
     assert torch.allclose(slopes[1], 3 * point["a"] ** 2)

@@ -21,7 +21,7 @@ from resalign.diffusion.lora_files import Lora
 from resalign.diffusion.parametrisation import named_weights
 from resalign.diffusion.token_embedding import TokenEmbedding, token_embedding
 from resalign.lazy import torch
-from resalign.objectives.denoising import denoising_loss, frozen_loss, loss_with
+from resalign.objectives.denoising import denoising_loss, loss_with, repeated_loss
 from resalign.tensors.losses import loss_at, value_and_gradient
 from resalign.tensors.params import Params, detached
 from resalign.tensors.steps import apply_gradients
@@ -186,7 +186,7 @@ def _backpropagated(loaded: LoadedPipeline, tuning: Tuning, batch: NoisyBatch, b
         part.backward()
         return part.item()
     part, slope = value_and_gradient(
-        loss_at(frozen_loss(_share, loaded, [batch], batches), tuning.weights_of), variables, fill=False
+        loss_at(repeated_loss(_share, loaded, [batch], batches), tuning.weights_of), variables, fill=False
     )
     for name in [*slope]:
         variable, own = variables[name], slope.pop(name)

@@ -42,7 +42,8 @@ def adapt(
         DivergenceError: If a loss or the adapted variables are not finite.
     """
     rows = Rows.of(variables=variables)
-    (row,) = (point := rows.row("variables", variables)).values()
+    point = rows.row("variables", variables)
+    row = point["variables"]
     kinds: dict[str, Any] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
     descent = kinds.get(optimizer, torch.optim.Adam)([row], lr=lr)
     if state:

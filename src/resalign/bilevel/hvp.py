@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 from resalign.lazy import torch
-from resalign.tensors.losses import FrozenLoss, Loss, value_and_gradient
+from resalign.tensors.losses import Loss, RepeatedLoss, value_and_gradient
 from resalign.tensors.params import Params, add, leaves, norm
 from resalign.tensors.recording import Product
 
@@ -56,7 +56,7 @@ class Hessian:
     def _linearised(self) -> tuple[dict[str, torch.Tensor], Product]:
         """The gradient by ``variables``, and exact products."""
         loss, variables, rows = self._loss, self._variables, self._rows
-        if not isinstance(loss, FrozenLoss):
+        if not isinstance(loss, RepeatedLoss):
             return _linearised(loss, self._point, variables, rows)
 
         def linearised(point: Params, *data: Params) -> tuple[dict[str, torch.Tensor], Product]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from resalign.bilevel.solution import Product, System
+from resalign.bilevel.solution import System
 from resalign.lazy import torch
 from resalign.tensors.params import Params, norm, shapes_of, stacked, unstacked
+from resalign.tensors.recording import Product
 
 _NAME = "krylov"
 

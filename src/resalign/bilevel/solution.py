@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 
 from resalign.lazy import torch
 from resalign.tensors.params import Params, add, norm
+from resalign.tensors.recording import Product
 from resalign.tensors.steps import DivergenceError
 
-Product = Callable[[Mapping[str, "torch.Tensor"]], dict[str, "torch.Tensor"]]
 State = Literal["first_order", "converged", "max_steps", "diverged"]
 UNSEEN = (math.nan, math.nan)  # extreme Ritz values of a solver whose products say nothing of them
 

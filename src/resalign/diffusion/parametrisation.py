@@ -140,7 +140,7 @@ def lora(weights: Params, rank: int, *, down_std: float | None = None, up_std: f
 
 
 @functools.lru_cache(16)
-def shared(parametrisation: P) -> P:
+def interned(parametrisation: P) -> P:
     """One object for all that are equal, so that its methods are equal, too."""
     return parametrisation
 

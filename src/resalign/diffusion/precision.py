@@ -9,9 +9,9 @@ from contextvars import ContextVar
 
 from resalign.config.precision import TrainingPrecision
 from resalign.lazy import torch
+from resalign.tensors.losses import Loss
 from resalign.tensors.params import Params
 
-Loss = Callable[[Params], "torch.Tensor"]
 _PRECISION: ContextVar[TrainingPrecision] = ContextVar("training_precision", default="float32")
 
 

@@ -12,7 +12,7 @@ from resalign.diffusion.micro_batches import micro_batch_size, micro_batches
 from resalign.diffusion.precision import current_precision, training_precision
 from resalign.diffusion.prediction import predict
 from resalign.lazy import torch
-from resalign.tensors.losses import FrozenLoss
+from resalign.tensors.losses import RepeatedLoss
 from resalign.tensors.params import Params
 
 
@@ -49,19 +49,19 @@ class OnBatches:
             return self.loss(self.denoiser, weights, *own, *self.settings)
 
 
-def frozen_loss(
+def repeated_loss(
     loss: Callable[..., torch.Tensor],
     loaded: LoadedPipeline,
     batches: Iterable[NoisyBatch],
     *settings: float | None,
     precision: TrainingPrecision | None = None,
-) -> FrozenLoss:
+) -> RepeatedLoss:
     """``loss(denoiser, weights, *batches, *settings)`` as a function of the weights.
 
     ``precision`` is the surrounding one if None.
     """
     function = OnBatches(loss, loaded.denoiser, settings, precision or current_precision(), micro_batch_size())
-    return FrozenLoss(function, tuple(batch.named() for batch in batches), loaded.traces)
+    return RepeatedLoss(function, tuple(batch.named() for batch in batches), loaded.traces)
 
 
 def loss_with(changed: Params, loaded: LoadedPipeline, batch: NoisyBatch, *, embeds: bool = False) -> float:

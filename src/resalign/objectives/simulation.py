@@ -17,11 +17,11 @@ from resalign.config.precision import TrainingPrecision
 from resalign.config.strict import Strict
 from resalign.diffusion.batches import EncodedImages, NoisyBatch, with_prompts
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
-from resalign.diffusion.parametrisation import FullRank, Parametrisation, Scope, Trained, lora, select, shared
+from resalign.diffusion.parametrisation import FullRank, Parametrisation, Scope, Trained, interned, lora, select
 from resalign.diffusion.precision import in_float32
 from resalign.lazy import torch
-from resalign.objectives.denoising import denoising_loss, frozen_loss, prior_preserving_loss
-from resalign.tensors.losses import FrozenLoss, Loss, loss_at
+from resalign.objectives.denoising import denoising_loss, prior_preserving_loss, repeated_loss
+from resalign.tensors.losses import Loss, RepeatedLoss, loss_at
 from resalign.tensors.params import Params, detached
 
 T = TypeVar("T")
@@ -270,11 +270,11 @@ class Simulation:
     def _parametrisation(self, theta: Params) -> Parametrisation:
         """The variables of the simulated user's own."""
         if self.adaptation == "lora":
-            return shared(lora(theta, self._config.lora_rank))
+            return interned(lora(theta, self._config.lora_rank))
         scope: Scope = "attention" if self.adaptation == "attention" else "full"
-        return shared(FullRank(tuple(select(theta, scope))))
+        return interned(FullRank(tuple(select(theta, scope))))
 
-    def _objective(self, precision: TrainingPrecision | None = None) -> FrozenLoss:
+    def _objective(self, precision: TrainingPrecision | None = None) -> RepeatedLoss:
         """L_FT on a batch of one step."""
         return self._loss(self._batches(self._config.batch_size), precision)
 
@@ -283,11 +283,11 @@ class Simulation:
         sources = [self.images, *([self._prior] if self.loss == "prior_preserving" else [])]
         return [(s.draw_stratified if stratified else s.draw)(batch_size, self._stream) for s in sources]
 
-    def _loss(self, batches: Batches, precision: TrainingPrecision | None) -> FrozenLoss:
+    def _loss(self, batches: Batches, precision: TrainingPrecision | None) -> RepeatedLoss:
         if self.loss == "denoising":
-            return frozen_loss(denoising_loss, self._loaded, batches, precision=precision)
+            return repeated_loss(denoising_loss, self._loaded, batches, precision=precision)
         weight = self._config.prior_weight
-        return frozen_loss(prior_preserving_loss, self._loaded, batches, weight, precision=precision)
+        return repeated_loss(prior_preserving_loss, self._loaded, batches, weight, precision=precision)
 
     def __str__(self) -> str:
         """The configuration that was drawn, for messages."""

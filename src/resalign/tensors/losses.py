@@ -15,7 +15,7 @@ WeightsOf = Callable[[Params, Params], Params]
 
 
 @dataclass(frozen=True)
-class FrozenLoss:
+class RepeatedLoss:
     """A scalar loss of named weights on given data: among draws of one loss only the data differ.
 
     Attributes:
@@ -36,7 +36,7 @@ class FrozenLoss:
 def loss_at(loss: Loss, weights: WeightsOf, start: Params | None = None) -> Loss:
     """The loss of variables ψ, whose weights are ``weights(start, ψ)``; equal maps must compare as equal."""
     start = start or {}
-    if isinstance(loss, FrozenLoss):
+    if isinstance(loss, RepeatedLoss):
         return replace(loss, function=_OfVariables(loss.function, weights), data=(start, *loss.data))
     return lambda variables: loss(weights(start, variables))
 
@@ -44,9 +44,9 @@ def loss_at(loss: Loss, weights: WeightsOf, start: Params | None = None) -> Loss
 def loss_at_both(loss: Loss, weights: WeightsOf, names: Iterable[str]) -> Loss:
     """The same as a loss of one dict, which has the start by its ``names``, and the variables."""
     own = frozenset(names)
-    if isinstance(loss, FrozenLoss):
+    if isinstance(loss, RepeatedLoss):
         return replace(loss, function=_OfBoth(loss.function, weights, own))
-    return lambda both: _OfBoth(loss, weights, own)(both)
+    return _OfBoth(loss, weights, own)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Rows:
 def value_and_gradient(
     loss: Loss, point: Params, variables: Sequence[str] | None = None, *, fill: bool = True
 ) -> tuple[torch.Tensor, Named]:
-    """L and ∇L at a point, by the names ``variables``, or by all; replayed where the loss is frozen.
+    """L and ∇L at a point, by the names ``variables``, or by all; replayed where the loss repeats.
 
     A variable that the loss does not depend on has a gradient of zero, or is left out if not ``fill``.
     """
@@ -115,11 +115,11 @@ def value_and_gradient(
 
     def measured(at: Params, *data: Params) -> Named:
         own = leaves({name: at[name] for name in names})
-        value = loss.function({**at, **own}, *data) if isinstance(loss, FrozenLoss) else loss({**at, **own})
+        value = loss.function({**at, **own}, *data) if isinstance(loss, RepeatedLoss) else loss({**at, **own})
         slopes = zip(names, torch.autograd.grad(value, list(own.values()), allow_unused=True), strict=True)
         return {"": value.detach(), **{name: slope for name, slope in slopes if slope is not None}}
 
-    if isinstance(loss, FrozenLoss):
+    if isinstance(loss, RepeatedLoss):
         found = loss.traces.run(("gradient", loss.function, names), measured, point, *loss.data)
     else:
         found = measured(point)

@@ -137,6 +137,7 @@ def _parted(graph: torch.fx.GraphModule, *, values: int, vectors: int) -> tuple[
     wanted = {n for node in second for n in node.all_input_nodes} | set(products)
     kept = [node for node in before if node in wanted]
     _check_unchanged(graph, [*inputs, *before], second)
+    _check_order(before, second, nodes)
     return (
         _module(graph, before, [], [*output[:values], *kept]),
         _module(graph, second, kept, list(products)),
@@ -160,14 +161,32 @@ def _check_unchanged(graph: torch.fx.GraphModule, held: Iterable[Any], by: Itera
     """Raises where an operation changes in place what has to stay for the next replay."""
     held = set(held)
     for node in graph.graph.nodes if by is None else by:
-        schema = getattr(node.target, "_schema", None)
-        if schema is None or not schema.is_mutable:
-            continue
-        base = node.args[0]
-        while base.op == "call_function" and _is_view(base):
-            base = base.args[0]
-        if base in held:
+        if _is_in_place(node) and (base := _base(node.args[0])) in held:
             raise TracingError(f"{node.target} changes {base} in place, which the next replay needs")
+
+
+def _check_order(before: Sequence[Any], second: Sequence[Any], nodes: Sequence[Any]) -> None:
+    """Raises where a product would read what the value has changed in place since: it comes first now."""
+    place = {node: index for index, node in enumerate(nodes)}
+    read: dict[Any, int] = {}  # where the rest reads a tensor for the first time
+    for node in second:
+        for tensor in map(_base, node.all_input_nodes):
+            read.setdefault(tensor, place[node])
+    for node in filter(_is_in_place, before):
+        if read.get(base := _base(node.args[0]), place[node]) < place[node]:
+            raise TracingError(f"{node.target} changes {base} in place, which a product reads as it was before")
+
+
+def _base(node: Any) -> Any:
+    """What has the memory that a node shows."""
+    while node.op == "call_function" and _is_view(node):
+        node = node.args[0]
+    return node
+
+
+def _is_in_place(node: Any) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
 
 
 def _is_view(node: Any) -> bool:

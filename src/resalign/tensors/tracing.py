@@ -102,7 +102,7 @@ class Traces:
 
 
 def captured() -> Traces:
-    """Recordings that are CUDA graphs, which gain so much that they are made at once."""
+    """Recordings that are CUDA graphs, made at the third run: what runs once or twice is not worth their memory."""
     return Traces(after=2, capture=cuda_graph)
 
 

@@ -15,7 +15,7 @@ from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import named_weights
 from resalign.diffusion.sampling import partial_sample
 from resalign.lazy import torch
-from resalign.objectives.denoising import frozen_loss, harmful_loss
+from resalign.objectives.denoising import harmful_loss, repeated_loss
 from resalign.objectives.erasure import erasure_loss
 from resalign.objectives.relabelling import relabelling_loss
 from resalign.tensors.params import Params
@@ -105,7 +105,7 @@ def harmful_draws(loaded: LoadedPipeline, data: UnlearningData, config: HarmfulC
 
         def denoising(_: Params, stream: torch.Generator) -> OfWeights:
             batch = data.forget.draw(batch_size, stream)
-            return frozen_loss(harmful_loss, loaded, [batch], config.truncation)
+            return repeated_loss(harmful_loss, loaded, [batch], config.truncation)
 
         return denoising
     if isinstance(kind, Erasure):
@@ -127,7 +127,7 @@ def denoising_pairs(
 
     def pair(stream: torch.Generator) -> tuple[OfWeights, OfWeights]:
         batches = data.forget.draw_pair(batch_size, stream)
-        one, other = (frozen_loss(harmful_loss, loaded, [batch], config.truncation) for batch in batches)
+        one, other = (repeated_loss(harmful_loss, loaded, [batch], config.truncation) for batch in batches)
         return one, other
 
     return pair

@@ -22,7 +22,7 @@ from resalign.contracts import Run, UnlearningData, check_architecture
 from resalign.diffusion.loaded_pipeline import LoadedPipeline
 from resalign.diffusion.parametrisation import Scope, select
 from resalign.lazy import torch
-from resalign.objectives.denoising import denoising_loss, frozen_loss
+from resalign.objectives.denoising import denoising_loss, repeated_loss
 from resalign.tensors.params import Params, add, detached, gradient, zeros_like
 from resalign.unlearning._base import (
     Base,
@@ -93,7 +93,7 @@ def meta_gradient(loaded: LoadedPipeline, data: UnlearningData, config: Config) 
         if not any(config.gammas[2:]):
             return here, logged
         tuned, _ = adapt(
-            lambda _: frozen_loss(denoising_loss, loaded, [attacked.draw(config.batch_size, stream)]),
+            lambda _: repeated_loss(denoising_loss, loaded, [attacked.draw(config.batch_size, stream)]),
             weights,
             lr=config.inner_lr or config.lr,
             steps=config.inner_steps,
